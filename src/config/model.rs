@@ -1,0 +1,335 @@
+//! The validated configuration: what the rest of Callgate works with. Past this border nothing checks an `Option` again.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, Method};
+use ipnet::IpNet;
+
+use super::Secret;
+use super::plan::Plan;
+
+/// One whole configuration, checked and with every name resolved.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file it was read from.
+    pub source: PathBuf,
+    /// Worker threads.
+    pub runtime: Runtime,
+    /// Sockets to accept on, and what each client may do there.
+    pub listen: Listen,
+    /// Certificates and protocol versions of the HTTPS listener.
+    pub tls: Tls,
+    /// Where tokens and limits live.
+    pub store: Store,
+    /// How Bearer tokens look and how long they are cached.
+    pub tokens: Tokens,
+    /// How limits are told to clients.
+    pub limits: Limits,
+    /// Every plan by its name.
+    pub plans: BTreeMap<Arc<str>, Arc<Plan>>,
+    /// The plan of tokens that name none.
+    pub default_plan: Arc<Plan>,
+    /// Routes, in the order of the file.
+    pub routes: Vec<Arc<Route>>,
+    /// Upstreams; a route refers to one by its index.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// Networks whose forwarding headers (`X-Forwarded-*`, `Forwarded`) are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Access log and diagnostics.
+    pub log: Log,
+    /// The end of an instance.
+    pub drain: Drain,
+}
+
+/// Threads.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    /// Worker threads, each with its own event loop, upstream pool and Redis connection.
+    pub workers: NonZeroUsize,
+}
+
+/// The listeners.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// The HTTPS listener.
+    pub https: SocketAddr,
+    /// The plain listener, which only refuses or redirects.
+    pub http: Option<SocketAddr>,
+    /// Answer requests without a credential on the plain listener with a redirect to HTTPS instead of 403.
+    pub redirect: bool,
+    /// The admin listener.
+    pub admin: SocketAddr,
+    /// Connections of clients at one time, over all listeners but admin.
+    pub max_connections: usize,
+    /// A TLS handshake must be done within this time.
+    pub handshake_timeout: Duration,
+    /// A request head must be complete within this time of its first byte.
+    pub header_timeout: Duration,
+    /// A connection without a request in flight is closed after this time.
+    pub idle_timeout: Duration,
+    /// A request body, or a client that reads a response, may make no progress for this long.
+    pub body_idle_timeout: Duration,
+    /// Bytes of a request head (request line and headers).
+    pub max_head_bytes: usize,
+    /// Header lines of a request.
+    pub max_headers: usize,
+    /// Bytes of a request target.
+    pub max_target_bytes: usize,
+    /// HTTP/2 streams at one time on one connection.
+    pub max_concurrent_streams: u32,
+}
+
+/// TLS towards clients.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Certificates; the first serves clients whose server name matches none.
+    pub certificates: Vec<CertificateFiles>,
+    /// Refuse TLS 1.2.
+    pub only_tls13: bool,
+}
+
+/// The two PEM files of one certificate.
+#[derive(Debug, Clone)]
+pub struct CertificateFiles {
+    /// The chain, leaf first.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// Where tokens and limits live.
+#[derive(Debug, Clone)]
+pub enum Store {
+    /// In this process; tokens come from `tokens.file`.
+    Memory,
+    /// In Redis, shared by all instances.
+    Redis(RedisStore),
+}
+
+/// A Redis that all instances share.
+#[derive(Debug, Clone)]
+pub struct RedisStore {
+    /// `redis://` or `rediss://`, with user, password and database where needed; it does not print.
+    pub url: Secret,
+    /// The prefix of every key.
+    pub namespace: Arc<str>,
+    /// How long one command may take before the outage policy decides.
+    pub deadline: Duration,
+    /// How long making a connection may take.
+    pub connect_timeout: Duration,
+    /// What decides requests while Redis does not answer.
+    pub on_failure: OnFailure,
+}
+
+/// What decides requests while Redis does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The exact in-memory limiter of this instance.
+    Local,
+    /// Nobody: 503.
+    Deny,
+    /// Everybody is admitted.
+    Allow,
+}
+
+/// Bearer tokens.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    /// What Callgate's own tokens start with, before the underscore.
+    pub prefix: Arc<str>,
+    /// The file of records, with the memory store.
+    pub file: Option<PathBuf>,
+    /// The `realm` of `WWW-Authenticate`.
+    pub realm: Arc<str>,
+    /// How long a record read from Redis may be used while Redis does not answer, and without being compared at all on
+    /// routes that no limit guards.
+    pub cache_ttl: Duration,
+    /// Records kept in memory per process.
+    pub cache_size: usize,
+}
+
+/// How limits are told to clients.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Stamp `X-RateLimit-*`.
+    pub x_ratelimit: bool,
+    /// Stamp `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
+    pub ietf: bool,
+}
+
+/// Who a route asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Access {
+    /// A good token that holds all of these permissions (none: any good token).
+    Token(Vec<Arc<str>>),
+    /// Anybody.
+    Public,
+}
+
+/// Path + methods → upstream.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// The name in metrics and logs.
+    pub name: Arc<str>,
+    /// A matchit pattern, for example `/api/v1/calls/{id}`.
+    pub path: Arc<str>,
+    /// The methods it takes; empty means all. HEAD comes with GET.
+    pub methods: Vec<Method>,
+    /// Who may use it.
+    pub access: Access,
+    /// The index of its upstream in [`Config::upstreams`].
+    pub upstream: usize,
+    /// Send the client's `Authorization` on to the upstream.
+    pub forward_credentials: bool,
+    /// Ambiguous forms of a path that this route takes all the same.
+    pub allowed_forms: PathForms,
+    /// Bytes of a request body.
+    pub max_body: u64,
+    /// The response's head must come within this time of the request's head being sent; `None`: the upstream's.
+    pub first_byte_timeout: Option<Duration>,
+    /// Long-lived streams through this route.
+    pub call: CallLimits,
+}
+
+/// How long calls (WebSockets and other upgraded streams) may live.
+#[derive(Debug, Clone, Copy)]
+pub struct CallLimits {
+    /// From the upgrade on; `None`: no bound.
+    pub max_duration: Option<Duration>,
+    /// Without a byte in either direction; `None`: no bound.
+    pub idle_timeout: Option<Duration>,
+}
+
+/// A set of ambiguous forms of a request path (bits).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PathForms(pub u8);
+
+impl PathForms {
+    /// `.` or `..` as a segment, plain or encoded.
+    pub const DOT_SEGMENTS: PathForms = PathForms(1);
+    /// `//`.
+    pub const EMPTY_SEGMENTS: PathForms = PathForms(2);
+    /// `%2f`.
+    pub const ENCODED_SLASH: PathForms = PathForms(4);
+    /// `\` or `%5c`.
+    pub const BACKSLASH: PathForms = PathForms(8);
+    /// `;`.
+    pub const SEMICOLON: PathForms = PathForms(16);
+    /// The names that a configuration may allow, with their bits.
+    pub const NAMES: [(&'static str, PathForms); 5] = [
+        ("dot-segments", Self::DOT_SEGMENTS),
+        ("empty-segments", Self::EMPTY_SEGMENTS),
+        ("encoded-slash", Self::ENCODED_SLASH),
+        ("backslash", Self::BACKSLASH),
+        ("semicolon", Self::SEMICOLON),
+    ];
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn with(self, other: PathForms) -> PathForms {
+        PathForms(self.0 | other.0)
+    }
+
+    /// What is in this set and not in `allowed`.
+    #[must_use]
+    pub const fn without(self, allowed: PathForms) -> PathForms {
+        PathForms(self.0 & !allowed.0)
+    }
+
+    /// Whether nothing is in the set.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// A named service.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Its name in metrics and logs.
+    pub name: Arc<str>,
+    /// Its addresses, at least one.
+    pub endpoints: Vec<Endpoint>,
+    /// The `Host` it sees.
+    pub host: HostHeader,
+    /// A TCP connection, with TLS where asked for, must stand within this time.
+    pub connect_timeout: Duration,
+    /// The response's head must come within this time of the request's head being sent.
+    pub first_byte_timeout: Duration,
+    /// A body, either way, may make no progress for this long.
+    pub idle_timeout: Duration,
+    /// An unused connection is closed after this time.
+    pub keep_alive: Duration,
+    /// Unused connections kept per endpoint and worker.
+    pub max_idle: usize,
+    /// Certificates to trust beside the system's own.
+    pub ca: Option<PathBuf>,
+}
+
+/// One address of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Whether the connection is TLS (`https://`).
+    pub tls: bool,
+    /// A host name or address literal, without brackets.
+    pub host: Arc<str>,
+    /// The TCP port.
+    pub port: u16,
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        if self.host.contains(':') {
+            write!(f, "{scheme}://[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{scheme}://{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// The `Host` header towards an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostHeader {
+    /// What the client asked for.
+    Preserve,
+    /// The endpoint's own host and port.
+    Endpoint,
+}
+
+/// Access log and diagnostics.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// Their form.
+    pub format: LogFormat,
+    /// A filter as of `tracing_subscriber::EnvFilter`, for example `info` or `callgate=debug`.
+    pub level: Arc<str>,
+    /// One line per request.
+    pub access: bool,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For a terminal.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The end of an instance.
+#[derive(Debug, Clone, Copy)]
+pub struct Drain {
+    /// How long `/readyz` fails while new connections are still accepted.
+    pub delay: Duration,
+    /// How long requests in flight may take to finish.
+    pub timeout: Duration,
+}
+
+/// The header that carries a request's id.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -1,0 +1,39 @@
+//! Plans: named sets of limits.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A named set of limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its limits, shortest window first, no two with the same window; empty means unlimited.
+    pub limits: Box<[Limit]>,
+}
+
+/// So many requests in a window.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// Its name, for example `minute`.
+    pub name: Arc<str>,
+    /// Requests admitted in any window of that length; 0 admits nothing.
+    pub count: u32,
+    /// The length of the window in milliseconds, 1 s to 30 days.
+    pub window_ms: NonZeroU32,
+}
+
+impl Limit {
+    /// The length of the window.
+    #[must_use]
+    pub fn window(&self) -> Duration {
+        Duration::from_millis(u64::from(self.window_ms.get()))
+    }
+}
+
+/// What a configuration may say of a limit's window: 1 second to 30 days, in milliseconds.
+pub const WINDOW_MS: std::ops::RangeInclusive<u64> = 1_000..=2_592_000_000;
+
+/// The highest count of a limit.
+pub const MAX_COUNT: u32 = 1_000_000;

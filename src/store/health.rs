@@ -1,0 +1,77 @@
+//! Whether Redis answers this process: one log line per change, one gauge, however many connections there are.
+
+use std::sync::{Mutex, PoisonError};
+
+use prometheus::IntGauge;
+
+use super::StoreError;
+
+/// What all connections of a process know together.
+pub struct StoreHealth {
+    gauge: IntGauge,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    connections: usize,
+    up: usize,
+    reported: Option<bool>,
+}
+
+impl StoreHealth {
+    /// `gauge` is 1 while every connection answers, otherwise 0.
+    #[must_use]
+    pub fn new(gauge: IntGauge) -> Self {
+        gauge.set(0);
+        Self { gauge, state: Mutex::default() }
+    }
+
+    /// Whether any connection answers.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.gauge.get() == 1
+    }
+
+    pub(super) fn join(&self) {
+        self.change(|state| state.connections += 1, None);
+    }
+
+    pub(super) fn leave(&self, was_up: bool) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.connections -= 1;
+        state.up -= usize::from(was_up);
+    }
+
+    pub(super) fn up(&self) {
+        self.change(|state| state.up += 1, None);
+    }
+
+    /// A connection that stood is gone.
+    pub(super) fn lost(&self, why: &StoreError) {
+        self.change(|state| state.up -= 1, Some(why));
+    }
+
+    /// A connection could not be made.
+    pub(super) fn unreachable(&self, why: &StoreError) {
+        self.change(|_| (), Some(why));
+    }
+
+    fn change(&self, apply: impl FnOnce(&mut State), why: Option<&StoreError>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        apply(&mut state);
+        let all_up = state.up == state.connections;
+        if all_up && state.up > 0 {
+            self.gauge.set(1);
+            if state.reported.replace(true) != Some(true) {
+                tracing::info!("Redis answers");
+            }
+        } else if let Some(why) = why {
+            self.gauge.set(0);
+            if state.reported.replace(false) != Some(false) {
+                let cause = std::error::Error::source(why).map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(cause, "{why}; requests are decided by store.redis.on_failure until it is back");
+            }
+        }
+    }
+}
