@@ -2,5 +2,10 @@
 //!
 //! `ARCHITECTURE.md` draws the way of a request through these modules; a module uses only what stands below it.
 
+pub mod body;
 pub mod config;
+mod deadline;
+pub mod listener;
+pub mod shutdown;
 pub mod store;
+pub mod telemetry;
