@@ -1,8 +1,10 @@
 //! Bodies on their way through: relayed frame by frame, never collected, never copied.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -56,6 +58,33 @@ pub struct Relay {
     silence: Deadline,
     limit: u64,
     seen: u64,
+    progress: Option<Arc<Progress>>,
+}
+
+/// When a body, or a call, last moved.
+#[derive(Debug)]
+pub struct Progress {
+    began: Instant,
+    last_ms: AtomicU64,
+}
+
+impl Progress {
+    /// Begins now.
+    pub(crate) fn new() -> Self {
+        Self { began: Instant::now(), last_ms: AtomicU64::new(0) }
+    }
+
+    /// Something moved.
+    pub(crate) fn note(&self) {
+        // 64 bits of milliseconds outlast every body.
+        self.last_ms.store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// How long nothing has moved.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        self.began.elapsed().saturating_sub(Duration::from_millis(self.last_ms.load(Ordering::Relaxed)))
+    }
 }
 
 impl Body {
@@ -65,7 +94,19 @@ impl Body {
         if incoming.is_end_stream() {
             return Self::Empty;
         }
-        Self::Relay(Relay { incoming, idle, silence: Deadline::default(), limit, seen: 0 })
+        Self::Relay(Relay { incoming, idle, silence: Deadline::default(), limit, seen: 0, progress: None })
+    }
+
+    /// As [`Body::relay`], and tells when the body last moved; `None` when there is no body.
+    #[must_use]
+    pub fn upload(incoming: Incoming, idle: Duration, limit: u64) -> (Self, Option<Arc<Progress>>) {
+        match Self::relay(incoming, idle, limit) {
+            Self::Relay(relay) => {
+                let progress = Arc::new(Progress::new());
+                (Self::Relay(Relay { progress: Some(progress.clone()), ..relay }), Some(progress))
+            }
+            whole @ (Self::Empty | Self::Full(_)) => (whole, None),
+        }
     }
 }
 
@@ -74,6 +115,9 @@ impl Relay {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.silence.disarm();
+                if let Some(progress) = &self.progress {
+                    progress.note();
+                }
                 if let Some(data) = frame.data_ref() {
                     self.seen += data.len() as u64;
                     if self.seen > self.limit {

@@ -5,7 +5,9 @@
 pub mod body;
 pub mod config;
 mod deadline;
+pub mod forward;
 pub mod listener;
+pub mod route;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
