@@ -3,4 +3,5 @@
 //! `ARCHITECTURE.md` draws the way of a request through these modules; a module uses only what stands below it.
 
 pub mod config;
+pub mod limits;
 pub mod store;
