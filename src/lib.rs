@@ -2,11 +2,16 @@
 //!
 //! `ARCHITECTURE.md` draws the way of a request through these modules; a module uses only what stands below it.
 
+pub mod auth;
 pub mod body;
+pub mod cli;
 pub mod config;
 mod deadline;
 pub mod forward;
+pub mod gateway;
+pub mod limits;
 pub mod listener;
+pub mod response;
 pub mod route;
 pub mod shutdown;
 pub mod store;
