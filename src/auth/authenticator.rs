@@ -1,0 +1,162 @@
+//! The step `authenticate`: from a request's headers to who it is.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::HeaderMap;
+
+use super::cache::TokenCache;
+use super::credential::{Candidate, Credential};
+use super::file::FileStore;
+use super::principal::Principal;
+use super::record::{Record, State};
+use super::redis_tokens::{RedisTokens, RedisTokensError};
+use super::refusal::{Reason, Refusal};
+use crate::config::Config;
+use crate::store::Redis;
+
+/// Tells who a request is. Each worker has one, for the Redis connection that is in it.
+pub struct Authenticator {
+    prefix: Arc<str>,
+    source: Source,
+}
+
+enum Source {
+    File(Arc<FileStore>),
+    Redis { tokens: RedisTokens, cache: Arc<TokenCache> },
+}
+
+impl Authenticator {
+    /// Reads tokens from the file of the memory store, which all workers share.
+    #[must_use]
+    pub fn with_file(config: &Config, file: Arc<FileStore>) -> Self {
+        Self { prefix: config.tokens.prefix.clone(), source: Source::File(file) }
+    }
+
+    /// Reads tokens from Redis, through a cache that all workers share.
+    #[must_use]
+    pub fn with_redis(config: &Config, redis: Redis, cache: Arc<TokenCache>) -> Self {
+        let tokens = RedisTokens::new(redis);
+        Self { prefix: config.tokens.prefix.clone(), source: Source::Redis { tokens, cache } }
+    }
+
+    /// Who sends a request with these headers at `now`. Redis is asked only for tokens that this process doesn't know.
+    ///
+    /// # Errors
+    /// [`Refusal`]
+    pub async fn authenticate(&self, headers: &HeaderMap, now: SystemTime) -> Result<Arc<Principal>, Refusal> {
+        let credential = Credential::from_headers(headers, &self.prefix)?;
+        self.find(&credential, now).await
+    }
+
+    /// Who sends the request, after the limiter found that the record has another version than `stale`: reads it anew.
+    ///
+    /// # Errors
+    /// [`Refusal`]
+    pub async fn reread(
+        &self,
+        stale: &Principal,
+        headers: &HeaderMap,
+        now: SystemTime,
+    ) -> Result<Arc<Principal>, Refusal> {
+        let credential = Credential::from_headers(headers, &self.prefix)?;
+        if let Source::Redis { cache, .. } = &self.source {
+            cache.remove_version(&credential.hash, stale.version);
+        }
+        self.find(&credential, now).await
+    }
+
+    /// Notes that the store still has the version of `principal`: its record may be used for another `tokens.cache_ttl` should
+    /// the store go away.
+    pub fn confirm(&self, principal: &Principal, now: SystemTime) {
+        match &self.source {
+            Source::File(_) => {}
+            Source::Redis { .. } => principal.confirm(now),
+        }
+    }
+
+    async fn find(&self, credential: &Credential<'_>, now: SystemTime) -> Result<Arc<Principal>, Refusal> {
+        let (tokens, cache) = match &self.source {
+            Source::File(file) => return file.find(credential).and_then(|principal| unexpired(principal, now)),
+            Source::Redis { tokens, cache } => (tokens, cache),
+        };
+        let known = cache.get(&credential.hash);
+        if let Some(principal) = &known
+            && principal.is_fresh(now, cache.ttl)
+            && !principal.is_expired(now)
+        {
+            return Ok(principal.clone());
+        }
+        let read = cache.once(credential.hash, || look_up(tokens, cache, credential, now)).await;
+        match (read, known) {
+            (Ok(principal), _) => unexpired(principal, now),
+            // Its end may have been put off, but nobody can tell at the moment.
+            (Err(Refusal::Unavailable), Some(known)) if known.is_expired(now) => Err(Refusal::Invalid(Reason::Expired)),
+            (Err(refusal), _) => Err(refusal),
+        }
+    }
+}
+
+fn unexpired(principal: Arc<Principal>, now: SystemTime) -> Result<Arc<Principal>, Refusal> {
+    if principal.is_expired(now) { Err(Refusal::Invalid(Reason::Expired)) } else { Ok(principal) }
+}
+
+/// Asks Redis. Expired principals are found too: the caller judges that, at every use.
+async fn look_up(
+    tokens: &RedisTokens,
+    cache: &TokenCache,
+    credential: &Credential<'_>,
+    now: SystemTime,
+) -> Result<Arc<Principal>, Refusal> {
+    let (first, second) = credential.candidates();
+    let found = match &second {
+        None => ask(tokens, cache, &first, now).await,
+        Some(second) => {
+            // Both at once: still one round trip.
+            let both = tokio::join!(ask(tokens, cache, &first, now), ask(tokens, cache, second, now));
+            match both {
+                (Ok(principal), _) | (_, Ok(principal)) => Ok(principal),
+                // "Unknown" from one and no answer from the other is no "unknown".
+                (Err(Refusal::Invalid(Reason::Unknown)), other) => other,
+                (refusal, _) => refusal,
+            }
+        }
+    };
+    match &found {
+        Ok(principal) => cache.insert(credential.hash, principal.clone()),
+        Err(Refusal::Invalid(_)) => cache.remove(&credential.hash),
+        // What is cached may still serve until it is too old.
+        Err(Refusal::Missing | Refusal::Repeated | Refusal::Unavailable) => {}
+    }
+    found
+}
+
+async fn ask(
+    tokens: &RedisTokens,
+    cache: &TokenCache,
+    candidate: &Candidate,
+    now: SystemTime,
+) -> Result<Arc<Principal>, Refusal> {
+    let (version, record) = match tokens.read(&candidate.id).await {
+        Ok(Some(found)) => found,
+        Ok(None) => return Err(Refusal::Invalid(Reason::Unknown)),
+        Err(RedisTokensError::Store(_)) => return Err(Refusal::Unavailable),
+        Err(error @ RedisTokensError::Damaged { .. }) => {
+            cache.plans.complain_once(&format!("token {}", candidate.id), || tracing::error!("{error}; its token is answered with 503"));
+            return Err(Refusal::Unavailable);
+        }
+    };
+    let hash = record.holding(candidate.hash).ok_or(Refusal::Invalid(Reason::Unknown))?;
+    usable(&record)?;
+    let plan = cache.plans.resolve(&record);
+    Ok(Arc::new(Principal::new(&record, hash, version, plan, now)))
+}
+
+/// Refuses records that are revoked or switched off. Their end is judged at every use, by [`unexpired`].
+pub(super) fn usable(record: &Record) -> Result<(), Refusal> {
+    match record.state(SystemTime::UNIX_EPOCH) {
+        State::Revoked => Err(Refusal::Invalid(Reason::Revoked)),
+        State::Disabled => Err(Refusal::Invalid(Reason::Disabled)),
+        State::Active | State::Expired => Ok(()),
+    }
+}

@@ -1,0 +1,169 @@
+//! Records that were read from Redis: one bounded cache per process, and one look-up at a time per token.
+//!
+//! There is no cache of unknown tokens: a token must work the moment it was made, and Redis says "unknown" in a microsecond.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+
+use super::plans::Plans;
+use super::principal::Principal;
+use super::refusal::Refusal;
+use super::token::TokenHash;
+use crate::config::Config;
+
+type Outcome = Result<Arc<Principal>, Refusal>;
+
+/// What the workers of a process know of Redis's tokens together. It belongs to one configuration, whose plans are in its principals.
+pub struct TokenCache {
+    principals: quick_cache::sync::Cache<TokenHash, Arc<Principal>>,
+    flights: Mutex<HashMap<TokenHash, Arc<OnceCell<Outcome>>>>,
+    pub(super) plans: Plans,
+    pub(super) ttl: Duration,
+}
+
+impl TokenCache {
+    /// An empty cache.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self::of(Plans::new(config), config.tokens.cache_size, config.tokens.cache_ttl)
+    }
+
+    fn of(plans: Plans, size: usize, ttl: Duration) -> Self {
+        Self { principals: quick_cache::sync::Cache::new(size), flights: Mutex::default(), plans, ttl }
+    }
+
+    pub(super) fn get(&self, hash: &TokenHash) -> Option<Arc<Principal>> {
+        self.principals.get(hash)
+    }
+
+    pub(super) fn insert(&self, hash: TokenHash, principal: Arc<Principal>) {
+        self.principals.insert(hash, principal);
+    }
+
+    /// Forgets a token.
+    pub(super) fn remove(&self, hash: &TokenHash) {
+        self.principals.remove(hash);
+    }
+
+    /// Forgets one version of a record; a newer one that somebody else has read meanwhile stays.
+    pub(super) fn remove_version(&self, hash: &TokenHash, version: u64) {
+        self.principals.remove_if(hash, |cached| cached.version == version);
+    }
+
+    /// Runs `look_up` unless the same token is being looked up already; then that answer is shared.
+    ///
+    /// An answer that says "no good" is not shared: it may be from before the token was made, and the request from after it.
+    pub(super) async fn once<F>(&self, hash: TokenHash, look_up: impl Fn() -> F) -> Outcome
+    where
+        F: Future<Output = Outcome>,
+    {
+        let flight = self.board(hash);
+        let mut ran = false;
+        let outcome = flight
+            .cell
+            .get_or_init(|| {
+                ran = true;
+                look_up()
+            })
+            .await
+            .clone();
+        drop(flight);
+        match outcome {
+            Err(Refusal::Invalid(_)) if !ran => look_up().await,
+            outcome => outcome,
+        }
+    }
+
+    fn board(&self, hash: TokenHash) -> Flight<'_> {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let cell = flights.entry(hash).or_default().clone();
+        Flight { cache: self, hash, cell }
+    }
+}
+
+/// One request's part in a look-up. The last one to leave, or the first with an answer, takes the look-up off the list.
+struct Flight<'a> {
+    cache: &'a TokenCache,
+    hash: TokenHash,
+    cell: Arc<OnceCell<Outcome>>,
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        let mut flights = self.cache.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(listed) = flights.get(&self.hash) else { return };
+        // Two owners are the list and this one.
+        let over = self.cell.initialized() || Arc::strong_count(&self.cell) <= 2;
+        if over && Arc::ptr_eq(listed, &self.cell) {
+            flights.remove(&self.hash);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tokio::sync::Notify;
+
+    use super::super::plans::tests::plans;
+    use super::super::record::tests::record_of;
+    use super::super::refusal::Reason;
+    use super::*;
+
+    fn cache() -> TokenCache {
+        TokenCache::of(plans(), 100, Duration::from_secs(5))
+    }
+
+    fn principal() -> Arc<Principal> {
+        let record = record_of("secret-token");
+        let plan = plans().resolve(&record);
+        Arc::new(Principal::new(&record, &record.hashes[0], 1, plan, std::time::UNIX_EPOCH))
+    }
+
+    #[tokio::test]
+    async fn requests_that_wait_for_the_same_token_share_one_look_up() {
+        let (cache, gate, runs) = (cache(), Notify::new(), AtomicU32::new(0));
+        let hash = TokenHash::of("x");
+        let look_up = || async {
+            runs.fetch_add(1, Ordering::Relaxed);
+            gate.notified().await;
+            Ok(principal())
+        };
+        let all = futures_util::future::join_all((0..10).map(|_| cache.once(hash, look_up)));
+        let (outcomes, ()) = tokio::join!(all, async { gate.notify_one() });
+        assert!(outcomes.iter().all(Result::is_ok));
+        assert_eq!(runs.load(Ordering::Relaxed), 1);
+        assert!(cache.flights.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn nobody_is_refused_by_an_answer_that_is_older_than_the_request() {
+        let (cache, gate, runs) = (cache(), Notify::new(), AtomicU32::new(0));
+        let hash = TokenHash::of("x");
+        // The first look-up finds nothing; the token is made while its answer is under way.
+        let look_up = || async {
+            if runs.fetch_add(1, Ordering::Relaxed) == 0 {
+                gate.notified().await;
+                return Err(Refusal::Invalid(Reason::Unknown));
+            }
+            Ok(principal())
+        };
+        let (first, second, ()) = tokio::join!(cache.once(hash, look_up), cache.once(hash, look_up), async { gate.notify_one() });
+        assert!(first.is_err() && second.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_request_that_goes_away_leaves_nothing_behind() {
+        let cache = cache();
+        let hash = TokenHash::of("x");
+        let never = cache.once(hash, std::future::pending);
+        assert!(tokio::time::timeout(Duration::from_millis(5), never).await.is_err());
+        assert!(cache.flights.lock().unwrap().is_empty());
+        assert!(cache.once(hash, || async { Ok(principal()) }).await.is_ok());
+    }
+}

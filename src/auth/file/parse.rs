@@ -1,0 +1,267 @@
+//! From the text of a token file to records: everything that is wrong is found at once, each with its place and a remedy.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::super::date::Date;
+use super::super::nearest::did_you_mean;
+use super::super::permission::is_permission;
+use super::super::plans::{self, Plans, parse_limit};
+use super::super::record::{self, MAX_PERMISSIONS, Others, Record, StoredHash};
+use super::super::token::{TokenHash, is_id};
+use super::tree::{self, Kind, Node, Place};
+use crate::config::Limit;
+
+/// The keys of one token.
+const KEYS: [&str; 11] = [
+    "id", "hash", "name", "account", "permissions", "plan", "limits", "created_at", "expires_at", "enabled", "revoked_at",
+];
+
+/// What is wrong with a token file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileProblem {
+    file: PathBuf,
+    place: Place,
+    /// For example `tokens[3].hash`; empty for the whole file.
+    path: String,
+    message: String,
+}
+
+impl fmt::Display for FileProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}: ", self.file.display(), self.place.0, self.place.1)?;
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// A record and the place of its first key.
+pub(super) struct Placed {
+    pub(super) record: Record,
+    pub(super) place: Place,
+    /// The place of its id's value.
+    pub(super) id_place: Place,
+}
+
+/// Reads all records of a file.
+pub(super) fn parse(file: &Path, source: &str, plans: &Plans) -> Result<Vec<Placed>, Vec<FileProblem>> {
+    let mut reader = Reader { file, source, plans, problems: Vec::new() };
+    let records = match tree::parse(source) {
+        Ok(root) => reader.root(&root),
+        Err((place, message)) => {
+            reader.problem(place, "", message);
+            Vec::new()
+        }
+    };
+    if reader.problems.is_empty() { Ok(records) } else { Err(reader.problems) }
+}
+
+struct Reader<'a> {
+    file: &'a Path,
+    source: &'a str,
+    plans: &'a Plans,
+    problems: Vec<FileProblem>,
+}
+
+impl<'a> Reader<'a> {
+    fn problem(&mut self, place: Place, path: impl Into<String>, message: impl Into<String>) {
+        let file = self.file.to_owned();
+        self.problems.push(FileProblem { file, place, path: path.into(), message: message.into() });
+    }
+
+    fn root(&mut self, root: &Node) -> Vec<Placed> {
+        let entries = match &root.kind {
+            Kind::Null => return Vec::new(),
+            Kind::Map(entries) => entries,
+            Kind::Bool(_) | Kind::Number | Kind::Text(_) | Kind::List(_) => {
+                self.problem(root.place, "", "must be a map with the key \"tokens\"");
+                return Vec::new();
+            }
+        };
+        let mut records = Vec::new();
+        for (key, place, value) in entries {
+            match (key.as_str(), &value.kind) {
+                ("tokens", Kind::List(nodes)) => records = self.tokens(nodes),
+                ("tokens", Kind::Null) => {}
+                ("tokens", _) => self.problem(value.place, "tokens", "must be a list of tokens"),
+                _ => self.problem(*place, key, format!("unknown key{}", did_you_mean(key, ["tokens"]))),
+            }
+        }
+        records
+    }
+
+    fn tokens(&mut self, nodes: &[Node]) -> Vec<Placed> {
+        let mut ids: HashMap<String, u64> = HashMap::new();
+        let mut hashes: HashMap<TokenHash, u64> = HashMap::new();
+        let mut records = Vec::new();
+        for (index, node) in nodes.iter().enumerate() {
+            let Some(entry) = Entry::new(self, index, node) else { continue };
+            let Some(placed) = entry.record(self) else { continue };
+            let path = &entry.path;
+            if let Some(line) = ids.insert(placed.record.id.clone(), placed.place.0) {
+                self.problem(placed.id_place, format!("{path}.id"), format!("is the id of the token at line {line} already"));
+            }
+            let hash = placed.record.hashes[0].sha256;
+            if let Some(line) = hashes.insert(hash, placed.place.0) {
+                self.problem(entry.place_of("hash"), format!("{path}.hash"), format!("is the hash of the token at line {line} already"));
+            }
+            records.push(placed);
+        }
+        records
+    }
+}
+
+/// One token of the file.
+struct Entry<'n> {
+    path: String,
+    place: Place,
+    keys: &'n [(String, Place, Node)],
+}
+
+impl<'n> Entry<'n> {
+    fn new(reader: &mut Reader<'_>, index: usize, node: &'n Node) -> Option<Self> {
+        let path = format!("tokens[{index}]");
+        let Kind::Map(keys) = &node.kind else {
+            reader.problem(node.place, path, "must be a map with the keys id, hash, name, account and more");
+            return None;
+        };
+        for (key, place, _) in keys {
+            if !KEYS.contains(&key.as_str()) {
+                let hint = did_you_mean(key, KEYS);
+                reader.problem(*place, format!("{path}.{key}"), format!("unknown key{hint}"));
+            }
+        }
+        Some(Self { path, place: node.place, keys })
+    }
+
+    /// The record, if all that it can't do without is good. Everything that is wrong is reported.
+    fn record(&self, reader: &mut Reader<'_>) -> Option<Placed> {
+        let before = reader.problems.len();
+        let is_known = |id: &str| {
+            let message = "must be 1 to 64 letters, digits, \".\", \"_\" and \"-\"";
+            if is_id(id) { Ok(id.to_owned()) } else { Err(message.to_owned()) }
+        };
+        let id = self.required(reader, "id", is_known);
+        let hash = self.required(reader, "hash", |text| {
+            TokenHash::from_hex(text).ok_or("must be 64 hexadecimal digits (SHA-256 of the token)".to_owned())
+        });
+        let name = self.required(reader, "name", |text| {
+            record::check_name(text).map(|()| text.to_owned()).map_err(str::to_owned)
+        });
+        let account = self.required(reader, "account", |text| {
+            record::check_account(text).map(|()| text.to_owned()).map_err(str::to_owned)
+        });
+        let plan_names = reader.plans;
+        let plan = self.optional(reader, "plan", |text| match plan_names.get(Some(text)) {
+            Some(_) => Ok(text.to_owned()),
+            None => Err(format!("no plan is called \"{text}\"{}", did_you_mean(text, plan_names.names()))),
+        });
+        let permissions = self.permissions(reader);
+        let limits = self.limits(reader, plan.as_deref());
+        let created_at = self.optional(reader, "created_at", date);
+        let expires_at = self.optional(reader, "expires_at", date);
+        let revoked_at = self.optional(reader, "revoked_at", date);
+        let enabled = self.enabled(reader);
+        if reader.problems.len() > before {
+            return None;
+        }
+        let record = Record {
+            id: id?,
+            name: name?,
+            account: account?,
+            permissions,
+            plan,
+            limits,
+            hashes: vec![StoredHash { sha256: hash?, expires_at: None }],
+            created_at,
+            expires_at,
+            enabled,
+            revoked_at,
+            others: Others::default(),
+        };
+        Some(Placed { record, place: self.place, id_place: self.place_of("id") })
+    }
+
+    /// The node of a key, unless it is absent or null.
+    fn get(&self, key: &str) -> Option<&'n Node> {
+        let node = self.keys.iter().find(|(name, _, _)| name == key).map(|(_, _, node)| node)?;
+        (!matches!(node.kind, Kind::Null)).then_some(node)
+    }
+
+    fn place_of(&self, key: &str) -> Place {
+        self.get(key).map_or(self.place, |node| node.place)
+    }
+
+    fn required<T>(&self, reader: &mut Reader<'_>, key: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        if self.get(key).is_none() {
+            reader.problem(self.place, &self.path, format!("the key \"{key}\" is missing"));
+        }
+        self.optional(reader, key, read)
+    }
+
+    fn optional<T>(&self, reader: &mut Reader<'_>, key: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let node = self.get(key)?;
+        let value = node.text(reader.source).ok_or("must be a text".to_owned()).and_then(read);
+        value.map_err(|message| reader.problem(node.place, format!("{}.{key}", self.path), message)).ok()
+    }
+
+    fn permissions(&self, reader: &mut Reader<'_>) -> Vec<String> {
+        let Some(node) = self.get("permissions") else { return Vec::new() };
+        let path = format!("{}.permissions", self.path);
+        let Kind::List(nodes) = &node.kind else {
+            reader.problem(node.place, path, "must be a list, for example [\"calls:read\", \"calls:write\"]");
+            return Vec::new();
+        };
+        if nodes.len() > MAX_PERMISSIONS {
+            reader.problem(node.place, &path, format!("at most {MAX_PERMISSIONS} permissions can be held"));
+        }
+        let mut permissions = Vec::new();
+        for (index, node) in nodes.iter().enumerate() {
+            match node.text(reader.source).filter(|text| is_permission(text)) {
+                Some(text) => permissions.push(text.to_owned()),
+                None => reader.problem(node.place, format!("{path}[{index}]"), "must be a permission such as calls:read or calls:*"),
+            }
+        }
+        permissions
+    }
+
+    fn limits(&self, reader: &mut Reader<'_>, plan: Option<&str>) -> Vec<Limit> {
+        let Some(node) = self.get("limits") else { return Vec::new() };
+        let path = format!("{}.limits", self.path);
+        let Kind::Map(entries) = &node.kind else {
+            reader.problem(node.place, path, "must be a map, for example { minute: 120/1m }");
+            return Vec::new();
+        };
+        let mut limits = Vec::new();
+        for (name, _, node) in entries {
+            let text = node.text(reader.source).unwrap_or_default();
+            match parse_limit(name, text) {
+                Ok(limit) => limits.push(limit),
+                Err(message) => reader.problem(node.place, format!("{path}.{name}"), message),
+            }
+        }
+        let checked = reader.plans.get(plan).map(|plan| plans::check_overrides(plan, &limits));
+        if let Some(Err(message)) = checked {
+            reader.problem(node.place, path, message);
+        }
+        limits
+    }
+
+    fn enabled(&self, reader: &mut Reader<'_>) -> bool {
+        match self.get("enabled") {
+            None => true,
+            Some(Node { kind: Kind::Bool(enabled), .. }) => *enabled,
+            Some(node) => {
+                reader.problem(node.place, format!("{}.enabled", self.path), "must be true or false");
+                false
+            }
+        }
+    }
+}
+
+fn date(text: &str) -> Result<Date, String> {
+    Date::parse(text).ok_or("must be a date in UTC, for example 2027-01-31 or 2027-01-31T12:00:00Z".to_owned())
+}

@@ -1,0 +1,176 @@
+//! Who a request is after authentication.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::{HeaderName, HeaderValue};
+
+use super::permission;
+use super::record::{Record, StoredHash};
+use crate::config::Plan;
+
+/// What tells an upstream who a request is. A gateway removes the client's own copies of these.
+pub const IDENTITY_HEADERS: [HeaderName; 4] = [
+    HeaderName::from_static("x-callgate-token-id"),
+    HeaderName::from_static("x-callgate-account"),
+    HeaderName::from_static("x-callgate-permissions"),
+    HeaderName::from_static("x-callgate-plan"),
+];
+
+/// Confirmations are noted in steps of this: a busy token must not make every worker write to one cache line.
+const CONFIRM_STEP_MS: u64 = 100;
+
+/// Who a request is: made once per version of a record, shared by all its requests.
+pub struct Principal {
+    /// The token's public id.
+    pub id: Arc<str>,
+    /// The version of the record that this was made from; the limiter's script compares it.
+    pub version: u64,
+    /// The token's name, for logs.
+    pub name: Arc<str>,
+    /// Whose token it is.
+    pub account: Arc<str>,
+    /// The limits that hold for the token, its own overrides applied.
+    pub plan: Arc<Plan>,
+    permissions: Box<[Box<str>]>,
+    expires_at: Option<SystemTime>,
+    identity: [(HeaderName, HeaderValue); 4],
+    /// When the store last confirmed this version, in milliseconds since 1970.
+    confirmed_ms: AtomicU64,
+}
+
+impl Principal {
+    /// Builds a principal from a record that is neither revoked nor disabled. `hash` is the one that the presented token has.
+    pub(super) fn new(record: &Record, hash: &StoredHash, version: u64, plan: Arc<Plan>, now: SystemTime) -> Self {
+        // Permissions are joined by spaces as an OAuth scope is (RFC 6749 section 3.3). All values were checked when the record was
+        // written; one that was written by other means and fits no header travels empty.
+        let value = |text: &str| HeaderValue::from_str(text).unwrap_or(const { HeaderValue::from_static("") });
+        let texts = [record.id.as_str(), &record.account, &record.permissions.join(" "), &plan.name].map(value);
+        let mut texts = texts.into_iter();
+        let identity = IDENTITY_HEADERS.map(|name| (name, texts.next().expect("as many values as names")));
+        let ends = [record.expires_at, hash.expires_at];
+        Self {
+            id: record.id.as_str().into(),
+            version,
+            name: record.name.as_str().into(),
+            account: record.account.as_str().into(),
+            plan,
+            permissions: record.permissions.iter().map(|permission| permission.as_str().into()).collect(),
+            expires_at: ends.into_iter().flatten().min().map(|date| date.time()),
+            identity,
+            confirmed_ms: AtomicU64::new(unix_ms(now)),
+        }
+    }
+
+    /// Whether the token holds a permission, by name or by `calls:*` or `*`.
+    #[must_use]
+    pub fn may(&self, permission: &str) -> bool {
+        self.permissions.iter().any(|held| permission::covers(held, permission))
+    }
+
+    /// The headers that tell an upstream who this is: [`IDENTITY_HEADERS`] with their values.
+    #[must_use]
+    pub fn identity_headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.identity
+    }
+
+    /// When the token ends.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.expires_at
+    }
+
+    /// Whether the token has ended.
+    #[must_use]
+    pub fn is_expired(&self, now: SystemTime) -> bool {
+        self.expires_at.is_some_and(|end| end <= now)
+    }
+
+    /// Notes that the store still has this version.
+    pub(super) fn confirm(&self, now: SystemTime) {
+        let now = unix_ms(now);
+        if self.confirmed_ms.load(Ordering::Relaxed).abs_diff(now) >= CONFIRM_STEP_MS {
+            self.confirmed_ms.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the store confirmed this version within `ttl` of `now`. A confirmation from the future, after a step of the clock,
+    /// counts for no longer than one from the past.
+    pub(super) fn is_fresh(&self, now: SystemTime, ttl: Duration) -> bool {
+        let age = self.confirmed_ms.load(Ordering::Relaxed).abs_diff(unix_ms(now));
+        u128::from(age) <= ttl.as_millis()
+    }
+}
+
+impl fmt::Debug for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Principal")
+            .field("id", &self.id)
+            .field("version", &self.version)
+            .field("account", &self.account)
+            .field("plan", &self.plan.name)
+            .finish_non_exhaustive()
+    }
+}
+
+fn unix_ms(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::date::Date;
+    use super::super::record::tests::record_of;
+    use super::*;
+
+    fn at(ms: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(ms)
+    }
+
+    fn principal(record: &Record) -> Principal {
+        let plan = Arc::new(Plan { name: "standard".into(), limits: Box::default() });
+        Principal::new(record, &record.hashes[0], 7, plan, at(10_000))
+    }
+
+    #[test]
+    fn upstreams_learn_who_it_is() {
+        let principal = principal(&record_of("secret-token"));
+        let headers: Vec<String> =
+            principal.identity_headers().iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        assert_eq!(
+            headers,
+            [
+                "x-callgate-token-id: abc",
+                "x-callgate-account: acme",
+                "x-callgate-permissions: calls:read calls:write",
+                "x-callgate-plan: standard"
+            ]
+        );
+        assert!(principal.may("calls:read") && !principal.may("calls:stream"));
+    }
+
+    #[test]
+    fn the_earlier_end_counts() {
+        let mut record = record_of("secret-token");
+        assert_eq!(principal(&record).expires_at(), None);
+        record.expires_at = Some(Date::new(at(50_000)));
+        record.hashes[0].expires_at = Some(Date::new(at(20_000)));
+        let principal = principal(&record);
+        assert_eq!(principal.expires_at(), Some(at(20_000)));
+        assert!(principal.is_expired(at(20_000)) && !principal.is_expired(at(19_999)));
+    }
+
+    #[test]
+    fn a_confirmation_lasts_for_the_ttl_in_both_directions() {
+        let principal = principal(&record_of("secret-token"));
+        let ttl = Duration::from_secs(5);
+        assert!(principal.is_fresh(at(15_000), ttl) && !principal.is_fresh(at(15_001), ttl));
+        assert!(principal.is_fresh(at(5_000), ttl) && !principal.is_fresh(at(4_999), ttl));
+        principal.confirm(at(13_000));
+        assert!(principal.is_fresh(at(18_000), ttl) && !principal.is_fresh(at(18_001), ttl));
+        principal.confirm(at(13_050));
+        assert!(!principal.is_fresh(at(18_001), ttl), "steps below 100 ms are not written");
+    }
+}

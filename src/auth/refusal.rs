@@ -1,0 +1,64 @@
+//! Why a request is nobody's: what the client may know, and a finer reason for metrics and logs alone.
+
+/// Why a request was not authenticated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no Bearer token: no `Authorization`, or one of another scheme.
+    #[error("no Bearer token")]
+    Missing,
+    /// There is more than one `Authorization` line.
+    #[error("more than one Authorization header")]
+    Repeated,
+    /// The token is no good; clients are not told why.
+    #[error("the token is not valid: {}", .0.as_str())]
+    Invalid(Reason),
+    /// The store does not answer and the token is not known here, or its record can't be read.
+    #[error("the token can't be looked up at the moment")]
+    Unavailable,
+}
+
+/// Why a token is no good: for metrics and logs, never for clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Not in the syntax of Bearer tokens, or an own token whose checksum fails.
+    Malformed,
+    /// No record has its hash.
+    Unknown,
+    /// Its time is over.
+    Expired,
+    /// Its record is switched off.
+    Disabled,
+    /// It was revoked.
+    Revoked,
+}
+
+impl Reason {
+    /// The reason as a metric label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Unknown => "unknown",
+            Self::Expired => "expired",
+            Self::Disabled => "disabled",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+impl Refusal {
+    /// The refusal as a metric label, one of [`OUTCOMES`].
+    #[must_use]
+    pub fn outcome(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Repeated => "repeated",
+            Self::Invalid(reason) => reason.as_str(),
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// Every value of `callgate_auth_total{outcome}`; the first stands for a good token.
+pub const OUTCOMES: [&str; 9] =
+    ["ok", "missing", "repeated", "malformed", "unknown", "expired", "disabled", "revoked", "unavailable"];
