@@ -2,5 +2,6 @@
 //!
 //! `ARCHITECTURE.md` draws the way of a request through these modules; a module uses only what stands below it.
 
+pub mod cli;
 pub mod config;
 pub mod store;
