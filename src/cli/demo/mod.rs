@@ -1,0 +1,3 @@
+//! `callgate demo`: a whole gateway with everything it needs.
+
+pub mod voice;
