@@ -14,7 +14,7 @@ use crate::auth::{Authenticator, Principal};
 use crate::body::Observed;
 use crate::config::{self, Access, Config};
 use crate::forward::{Answer, Forwarder, Onward};
-use crate::limits::{Asker, Limiter, Outcome};
+use crate::limits::{Asker, Limiter, Outcome, Source};
 use crate::listener::{Certificates, Handler, Peer};
 use crate::response::{self, Rejection};
 use crate::route::{Found, RouteTable};
@@ -144,12 +144,14 @@ impl Gateway {
             exchange.record.phase(Phase::Decision, started.elapsed());
             match outcome.map_err(|_| Rejection::Undecided)? {
                 Outcome::Decided(decision) => {
-                    self.authenticator.confirm_by(&principal, decision.source, now);
+                    if decision.source == Source::Redis {
+                        self.authenticator.confirm(&principal, now);
+                    }
                     return exchange.decided(decision, principal);
                 }
                 Outcome::Stale => {
                     let found = self.authenticator.reread(&principal, request.headers(), now).await;
-                    principal = self.cells.reread(found).map_err(Rejection::Unauthenticated)?;
+                    principal = found.map_err(Rejection::Unauthenticated)?;
                     exchange.principal(&principal);
                 }
             }

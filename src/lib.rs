@@ -2,6 +2,7 @@
 //!
 //! `ARCHITECTURE.md` draws the way of a request through these modules; a module uses only what stands below it.
 
+pub mod admin;
 pub mod auth;
 pub mod body;
 pub mod cli;
@@ -13,6 +14,7 @@ pub mod limits;
 pub mod listener;
 pub mod response;
 pub mod route;
+pub mod server;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;

@@ -15,6 +15,21 @@ pub enum Source {
     Local,
 }
 
+impl Source {
+    /// Every source, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Redis, Self::DenyCache, Self::Local];
+
+    /// The source as a metric label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+            Self::DenyCache => "deny_cache",
+            Self::Local => "local",
+        }
+    }
+}
+
 /// Where a token stands in one window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
@@ -104,22 +119,26 @@ impl Decision {
     #[must_use]
     pub fn reported(&self) -> Option<Reported> {
         let refuses = |at: &Standing| u64::from(at.used) + u64::from(self.cost) > u64::from(at.limit);
-        let (index, window) = self
-            .windows
-            .iter()
-            .enumerate()
-            .filter(|(_, window)| self.admitted || refuses(window))
-            .max_by_key(|(_, window)| {
-                let room = if self.admitted { window.remaining() } else { 0 };
-                (std::cmp::Reverse(room), window.frees_ms)
-            })?;
+        let (index, window) =
+            self.windows.iter().enumerate().filter(|(_, window)| self.admitted || refuses(window)).max_by_key(
+                |(_, window)| {
+                    let room = if self.admitted { window.remaining() } else { 0 };
+                    (std::cmp::Reverse(room), window.frees_ms)
+                },
+            )?;
         Some(Reported {
             index,
             limit: window.limit,
             remaining: window.remaining(),
             reset_s: window.frees_ms.div_ceil(1000),
-            retry_after_s: window.frees_ms.saturating_sub(self.now_ms).div_ceil(1000).max(1),
+            retry_after_s: self.wait_s(window).max(1),
         })
+    }
+
+    /// Seconds until a window frees a slot, rounded up.
+    #[must_use]
+    pub fn wait_s(&self, window: &Standing) -> u64 {
+        window.frees_ms.saturating_sub(self.now_ms).div_ceil(1000)
     }
 }
 

@@ -225,7 +225,8 @@ impl Seen {
 }
 
 /// `host` or `host:port`, as RFC 3986 spells them; no userinfo, no path.
-pub(crate) fn is_authority(value: &[u8]) -> bool {
+#[must_use]
+pub fn is_authority(value: &[u8]) -> bool {
     let (host, port) = match (value.first(), value.iter().rposition(|byte| *byte == b':')) {
         (Some(b'['), _) => match value.iter().position(|byte| *byte == b']') {
             Some(close) => match &value[close + 1..] {

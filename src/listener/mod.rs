@@ -21,7 +21,7 @@ use crate::shutdown::Shutdown;
 use crate::telemetry::ListenerMetrics;
 
 pub use connection::{Handler, Peer};
-pub use head::Fault;
+pub use head::{Fault, is_authority};
 pub use tls::{Certificates, TlsError, server_config};
 
 /// Connections that the kernel keeps for us while we are busy.
