@@ -66,12 +66,9 @@ impl Resource {
             Self::Calls => &[Method::GET, Method::HEAD, Method::POST],
             Self::Call(_) => &[Method::GET, Method::HEAD, Method::DELETE],
             Self::Recordings => &[Method::POST],
-            Self::Health
-            | Self::Whoami
-            | Self::CallEvents(_)
-            | Self::Stream(_)
-            | Self::Events
-            | Self::Recording(_) => &[Method::GET, Method::HEAD],
+            Self::Health | Self::Whoami | Self::CallEvents(_) | Self::Stream(_) | Self::Events | Self::Recording(_) => {
+                &[Method::GET, Method::HEAD]
+            }
         }
     }
 }

@@ -67,7 +67,9 @@ mod tests {
     #[test]
     fn an_id_has_one_spelling() {
         assert_eq!(CallId::parse("call_12"), Some(CallId(12)));
-        for text in ["", "12", "call_", "call_012", "call_+12", "call_-1", "CALL_12", "call_12 ", "call_99999999999999999999"] {
+        for text in
+            ["", "12", "call_", "call_012", "call_+12", "call_-1", "CALL_12", "call_12 ", "call_99999999999999999999"]
+        {
             assert_eq!(CallId::parse(text), None, "{text:?}");
         }
     }

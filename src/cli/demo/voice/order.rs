@@ -71,7 +71,8 @@ mod tests {
         for good in ["+15551234567", "+12", "+123456789012345"] {
             assert!(is_e164(good), "{good}");
         }
-        for bad in ["", "+", "+1", "15551234567", "+05551234567", "+1234567890123456", "+1555 123", "+١٢٣٤٥", "+1-555"] {
+        for bad in ["", "+", "+1", "15551234567", "+05551234567", "+1234567890123456", "+1555 123", "+١٢٣٤٥", "+1-555"]
+        {
             assert!(!is_e164(bad), "{bad}");
         }
     }
@@ -84,7 +85,9 @@ mod tests {
 
     #[test]
     fn all_mistakes_come_at_once() {
-        let Err(Problem::Invalid(errors)) = Order::parse(br#"{"to":5,"record":"yes"}"#) else { panic!("it is invalid") };
+        let Err(Problem::Invalid(errors)) = Order::parse(br#"{"to":5,"record":"yes"}"#) else {
+            panic!("it is invalid")
+        };
         let told = serde_json::to_value(&errors).unwrap();
         assert_eq!(
             told,
