@@ -1,12 +1,122 @@
-//! Configuration: one YAML file, compiled into a validated form.
+//! Configuration: one YAML file, compiled into a validated form, or into all that is wrong with it.
 
+mod compile;
+mod expand;
 mod model;
+mod nearest;
+mod place;
 mod plan;
+mod problem;
+mod reader;
+mod scalars;
 mod secret;
+mod units;
+mod yaml;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use compile::{Outcome, compile};
+use reader::{NeededFile, why};
 
 pub use model::{
     Access, CallLimits, CertificateFiles, Config, Drain, Endpoint, HostHeader, Limits, Listen, Log, LogFormat,
     OnFailure, PathForms, REQUEST_ID, RedisStore, Route, Runtime, Store, Tls, Tokens, Upstream,
 };
+pub use nearest::nearest;
 pub use plan::{Limit, MAX_COUNT, Plan, WINDOW_MS};
+pub use problem::{Problem, Problems, Severity};
 pub use secret::Secret;
+pub use units::{parse_duration, parse_limit, parse_size};
+
+/// Bytes of a configuration file: far more than anybody writes, and read in a moment.
+const MAX_BYTES: usize = 8 << 20;
+
+/// A configuration that can be used, and what should be looked at all the same.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Warnings, in the order of the file.
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads and compiles a file with this process's environment, and checks that the files it names can be read.
+///
+/// # Errors
+/// Everything that is wrong with it, warnings included.
+pub fn load(path: &Path) -> Result<Loaded, Problems> {
+    let text = read(path)?;
+    let mut outcome = compile(path, &text, &|name| std::env::var(name).ok());
+    outcome.problems.extend(outcome.files.iter().filter_map(|needed| check_file(path, needed)));
+    settle(outcome)
+}
+
+/// Compiles `text` as the content of the file `path` (which is only named in problems, and whose folder paths are relative
+/// to), with `env` in place of the environment. Reads no file but those of `file:` references, and checks none.
+///
+/// # Errors
+/// Everything that is wrong with it, warnings included.
+pub fn parse(path: &Path, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Problems> {
+    settle(compile(path, text, env))
+}
+
+/// Every key that a configuration may have, with `[]` for an index and `*` for a name of the operator's choice:
+/// `routes[].upstream`, `plans.*.limits`.
+#[must_use]
+pub fn known_keys() -> BTreeSet<String> {
+    // Keys are learnt where they are read: so the smallest text that makes the compiler look everywhere.
+    let everywhere = "{ tls: { certificates: [{}] }, store: { redis: {} }, plans: { a: {} }, upstreams: { a: {} }, routes: [{}] }";
+    let mut keys = compile(Path::new(""), everywhere, &|_| None).keys;
+    keys.extend(["plans.*".to_owned(), "plans.*.limits.*".to_owned(), "upstreams.*".to_owned()]);
+    keys
+}
+
+fn settle(outcome: Outcome) -> Result<Loaded, Problems> {
+    let Outcome { config, problems: mut warnings, .. } = outcome;
+    let failed = warnings.iter().any(|problem| problem.severity == Severity::Error);
+    match config.filter(|_| !failed) {
+        Some(config) => {
+            problem::sort(&mut warnings);
+            Ok(Loaded { config, warnings })
+        }
+        None => Err(Problems::new(warnings)),
+    }
+}
+
+fn read(path: &Path) -> Result<String, Problems> {
+    let fail = |line, column, message: String| {
+        let (file, path, severity) = (path.into(), String::new(), Severity::Error);
+        Err(Problems::new(vec![Problem { file, line, column, path, message, severity }]))
+    };
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return fail(0, 0, "does not exist".to_owned()),
+        Err(error) => return fail(0, 0, why(&error)),
+    };
+    if bytes.len() > MAX_BYTES {
+        return fail(0, 0, format!("is larger than {MAX_BYTES} bytes"));
+    }
+    String::from_utf8(bytes).or_else(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let before = String::from_utf8_lossy(good);
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        fail(before.matches('\n').count() + 1, column, "is not UTF-8 text from here on".to_owned())
+    })
+}
+
+/// What is wrong with a file that the configuration names.
+fn check_file(config: &Path, needed: &NeededFile) -> Option<Problem> {
+    let found = std::fs::File::open(&needed.file).and_then(|file| file.metadata());
+    let (message, severity) = match found {
+        Ok(metadata) if metadata.is_dir() => ("is a folder, not a file".to_owned(), Severity::Error),
+        Ok(_) => return None,
+        Err(error) if needed.optional && error.kind() == std::io::ErrorKind::NotFound => {
+            ("does not exist yet, so no token is good (`callgate token create` makes it)".to_owned(), Severity::Warning)
+        }
+        Err(error) => (why(&error), Severity::Error),
+    };
+    let message = format!("{} {message}", needed.file.display());
+    let (line, column, path) = (needed.at.line, needed.at.column, needed.path.clone());
+    Some(Problem { file: config.into(), line, column, path, message, severity })
+}

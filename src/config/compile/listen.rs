@@ -1,0 +1,120 @@
+//! `listen` and `tls`: sockets, what a client may do there, certificates.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::config::model::{CertificateFiles, Listen, Tls};
+use crate::config::reader::Field;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+/// Shorter deadlines than this would cut honest clients off on any network.
+const SHORTEST: Duration = Duration::from_millis(100);
+/// The HTTP/1 reader's buffer can't be smaller than 8 KiB.
+const HEAD: std::ops::RangeInclusive<u64> = 8 << 10..=1 << 20;
+
+pub(super) fn listen(field: &Field<'_>) -> Listen {
+    let s = field.section(&[
+        "https",
+        "http",
+        "redirect",
+        "admin",
+        "max_connections",
+        "handshake_timeout",
+        "header_timeout",
+        "idle_timeout",
+        "body_idle_timeout",
+        "max_head_bytes",
+        "max_headers",
+        "max_target_bytes",
+        "max_concurrent_streams",
+    ]);
+    let listen = Listen {
+        https: s.or("https", SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8443)), address),
+        http: s.or("http", None, |f| address(f).map(Some)),
+        redirect: s.or("redirect", false, Field::flag),
+        admin: s.or("admin", SocketAddr::from((Ipv4Addr::LOCALHOST, 9901)), admin_address),
+        max_connections: s.or("max_connections", 10_000, |f| f.number(1..=1_000_000)),
+        handshake_timeout: s.or("handshake_timeout", 10 * SECOND, |f| f.duration(SHORTEST..=5 * MINUTE)),
+        header_timeout: s.or("header_timeout", 10 * SECOND, |f| f.duration(SHORTEST..=5 * MINUTE)),
+        idle_timeout: s.or("idle_timeout", 75 * SECOND, |f| f.duration(SECOND..=HOUR)),
+        body_idle_timeout: s.or("body_idle_timeout", MINUTE, |f| f.duration(SHORTEST..=HOUR)),
+        max_head_bytes: s.or("max_head_bytes", 32 << 10, |f| f.buffer(HEAD)),
+        max_headers: s.or("max_headers", 100, |f| f.number(1..=100)),
+        max_target_bytes: s.or("max_target_bytes", 8 << 10, |f| f.buffer(256..=64 << 10)),
+        max_concurrent_streams: s.or("max_concurrent_streams", 128, |f| f.number(1..=10_000)),
+    };
+    if listen.redirect && s.get("http").is_none() {
+        s.field_of("redirect").error("has no plain listener to redirect from (set listen.http, or remove it)");
+    }
+    if listen.max_target_bytes > listen.max_head_bytes {
+        s.field_of("max_target_bytes").error(format!(
+            "must not be more than listen.max_head_bytes ({} bytes), which includes it",
+            listen.max_head_bytes
+        ));
+    }
+    let sockets = [("https", Some(listen.https)), ("http", listen.http), ("admin", Some(listen.admin))];
+    for (index, (key, socket)) in sockets.iter().enumerate() {
+        let clash = sockets[..index].iter().find(|(_, other)| other.zip(*socket).is_some_and(|(a, b)| overlap(a, b)));
+        if let Some((other, _)) = clash {
+            s.field_of(key).error(format!("is the same socket as listen.{other} (give it another port)"));
+        }
+    }
+    listen
+}
+
+/// Whether both can't be bound. Port 0 means any free one.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let any = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() != 0 && a.port() == b.port() && (any || a.ip() == b.ip())
+}
+
+fn address(field: &Field<'_>) -> Option<SocketAddr> {
+    let text = field.text()?;
+    let address = text.parse().ok();
+    if address.is_none() {
+        let remedy = if let Some(port) = text.strip_prefix(':').filter(|port| port.parse::<u16>().is_ok()) {
+            format!("write \"0.0.0.0:{port}\"")
+        } else if text.parse::<IpAddr>().is_ok() {
+            "add the port".to_owned()
+        } else {
+            "for example \"0.0.0.0:8443\" or \"[::]:8443\"".to_owned()
+        };
+        field.error(format!("must be an IP address and a port, not {} ({remedy})", field.shown()));
+    }
+    address
+}
+
+fn admin_address(field: &Field<'_>) -> Option<SocketAddr> {
+    let address = address(field)?;
+    if !address.ip().is_loopback() {
+        field.error(
+            "the admin listener has no credential yet, so it may only listen on a loopback address \
+             (for example \"127.0.0.1:9901\")",
+        );
+    }
+    Some(address)
+}
+
+pub(super) fn tls(field: &Field<'_>) -> Tls {
+    let s = field.section(&["certificates", "min_version"]);
+    let only_tls13 = s.or("min_version", false, |f| f.choice(&[("1.2", false), ("1.3", true)]));
+    let remedy = "name at least one: [{ cert: tls/fullchain.pem, key: tls/privkey.pem }]";
+    let mut certificates = Vec::new();
+    if let Some(list) = s.require("certificates", remedy) {
+        let items = list.items();
+        if items.is_empty() && list.is_list() {
+            list.error(format!("is empty ({remedy})"));
+        }
+        certificates.extend(items.iter().filter_map(certificate));
+    }
+    Tls { certificates, only_tls13 }
+}
+
+fn certificate(field: &Field<'_>) -> Option<CertificateFiles> {
+    let s = field.section(&["cert", "key"]);
+    let cert = s.require("cert", "the PEM file of the chain, leaf first").and_then(|f| f.file(false));
+    let key = s.require("key", "the PEM file of the private key").and_then(|f| f.file(false));
+    Some(CertificateFiles { cert: cert?, key: key? })
+}

@@ -1,0 +1,204 @@
+//! Path patterns of routes: which are sound, and which stand in each other's way.
+
+use std::collections::HashMap;
+
+use http::Method;
+use matchit::{InsertError, Router};
+
+use crate::config::model::PathForms;
+
+/// Checks a pattern such as `/api/v1/calls/{id}` by itself; `allowed` are the ambiguous forms that its route takes.
+///
+/// # Errors
+/// What is wrong, to be put behind the name of the setting.
+pub(super) fn check(path: &str, allowed: PathForms) -> Result<(), String> {
+    if !path.starts_with('/') {
+        return Err("must start with a slash (for example /api/v1/calls)".to_owned());
+    }
+    if let Some(mark) = path.find(['?', '#']) {
+        return Err(format!("must be a path alone (remove everything from the {} on)", &path[mark..=mark]));
+    }
+    check_escapes(path)?;
+    for (form, sign) in forms(path) {
+        if !form.without(allowed).is_empty() {
+            let name = PathForms::NAMES.iter().find(|(_, named)| *named == form).map_or("", |(name, _)| name);
+            return Err(format!(
+                "holds {sign}, and requests with that are refused (remove it, or set allow_path_forms: [{name}])"
+            ));
+        }
+    }
+    let special = |c: char| !(c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@/%{}\\".contains(c));
+    if let Some(c) = path.chars().find(|c| special(*c)) {
+        let mut buffer = [0; 4];
+        let escapes: String = c.encode_utf8(&mut buffer).bytes().map(|byte| format!("%{byte:02X}")).collect();
+        return Err(format!("holds {c:?}, which a request can't carry as it is (write {escapes})"));
+    }
+    Ok(())
+}
+
+/// Requests are matched with the escapes of unreserved characters (RFC 3986, section 2.3) decoded.
+fn check_escapes(path: &str) -> Result<(), String> {
+    for (index, _) in path.match_indices('%') {
+        let digits = path.get(index + 1..index + 3).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+        let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) else {
+            return Err("holds a % without two hexadecimal digits behind it (write %25 for a percent sign)".to_owned());
+        };
+        let escape = &path[index..index + 3];
+        if byte == 0 {
+            return Err("holds %00, and requests with that are refused (remove it)".to_owned());
+        }
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            let c = char::from(byte);
+            return Err(format!("holds {escape}, which is decoded before routes are matched (write {c})"));
+        }
+    }
+    Ok(())
+}
+
+/// The ambiguous forms in a path, and how to speak of them.
+fn forms(path: &str) -> impl Iterator<Item = (PathForms, &'static str)> {
+    let lower = path.to_ascii_lowercase();
+    let dots = path.split('/').any(|segment| segment == "." || segment == "..");
+    [
+        (dots, PathForms::DOT_SEGMENTS, "a segment \".\" or \"..\""),
+        (path.contains("//"), PathForms::EMPTY_SEGMENTS, "\"//\""),
+        (lower.contains("%2f"), PathForms::ENCODED_SLASH, "\"%2F\""),
+        (path.contains('\\') || lower.contains("%5c"), PathForms::BACKSLASH, "a backslash"),
+        (path.contains(';'), PathForms::SEMICOLON, "\";\""),
+    ]
+    .into_iter()
+    .filter_map(|(found, form, sign)| found.then_some((form, sign)))
+}
+
+/// All patterns of a file, in the form that requests are matched with.
+#[derive(Default)]
+pub(super) struct Patterns {
+    router: Router<()>,
+    /// Per pattern: the routes that have it, each with its methods (none: all).
+    taken: HashMap<String, Vec<(usize, Vec<Method>)>>,
+}
+
+impl Patterns {
+    /// Adds the pattern of route number `index`.
+    ///
+    /// # Errors
+    /// Why it can't stand beside the ones before it, to be put behind the name of the setting.
+    pub(super) fn add(&mut self, index: usize, path: &str, methods: &[Method]) -> Result<(), String> {
+        if let Some(others) = self.taken.get_mut(path) {
+            let clash = others.iter().find_map(|(other, theirs)| Some((*other, shared(methods, theirs)?)));
+            others.push((index, methods.to_vec()));
+            return match clash {
+                None => Ok(()),
+                Some((other, method)) => Err(format!(
+                    "{method} already goes to routes[{other}] with the same path (give the two different methods)"
+                )),
+            };
+        }
+        self.router.insert(path, ()).map_err(|error| self.explain(path, &error))?;
+        self.taken.insert(path.to_owned(), vec![(index, methods.to_vec())]);
+        Ok(())
+    }
+
+    fn explain(&self, path: &str, error: &InsertError) -> String {
+        match error {
+            InsertError::Conflict { with } => {
+                let first = self.taken.get(with).and_then(|routes| routes.first());
+                let whose = first.map_or_else(String::new, |(index, _)| format!(" of routes[{index}]"));
+                let remedy = if nameless(path) == nameless(with) {
+                    "they differ only in a parameter's name; use the same name in both"
+                } else {
+                    "the same place would have two different parameters; use the same one in both"
+                };
+                format!("can't stand beside \"{with}\"{whose} ({remedy})")
+            }
+            InsertError::InvalidParamSegment => {
+                "has two parameters between two slashes, or text that touches a {*rest} (one {name} per segment)".to_owned()
+            }
+            InsertError::InvalidCatchAll => {
+                "has a {*rest} that is not the end of the path (move it there, or write {rest})".to_owned()
+            }
+            // matchit may learn new reasons; this one says what all of them are about.
+            _ => "has braces that do not form a parameter (write {name}, {*rest} at the end, or {{ and }} for braces)".to_owned(),
+        }
+    }
+}
+
+/// What two lists of methods share, in words; an empty list means all.
+fn shared(ours: &[Method], theirs: &[Method]) -> Option<String> {
+    match (ours, theirs) {
+        ([], []) => Some("every method".to_owned()),
+        ([], some) | (some, []) => Some(some[0].to_string()),
+        (ours, theirs) => {
+            if let Some(method) = ours.iter().find(|method| theirs.contains(method)) {
+                return Some(method.to_string());
+            }
+            let head = |a: &[Method], b: &[Method]| a.contains(&Method::HEAD) && b.contains(&Method::GET);
+            (head(ours, theirs) || head(theirs, ours)).then(|| "HEAD, which comes with GET,".to_owned())
+        }
+    }
+}
+
+/// A pattern without the names of its parameters.
+fn nameless(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut inside = false;
+    for c in path.chars() {
+        match c {
+            '{' => inside = true,
+            '}' => inside = false,
+            '*' if inside => {}
+            _ if inside => continue,
+            _ => {}
+        }
+        out.push(c);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_a_pattern_by_itself() {
+        for path in ["/", "/api/v1/calls", "/calls/{id}", "/a/{*rest}", "/a%20b", "/~user/@x:y,z", "/a/...", "/a.b/"] {
+            assert_eq!(check(path, PathForms::default()), Ok(()), "{path}");
+        }
+        for path in [
+            "", "api", "/a?b", "/a#b", "/a b", "/ä", "/%", "/%4", "/%zz", "/%41", "/%7e", "/%00", "/..", "/./a", "//", "/a//b",
+            "/a%2Fb", "/a\\b", "/a%5cb", "/a;b", "/\"", "/a\u{0}", "/%ä",
+        ] {
+            assert!(check(path, PathForms::default()).is_err(), "{path:?} was taken");
+        }
+    }
+
+    #[test]
+    fn takes_the_forms_that_the_route_takes() {
+        for (path, form) in [
+            ("/a/../b", PathForms::DOT_SEGMENTS),
+            ("/a//b", PathForms::EMPTY_SEGMENTS),
+            ("/a%2fb", PathForms::ENCODED_SLASH),
+            ("/a%5Cb", PathForms::BACKSLASH),
+            ("/a;b", PathForms::SEMICOLON),
+        ] {
+            assert_eq!(check(path, form), Ok(()), "{path}");
+            assert!(check(path, PathForms::default()).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn shares_methods() {
+        let list = |names: &str| -> Vec<Method> { names.split_whitespace().filter_map(|name| name.parse().ok()).collect() };
+        for (ours, theirs, clash) in [
+            ("", "", true),
+            ("GET", "", true),
+            ("GET POST", "POST PUT", true),
+            ("HEAD", "GET", true),
+            ("GET", "HEAD", true),
+            ("GET", "POST", false),
+            ("HEAD", "POST", false),
+        ] {
+            assert_eq!(shared(&list(ours), &list(theirs)).is_some(), clash, "{ours:?} and {theirs:?}");
+        }
+    }
+}

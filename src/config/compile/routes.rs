@@ -1,0 +1,202 @@
+//! `routes`: path and methods → upstream, and who may.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+
+use super::paths::{Patterns, check};
+use super::upstreams::Upstreams;
+use crate::config::model::{Access, CallLimits, PathForms, Route};
+use crate::config::nearest::nearest;
+use crate::config::place::hint;
+use crate::config::reader::{Field, Section};
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+/// A call whose both ends have been silent for so long is dead: WebSocket pings and silence frames come far more often.
+const CALL_IDLE: Duration = Duration::from_secs(300);
+const KNOWN: [&str; 11] = [
+    "name",
+    "path",
+    "methods",
+    "permission",
+    "auth",
+    "upstream",
+    "forward_credentials",
+    "allow_path_forms",
+    "max_body",
+    "first_byte_timeout",
+    "call",
+];
+/// The methods that a misspelt one is compared with.
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+/// All routes that are sound; the others were complained about.
+pub(super) fn routes(file: &Section<'_>, upstreams: &Upstreams<'_>) -> Vec<Arc<Route>> {
+    let remedy = "for example `routes: [{ path: \"/api/v1/{*rest}\", upstream: api }]`";
+    let Some(list) = file.require("routes", remedy) else { return Vec::new() };
+    let items = list.items();
+    if items.is_empty() && list.is_list() {
+        list.error(format!("is empty, so nothing could be reached ({remedy})"));
+    }
+    let mut all = All { upstreams, patterns: Patterns::default(), names: HashMap::new() };
+    let routes: Vec<_> = items.iter().enumerate().map(|(index, field)| all.route(index, field)).collect();
+    if routes.iter().all(Option::is_some) {
+        for (index, field) in upstreams.fields.iter().enumerate() {
+            if !routes.iter().flatten().any(|route| route.upstream == index) {
+                field.warn("no route uses this upstream (remove it, or name it in a route)");
+            }
+        }
+    }
+    routes.into_iter().flatten().map(Arc::new).collect()
+}
+
+/// What routes must share without clashing.
+struct All<'u> {
+    upstreams: &'u Upstreams<'u>,
+    patterns: Patterns,
+    /// Per name, the route that has it.
+    names: HashMap<String, usize>,
+}
+
+impl All<'_> {
+    fn route(&mut self, index: usize, field: &Field<'_>) -> Option<Route> {
+        let s = field.section(&KNOWN);
+        let allowed_forms = forms(&s);
+        let methods = methods(&s);
+        let path = self.path(index, &s, allowed_forms, methods.as_deref());
+        let name = self.name(index, &s, path.as_deref(), methods.as_deref());
+        let upstream = self.upstream(&s);
+        let call = s.field_of("call").section(&["max_duration", "idle_timeout"]);
+        let route = Route {
+            name: name.unwrap_or_default().into(),
+            path: path.as_deref().unwrap_or_default().into(),
+            methods: methods.unwrap_or_default(),
+            access: access(&s),
+            upstream: upstream.unwrap_or_default(),
+            forward_credentials: s.or("forward_credentials", false, Field::flag),
+            allowed_forms,
+            max_body: s.or("max_body", 1 << 30, |f| f.size(0..=1 << 40)),
+            first_byte_timeout: s.or("first_byte_timeout", None, |f| {
+                f.duration(Duration::from_millis(10)..=3_600 * SECOND).map(Some)
+            }),
+            call: CallLimits {
+                max_duration: call.or("max_duration", None, |f| f.duration_or_none(SECOND..=30 * DAY)),
+                idle_timeout: call.or("idle_timeout", Some(CALL_IDLE), |f| f.duration_or_none(SECOND..=DAY)),
+            },
+        };
+        (path.is_some() && upstream.is_some()).then_some(route)
+    }
+
+    fn path(&mut self, index: usize, s: &Section<'_>, forms: PathForms, methods: Option<&[Method]>) -> Option<String> {
+        let field = s.require("path", "for example /api/v1/calls, /api/v1/calls/{id} or /api/v1/{*rest}")?;
+        let path = field.text()?;
+        let sound = check(&path, forms).and_then(|()| methods.map_or(Ok(()), |list| self.patterns.add(index, &path, list)));
+        if let Err(message) = sound {
+            field.error(message);
+        }
+        Some(path)
+    }
+
+    /// The name that was given, or one made of methods and path, such as `GET,POST /api/v1/calls`: it holds a slash, so it
+    /// can't be the same as a given one.
+    fn name(&mut self, index: usize, s: &Section<'_>, path: Option<&str>, methods: Option<&[Method]>) -> Option<String> {
+        let Some(field) = s.get("name") else {
+            let methods: Vec<&str> = methods?.iter().map(Method::as_str).collect();
+            return Some(if methods.is_empty() { path?.to_owned() } else { format!("{} {}", methods.join(","), path?) });
+        };
+        let name = field.name(64, "A-Z a-z 0-9 _ . : -", |b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b))?;
+        match self.names.get(&name) {
+            Some(other) => field.error(format!("routes[{other}] is called {} too (names are unique)", field.shown())),
+            None => {
+                self.names.insert(name.clone(), index);
+            }
+        }
+        Some(name)
+    }
+
+    fn upstream(&self, s: &Section<'_>) -> Option<usize> {
+        let field = s.require("upstream", "the name of one under `upstreams`")?;
+        let name = field.text()?;
+        let found = self.upstreams.compiled.iter().position(|upstream| *upstream.name == *name);
+        if found.is_none() {
+            let names = self.upstreams.compiled.iter().map(|upstream| &*upstream.name);
+            field.error(format!("no upstream is called {}{}", field.shown(), hint(&name, names)));
+        }
+        found
+    }
+}
+
+/// `None` when one of them was complained about: then nothing is said about clashes.
+fn methods(s: &Section<'_>) -> Option<Vec<Method>> {
+    let Some(field) = s.get("methods") else { return Some(Vec::new()) };
+    let items = field.one_or_many();
+    if items.is_empty() {
+        if field.is_list() {
+            field.error("is empty (name at least one, or remove the key to take all)");
+        }
+        return None;
+    }
+    let mut methods = Vec::with_capacity(items.len());
+    let mut good = true;
+    for item in items {
+        let method = method(&item);
+        good &= method.is_some();
+        if let Some(method) = method {
+            if methods.contains(&method) {
+                item.error(format!("{method} is given twice (keep one)"));
+                good = false;
+            }
+            methods.push(method);
+        }
+    }
+    good.then_some(methods)
+}
+
+fn method(field: &Field<'_>) -> Option<Method> {
+    let text = field.text()?;
+    let upper = text.to_ascii_uppercase();
+    let problem = if matches!(upper.as_str(), "CONNECT" | "TRACE") {
+        format!("{upper} is never forwarded (remove it)")
+    } else if text != upper {
+        format!("methods are written in capitals, not {} (write {upper})", field.shown())
+    } else if let Some(near) = nearest(&text, METHODS).filter(|near| *near != text) {
+        format!("no method is called {} (did you mean \"{near}\"?)", field.shown())
+    } else if !text.is_empty() && text.len() <= 32 && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') {
+        match text.parse() {
+            Ok(method) => return Some(method),
+            Err(_) => format!("is not the name of a method: {}", field.shown()),
+        }
+    } else {
+        format!("must be the name of a method (for example GET), not {}", field.shown())
+    };
+    field.error(problem);
+    None
+}
+
+fn forms(s: &Section<'_>) -> PathForms {
+    let Some(field) = s.get("allow_path_forms") else { return PathForms::default() };
+    let chosen = field.one_or_many().into_iter().filter_map(|form| form.choice(&PathForms::NAMES));
+    chosen.fold(PathForms::default(), PathForms::with)
+}
+
+fn access(s: &Section<'_>) -> Access {
+    let public = s.or("auth", false, |f| f.choice(&[("token", false), ("none", true)]));
+    let mut permissions: Vec<Arc<str>> = Vec::new();
+    if let Some(field) = s.get("permission") {
+        let items = field.one_or_many();
+        if items.is_empty() && field.is_list() {
+            field.error("is empty (name at least one, or remove the key to ask for a good token only)");
+        }
+        for item in items {
+            let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b":_.*-".contains(&b);
+            permissions.extend(item.name(64, "a-z 0-9 : _ . * -", allowed).map(Arc::from));
+        }
+        if public {
+            field.error("can't be asked for on a public route (remove it, or `auth: none`)");
+        }
+    }
+    if public { Access::Public } else { Access::Token(permissions) }
+}

@@ -1,0 +1,109 @@
+//! `store` and `tokens`: where tokens and limits live, and how tokens look.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::IntoConnectionInfo;
+
+use crate::config::Secret;
+use crate::config::model::{OnFailure, RedisStore, Store, Tokens};
+use crate::config::reader::{Field, Section};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+/// Long enough for a failover of Redis, short enough for a token that was revoked while nobody could be asked.
+const CACHE_TTL: Duration = Duration::from_secs(30);
+const REMEDY: &str = "write `store: memory`, or `store: { redis: { url: \"redis://127.0.0.1:6379\" } }`";
+
+/// `None` when what stands there is neither.
+pub(super) fn store(file: &Section<'_>) -> Option<Store> {
+    let Some(field) = file.get("store") else { return Some(Store::Memory) };
+    if !field.is_map() {
+        if field.text()? == "memory" {
+            return Some(Store::Memory);
+        }
+        // Not repeated: it may well be a URL with a password.
+        field.error(format!("must be memory, or a map with the key redis ({REMEDY})"));
+        return None;
+    }
+    let s = field.section(&["redis"]);
+    redis(&s.require("redis", REMEDY)?).map(Store::Redis)
+}
+
+fn redis(field: &Field<'_>) -> Option<RedisStore> {
+    let s = field.section(&["url", "namespace", "deadline", "connect_timeout", "on_failure"]);
+    let url = s.require("url", "for example \"redis://127.0.0.1:6379\", \"${REDIS_URL}\" or \"file:redis-url\"");
+    let url = url.and_then(|f| redis_url(&f));
+    let choices = [("local", OnFailure::Local), ("deny", OnFailure::Deny), ("allow", OnFailure::Allow)];
+    let namespace = |f: &Field<'_>| {
+        // A brace would move Redis Cluster's hash tag.
+        f.name(64, "A-Z a-z 0-9 _ . : -", |b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b))
+    };
+    let store = RedisStore {
+        url: Secret::new(""),
+        namespace: s.or("namespace", "callgate".to_owned(), namespace).into(),
+        deadline: s.or("deadline", 50 * MILLISECOND, |f| f.duration(MILLISECOND..=10 * SECOND)),
+        connect_timeout: s.or("connect_timeout", SECOND, |f| f.duration(10 * MILLISECOND..=60 * SECOND)),
+        on_failure: s.or("on_failure", OnFailure::Local, |f| f.choice(&choices)),
+    };
+    Some(RedisStore { url: url?, ..store })
+}
+
+/// The messages repeat nothing of the URL: it may hold a password.
+fn redis_url(field: &Field<'_>) -> Option<Secret> {
+    let text = field.secret()?;
+    let known = ["redis://", "rediss://"].iter().any(|scheme| text.starts_with(scheme));
+    let good = known && text.as_str().into_connection_info().is_ok();
+    if !known {
+        field.error("must start with redis:// or, for TLS, rediss:// (for example \"redis://127.0.0.1:6379\")");
+    } else if !good {
+        field.error(
+            "is not a Redis URL (redis://USER:PASSWORD@HOST:PORT/DATABASE; \
+             percent-encode what is special in the password)",
+        );
+    }
+    good.then(|| Secret::new(text))
+}
+
+/// `store` is `None` when it is not known: then nothing is said about the file.
+pub(super) fn tokens(field: &Field<'_>, store: Option<&Store>) -> Tokens {
+    let s = field.section(&["prefix", "file", "realm", "cache_ttl", "cache_size"]);
+    let prefix =
+        |f: &Field<'_>| f.name(32, "A-Z a-z 0-9 _", |b| b.is_ascii_alphanumeric() || b == b'_').filter(|p| no_edge(f, p));
+    let realm = |f: &Field<'_>| {
+        f.name(64, "visible ASCII characters but quotes and backslashes", |b| {
+            (b == b' ' || b.is_ascii_graphic()) && b != b'"' && b != b'\\'
+        })
+    };
+    Tokens {
+        prefix: s.or("prefix", "kal_live".to_owned(), prefix).into(),
+        file: tokens_file(&s, store),
+        realm: Arc::from(s.or("realm", "api".to_owned(), realm)),
+        cache_ttl: s.or("cache_ttl", CACHE_TTL, |f| f.duration(SECOND..=3_600 * SECOND)),
+        cache_size: s.or("cache_size", 100_000, |f| f.number(100..=10_000_000)),
+    }
+}
+
+fn no_edge(field: &Field<'_>, prefix: &str) -> bool {
+    let bare = !prefix.starts_with('_') && !prefix.ends_with('_');
+    if !bare {
+        field.error("must not start or end with an underscore (Callgate puts one behind it)");
+    }
+    bare
+}
+
+fn tokens_file(s: &Section<'_>, store: Option<&Store>) -> Option<PathBuf> {
+    match store? {
+        Store::Memory => {
+            let remedy = "the memory store reads its tokens from there; for example `file: tokens.yaml`";
+            s.require("file", remedy)?.file(true)
+        }
+        Store::Redis(_) => {
+            if let Some(file) = s.get("file") {
+                file.error("goes with `store: memory` only: with Redis, tokens live there (remove it)");
+            }
+            None
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! `upstreams`: named services and their addresses.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::model::{Endpoint, HostHeader, Upstream};
+use crate::config::place::shown;
+use crate::config::reader::{Field, Section};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// Upstreams in the order of the file, with the fields that define them.
+pub(super) struct Upstreams<'a> {
+    pub(super) compiled: Vec<Arc<Upstream>>,
+    pub(super) fields: Vec<Field<'a>>,
+}
+
+pub(super) fn upstreams<'a>(file: &Section<'a>) -> Upstreams<'a> {
+    let mut upstreams = Upstreams { compiled: Vec::new(), fields: Vec::new() };
+    let remedy = "for example `upstreams: { api: { endpoints: [\"http://127.0.0.1:3000\"] } }`";
+    let Some(field) = file.require("upstreams", remedy) else { return upstreams };
+    let named = field.names();
+    if named.is_empty() && field.is_map() {
+        field.error(format!("is empty ({remedy})"));
+    }
+    for (name, field) in named {
+        upstreams.compiled.push(Arc::new(upstream(name, &field)));
+        upstreams.fields.push(field);
+    }
+    upstreams
+}
+
+fn upstream(name: &str, field: &Field<'_>) -> Upstream {
+    if !(1..=64).contains(&name.len()) || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)) {
+        field.error(format!("a name must be 1 to 64 characters out of A-Z a-z 0-9 _ . -, not {}", shown(name)));
+    }
+    let known = &[
+        "endpoints",
+        "host",
+        "connect_timeout",
+        "first_byte_timeout",
+        "idle_timeout",
+        "keep_alive",
+        "max_idle",
+        "ca",
+    ];
+    let s = field.section_of_today(known, &[("health", "health checks of upstreams")]);
+    let host = [("preserve", HostHeader::Preserve), ("endpoint", HostHeader::Endpoint)];
+    let upstream = Upstream {
+        name: Arc::from(name),
+        endpoints: endpoints(&s),
+        host: s.or("host", HostHeader::Preserve, |f| f.choice(&host)),
+        connect_timeout: s.or("connect_timeout", 2 * SECOND, |f| f.duration(10 * MILLISECOND..=MINUTE)),
+        first_byte_timeout: s.or("first_byte_timeout", 30 * SECOND, |f| f.duration(10 * MILLISECOND..=HOUR)),
+        idle_timeout: s.or("idle_timeout", MINUTE, |f| f.duration(100 * MILLISECOND..=24 * HOUR)),
+        keep_alive: s.or("keep_alive", 50 * SECOND, |f| f.duration(SECOND..=HOUR)),
+        max_idle: s.or("max_idle", 64, |f| f.number(0..=10_000)),
+        ca: s.or("ca", None, |f| f.file(false).map(Some)),
+    };
+    if upstream.ca.is_some() && !upstream.endpoints.iter().any(|endpoint| endpoint.tls) {
+        s.field_of("ca").warn("is not used: no endpoint starts with https:// (remove it, or use TLS)");
+    }
+    upstream
+}
+
+fn endpoints(s: &Section<'_>) -> Vec<Endpoint> {
+    let remedy = "at least one address, for example [\"http://10.0.0.11:3000\"]";
+    let Some(list) = s.require("endpoints", remedy) else { return Vec::new() };
+    let items = list.items();
+    if items.is_empty() && list.is_list() {
+        list.error(format!("is empty ({remedy})"));
+    }
+    let mut endpoints = Vec::with_capacity(items.len());
+    for item in items {
+        let Some(text) = item.text() else { continue };
+        match endpoint(&text) {
+            Ok(endpoint) if endpoints.contains(&endpoint) => {
+                item.error(format!("{endpoint} is given twice (keep one)"));
+            }
+            Ok(endpoint) => endpoints.push(endpoint),
+            Err(message) => item.error(message),
+        }
+    }
+    endpoints
+}
+
+/// Messages repeat nothing of the address: it may hold a password where none belongs.
+fn endpoint(text: &str) -> Result<Endpoint, String> {
+    let (tls, authority) = match text.split_once("://") {
+        Some(("http", rest)) => (false, rest),
+        Some(("https", rest)) => (true, rest),
+        _ => return Err("must start with http:// or https:// (for example \"http://10.0.0.11:3000\")".to_owned()),
+    };
+    if authority.contains('@') {
+        return Err("must not hold a user or password (the service behind gets the client's own headers)".to_owned());
+    }
+    if let Some(end) = authority.find(['/', '?', '#']) {
+        return Err(if authority.ends_with('/') && end + 1 == authority.len() {
+            "must end after the port (remove the slash)".to_owned()
+        } else {
+            "must end after the port: a path or query is not supported (requests keep the client's own)".to_owned()
+        });
+    }
+    let (host, port) = split_port(authority)?;
+    let port = match port {
+        None if tls => 443,
+        None => 80,
+        Some(port) => port
+            .parse()
+            .ok()
+            .filter(|number| *number != 0 && port.bytes().all(|b| b.is_ascii_digit()))
+            .ok_or("the port must be a whole number from 1 to 65535")?,
+    };
+    Ok(Endpoint { tls, host: Arc::from(host), port })
+}
+
+/// The host without brackets, and what stands behind the colon.
+fn split_port(authority: &str) -> Result<(&str, Option<&str>), String> {
+    if let Some(rest) = authority.strip_prefix('[') {
+        let (host, behind) = rest.split_once(']').ok_or("an IPv6 address must end with a bracket (for example [::1])")?;
+        if host.parse::<Ipv6Addr>().is_err() {
+            return Err("what stands in brackets must be an IPv6 address (for example [::1])".to_owned());
+        }
+        return match behind.strip_prefix(':') {
+            Some(port) => Ok((host, Some(port))),
+            None if behind.is_empty() => Ok((host, None)),
+            None => Err("only a colon and a port may follow the bracket (for example [::1]:3000)".to_owned()),
+        };
+    }
+    let (host, port) = match authority.split_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (authority, None),
+    };
+    if port.is_some_and(|port| port.contains(':')) {
+        return Err("an IPv6 address must stand in brackets (for example http://[::1]:3000)".to_owned());
+    }
+    if !is_host(host) {
+        return Err("must name a host or an IP address between the slashes and the port".to_owned());
+    }
+    Ok((host, port))
+}
+
+/// A host name (RFC 1123, underscores allowed as container platforms use them) or an IPv4 address.
+fn is_host(host: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let numeric = host.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+    let host = host.strip_suffix('.').unwrap_or(host);
+    host.len() <= 253 && host.split('.').all(label) && (!numeric || host.parse::<Ipv4Addr>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_endpoints() {
+        for (text, shown) in [
+            ("http://10.0.0.11:3000", "http://10.0.0.11:3000"),
+            ("http://media", "http://media:80"),
+            ("https://media.internal", "https://media.internal:443"),
+            ("https://[2001:db8::1]:8443", "https://[2001:db8::1]:8443"),
+            ("http://[::1]", "http://[::1]:80"),
+            ("http://my_service-1.ns.svc.cluster.local.:1", "http://my_service-1.ns.svc.cluster.local.:1"),
+        ] {
+            assert_eq!(endpoint(text).map(|endpoint| endpoint.to_string()).as_deref(), Ok(shown));
+        }
+    }
+
+    #[test]
+    fn refuses_other_addresses() {
+        for text in [
+            "", "http://", "10.0.0.1:80", "ftp://a", "HTTP://a", "http://a:0", "http://a:65536", "http://a:+1", "http://a:",
+            "http://::1:80", "http://[::1", "http://[::1]80", "http://[a]", "http://10.0.0.300", "http://1.2.3", "http://a b",
+            "http://-a", "http://a..b", "http://u:p@a", "http://a/", "http://a/b", "http://a?b", "http://a#b", "http://ä",
+        ] {
+            assert!(endpoint(text).is_err(), "{text:?} was read as an endpoint");
+        }
+    }
+}
