@@ -1,0 +1,6 @@
+//! The integration tests: one binary, so that they are linked once and run side by side.
+#![allow(clippy::unwrap_used)]
+
+mod deploy;
+mod layers;
+mod voice;
