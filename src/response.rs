@@ -71,6 +71,14 @@ pub enum Rejection {
     Forward(ForwardError),
 }
 
+/// The body of a rejection.
+#[derive(serde::Serialize)]
+struct Explanation<'a> {
+    message: &'a str,
+    code: &'a str,
+    request_id: &'a str,
+}
+
 /// What the answer's head needs: status, code, message.
 struct Told {
     status: StatusCode,
@@ -165,8 +173,9 @@ impl Rejection {
             Message::Fixed(text) => text,
             Message::Made(text) => text.as_str(),
         };
-        let body = serde_json::json!({ "message": message, "code": code, "request_id": request_id.to_str().unwrap_or_default() });
-        let body = Bytes::from(body.to_string());
+        let told = Explanation { message, code, request_id: request_id.to_str().unwrap_or_default() };
+        // Three texts always make JSON.
+        let body = Bytes::from(serde_json::to_vec(&told).unwrap_or_default());
         let mut response = Response::new(Body::Empty);
         *response.status_mut() = status;
         let headers = response.headers_mut();

@@ -108,7 +108,7 @@ fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
 fn configuration(https: SocketAddr, admin: SocketAddr, upstream: SocketAddr) -> String {
     format!(
         r#"# Made by `callgate demo`.
-listen: {{ https: "{https}", admin: "{admin}" }}
+listen: {{ https: "{https}", admin: "{admin}", max_connections: 1000 }}
 tls: {{ certificates: [{{ cert: cert.pem, key: key.pem }}] }}
 store: memory
 tokens: {{ file: tokens.yaml }}
