@@ -3,5 +3,6 @@
 
 mod deploy;
 mod layers;
+mod limits;
 mod support;
 mod voice;
