@@ -1,3 +1,4 @@
 //! The commands.
 
 pub mod check;
+pub mod token;
