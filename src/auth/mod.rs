@@ -8,7 +8,6 @@ mod cache;
 mod credential;
 mod date;
 mod file;
-mod nearest;
 mod permission;
 mod plans;
 mod principal;
@@ -21,12 +20,16 @@ mod token;
 pub use authenticator::Authenticator;
 pub use cache::TokenCache;
 pub use date::Date;
-pub use file::{EditError, Edited, FileError, FileProblem, FileStore, TokenFile};
+pub use file::{EditError, Edited, FileError, FileStore, TokenFile};
 pub use principal::{IDENTITY_HEADERS, Principal};
 pub use record::{Record, State, StoredHash};
 pub use redis_tokens::{RedisTokens, RedisTokensError};
 pub use refusal::{OUTCOMES, Reason, Refusal};
 pub use registry::{Draft, Registry, RegistryError};
+pub use permission::covers;
 pub use token::{NewToken, TokenHash};
 
-pub(crate) use nearest::nearest;
+/// ` (did you mean "…"?)` with the known name that comes nearest, or nothing.
+fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    crate::config::nearest(name, known).map(|near| format!(" (did you mean \"{near}\"?)")).unwrap_or_default()
+}

@@ -4,7 +4,8 @@
 const MAX_LEN: usize = 100;
 
 /// Whether a token that holds `held` may do what `asked` names: the same text, `*`, or `calls:*` for all that starts with `calls:`.
-pub(super) fn covers(held: &str, asked: &str) -> bool {
+#[must_use]
+pub fn covers(held: &str, asked: &str) -> bool {
     if held == asked || held == "*" {
         return true;
     }

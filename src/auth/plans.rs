@@ -1,14 +1,12 @@
 //! From a record's plan and overrides to the limits that hold for its token.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use super::record::Record;
-use crate::config::{Config, Limit, MAX_COUNT, Plan, WINDOW_MS};
+use crate::config::{self, Config, Limit, Plan};
 
-/// Limits that a record may override or add.
+/// Limits that a record may override or add, and limits that a token may have altogether when it is made.
 pub(super) const MAX_OVERRIDES: usize = 8;
 
 /// The plans of one configuration.
@@ -89,28 +87,20 @@ pub(super) fn check_overrides(plan: &Plan, overrides: &[Limit]) -> Result<(), St
             return Err(format!("\"{name}\" has the window of \"{other}\" ({window}); override \"{other}\" instead"));
         }
     }
+    if with_overrides(plan, overrides).limits.len() > MAX_OVERRIDES {
+        return Err(format!("with those of its plan, a token has at most {MAX_OVERRIDES} limits"));
+    }
     Ok(())
 }
 
 /// Reads a limit such as `120/1m`.
 pub(super) fn parse_limit(name: &str, text: &str) -> Result<Limit, String> {
     let is_name = (1..=32).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-'));
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
     if !is_name {
-        return Err("a limit's name has 1 to 32 small letters, digits, \"_\" and \"-\"".into());
+        return Err("a limit's name must be 1 to 32 letters, digits, \"_\" and \"-\"".into());
     }
-    let malformed = || "must be a count, a slash and a window, for example 120/1m".to_owned();
-    let (count, window) = text.split_once('/').ok_or_else(malformed)?;
-    let count: u32 = count.trim().parse().map_err(|_| malformed())?;
-    let window = humantime::parse_duration(window.trim()).map_err(|_| malformed())?;
-    if count > MAX_COUNT {
-        return Err(format!("the count may be {MAX_COUNT} at most"));
-    }
-    let window_ms = u32::try_from(window.as_millis())
-        .ok()
-        .filter(|ms| WINDOW_MS.contains(&u64::from(*ms)) && Duration::from_millis(u64::from(*ms)) == window)
-        .and_then(NonZeroU32::new)
-        .ok_or("the window must be between 1s and 30d, in whole milliseconds")?;
+    let (count, window_ms) = config::parse_limit(text)?;
     Ok(Limit { name: name.into(), count, window_ms })
 }
 
@@ -170,7 +160,7 @@ pub(super) mod tests {
             assert!(parse_limit("x", bad).is_err(), "{bad}");
         }
         assert!(parse_limit("", "1/1m").is_err());
-        assert!(parse_limit("Minute", "1/1m").is_err());
+        assert!(parse_limit("a b", "1/1m").is_err());
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::date::Date;
+use super::did_you_mean;
 use super::file::{EditError, Edited, TokenFile};
-use super::nearest::did_you_mean;
 use super::permission::is_permission;
 use super::plans::{self, Plans, parse_limit};
 use super::record::{self, MAX_PERMISSIONS, Others, Record, StoredHash};

@@ -4,7 +4,7 @@ pub mod check;
 pub mod demo;
 mod healthcheck;
 mod serve;
-//mod token;
+pub mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,8 +40,8 @@ enum Command {
         json: bool,
     },
     /// Make, list and revoke tokens
-    //#[command(subcommand)]
-    //Token(token::TokenCommand),
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// Ask a running instance whether it is ready; for container probes
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Print a completion script for a shell
@@ -61,7 +61,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => on_runtime(demo::run(args)),
         Command::Serve { config } => on_runtime(serve::run(config)),
         Command::Check { file, json } => return check::check(&file, json),
-        //Command::Token(command) => on_runtime(token::run(command)),
+        Command::Token(command) => on_runtime(token::run(command)),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "callgate", &mut std::io::stdout());

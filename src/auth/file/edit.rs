@@ -13,8 +13,9 @@ use std::time::{Duration, Instant, SystemTime};
 use super::super::date::Date;
 use super::super::plans::{Plans, limit_text};
 use super::super::record::Record;
-use super::FileError;
 use super::parse::{Placed, parse};
+use super::FileError;
+use super::tree::Place;
 use crate::config::Config;
 
 /// The head of a file that Callgate makes.
@@ -67,8 +68,8 @@ pub struct Edited {
 
 /// The token file as those see it who change it.
 pub struct TokenFile {
-    path: PathBuf,
-    plans: Plans,
+    pub(super) path: PathBuf,
+    pub(super) plans: Plans,
 }
 
 impl TokenFile {
@@ -194,7 +195,7 @@ fn records_of(placed: &[Placed]) -> Vec<Record> {
 fn appended(text: &str, placed: &[Placed], record: &Record) -> String {
     let Some(first) = placed.first() else { return rendered(text, std::slice::from_ref(record)) };
     // The first key stands behind "- ".
-    let indent = usize::try_from(first.place.1).unwrap_or_default().saturating_sub(3);
+    let indent = first.place.1.saturating_sub(3);
     let mut text = text.to_owned();
     if !text.ends_with('\n') {
         text.push('\n');
@@ -204,10 +205,10 @@ fn appended(text: &str, placed: &[Placed], record: &Record) -> String {
 }
 
 /// The text with one more line below that of `id`'s value, as far in as the token's keys.
-fn with_line(text: &str, id: (u64, u64), line: &str) -> String {
-    let number = usize::try_from(id.0).unwrap_or_default();
+fn with_line(text: &str, id: Place, line: &str) -> String {
+    let number = id.0;
     let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
-    let indent = lines.get(number - 1).map_or(0, |line| line.find("id").unwrap_or_default());
+    let indent = lines.get(number.saturating_sub(1)).map_or(0, |line| line.find("id").unwrap_or_default());
     let line = format!("{}{line}\n", " ".repeat(indent));
     lines.insert(number.min(lines.len()), &line);
     lines.concat()

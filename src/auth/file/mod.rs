@@ -2,6 +2,8 @@
 
 mod edit;
 mod parse;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::collections::HashMap;
@@ -20,10 +22,9 @@ use super::principal::Principal;
 use super::record::Record;
 use super::refusal::{Reason, Refusal};
 use super::token::TokenHash;
-use crate::config::Config;
+use crate::config::{Config, Problem};
 
 pub use edit::{EditError, Edited, TokenFile};
-pub use parse::FileProblem;
 
 /// How often a running instance looks whether the file has changed.
 const POLL: Duration = Duration::from_millis(500);
@@ -41,7 +42,7 @@ pub enum FileError {
     },
     /// What is in it is wrong: every problem, in the order of the file.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Invalid(Vec<FileProblem>),
+    Invalid(Vec<Problem>),
 }
 
 /// The records of a token file, in memory.
@@ -62,7 +63,6 @@ struct Records {
 
 struct Stored {
     record: Record,
-    version: u64,
     /// Whose token it is, or why it is no good; its end is judged at every use.
     principal: Result<Arc<Principal>, Refusal>,
 }
@@ -191,9 +191,8 @@ impl FileStore {
             let same = old.by_hash.get(&hash.sha256).filter(|stored| stored.record == record);
             let stored = same.cloned().unwrap_or_else(|| {
                 new.version += 1;
-                let version = new.version;
-                let principal = self.principal(&record, version);
-                Arc::new(Stored { record, version, principal })
+                let principal = self.principal(&record, new.version);
+                Arc::new(Stored { record, principal })
             });
             new.by_hash.insert(hash.sha256, stored);
         }

@@ -1,17 +1,16 @@
 //! From the text of a token file to records: everything that is wrong is found at once, each with its place and a remedy.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::super::date::Date;
-use super::super::nearest::did_you_mean;
+use super::super::did_you_mean;
 use super::super::permission::is_permission;
 use super::super::plans::{self, Plans, parse_limit};
 use super::super::record::{self, MAX_PERMISSIONS, Others, Record, StoredHash};
 use super::super::token::{TokenHash, is_id};
 use super::tree::{self, Kind, Node, Place};
-use crate::config::Limit;
+use crate::config::{Limit, Problem, Severity};
 
 /// The keys of one token.
 const KEYS: [&str; 11] = [
@@ -28,26 +27,6 @@ const KEYS: [&str; 11] = [
     "revoked_at",
 ];
 
-/// What is wrong with a token file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileProblem {
-    file: PathBuf,
-    place: Place,
-    /// For example `tokens[3].hash`; empty for the whole file.
-    path: String,
-    message: String,
-}
-
-impl fmt::Display for FileProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: ", self.file.display(), self.place.0, self.place.1)?;
-        if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
-        }
-        f.write_str(&self.message)
-    }
-}
-
 /// A record and the place of its first key.
 pub(super) struct Placed {
     pub(super) record: Record,
@@ -57,7 +36,7 @@ pub(super) struct Placed {
 }
 
 /// Reads all records of a file.
-pub(super) fn parse(file: &Path, source: &str, plans: &Plans) -> Result<Vec<Placed>, Vec<FileProblem>> {
+pub(super) fn parse(file: &Path, source: &str, plans: &Plans) -> Result<Vec<Placed>, Vec<Problem>> {
     let mut reader = Reader { file, source, plans, problems: Vec::new() };
     let records = match tree::parse(source) {
         Ok(root) => reader.root(&root),
@@ -66,6 +45,8 @@ pub(super) fn parse(file: &Path, source: &str, plans: &Plans) -> Result<Vec<Plac
             Vec::new()
         }
     };
+    // Stable: of two at one place, the one found first comes first.
+    reader.problems.sort_by_key(|problem| (problem.line, problem.column));
     if reader.problems.is_empty() { Ok(records) } else { Err(reader.problems) }
 }
 
@@ -73,13 +54,13 @@ struct Reader<'a> {
     file: &'a Path,
     source: &'a str,
     plans: &'a Plans,
-    problems: Vec<FileProblem>,
+    problems: Vec<Problem>,
 }
 
 impl<'a> Reader<'a> {
     fn problem(&mut self, place: Place, path: impl Into<String>, message: impl Into<String>) {
-        let file = self.file.to_owned();
-        self.problems.push(FileProblem { file, place, path: path.into(), message: message.into() });
+        let (file, (line, column), severity) = (self.file.into(), place, Severity::Error);
+        self.problems.push(Problem { file, line, column, path: path.into(), message: message.into(), severity });
     }
 
     fn root(&mut self, root: &Node) -> Vec<Placed> {
@@ -104,8 +85,8 @@ impl<'a> Reader<'a> {
     }
 
     fn tokens(&mut self, nodes: &[Node]) -> Vec<Placed> {
-        let mut ids: HashMap<String, u64> = HashMap::new();
-        let mut hashes: HashMap<TokenHash, u64> = HashMap::new();
+        let mut ids: HashMap<String, usize> = HashMap::new();
+        let mut hashes: HashMap<TokenHash, usize> = HashMap::new();
         let mut records = Vec::new();
         for (index, node) in nodes.iter().enumerate() {
             let Some(entry) = Entry::new(self, index, node) else { continue };

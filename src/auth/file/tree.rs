@@ -6,7 +6,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_yaml::{Location, Spanned};
 
 /// A node's line and column, from 1.
-pub(super) type Place = (u64, u64);
+pub(super) type Place = (usize, usize);
 
 /// One node.
 pub(super) struct Node {
@@ -53,7 +53,8 @@ pub(super) fn parse(source: &str) -> Result<Node, (Place, String)> {
 }
 
 fn place_of(location: Location) -> Place {
-    (location.line().max(1), location.column().max(1))
+    let place = [location.line(), location.column()].map(|number| usize::try_from(number).unwrap_or(usize::MAX).max(1));
+    (place[0], place[1])
 }
 
 impl<'de> Deserialize<'de> for Node {

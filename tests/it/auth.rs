@@ -1,0 +1,52 @@
+//! Authentication against a real Redis and a real token file, and the commands that manage tokens.
+
+mod commands;
+mod file;
+mod redis;
+
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use callgate::auth::{Authenticator, Principal, Reason, Refusal};
+use callgate::config::{self, Config};
+use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+use std::sync::Arc;
+
+/// A configuration whose store and tokens are as told.
+fn config_with(store: &str, tokens: &str) -> Config {
+    let text = format!(
+        "tls: {{ certificates: [{{ cert: c.pem, key: k.pem }}] }}\n\
+         store: {store}\n\
+         tokens: {tokens}\n\
+         plans:\n  standard: {{ limits: {{ minute: 60/1m, hour: 1000/1h }} }}\n  enterprise: {{ limits: {{ minute: 6000/1m }} }}\n\
+         routes:\n  - {{ path: /api/v1/calls, permission: \"calls:read\", upstream: api }}\n\
+         upstreams:\n  api: {{ endpoints: [\"http://127.0.0.1:3000\"] }}\n"
+    );
+    let loaded = config::parse(Path::new("/nowhere/callgate.yaml"), &text, &|_| None);
+    loaded.unwrap_or_else(|problems| panic!("{problems}")).config
+}
+
+fn bearer(token: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {token}")).unwrap());
+    headers
+}
+
+async fn ask(authenticator: &Authenticator, token: &str) -> Result<Arc<Principal>, Refusal> {
+    authenticator.authenticate(&bearer(token), SystemTime::now()).await
+}
+
+
+/// The refusal, or `None`: principals have no equality.
+fn refusal(result: Result<Arc<Principal>, Refusal>) -> Option<Refusal> {
+    result.err()
+}
+
+/// Waits until `condition` holds, and fails after ten seconds.
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition().await {
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

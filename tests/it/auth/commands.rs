@@ -1,0 +1,181 @@
+//! `callgate token …` against both stores.
+
+use callgate::auth::{FileStore, TokenHash};
+use callgate::cli::token::{TokenCommand, run_with};
+use clap::Parser;
+use serde_json::Value;
+
+use super::*;
+use crate::support::redis::RedisServer;
+
+#[derive(Parser)]
+struct Line {
+    #[command(subcommand)]
+    command: TokenCommand,
+}
+
+/// What a command said: its result, stdout and stderr.
+struct Said {
+    result: anyhow::Result<()>,
+    out: String,
+    remarks: String,
+}
+
+impl Said {
+    fn error(&self) -> String {
+        format!("{:#}", self.result.as_ref().unwrap_err())
+    }
+}
+
+fn parse(words: &[&str]) -> Result<TokenCommand, clap::Error> {
+    let words = ["token"].iter().chain(words).copied().chain(["--config", "unused"]);
+    Line::try_parse_from(words).map(|line| line.command)
+}
+
+async fn say(config: &Config, words: &[&str]) -> Said {
+    let command = parse(words).unwrap_or_else(|error| panic!("{error}"));
+    let (mut out, mut remarks) = (Vec::new(), Vec::new());
+    let result = run_with(config, command, SystemTime::now(), &mut out, &mut remarks).await;
+    let [out, remarks] = [out, remarks].map(|bytes| String::from_utf8(bytes).unwrap());
+    Said { result, out, remarks }
+}
+
+/// The whole life of tokens, the same in both stores.
+async fn life_of_a_token(config: &Config) {
+    let made = say(config, &["create", "--name", "Café", "--account", "acme", "--permission", "calls:read", "--json"]).await;
+    made.result.as_ref().unwrap();
+    let keys: Vec<&str> = made.out.split('"').skip(1).step_by(2).filter(|word| made.out.contains(&format!("\"{word}\":"))).collect();
+    assert_eq!(keys, ["id", "token", "name", "account", "permissions", "plan", "created_at", "expires_at"]);
+    let made: Value = serde_json::from_str(&made.out).unwrap();
+    let (id, token) = (made["id"].as_str().unwrap(), made["token"].as_str().unwrap());
+    assert_eq!(&token["kal_live_".len()..][..12], id);
+    assert_eq!((&made["plan"], &made["expires_at"]), (&Value::from("standard"), &Value::Null));
+
+    let plain = say(config, &["create", "--name", "b", "--account", "other", "--expires", "90d", "--limit", "minute=7/1m"]).await;
+    plain.result.as_ref().unwrap();
+    let secret = plain.out.trim();
+    assert!(secret.starts_with("kal_live_") && secret.len() == 54);
+    assert!(plain.remarks.contains("not shown again") && !plain.remarks.contains(secret));
+
+    let hash = TokenHash::of("secret-of-sanctum").to_hex();
+    let foreign = say(config, &["create", "--name", "f", "--account", "acme", "--sha256", &hash, "--json"]).await;
+    foreign.result.as_ref().unwrap();
+    let foreign: Value = serde_json::from_str(&foreign.out).unwrap();
+    assert!(foreign.get("token").is_none());
+    let again = say(config, &["create", "--name", "f", "--account", "acme", "--sha256", &hash]).await;
+    assert_eq!(again.error(), format!("the token is registered already, with the id {}", foreign["id"].as_str().unwrap()));
+
+    let revoked = say(config, &["revoke", id]).await;
+    assert_eq!(revoked.out, format!("Token {id} (Café) is revoked.\n"));
+    let again = say(config, &["revoke", id, "--json"]).await;
+    assert!(again.result.is_ok() && again.out.contains("\"changed\":false"), "{}", again.out);
+    let mistyped = format!("{}-", &id[..11]);
+    assert!(say(config, &["revoke", &mistyped]).await.error().ends_with(&format!("(did you mean \"{id}\"?)")));
+
+    let table = say(config, &["list"]).await.out;
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines.len(), 4, "{table}");
+    assert!(lines[0].starts_with("ID            NAME  ACCOUNT  PERMISSIONS  PLAN      STATE    CREATED"), "{table}");
+    let line = lines.iter().find(|line| line.starts_with(id)).unwrap();
+    assert!(line.contains("Café  acme     calls:read   standard  revoked  2"), "{table}");
+    let list: Value = serde_json::from_str(&say(config, &["list", "--account", "other", "--json"]).await.out).unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 1);
+    assert_eq!((&list[0]["state"], &list[0]["revoked_at"]), (&Value::from("active"), &Value::Null));
+    for secret in [token, secret, &hash] {
+        assert!(!table.contains(secret) && !list.to_string().contains(secret));
+    }
+}
+
+#[tokio::test]
+async fn with_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.yaml");
+    let config = config_with("memory", &format!("{{ file: \"{}\" }}", path.display()));
+    life_of_a_token(&config).await;
+    let store = Arc::new(FileStore::open(&config, &path).unwrap());
+    assert_eq!(store.len(), 3);
+    let authenticator = Authenticator::with_file(&config, store);
+    assert!(ask(&authenticator, "4|secret-of-sanctum").await.is_ok());
+}
+
+#[tokio::test]
+async fn with_redis() {
+    let server = RedisServer::start();
+    let config = config_with(&format!("{{ redis: {{ url: \"{}\" }} }}", server.url()), "{}");
+    life_of_a_token(&config).await;
+}
+
+#[tokio::test]
+async fn an_absent_redis_is_named_without_its_password() {
+    let mut server = RedisServer::start();
+    server.kill();
+    let url = format!("redis://:hunter2@127.0.0.1:{}", server.port());
+    let config = config_with(&format!("{{ redis: {{ url: \"{url}\" }} }}"), "{}");
+    let error = say(&config, &["list"]).await.error();
+    assert!(error.starts_with(&format!("Redis at 127.0.0.1:{} (store.redis.url) is not reachable", server.port())), "{error}");
+    assert!(!error.contains("hunter2"));
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_told_as_such() {
+    let server = RedisServer::start_with(&["--requirepass", "right"]);
+    let url = format!("redis://:hunter2@127.0.0.1:{}", server.port());
+    let config = config_with(&format!("{{ redis: {{ url: \"{url}\" }} }}"), "{}");
+    let error = say(&config, &["list"]).await.error();
+    assert!(error.to_lowercase().contains("auth") || error.contains("password"), "{error}");
+    assert!(!error.contains("hunter2"));
+}
+
+#[tokio::test]
+async fn bad_input_is_named_all_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.yaml");
+    let config = config_with("memory", &format!("{{ file: \"{}\" }}", path.display()));
+    let long = "x".repeat(201);
+    let words = ["create", "--name", &long, "--account", "a\nb", "--permission", "a b", "--plan", "entreprise", "--expires", "0"];
+    let said = say(&config, &[&words[..], &["--limit", "minute=x"]].concat()).await;
+    let problems = said.error();
+    let expected = [
+        "name must be 1 to 200 characters, without control characters and surrounding spaces",
+        "account must be 1 to 128 printable ASCII characters, without surrounding spaces",
+        "\"a b\" is not a permission such as calls:read or calls:*",
+        "limit minute=x: must be a limit (a count, a slash and a window, for example 60/1m)",
+        "no plan is called \"entreprise\" (did you mean \"enterprise\"?)",
+        "the end must lie in the future",
+    ];
+    assert_eq!(problems.lines().collect::<Vec<_>>(), expected);
+    for end in ["0s", "2020-01-01", "2020-01-01T00:00:00Z"] {
+        let said = say(&config, &["create", "--name", "n", "--account", "a", "--expires", end]).await;
+        assert_eq!(said.error(), "the end must lie in the future");
+    }
+    assert!(!path.exists(), "nothing is made");
+    let said = say(&config, &["create", "--name", "n", "--account", "a", "--permission", "cals:read"]).await;
+    assert_eq!(said.remarks.lines().next().unwrap(), "warning: no route asks for \"cals:read\" (did you mean \"calls:read\"?)");
+    let said = say(&config, &["create", "--name", "n", "--account", "a", "--permission", "calls:*"]).await;
+    assert!(!said.remarks.contains("warning"));
+}
+
+#[test]
+fn wrong_usage_is_refused_before_anything_is_done() {
+    for words in [
+        &["create", "--name", "n"][..],
+        &["create", "--name", "n", "--account", "a", "--expires", "soon"],
+        &["create", "--name", "n", "--account", "a", "--limit", "minute"],
+        &["create", "--name", "n", "--account", "a", "--sha256", "kal_live_x"],
+        &["create", "--name", "n", "--account", "a", "--id", "x"],
+        &["revoke"],
+    ] {
+        assert_eq!(parse(words).unwrap_err().exit_code(), 2, "{words:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_bad_file_is_named_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.yaml");
+    std::fs::write(&path, "tokens:\n  - { id: a }\n").unwrap();
+    let config = config_with("memory", &format!("{{ file: \"{}\" }}", path.display()));
+    let error = say(&config, &["create", "--name", "n", "--account", "a"]).await.error();
+    assert!(error.starts_with(&format!("{}:2:5: tokens[0]: the key \"hash\" is missing", path.display())), "{error}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "tokens:\n  - { id: a }\n");
+}
