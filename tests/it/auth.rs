@@ -36,7 +36,6 @@ async fn ask(authenticator: &Authenticator, token: &str) -> Result<Arc<Principal
     authenticator.authenticate(&bearer(token), SystemTime::now()).await
 }
 
-
 /// The refusal, or `None`: principals have no equality.
 fn refusal(result: Result<Arc<Principal>, Refusal>) -> Option<Refusal> {
     result.err()

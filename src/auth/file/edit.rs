@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 use super::super::date::Date;
 use super::super::plans::{Plans, limit_text};
 use super::super::record::Record;
-use super::parse::{Placed, parse};
 use super::FileError;
+use super::parse::{Placed, parse};
 use super::tree::Place;
 use crate::config::Config;
 

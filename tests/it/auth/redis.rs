@@ -168,7 +168,10 @@ async fn foreign_tokens_are_found_by_their_hash_both_ways() {
         let again = instance.registry.create(instance.record(hash.derived_id(), hash, |_| ())).await;
         assert!(matches!(again, Err(RegistryError::Exists(id)) if id == hash.derived_id()));
     }
-    assert_eq!(refusal(ask(&instance.authenticator, "17|secret-of-nobody").await), Some(Refusal::Invalid(Reason::Unknown)));
+    assert_eq!(
+        refusal(ask(&instance.authenticator, "17|secret-of-nobody").await),
+        Some(Refusal::Invalid(Reason::Unknown))
+    );
 }
 
 #[tokio::test]
@@ -326,7 +329,8 @@ async fn a_write_that_breaks_off_leaves_no_token() {
     let listed = instance.registry.list(SystemTime::now()).await.unwrap();
     assert_eq!(listed, [record]);
     let left: Vec<String> =
-        redis::FromRedisValue::from_redis_value(instance.command(&["ZRANGE", "callgate:tokens", "0", "-1"]).await).unwrap();
+        redis::FromRedisValue::from_redis_value(instance.command(&["ZRANGE", "callgate:tokens", "0", "-1"]).await)
+            .unwrap();
     assert!(!left.contains(&"orphan000001".to_owned()), "an old one is taken off the index");
     assert!(left.contains(&"orphan000002".to_owned()), "a young one may be about to get its record");
 

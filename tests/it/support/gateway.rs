@@ -52,7 +52,8 @@ impl Site {
         std::fs::write(folder.path().join("key.pem"), pair.signing_key.serialize_pem()).unwrap();
         let site = Self { folder };
         let tls = "tls: { certificates: [{ cert: cert.pem, key: key.pem }] }\nruntime: { workers: 2 }\n";
-        let listen = format!("listen: {{ https: \"127.0.0.1:0\", admin: \"127.0.0.1:0\", max_connections: 2000{listen} }}\n");
+        let listen =
+            format!("listen: {{ https: \"127.0.0.1:0\", admin: \"127.0.0.1:0\", max_connections: 2000{listen} }}\n");
         std::fs::write(site.config(), format!("{listen}{tls}{rest}\n")).unwrap();
         Arc::new(site)
     }

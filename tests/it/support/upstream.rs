@@ -132,7 +132,8 @@ async fn echo(seen: Seen, mut body: Incoming) -> Answer {
             trailers.insert(name.to_string(), value.to_str().unwrap().into());
         }
     }
-    let headers: Vec<_> = seen.headers.iter().map(|(name, value)| json!([name.as_str(), value.to_str().unwrap()])).collect();
+    let headers: Vec<_> =
+        seen.headers.iter().map(|(name, value)| json!([name.as_str(), value.to_str().unwrap()])).collect();
     let told = json!({ "method": seen.method.as_str(), "target": seen.target, "headers": headers, "body_length": length, "trailers": trailers });
     Response::builder().header("content-type", "application/json").body(full(told.to_string().into())).unwrap()
 }
@@ -150,7 +151,9 @@ fn bytes_answer(count: u64) -> Answer {
             }
         }
     });
-    let frames = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece)))));
+    let frames = futures_util::stream::poll_fn(move |cx| {
+        receiver.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    });
     Response::builder().header("content-length", count).body(BodyExt::boxed_unsync(StreamBody::new(frames))).unwrap()
 }
 

@@ -1,0 +1,92 @@
+//! The end of an instance: readiness first, no new work, old work finishes, exit 0.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::client::{get, http1, http2};
+use crate::support::eventually;
+use crate::support::gateway::{Gateway, Site, Token};
+use crate::support::upstream::Upstream;
+
+async fn stage(drain: &str) -> (Upstream, Gateway, Token) {
+    let upstream = Upstream::start().await;
+    let site = Site::new(&format!(
+        "store: memory\ntokens: {{ file: tokens.yaml }}\nroutes: [{{ path: \"/{{*rest}}\", upstream: up }}]\n\
+         upstreams: {{ up: {{ endpoints: [\"http://{}\"] }} }}\ndrain: {drain}",
+        upstream.address
+    ));
+    let token = site.token(&[]);
+    let gateway = site.serve();
+    (upstream, gateway, token)
+}
+
+#[tokio::test]
+async fn requests_in_flight_finish_and_nothing_new_is_taken() {
+    let (upstream, mut gateway, token) = stage("{ timeout: 20s }").await;
+    let (first, second) = (http1(&gateway), http2(&gateway));
+    let path = "/slow/1500";
+    let pending: Vec<_> = [first, second]
+        .into_iter()
+        .map(|client| {
+            let request = client.get(gateway.url(path)).bearer_auth(&token.secret);
+            tokio::spawn(async move { request.send().await.unwrap().text().await.unwrap() })
+        })
+        .collect();
+    eventually("both requests to be upstream", async || (upstream.seen().len() == 2).then_some(())).await;
+    gateway.signal(Signal::TERM);
+    eventually("the listener to close", async || {
+        tokio::net::TcpStream::connect(gateway.https).await.is_err().then_some(())
+    })
+    .await;
+    for request in pending {
+        assert_eq!(request.await.unwrap(), "late");
+    }
+    assert_eq!(gateway.wait().code(), Some(0));
+    assert!(gateway.log().iter().any(|line| line["message"] == "ended"));
+}
+
+#[tokio::test]
+async fn readiness_fails_while_the_drain_is_delayed() {
+    let (_upstream, mut gateway, token) = stage("{ delay: 2s, timeout: 5s }").await;
+    assert_eq!(gateway.admin("/readyz").await, (200, "ready\n".into()));
+    gateway.signal(Signal::TERM);
+    let body = eventually("readiness to fail", async || {
+        let (status, body) = gateway.admin("/readyz").await;
+        (status == 503).then_some(body)
+    })
+    .await;
+    assert_eq!(body, "not ready: draining\n");
+    assert_eq!(gateway.admin("/livez").await.0, 200);
+    // Load balancers have not noticed yet: they are still served.
+    assert_eq!(get(&http2(&gateway), &gateway, "/echo", &token).await.status(), 200);
+    assert_eq!(gateway.wait().code(), Some(0));
+}
+
+#[tokio::test]
+async fn what_does_not_finish_is_cut_at_the_deadline() {
+    let (_upstream, mut gateway, token) = stage("{ timeout: 1s }").await;
+    let client = http1(&gateway);
+    let mut response = get(&client, &gateway, "/events", &token).await;
+    response.chunk().await.unwrap().unwrap();
+    let started = Instant::now();
+    gateway.signal(Signal::TERM);
+    while let Ok(Some(_)) = response.chunk().await {}
+    assert_eq!(gateway.wait().code(), Some(0));
+    let took = started.elapsed();
+    assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(8), "{took:?}");
+    let line = gateway.access("/events", 1).await.remove(0);
+    assert_eq!(line["cut"], true);
+}
+
+#[tokio::test]
+async fn an_idle_instance_ends_at_once() {
+    let (_upstream, mut gateway, token) = stage("{ timeout: 30s }").await;
+    let (first, second) = (http1(&gateway), http2(&gateway));
+    assert_eq!(get(&first, &gateway, "/echo", &token).await.status(), 200);
+    assert_eq!(get(&second, &gateway, "/echo", &token).await.status(), 200);
+    let started = Instant::now();
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.wait().code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}

@@ -1,0 +1,246 @@
+//! Bytes that no proper client sends: refused in JSON where they can be answered at all, and never passed on.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::client::{exchange, raw, read_to_end};
+use crate::support::gateway::{Gateway, Site, Token};
+use crate::support::upstream::Upstream;
+
+async fn stage(listen: &str) -> (Upstream, Gateway, Token) {
+    let upstream = Upstream::start().await;
+    let site = Site::with_listen(
+        listen,
+        &format!(
+            "store: memory\ntokens: {{ file: tokens.yaml }}\nroutes: [{{ path: \"/{{*rest}}\", upstream: up }}]\n\
+             upstreams: {{ up: {{ endpoints: [\"http://{}\"] }} }}",
+            upstream.address
+        ),
+    );
+    let token = site.token(&[]);
+    let gateway = site.serve();
+    (upstream, gateway, token)
+}
+
+/// One message, with `AUTH` in place of the credential.
+fn message(text: &str, token: &Token) -> Vec<u8> {
+    text.replace("AUTH", &format!("authorization: Bearer {}", token.secret)).into_bytes()
+}
+
+#[tokio::test]
+async fn malformed_and_ambiguous_requests_are_refused_and_the_connection_closes() {
+    let (upstream, gateway, token) = stage("").await;
+    let next = "GET /smuggled HTTP/1.1\r\nhost: a\r\nAUTH\r\n\r\n";
+    let cases = [
+        ("400", "GET / HTTP/1.1\r\nAUTH\r\n\r\n"),
+        ("400", "GET / HTTP/1.1\r\nhost: a\r\nhost: a\r\nAUTH\r\n\r\n"),
+        ("400", "GET / HTTP/1.1\r\nhost: a b\r\nAUTH\r\n\r\n"),
+        ("400", "GET / HTTP/1.1\r\nhost: u@a\r\nAUTH\r\n\r\n"),
+        ("400", "GET / HTTP/1.1\r\nhost: a:80:80\r\nAUTH\r\n\r\n"),
+        ("400", "GET / HTTP/1.1\nhost: a\r\nAUTH\r\n\r\n"),
+        ("400", "GET / HTTP/1.1\r\nhost: a\nAUTH\r\n\r\n"),
+        ("400", "GET / HTTP/1.1\r\nhost: a\r\nx: a\rb\r\nAUTH\r\n\r\n"),
+        ("400", "GET / HTTP/1.1\r\n host: a\r\nAUTH\r\n\r\n"),
+        ("400", "GET / HTTP/1.1\r\nhost: a\r\nx: a\r\n b\r\nAUTH\r\n\r\n"),
+        ("400", "GET / HTTP/1.1\r\nhost : a\r\nAUTH\r\n\r\n"),
+        ("400", "GET / HTTP/1.1\r\nhost: a\r\nno colon\r\nAUTH\r\n\r\n"),
+        ("400", "GET / HTTP/1.1\r\nhost: a\r\nx: \0\r\nAUTH\r\n\r\n"),
+        ("400", "GET  / HTTP/1.1\r\nhost: a\r\nAUTH\r\n\r\n"),
+        ("400", "GET /a b HTTP/1.1\r\nhost: a\r\nAUTH\r\n\r\n"),
+        ("400", "GET /a#b HTTP/1.1\r\nhost: a\r\nAUTH\r\n\r\n"),
+        ("400", "GET a HTTP/1.1\r\nhost: a\r\nAUTH\r\n\r\n"),
+        ("400", "GET http://a@b/ HTTP/1.1\r\nhost: a\r\nAUTH\r\n\r\n"),
+        ("400", "GET / HTTP/x\r\nhost: a\r\nAUTH\r\n\r\n"),
+        ("505", "GET / HTTP/2.0\r\nhost: a\r\nAUTH\r\n\r\n"),
+        (
+            "400",
+            "POST / HTTP/1.1\r\nhost: a\r\nAUTH\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
+        ("400", "POST / HTTP/1.1\r\nhost: a\r\nAUTH\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello"),
+        ("400", "POST / HTTP/1.1\r\nhost: a\r\nAUTH\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\nhello"),
+        ("400", "POST / HTTP/1.1\r\nhost: a\r\nAUTH\r\ncontent-length: 5, 5\r\n\r\nhello"),
+        ("400", "POST / HTTP/1.1\r\nhost: a\r\nAUTH\r\ncontent-length: +5\r\n\r\nhello"),
+        ("400", "POST / HTTP/1.1\r\nhost: a\r\nAUTH\r\ncontent-length: 0x5\r\n\r\nhello"),
+        ("400", "POST / HTTP/1.1\r\nhost: a\r\nAUTH\r\ncontent-length: \r\n\r\nhello"),
+        ("400", "POST / HTTP/1.1\r\nhost: a\r\nAUTH\r\ncontent-length: 99999999999999999999\r\n\r\nhello"),
+        (
+            "400",
+            "POST / HTTP/1.1\r\nhost: a\r\nAUTH\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
+        ("400", "POST / HTTP/1.1\r\nhost: a\r\nAUTH\r\ntransfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n"),
+        ("400", "POST / HTTP/1.1\r\nhost: a\r\nAUTH\r\ntransfer-encoding: \x0bchunked\r\n\r\n0\r\n\r\n"),
+        ("400", "POST / HTTP/1.1\r\nhost: a\r\nAUTH\r\ntransfer-encoding : chunked\r\n\r\n0\r\n\r\n"),
+        ("400", "POST / HTTP/1.0\r\nhost: a\r\nAUTH\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
+        ("501", "POST / HTTP/1.1\r\nhost: a\r\nAUTH\r\ntransfer-encoding: gzip\r\n\r\n"),
+        ("400", "\x16\x03\x01\x02\x00 not tls inside tls\r\n\r\n"),
+    ];
+    for (status, text) in cases {
+        let answer = exchange(&gateway, &message(&format!("{text}{next}"), &token)).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{text:?}: {answer}");
+        assert!(answer.contains("connection: close"), "{text:?}: {answer}");
+        assert!(
+            answer.contains("content-type: application/json") && answer.contains("\"request_id\""),
+            "{text:?}: {answer}"
+        );
+        assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{text:?}: {answer}");
+    }
+    assert!(upstream.seen().is_empty(), "{:?}", upstream.seen());
+}
+
+#[tokio::test]
+async fn malformed_chunks_break_the_request_and_nothing_after_them_is_one() {
+    let (upstream, gateway, token) = stage("").await;
+    let head = "POST / HTTP/1.1\r\nhost: a\r\nAUTH\r\ntransfer-encoding: chunked\r\n\r\n";
+    let next = "GET /smuggled HTTP/1.1\r\nhost: a\r\nAUTH\r\n\r\n";
+    for body in [
+        "5\nhello\r\n0\r\n\r\n",
+        "+5\r\nhello\r\n0\r\n\r\n",
+        "0x5\r\nhello\r\n0\r\n\r\n",
+        " 5\r\nhello\r\n0\r\n\r\n",
+        "5 \r\nhello\r\n0\r\n\r\n",
+        "5\r\nhelloX\r\n0\r\n\r\n",
+        "5\r\nhello\n0\r\n\r\n",
+        "5;a\nb\r\nhello\r\n0\r\n\r\n",
+        "fffffffffffffffff\r\nhello\r\n0\r\n\r\n",
+        "5\r\nhello\r\n0\r\nx: a\nb\r\n\r\n",
+        "\r\n",
+    ] {
+        let answer = exchange(&gateway, &message(&format!("{head}{body}{next}"), &token)).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{body:?}: {answer}");
+        assert!(answer.matches("HTTP/1.1").count() <= 1, "{body:?}: {answer}");
+    }
+    assert!(upstream.seen().iter().all(|seen| seen.target != "/smuggled"), "{:?}", upstream.seen());
+}
+
+#[tokio::test]
+async fn well_formed_messages_pass_whole_however_they_are_cut() {
+    let (upstream, gateway, token) = stage("").await;
+    let text = "POST /one HTTP/1.1\r\nhost: a\r\nAUTH\r\ntransfer-encoding: chunked\r\n\r\n5;name=\"value\"\r\nhello\r\n6\r\n world\r\n0\r\nx-trailer: 1\r\n\r\n\
+                POST /two HTTP/1.1\r\nhost: a\r\nAUTH\r\ncontent-length: 5\r\n\r\nhello\
+                GET http://b/three HTTP/1.1\r\nhost: a\r\nAUTH\r\nconnection: close\r\n\r\n";
+    let bytes = message(text, &token);
+    for step in [1, 7, 64, bytes.len()] {
+        let mut stream = raw(&gateway, "http/1.1").await;
+        for piece in bytes.chunks(step) {
+            stream.write_all(piece).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+        let answer = read_to_end(&mut stream).await;
+        assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 3, "{step}: {answer}");
+        assert!(answer.contains("\"body_length\":11") && answer.contains("\"body_length\":5"), "{step}: {answer}");
+        assert!(!answer.contains("name="), "{step}: {answer}");
+    }
+    let seen = upstream.seen();
+    assert_eq!(seen.iter().map(|seen| seen.target.as_str()).collect::<Vec<_>>(), ["/one", "/two", "/three"].repeat(4));
+    // An absolute target names the host; the Host header beside it is ignored (RFC 9112 §3.2.2).
+    assert_eq!(seen[2].headers["host"], "b");
+}
+
+#[tokio::test]
+async fn heads_that_are_too_large_or_too_slow_are_told_so() {
+    let (upstream, gateway, token) =
+        stage(", header_timeout: 300ms, max_target_bytes: 1024, max_head_bytes: 4096").await;
+    let long_target = format!("GET /{} HTTP/1.1\r\nhost: a\r\nAUTH\r\n\r\n", "a".repeat(2000));
+    let endless_target = format!("GET /{}", "a".repeat(100_000));
+    let large = format!("GET / HTTP/1.1\r\nhost: a\r\nAUTH\r\nx: {}\r\n\r\n", "a".repeat(5000));
+    let endless = format!("GET / HTTP/1.1\r\nhost: a\r\nAUTH\r\nx: {}", "a".repeat(100_000));
+    let many = format!("GET / HTTP/1.1\r\nhost: a\r\nAUTH\r\n{}\r\n", "x: y\r\n".repeat(101));
+    let slow = "GET / HTTP/1.1\r\nhost: a\r\n".to_owned();
+    for (status, text) in
+        [("414", long_target), ("414", endless_target), ("431", large), ("431", endless), ("431", many), ("408", slow)]
+    {
+        let answer = exchange(&gateway, &message(&text, &token)).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {answer}");
+        assert!(answer.contains("\"message\""), "{status}: {answer}");
+    }
+    assert!(upstream.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_refused_upload_is_answered_although_the_client_still_sends() {
+    let (upstream, gateway, _) = stage("").await;
+    let mut stream = raw(&gateway, "http/1.1").await;
+    let head = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let piece = vec![b'x'; 64 * 1024];
+    for _ in 0..8 {
+        // The gateway may have closed already; that is what is tested.
+        let _ = stream.write_all(&piece).await;
+    }
+    let answer = read_to_end(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    assert!(answer.contains("unauthenticated"), "{answer}");
+    assert!(upstream.seen().is_empty());
+}
+
+#[tokio::test]
+async fn garbage_instead_of_tls_hurts_nobody() {
+    let (_upstream, gateway, token) = stage(", handshake_timeout: 300ms").await;
+    let mut plain = TcpStream::connect(gateway.https).await.unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    plain.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains("400 Bad Request") && answer.contains("https_required"), "{answer}");
+
+    let mut garbage = TcpStream::connect(gateway.https).await.unwrap();
+    garbage.write_all(&[0x5a; 4096]).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = garbage.read_to_end(&mut answer).await;
+
+    let started = Instant::now();
+    let mut silent = TcpStream::connect(gateway.https).await.unwrap();
+    let _ = silent.read_to_end(&mut answer).await;
+    assert!(started.elapsed() < Duration::from_secs(5), "a silent client was kept for {:?}", started.elapsed());
+
+    let answer =
+        exchange(&gateway, &message("GET / HTTP/1.1\r\nhost: a\r\nAUTH\r\nconnection: close\r\n\r\n", &token)).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let failures = gateway.metric("callgate_tls_handshake_failures_total").await.unwrap();
+    assert!(failures >= 3.0, "{failures}");
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let (_upstream, gateway, token) = stage(", idle_timeout: 1s").await;
+    let mut stream = raw(&gateway, "http/1.1").await;
+    stream.write_all(&message("GET / HTTP/1.1\r\nhost: a\r\nAUTH\r\n\r\n", &token)).await.unwrap();
+    let started = Instant::now();
+    let answer = read_to_end(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(started.elapsed() >= Duration::from_millis(900) && started.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn connections_over_the_cap_are_closed_at_once() {
+    let (_upstream, gateway, token) = stage_with_cap(3).await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(raw(&gateway, "http/1.1").await);
+    }
+    let mut refused = TcpStream::connect(gateway.https).await.unwrap();
+    let mut bytes = Vec::new();
+    let _ = refused.read_to_end(&mut bytes).await;
+    assert!(bytes.is_empty());
+    assert_eq!(gateway.metric(r#"callgate_connections_refused_total{listener="https"}"#).await, Some(1.0));
+    assert_eq!(gateway.metric(r#"callgate_connections_open{listener="https"}"#).await, Some(3.0));
+    held.pop();
+    crate::support::eventually("a place to be free", async || {
+        (gateway.metric(r#"callgate_connections_open{listener="https"}"#).await == Some(2.0)).then_some(())
+    })
+    .await;
+    let answer =
+        exchange(&gateway, &message("GET / HTTP/1.1\r\nhost: a\r\nAUTH\r\nconnection: close\r\n\r\n", &token)).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+async fn stage_with_cap(cap: usize) -> (Upstream, Gateway, Token) {
+    let upstream = Upstream::start().await;
+    let site = Site::in_memory(upstream.address, "  - { path: \"/{*rest}\", upstream: up }");
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    std::fs::write(site.config(), text.replace("max_connections: 2000", &format!("max_connections: {cap}"))).unwrap();
+    let token = site.token(&[]);
+    let gateway = site.serve();
+    (upstream, gateway, token)
+}
