@@ -3,12 +3,14 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+use tokio::sync::Notify;
 
 use crate::body::Progress;
 use crate::config::CallLimits;
@@ -64,17 +66,24 @@ impl Tunnel {
                 return TunnelEnd { from_client: 0, from_upstream: 0, cut: Some(CutReason::Upgrade(error)) };
             }
         };
-        let progress = Arc::new(Progress::new());
-        let (mut client, mut upstream) = (Watched::new(client, &progress), Watched::new(upstream, &progress));
+        let pulse = Arc::new(Pulse {
+            progress: Progress::new(),
+            one_side_ended: AtomicBool::new(false),
+            ending: Notify::new(),
+        });
+        let (mut client, mut upstream) = (Watched::new(client, &pulse), Watched::new(upstream, &pulse));
         let cut = tokio::select! {
             copied = copy_bidirectional(&mut client, &mut upstream) => copied.err().map(CutReason::Broken),
-            () = silence(&progress, self.limits.idle_timeout) => Some(CutReason::Silent),
+            () = silence(&pulse, self.limits.idle_timeout) => Some(CutReason::Silent),
             () = after(self.limits.max_duration) => Some(CutReason::TooLong),
             () = ended => Some(CutReason::Ended),
         };
         TunnelEnd { from_client: client.read, from_upstream: upstream.read, cut }
     }
 }
+
+/// Once one side has said its last, the other gets so long between its own last words.
+const HALF_CLOSED_PATIENCE: Duration = Duration::from_secs(10);
 
 async fn after(duration: Option<Duration>) {
     match duration {
@@ -83,28 +92,44 @@ async fn after(duration: Option<Duration>) {
     }
 }
 
-/// Resolves when nothing has moved for `limit`.
-async fn silence(progress: &Progress, limit: Option<Duration>) {
-    let Some(limit) = limit else { return std::future::pending().await };
+/// Resolves when nothing has moved for `limit`, or for a shorter time once one side has ended.
+async fn silence(pulse: &Pulse, limit: Option<Duration>) {
     loop {
-        let left = limit.saturating_sub(progress.silence());
-        if left.is_zero() {
-            return;
+        let ended = pulse.one_side_ended.load(Ordering::Relaxed);
+        let limit = if ended {
+            Some(limit.map_or(HALF_CLOSED_PATIENCE, |limit| limit.min(HALF_CLOSED_PATIENCE)))
+        } else {
+            limit
+        };
+        let left = limit.map(|limit| limit.saturating_sub(pulse.progress.silence()));
+        match left {
+            Some(Duration::ZERO) => return,
+            Some(left) => tokio::select! {
+                () = tokio::time::sleep(left) => {}
+                () = pulse.ending.notified() => {}
+            },
+            None => pulse.ending.notified().await,
         }
-        tokio::time::sleep(left).await;
     }
+}
+
+/// What both ends of a call tell the clock that watches it.
+struct Pulse {
+    progress: Progress,
+    one_side_ended: AtomicBool,
+    ending: Notify,
 }
 
 /// One end of a call, watched for what is read from it.
 struct Watched {
     io: TokioIo<Upgraded>,
     read: u64,
-    progress: Arc<Progress>,
+    pulse: Arc<Pulse>,
 }
 
 impl Watched {
-    fn new(upgraded: Upgraded, progress: &Arc<Progress>) -> Self {
-        Self { io: TokioIo::new(upgraded), read: 0, progress: progress.clone() }
+    fn new(upgraded: Upgraded, pulse: &Arc<Pulse>) -> Self {
+        Self { io: TokioIo::new(upgraded), read: 0, pulse: pulse.clone() }
     }
 }
 
@@ -113,8 +138,12 @@ impl AsyncRead for Watched {
         let this = self.get_mut();
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
-        this.read += (buf.filled().len() - before) as u64;
-        this.progress.note();
+        let read = buf.filled().len() - before;
+        this.read += read as u64;
+        this.pulse.progress.note();
+        if read == 0 && !this.pulse.one_side_ended.swap(true, Ordering::Relaxed) {
+            this.pulse.ending.notify_one();
+        }
         Poll::Ready(Ok(()))
     }
 }

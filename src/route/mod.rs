@@ -75,6 +75,13 @@ impl RouteTable {
             };
             table.sites[site].by_method.push((route.methods.clone(), index));
         }
+        for (site, pattern) in patterns.iter().enumerate() {
+            if let Some(root) = pattern.find("{*").map(|at| &pattern[..at]) {
+                // The rest may be empty. A route of its own for that path was there before, and stays.
+                let _ = table.exact.insert(root, site);
+                let _ = table.folded.insert(fold_pattern(root), site);
+            }
+        }
         for site in &mut table.sites {
             site.allow = allow_header(&site.by_method);
         }
@@ -186,6 +193,14 @@ mod tests {
         assert_eq!(table.find("/api/v1/calls/17/stream", &Method::PATCH), Found::Route(2));
         assert_eq!(table.find("/api/v1/else", &Method::GET), Found::Route(3));
         assert_eq!(table.find("/api/v2/else", &Method::GET), Found::Nothing);
+    }
+
+    #[test]
+    fn a_catch_all_takes_nothing_too_unless_another_route_does() {
+        assert_eq!(calls().find("/api/v1/", &Method::GET), Found::Route(3));
+        assert_eq!(calls().find("/api/v1", &Method::GET), Found::Nothing);
+        let table = table(&[("/{*rest}", &[]), ("/", &[])]);
+        assert_eq!(table.find("/", &Method::GET), Found::Route(1));
     }
 
     #[test]

@@ -42,7 +42,7 @@ async fn requests_in_flight_finish_and_nothing_new_is_taken() {
     for request in pending {
         assert_eq!(request.await.unwrap(), "late");
     }
-    assert_eq!(gateway.wait().code(), Some(0));
+    assert_eq!(gateway.wait().await.code(), Some(0));
     assert!(gateway.log().iter().any(|line| line["message"] == "ended"));
 }
 
@@ -60,7 +60,7 @@ async fn readiness_fails_while_the_drain_is_delayed() {
     assert_eq!(gateway.admin("/livez").await.0, 200);
     // Load balancers have not noticed yet: they are still served.
     assert_eq!(get(&http2(&gateway), &gateway, "/echo", &token).await.status(), 200);
-    assert_eq!(gateway.wait().code(), Some(0));
+    assert_eq!(gateway.wait().await.code(), Some(0));
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn what_does_not_finish_is_cut_at_the_deadline() {
     let started = Instant::now();
     gateway.signal(Signal::TERM);
     while let Ok(Some(_)) = response.chunk().await {}
-    assert_eq!(gateway.wait().code(), Some(0));
+    assert_eq!(gateway.wait().await.code(), Some(0));
     let took = started.elapsed();
     assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(8), "{took:?}");
     let line = gateway.access("/events", 1).await.remove(0);
@@ -87,6 +87,6 @@ async fn an_idle_instance_ends_at_once() {
     assert_eq!(get(&second, &gateway, "/echo", &token).await.status(), 200);
     let started = Instant::now();
     gateway.signal(Signal::TERM);
-    assert_eq!(gateway.wait().code(), Some(0));
+    assert_eq!(gateway.wait().await.code(), Some(0));
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }

@@ -141,10 +141,10 @@ async fn well_formed_messages_pass_whole_however_they_are_cut() {
 #[tokio::test]
 async fn heads_that_are_too_large_or_too_slow_are_told_so() {
     let (upstream, gateway, token) =
-        stage(", header_timeout: 300ms, max_target_bytes: 1024, max_head_bytes: 4096").await;
+        stage(", header_timeout: 300ms, max_target_bytes: 1024, max_head_bytes: 8192").await;
     let long_target = format!("GET /{} HTTP/1.1\r\nhost: a\r\nAUTH\r\n\r\n", "a".repeat(2000));
     let endless_target = format!("GET /{}", "a".repeat(100_000));
-    let large = format!("GET / HTTP/1.1\r\nhost: a\r\nAUTH\r\nx: {}\r\n\r\n", "a".repeat(5000));
+    let large = format!("GET / HTTP/1.1\r\nhost: a\r\nAUTH\r\nx: {}\r\n\r\n", "a".repeat(9000));
     let endless = format!("GET / HTTP/1.1\r\nhost: a\r\nAUTH\r\nx: {}", "a".repeat(100_000));
     let many = format!("GET / HTTP/1.1\r\nhost: a\r\nAUTH\r\n{}\r\n", "x: y\r\n".repeat(101));
     let slow = "GET / HTTP/1.1\r\nhost: a\r\n".to_owned();
@@ -195,7 +195,7 @@ async fn garbage_instead_of_tls_hurts_nobody() {
     assert!(started.elapsed() < Duration::from_secs(5), "a silent client was kept for {:?}", started.elapsed());
 
     let answer =
-        exchange(&gateway, &message("GET / HTTP/1.1\r\nhost: a\r\nAUTH\r\nconnection: close\r\n\r\n", &token)).await;
+        exchange(&gateway, &message("GET /x HTTP/1.1\r\nhost: a\r\nAUTH\r\nconnection: close\r\n\r\n", &token)).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     let failures = gateway.metric("callgate_tls_handshake_failures_total").await.unwrap();
     assert!(failures >= 3.0, "{failures}");
@@ -231,7 +231,7 @@ async fn connections_over_the_cap_are_closed_at_once() {
     })
     .await;
     let answer =
-        exchange(&gateway, &message("GET / HTTP/1.1\r\nhost: a\r\nAUTH\r\nconnection: close\r\n\r\n", &token)).await;
+        exchange(&gateway, &message("GET /x HTTP/1.1\r\nhost: a\r\nAUTH\r\nconnection: close\r\n\r\n", &token)).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 

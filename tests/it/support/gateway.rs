@@ -155,12 +155,8 @@ impl Gateway {
     }
 
     /// Waits for its end.
-    pub fn wait(&mut self) -> ExitStatus {
-        eventually_blocking("the gateway to end", || self.child.try_wait().unwrap())
-    }
-
-    pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
+    pub async fn wait(&mut self) -> ExitStatus {
+        super::eventually("the gateway to end", async || self.child.try_wait().unwrap()).await
     }
 
     /// `https://localhost:PORT` and a path.
