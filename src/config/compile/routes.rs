@@ -1,6 +1,6 @@
 //! `routes`: path and methods → upstream, and who may.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,9 +43,10 @@ pub(super) fn routes(file: &Section<'_>, upstreams: &Upstreams<'_>) -> Vec<Arc<R
     }
     let mut all = All { upstreams, patterns: Patterns::default(), names: HashMap::new() };
     let routes: Vec<_> = items.iter().enumerate().map(|(index, field)| all.route(index, field)).collect();
-    if routes.iter().all(Option::is_some) {
+    if !routes.is_empty() && routes.iter().all(Option::is_some) {
+        let used: HashSet<usize> = routes.iter().flatten().map(|route| route.upstream).collect();
         for (index, field) in upstreams.fields.iter().enumerate() {
-            if !routes.iter().flatten().any(|route| route.upstream == index) {
+            if !used.contains(&index) {
                 field.warn("no route uses this upstream (remove it, or name it in a route)");
             }
         }
@@ -79,9 +80,8 @@ impl All<'_> {
             forward_credentials: s.or("forward_credentials", false, Field::flag),
             allowed_forms,
             max_body: s.or("max_body", 1 << 30, |f| f.size(0..=1 << 40)),
-            first_byte_timeout: s.or("first_byte_timeout", None, |f| {
-                f.duration(Duration::from_millis(10)..=3_600 * SECOND).map(Some)
-            }),
+            first_byte_timeout: s
+                .or("first_byte_timeout", None, |f| f.duration(Duration::from_millis(10)..=3_600 * SECOND).map(Some)),
             call: CallLimits {
                 max_duration: call.or("max_duration", None, |f| f.duration_or_none(SECOND..=30 * DAY)),
                 idle_timeout: call.or("idle_timeout", Some(CALL_IDLE), |f| f.duration_or_none(SECOND..=DAY)),
@@ -93,7 +93,8 @@ impl All<'_> {
     fn path(&mut self, index: usize, s: &Section<'_>, forms: PathForms, methods: Option<&[Method]>) -> Option<String> {
         let field = s.require("path", "for example /api/v1/calls, /api/v1/calls/{id} or /api/v1/{*rest}")?;
         let path = field.text()?;
-        let sound = check(&path, forms).and_then(|()| methods.map_or(Ok(()), |list| self.patterns.add(index, &path, list)));
+        let sound =
+            check(&path, forms).and_then(|()| methods.map_or(Ok(()), |list| self.patterns.add(index, &path, list)));
         if let Err(message) = sound {
             field.error(message);
         }
@@ -102,10 +103,20 @@ impl All<'_> {
 
     /// The name that was given, or one made of methods and path, such as `GET,POST /api/v1/calls`: it holds a slash, so it
     /// can't be the same as a given one.
-    fn name(&mut self, index: usize, s: &Section<'_>, path: Option<&str>, methods: Option<&[Method]>) -> Option<String> {
+    fn name(
+        &mut self,
+        index: usize,
+        s: &Section<'_>,
+        path: Option<&str>,
+        methods: Option<&[Method]>,
+    ) -> Option<String> {
         let Some(field) = s.get("name") else {
             let methods: Vec<&str> = methods?.iter().map(Method::as_str).collect();
-            return Some(if methods.is_empty() { path?.to_owned() } else { format!("{} {}", methods.join(","), path?) });
+            return Some(if methods.is_empty() {
+                path?.to_owned()
+            } else {
+                format!("{} {}", methods.join(","), path?)
+            });
         };
         let name = field.name(64, "A-Z a-z 0-9 _ . : -", |b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b))?;
         match self.names.get(&name) {
@@ -120,8 +131,9 @@ impl All<'_> {
     fn upstream(&self, s: &Section<'_>) -> Option<usize> {
         let field = s.require("upstream", "the name of one under `upstreams`")?;
         let name = field.text()?;
-        let found = self.upstreams.compiled.iter().position(|upstream| *upstream.name == *name);
-        if found.is_none() {
+        let found = self.upstreams.indices.get(name.as_str()).copied();
+        // Where there is no upstream at all, that has been told.
+        if found.is_none() && !self.upstreams.compiled.is_empty() {
             let names = self.upstreams.compiled.iter().map(|upstream| &*upstream.name);
             field.error(format!("no upstream is called {}{}", field.shown(), hint(&name, names)));
         }
@@ -161,7 +173,9 @@ fn method(field: &Field<'_>) -> Option<Method> {
     let problem = if matches!(upper.as_str(), "CONNECT" | "TRACE") {
         format!("{upper} is never forwarded (remove it)")
     } else if text != upper {
-        format!("methods are written in capitals, not {} (write {upper})", field.shown())
+        let known = METHODS.iter().find(|method| **method == upper);
+        let remedy = known.map_or_else(|| "for example GET".to_owned(), |method| format!("write {method}"));
+        format!("methods are written in capitals, not {} ({remedy})", field.shown())
     } else if let Some(near) = nearest(&text, METHODS).filter(|near| *near != text) {
         format!("no method is called {} (did you mean \"{near}\"?)", field.shown())
     } else if !text.is_empty() && text.len() <= 32 && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') {

@@ -1,5 +1,6 @@
 //! `upstreams`: named services and their addresses.
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +18,12 @@ const HOUR: Duration = Duration::from_secs(3_600);
 pub(super) struct Upstreams<'a> {
     pub(super) compiled: Vec<Arc<Upstream>>,
     pub(super) fields: Vec<Field<'a>>,
+    /// Where each name is in the two.
+    pub(super) indices: HashMap<&'a str, usize>,
 }
 
 pub(super) fn upstreams<'a>(file: &Section<'a>) -> Upstreams<'a> {
-    let mut upstreams = Upstreams { compiled: Vec::new(), fields: Vec::new() };
+    let mut upstreams = Upstreams { compiled: Vec::new(), fields: Vec::new(), indices: HashMap::new() };
     let remedy = "for example `upstreams: { api: { endpoints: [\"http://127.0.0.1:3000\"] } }`";
     let Some(field) = file.require("upstreams", remedy) else { return upstreams };
     let named = field.names();
@@ -28,6 +31,7 @@ pub(super) fn upstreams<'a>(file: &Section<'a>) -> Upstreams<'a> {
         field.error(format!("is empty ({remedy})"));
     }
     for (name, field) in named {
+        upstreams.indices.insert(name, upstreams.compiled.len());
         upstreams.compiled.push(Arc::new(upstream(name, &field)));
         upstreams.fields.push(field);
     }
@@ -38,16 +42,8 @@ fn upstream(name: &str, field: &Field<'_>) -> Upstream {
     if !(1..=64).contains(&name.len()) || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)) {
         field.error(format!("a name must be 1 to 64 characters out of A-Z a-z 0-9 _ . -, not {}", shown(name)));
     }
-    let known = &[
-        "endpoints",
-        "host",
-        "connect_timeout",
-        "first_byte_timeout",
-        "idle_timeout",
-        "keep_alive",
-        "max_idle",
-        "ca",
-    ];
+    let known =
+        &["endpoints", "host", "connect_timeout", "first_byte_timeout", "idle_timeout", "keep_alive", "max_idle", "ca"];
     let s = field.section_of_today(known, &[("health", "health checks of upstreams")]);
     let host = [("preserve", HostHeader::Preserve), ("endpoint", HostHeader::Endpoint)];
     let upstream = Upstream {
@@ -121,7 +117,8 @@ fn endpoint(text: &str) -> Result<Endpoint, String> {
 /// The host without brackets, and what stands behind the colon.
 fn split_port(authority: &str) -> Result<(&str, Option<&str>), String> {
     if let Some(rest) = authority.strip_prefix('[') {
-        let (host, behind) = rest.split_once(']').ok_or("an IPv6 address must end with a bracket (for example [::1])")?;
+        let (host, behind) =
+            rest.split_once(']').ok_or("an IPv6 address must end with a bracket (for example [::1])")?;
         if host.parse::<Ipv6Addr>().is_err() {
             return Err("what stands in brackets must be an IPv6 address (for example [::1])".to_owned());
         }
@@ -152,8 +149,9 @@ fn is_host(host: &str) -> bool {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    let numeric = host.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+    // The root's dot, in names that are not to be searched for.
     let host = host.strip_suffix('.').unwrap_or(host);
+    let numeric = host.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
     host.len() <= 253 && host.split('.').all(label) && (!numeric || host.parse::<Ipv4Addr>().is_ok())
 }
 
@@ -178,9 +176,30 @@ mod tests {
     #[test]
     fn refuses_other_addresses() {
         for text in [
-            "", "http://", "10.0.0.1:80", "ftp://a", "HTTP://a", "http://a:0", "http://a:65536", "http://a:+1", "http://a:",
-            "http://::1:80", "http://[::1", "http://[::1]80", "http://[a]", "http://10.0.0.300", "http://1.2.3", "http://a b",
-            "http://-a", "http://a..b", "http://u:p@a", "http://a/", "http://a/b", "http://a?b", "http://a#b", "http://ä",
+            "",
+            "http://",
+            "10.0.0.1:80",
+            "ftp://a",
+            "HTTP://a",
+            "http://a:0",
+            "http://a:65536",
+            "http://a:+1",
+            "http://a:",
+            "http://::1:80",
+            "http://[::1",
+            "http://[::1]80",
+            "http://[a]",
+            "http://10.0.0.300",
+            "http://1.2.3",
+            "http://a b",
+            "http://-a",
+            "http://a..b",
+            "http://u:p@a",
+            "http://a/",
+            "http://a/b",
+            "http://a?b",
+            "http://a#b",
+            "http://ä",
         ] {
             assert!(endpoint(text).is_err(), "{text:?} was read as an endpoint");
         }
