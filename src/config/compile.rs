@@ -60,6 +60,10 @@ pub(super) fn compile(path: &Path, text: &str, env: &dyn Fn(&str) -> Option<Stri
 /// Reads every section, so that all of them can complain, before any of them is missed.
 fn assemble<'a>(reader: &'a Reader<'a>, path: &Path, root: &'a Node) -> Option<Config> {
     let root = reader.root(root);
+    if !root.is_map() && !root.is_null() {
+        root.error(format!("must be a map of keys and values, not {}", root.kind()));
+        return None;
+    }
     let file = root.section(&KEYS);
     let listen = listen::listen(&file.field_of("listen"));
     let tls = listen::tls(&file.field_of("tls"));

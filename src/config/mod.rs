@@ -14,6 +14,7 @@ mod units;
 mod yaml;
 
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::Path;
 
 use compile::{Outcome, compile};
@@ -90,11 +91,13 @@ fn read(path: &Path) -> Result<String, Problems> {
         let (file, path, severity) = (path.into(), String::new(), Severity::Error);
         Err(Problems::new(vec![Problem { file, line, column, path, message, severity }]))
     };
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
+    let mut bytes = Vec::new();
+    let end = MAX_BYTES as u64 + 1;
+    match std::fs::File::open(path).and_then(|file| file.take(end).read_to_end(&mut bytes)) {
+        Ok(_) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return fail(0, 0, "does not exist".to_owned()),
         Err(error) => return fail(0, 0, why(&error)),
-    };
+    }
     if bytes.len() > MAX_BYTES {
         return fail(0, 0, format!("is larger than {MAX_BYTES} bytes"));
     }

@@ -53,9 +53,12 @@ impl fmt::Display for Place {
     }
 }
 
-/// ` (did you mean "calls"?)`, or what there is to choose from.
+/// A misspelt name is compared with so many: files with thousands of names and of mistakes end quickly, too.
+const COMPARED: usize = 500;
+
+/// ` (did you mean "calls"?)`, or else what is known.
 pub(super) fn hint<'k>(name: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
-    if let Some(near) = nearest(name, known.clone()) {
+    if let Some(near) = nearest(name, known.clone().take(COMPARED)) {
         return format!(" (did you mean \"{near}\"?)");
     }
     const SHOWN: usize = 16;
@@ -66,7 +69,7 @@ pub(super) fn hint<'k>(name: &str, known: impl Iterator<Item = &'k str> + Clone)
     if names.len() > SHOWN {
         names[SHOWN] = "…";
     }
-    format!(" (there is {})", names.join(", "))
+    format!(" (known here: {})", names.join(", "))
 }
 
 /// A text from the file in quotes, unless it is long or looks like a URL with a password.

@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::expand::expand;
+use super::nearest::nearest;
 use super::place::{Place, Step, hint, shown};
 use super::problem::{Problem, Severity};
 use super::yaml::{At, Entry, Node, Value, plain};
@@ -107,7 +109,7 @@ impl<'a> Field<'a> {
             if let Some((_, what)) = later.iter().find(|(later, _)| *later == entry.key) {
                 key.error(format!("{what} are not supported in this version (remove the key)"));
             } else if !known.contains(&entry.key.as_str()) {
-                key.error(format!("is not a key that Callgate knows here{}", hint(&entry.key, known.iter().copied())));
+                key.error(format!("unknown key{}", hint(&entry.key, known.iter().copied())));
             }
         }
         section
@@ -183,6 +185,11 @@ impl<'a> Field<'a> {
         matches!(self.node.value, Value::List(_))
     }
 
+    /// Whether nothing stands here.
+    pub(super) fn is_null(&self) -> bool {
+        matches!(self.node.value, Value::Null)
+    }
+
     /// Whether this is a map (and not, say, a short form).
     pub(super) fn is_map(&self) -> bool {
         matches!(self.node.value, Value::Map(_))
@@ -217,12 +224,17 @@ impl<'a> Field<'a> {
         None
     }
 
+    /// A text or a number as a text, for short forms that look like a number when they are incomplete.
+    pub(super) fn word(&self) -> Option<String> {
+        if let Value::Number(text) = &self.node.value { Some(text.clone()) } else { self.text() }
+    }
+
     /// A text that may also be kept in a file (`file:PATH`), which is read and trimmed.
     pub(super) fn secret(&self) -> Option<String> {
         let text = self.text()?;
         let Some(path) = text.strip_prefix("file:") else { return Some(text) };
         let path = self.reader.resolve(path);
-        match std::fs::read_to_string(&path) {
+        match read_to_string(&path) {
             Ok(content) => Some(content.trim().to_owned()),
             Err(error) => {
                 self.error(format!("the file {} {}", path.display(), why(&error)));
@@ -300,7 +312,11 @@ impl<'a> Section<'a> {
     /// The value of a key that must be there.
     pub(super) fn require(&self, key: &'static str, remedy: &str) -> Option<Field<'a>> {
         let field = self.get(key);
-        if field.is_none() {
+        // A misspelt key has been told already, with this one as what was meant.
+        let misspelt = |entry: &Entry| {
+            !self.known.contains(&entry.key.as_str()) && nearest(&entry.key, self.known.iter().copied()) == Some(key)
+        };
+        if field.is_none() && !self.entries.iter().any(misspelt) {
             self.field_of(key).error(format!("is missing ({remedy})"));
         }
         field
@@ -310,6 +326,14 @@ impl<'a> Section<'a> {
     pub(super) fn or<T>(&self, key: &'static str, default: T, read: impl FnOnce(&Field<'a>) -> Option<T>) -> T {
         self.get(key).and_then(|field| read(&field)).unwrap_or(default)
     }
+}
+
+/// The start of a file: secrets are short, and some files never end.
+fn read_to_string(path: &Path) -> std::io::Result<String> {
+    const LONGEST: u64 = 64 << 10;
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(LONGEST).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Why a file can't be used, without the operating system's numbers.

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::place::hint;
+use super::nearest::nearest;
 use super::reader::Field;
 use super::units::{parse_duration, parse_size, say_duration, say_size};
 use super::yaml::Value;
@@ -26,7 +26,7 @@ impl Field<'_> {
         match self.scalar()?.as_ref() {
             Value::Number(text) => {
                 let number = text.parse().ok().filter(|number| range.contains(number));
-                number.or_else(|| self.refuse(format!("{}, not {text}", must())))
+                number.or_else(|| self.refuse(format!("{}, not {}", must(), self.kind())))
             }
             Value::Text(text) if text.parse::<T>().is_ok() => {
                 self.refuse(format!("{}, not {} (remove the quotes)", must(), self.kind()))
@@ -86,9 +86,11 @@ impl Field<'_> {
         let found = choices.iter().find(|(name, _)| *name == word);
         found.map(|(_, meaning)| *meaning).or_else(|| {
             let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-            let near = super::nearest::nearest(&word, names.iter().copied());
-            let near = near.map(|_| hint(&word, names.iter().copied())).unwrap_or_default();
-            self.refuse(format!("must be {}, not {}{near}", names.join(" or "), self.kind()))
+            // Numbers are near to each other by chance.
+            let near = nearest(&word, names.iter().copied()).filter(|_| word.contains(|c: char| c.is_alphabetic()));
+            let near = near.map(|near| format!(" (did you mean \"{near}\"?)")).unwrap_or_default();
+            let names = if names.len() > 2 { format!("one of {}", names.join(", ")) } else { names.join(" or ") };
+            self.refuse(format!("must be {names}, not {}{near}", self.kind()))
         })
     }
 

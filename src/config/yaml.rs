@@ -165,7 +165,7 @@ impl<'a> Builder<'a> {
                     let merge = text == "<<" && style == ScalarStyle::Plain;
                     (text.into_owned(), at, merge)
                 }
-                (_, at) => return Err(fault(at, "a key must be a plain text")),
+                (_, at) => return Err(fault(at, "a key must be a text (quote it if it starts with [, {, & or !)")),
             };
             let (event, at) = self.next()?;
             let node = self.node(event, at)?;
@@ -245,6 +245,9 @@ fn syntax(error: &ScanError) -> Fault {
         }
         ErrorKind::ExpectedBlockMappingKey | ErrorKind::InvalidIndentation | ErrorKind::SimpleKeyExpected => {
             " (check the indentation, and that a space follows each colon)"
+        }
+        ErrorKind::MappingValueNotAllowed | ErrorKind::InvalidColonPlacement => {
+            " (see whether the line before lacks a bracket, or the space behind its colon; quote texts with \": \")"
         }
         ErrorKind::UnknownAnchor => " (quote a text that starts with *)",
         _ => "",

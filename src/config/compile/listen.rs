@@ -71,10 +71,11 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 }
 
 fn address(field: &Field<'_>) -> Option<SocketAddr> {
-    let text = field.text()?;
+    let text = field.word()?;
     let address = text.parse().ok();
     if address.is_none() {
-        let remedy = if let Some(port) = text.strip_prefix(':').filter(|port| port.parse::<u16>().is_ok()) {
+        let port = text.strip_prefix(':').unwrap_or(&text);
+        let remedy = if port.parse::<u16>().is_ok() {
             format!("write \"0.0.0.0:{port}\"")
         } else if text.parse::<IpAddr>().is_ok() {
             "add the port".to_owned()

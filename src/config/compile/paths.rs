@@ -7,6 +7,10 @@ use matchit::{InsertError, Router};
 
 use crate::config::model::PathForms;
 
+/// Bytes of a pattern, and braces in it: the router gives up, by a panic, where it runs out of letters for parameters.
+const MAX_BYTES: usize = 2_048;
+const MAX_BRACES: usize = 20;
+
 /// Checks a pattern such as `/api/v1/calls/{id}` by itself; `allowed` are the ambiguous forms that its route takes.
 ///
 /// # Errors
@@ -17,6 +21,12 @@ pub(super) fn check(path: &str, allowed: PathForms) -> Result<(), String> {
     }
     if let Some(mark) = path.find(['?', '#']) {
         return Err(format!("must be a path alone (remove everything from the {} on)", &path[mark..=mark]));
+    }
+    if path.len() > MAX_BYTES {
+        return Err(format!("must not be longer than {MAX_BYTES} bytes"));
+    }
+    if path.matches('{').count() > MAX_BRACES {
+        return Err(format!("must not hold more than {MAX_BRACES} parameters"));
     }
     check_escapes(path)?;
     for (form, sign) in forms(path) {
@@ -106,8 +116,10 @@ impl Patterns {
                 let whose = first.map_or_else(String::new, |(index, _)| format!(" of routes[{index}]"));
                 let remedy = if nameless(path) == nameless(with) {
                     "they differ only in a parameter's name; use the same name in both"
+                } else if path.contains("{*") || with.contains("{*") {
+                    "a {*rest} and a {name} can't begin at one place; put a fixed segment before one of them"
                 } else {
-                    "the same place would have two different parameters; use the same one in both"
+                    "text around a parameter makes them alike; give the parameter a segment of its own"
                 };
                 format!("can't stand beside \"{with}\"{whose} ({remedy})")
             }
@@ -185,6 +197,30 @@ mod tests {
         ] {
             assert_eq!(check(path, form), Ok(()), "{path}");
             assert!(check(path, PathForms::default()).is_err(), "{path}");
+        }
+    }
+
+    /// What matchit 0.9 refuses to hold together, in words that fit.
+    #[test]
+    fn explains_conflicts() {
+        for (first, second, reason) in [
+            ("/a/{id}", "/a/{name}", "differ only in a parameter's name"),
+            ("/a/{*rest}", "/a/{*more}", "differ only in a parameter's name"),
+            ("/a/{*rest}", "/a/{id}/b", "at one place"),
+            ("/a/{id}/b", "/a/{*rest}", "at one place"),
+            ("/a{x}", "/{x}a", "text around a parameter"),
+            ("/{x}ab", "/a{x}/b", "text around a parameter"),
+        ] {
+            let mut patterns = Patterns::default();
+            assert_eq!(patterns.add(0, first, &[]), Ok(()));
+            let told = patterns.add(1, second, &[]).unwrap_err();
+            assert!(told.contains(reason) && told.contains("routes[0]"), "{first} and {second}: {told}");
+        }
+        let mut patterns = Patterns::default();
+        for (index, path) in
+            ["/", "/a", "/a/{id}", "/{b}/{id}", "/a/b/{*rest}", "/a/{name}/c", "/b/v{n}"].into_iter().enumerate()
+        {
+            assert_eq!(patterns.add(index, path, &[]), Ok(()), "{path}");
         }
     }
 

@@ -109,7 +109,7 @@ fn plan(name: &str, field: &Field<'_>) -> Plan {
 }
 
 fn limit(field: &Field<'_>) -> Option<(u32, NonZeroU32)> {
-    let text = field.text()?;
+    let text = field.word()?;
     match parse_limit(&text) {
         Ok((count, window)) => {
             if count == 0 {

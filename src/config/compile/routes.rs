@@ -1,6 +1,6 @@
 //! `routes`: path and methods → upstream, and who may.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,9 +43,10 @@ pub(super) fn routes(file: &Section<'_>, upstreams: &Upstreams<'_>) -> Vec<Arc<R
     }
     let mut all = All { upstreams, patterns: Patterns::default(), names: HashMap::new() };
     let routes: Vec<_> = items.iter().enumerate().map(|(index, field)| all.route(index, field)).collect();
-    if routes.iter().all(Option::is_some) {
+    if !routes.is_empty() && routes.iter().all(Option::is_some) {
+        let used: HashSet<usize> = routes.iter().flatten().map(|route| route.upstream).collect();
         for (index, field) in upstreams.fields.iter().enumerate() {
-            if !routes.iter().flatten().any(|route| route.upstream == index) {
+            if !used.contains(&index) {
                 field.warn("no route uses this upstream (remove it, or name it in a route)");
             }
         }
@@ -130,8 +131,9 @@ impl All<'_> {
     fn upstream(&self, s: &Section<'_>) -> Option<usize> {
         let field = s.require("upstream", "the name of one under `upstreams`")?;
         let name = field.text()?;
-        let found = self.upstreams.compiled.iter().position(|upstream| *upstream.name == *name);
-        if found.is_none() {
+        let found = self.upstreams.indices.get(name.as_str()).copied();
+        // Where there is no upstream at all, that has been told.
+        if found.is_none() && !self.upstreams.compiled.is_empty() {
             let names = self.upstreams.compiled.iter().map(|upstream| &*upstream.name);
             field.error(format!("no upstream is called {}{}", field.shown(), hint(&name, names)));
         }
@@ -171,7 +173,9 @@ fn method(field: &Field<'_>) -> Option<Method> {
     let problem = if matches!(upper.as_str(), "CONNECT" | "TRACE") {
         format!("{upper} is never forwarded (remove it)")
     } else if text != upper {
-        format!("methods are written in capitals, not {} (write {upper})", field.shown())
+        let known = METHODS.iter().find(|method| **method == upper);
+        let remedy = known.map_or_else(|| "for example GET".to_owned(), |method| format!("write {method}"));
+        format!("methods are written in capitals, not {} ({remedy})", field.shown())
     } else if let Some(near) = nearest(&text, METHODS).filter(|near| *near != text) {
         format!("no method is called {} (did you mean \"{near}\"?)", field.shown())
     } else if !text.is_empty() && text.len() <= 32 && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') {

@@ -1,5 +1,6 @@
 //! `upstreams`: named services and their addresses.
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +18,12 @@ const HOUR: Duration = Duration::from_secs(3_600);
 pub(super) struct Upstreams<'a> {
     pub(super) compiled: Vec<Arc<Upstream>>,
     pub(super) fields: Vec<Field<'a>>,
+    /// Where each name is in the two.
+    pub(super) indices: HashMap<&'a str, usize>,
 }
 
 pub(super) fn upstreams<'a>(file: &Section<'a>) -> Upstreams<'a> {
-    let mut upstreams = Upstreams { compiled: Vec::new(), fields: Vec::new() };
+    let mut upstreams = Upstreams { compiled: Vec::new(), fields: Vec::new(), indices: HashMap::new() };
     let remedy = "for example `upstreams: { api: { endpoints: [\"http://127.0.0.1:3000\"] } }`";
     let Some(field) = file.require("upstreams", remedy) else { return upstreams };
     let named = field.names();
@@ -28,6 +31,7 @@ pub(super) fn upstreams<'a>(file: &Section<'a>) -> Upstreams<'a> {
         field.error(format!("is empty ({remedy})"));
     }
     for (name, field) in named {
+        upstreams.indices.insert(name, upstreams.compiled.len());
         upstreams.compiled.push(Arc::new(upstream(name, &field)));
         upstreams.fields.push(field);
     }
@@ -145,8 +149,9 @@ fn is_host(host: &str) -> bool {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    let numeric = host.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+    // The root's dot, in names that are not to be searched for.
     let host = host.strip_suffix('.').unwrap_or(host);
+    let numeric = host.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
     host.len() <= 253 && host.split('.').all(label) && (!numeric || host.parse::<Ipv4Addr>().is_ok())
 }
 
