@@ -104,15 +104,13 @@ impl Decision {
     #[must_use]
     pub fn reported(&self) -> Option<Reported> {
         let refuses = |at: &Standing| u64::from(at.used) + u64::from(self.cost) > u64::from(at.limit);
-        let (index, window) = self
-            .windows
-            .iter()
-            .enumerate()
-            .filter(|(_, window)| self.admitted || refuses(window))
-            .max_by_key(|(_, window)| {
-                let room = if self.admitted { window.remaining() } else { 0 };
-                (std::cmp::Reverse(room), window.frees_ms)
-            })?;
+        let (index, window) =
+            self.windows.iter().enumerate().filter(|(_, window)| self.admitted || refuses(window)).max_by_key(
+                |(_, window)| {
+                    let room = if self.admitted { window.remaining() } else { 0 };
+                    (std::cmp::Reverse(room), window.frees_ms)
+                },
+            )?;
         Some(Reported {
             index,
             limit: window.limit,

@@ -57,13 +57,7 @@ impl Limiter {
     ///
     /// # Errors
     /// [`Unavailable`] while Redis does not answer, if the policy is `deny`.
-    pub async fn decide(
-        &self,
-        asker: &Asker<'_>,
-        plan: &Plan,
-        cost: u32,
-        now_ms: u64,
-    ) -> Result<Outcome, Unavailable> {
+    pub async fn decide(&self, asker: &Asker<'_>, plan: &Plan, cost: u32, now_ms: u64) -> Result<Outcome, Unavailable> {
         let cost = cost.max(1);
         match self {
             Self::Memory(memory) => Ok(Outcome::Decided(memory.decide(asker.token_id, plan, cost, now_ms))),

@@ -1,3 +1,3 @@
 //! What several tests need: real servers, started on free ports.
 
-pub mod redis;
+pub(crate) mod redis;
