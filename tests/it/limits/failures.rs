@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use callgate::config::OnFailure;
 use callgate::limits::{Asker, Outcome, Source, Unavailable};
 
-use super::stores::{VERSION, decide, instance, issue, plan, say, unix_ms};
+use super::stores::{VERSION, decide, instance, instance_within, issue, plan, say, unix_ms};
 use crate::support::redis::RedisServer;
 
 #[tokio::test]
@@ -91,6 +91,28 @@ async fn the_local_limiter_goes_on_where_redis_stopped() {
     }
     issue(&redis, "t").await;
     assert_eq!(decide(&limiter, "t", &plan).await.source, Source::Redis);
+}
+
+#[tokio::test]
+async fn a_redis_that_hangs_holds_nobody_up() {
+    let server = RedisServer::start();
+    let (limiter, redis) = instance_within(&server, OnFailure::Local, Duration::from_millis(50)).await;
+    issue(&redis, "t").await;
+    let plan = plan(&[(600, 60_000)]);
+    decide(&limiter, "t", &plan).await;
+    server.pause();
+    let started = Instant::now();
+    for _ in 0..100 {
+        let decision = decide(&limiter, "t", &plan).await;
+        assert_eq!((decision.admitted, decision.source), (true, Source::Local));
+    }
+    assert!(started.elapsed() < Duration::from_secs(2), "a hundred decisions took {:?}", started.elapsed());
+    server.resume();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while decide(&limiter, "t", &plan).await.source != Source::Redis {
+        assert!(Instant::now() < deadline, "no new connection");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test]

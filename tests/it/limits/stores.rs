@@ -31,10 +31,14 @@ pub(super) fn unix_ms() -> u64 {
 
 /// A connection with a deadline that a busy machine can keep.
 pub(super) async fn connect(server: &RedisServer, on_failure: OnFailure) -> Redis {
+    connect_within(server, on_failure, Duration::from_secs(2)).await
+}
+
+async fn connect_within(server: &RedisServer, on_failure: OnFailure, deadline: Duration) -> Redis {
     let config = RedisStore {
         url: Secret::new(server.url()),
         namespace: "cg".into(),
-        deadline: Duration::from_secs(2),
+        deadline,
         connect_timeout: Duration::from_secs(5),
         on_failure,
     };
@@ -61,7 +65,16 @@ pub(super) async fn issue(redis: &Redis, token_id: &str) {
 
 /// An instance of the gateway as far as limits go: its own connection, deny cache and local limiter.
 pub(super) async fn instance(server: &RedisServer, on_failure: OnFailure) -> (Limiter, Redis) {
-    let redis = connect(server, on_failure).await;
+    instance_within(server, on_failure, Duration::from_secs(2)).await
+}
+
+/// The same with a deadline for its commands.
+pub(super) async fn instance_within(
+    server: &RedisServer,
+    on_failure: OnFailure,
+    deadline: Duration,
+) -> (Limiter, Redis) {
+    let redis = connect_within(server, on_failure, deadline).await;
     let local = Arc::new(MemoryLimiter::new(1_000));
     let denials = Arc::new(DenyCache::new(1_000));
     (Limiter::Redis(RedisLimiter::new(redis.clone(), on_failure, local, denials)), redis)

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 const START_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A running redis-server without persistence. Dropping it kills it and removes its folder.
-pub struct RedisServer {
+pub(crate) struct RedisServer {
     child: Child,
     port: u16,
     args: Vec<String>,
@@ -21,12 +21,12 @@ pub struct RedisServer {
 
 impl RedisServer {
     /// Starts one and waits until it answers.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_with(&[])
     }
 
     /// The same with more arguments, for example `["--requirepass", "secret"]`.
-    pub fn start_with(args: &[&str]) -> Self {
+    pub(crate) fn start_with(args: &[&str]) -> Self {
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
         let folder = tempfile::tempdir().expect("a temporary folder");
         for _ in 0..10 {
@@ -39,33 +39,33 @@ impl RedisServer {
     }
 
     /// Its port on 127.0.0.1.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// `redis://127.0.0.1:<port>`.
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port())
     }
 
     /// Ends it at once (SIGKILL).
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         self.child.wait().expect("its end");
     }
 
     /// Stops it as it is (SIGSTOP): its connections stay open and nothing answers.
-    pub fn pause(&self) {
+    pub(crate) fn pause(&self) {
         self.signal(Signal::STOP);
     }
 
     /// Lets it go on (SIGCONT).
-    pub fn resume(&self) {
+    pub(crate) fn resume(&self) {
         self.signal(Signal::CONT);
     }
 
     /// Ends it and starts an empty one on the same port.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.kill();
         let deadline = Instant::now() + START_DEADLINE;
         while Instant::now() < deadline {
