@@ -1,8 +1,8 @@
 //! Authentication against a real Redis and a real token file, and the commands that manage tokens.
 
 mod commands;
-mod file;
-mod redis;
+mod file_store;
+mod redis_store;
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
