@@ -2,7 +2,19 @@
 //!
 //! `ARCHITECTURE.md` draws the way of a request through these modules; a module uses only what stands below it.
 
+pub mod admin;
 pub mod auth;
+pub mod body;
 pub mod cli;
 pub mod config;
+mod deadline;
+pub mod forward;
+pub mod gateway;
+pub mod limits;
+pub mod listener;
+pub mod response;
+pub mod route;
+pub mod server;
+pub mod shutdown;
 pub mod store;
+pub mod telemetry;

@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! The `callgate` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    callgate::cli::main()
+}

@@ -142,7 +142,9 @@ async fn ask(
         Ok(None) => return Err(Refusal::Invalid(Reason::Unknown)),
         Err(RedisTokensError::Store(_)) => return Err(Refusal::Unavailable),
         Err(error @ RedisTokensError::Damaged { .. }) => {
-            cache.plans.complain_once(&format!("token {}", candidate.id), || tracing::error!("{error}; its token is answered with 503"));
+            cache.plans.complain_once(&format!("token {}", candidate.id), || {
+                tracing::error!("{error}; its token is answered with 503")
+            });
             return Err(Refusal::Unavailable);
         }
     };

@@ -153,7 +153,8 @@ mod tests {
             }
             Ok(principal())
         };
-        let (first, second, ()) = tokio::join!(cache.once(hash, look_up), cache.once(hash, look_up), async { gate.notify_one() });
+        let (first, second, ()) =
+            tokio::join!(cache.once(hash, look_up), cache.once(hash, look_up), async { gate.notify_one() });
         assert!(first.is_err() && second.is_ok());
     }
 

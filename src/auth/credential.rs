@@ -111,7 +111,14 @@ mod tests {
     #[test]
     fn the_syntax_of_rfc_6750_and_no_other() {
         let long = format!("Bearer {}", "a".repeat(512));
-        for good in ["Bearer abcdefgh", "bearer abcdefgh", "BEARER   abcdefgh", "Bearer aZ09-._~+/|=", "Bearer abcdefg==", &long] {
+        for good in [
+            "Bearer abcdefgh",
+            "bearer abcdefgh",
+            "BEARER   abcdefgh",
+            "Bearer aZ09-._~+/|=",
+            "Bearer abcdefg==",
+            &long,
+        ] {
             assert_eq!(refusal(good.as_bytes()), None, "{good}");
         }
         let too_long = format!("Bearer {}", "a".repeat(513));

@@ -66,7 +66,9 @@ mod tests {
         assert_eq!(date.to_string(), "2027-01-31T12:30:05Z");
         assert_eq!(Date::parse("2027-01-31").unwrap().to_string(), "2027-01-31T00:00:00Z");
         assert_eq!(Date::parse("2027-01-31T12:30:05.75Z"), Some(date));
-        for bad in ["", "tomorrow", "2027-13-01", "2027-02-30", "31.01.2027", "2027-01-31T25:00:00Z", "2027-1-1", "été-été-é"] {
+        for bad in
+            ["", "tomorrow", "2027-13-01", "2027-02-30", "31.01.2027", "2027-01-31T25:00:00Z", "2027-1-1", "été-été-é"]
+        {
             assert_eq!(Date::parse(bad), None, "{bad}");
         }
         assert_eq!(Date::new(UNIX_EPOCH - Duration::from_secs(5)).unix(), 0);

@@ -62,7 +62,21 @@ mod tests {
             assert!(is_permission(good), "{good}");
         }
         let long = "a".repeat(101);
-        for bad in ["", ":", "calls:", ":read", "calls::read", "*:read", "calls:*:x", "calls*", "a b", "a,b", "é", "a\n", &long] {
+        for bad in [
+            "",
+            ":",
+            "calls:",
+            ":read",
+            "calls::read",
+            "*:read",
+            "calls:*:x",
+            "calls*",
+            "a b",
+            "a,b",
+            "é",
+            "a\n",
+            &long,
+        ] {
             assert!(!is_permission(bad), "{bad}");
         }
     }

@@ -40,7 +40,11 @@ impl Plans {
         let plan = self.get(record.plan.as_deref()).unwrap_or_else(|| {
             let (token, name, default) = (&record.id, record.plan.as_deref().unwrap_or_default(), &self.default.name);
             self.complain_once(&format!("plan {name}"), || {
-                tracing::warn!(token, plan = name, "no plan is called so; its tokens get the default plan \"{default}\"");
+                tracing::warn!(
+                    token,
+                    plan = name,
+                    "no plan is called so; its tokens get the default plan \"{default}\""
+                );
             });
             &self.default
         });
@@ -139,7 +143,20 @@ pub(super) mod tests {
             assert_eq!(limit_text(&limit), written);
             assert_eq!(parse_limit("x", written).unwrap(), limit);
         }
-        for bad in ["", "60", "/1m", "60/", "-1/1m", "1.5/1m", "60/1", "60/31d", "60/999ms", "1000001/1m", "60/1s1us", "1/1m/2"] {
+        for bad in [
+            "",
+            "60",
+            "/1m",
+            "60/",
+            "-1/1m",
+            "1.5/1m",
+            "60/1",
+            "60/31d",
+            "60/999ms",
+            "1000001/1m",
+            "60/1s1us",
+            "1/1m/2",
+        ] {
             assert!(parse_limit("x", bad).is_err(), "{bad}");
         }
         assert!(parse_limit("", "1/1m").is_err());
@@ -176,7 +193,10 @@ pub(super) mod tests {
         let mut record = record_of("secret-token");
         assert_eq!(&*plans.resolve(&record).name, "standard");
         record.plan = Some("enterprise".into());
-        assert!(Arc::ptr_eq(&plans.resolve(&record), &plans.resolve(&record)), "nothing is built for a plan without overrides");
+        assert!(
+            Arc::ptr_eq(&plans.resolve(&record), &plans.resolve(&record)),
+            "nothing is built for a plan without overrides"
+        );
         record.limits = limits(&[("minute", "7/1m")]);
         assert_eq!(texts(&plans.resolve(&record)), ["minute 7/1m"]);
         record.plan = Some("gone".into());

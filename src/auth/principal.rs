@@ -137,8 +137,11 @@ mod tests {
     #[test]
     fn upstreams_learn_who_it_is() {
         let principal = principal(&record_of("secret-token"));
-        let headers: Vec<String> =
-            principal.identity_headers().iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        let headers: Vec<String> = principal
+            .identity_headers()
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
         assert_eq!(
             headers,
             [

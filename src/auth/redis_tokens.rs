@@ -139,7 +139,8 @@ impl RedisTokens {
 
     async fn write(&self, record: &Record, expected: &str) -> Result<Option<u64>, StoreError> {
         let json = serde_json::to_vec(record).expect("records have only text keys");
-        let answer = self.redis.run(&self.write, &[self.key(&record.id).as_bytes()], &[expected.as_bytes(), &json]).await?;
+        let answer =
+            self.redis.run(&self.write, &[self.key(&record.id).as_bytes()], &[expected.as_bytes(), &json]).await?;
         decode(answer)
     }
 

@@ -194,7 +194,9 @@ impl Draft {
             }
         }
         match plans.get(self.plan.as_deref()) {
-            Some(plan) => problems.extend(plans::check_overrides(plan, &limits).err().map(|why| format!("limit {why}"))),
+            Some(plan) => {
+                problems.extend(plans::check_overrides(plan, &limits).err().map(|why| format!("limit {why}")))
+            }
             None => {
                 let name = self.plan.as_deref().unwrap_or_default();
                 problems.push(format!("no plan is called {name:?}{}", did_you_mean(name, plans.names())));

@@ -75,7 +75,9 @@ fn store(config: &Config) -> &'static str {
 fn as_json(path: &Path, config: Option<&Config>, problems: &[&Problem]) -> Value {
     let of = |severity| {
         let chosen = problems.iter().filter(|problem| problem.severity == severity);
-        chosen.map(|p| json!({ "line": p.line, "column": p.column, "path": p.path, "message": p.message })).collect::<Vec<_>>()
+        chosen
+            .map(|p| json!({ "line": p.line, "column": p.column, "path": p.path, "message": p.message }))
+            .collect::<Vec<_>>()
     };
     let mut object = json!({
         "file": path.display().to_string(),

@@ -1,4 +1,86 @@
-//! The commands.
+//! The commands. Exit codes: 0 good, 1 failed, 2 wrong usage.
 
 pub mod check;
+pub mod demo;
+mod healthcheck;
+mod serve;
 pub mod token;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use rustls::crypto::aws_lc_rs;
+
+/// A gateway for voice-call APIs: TLS, Bearer tokens, and exact rate limits that all instances share.
+#[derive(Parser)]
+#[command(name = "callgate", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Try it: a whole gateway with a sample voice-call API behind it, a fresh token, and lines to paste
+    Demo(demo::DemoArgs),
+    /// Serve as a configuration file says
+    Serve {
+        /// The configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Check a configuration file
+    Check {
+        /// The configuration
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make, list and revoke tokens
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Ask a running instance whether it is ready; for container probes
+    Healthcheck(healthcheck::HealthcheckArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Carries out what the command line asks for.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // The first provider stays; nothing else in the process installs one.
+    let _ = aws_lc_rs::default_provider().install_default();
+    let done = match arguments.command {
+        Command::Demo(args) => on_runtime(demo::run(args)),
+        Command::Serve { config } => on_runtime(serve::run(config)),
+        Command::Check { file, json } => return check::check(&file, json),
+        Command::Token(command) => on_runtime(token::run(command)),
+        Command::Healthcheck(args) => healthcheck::run(&args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "callgate", &mut std::io::stdout());
+            Ok(())
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("callgate: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a command on the main thread's event loop; workers have their own.
+fn on_runtime(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let done = runtime.block_on(command);
+    runtime.shutdown_background();
+    done
+}

@@ -66,7 +66,8 @@ pub fn parse(path: &Path, text: &str, env: &dyn Fn(&str) -> Option<String>) -> R
 #[must_use]
 pub fn known_keys() -> BTreeSet<String> {
     // Keys are learnt where they are read: so the smallest text that makes the compiler look everywhere.
-    let everywhere = "{ tls: { certificates: [{}] }, store: { redis: {} }, plans: { a: {} }, upstreams: { a: {} }, routes: [{}] }";
+    let everywhere =
+        "{ tls: { certificates: [{}] }, store: { redis: {} }, plans: { a: {} }, upstreams: { a: {} }, routes: [{}] }";
     let mut keys = compile(Path::new(""), everywhere, &|_| None).keys;
     keys.extend(["plans.*".to_owned(), "plans.*.limits.*".to_owned(), "upstreams.*".to_owned()]);
     keys

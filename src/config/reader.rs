@@ -287,11 +287,13 @@ impl<'a> Section<'a> {
     /// The value of a key, or an absent one that stands where the section does.
     pub(super) fn field_of(&self, key: &'static str) -> Field<'a> {
         let empty = || self.entries.iter().find(|entry| entry.key == key);
-        self.get(key).or_else(|| empty().map(|entry| self.field.child(entry, Step::Key(key)))).unwrap_or_else(|| Field {
-            reader: self.field.reader,
-            node: &ABSENT,
-            at: self.field.at,
-            place: self.field.place.then(Step::Key(key)),
+        self.get(key).or_else(|| empty().map(|entry| self.field.child(entry, Step::Key(key)))).unwrap_or_else(|| {
+            Field {
+                reader: self.field.reader,
+                node: &ABSENT,
+                at: self.field.at,
+                place: self.field.place.then(Step::Key(key)),
+            }
         })
     }
 

@@ -25,7 +25,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// What is wrong, to be put behind the name of the setting.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let wrong = || "must be a size (a number of bytes, or one with its unit, for example 64KiB, 1GiB or 1MB)".to_owned();
+    let wrong =
+        || "must be a size (a number of bytes, or one with its unit, for example 64KiB, 1GiB or 1MB)".to_owned();
     let text = text.trim();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -60,7 +61,8 @@ pub fn parse_limit(text: &str) -> Result<(u32, NonZeroU32), String> {
     };
     let window = parse_duration(window).map_err(|_| {
         let unit = window.trim();
-        let remedy = if matches!(unit, "s" | "m" | "h" | "d") { format!("{count}/1{unit}") } else { "60/1m".to_owned() };
+        let remedy =
+            if matches!(unit, "s" | "m" | "h" | "d") { format!("{count}/1{unit}") } else { "60/1m".to_owned() };
         format!("a limit's window must be a duration with its unit (write for example {remedy})")
     })?;
     let milliseconds = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
@@ -112,8 +114,23 @@ mod tests {
     #[test]
     fn refuses_what_is_no_limit() {
         for text in [
-            "", "/", "60", "60/", "/1m", "60/m", "60/1", "-1/1m", "+1/1m", "1.5/1m", "1000001/1m", "99999999999/1m", "1/999ms",
-            "1/31d", "1/1m/2", "1/1000.5ms", "1/999999999999999y",
+            "",
+            "/",
+            "60",
+            "60/",
+            "/1m",
+            "60/m",
+            "60/1",
+            "-1/1m",
+            "+1/1m",
+            "1.5/1m",
+            "1000001/1m",
+            "99999999999/1m",
+            "1/999ms",
+            "1/31d",
+            "1/1m/2",
+            "1/1000.5ms",
+            "1/999999999999999y",
         ] {
             assert!(parse_limit(text).is_err(), "{text:?} was read as a limit");
         }

@@ -16,6 +16,7 @@ pub struct StoreHealth {
 struct State {
     connections: usize,
     up: usize,
+    has_been_up: bool,
     reported: Option<bool>,
 }
 
@@ -27,10 +28,10 @@ impl StoreHealth {
         Self { gauge, state: Mutex::default() }
     }
 
-    /// Whether any connection answers.
+    /// Whether Redis has answered at least once since the start.
     #[must_use]
-    pub fn is_up(&self) -> bool {
-        self.gauge.get() == 1
+    pub fn has_been_up(&self) -> bool {
+        self.lock().has_been_up
     }
 
     pub(super) fn join(&self) {
@@ -38,7 +39,7 @@ impl StoreHealth {
     }
 
     pub(super) fn leave(&self, was_up: bool) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         state.connections -= 1;
         state.up -= usize::from(was_up);
     }
@@ -57,12 +58,17 @@ impl StoreHealth {
         self.change(|_| (), Some(why));
     }
 
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn change(&self, apply: impl FnOnce(&mut State), why: Option<&StoreError>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         apply(&mut state);
         let all_up = state.up == state.connections;
         if all_up && state.up > 0 {
             self.gauge.set(1);
+            state.has_been_up = true;
             if state.reported.replace(true) != Some(true) {
                 tracing::info!("Redis answers");
             }

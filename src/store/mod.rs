@@ -168,6 +168,7 @@ impl Link {
         tokio::time::timeout(self.connect_timeout, connection.send_packed_command(&redis::cmd("PING")))
             .await
             .map_err(|_| StoreError::Deadline)?
+            .and_then(Value::extract_error)
             .map_err(StoreError::Refused)?;
         self.misses.store(0, Ordering::Relaxed);
         self.health.up();
@@ -189,7 +190,9 @@ impl Link {
     async fn call(&self, command: &Cmd, deadline: Duration) -> Result<Value, StoreError> {
         let Some(shared) = self.connection.load_full() else { return Err(StoreError::Down) };
         let mut connection = MultiplexedConnection::clone(&shared);
-        match tokio::time::timeout(deadline, connection.send_packed_command(command)).await {
+        // The client hands a refusal by the server over as a value.
+        let answer = tokio::time::timeout(deadline, connection.send_packed_command(command)).await;
+        match answer.map(|answer| answer.and_then(Value::extract_error)) {
             Ok(Ok(value)) => {
                 if self.misses.load(Ordering::Relaxed) != 0 {
                     self.misses.store(0, Ordering::Relaxed);

@@ -97,8 +97,7 @@ impl FileStore {
     }
 
     fn with_plans(plans: Plans, path: &Path) -> Result<Self, FileError> {
-        let store =
-            Self { path: path.to_owned(), plans, records: ArcSwap::default(), seen: Mutex::new(None) };
+        let store = Self { path: path.to_owned(), plans, records: ArcSwap::default(), seen: Mutex::new(None) };
         match store.read() {
             Ok(()) => Ok(store),
             Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -129,7 +128,10 @@ impl FileStore {
             let store = self.clone();
             // Thousands of records take longer to read than a worker may stand still. A panic in there must not end the watch.
             if tokio::task::spawn_blocking(move || store.refresh()).await.is_err() {
-                tracing::error!("{}: reading it failed unexpectedly; the old tokens stay in force", self.path.display());
+                tracing::error!(
+                    "{}: reading it failed unexpectedly; the old tokens stay in force",
+                    self.path.display()
+                );
             }
         }
     }

@@ -14,7 +14,17 @@ use crate::config::{Limit, Problem, Severity};
 
 /// The keys of one token.
 const KEYS: [&str; 11] = [
-    "id", "hash", "name", "account", "permissions", "plan", "limits", "created_at", "expires_at", "enabled", "revoked_at",
+    "id",
+    "hash",
+    "name",
+    "account",
+    "permissions",
+    "plan",
+    "limits",
+    "created_at",
+    "expires_at",
+    "enabled",
+    "revoked_at",
 ];
 
 /// A record and the place of its first key.
@@ -83,11 +93,19 @@ impl<'a> Reader<'a> {
             let Some(placed) = entry.record(self) else { continue };
             let path = &entry.path;
             if let Some(line) = ids.insert(placed.record.id.clone(), placed.place.0) {
-                self.problem(placed.id_place, format!("{path}.id"), format!("is the id of the token at line {line} already"));
+                self.problem(
+                    placed.id_place,
+                    format!("{path}.id"),
+                    format!("is the id of the token at line {line} already"),
+                );
             }
             let hash = placed.record.hashes[0].sha256;
             if let Some(line) = hashes.insert(hash, placed.place.0) {
-                self.problem(entry.place_of("hash"), format!("{path}.hash"), format!("is the hash of the token at line {line} already"));
+                self.problem(
+                    entry.place_of("hash"),
+                    format!("{path}.hash"),
+                    format!("is the hash of the token at line {line} already"),
+                );
             }
             records.push(placed);
         }
@@ -129,9 +147,8 @@ impl<'n> Entry<'n> {
         let hash = self.required(reader, "hash", |text| {
             TokenHash::from_hex(text).ok_or("must be 64 hexadecimal digits (SHA-256 of the token)".to_owned())
         });
-        let name = self.required(reader, "name", |text| {
-            record::check_name(text).map(|()| text.to_owned()).map_err(str::to_owned)
-        });
+        let name = self
+            .required(reader, "name", |text| record::check_name(text).map(|()| text.to_owned()).map_err(str::to_owned));
         let account = self.required(reader, "account", |text| {
             record::check_account(text).map(|()| text.to_owned()).map_err(str::to_owned)
         });
@@ -203,7 +220,11 @@ impl<'n> Entry<'n> {
         for (index, node) in nodes.iter().enumerate() {
             match node.text(reader.source).filter(|text| is_permission(text)) {
                 Some(text) => permissions.push(text.to_owned()),
-                None => reader.problem(node.place, format!("{path}[{index}]"), "must be a permission such as calls:read or calls:*"),
+                None => reader.problem(
+                    node.place,
+                    format!("{path}[{index}]"),
+                    "must be a permission such as calls:read or calls:*",
+                ),
             }
         }
         permissions

@@ -112,13 +112,15 @@ impl Patterns {
                 format!("can't stand beside \"{with}\"{whose} ({remedy})")
             }
             InsertError::InvalidParamSegment => {
-                "has two parameters between two slashes, or text that touches a {*rest} (one {name} per segment)".to_owned()
+                "has two parameters between two slashes, or text that touches a {*rest} (one {name} per segment)"
+                    .to_owned()
             }
             InsertError::InvalidCatchAll => {
                 "has a {*rest} that is not the end of the path (move it there, or write {rest})".to_owned()
             }
             // matchit may learn new reasons; this one says what all of them are about.
-            _ => "has braces that do not form a parameter (write {name}, {*rest} at the end, or {{ and }} for braces)".to_owned(),
+            _ => "has braces that do not form a parameter (write {name}, {*rest} at the end, or {{ and }} for braces)"
+                .to_owned(),
         }
     }
 }
@@ -165,8 +167,8 @@ mod tests {
             assert_eq!(check(path, PathForms::default()), Ok(()), "{path}");
         }
         for path in [
-            "", "api", "/a?b", "/a#b", "/a b", "/ä", "/%", "/%4", "/%zz", "/%41", "/%7e", "/%00", "/..", "/./a", "//", "/a//b",
-            "/a%2Fb", "/a\\b", "/a%5cb", "/a;b", "/\"", "/a\u{0}", "/%ä",
+            "", "api", "/a?b", "/a#b", "/a b", "/ä", "/%", "/%4", "/%zz", "/%41", "/%7e", "/%00", "/..", "/./a", "//",
+            "/a//b", "/a%2Fb", "/a\\b", "/a%5cb", "/a;b", "/\"", "/a\u{0}", "/%ä",
         ] {
             assert!(check(path, PathForms::default()).is_err(), "{path:?} was taken");
         }
@@ -188,7 +190,8 @@ mod tests {
 
     #[test]
     fn shares_methods() {
-        let list = |names: &str| -> Vec<Method> { names.split_whitespace().filter_map(|name| name.parse().ok()).collect() };
+        let list =
+            |names: &str| -> Vec<Method> { names.split_whitespace().filter_map(|name| name.parse().ok()).collect() };
         for (ours, theirs, clash) in [
             ("", "", true),
             ("GET", "", true),

@@ -138,7 +138,9 @@ fn compare(limits: &[(Limit, Field<'_>)]) {
             } else if short.count > 0 && u64::from(long.count) >= most_within(short, long) {
                 field.warn(format!(
                     "can never be reached: \"{}\" admits at most {} in {} (lower this, or remove it)",
-                    short.name, most_within(short, long), say_duration(long.window()),
+                    short.name,
+                    most_within(short, long),
+                    say_duration(long.window()),
                 ));
             }
         }

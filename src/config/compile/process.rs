@@ -51,7 +51,10 @@ fn level(field: &Field<'_>) -> Option<String> {
     });
     if let Some(stray) = stray {
         let levels = hint(stray, LEVELS.into_iter());
-        field.error(format!("must be a level or a filter such as \"info,callgate=debug\", not {}{levels}", field.shown()));
+        field.error(format!(
+            "must be a level or a filter such as \"info,callgate=debug\", not {}{levels}",
+            field.shown()
+        ));
         return None;
     }
     if EnvFilter::try_new(&text).is_err() {

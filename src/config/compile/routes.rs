@@ -79,9 +79,8 @@ impl All<'_> {
             forward_credentials: s.or("forward_credentials", false, Field::flag),
             allowed_forms,
             max_body: s.or("max_body", 1 << 30, |f| f.size(0..=1 << 40)),
-            first_byte_timeout: s.or("first_byte_timeout", None, |f| {
-                f.duration(Duration::from_millis(10)..=3_600 * SECOND).map(Some)
-            }),
+            first_byte_timeout: s
+                .or("first_byte_timeout", None, |f| f.duration(Duration::from_millis(10)..=3_600 * SECOND).map(Some)),
             call: CallLimits {
                 max_duration: call.or("max_duration", None, |f| f.duration_or_none(SECOND..=30 * DAY)),
                 idle_timeout: call.or("idle_timeout", Some(CALL_IDLE), |f| f.duration_or_none(SECOND..=DAY)),
@@ -93,7 +92,8 @@ impl All<'_> {
     fn path(&mut self, index: usize, s: &Section<'_>, forms: PathForms, methods: Option<&[Method]>) -> Option<String> {
         let field = s.require("path", "for example /api/v1/calls, /api/v1/calls/{id} or /api/v1/{*rest}")?;
         let path = field.text()?;
-        let sound = check(&path, forms).and_then(|()| methods.map_or(Ok(()), |list| self.patterns.add(index, &path, list)));
+        let sound =
+            check(&path, forms).and_then(|()| methods.map_or(Ok(()), |list| self.patterns.add(index, &path, list)));
         if let Err(message) = sound {
             field.error(message);
         }
@@ -102,10 +102,20 @@ impl All<'_> {
 
     /// The name that was given, or one made of methods and path, such as `GET,POST /api/v1/calls`: it holds a slash, so it
     /// can't be the same as a given one.
-    fn name(&mut self, index: usize, s: &Section<'_>, path: Option<&str>, methods: Option<&[Method]>) -> Option<String> {
+    fn name(
+        &mut self,
+        index: usize,
+        s: &Section<'_>,
+        path: Option<&str>,
+        methods: Option<&[Method]>,
+    ) -> Option<String> {
         let Some(field) = s.get("name") else {
             let methods: Vec<&str> = methods?.iter().map(Method::as_str).collect();
-            return Some(if methods.is_empty() { path?.to_owned() } else { format!("{} {}", methods.join(","), path?) });
+            return Some(if methods.is_empty() {
+                path?.to_owned()
+            } else {
+                format!("{} {}", methods.join(","), path?)
+            });
         };
         let name = field.name(64, "A-Z a-z 0-9 _ . : -", |b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b))?;
         match self.names.get(&name) {

@@ -69,8 +69,9 @@ fn redis_url(field: &Field<'_>) -> Option<Secret> {
 /// `store` is `None` when it is not known: then nothing is said about the file.
 pub(super) fn tokens(field: &Field<'_>, store: Option<&Store>) -> Tokens {
     let s = field.section(&["prefix", "file", "realm", "cache_ttl", "cache_size"]);
-    let prefix =
-        |f: &Field<'_>| f.name(32, "A-Z a-z 0-9 _", |b| b.is_ascii_alphanumeric() || b == b'_').filter(|p| no_edge(f, p));
+    let prefix = |f: &Field<'_>| {
+        f.name(32, "A-Z a-z 0-9 _", |b| b.is_ascii_alphanumeric() || b == b'_').filter(|p| no_edge(f, p))
+    };
     let realm = |f: &Field<'_>| {
         f.name(64, "visible ASCII characters but quotes and backslashes", |b| {
             (b == b' ' || b.is_ascii_graphic()) && b != b'"' && b != b'\\'

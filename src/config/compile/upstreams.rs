@@ -38,16 +38,8 @@ fn upstream(name: &str, field: &Field<'_>) -> Upstream {
     if !(1..=64).contains(&name.len()) || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)) {
         field.error(format!("a name must be 1 to 64 characters out of A-Z a-z 0-9 _ . -, not {}", shown(name)));
     }
-    let known = &[
-        "endpoints",
-        "host",
-        "connect_timeout",
-        "first_byte_timeout",
-        "idle_timeout",
-        "keep_alive",
-        "max_idle",
-        "ca",
-    ];
+    let known =
+        &["endpoints", "host", "connect_timeout", "first_byte_timeout", "idle_timeout", "keep_alive", "max_idle", "ca"];
     let s = field.section_of_today(known, &[("health", "health checks of upstreams")]);
     let host = [("preserve", HostHeader::Preserve), ("endpoint", HostHeader::Endpoint)];
     let upstream = Upstream {
@@ -121,7 +113,8 @@ fn endpoint(text: &str) -> Result<Endpoint, String> {
 /// The host without brackets, and what stands behind the colon.
 fn split_port(authority: &str) -> Result<(&str, Option<&str>), String> {
     if let Some(rest) = authority.strip_prefix('[') {
-        let (host, behind) = rest.split_once(']').ok_or("an IPv6 address must end with a bracket (for example [::1])")?;
+        let (host, behind) =
+            rest.split_once(']').ok_or("an IPv6 address must end with a bracket (for example [::1])")?;
         if host.parse::<Ipv6Addr>().is_err() {
             return Err("what stands in brackets must be an IPv6 address (for example [::1])".to_owned());
         }
@@ -178,9 +171,30 @@ mod tests {
     #[test]
     fn refuses_other_addresses() {
         for text in [
-            "", "http://", "10.0.0.1:80", "ftp://a", "HTTP://a", "http://a:0", "http://a:65536", "http://a:+1", "http://a:",
-            "http://::1:80", "http://[::1", "http://[::1]80", "http://[a]", "http://10.0.0.300", "http://1.2.3", "http://a b",
-            "http://-a", "http://a..b", "http://u:p@a", "http://a/", "http://a/b", "http://a?b", "http://a#b", "http://ä",
+            "",
+            "http://",
+            "10.0.0.1:80",
+            "ftp://a",
+            "HTTP://a",
+            "http://a:0",
+            "http://a:65536",
+            "http://a:+1",
+            "http://a:",
+            "http://::1:80",
+            "http://[::1",
+            "http://[::1]80",
+            "http://[a]",
+            "http://10.0.0.300",
+            "http://1.2.3",
+            "http://a b",
+            "http://-a",
+            "http://a..b",
+            "http://u:p@a",
+            "http://a/",
+            "http://a/b",
+            "http://a?b",
+            "http://a#b",
+            "http://ä",
         ] {
             assert!(endpoint(text).is_err(), "{text:?} was read as an endpoint");
         }

@@ -1,0 +1,225 @@
+//! Bodies on their way through: relayed frame by frame, never collected, never copied.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::deadline::Deadline;
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// No frame came for the configured time.
+    #[error("the body made no progress for {0:?}")]
+    Stalled(Duration),
+    /// More bytes came than allowed.
+    #[error("the body is longer than {0} bytes")]
+    TooLarge(u64),
+    /// The connection that it came from failed.
+    #[error("the body broke off")]
+    Broken(#[source] hyper::Error),
+}
+
+impl BodyError {
+    /// Finds the body error that made hyper give up on an exchange, if that was the cause.
+    #[must_use]
+    pub fn behind(error: &hyper::Error) -> Option<&BodyError> {
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            if let Some(found) = cause.downcast_ref::<BodyError>() {
+                return Some(found);
+            }
+            source = cause.source();
+        }
+        None
+    }
+}
+
+/// A body that Callgate sends, either way.
+pub enum Body {
+    /// Nothing.
+    Empty,
+    /// One piece.
+    Full(Bytes),
+    /// What arrives from the other side.
+    Relay(Relay),
+}
+
+/// A body that arrives from one side and leaves on the other, with a bound on its length and on its silence.
+pub struct Relay {
+    incoming: Incoming,
+    idle: Duration,
+    silence: Deadline,
+    limit: u64,
+    seen: u64,
+    progress: Option<Arc<Progress>>,
+}
+
+/// When a body, or a call, last moved.
+#[derive(Debug)]
+pub struct Progress {
+    began: Instant,
+    last_ms: AtomicU64,
+}
+
+impl Progress {
+    /// Begins now.
+    pub(crate) fn new() -> Self {
+        Self { began: Instant::now(), last_ms: AtomicU64::new(0) }
+    }
+
+    /// Something moved.
+    pub(crate) fn note(&self) {
+        // 64 bits of milliseconds outlast every body.
+        self.last_ms.store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// How long nothing has moved.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        self.began.elapsed().saturating_sub(Duration::from_millis(self.last_ms.load(Ordering::Relaxed)))
+    }
+}
+
+impl Body {
+    /// Relays `incoming`: at most `limit` bytes, and no silence longer than `idle`.
+    #[must_use]
+    pub fn relay(incoming: Incoming, idle: Duration, limit: u64) -> Self {
+        if incoming.is_end_stream() {
+            return Self::Empty;
+        }
+        Self::Relay(Relay { incoming, idle, silence: Deadline::default(), limit, seen: 0, progress: None })
+    }
+
+    /// As [`Body::relay`], and tells when the body last moved; `None` when there is no body.
+    #[must_use]
+    pub fn upload(incoming: Incoming, idle: Duration, limit: u64) -> (Self, Option<Arc<Progress>>) {
+        match Self::relay(incoming, idle, limit) {
+            Self::Relay(relay) => {
+                let progress = Arc::new(Progress::new());
+                (Self::Relay(Relay { progress: Some(progress.clone()), ..relay }), Some(progress))
+            }
+            whole @ (Self::Empty | Self::Full(_)) => (whole, None),
+        }
+    }
+}
+
+impl Relay {
+    fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.silence.disarm();
+                if let Some(progress) = &self.progress {
+                    progress.note();
+                }
+                if let Some(data) = frame.data_ref() {
+                    self.seen += data.len() as u64;
+                    if self.seen > self.limit {
+                        return Poll::Ready(Some(Err(BodyError::TooLarge(self.limit))));
+                    }
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Broken(error)))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => {
+                ready!(self.silence.poll(cx, self.idle));
+                Poll::Ready(Some(Err(BodyError::Stalled(self.idle))))
+            }
+        }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        match self.get_mut() {
+            Body::Empty => Poll::Ready(None),
+            whole @ Body::Full(_) => match std::mem::replace(whole, Body::Empty) {
+                Body::Full(bytes) if !bytes.is_empty() => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                Body::Full(_) | Body::Empty | Body::Relay(_) => Poll::Ready(None),
+            },
+            Body::Relay(relay) => relay.poll_relay(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Body::Empty => true,
+            Body::Full(bytes) => bytes.is_empty(),
+            Body::Relay(relay) => relay.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Empty => SizeHint::with_exact(0),
+            Body::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Body::Relay(relay) => relay.incoming.size_hint(),
+        }
+    }
+}
+
+/// Watches a body leave.
+pub trait Observer: Send + Unpin + 'static {
+    /// So many bytes are handed on.
+    fn sent(&mut self, bytes: usize);
+    /// The body ended as it should, or broke off. A body that is dropped before either was abandoned by its receiver.
+    fn ended(&mut self, result: Result<(), &BodyError>);
+}
+
+/// A body and who watches it leave.
+pub struct Observed<O> {
+    body: Body,
+    observer: O,
+}
+
+impl<O: Observer> Observed<O> {
+    /// Puts a watch on a body.
+    pub fn new(body: Body, mut observer: O) -> Self {
+        if body.is_end_stream() {
+            observer.ended(Ok(()));
+        }
+        Self { body, observer }
+    }
+}
+
+impl<O: Observer> HttpBody for Observed<O> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let this = self.get_mut();
+        let polled = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        match &polled {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    this.observer.sent(data.len());
+                }
+                // hyper stops polling at the last frame of a body of known length.
+                if this.body.is_end_stream() {
+                    this.observer.ended(Ok(()));
+                }
+            }
+            Some(Err(error)) => this.observer.ended(Err(error)),
+            None => this.observer.ended(Ok(())),
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

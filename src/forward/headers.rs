@@ -1,0 +1,246 @@
+//! Headers on their way through: what concerns one connection only is taken off on both ways, what Callgate vouches for is
+//! put on (RFC 9110 §7.6, RFC 7239).
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
+use http::{Request, Version};
+use smallvec::SmallVec;
+
+use crate::config::{HostHeader, REQUEST_ID};
+
+use super::Onward;
+use super::client::{X_FORWARDED_FOR, is_trusted};
+
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
+
+/// Why a header stays behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It concerns this connection only.
+    HopByHop,
+    /// It says who or what stands before us; only a trusted proxy may.
+    Forwarding,
+    /// It says who the token is; only Callgate may.
+    Identity,
+    /// The client's credential.
+    Credential,
+    /// The upstream's own idea of the limits.
+    Limit,
+}
+
+/// Judges a name in any spelling that an upstream may fold into the same variable: `_` counts as `-`.
+fn kind(name: &HeaderName) -> Option<Kind> {
+    let text = name.as_str();
+    // Most names are told apart by their first byte.
+    match text.as_bytes()[0] {
+        b'a' if *name == header::AUTHORIZATION => Some(Kind::Credential),
+        b'c' if *name == header::CONNECTION => Some(Kind::HopByHop),
+        b'e' if *name == header::EXPECT => Some(Kind::HopByHop),
+        b'f' if *name == header::FORWARDED => Some(Kind::Forwarding),
+        b'h' if is(text, "http2-settings") => Some(Kind::HopByHop),
+        b'k' if is(text, "keep-alive") => Some(Kind::HopByHop),
+        b'p' if is(text, "proxy-connection") || is(text, "proxy-authorization") => Some(Kind::HopByHop),
+        b'r' if is(text, "ratelimit") || is(text, "ratelimit-policy") => Some(Kind::Limit),
+        b't' if *name == header::TE || is(text, "transfer-encoding") => Some(Kind::HopByHop),
+        b'u' if *name == header::UPGRADE => Some(Kind::HopByHop),
+        b'x' if begins(text, "x-callgate-") => Some(Kind::Identity),
+        b'x' if begins(text, "x-forwarded-") || is(text, "x-real-ip") => Some(Kind::Forwarding),
+        b'x' if begins(text, "x-ratelimit-") => Some(Kind::Limit),
+        _ => None,
+    }
+}
+
+fn begins(text: &str, prefix: &str) -> bool {
+    text.len() >= prefix.len()
+        && text
+            .bytes()
+            .zip(prefix.bytes())
+            .all(|(byte, wanted)| if byte == b'_' { wanted == b'-' } else { byte == wanted })
+}
+
+fn is(text: &str, name: &str) -> bool {
+    text.len() == name.len() && begins(text, name)
+}
+
+type Names = SmallVec<[HeaderName; 8]>;
+
+/// The names that all `Connection` lines list, but for those without which a message has no meaning at all.
+fn listed_by_connection(headers: &HeaderMap) -> Names {
+    let mut names = Names::new();
+    for line in headers.get_all(header::CONNECTION) {
+        for option in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            let is_plain =
+                [&b"keep-alive"[..], b"close", b"upgrade"].iter().any(|word| option.eq_ignore_ascii_case(word));
+            if let (false, Ok(name)) = (is_plain, HeaderName::from_bytes(option))
+                && name != header::HOST
+                && name != header::CONTENT_LENGTH
+                && name != header::CONTENT_TYPE
+            {
+                names.push(name);
+            }
+        }
+    }
+    names
+}
+
+/// Takes off everything whose kind is to be dropped, and everything that `Connection` lists.
+fn take_off(headers: &mut HeaderMap, drop: impl Fn(Kind) -> bool) {
+    let mut names = listed_by_connection(headers);
+    names.extend(headers.keys().filter(|name| kind(name).is_some_and(&drop)).cloned());
+    for name in names {
+        if let Entry::Occupied(entry) = headers.entry(name) {
+            entry.remove_entry_mult();
+        }
+    }
+}
+
+/// Whether a request asks for a WebSocket (RFC 6455 §4.1).
+pub(super) fn asks_for_websocket<B>(request: &Request<B>) -> bool {
+    request.version() == Version::HTTP_11 && has_websocket(request.headers())
+}
+
+/// Whether a message switches to the WebSocket protocol: `Upgrade` names it alone, and `Connection` lists `Upgrade`.
+pub(super) fn has_websocket(headers: &HeaderMap) -> bool {
+    let mut upgrades = headers.get_all(header::UPGRADE).iter();
+    let names_it = matches!((upgrades.next(), upgrades.next()), (Some(value), None) if value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    names_it
+        && headers.get_all(header::CONNECTION).iter().any(|line| {
+            line.as_bytes()
+                .split(|byte| *byte == b',')
+                .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+        })
+}
+
+/// Makes a client's headers those of a request to the upstream.
+pub(super) fn onto_upstream(headers: &mut HeaderMap, version: Version, onward: &Onward<'_>, websocket: bool) {
+    let trusted = is_trusted(onward.peer.ip().to_canonical(), onward.trusted_proxies);
+    let wants_trailers =
+        headers.get(header::TE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    let forwarded_for = if trusted { joined(headers, &X_FORWARDED_FOR) } else { None };
+    let forwarded = if trusted { joined(headers, &header::FORWARDED) } else { None };
+    let believed = |name| if trusted { headers.get(name).cloned() } else { None };
+    let (proto, host) = (believed(X_FORWARDED_PROTO), believed(X_FORWARDED_HOST));
+    take_off(headers, |kind| match kind {
+        Kind::HopByHop | Kind::Forwarding | Kind::Identity => true,
+        Kind::Credential => !onward.route.forward_credentials,
+        Kind::Limit => false,
+    });
+    join_cookies(headers, version);
+
+    let address = onward.peer.ip().to_canonical();
+    put(headers, X_FORWARDED_FOR, extend(forwarded_for, format_args!("{address}")));
+    headers.insert(
+        X_FORWARDED_PROTO,
+        proto.unwrap_or(HeaderValue::from_static(if onward.https { "https" } else { "http" })),
+    );
+    if let Some(host) = host.or_else(|| HeaderValue::from_str(onward.authority).ok()) {
+        headers.insert(X_FORWARDED_HOST, host);
+    }
+    put(headers, header::FORWARDED, extend(forwarded, forwarded_element(address, onward)));
+    let via = joined(headers, &header::VIA);
+    let received = if version == Version::HTTP_2 {
+        "2.0"
+    } else if version == Version::HTTP_10 {
+        "1.0"
+    } else {
+        "1.1"
+    };
+    put(headers, header::VIA, extend(via, format_args!("{received} callgate")));
+    headers.insert(REQUEST_ID, onward.request_id.clone());
+    for (name, value) in onward.identity {
+        headers.insert(name, value.clone());
+    }
+    if websocket {
+        headers.insert(header::CONNECTION, UPGRADE);
+        headers.insert(header::UPGRADE, WEBSOCKET);
+    } else if wants_trailers {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// The `Host` towards the upstream.
+pub(super) fn set_host(headers: &mut HeaderMap, onward: &Onward<'_>, rule: HostHeader, endpoint: &HeaderValue) {
+    let host = match rule {
+        HostHeader::Endpoint => endpoint.clone(),
+        // An authority is made of characters that a header may hold.
+        HostHeader::Preserve => HeaderValue::from_str(onward.authority).unwrap_or_else(|_| endpoint.clone()),
+    };
+    headers.insert(header::HOST, host);
+}
+
+/// Makes an upstream's headers those of an answer to the client.
+pub(super) fn onto_client(headers: &mut HeaderMap, websocket: bool) {
+    take_off(headers, |kind| match kind {
+        Kind::HopByHop | Kind::Limit => true,
+        Kind::Forwarding | Kind::Identity | Kind::Credential => false,
+    });
+    headers.remove(REQUEST_ID);
+    if websocket {
+        headers.insert(header::CONNECTION, UPGRADE);
+        headers.insert(header::UPGRADE, WEBSOCKET);
+    }
+}
+
+/// `for=…;proto=…;host=…` (RFC 7239 §4): addresses of version 6 and hosts with a port are quoted.
+fn forwarded_element<'a>(address: IpAddr, onward: &'a Onward<'_>) -> impl std::fmt::Display + 'a {
+    std::fmt::from_fn(move |f| {
+        match address {
+            IpAddr::V4(address) => write!(f, "for={address}")?,
+            IpAddr::V6(address) => write!(f, "for=\"[{address}]\"")?,
+        }
+        write!(f, ";proto={}", if onward.https { "https" } else { "http" })?;
+        if !onward.authority.is_empty() {
+            write!(f, ";host=\"{}\"", onward.authority)?;
+        }
+        Ok(())
+    })
+}
+
+/// All lines of a header as one list; `None` when there is none.
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let mut lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let mut list = lines.next()?.to_owned();
+    for line in lines {
+        list.push_str(", ");
+        list.push_str(line);
+    }
+    Some(list)
+}
+
+fn extend(list: Option<String>, element: impl std::fmt::Display) -> String {
+    let mut list = list.map_or_else(String::new, |mut list| {
+        list.push_str(", ");
+        list
+    });
+    // A `String` takes everything.
+    let _ = write!(list, "{element}");
+    list
+}
+
+fn put(headers: &mut HeaderMap, name: HeaderName, value: String) {
+    // What is put here was read from headers or made of an address; should it hold anything else, it is left out.
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// HTTP/2 clients may split a cookie into several fields; HTTP/1.1 has one (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap, version: Version) {
+    if version != Version::HTTP_2 || headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let pieces: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(mut cookie) = HeaderValue::from_bytes(&pieces.join(&b"; "[..])) {
+        cookie.set_sensitive(true);
+        headers.insert(header::COOKIE, cookie);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! What upstreams and clients see of each other's headers.
+
+use super::*;
+use crate::config::{Access, CallLimits, PathForms, Route};
+
+fn route(forward_credentials: bool) -> Route {
+    Route {
+        name: "r".into(),
+        path: "/".into(),
+        methods: Vec::new(),
+        access: Access::Public,
+        upstream: 0,
+        forward_credentials,
+        allowed_forms: PathForms::default(),
+        max_body: 0,
+        first_byte_timeout: None,
+        call: CallLimits { max_duration: None, idle_timeout: None },
+    }
+}
+
+fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines {
+        headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+    }
+    headers
+}
+
+fn sent(lines: &[(&str, &str)], version: Version, trusted: &[&str], websocket: bool) -> HeaderMap {
+    let mut headers = headers(lines);
+    let trusted: Vec<ipnet::IpNet> = trusted.iter().map(|net| net.parse().unwrap()).collect();
+    let onward = Onward {
+        route: &route(false),
+        peer: "[2001:db8::7]:5000".parse().unwrap(),
+        https: true,
+        authority: "api.test:8443",
+        request_id: &HeaderValue::from_static("id-1"),
+        identity: &[(HeaderName::from_static("x-callgate-token-id"), HeaderValue::from_static("t1"))],
+        trusted_proxies: &trusted,
+    };
+    onto_upstream(&mut headers, version, &onward, websocket);
+    headers
+}
+
+fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
+    headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+}
+
+#[test]
+fn hop_by_hop_headers_of_every_connection_line_stay_behind() {
+    let sent = sent(
+        &[
+            ("connection", "keep-alive, X-One"),
+            ("connection", "x-two,,x-callgate-token-id"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("x-three", "3"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAMAAABkAAQ"),
+            ("te", "gzip"),
+            ("expect", "100-continue"),
+        ],
+        Version::HTTP_11,
+        &[],
+        false,
+    );
+    for gone in [
+        "connection",
+        "x-one",
+        "x-two",
+        "keep-alive",
+        "proxy-connection",
+        "transfer-encoding",
+        "upgrade",
+        "http2-settings",
+        "te",
+        "expect",
+    ] {
+        assert!(!sent.contains_key(gone), "{gone}");
+    }
+    assert_eq!(all(&sent, "x-three"), ["3"]);
+    assert_eq!(all(&sent, "x-callgate-token-id"), ["t1"]);
+}
+
+#[test]
+fn connection_cannot_list_away_what_frames_and_routes_a_message() {
+    let sent = sent(
+        &[
+            ("connection", "host, content-length, content-type"),
+            ("host", "a"),
+            ("content-length", "5"),
+            ("content-type", "t/x"),
+        ],
+        Version::HTTP_11,
+        &[],
+        false,
+    );
+    assert_eq!(all(&sent, "content-length"), ["5"]);
+    assert_eq!(all(&sent, "content-type"), ["t/x"]);
+    assert!(sent.contains_key("host"));
+}
+
+#[test]
+fn a_stranger_cannot_say_who_it_is_in_any_spelling() {
+    let sent = sent(
+        &[
+            ("x-callgate-account", "evil"),
+            ("X_Callgate_Token_Id", "evil"),
+            ("x-callgate_plan", "evil"),
+            ("x-forwarded-for", "6.6.6.6"),
+            ("x_forwarded_for", "6.6.6.6"),
+            ("forwarded", "for=6.6.6.6"),
+            ("x-real-ip", "6.6.6.6"),
+            ("authorization", "Bearer secret"),
+        ],
+        Version::HTTP_11,
+        &[],
+        false,
+    );
+    for (name, value) in &sent {
+        let text = value.to_str().unwrap();
+        assert!(!text.contains("evil") && !text.contains("6.6.6.6") && !text.contains("secret"), "{name}: {text}");
+    }
+    assert_eq!(all(&sent, "x-forwarded-for"), ["2001:db8::7"]);
+    assert_eq!(all(&sent, "x-forwarded-proto"), ["https"]);
+    assert_eq!(all(&sent, "x-forwarded-host"), ["api.test:8443"]);
+    assert_eq!(all(&sent, "forwarded"), ["for=\"[2001:db8::7]\";proto=https;host=\"api.test:8443\""]);
+    assert_eq!(all(&sent, "x-request-id"), ["id-1"]);
+    assert_eq!(all(&sent, "via"), ["1.1 callgate"]);
+}
+
+#[test]
+fn a_trusted_proxy_is_believed_and_added_to() {
+    let sent = sent(
+        &[
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-for", "5.6.7.8"),
+            ("x-forwarded-proto", "http"),
+            ("forwarded", "for=1.2.3.4"),
+            ("via", "1.0 edge"),
+        ],
+        Version::HTTP_2,
+        &["2001:db8::/32"],
+        false,
+    );
+    assert_eq!(all(&sent, "x-forwarded-for"), ["1.2.3.4, 5.6.7.8, 2001:db8::7"]);
+    assert_eq!(all(&sent, "x-forwarded-proto"), ["http"]);
+    assert!(all(&sent, "forwarded")[0].starts_with("for=1.2.3.4, for=\"[2001:db8::7]\""));
+    assert_eq!(all(&sent, "via"), ["1.0 edge, 2.0 callgate"]);
+}
+
+#[test]
+fn cookies_of_http2_become_one() {
+    let sent = sent(&[("cookie", "a=1"), ("cookie", "b=2")], Version::HTTP_2, &[], false);
+    assert_eq!(all(&sent, "cookie"), ["a=1; b=2"]);
+}
+
+#[test]
+fn a_websocket_keeps_its_handshake() {
+    let lines = [
+        ("connection", "keep-alive, Upgrade"),
+        ("upgrade", "WebSocket"),
+        ("sec-websocket-key", "k"),
+        ("sec-websocket-version", "13"),
+    ];
+    let sent = sent(&lines, Version::HTTP_11, &[], true);
+    assert_eq!(all(&sent, "connection"), ["upgrade"]);
+    assert_eq!(all(&sent, "upgrade"), ["websocket"]);
+    assert_eq!(all(&sent, "sec-websocket-key"), ["k"]);
+    assert!(has_websocket(&headers(&lines)));
+    assert!(!has_websocket(&headers(&[("upgrade", "websocket")])));
+    assert!(!has_websocket(&headers(&[("connection", "upgrade"), ("upgrade", "h2c")])));
+    assert!(!has_websocket(&headers(&[("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "h2c")])));
+}
+
+#[test]
+fn trailers_are_asked_for_on_the_clients_behalf() {
+    let sent = sent(&[("te", "trailers")], Version::HTTP_2, &[], false);
+    assert_eq!(all(&sent, "te"), ["trailers"]);
+    assert_eq!(all(&sent, "connection"), ["te"]);
+}
+
+#[test]
+fn an_answer_loses_what_concerned_the_upstreams_connection_and_its_idea_of_limits() {
+    let mut answer = headers(&[
+        ("connection", "close, x-internal"),
+        ("x-internal", "1"),
+        ("keep-alive", "timeout=5"),
+        ("x-ratelimit-limit", "1"),
+        ("X-RateLimit-Remaining", "1"),
+        ("ratelimit", "r"),
+        ("ratelimit-policy", "p"),
+        ("x-request-id", "theirs"),
+        ("set-cookie", "a=1"),
+        ("set-cookie", "b=2"),
+        ("retry-after", "3"),
+    ]);
+    onto_client(&mut answer, false);
+    let mut names: Vec<_> = answer.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["retry-after", "set-cookie"]);
+    assert_eq!(all(&answer, "set-cookie"), ["a=1", "b=2"]);
+}

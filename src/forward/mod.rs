@@ -1,0 +1,272 @@
+//! To the upstream and back: an endpoint is chosen, headers are made right, and both bodies stream.
+
+mod client;
+mod connect;
+mod headers;
+mod pool;
+mod tunnel;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use http::header::{HeaderName, HeaderValue};
+use http::{Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use ipnet::IpNet;
+
+use crate::body::{Body, BodyError, Progress};
+use crate::config::{self, HostHeader};
+use crate::telemetry::{Metrics, UpstreamMetrics};
+
+use pool::EndpointPool;
+
+pub use client::client_address;
+pub use connect::UpstreamError;
+pub use pool::Lease;
+pub use tunnel::{Tunnel, TunnelEnd};
+
+/// What is settled about a request when it is forwarded.
+pub struct Onward<'a> {
+    /// Where it goes.
+    pub route: &'a config::Route,
+    /// The address at the other end of the client's connection.
+    pub peer: SocketAddr,
+    /// Whether the client speaks TLS to us.
+    pub https: bool,
+    /// The host (and port) that the client asked for.
+    pub authority: &'a str,
+    /// The id that goes along.
+    pub request_id: &'a HeaderValue,
+    /// Who asks, in headers.
+    pub identity: &'a [(HeaderName, HeaderValue)],
+    /// Networks whose forwarding headers are believed.
+    pub trusted_proxies: &'a [IpNet],
+}
+
+/// An upstream's answer, ready for the client.
+pub struct Answer {
+    /// Status, headers and body.
+    pub response: Response<Body>,
+    /// To be released when the body has ended well.
+    pub lease: Lease,
+    /// Who answered.
+    pub endpoint: Arc<str>,
+    /// The two ends of a call, when the upstream switched protocols.
+    pub tunnel: Option<Tunnel>,
+}
+
+/// Why there is no answer from the upstream.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    /// No endpoint could be connected to.
+    #[error("can't connect to {endpoint}")]
+    Connect {
+        /// The last one tried.
+        endpoint: Arc<str>,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The upstream broke off, or what it sent is no HTTP.
+    #[error("the exchange with {endpoint} broke off")]
+    Broken {
+        /// Who.
+        endpoint: Arc<str>,
+        /// Why.
+        #[source]
+        source: hyper::Error,
+    },
+    /// The upstream switched protocols although nobody asked for that.
+    #[error("{0} switched protocols unasked")]
+    Unasked(Arc<str>),
+    /// The head of the response did not come in time.
+    #[error("{endpoint} did not answer within {after:?}")]
+    Slow {
+        /// Who.
+        endpoint: Arc<str>,
+        /// The deadline.
+        after: Duration,
+    },
+    /// The client's body is longer than the route allows.
+    #[error("the request body is too large")]
+    TooLarge,
+    /// The client's body made no progress.
+    #[error("the request body stalled")]
+    Stalled,
+    /// The client's body broke off, or broke its framing.
+    #[error("the request body broke off")]
+    ClientGone,
+}
+
+/// One worker's way to every upstream.
+pub struct Forwarder {
+    upstreams: Vec<UpstreamPools>,
+    client_idle: Duration,
+}
+
+struct UpstreamPools {
+    config: Arc<config::Upstream>,
+    endpoints: Vec<Arc<EndpointPool>>,
+    turn: AtomicUsize,
+    metrics: UpstreamMetrics,
+}
+
+impl Forwarder {
+    /// Lays out pools, without connecting.
+    ///
+    /// # Errors
+    /// [`UpstreamError`] when TLS can't be used as configured.
+    pub fn new(config: &config::Config, metrics: &Metrics) -> Result<Self, UpstreamError> {
+        let upstreams = config.upstreams.iter().map(|upstream| {
+            let connector = connect::connector(upstream)?;
+            let endpoints = upstream.endpoints.iter().map(|endpoint| {
+                let tls = connect::tls_for(endpoint, connector.as_ref())?;
+                Ok(Arc::new(EndpointPool::new(endpoint, upstream, tls)))
+            });
+            Ok(UpstreamPools {
+                config: upstream.clone(),
+                endpoints: endpoints.collect::<Result<_, UpstreamError>>()?,
+                // Workers begin at different endpoints.
+                turn: AtomicUsize::new(fastrand::usize(..1024)),
+                metrics: metrics.upstream(&upstream.name),
+            })
+        });
+        Ok(Self { upstreams: upstreams.collect::<Result<_, _>>()?, client_idle: config.listen.body_idle_timeout })
+    }
+
+    /// Closes connections that waited too long; to be called every few seconds.
+    pub fn sweep(&self) {
+        for endpoint in self.upstreams.iter().flat_map(|upstream| &upstream.endpoints) {
+            endpoint.sweep();
+        }
+    }
+
+    /// Sends a request to its route's upstream and waits for the head of the response.
+    ///
+    /// # Errors
+    /// [`ForwardError`]; nothing has been answered then.
+    pub async fn forward(&self, request: Request<Incoming>, onward: &Onward<'_>) -> Result<Answer, ForwardError> {
+        let upstream = &self.upstreams[onward.route.upstream];
+        let websocket = headers::asks_for_websocket(&request);
+        let (request, client_upgrade, progress) = self.prepare(request, onward, websocket);
+        let (lease, mut response) = upstream.send(request, onward, progress).await?;
+        let endpoint = lease.endpoint();
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if switched && !(websocket && headers::has_websocket(response.headers())) {
+            return Err(ForwardError::Unasked(endpoint));
+        }
+        let tunnel = switched
+            .then(|| Some(Tunnel::new(client_upgrade?, hyper::upgrade::on(&mut response), onward.route.call)))
+            .flatten();
+        let (mut parts, body) = response.into_parts();
+        headers::onto_client(&mut parts.headers, switched);
+        let body = if switched { Body::Empty } else { Body::relay(body, upstream.config.idle_timeout, u64::MAX) };
+        Ok(Answer { response: Response::from_parts(parts, body), lease, endpoint, tunnel })
+    }
+
+    /// Makes the client's request one to the upstream.
+    fn prepare(
+        &self,
+        mut request: Request<Incoming>,
+        onward: &Onward<'_>,
+        websocket: bool,
+    ) -> (Request<Body>, Option<OnUpgrade>, Option<Arc<Progress>>) {
+        let client_upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
+        let (mut parts, incoming) = request.into_parts();
+        headers::onto_upstream(&mut parts.headers, parts.version, onward, websocket);
+        parts.version = Version::HTTP_11;
+        if let Some(target) = parts.uri.path_and_query() {
+            parts.uri = Uri::from(target.clone());
+        }
+        // What hyper's server noted about the client's connection is not for the upstream's.
+        parts.extensions.clear();
+        let (body, progress) = Body::upload(incoming, self.client_idle, onward.route.max_body);
+        (Request::from_parts(parts, body), client_upgrade, progress)
+    }
+}
+
+impl UpstreamPools {
+    /// Tries connections until one takes the request. A request is sent again only while nothing of it has left.
+    async fn send(
+        &self,
+        mut request: Request<Body>,
+        onward: &Onward<'_>,
+        progress: Option<Arc<Progress>>,
+    ) -> Result<(Lease, Response<Incoming>), ForwardError> {
+        let deadline = onward.route.first_byte_timeout.unwrap_or(self.config.first_byte_timeout);
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut tried = 0;
+        loop {
+            let pool = &self.endpoints[(turn + tried) % self.endpoints.len()];
+            let mut lease = match self.lease(pool).await {
+                Ok(lease) => lease,
+                Err(source) => {
+                    self.metrics.connect_failures.inc();
+                    tried += 1;
+                    if tried < self.endpoints.len() {
+                        continue;
+                    }
+                    return Err(ForwardError::Connect { endpoint: pool.label.clone(), source });
+                }
+            };
+            if self.config.host == HostHeader::Endpoint || tried == 0 {
+                headers::set_host(request.headers_mut(), onward, self.config.host, &pool.authority);
+            }
+            let started = Instant::now();
+            let sent = lease.sender.try_send_request(request);
+            match within(deadline, progress.as_deref(), sent).await {
+                Some(Ok(response)) => {
+                    self.metrics.seconds.observe(started.elapsed().as_secs_f64());
+                    return Ok((lease, response));
+                }
+                Some(Err(mut error)) => match error.take_message() {
+                    Some(unsent) if lease.reused => request = unsent,
+                    _ => return Err(self.broken(pool, error.into_error())),
+                },
+                None => {
+                    self.metrics.timeouts.inc();
+                    return Err(ForwardError::Slow { endpoint: pool.label.clone(), after: deadline });
+                }
+            }
+        }
+    }
+
+    async fn lease(&self, pool: &Arc<EndpointPool>) -> io::Result<Lease> {
+        if let Some(lease) = pool.reuse().await {
+            return Ok(lease);
+        }
+        match tokio::time::timeout(self.config.connect_timeout, pool.connect()).await {
+            Ok(result) => result,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// Tells whose fault it was: the client's, whose body broke off, or the upstream's.
+    fn broken(&self, pool: &EndpointPool, source: hyper::Error) -> ForwardError {
+        match BodyError::behind(&source) {
+            Some(BodyError::TooLarge(_)) => ForwardError::TooLarge,
+            Some(BodyError::Stalled(_)) => ForwardError::Stalled,
+            Some(BodyError::Broken(_)) => ForwardError::ClientGone,
+            None => {
+                self.metrics.broken.inc();
+                ForwardError::Broken { endpoint: pool.label.clone(), source }
+            }
+        }
+    }
+}
+
+/// Waits for the head of a response. While the request's body is still moving, the deadline moves with it.
+async fn within<F: Future>(deadline: Duration, progress: Option<&Progress>, sent: F) -> Option<F::Output> {
+    let mut sent = std::pin::pin!(sent);
+    let mut wait = deadline;
+    loop {
+        match tokio::time::timeout(wait, sent.as_mut()).await {
+            Ok(output) => return Some(output),
+            Err(_) => wait = deadline.checked_sub(progress?.silence()).filter(|left| !left.is_zero())?,
+        }
+    }
+}

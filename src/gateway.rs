@@ -1,0 +1,185 @@
+//! The way of one request, in order. The order is the security policy: what is cheap and certain is refused first, nothing is
+//! told to who has not shown a token, and nothing of a body is read before the request is admitted.
+
+mod exchange;
+mod target;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{Request, Response, header};
+use hyper::body::Incoming;
+
+use crate::auth::{Authenticator, Principal};
+use crate::body::Observed;
+use crate::config::{self, Access, Config};
+use crate::forward::{Answer, Forwarder, Onward};
+use crate::limits::{Asker, Limiter, Outcome, Source};
+use crate::listener::{Certificates, Handler, Peer};
+use crate::response::{self, Rejection};
+use crate::route::{Found, RouteTable};
+use crate::shutdown::Shutdown;
+use crate::telemetry::Phase;
+
+use exchange::Exchange;
+use target::Target;
+
+pub use exchange::Cells;
+
+/// A record that changes under one request more often than this is being fought over.
+const MAX_REREADS: usize = 3;
+
+/// What one worker serves requests with.
+pub struct Gateway {
+    /// The configuration that holds for every request of this worker.
+    pub config: Arc<Config>,
+    /// Its routes.
+    pub routes: Arc<RouteTable>,
+    /// Which certificate belongs to which host.
+    pub certificates: Arc<Certificates>,
+    /// Who asks.
+    pub authenticator: Authenticator,
+    /// May they, now.
+    pub limiter: Limiter,
+    /// To the upstream and back.
+    pub forwarder: Forwarder,
+    /// Metrics and the access log.
+    pub cells: Arc<Cells>,
+    /// The drain waits for calls.
+    pub shutdown: Shutdown,
+}
+
+impl Handler for Gateway {
+    type Body = Observed<Option<Exchange>>;
+
+    /// The outer half: makes the record, turns an error into an answer, stamps it. Every path is logged and counted once.
+    async fn handle(self: &Arc<Self>, request: Request<Incoming>, peer: &Arc<Peer>) -> Response<Self::Body> {
+        let mut exchange = Exchange::begin(&self.cells, &request, peer, &self.config.trusted_proxies);
+        let is_head = request.method() == http::Method::HEAD;
+        let result = self.serve(request, peer, &mut exchange).await;
+        let request_id = exchange.record.request_id.clone();
+        let mut tunnel = None;
+        let mut response = match result {
+            Ok(answer) => {
+                tunnel = answer.tunnel;
+                exchange.answered(answer.response.status(), answer.endpoint, answer.lease);
+                answer.response
+            }
+            Err(rejection) => {
+                exchange.rejected(&rejection);
+                rejection.into_response(&self.config.tokens.realm, &request_id, is_head)
+            }
+        };
+        let headers = response.headers_mut();
+        response::stamp_request_id(headers, &request_id);
+        if let Some((decision, principal)) = &exchange.decision {
+            response::stamp_limits(headers, decision, &principal.plan, &self.config.limits);
+        }
+        exchange.record.status = response.status();
+        if let Some(tunnel) = tunnel {
+            peer.became_tunnel();
+            let (gateway, peer) = (self.clone(), peer.clone());
+            self.shutdown.tasks().spawn(async move {
+                exchange.call(tunnel.run(gateway.shutdown.ended())).await;
+                drop(peer);
+            });
+            return response.map(|body| Observed::new(body, None));
+        }
+        response.map(|body| Observed::new(body, Some(exchange)))
+    }
+}
+
+impl Gateway {
+    /// The inner half: the steps, each of which may refuse.
+    async fn serve(
+        &self,
+        request: Request<Incoming>,
+        peer: &Peer,
+        exchange: &mut Exchange,
+    ) -> Result<Answer, Rejection> {
+        if let Some(fault) = peer.fault(&request) {
+            return Err(Rejection::Fault(fault));
+        }
+        let target = Target::judge(self, &request, peer)?;
+        let route = target.route(&self.config);
+        if let Some(route) = route {
+            exchange.route(route, target.found);
+        }
+        // Without a good token nobody learns which routes there are: authentication comes before 404 and 405.
+        let principal = match route.map(|route| &route.access) {
+            Some(Access::Public) => None,
+            Some(Access::Token(_)) | None => Some(self.admit(&request, exchange).await?),
+        };
+        let route = permit(&target, route, principal.as_deref())?;
+        if announced_length(&request) > Some(route.max_body) {
+            return Err(Rejection::TooLarge);
+        }
+        let onward = Onward {
+            route,
+            peer: peer.address,
+            https: peer.certificate.is_some(),
+            authority: &target.authority,
+            request_id: &exchange.record.request_id.clone(),
+            identity: principal.as_deref().map_or(&[], Principal::identity_headers),
+            trusted_proxies: &self.config.trusted_proxies,
+        };
+        let started = Instant::now();
+        let forwarded = self.forwarder.forward(request, &onward).await;
+        exchange.record.phase(Phase::Upstream, started.elapsed());
+        forwarded.map_err(Rejection::Forward)
+    }
+
+    /// Who asks, and may they now. A record that has changed since it was cached is read again before anything is counted.
+    async fn admit(&self, request: &Request<Incoming>, exchange: &mut Exchange) -> Result<Arc<Principal>, Rejection> {
+        let now = exchange.record.received;
+        let started = Instant::now();
+        let found = self.authenticator.authenticate(request.headers(), now).await;
+        exchange.record.phase(Phase::Auth, started.elapsed());
+        let mut principal = self.cells.authenticated(found).map_err(Rejection::Unauthenticated)?;
+        exchange.principal(&principal);
+        for _ in 0..MAX_REREADS {
+            let asker = Asker { token_id: &principal.id, version: principal.version };
+            let started = Instant::now();
+            let outcome = self.limiter.decide(&asker, &principal.plan, 1, exchange.now_ms()).await;
+            exchange.record.phase(Phase::Decision, started.elapsed());
+            match outcome.map_err(|_| Rejection::Undecided)? {
+                Outcome::Decided(decision) => {
+                    if decision.source == Source::Redis {
+                        self.authenticator.confirm(&principal, now);
+                    }
+                    return exchange.decided(decision, principal);
+                }
+                Outcome::Stale => {
+                    let found = self.authenticator.reread(&principal, request.headers(), now).await;
+                    principal = found.map_err(Rejection::Unauthenticated)?;
+                    exchange.principal(&principal);
+                }
+            }
+        }
+        Err(Rejection::Undecided)
+    }
+}
+
+/// What a good token may reach: a route that is there, with a method it takes, and permissions that the token holds.
+fn permit<'a>(
+    target: &Target<'_>,
+    route: Option<&'a config::Route>,
+    principal: Option<&Principal>,
+) -> Result<&'a config::Route, Rejection> {
+    let route = match (target.found, route) {
+        (Found::Route(_), Some(route)) => route,
+        (Found::WrongMethod(allow), _) => return Err(Rejection::MethodNotAllowed(allow.clone())),
+        (Found::Route(_) | Found::Nothing, _) => return Err(Rejection::NotFound),
+    };
+    if let (Access::Token(permissions), Some(principal)) = (&route.access, principal)
+        && let Some(lacking) = permissions.iter().find(|permission| !principal.may(permission))
+    {
+        return Err(Rejection::Forbidden(lacking.clone()));
+    }
+    Ok(route)
+}
+
+/// The length that the client announces; `None` for a chunked body, which is counted as it passes.
+fn announced_length(request: &Request<Incoming>) -> Option<u64> {
+    request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}

@@ -1,0 +1,115 @@
+//! What a request is aimed at: host, path, route, and whether that can be said with certainty.
+
+use std::borrow::Cow;
+
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Version};
+use hyper::body::Incoming;
+
+use crate::config::{self, Config};
+use crate::listener::{Peer, is_authority};
+use crate::response::Rejection;
+use crate::route::{self, Found};
+
+use super::Gateway;
+
+/// Where a request goes.
+pub(super) struct Target<'a> {
+    /// Host and port as the client gave them; empty for an HTTP/1.0 client that gave none.
+    pub(super) authority: Box<str>,
+    /// What path and method lead to.
+    pub(super) found: Found<'a>,
+}
+
+impl<'a> Target<'a> {
+    /// Judges transport, host and path.
+    pub(super) fn judge(gateway: &'a Gateway, request: &Request<Incoming>, peer: &Peer) -> Result<Self, Rejection> {
+        let authority = authority(request)?;
+        let Some(certificate) = peer.certificate else {
+            return Err(refuse_plain(&gateway.config, request, &authority));
+        };
+        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+            return Err(Rejection::Method);
+        }
+        // A client may reuse a connection for any host on the certificate that it was shown, and for no other (RFC 9113 §9.1.2).
+        if gateway.certificates.are_several() && gateway.certificates.index_for(host_of(&authority)) != certificate {
+            return Err(Rejection::Misdirected);
+        }
+        let path = request.uri().path();
+        if path == "*" && *request.method() == Method::OPTIONS {
+            return Ok(Self { authority: authority.into(), found: Found::Nothing });
+        }
+        let judged = route::judge(path).map_err(Rejection::Path)?;
+        let found = gateway.routes.find(&judged.matched, request.method());
+        let allowed = match found {
+            Found::Route(index) => gateway.config.routes[index].allowed_forms,
+            Found::WrongMethod(_) | Found::Nothing => config::PathForms::default(),
+        };
+        if !judged.forms.without(allowed).is_empty() {
+            return Err(Rejection::AmbiguousPath);
+        }
+        Ok(Self { authority: authority.into(), found })
+    }
+
+    /// The route found.
+    pub(super) fn route<'c>(&self, config: &'c Config) -> Option<&'c config::Route> {
+        match self.found {
+            Found::Route(index) => config.routes.get(index).map(|route| &**route),
+            Found::WrongMethod(_) | Found::Nothing => None,
+        }
+    }
+}
+
+/// The one host of a request: the target's if it names one, else `Host` (RFC 9112 §3.2.2, RFC 9113 §8.3.1).
+fn authority(request: &Request<Incoming>) -> Result<Cow<'_, str>, Rejection> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next().map(|value| value.to_str().map_err(|_| Rejection::Authority)).transpose()?;
+    if hosts.next().is_some() {
+        return Err(Rejection::Authority);
+    }
+    let authority = match request.uri().authority() {
+        Some(named) => {
+            let is_http2 = request.version() == Version::HTTP_2;
+            if is_http2 && host.is_some_and(|host| !host.eq_ignore_ascii_case(named.as_str())) {
+                return Err(Rejection::Authority);
+            }
+            named.as_str()
+        }
+        None => host.unwrap_or_default(),
+    };
+    if is_authority(authority.as_bytes()) || (authority.is_empty() && request.version() == Version::HTTP_10) {
+        Ok(Cow::Borrowed(authority))
+    } else {
+        Err(Rejection::Authority)
+    }
+}
+
+/// An authority without its port.
+fn host_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+/// On the plain listener: 403, or a redirect where that is configured and nothing secret has been sent in clear already.
+fn refuse_plain(config: &Config, request: &Request<Incoming>, authority: &str) -> Rejection {
+    let headers = request.headers();
+    let carries_credential = [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE]
+        .iter()
+        .any(|name| headers.contains_key(name))
+        || request.uri().query().is_some_and(|query| query.contains("token"));
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !config.listen.redirect || carries_credential || !is_read || authority.is_empty() {
+        return Rejection::HttpsRequired;
+    }
+    let port = match config.listen.https.port() {
+        443 => String::new(),
+        port => format!(":{port}"),
+    };
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    match HeaderValue::try_from(format!("https://{}{port}{target}", host_of(authority))) {
+        Ok(location) => Rejection::Redirect(location),
+        Err(_) => Rejection::HttpsRequired,
+    }
+}

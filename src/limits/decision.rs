@@ -1,0 +1,198 @@
+//! What the limiter answers: whether a request may pass, and where its token stands in every window of its plan.
+
+use smallvec::SmallVec;
+
+use crate::config::Limit;
+
+/// Who decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The log in Redis that all instances share.
+    Redis,
+    /// This process, which remembers a refusal of Redis that still stands.
+    DenyCache,
+    /// This process alone: the memory store, or the policy for an outage of Redis.
+    Local,
+}
+
+impl Source {
+    /// Every source, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Redis, Self::DenyCache, Self::Local];
+
+    /// The source as a metric label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+            Self::DenyCache => "deny_cache",
+            Self::Local => "local",
+        }
+    }
+}
+
+/// Where a token stands in one window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Requests admitted in the window, this one included if it was admitted.
+    pub used: u32,
+    /// Requests that the window admits.
+    pub limit: u32,
+    /// The length of the window in milliseconds.
+    pub window_ms: u32,
+    /// The Unix millisecond at which the window frees a slot: in a window that refused, when it would admit the same
+    /// request; in another, when the oldest admission that it counts leaves, or the present if it counts none. A window
+    /// that can never admit the request (its limit is below the cost) says a whole window from now.
+    pub frees_ms: u64,
+}
+
+impl Standing {
+    /// Requests that the window has room for.
+    #[must_use]
+    pub fn remaining(&self) -> u32 {
+        self.limit.saturating_sub(self.used)
+    }
+}
+
+/// The window that a client is told about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reported {
+    /// Its place in the plan's limits.
+    pub index: usize,
+    /// Requests that it admits.
+    pub limit: u32,
+    /// Requests that it has room for after this one.
+    pub remaining: u32,
+    /// The Unix second, rounded up, at which it next frees a slot.
+    pub reset_s: u64,
+    /// Seconds until then, rounded up, at least 1: who waits them is admitted, if nobody else uses the token.
+    pub retry_after_s: u64,
+}
+
+/// The answer for one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// Whether the request may pass.
+    pub admitted: bool,
+    /// Who decided.
+    pub source: Source,
+    cost: u32,
+    /// The clock that decided, Unix ms.
+    now_ms: u64,
+    windows: SmallVec<[Standing; 2]>,
+}
+
+impl Decision {
+    pub(super) fn new(
+        admitted: bool,
+        source: Source,
+        cost: u32,
+        now_ms: u64,
+        windows: impl IntoIterator<Item = Standing>,
+    ) -> Self {
+        Self { admitted, source, cost, now_ms, windows: windows.into_iter().collect() }
+    }
+
+    /// An admission that was not counted anywhere.
+    pub(super) fn uncounted(source: Source, now_ms: u64) -> Self {
+        Self { admitted: true, source, cost: 0, now_ms, windows: SmallVec::new() }
+    }
+
+    /// The same refusal, given again `later_ms` milliseconds later.
+    pub(super) fn repeated(&self, source: Source, later_ms: u64) -> Self {
+        let mut again = Self { source, now_ms: self.now_ms + later_ms, ..self.clone() };
+        // What is told relative to the present moves with it.
+        for window in again.windows.iter_mut().filter(|window| self.cost > window.limit || window.used == 0) {
+            window.frees_ms += later_ms;
+        }
+        again
+    }
+
+    /// Where the token stands, in the order of the plan's limits. Empty if the plan has none, or if nothing was counted
+    /// because Redis is out and everybody is admitted.
+    #[must_use]
+    pub fn windows(&self) -> &[Standing] {
+        &self.windows
+    }
+
+    /// The window that the client is told about: on admission the one with the fewest remaining, on refusal the one that
+    /// refuses. If several qualify, the one that frees later; if they free together, the longest.
+    #[must_use]
+    pub fn reported(&self) -> Option<Reported> {
+        let refuses = |at: &Standing| u64::from(at.used) + u64::from(self.cost) > u64::from(at.limit);
+        let (index, window) =
+            self.windows.iter().enumerate().filter(|(_, window)| self.admitted || refuses(window)).max_by_key(
+                |(_, window)| {
+                    let room = if self.admitted { window.remaining() } else { 0 };
+                    (std::cmp::Reverse(room), window.frees_ms)
+                },
+            )?;
+        Some(Reported {
+            index,
+            limit: window.limit,
+            remaining: window.remaining(),
+            reset_s: window.frees_ms.div_ceil(1000),
+            retry_after_s: self.wait_s(window).max(1),
+        })
+    }
+
+    /// Seconds until a window frees a slot, rounded up.
+    #[must_use]
+    pub fn wait_s(&self, window: &Standing) -> u64 {
+        window.frees_ms.saturating_sub(self.now_ms).div_ceil(1000)
+    }
+}
+
+/// The numbers of a limit without its name, as the algorithm needs them.
+pub(super) fn numbers(limit: &Limit) -> (u32, u32) {
+    (limit.count, limit.window_ms.get())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(used: u32, limit: u32, window_ms: u32, frees_ms: u64) -> Standing {
+        Standing { used, limit, window_ms, frees_ms }
+    }
+
+    #[test]
+    fn an_admission_reports_the_fewest_remaining() {
+        let windows = [standing(10, 60, 60_000, 160_000), standing(980, 1000, 3_600_000, 150_001)];
+        let reported = Decision::new(true, Source::Redis, 1, 120_000, windows).reported().unwrap();
+        assert_eq!(reported, Reported { index: 1, limit: 1000, remaining: 20, reset_s: 151, retry_after_s: 31 });
+    }
+
+    #[test]
+    fn a_tie_goes_to_the_one_that_frees_later_then_to_the_longest() {
+        let windows = [standing(1, 5, 1_000, 9_000), standing(3, 7, 2_000, 8_000)];
+        assert_eq!(Decision::new(true, Source::Redis, 1, 8_000, windows).reported().unwrap().index, 0);
+        let windows = [standing(1, 5, 1_000, 9_000), standing(3, 7, 2_000, 9_000)];
+        assert_eq!(Decision::new(true, Source::Redis, 1, 8_000, windows).reported().unwrap().index, 1);
+    }
+
+    #[test]
+    fn a_refusal_reports_the_window_that_refuses_and_frees_later() {
+        let windows = [standing(5, 5, 1_000, 8_500), standing(6, 7, 2_000, 9_900)];
+        assert_eq!(Decision::new(false, Source::Local, 1, 8_000, windows).reported().unwrap().index, 0);
+        let both = Decision::new(false, Source::Local, 2, 8_000, windows).reported().unwrap();
+        assert_eq!((both.index, both.remaining, both.retry_after_s), (1, 1, 2));
+    }
+
+    #[test]
+    fn waiting_is_rounded_up_and_never_nothing() {
+        let at = |frees| Decision::new(false, Source::Redis, 1, 10_000, [standing(1, 1, 1_000, frees)]).reported();
+        assert_eq!(at(10_001).map(|it| (it.reset_s, it.retry_after_s)), Some((11, 1)));
+        assert_eq!(at(11_000).map(|it| (it.reset_s, it.retry_after_s)), Some((11, 1)));
+        assert_eq!(at(11_001).map(|it| (it.reset_s, it.retry_after_s)), Some((12, 2)));
+        assert_eq!(at(10_000).map(|it| (it.reset_s, it.retry_after_s)), Some((10, 1)));
+    }
+
+    #[test]
+    fn a_repeated_refusal_waits_less() {
+        let first = Decision::new(false, Source::Redis, 1, 10_000, [standing(1, 1, 3_000, 12_500)]);
+        let again = first.repeated(Source::DenyCache, 600);
+        assert_eq!(first.reported().unwrap().retry_after_s, 3);
+        assert_eq!(again.reported().unwrap().retry_after_s, 2);
+        assert_eq!(again.reported().unwrap().reset_s, 13);
+    }
+}

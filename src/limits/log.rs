@@ -1,0 +1,206 @@
+//! The pure core of the in-memory limiter: one token's log of admissions, tested exactly against every window of a plan.
+//!
+//! It is the twin of `decide.lua` and behaves alike, answer by answer. Time is an argument.
+
+use smallvec::SmallVec;
+
+use super::decision::{Decision, Source, Standing, numbers};
+use crate::config::Limit;
+
+/// A clock that is this much (ms) behind the newest stamp is a new clock: the log moves to it. If it is less, time stands
+/// still for this token until the clock has caught up.
+pub(super) const JUMP_MS: u64 = 5_000;
+
+/// The smallest ring that is kept.
+const SMALLEST_RING: u32 = 4;
+
+/// The admissions of one token that its longest window remembers, 4 bytes each.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    /// The clock's reading at the newest stamp, Unix ms.
+    newest_ms: u64,
+    /// The ring of stamps in ms modulo 2³², newest first from `first` on, round the end.
+    ring: Box<[u32]>,
+    first: u32,
+    /// Shortest first, as of the newest stamp. What lies behind the stamps that the longest counts is forgotten.
+    windows: SmallVec<[Window; 2]>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Window {
+    length_ms: u32,
+    /// So many of the newest stamps lie inside.
+    count: u32,
+}
+
+/// How a clock relates to a log.
+#[derive(Clone, Copy)]
+struct Moment {
+    /// The clock's reading, Unix ms.
+    clock_ms: u64,
+    /// The time that counts for this token: never before its newest stamp.
+    now_ms: u64,
+    /// From the newest stamp until then.
+    elapsed_ms: u64,
+}
+
+impl Log {
+    /// Decides whether `cost` more requests may pass at `clock_ms` (Unix ms), all or none, and writes them down if so.
+    /// A refusal writes nothing.
+    pub(super) fn decide(&mut self, limits: &[Limit], cost: u32, clock_ms: u64) -> Decision {
+        let moment = self.read_clock(clock_ms);
+        let counts = self.counts(limits, moment.elapsed_ms);
+        let admitted = limits.iter().zip(&counts).all(|(limit, count)| has_room(*count, cost, limit.count));
+        if admitted {
+            self.write(limits, &counts, cost, moment);
+            let standings = limits.iter().enumerate().map(|(i, limit)| {
+                let (limit, window_ms) = numbers(limit);
+                let used = self.windows[i].count;
+                Standing { used, limit, window_ms, frees_ms: self.leaves_ms(used, window_ms) }
+            });
+            Decision::new(true, Source::Local, cost, clock_ms, standings)
+        } else {
+            let standings = limits.iter().zip(&counts).map(|(limit, &used)| {
+                let (limit, window_ms) = numbers(limit);
+                let frees_ms = if cost > limit {
+                    moment.now_ms + u64::from(window_ms)
+                } else if !has_room(used, cost, limit) {
+                    self.leaves_ms(limit - cost + 1, window_ms)
+                } else if used > 0 {
+                    self.leaves_ms(used, window_ms)
+                } else {
+                    moment.now_ms
+                };
+                Standing { used, limit, window_ms, frees_ms }
+            });
+            Decision::new(false, Source::Local, cost, clock_ms, standings)
+        }
+    }
+
+    /// Writes down requests that somebody else admitted.
+    pub(super) fn record(&mut self, limits: &[Limit], cost: u32, clock_ms: u64) {
+        let moment = self.read_clock(clock_ms);
+        let counts = self.counts(limits, moment.elapsed_ms);
+        self.write(limits, &counts, cost, moment);
+    }
+
+    /// The clock's reading at the newest stamp, Unix ms.
+    pub(super) fn newest_ms(&self) -> u64 {
+        self.newest_ms
+    }
+
+    /// Whether all that it remembers has left all windows.
+    pub(super) fn is_expired(&self, clock_ms: u64) -> bool {
+        self.windows.last().is_none_or(|longest| self.newest_ms + u64::from(longest.length_ms) <= clock_ms)
+    }
+
+    fn read_clock(&mut self, clock_ms: u64) -> Moment {
+        if self.newest_ms > clock_ms + JUMP_MS {
+            self.newest_ms = clock_ms;
+        }
+        let now_ms = clock_ms.max(self.newest_ms);
+        // A log without a stamp has no newest one to be older than.
+        let elapsed_ms = if self.windows.is_empty() { 0 } else { now_ms - self.newest_ms };
+        Moment { clock_ms, now_ms, elapsed_ms }
+    }
+
+    /// How many stamps lie in each of the windows, exactly.
+    fn counts(&self, limits: &[Limit], elapsed_ms: u64) -> SmallVec<[u32; 2]> {
+        let held = self.windows.last().map_or(0, |longest| longest.count);
+        let count = |(i, limit): (usize, &Limit)| {
+            let length_ms = limit.window_ms.get();
+            let is_same = |window: &&Window| window.length_ms == length_ms;
+            let known = self.windows.get(i).filter(is_same).or_else(|| self.windows.iter().find(is_same));
+            self.recount(known.map_or(held, |window| window.count), u64::from(length_ms), elapsed_ms)
+        };
+        limits.iter().enumerate().map(count).collect()
+    }
+
+    /// How many of the `count` newest stamps lie inside a window: usually all; otherwise a few steps from the old end, then
+    /// bisection, find the oldest that does.
+    fn recount(&self, count: u32, length_ms: u64, elapsed_ms: u64) -> u32 {
+        let is_inside = |i: u32| elapsed_ms + u64::from(self.age(i)) < length_ms;
+        if count == 0 || is_inside(count) {
+            return count;
+        }
+        if elapsed_ms >= length_ms {
+            return 0;
+        }
+        let (mut low, mut high, mut step) = (1, count, 1);
+        while high - step > low && !is_inside(high - step) {
+            high -= step;
+            step = (step * 2).min(high - 1);
+        }
+        low = low.max(high.saturating_sub(step));
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if is_inside(middle) {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    /// The i-th newest stamp, from 1.
+    fn stamp(&self, i: u32) -> u32 {
+        let slots = self.ring.len();
+        let at = self.first as usize + i as usize - 1;
+        self.ring[if at < slots { at } else { at - slots }]
+    }
+
+    /// How much older than the newest stamp the i-th newest is, in ms.
+    fn age(&self, i: u32) -> u32 {
+        self.stamp(1).wrapping_sub(self.stamp(i))
+    }
+
+    /// When the i-th newest stamp leaves a window, Unix ms.
+    fn leaves_ms(&self, i: u32, window_ms: u32) -> u64 {
+        // A clock near zero can be younger than its oldest stamp.
+        (self.newest_ms + u64::from(window_ms)).saturating_sub(u64::from(self.age(i)))
+    }
+
+    fn write(&mut self, limits: &[Limit], counts: &[u32], cost: u32, moment: Moment) {
+        let Some(&remembered) = counts.last() else { return };
+        let stamp = match self.windows.is_empty() {
+            true => moment.clock_ms as u32,
+            false => self.stamp(1).wrapping_add(moment.elapsed_ms as u32),
+        };
+        let most = limits.iter().map(|limit| limit.count).max().unwrap_or(0);
+        self.make_room(remembered, cost, most);
+        let slots = self.ring.len() as u32;
+        for _ in 0..cost {
+            self.first = if self.first == 0 { slots - 1 } else { self.first - 1 };
+            self.ring[self.first as usize] = stamp;
+        }
+        self.newest_ms = moment.now_ms;
+        let windows = limits.iter().zip(counts);
+        let grown = windows.map(|(limit, count)| Window { length_ms: limit.window_ms.get(), count: count + cost });
+        if self.windows.len() == limits.len() {
+            self.windows.iter_mut().zip(grown).for_each(|(window, grown)| *window = grown);
+        } else {
+            self.windows = grown.collect();
+        }
+    }
+
+    /// Sees to a ring that holds the `remembered` newest stamps and `cost` more, and not much more than that. No plan ever
+    /// admits more than `most`.
+    fn make_room(&mut self, remembered: u32, cost: u32, most: u32) {
+        let needed = remembered + cost;
+        let slots = self.ring.len() as u32;
+        if needed <= slots && (slots <= 4 * SMALLEST_RING || needed > slots / 4) {
+            return;
+        }
+        let roomy = (needed + needed / 4).next_multiple_of(SMALLEST_RING);
+        let mut ring = Vec::with_capacity(roomy.min(most.max(needed)) as usize);
+        ring.extend((1..=remembered).map(|i| self.stamp(i)));
+        ring.resize(ring.capacity(), 0);
+        self.ring = ring.into_boxed_slice();
+        self.first = 0;
+    }
+}
+
+fn has_room(count: u32, cost: u32, limit: u32) -> bool {
+    u64::from(count) + u64::from(cost) <= u64::from(limit)
+}

@@ -1,0 +1,116 @@
+//! The limiter in this process's memory: the memory store, and the stand-in while Redis is out.
+
+use super::decision::{Decision, Source};
+use super::log::Log;
+use super::shards::Shards;
+use crate::config::Plan;
+
+/// A sweep looks at so many tokens of each of the 64 shards, which holds each lock for some 10 µs.
+const SWEEP: usize = 256;
+
+/// The logs of this process's tokens, one limiter for all workers.
+///
+/// It holds a bounded number of tokens. When it is full, a new token takes the place of one of a few looked at: one whose
+/// windows are all empty, or else the one not admitted for longest. Only then can a token be admitted beyond its limits,
+/// so the bound should exceed the tokens that are active within their longest window.
+pub struct MemoryLimiter {
+    logs: Shards<Log>,
+}
+
+impl MemoryLimiter {
+    /// A limiter for at most `tokens` tokens (rounded up to a multiple of 64), at some 130 bytes and 4 to 5 bytes per
+    /// admission in its longest window each.
+    #[must_use]
+    pub fn new(tokens: usize) -> Self {
+        Self { logs: Shards::new(tokens) }
+    }
+
+    /// Decides whether `cost` more requests of a token may pass at `now_ms` (Unix ms), all or none.
+    pub fn decide(&self, token_id: &str, plan: &Plan, cost: u32, now_ms: u64) -> Decision {
+        if plan.limits.is_empty() {
+            return Decision::uncounted(Source::Local, now_ms);
+        }
+        self.logs.with_entry(token_id, Log::default, worth(now_ms), |log| log.decide(&plan.limits, cost, now_ms))
+    }
+
+    /// Writes down what the shared store admitted, so that this limiter is warm when it has to stand in.
+    pub(super) fn record(&self, token_id: &str, plan: &Plan, cost: u32, now_ms: u64) {
+        if !plan.limits.is_empty() {
+            self.logs.with_entry(token_id, Log::default, worth(now_ms), |log| log.record(&plan.limits, cost, now_ms));
+        }
+    }
+
+    /// Forgets tokens whose windows are all empty at `now_ms` (Unix ms): a bounded part of them at each call, so that it
+    /// can be called every second or so on a worker.
+    pub fn sweep(&self, now_ms: u64) {
+        self.logs.sweep(SWEEP, |log| !log.is_expired(now_ms));
+    }
+
+    /// Tokens that it holds.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.logs.len()
+    }
+}
+
+/// What a log is worth keeping: nothing if it is empty, otherwise the more, the younger its newest admission.
+fn worth(now_ms: u64) -> impl Fn(&Log) -> u64 {
+    move |log| if log.is_expired(now_ms) { 0 } else { log.newest_ms() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::config::Limit;
+
+    fn plan(count: u32, window_ms: u32) -> Plan {
+        let limit = Limit { name: "w".into(), count, window_ms: NonZeroU32::new(window_ms).unwrap() };
+        Plan { name: "p".into(), limits: [limit].into() }
+    }
+
+    #[test]
+    fn a_full_limiter_gives_up_empty_logs_first() {
+        let limiter = MemoryLimiter::new(64);
+        let plan = plan(1, 1_000);
+        for i in 0..1_000 {
+            limiter.decide(&format!("old{i}"), &plan, 1, 1_000_000);
+        }
+        assert_eq!(limiter.tokens(), 64);
+        for i in 0..1_000 {
+            limiter.decide(&format!("new{i}"), &plan, 1, 1_001_000);
+        }
+        assert_eq!(limiter.tokens(), 64);
+    }
+
+    #[test]
+    fn a_sweep_forgets_what_has_left_its_windows_and_nothing_else() {
+        let limiter = MemoryLimiter::new(1_000);
+        limiter.decide("a", &plan(1, 1_000), 1, 1_000_000);
+        limiter.decide("b", &plan(1, 2_000), 1, 1_000_000);
+        limiter.sweep(1_000_999);
+        assert_eq!(limiter.tokens(), 2);
+        limiter.sweep(1_001_000);
+        assert_eq!(limiter.tokens(), 1);
+        assert!(!limiter.decide("b", &plan(1, 2_000), 1, 1_001_000).admitted);
+    }
+
+    #[test]
+    fn a_plan_without_limits_admits_and_holds_nothing() {
+        let limiter = MemoryLimiter::new(1_000);
+        let plan = Plan { name: "free".into(), limits: [].into() };
+        let decision = limiter.decide("a", &plan, 1, 1_000_000);
+        assert!(decision.admitted && decision.windows().is_empty() && decision.reported().is_none());
+        assert_eq!(limiter.tokens(), 0);
+    }
+
+    #[test]
+    fn what_was_recorded_counts() {
+        let limiter = MemoryLimiter::new(1_000);
+        limiter.record("a", &plan(3, 1_000), 2, 1_000_000);
+        assert!(limiter.decide("a", &plan(3, 1_000), 1, 1_000_000).admitted);
+        assert!(!limiter.decide("a", &plan(3, 1_000), 1, 1_000_999).admitted);
+        assert!(limiter.decide("a", &plan(3, 1_000), 1, 1_001_000).admitted);
+    }
+}

@@ -1,0 +1,67 @@
+//! May this token's request pass, now? Exact sliding windows over one log of admissions, in memory or in Redis.
+//!
+//! A request at time *t* is admitted if and only if, for each limit *n per w* of its plan, fewer than *n* admitted requests
+//! of its token lie in *(t − w, t]*. A refused request writes nothing. A plan may change at any time: its limits are
+//! tested on the log as it is, which remembers as far back as the longest window of the plan at the last admission.
+
+mod decision;
+mod deny_cache;
+mod log;
+mod memory;
+mod redis;
+mod shards;
+
+use std::sync::Arc;
+
+pub use decision::{Decision, Reported, Source, Standing};
+pub use deny_cache::DenyCache;
+pub use memory::MemoryLimiter;
+pub use redis::{DECIDE, RedisLimiter};
+
+use crate::config::Plan;
+
+/// Whose request it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker<'a> {
+    /// The token's public id.
+    pub token_id: &'a str,
+    /// The version of its record, as this instance knows it.
+    pub version: u64,
+}
+
+/// The limiter of one worker.
+pub enum Limiter {
+    /// In this process.
+    Memory(Arc<MemoryLimiter>),
+    /// In Redis, shared by all instances.
+    Redis(RedisLimiter),
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It was decided.
+    Decided(Decision),
+    /// The token's record has another version by now, or is gone: nothing was counted, the record must be read again.
+    Stale,
+}
+
+/// Redis does not answer, and the policy is to admit nobody then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("Redis does not answer, and store.redis.on_failure is deny")]
+pub struct Unavailable;
+
+impl Limiter {
+    /// Decides whether `cost` requests (at least 1) may pass, all or none. `now_ms` is this process's Unix time in
+    /// milliseconds; where Redis decides, its own clock counts instead.
+    ///
+    /// # Errors
+    /// [`Unavailable`] while Redis does not answer, if the policy is `deny`.
+    pub async fn decide(&self, asker: &Asker<'_>, plan: &Plan, cost: u32, now_ms: u64) -> Result<Outcome, Unavailable> {
+        let cost = cost.max(1);
+        match self {
+            Self::Memory(memory) => Ok(Outcome::Decided(memory.decide(asker.token_id, plan, cost, now_ms))),
+            Self::Redis(redis) => redis.decide(asker, plan, cost, now_ms).await,
+        }
+    }
+}

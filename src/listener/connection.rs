@@ -1,0 +1,194 @@
+//! One client connection, from handshake to close: protocol by ALPN, HTTP/1.1 or HTTP/2 by hyper, drained when the time comes.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::body::BodyError;
+use crate::shutdown::Shutdown;
+
+use super::gate::{Gate, Signals};
+use super::head::Fault;
+use super::{Listener, Place};
+
+/// What answers requests.
+pub trait Handler: Send + Sync + 'static {
+    /// The body of its answers.
+    type Body: http_body::Body<Data = Bytes, Error = BodyError> + Send + 'static;
+
+    /// Answers one request.
+    fn handle(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        peer: &Arc<Peer>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug)]
+pub struct Peer {
+    /// The client's address, as the socket says.
+    pub address: SocketAddr,
+    /// Which certificate it was shown; `None` on the plain listener.
+    pub certificate: Option<usize>,
+    signals: Arc<Signals>,
+    /// A call outlives the HTTP connection that it began on; it holds the place until it ends.
+    _place: Place,
+}
+
+impl Peer {
+    /// Why this request stands in for one that could not be trusted; `None` for a real one.
+    #[must_use]
+    pub fn fault<B>(&self, request: &Request<B>) -> Option<Fault> {
+        self.signals.fault(request)
+    }
+
+    /// From here on the connection is a tunnel: its bytes are no longer judged as requests.
+    pub fn became_tunnel(&self) {
+        self.signals.tunnel();
+    }
+}
+
+/// Serves one accepted connection to its end.
+pub(super) async fn serve<H: Handler>(listener: &Listener<H>, socket: TcpStream, address: SocketAddr, place: Place) {
+    let peer = |certificate| Arc::new(Peer { address, certificate, signals: Arc::default(), _place: place });
+    let Some(tls) = &listener.tls else {
+        return serve_http1(listener, socket, peer(None)).await;
+    };
+    let started = Instant::now();
+    let accept = tls.acceptor.accept(socket).into_fallible();
+    let stream = tokio::select! {
+        accepted = tokio::time::timeout(listener.settings.handshake_timeout, accept) => match accepted {
+            Ok(Ok(stream)) => stream,
+            Ok(Err((error, socket))) => {
+                listener.metrics.handshake_failures.inc();
+                tracing::debug!(client = %address, %error, "TLS handshake failed");
+                return refuse_handshake(socket, &error).await;
+            }
+            Err(_) => {
+                listener.metrics.handshake_failures.inc();
+                tracing::debug!(client = %address, "TLS handshake took too long");
+                return;
+            }
+        },
+        () = listener.shutdown.draining() => return,
+    };
+    listener.metrics.handshake_seconds.observe(started.elapsed().as_secs_f64());
+    let session = stream.get_ref().1;
+    let is_http2 = session.alpn_protocol() == Some(b"h2");
+    let certificate = session.server_name().map_or(0, |name| tls.certificates.index_for(name));
+    if is_http2 {
+        serve_http2(listener, stream, peer(Some(certificate))).await;
+    } else {
+        serve_http1(listener, stream, peer(Some(certificate))).await;
+    }
+}
+
+/// Somebody who speaks plain HTTP to the HTTPS port is told so; anything else gets rustls's alert, which is sent already.
+async fn refuse_handshake(mut socket: TcpStream, error: &io::Error) {
+    use rustls::{Error, InvalidMessage};
+    let tls_error = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    if matches!(tls_error, Some(Error::InvalidMessage(InvalidMessage::InvalidContentType))) {
+        const BODY: &str =
+            r#"{"message":"This port speaks HTTPS. Use https:// in the address.","code":"https_required"}"#;
+        let answer = format!(
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+             cache-control: no-store\r\nconnection: close\r\n\r\n{BODY}",
+            BODY.len()
+        );
+        // The client may be gone; there is nobody else to tell.
+        let _ = socket.write_all(answer.as_bytes()).await;
+        let _ = socket.shutdown().await;
+    }
+}
+
+async fn serve_http1<H: Handler, S>(listener: &Listener<H>, io: S, peer: Arc<Peer>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let gate = Gate::http1(io, listener.head_limits(), listener.patience(), peer.signals.clone());
+    let service = service_fn(|request| {
+        let (handler, peer) = (listener.handler.clone(), peer.clone());
+        async move { Ok::<_, std::convert::Infallible>(handler.handle(request, &peer).await) }
+    });
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        // The gate bounds a head that comes slowly; what is left for hyper's timer is the idle connection.
+        .header_read_timeout(listener.settings.idle_timeout)
+        // The gate bounds heads more tightly; hyper must never be the one to refuse.
+        .max_buf_size((listener.settings.max_head_bytes * 2).max(64 * 1024));
+    let connection = pin!(builder.serve_connection(TokioIo::new(gate), service).with_upgrades());
+    let ended = drive(connection, &listener.shutdown, |connection| connection.graceful_shutdown()).await;
+    log_end(peer.address, ended);
+}
+
+async fn serve_http2<H: Handler, S>(listener: &Listener<H>, io: S, peer: Arc<Peer>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let gate = Gate::http2(io, listener.patience(), peer.signals.clone());
+    let service = service_fn(|request| {
+        let (handler, peer) = (listener.handler.clone(), peer.clone());
+        async move { Ok::<_, std::convert::Infallible>(handler.handle(request, &peer).await) }
+    });
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(listener.settings.max_concurrent_streams)
+        .max_header_list_size(u32::try_from(listener.settings.max_head_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .max_pending_accept_reset_streams(20)
+        .keep_alive_interval(std::time::Duration::from_secs(20))
+        .keep_alive_timeout(listener.settings.header_timeout);
+    let connection = pin!(builder.serve_connection(TokioIo::new(gate), service));
+    let ended = drive(connection, &listener.shutdown, |connection| connection.graceful_shutdown()).await;
+    log_end(peer.address, ended);
+}
+
+/// Polls a connection until it ends, is drained, or must stop. The drain is looked at once, to be woken by it, and from then
+/// on by a flag: a connection wakes up for every packet, and all connections share that one signal.
+async fn drive<C>(mut connection: Pin<&mut C>, shutdown: &Shutdown, close: impl Fn(Pin<&mut C>)) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let (mut draining, mut ended) = (pin!(shutdown.draining()), pin!(shutdown.ended()));
+    let (mut listens, mut drained) = (false, false);
+    poll_fn(|cx: &mut Context<'_>| {
+        if !listens {
+            listens = true;
+            let _ = draining.as_mut().poll(cx);
+        }
+        if shutdown.is_draining() {
+            if !drained {
+                drained = true;
+                close(connection.as_mut());
+            }
+            if ended.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await
+}
+
+fn log_end(address: SocketAddr, ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        tracing::debug!(client = %address, %error, cause, "the connection broke off");
+    }
+}

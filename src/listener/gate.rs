@@ -1,0 +1,283 @@
+//! The byte stream of a client connection, guarded: heads pass only when whole and well-framed, and nobody stalls it for ever.
+//!
+//! A head that can't be trusted never reaches hyper. In its place hyper is given a request that can only be refused, so that
+//! the refusal goes the way of every other answer: JSON body, request id, access line, metric.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::Request;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::deadline::Deadline;
+
+use super::framing::{Framing, Verdict};
+use super::head::{Fault, HeadLimits};
+
+/// The method of the request that stands in for a refused one.
+const REFUSED: &str = "CALLGATE-REFUSED";
+const STAND_IN: &[u8] = b"CALLGATE-REFUSED / HTTP/1.1\r\nhost: refused.invalid\r\nconnection: close\r\n\r\n";
+/// A client that was refused in the middle of sending gets so long, and so many bytes, to read why (RFC 9112 §9.6).
+const LINGER: (Duration, usize) = (Duration::from_millis(1_000), 1 << 20);
+
+/// What a connection's gate and its request handler tell each other.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    fault: OnceLock<Fault>,
+    tunnel: AtomicBool,
+}
+
+impl Signals {
+    /// Why this request stands in for one that was refused; `None` for a real one.
+    pub(super) fn fault<B>(&self, request: &Request<B>) -> Option<Fault> {
+        let fault = self.fault.get()?;
+        (request.method().as_str() == REFUSED).then_some(*fault)
+    }
+
+    /// From here on the connection is a tunnel, and no requests come on it.
+    pub(super) fn tunnel(&self) {
+        self.tunnel.store(true, Ordering::Release);
+    }
+}
+
+/// How long a connection may be silent in the middle of something.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// From the first byte of a head to its last.
+    pub(super) head: Duration,
+    /// Without the client taking a byte of what is written.
+    pub(super) write: Duration,
+}
+
+/// A guarded byte stream.
+pub(super) struct Gate<S> {
+    io: S,
+    /// `None` on HTTP/2, which has a framing of its own.
+    framing: Option<Framing>,
+    signals: Arc<Signals>,
+    patience: Patience,
+    /// Judged, not yet delivered.
+    passed: Bytes,
+    /// The beginning of a head.
+    held: BytesMut,
+    /// The body of a request broke its framing.
+    broken: bool,
+    head_timer: Deadline,
+    write_timer: Deadline,
+    linger: Option<(Deadline, usize)>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
+    /// Guards an HTTP/1.1 connection.
+    pub(super) fn http1(io: S, limits: HeadLimits, patience: Patience, signals: Arc<Signals>) -> Self {
+        Self::new(io, Some(Framing::new(limits)), patience, signals)
+    }
+
+    /// Guards an HTTP/2 connection.
+    pub(super) fn http2(io: S, patience: Patience, signals: Arc<Signals>) -> Self {
+        Self::new(io, None, patience, signals)
+    }
+
+    fn new(io: S, framing: Option<Framing>, patience: Patience, signals: Arc<Signals>) -> Self {
+        Self {
+            io,
+            framing,
+            signals,
+            patience,
+            passed: Bytes::new(),
+            held: BytesMut::new(),
+            broken: false,
+            head_timer: Deadline::default(),
+            write_timer: Deadline::default(),
+            linger: None,
+        }
+    }
+
+    /// Gives the stand-in to hyper and remembers why.
+    fn refuse(&mut self, fault: Fault) {
+        // A second fault can't come: nothing is judged after the first.
+        let _ = self.signals.fault.set(fault);
+        self.held = BytesMut::new();
+        let mut bytes = BytesMut::with_capacity(self.passed.len() + STAND_IN.len());
+        bytes.extend_from_slice(&self.passed);
+        bytes.extend_from_slice(STAND_IN);
+        self.passed = bytes.freeze();
+    }
+
+    /// Reads straight into hyper's buffer; what is whole passes without a copy.
+    fn poll_read_direct(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        let Some(framing) = &mut self.framing else { return Poll::Ready(Ok(true)) };
+        let fresh = &buf.filled()[before..];
+        if fresh.is_empty() {
+            return Poll::Ready(Ok(true));
+        }
+        let passed = match framing.judge(fresh) {
+            Verdict::Pass => return Poll::Ready(Ok(true)),
+            Verdict::Partial(passed) => {
+                self.held.extend_from_slice(&fresh[passed..]);
+                passed
+            }
+            Verdict::Refuse(passed, fault) => {
+                self.refuse(fault);
+                passed
+            }
+            Verdict::Broken(passed) => {
+                self.broken = true;
+                passed
+            }
+        };
+        buf.set_filled(before + passed);
+        Poll::Ready(Ok(passed > 0))
+    }
+
+    /// Reads the rest of a head that came in pieces.
+    fn poll_read_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.held.reserve(1024);
+        let read = tokio_util::io::poll_read_buf(Pin::new(&mut self.io), cx, &mut self.held);
+        let Poll::Ready(read) = read else {
+            ready!(self.head_timer.poll(cx, self.patience.head));
+            self.refuse(Fault::TooSlow);
+            return Poll::Ready(Ok(true));
+        };
+        if read? == 0 {
+            return Poll::Ready(Ok(false));
+        }
+        let Some(framing) = &mut self.framing else { return Poll::Ready(Ok(true)) };
+        match framing.judge(&self.held) {
+            Verdict::Pass => self.passed = self.held.split().freeze(),
+            Verdict::Partial(0) => return Poll::Ready(Ok(true)),
+            Verdict::Partial(passed) => self.passed = self.held.split_to(passed).freeze(),
+            Verdict::Refuse(passed, fault) => {
+                self.passed = self.held.split_to(passed).freeze();
+                self.refuse(fault);
+            }
+            Verdict::Broken(passed) => {
+                self.passed = self.held.split_to(passed).freeze();
+                self.broken = true;
+            }
+        }
+        self.head_timer.disarm();
+        Poll::Ready(Ok(true))
+    }
+
+    /// Polls the deadline of a write that is stuck.
+    fn write_stalled<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        ready!(self.write_timer.poll(cx, self.patience.write));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing")))
+    }
+
+    /// Swallows what the client still sends, so that closing does not destroy the answer on its way to it.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (timer, left) = self.linger.get_or_insert((Deadline::default(), LINGER.1));
+        let mut bytes = [0; 4096];
+        while *left > 0 {
+            let mut buf = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.io).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => *left = left.saturating_sub(buf.filled().len()),
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return timer.poll(cx, LINGER.0),
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            if !this.passed.is_empty() {
+                let length = this.passed.len().min(buf.remaining());
+                buf.put_slice(&this.passed[..length]);
+                this.passed.advance(length);
+                return Poll::Ready(Ok(()));
+            }
+            if this.broken {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "malformed chunked body")));
+            }
+            if this.signals.fault.get().is_some() {
+                // hyper writes the refusal and closes; until then there is nothing for it to read.
+                return Poll::Pending;
+            }
+            if let Some(framing) = &mut this.framing
+                && this.signals.tunnel.load(Ordering::Acquire)
+            {
+                framing.tunnel();
+                this.passed = this.held.split().freeze();
+                this.framing = None;
+                continue;
+            }
+            if this.held.is_empty() {
+                if ready!(this.poll_read_direct(cx, buf))? {
+                    return Poll::Ready(Ok(()));
+                }
+            } else if !ready!(this.poll_read_held(cx))? {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.io).poll_write(cx, bytes) {
+            Poll::Pending => this.write_stalled(cx),
+            done => {
+                this.write_timer.disarm();
+                done
+            }
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.io).poll_write_vectored(cx, slices) {
+            Poll::Pending => this.write_stalled(cx),
+            done => {
+                this.write_timer.disarm();
+                done
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.io).poll_flush(cx) {
+            Poll::Pending => this.write_stalled(cx),
+            done => {
+                this.write_timer.disarm();
+                done
+            }
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.linger.is_none() {
+            match Pin::new(&mut this.io).poll_shutdown(cx) {
+                Poll::Pending => return this.write_stalled(cx),
+                Poll::Ready(result) => result?,
+            }
+        }
+        if this.framing.as_ref().is_some_and(Framing::is_within_message) {
+            ready!(this.poll_linger(cx));
+        }
+        Poll::Ready(Ok(()))
+    }
+}

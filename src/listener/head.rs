@@ -1,0 +1,273 @@
+//! One request head, judged as a whole: request line, header lines, and what they say of the body (RFC 9112 §3 to §6).
+
+use memchr::memmem;
+
+/// What a head may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HeadLimits {
+    /// Bytes, request line and all.
+    pub(super) bytes: usize,
+    /// Header lines.
+    pub(super) lines: usize,
+    /// Bytes of the request target.
+    pub(super) target: usize,
+}
+
+/// Why a request is refused before it is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// 400, and what is wrong.
+    Malformed(&'static str),
+    /// 414.
+    TargetTooLong,
+    /// 431.
+    HeadersTooLarge,
+    /// 501: a transfer coding other than chunked.
+    UnknownCoding,
+    /// 505.
+    UnknownVersion,
+    /// 408: the head did not come in time.
+    TooSlow,
+}
+
+/// How long the body after a head is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BodyLength {
+    None,
+    Sized(u64),
+    Chunked,
+}
+
+/// A head that may pass.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) length: usize,
+    pub(super) body: BodyLength,
+}
+
+/// Reads the head at the start of `bytes`; `None` while it isn't complete.
+pub(super) fn read(bytes: &[u8], limits: &HeadLimits) -> Result<Option<Head>, Fault> {
+    let end = memmem::find(bytes, b"\r\n\r\n");
+    let head = &bytes[..end.map_or(bytes.len(), |at| at + 2)];
+    if head.len() > limits.bytes {
+        return Err(too_large(head, limits));
+    }
+    if end.is_none() {
+        // A head that can only be refused is refused before it is complete: it might never be.
+        return early_fault(head, limits).map_or(Ok(None), Err);
+    }
+    let line_end = find_line_end(head)?;
+    let version_11 = request_line(&head[..line_end], limits)?;
+    let mut seen = Seen { version_11, ..Seen::default() };
+    let mut at = line_end + 2;
+    while at < head.len() {
+        let length = find_line_end(&head[at..])?;
+        seen.line(&head[at..at + length], limits)?;
+        at += length + 2;
+    }
+    Ok(Some(Head { length: head.len() + 2, body: seen.body()? }))
+}
+
+/// Which limit an overlong head breaks: the target's, when not even its first line fits.
+fn too_large(head: &[u8], limits: &HeadLimits) -> Fault {
+    match memchr::memchr(b'\r', head) {
+        Some(line) if line <= limits.target => Fault::HeadersTooLarge,
+        _ => Fault::TargetTooLong,
+    }
+}
+
+fn early_fault(head: &[u8], limits: &HeadLimits) -> Option<Fault> {
+    let first_line = memchr::memchr2(b'\r', b'\n', head).map_or(head, |at| &head[..at]);
+    let first_bytes = &head[..head.len().min(24)];
+    if first_bytes.iter().any(|byte| !matches!(byte, 0x20..=0x7e | b'\r' | b'\n')) || !is_tchar(head[0]) {
+        return Some(Fault::Malformed("this is not an HTTP request"));
+    }
+    // Room for the longest method name and the version beside the target.
+    (first_line.len() > limits.target + 64).then_some(Fault::TargetTooLong)
+}
+
+/// Lines end with CRLF and nothing else: a lone CR or LF is where parsers begin to differ.
+fn find_line_end(bytes: &[u8]) -> Result<usize, Fault> {
+    match memchr::memchr2(b'\r', b'\n', bytes) {
+        Some(at) if bytes[at] == b'\r' && bytes.get(at + 1) == Some(&b'\n') => Ok(at),
+        _ => Err(Fault::Malformed("a line does not end with CRLF")),
+    }
+}
+
+/// Judges a request line; says whether its version is HTTP/1.1.
+fn request_line(line: &[u8], limits: &HeadLimits) -> Result<bool, Fault> {
+    const BAD: Fault = Fault::Malformed("malformed request line");
+    let method_end = memchr::memchr(b' ', line).ok_or(BAD)?;
+    let target_end = memchr::memrchr(b' ', line).ok_or(BAD)?;
+    if method_end == 0 || method_end > 32 || !line[..method_end].iter().copied().all(is_tchar) {
+        return Err(BAD);
+    }
+    let target = line.get(method_end + 1..target_end).filter(|target| !target.is_empty()).ok_or(BAD)?;
+    if target.len() > limits.target {
+        return Err(Fault::TargetTooLong);
+    }
+    if !is_target(&line[..method_end], target) || !target.iter().copied().all(is_target_char) {
+        return Err(Fault::Malformed("malformed request target"));
+    }
+    match &line[target_end + 1..] {
+        b"HTTP/1.1" => Ok(true),
+        b"HTTP/1.0" => Ok(false),
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
+            Err(Fault::UnknownVersion)
+        }
+        _ => Err(BAD),
+    }
+}
+
+/// Whether a target has one of the four forms of RFC 9112 §3.2, and one that its method may have.
+fn is_target(method: &[u8], target: &[u8]) -> bool {
+    if method == b"CONNECT" {
+        return is_authority(target);
+    }
+    match target {
+        [b'/', ..] => true,
+        [b'*'] => method == b"OPTIONS",
+        _ => target.strip_prefix(b"http://").or_else(|| target.strip_prefix(b"https://")).is_some_and(|rest| {
+            let end = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
+            is_authority(&rest[..end])
+        }),
+    }
+}
+
+/// What the header lines said so far.
+#[derive(Default)]
+struct Seen {
+    version_11: bool,
+    lines: usize,
+    hosts: usize,
+    length: Option<u64>,
+    chunked: bool,
+}
+
+impl Seen {
+    fn line(&mut self, line: &[u8], limits: &HeadLimits) -> Result<(), Fault> {
+        self.lines += 1;
+        if self.lines > limits.lines {
+            return Err(Fault::HeadersTooLarge);
+        }
+        let colon = memchr::memchr(b':', line).ok_or(Fault::Malformed("a header line has no colon"))?;
+        let name = &line[..colon];
+        // This also refuses folded lines and blanks before the colon: a blank is no token character.
+        if name.is_empty() || !name.iter().copied().all(is_tchar) {
+            return Err(Fault::Malformed("malformed header name"));
+        }
+        let value = &line[colon + 1..];
+        if !value.iter().copied().all(is_value_char) {
+            return Err(Fault::Malformed("malformed header value"));
+        }
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => self.host(value.trim_ascii()),
+            14 if name.eq_ignore_ascii_case(b"content-length") => self.content_length(value.trim_ascii()),
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.transfer_encoding(value.trim_ascii()),
+            _ => Ok(()),
+        }
+    }
+
+    fn host(&mut self, value: &[u8]) -> Result<(), Fault> {
+        self.hosts += 1;
+        if self.hosts > 1 {
+            return Err(Fault::Malformed("more than one Host header"));
+        }
+        if value.is_empty() || !is_authority(value) {
+            return Err(Fault::Malformed("malformed Host header"));
+        }
+        Ok(())
+    }
+
+    fn content_length(&mut self, value: &[u8]) -> Result<(), Fault> {
+        const BAD: Fault = Fault::Malformed("malformed Content-Length");
+        if self.length.is_some() {
+            return Err(Fault::Malformed("more than one Content-Length header"));
+        }
+        if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
+            return Err(BAD);
+        }
+        // 18 digits fit into 64 bits.
+        self.length = Some(value.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')));
+        Ok(())
+    }
+
+    fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), Fault> {
+        if self.chunked {
+            return Err(Fault::Malformed("more than one Transfer-Encoding header"));
+        }
+        if !value.eq_ignore_ascii_case(b"chunked") {
+            let known =
+                value.split(|byte| *byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked"));
+            let plain = value.iter().all(|byte| is_tchar(*byte));
+            return Err(if plain && !known {
+                Fault::UnknownCoding
+            } else {
+                Fault::Malformed("malformed Transfer-Encoding")
+            });
+        }
+        self.chunked = true;
+        Ok(())
+    }
+
+    fn body(&self) -> Result<BodyLength, Fault> {
+        if self.version_11 && self.hosts == 0 {
+            return Err(Fault::Malformed("no Host header"));
+        }
+        match (self.chunked, self.length) {
+            (true, Some(_)) => Err(Fault::Malformed("both Content-Length and Transfer-Encoding")),
+            (true, None) if !self.version_11 => Err(Fault::Malformed("Transfer-Encoding in an HTTP/1.0 request")),
+            (true, None) => Ok(BodyLength::Chunked),
+            (false, Some(0) | None) => Ok(BodyLength::None),
+            (false, Some(length)) => Ok(BodyLength::Sized(length)),
+        }
+    }
+}
+
+/// `host` or `host:port`, as RFC 3986 spells them; no userinfo, no path.
+#[must_use]
+pub fn is_authority(value: &[u8]) -> bool {
+    let (host, port) = match (value.first(), value.iter().rposition(|byte| *byte == b':')) {
+        (Some(b'['), _) => match value.iter().position(|byte| *byte == b']') {
+            Some(close) => match &value[close + 1..] {
+                [] => (&value[..=close], None),
+                [b':', port @ ..] => (&value[..=close], Some(port)),
+                _ => return false,
+            },
+            None => return false,
+        },
+        (_, Some(colon)) => (&value[..colon], Some(&value[colon + 1..])),
+        (_, None) => (value, None),
+    };
+    let host_is_good = match host {
+        [] => false,
+        [b'[', inside @ .., b']'] => {
+            std::str::from_utf8(inside).is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok())
+        }
+        name => name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')),
+    };
+    let port_is_good = port.is_none_or(|port| {
+        !port.is_empty()
+            && port.len() <= 5
+            && port.iter().all(u8::is_ascii_digit)
+            && port.iter().fold(0u32, |number, digit| number * 10 + u32::from(digit - b'0')) <= 65_535
+    });
+    host_is_good && port_is_good
+}
+
+const fn is_tchar(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+        )
+}
+
+/// What browsers send in a path or query beside what RFC 3986 allows passes; what no client means does not.
+const fn is_target_char(byte: u8) -> bool {
+    matches!(byte, 0x21..=0x7e) && !matches!(byte, b'"' | b'<' | b'>' | b'#' | b'`')
+}
+
+const fn is_value_char(byte: u8) -> bool {
+    matches!(byte, b'\t' | 0x20..=0x7e | 0x80..)
+}

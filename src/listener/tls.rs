@@ -1,0 +1,157 @@
+//! TLS towards clients: versions, and certificates by server name.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, version};
+
+use crate::config;
+
+/// Why a certificate can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A PEM file can't be read or holds no such thing.
+    #[error("{path}: {reason}")]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Key and certificate are not of one pair, or of a kind that is not supported.
+    #[error("{cert} and {key} do not belong together", cert = .cert.display(), key = .key.display())]
+    Pair {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// What rustls says.
+        #[source]
+        source: rustls::Error,
+    },
+    /// rustls refuses the settings.
+    #[error("TLS settings")]
+    Settings(#[source] rustls::Error),
+}
+
+/// The certificates of the HTTPS listener, found by server name: exact, then wildcard, then the first of all.
+pub struct Certificates {
+    keys: Vec<Arc<CertifiedKey>>,
+    by_name: HashMap<String, usize>,
+    expiries: Vec<(PathBuf, i64)>,
+}
+
+impl Certificates {
+    /// Reads every configured pair.
+    ///
+    /// # Errors
+    /// The first [`TlsError`] found.
+    pub fn load(files: &[config::CertificateFiles]) -> Result<Self, TlsError> {
+        let mut loaded = Self { keys: Vec::new(), by_name: HashMap::new(), expiries: Vec::new() };
+        for (index, pair) in files.iter().enumerate() {
+            let chain = read_chain(&pair.cert)?;
+            let key = PrivateKeyDer::from_pem_file(&pair.key).map_err(|error| pem(&pair.key, error))?;
+            let (names, expiry) = inspect(&pair.cert, &chain[0])?;
+            loaded.expiries.push((pair.cert.clone(), expiry));
+            let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
+                .map_err(|source| TlsError::Pair { cert: pair.cert.clone(), key: pair.key.clone(), source })?;
+            loaded.keys.push(Arc::new(certified));
+            for name in names {
+                // On a tie the certificate that stands first in the file wins.
+                loaded.by_name.entry(name).or_insert(index);
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// Which certificate serves a host name; the first one serves what none names.
+    #[must_use]
+    pub fn index_for(&self, host: &str) -> usize {
+        let host = host.to_ascii_lowercase();
+        let wildcard = || host.split_once('.').and_then(|(_, parent)| self.by_name.get(&format!("*.{parent}")));
+        self.by_name.get(&host).or_else(wildcard).copied().unwrap_or(0)
+    }
+
+    /// Whether host names can belong to different certificates at all.
+    #[must_use]
+    pub fn are_several(&self) -> bool {
+        self.keys.len() > 1
+    }
+
+    /// Each certificate's file and the Unix second at which it expires.
+    #[must_use]
+    pub fn expiries(&self) -> &[(PathBuf, i64)] {
+        &self.expiries
+    }
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificates").field("names", &self.by_name).finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let index = hello.server_name().map_or(0, |name| self.index_for(name));
+        self.keys.get(index).cloned()
+    }
+}
+
+/// The settings of the HTTPS listener: TLS 1.2 and 1.3 (RFC 9325 §3.1.1), ALPN `h2` and `http/1.1`, tickets, no early data.
+///
+/// # Errors
+/// [`TlsError::Settings`] when rustls refuses them.
+pub fn server_config(tls: &config::Tls, certificates: Arc<Certificates>) -> Result<ServerConfig, TlsError> {
+    let versions: &[_] = if tls.only_tls13 { &[&version::TLS13] } else { &[&version::TLS13, &version::TLS12] };
+    let mut settings = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(versions)
+        .map_err(TlsError::Settings)?
+        .with_no_client_auth()
+        .with_cert_resolver(certificates);
+    settings.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    settings.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Settings)?;
+    Ok(settings)
+}
+
+fn pem(path: &Path, error: rustls::pki_types::pem::Error) -> TlsError {
+    use rustls::pki_types::pem::Error;
+    let reason = match error {
+        Error::Io(error) => error.to_string(),
+        Error::NoItemsFound => "holds no private key in PEM form".to_owned(),
+        other => other.to_string(),
+    };
+    TlsError::Pem { path: path.to_owned(), reason }
+}
+
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain: Vec<_> =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|error| pem(path, error))?;
+    if chain.is_empty() {
+        return Err(TlsError::Pem { path: path.to_owned(), reason: "holds no certificate in PEM form".to_owned() });
+    }
+    Ok(chain)
+}
+
+/// The DNS names of a certificate, in lower case, and the Unix second at which it expires.
+fn inspect(path: &Path, leaf: &CertificateDer<'_>) -> Result<(Vec<String>, i64), TlsError> {
+    use x509_parser::extensions::GeneralName;
+    let unreadable = |reason: String| TlsError::Pem { path: path.to_owned(), reason };
+    let (_, certificate) = x509_parser::parse_x509_certificate(leaf)
+        .map_err(|error| unreadable(format!("the first certificate can't be read: {error}")))?;
+    let alternatives = certificate
+        .subject_alternative_name()
+        .map_err(|error| unreadable(format!("its alternative names can't be read: {error}")))?;
+    let names = alternatives
+        .into_iter()
+        .flat_map(|extension| &extension.value.general_names)
+        .filter_map(|name| if let GeneralName::DNSName(name) = name { Some(name.to_ascii_lowercase()) } else { None });
+    Ok((names.collect(), certificate.validity().not_after.timestamp()))
+}

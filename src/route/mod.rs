@@ -1,0 +1,219 @@
+//! Path + method → route. What is judged here is what is forwarded, byte for byte.
+
+mod path;
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Method};
+
+use crate::config;
+
+pub use path::{JudgedPath, PathFault, judge};
+
+/// Why the routes of a configuration can't be laid out.
+#[derive(Debug, thiserror::Error)]
+#[error("route {name}: {reason}")]
+pub struct RouteError {
+    name: Arc<str>,
+    reason: String,
+}
+
+/// What a path and a method lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found<'a> {
+    /// The index of the route.
+    Route(usize),
+    /// The path is known, but not with this method; the value of `Allow`.
+    WrongMethod(&'a HeaderValue),
+    /// No route has this path.
+    Nothing,
+}
+
+/// All routes of one configuration.
+pub struct RouteTable {
+    exact: matchit::Router<usize>,
+    /// The same patterns in lower case: where an upstream that folds case would see another route than we do.
+    folded: matchit::Router<usize>,
+    sites: Vec<Site>,
+}
+
+/// One path pattern and the routes that share it.
+struct Site {
+    by_method: Vec<(Vec<Method>, usize)>,
+    allow: HeaderValue,
+    ends_with_slash: bool,
+}
+
+impl RouteTable {
+    /// Lays out the routes.
+    ///
+    /// # Errors
+    /// A pattern that is malformed or in conflict with another; the configuration's own check says it more kindly.
+    pub fn new(routes: &[Arc<config::Route>]) -> Result<Self, RouteError> {
+        let mut table = Self { exact: matchit::Router::new(), folded: matchit::Router::new(), sites: Vec::new() };
+        let mut patterns: Vec<Arc<str>> = Vec::new();
+        for (index, route) in routes.iter().enumerate() {
+            let site = match patterns.iter().position(|known| *known == route.path) {
+                Some(site) => site,
+                None => {
+                    let site = patterns.len();
+                    table
+                        .exact
+                        .insert(&*route.path, site)
+                        .map_err(|error| RouteError { name: route.name.clone(), reason: error.to_string() })?;
+                    // Two patterns that differ in case only are both there on purpose; the first stands for both.
+                    let _ = table.folded.insert(fold_pattern(&route.path), site);
+                    patterns.push(route.path.clone());
+                    let ends_with_slash = route.path.len() > 1 && route.path.ends_with('/');
+                    table.sites.push(Site {
+                        by_method: Vec::new(),
+                        allow: HeaderValue::from_static(""),
+                        ends_with_slash,
+                    });
+                    site
+                }
+            };
+            table.sites[site].by_method.push((route.methods.clone(), index));
+        }
+        for site in &mut table.sites {
+            site.allow = allow_header(&site.by_method);
+        }
+        Ok(table)
+    }
+
+    /// Finds the route of a path that [`judge`] has passed.
+    #[must_use]
+    pub fn find(&self, path: &str, method: &Method) -> Found<'_> {
+        let Some(site) = self.site(path) else { return Found::Nothing };
+        let takes = |methods: &Vec<Method>| {
+            methods.is_empty()
+                || methods.contains(method)
+                || (*method == Method::HEAD && methods.contains(&Method::GET))
+        };
+        match site.by_method.iter().find(|(methods, _)| takes(methods)) {
+            Some((_, route)) => Found::Route(*route),
+            None => Found::WrongMethod(&site.allow),
+        }
+    }
+
+    /// A path that an upstream may well read as another one is judged as that other one: many take `/calls/` for `/calls`
+    /// and `/CALLS` for `/calls`, and a catch-all route must not open what a stricter route guards.
+    fn site(&self, path: &str) -> Option<&Site> {
+        let literal = self.exact.at(path).ok().map(|found| *found.value);
+        let site = match path.strip_suffix('/') {
+            Some(bare) if !bare.is_empty() && !literal.is_some_and(|site| self.sites[site].ends_with_slash) => {
+                self.exact.at(bare).ok().map(|found| *found.value).or(literal)
+            }
+            _ => literal,
+        }?;
+        if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            let folded = path.to_ascii_lowercase();
+            let bare = folded.strip_suffix('/').filter(|bare| !bare.is_empty()).unwrap_or(&folded);
+            let other = self.folded.at(bare).or_else(|_| self.folded.at(&folded)).ok().map(|found| *found.value);
+            if other.is_some_and(|other| other != site) {
+                return None;
+            }
+        }
+        self.sites.get(site)
+    }
+}
+
+/// Lower case, but for the names in braces.
+fn fold_pattern(pattern: &str) -> String {
+    let mut in_braces = false;
+    let fold = |character: char| {
+        in_braces = (in_braces || character == '{') && character != '}';
+        if in_braces { character } else { character.to_ascii_lowercase() }
+    };
+    pattern.chars().map(fold).collect()
+}
+
+fn allow_header(by_method: &[(Vec<Method>, usize)]) -> HeaderValue {
+    let mut names: Vec<&str> = Vec::new();
+    for method in by_method.iter().flat_map(|(methods, _)| methods) {
+        names.push(method.as_str());
+        if *method == Method::GET {
+            names.push("HEAD");
+        }
+    }
+    names.sort_unstable();
+    names.dedup();
+    // Method names are tokens, and tokens are header values.
+    HeaderValue::from_str(&names.join(", ")).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Access, CallLimits, PathForms};
+
+    fn table(routes: &[(&str, &[Method])]) -> RouteTable {
+        let routes: Vec<_> = routes
+            .iter()
+            .map(|(path, methods)| {
+                Arc::new(config::Route {
+                    name: (*path).into(),
+                    path: (*path).into(),
+                    methods: methods.to_vec(),
+                    access: Access::Token(Vec::new()),
+                    upstream: 0,
+                    forward_credentials: false,
+                    allowed_forms: PathForms::default(),
+                    max_body: 0,
+                    first_byte_timeout: None,
+                    call: CallLimits { max_duration: None, idle_timeout: None },
+                })
+            })
+            .collect();
+        RouteTable::new(&routes).unwrap()
+    }
+
+    fn calls() -> RouteTable {
+        table(&[
+            ("/api/v1/calls", &[Method::GET]),
+            ("/api/v1/calls", &[Method::POST]),
+            ("/api/v1/calls/{id}/stream", &[]),
+            ("/api/v1/{*rest}", &[]),
+        ])
+    }
+
+    #[test]
+    fn a_path_and_a_method_lead_to_their_route() {
+        let table = calls();
+        assert_eq!(table.find("/api/v1/calls", &Method::GET), Found::Route(0));
+        assert_eq!(table.find("/api/v1/calls", &Method::HEAD), Found::Route(0));
+        assert_eq!(table.find("/api/v1/calls", &Method::POST), Found::Route(1));
+        assert_eq!(table.find("/api/v1/calls/17/stream", &Method::PATCH), Found::Route(2));
+        assert_eq!(table.find("/api/v1/else", &Method::GET), Found::Route(3));
+        assert_eq!(table.find("/api/v2/else", &Method::GET), Found::Nothing);
+    }
+
+    #[test]
+    fn a_wrong_method_says_what_is_allowed() {
+        let allow = HeaderValue::from_static("GET, HEAD, POST");
+        assert_eq!(calls().find("/api/v1/calls", &Method::DELETE), Found::WrongMethod(&allow));
+    }
+
+    #[test]
+    fn a_trailing_slash_does_not_slip_past_a_route_into_a_catch_all() {
+        assert_eq!(calls().find("/api/v1/calls/", &Method::POST), Found::Route(1));
+        assert_eq!(calls().find("/api/v1/calls/7/stream/", &Method::GET), Found::Route(2));
+        assert_eq!(calls().find("/api/v1/calls/7/", &Method::GET), Found::Route(3));
+    }
+
+    #[test]
+    fn a_route_that_ends_with_a_slash_is_itself() {
+        let table = table(&[("/files", &[]), ("/files/", &[])]);
+        assert_eq!(table.find("/files", &Method::GET), Found::Route(0));
+        assert_eq!(table.find("/files/", &Method::GET), Found::Route(1));
+    }
+
+    #[test]
+    fn another_case_does_not_slip_past_a_route_into_a_catch_all() {
+        assert_eq!(calls().find("/api/v1/CALLS", &Method::POST), Found::Nothing);
+        assert_eq!(calls().find("/api/v1/Calls/", &Method::POST), Found::Nothing);
+        assert_eq!(calls().find("/api/v1/calls/AbC/stream", &Method::GET), Found::Route(2));
+        assert_eq!(calls().find("/api/v1/calls/AbC/STREAM", &Method::GET), Found::Nothing);
+        assert_eq!(calls().find("/api/v1/Files/X", &Method::GET), Found::Route(3));
+    }
+}

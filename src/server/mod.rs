@@ -1,0 +1,225 @@
+//! Assembly: one configuration becomes sockets, workers and an admin listener, and ends as a drain.
+
+mod files;
+mod worker;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, SystemTime};
+
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use crate::admin::Admin;
+use crate::auth::{FileError, FileStore, TokenCache};
+use crate::config::{Config, Store};
+use crate::forward::UpstreamError;
+use crate::gateway::Cells;
+use crate::limits::{DenyCache, MemoryLimiter};
+use crate::listener::{self, Certificates, Tls, TlsError};
+use crate::route::{RouteError, RouteTable};
+use crate::shutdown::Shutdown;
+use crate::store::{OpenError, StoreHealth};
+use crate::telemetry::{AccessLog, Metrics};
+
+use worker::Worker;
+
+/// Tokens whose logs the in-memory limiter keeps; a log takes from 100 bytes to a few kilobytes.
+const MAX_LOCAL_TOKENS: usize = 1_000_000;
+/// Tokens whose refusals are remembered; each takes less than 200 bytes.
+const MAX_DENIALS: usize = 100_000;
+/// How often logs that have run out are let go.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Why a gateway can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address can't be listened on.
+    #[error("can't listen on {address} ({listener})")]
+    Bind {
+        /// Which key of `listen`.
+        listener: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A certificate can't be served.
+    #[error("tls.certificates: {0}")]
+    Tls(#[from] TlsError),
+    /// Tokens can't be read.
+    #[error("tokens.file: {0}")]
+    Tokens(#[from] FileError),
+    /// Redis can't be used as configured.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// Routes can't be laid out.
+    #[error(transparent)]
+    Routes(#[from] RouteError),
+    /// An upstream can't be spoken to as configured.
+    #[error("upstreams: {0}")]
+    Upstream(#[from] UpstreamError),
+    /// A thread or its event loop can't be made.
+    #[error("can't start a worker")]
+    Worker(#[source] io::Error),
+}
+
+/// What all workers of a process share.
+struct Shared {
+    config: Arc<Config>,
+    metrics: Arc<Metrics>,
+    cells: Arc<Cells>,
+    routes: Arc<RouteTable>,
+    certificates: Arc<Certificates>,
+    tls: Tls,
+    tokens: Tokens,
+    limiter: Arc<MemoryLimiter>,
+    denials: Arc<DenyCache>,
+    health: Arc<StoreHealth>,
+    open: Arc<AtomicUsize>,
+    shutdown: Shutdown,
+}
+
+/// Where records come from.
+enum Tokens {
+    File(Arc<FileStore>),
+    Redis(Arc<TokenCache>),
+}
+
+/// A gateway that serves.
+pub struct Server {
+    /// Where HTTPS is served, with the port that port 0 became.
+    pub https: SocketAddr,
+    /// Where plain HTTP is refused.
+    pub http: Option<SocketAddr>,
+    /// Where the admin listener is.
+    pub admin: SocketAddr,
+    shared: Arc<Shared>,
+    workers: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts everything; returns when requests are served. Runs background tasks on the runtime that it is called on.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start(config: Config, metrics: Arc<Metrics>, log: AccessLog) -> Result<Self, StartError> {
+        let config = Arc::new(config);
+        files::raise_limit(config.listen.max_connections);
+        let workers = config.runtime.workers.get();
+        let bind = |listener, address, count| {
+            listener::bind(address, count).map_err(|source| StartError::Bind { listener, address, source })
+        };
+        let https = bind("listen.https", config.listen.https, workers)?;
+        let http = config.listen.http.map(|address| bind("listen.http", address, workers)).transpose()?;
+        let admin = bind("listen.admin", config.listen.admin, 1)?;
+        let shared = Arc::new(Shared::new(config, metrics, log)?);
+        let address =
+            |sockets: &[std::net::TcpListener]| sockets[0].local_addr().map_err(|error| StartError::Worker(error));
+        let (https_at, admin_at) = (address(&https)?, address(&admin)?);
+        let http_at = http.as_deref().map(address).transpose()?;
+
+        let mut threads = Vec::with_capacity(workers);
+        let mut http = http.map(Vec::into_iter);
+        for (index, https) in https.into_iter().enumerate() {
+            let http = http.as_mut().and_then(Iterator::next);
+            match Worker::spawn(index, shared.clone(), https, http).await {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    shared.shutdown.drain();
+                    shared.shutdown.finish(Duration::ZERO).await;
+                    return Err(error);
+                }
+            }
+        }
+        let server = Self { https: https_at, http: http_at, admin: admin_at, shared, workers: threads };
+        server.spawn_background(admin)?;
+        tracing::info!(https = %server.https, http = server.http.map(tracing::field::display), admin = %server.admin, workers, "serving");
+        Ok(server)
+    }
+
+    fn spawn_background(&self, admin: Vec<std::net::TcpListener>) -> Result<(), StartError> {
+        let shared = &self.shared;
+        for socket in admin {
+            let socket = TcpListener::from_std(socket).map_err(StartError::Worker)?;
+            let health = matches!(shared.tokens, Tokens::Redis(_)).then(|| shared.health.clone());
+            let admin = Arc::new(Admin::new(shared.metrics.clone(), health, shared.shutdown.clone()));
+            tokio::spawn(admin.run(socket));
+        }
+        if let Tokens::File(file) = &shared.tokens {
+            tokio::spawn(file.clone().watch());
+        }
+        let limiter = shared.limiter.clone();
+        tokio::spawn(async move {
+            let mut tick = tokio::time::interval(SWEEP_INTERVAL);
+            loop {
+                tick.tick().await;
+                limiter.sweep(unix_ms(SystemTime::now()));
+            }
+        });
+        Ok(())
+    }
+
+    /// Ends the gateway: readiness fails at once; after `drain.delay` nothing new is taken; what is in flight gets
+    /// `drain.timeout`. Returns how many connections and calls had to be cut.
+    pub async fn stop(self) -> usize {
+        let drain = self.shared.config.drain;
+        let shutdown = &self.shared.shutdown;
+        tracing::info!(delay = ?drain.delay, timeout = ?drain.timeout, "draining");
+        shutdown.announce();
+        tokio::time::sleep(drain.delay).await;
+        shutdown.drain();
+        let cut = shutdown.finish(drain.timeout).await;
+        if cut > 0 {
+            tracing::warn!(cut, "drain.timeout is over: connections were cut");
+        }
+        for worker in self.workers {
+            // A worker that panicked has said so; there is nothing left to end.
+            let _ = tokio::task::spawn_blocking(move || worker.join()).await;
+        }
+        tracing::info!("ended");
+        cut
+    }
+}
+
+impl Shared {
+    fn new(config: Arc<Config>, metrics: Arc<Metrics>, log: AccessLog) -> Result<Self, StartError> {
+        let certificates = Arc::new(Certificates::load(&config.tls.certificates)?);
+        for (file, expiry) in certificates.expiries() {
+            metrics.certificate_expiry(&file.display().to_string()).set(*expiry as f64);
+        }
+        let settings = listener::server_config(&config.tls, certificates.clone())?;
+        let tls = Tls { acceptor: TlsAcceptor::from(Arc::new(settings)), certificates: certificates.clone() };
+        let tokens = match (&config.store, &config.tokens.file) {
+            (Store::Memory, Some(file)) => Tokens::File(Arc::new(FileStore::open(&config, file)?)),
+            (Store::Memory | Store::Redis(_), _) => Tokens::Redis(Arc::new(TokenCache::new(&config))),
+        };
+        let health = Arc::new(StoreHealth::new(metrics.store_up.clone()));
+        if matches!(tokens, Tokens::File(_)) {
+            // The memory store answers as long as the process lives.
+            metrics.store_up.set(1);
+        }
+        Ok(Self {
+            cells: Arc::new(Cells::new(&metrics, &config.routes, log)),
+            routes: Arc::new(RouteTable::new(&config.routes)?),
+            certificates,
+            tls,
+            tokens,
+            limiter: Arc::new(MemoryLimiter::new(MAX_LOCAL_TOKENS)),
+            denials: Arc::new(DenyCache::new(MAX_DENIALS)),
+            health,
+            open: Arc::default(),
+            shutdown: Shutdown::default(),
+            metrics,
+            config,
+        })
+    }
+}
+
+fn unix_ms(now: SystemTime) -> u64 {
+    // A clock before 1970 counts as 1970; 64 bits of milliseconds outlast it.
+    now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}

@@ -1,0 +1,66 @@
+//! Where log lines go: a bounded queue to standard output that never makes a worker wait.
+
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{Log, LogFormat};
+
+use super::Metrics;
+use super::access::AccessLog;
+
+/// Why logging can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// `log.level` is no filter.
+    #[error("log.level is not a filter")]
+    Level(#[from] tracing_subscriber::filter::ParseError),
+    /// Something has set up logging in this process already.
+    #[error("logging is set up already")]
+    Twice(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// Writes what is queued when it is dropped; lives until the process ends.
+pub struct LogGuard {
+    _worker: WorkerGuard,
+    dropped: ErrorCounter,
+    metrics: Arc<Metrics>,
+}
+
+impl LogGuard {
+    /// Brings the count of lost lines up to date, once a second, for ever.
+    pub async fn watch(self) {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tick.tick().await;
+            let lost = self.dropped.dropped_lines() as u64;
+            self.metrics.log_dropped.inc_by(lost.saturating_sub(self.metrics.log_dropped.get()));
+        }
+    }
+}
+
+/// Sets up diagnostics for the process and the access log beside them; both go to standard output.
+///
+/// # Errors
+/// [`LogError`].
+pub fn init(log: &Log, metrics: Arc<Metrics>) -> Result<(AccessLog, LogGuard), LogError> {
+    let (writer, worker) = NonBlockingBuilder::default().thread_name("callgate-log").finish(io::stdout());
+    let guard = LogGuard { _worker: worker, dropped: writer.error_counter(), metrics };
+    subscribe(log, writer.clone())?;
+    Ok((AccessLog::new(log.access.then_some(writer), log.format), guard))
+}
+
+fn subscribe(log: &Log, writer: NonBlocking) -> Result<(), LogError> {
+    // What the libraries say of every frame and handshake helps nobody unless asked for by name.
+    let filter = EnvFilter::try_new(format!("hyper=info,h2=warn,rustls=warn,redis=warn,{}", log.level))?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    match log.format {
+        LogFormat::Json => subscriber.json().flatten_event(true).with_current_span(false).finish().try_init()?,
+        LogFormat::Human => subscriber.with_target(false).with_ansi(io::stdout().is_terminal()).finish().try_init()?,
+    }
+    Ok(())
+}

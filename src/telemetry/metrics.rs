@@ -1,0 +1,224 @@
+//! The metrics: base units, fixed label sets, every cell resolved before the first request.
+
+use std::sync::Arc;
+
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+use super::process::ProcessCollector;
+use super::requests::RouteMetrics;
+
+/// Seconds; from a local answer to a slow upstream.
+const REQUEST_BUCKETS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// Seconds; from the deny cache to Redis's deadline.
+const DECISION_BUCKETS: &[f64] =
+    &[0.000_01, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1];
+
+/// All metrics of one process.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    request_seconds: HistogramVec,
+    upstream_seconds: HistogramVec,
+    upstream_failures: IntCounterVec,
+    calls_open: IntGaugeVec,
+    auth: IntCounterVec,
+    decisions: IntCounterVec,
+    connections_open: IntGaugeVec,
+    connections_refused: IntCounterVec,
+    certificate_expiry: GaugeVec,
+    handshake_failures: IntCounter,
+    handshake_seconds: Histogram,
+    /// Seconds from asking the limiter to its answer.
+    pub decision_seconds: Histogram,
+    /// 1 while Redis answers.
+    pub store_up: IntGauge,
+    /// Access lines that were dropped because the log's reader is too slow.
+    pub log_dropped: IntCounter,
+    /// Tokens in the memory of this process.
+    pub tokens_cached: IntGauge,
+}
+
+/// The cells of one listener.
+#[derive(Clone)]
+pub struct ListenerMetrics {
+    /// Connections open at this moment.
+    pub open: IntGauge,
+    /// Connections closed at once because the cap was reached.
+    pub refused: IntCounter,
+    /// TLS handshakes that failed or took too long.
+    pub handshake_failures: IntCounter,
+    /// Seconds of the TLS handshakes that succeeded.
+    pub handshake_seconds: Histogram,
+}
+
+/// The cells of one upstream.
+#[derive(Clone)]
+pub struct UpstreamMetrics {
+    /// Seconds from sending a request to the head of its response.
+    pub seconds: Histogram,
+    /// Connections that could not be made.
+    pub connect_failures: IntCounter,
+    /// Exchanges that broke off or were no HTTP.
+    pub broken: IntCounter,
+    /// Responses whose head did not come in time.
+    pub timeouts: IntCounter,
+}
+
+impl Metrics {
+    /// Makes and registers every metric.
+    ///
+    /// # Errors
+    /// When two metrics have one name or a name is malformed: a mistake in this file.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            prometheus::Result::Ok(vec)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let vec = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            prometheus::Result::Ok(vec)
+        };
+        let histograms = |name: &str, help: &str, buckets: &[f64], labels: &[&str]| {
+            let vec = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            prometheus::Result::Ok(vec)
+        };
+        let certificate_expiry = GaugeVec::new(
+            Opts::new("callgate_certificate_expiry_timestamp_seconds", "Unix time at which a certificate expires."),
+            &["certificate"],
+        )?;
+        registry.register(Box::new(certificate_expiry.clone()))?;
+        registry.register(Box::new(ProcessCollector::new()?))?;
+        let build = gauges("callgate_build_info", "1, with the version as a label.", &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let one = |name: &str, help: &str| {
+            Ok::<_, prometheus::Error>(gauges(name, help, &[])?.with_label_values::<&str>(&[]))
+        };
+        let count = |name: &str, help: &str| {
+            Ok::<_, prometheus::Error>(counters(name, help, &[])?.with_label_values::<&str>(&[]))
+        };
+        Ok(Self {
+            requests: counters(
+                "callgate_requests_total",
+                "Requests answered, when their answer has ended.",
+                &["route", "method", "status"],
+            )?,
+            request_seconds: histograms(
+                "callgate_request_duration_seconds",
+                "From the head of a request to the end of its answer; calls are not in it.",
+                REQUEST_BUCKETS,
+                &["route"],
+            )?,
+            upstream_seconds: histograms(
+                "callgate_upstream_duration_seconds",
+                "From sending a request to the head of its response.",
+                REQUEST_BUCKETS,
+                &["upstream"],
+            )?,
+            upstream_failures: counters(
+                "callgate_upstream_failures_total",
+                "Exchanges with an upstream that failed, by kind: connect, broken, timeout.",
+                &["upstream", "kind"],
+            )?,
+            calls_open: gauges("callgate_calls_open", "Calls (upgraded streams) open at this moment.", &["route"])?,
+            auth: counters("callgate_auth_total", "Authentications, by outcome.", &["outcome"])?,
+            decisions: counters(
+                "callgate_decisions_total",
+                "Decisions of the limiter, by outcome and by what decided.",
+                &["outcome", "source"],
+            )?,
+            connections_open: gauges("callgate_connections_open", "Connections open at this moment.", &["listener"])?,
+            connections_refused: counters(
+                "callgate_connections_refused_total",
+                "Connections closed at once because listen.max_connections was reached.",
+                &["listener"],
+            )?,
+            handshake_failures: count("callgate_tls_handshake_failures_total", "TLS handshakes that failed.")?,
+            handshake_seconds: histograms(
+                "callgate_tls_handshake_duration_seconds",
+                "TLS handshakes that succeeded.",
+                REQUEST_BUCKETS,
+                &[],
+            )?
+            .with_label_values::<&str>(&[]),
+            decision_seconds: histograms(
+                "callgate_decision_duration_seconds",
+                "From asking the limiter to its answer.",
+                DECISION_BUCKETS,
+                &[],
+            )?
+            .with_label_values::<&str>(&[]),
+            store_up: one("callgate_store_up", "1 while the store answers, else 0.")?,
+            log_dropped: count("callgate_log_lines_dropped_total", "Log lines lost because their reader is too slow.")?,
+            tokens_cached: one("callgate_token_records_cached", "Token records in the memory of this process.")?,
+            certificate_expiry,
+            registry,
+        })
+    }
+
+    /// The cells of a route.
+    #[must_use]
+    pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
+        Arc::new(RouteMetrics::new(
+            name,
+            self.requests.clone(),
+            self.request_seconds.with_label_values(&[name]),
+            self.calls_open.with_label_values(&[name]),
+        ))
+    }
+
+    /// The cells of an upstream.
+    #[must_use]
+    pub fn upstream(&self, name: &str) -> UpstreamMetrics {
+        UpstreamMetrics {
+            seconds: self.upstream_seconds.with_label_values(&[name]),
+            connect_failures: self.upstream_failures.with_label_values(&[name, "connect"]),
+            broken: self.upstream_failures.with_label_values(&[name, "broken"]),
+            timeouts: self.upstream_failures.with_label_values(&[name, "timeout"]),
+        }
+    }
+
+    /// The cells of a listener (`https` or `http`).
+    #[must_use]
+    pub fn listener(&self, name: &str) -> ListenerMetrics {
+        ListenerMetrics {
+            open: self.connections_open.with_label_values(&[name]),
+            refused: self.connections_refused.with_label_values(&[name]),
+            handshake_failures: self.handshake_failures.clone(),
+            handshake_seconds: self.handshake_seconds.clone(),
+        }
+    }
+
+    /// The counter of one outcome of authentication.
+    #[must_use]
+    pub fn auth(&self, outcome: &str) -> IntCounter {
+        self.auth.with_label_values(&[outcome])
+    }
+
+    /// The counter of one outcome of decisions, by their source.
+    #[must_use]
+    pub fn decisions(&self, outcome: &str, source: &str) -> IntCounter {
+        self.decisions.with_label_values(&[outcome, source])
+    }
+
+    /// The expiry of one certificate, by its file.
+    #[must_use]
+    pub fn certificate_expiry(&self, file: &str) -> Gauge {
+        self.certificate_expiry.with_label_values(&[file])
+    }
+
+    /// All of it in Prometheus's text format.
+    ///
+    /// # Errors
+    /// When a metric can't be encoded.
+    pub fn encode(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}

@@ -1,0 +1,8 @@
+//! The limiter against an oracle, against real time, and against a Redis that fails.
+
+mod failures;
+mod footprint;
+mod histories;
+mod oracle;
+mod real_clock;
+mod stores;

@@ -1,0 +1,125 @@
+//! What becomes of requests when Redis forgets, changes its mind, or is gone.
+
+use std::time::{Duration, Instant};
+
+use callgate::config::OnFailure;
+use callgate::limits::{Asker, Outcome, Source, Unavailable};
+
+use super::stores::{VERSION, decide, instance, issue, plan, say, unix_ms};
+use crate::support::redis::RedisServer;
+
+#[tokio::test]
+async fn a_script_that_redis_forgot_is_given_to_it_again() {
+    let server = RedisServer::start();
+    let (limiter, redis) = instance(&server, OnFailure::Deny).await;
+    issue(&redis, "t").await;
+    let plan = plan(&[(60, 60_000)]);
+    for used in 1..4 {
+        say(&redis, "SCRIPT FLUSH").await;
+        let decision = decide(&limiter, "t", &plan).await;
+        assert_eq!((decision.source, decision.windows()[0].used), (Source::Redis, used));
+    }
+}
+
+#[tokio::test]
+async fn a_stale_or_missing_record_counts_nothing() {
+    let server = RedisServer::start();
+    let (limiter, redis) = instance(&server, OnFailure::Local).await;
+    issue(&redis, "t").await;
+    let limited = plan(&[(60, 60_000)]);
+    let unlimited = plan(&[]);
+    let ask = |token_id, version, plan| {
+        let limiter = &limiter;
+        async move { limiter.decide(&Asker { token_id, version }, plan, 1, unix_ms()).await.unwrap() }
+    };
+    for plan in [&limited, &unlimited] {
+        assert!(matches!(ask("t", VERSION - 1, plan).await, Outcome::Stale));
+        assert!(matches!(ask("t", VERSION + 1, plan).await, Outcome::Stale));
+        assert!(matches!(ask("t", 70, plan).await, Outcome::Stale));
+        assert!(matches!(ask("nobody", VERSION, plan).await, Outcome::Stale));
+    }
+    assert_eq!(say(&redis, "KEYS *").await, redis::Value::Array(vec![redis::Value::BulkString("cg:{t}:token".into())]));
+    let decision = decide(&limiter, "t", &unlimited).await;
+    assert!(decision.admitted && decision.windows().is_empty() && decision.source == Source::Redis);
+    assert_eq!(decide(&limiter, "t", &limited).await.windows()[0].used, 1);
+    say(&redis, "DEL cg:{t}:token").await;
+    assert!(matches!(ask("t", VERSION, &limited).await, Outcome::Stale));
+}
+
+#[tokio::test]
+async fn a_revocation_is_seen_past_a_remembered_refusal() {
+    let server = RedisServer::start();
+    let (limiter, redis) = instance(&server, OnFailure::Deny).await;
+    issue(&redis, "t").await;
+    let plan = plan(&[(1, 60_000)]);
+    assert!(decide(&limiter, "t", &plan).await.admitted);
+    assert!(!decide(&limiter, "t", &plan).await.admitted);
+    assert_eq!(decide(&limiter, "t", &plan).await.source, Source::DenyCache);
+    say(&redis, "HSET cg:{t}:token version 8").await;
+    // An instance that read the record again asks with the new version, and the log still counts.
+    let Ok(Outcome::Decided(decision)) =
+        limiter.decide(&Asker { token_id: "t", version: 8 }, &plan, 1, unix_ms()).await
+    else {
+        panic!("not decided")
+    };
+    assert_eq!((decision.admitted, decision.source), (false, Source::Redis));
+}
+
+#[tokio::test]
+async fn the_local_limiter_goes_on_where_redis_stopped() {
+    let mut server = RedisServer::start();
+    let (limiter, redis) = instance(&server, OnFailure::Local).await;
+    issue(&redis, "t").await;
+    let plan = plan(&[(60, 60_000), (1_000, 3_600_000)]);
+    for _ in 0..40 {
+        assert_eq!(decide(&limiter, "t", &plan).await.source, Source::Redis);
+    }
+    server.kill();
+    for used in 41..=60 {
+        let decision = decide(&limiter, "t", &plan).await;
+        assert_eq!((decision.admitted, decision.source), (true, Source::Local));
+        assert_eq!((decision.windows()[0].used, decision.windows()[1].used), (used, used));
+    }
+    let refused = decide(&limiter, "t", &plan).await;
+    assert_eq!((refused.admitted, refused.source), (false, Source::Local));
+
+    server.restart();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !redis.is_up() {
+        assert!(Instant::now() < deadline, "no new connection");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    issue(&redis, "t").await;
+    assert_eq!(decide(&limiter, "t", &plan).await.source, Source::Redis);
+}
+
+#[tokio::test]
+async fn nobody_or_everybody_is_admitted_if_the_policy_says_so() {
+    let mut server = RedisServer::start();
+    let (deny, redis) = instance(&server, OnFailure::Deny).await;
+    let (allow, _) = instance(&server, OnFailure::Allow).await;
+    issue(&redis, "t").await;
+    let plan = plan(&[(2, 60_000)]);
+    assert!(decide(&deny, "t", &plan).await.admitted);
+    assert!(decide(&allow, "t", &plan).await.admitted);
+    server.kill();
+    let asker = Asker { token_id: "t", version: VERSION };
+    for _ in 0..5 {
+        assert!(matches!(deny.decide(&asker, &plan, 1, unix_ms()).await, Err(Unavailable)));
+        let decision = decide(&allow, "t", &plan).await;
+        assert!(decision.admitted && decision.source == Source::Local);
+        assert!(decision.windows().is_empty() && decision.reported().is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_log_of_another_type_is_an_outage_for_its_token_alone() {
+    let server = RedisServer::start();
+    let (limiter, redis) = instance(&server, OnFailure::Local).await;
+    issue(&redis, "t").await;
+    issue(&redis, "u").await;
+    say(&redis, "LPUSH cg:{t}:log x").await;
+    let plan = plan(&[(60, 60_000)]);
+    assert_eq!(decide(&limiter, "t", &plan).await.source, Source::Local);
+    assert_eq!(decide(&limiter, "u", &plan).await.source, Source::Redis);
+}

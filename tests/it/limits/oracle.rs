@@ -1,0 +1,100 @@
+//! What the limiter has to answer, said as plainly as possible: a list of time stamps, searched from end to end.
+
+/// A clock further behind than this is a new clock.
+const JUMP_MS: i64 = 5_000;
+
+/// One token.
+#[derive(Default)]
+pub(super) struct Oracle {
+    /// When requests were admitted, in ms, in order.
+    admissions: Vec<i64>,
+}
+
+/// The right answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Expected {
+    pub(super) admitted: bool,
+    /// Per limit: used, limit, window, when it frees.
+    pub(super) windows: Vec<(u32, u32, u32, i64)>,
+    /// Place, limit, remaining, reset (s), retry after (s).
+    pub(super) reported: Option<(usize, u32, u32, i64, i64)>,
+}
+
+impl Oracle {
+    /// All admissions that it remembers.
+    pub(super) fn admissions(&self) -> &[i64] {
+        &self.admissions
+    }
+
+    /// `limits`: pairs of count and window in ms, shortest first.
+    pub(super) fn decide(&mut self, limits: &[(u32, u32)], cost: u32, clock: i64) -> Expected {
+        if limits.is_empty() {
+            return Expected { admitted: true, windows: vec![], reported: None };
+        }
+        let mut now = clock;
+        if let Some(&newest) = self.admissions.last() {
+            if clock < newest - JUMP_MS {
+                self.admissions.iter_mut().for_each(|at| *at -= newest - clock);
+            } else if clock < newest {
+                now = newest;
+            }
+        }
+        let fits = |&(limit, window): &(u32, u32), at: i64| self.used(window, at) + cost <= limit;
+        let refusing: Vec<bool> = limits.iter().map(|limit| !fits(limit, now)).collect();
+        let admitted = !refusing.contains(&true);
+        if admitted {
+            let longest = limits.iter().map(|(_, window)| i64::from(*window)).max().unwrap();
+            // An admission forgets what the plan's longest window no longer sees.
+            self.admissions.retain(|at| *at > now - longest);
+            self.admissions.extend((0..cost).map(|_| now));
+        }
+        let windows: Vec<_> = limits
+            .iter()
+            .zip(&refusing)
+            .map(|(&(limit, window), &refuses)| {
+                let frees = match refuses {
+                    true if cost > limit => now + i64::from(window),
+                    true => {
+                        let mut ends = self.admissions.iter().map(|at| at + i64::from(window)).filter(|end| *end > now);
+                        ends.find(|&end| self.used(window, end) + cost <= limit).unwrap()
+                    }
+                    false => {
+                        let seen = self.admissions.iter().find(|at| **at > now - i64::from(window));
+                        seen.map_or(now, |at| at + i64::from(window))
+                    }
+                };
+                (self.used(window, now), limit, window, frees)
+            })
+            .collect();
+        let reported = tell(&windows, &refusing, clock);
+        Expected { admitted, windows, reported }
+    }
+
+    fn used(&self, window: u32, at: i64) -> u32 {
+        self.admissions.iter().filter(|stamp| **stamp > at - i64::from(window) && **stamp <= at).count() as u32
+    }
+}
+
+/// The window that the client is told about.
+fn tell(windows: &[(u32, u32, u32, i64)], refusing: &[bool], clock: i64) -> Option<(usize, u32, u32, i64, i64)> {
+    let mut best: Option<(usize, u32, i64)> = None;
+    for (i, &(used, limit, _, frees)) in windows.iter().enumerate() {
+        if refusing.contains(&true) && !refusing[i] {
+            continue;
+        }
+        let room = limit.saturating_sub(used);
+        let better = match best {
+            None => true,
+            Some((_, _, other_frees)) if refusing[i] => frees >= other_frees,
+            Some((_, other_room, other_frees)) => room < other_room || room == other_room && frees >= other_frees,
+        };
+        if better {
+            best = Some((i, room, frees));
+        }
+    }
+    best.map(|(i, room, frees)| {
+        let reset = (frees as f64 / 1000.0).ceil() as i64;
+        let retry = ((frees - clock) as f64 / 1000.0).ceil() as i64;
+        (i, windows[i].1, room, reset, if retry < 1 { 1 } else { retry })
+    })
+}

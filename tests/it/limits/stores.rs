@@ -1,0 +1,126 @@
+//! Both stores behind one face, and what the tests need to set them up.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use callgate::config::{Limit, OnFailure, Plan, RedisStore, Secret};
+use callgate::limits::{Asker, DECIDE, Decision, DenyCache, Limiter, MemoryLimiter, Outcome, RedisLimiter};
+use callgate::store::{Redis, StoreHealth};
+use prometheus::IntGauge;
+use redis::Value;
+
+use crate::support::redis::RedisServer;
+
+/// The version of all records in these tests.
+pub(super) const VERSION: u64 = 7;
+
+/// A plan of pairs of count and window in ms.
+pub(super) fn plan(limits: &[(u32, u32)]) -> Plan {
+    let limit = |&(count, window_ms): &(u32, u32)| Limit {
+        name: format!("{window_ms}ms").into(),
+        count,
+        window_ms: window_ms.try_into().unwrap(),
+    };
+    Plan { name: "test".into(), limits: limits.iter().map(limit).collect() }
+}
+
+/// This process's Unix time in ms.
+pub(super) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
+}
+
+/// A connection with a deadline that a busy machine can keep.
+pub(super) async fn connect(server: &RedisServer, on_failure: OnFailure) -> Redis {
+    let config = RedisStore {
+        url: Secret::new(server.url()),
+        namespace: "cg".into(),
+        deadline: Duration::from_secs(2),
+        connect_timeout: Duration::from_secs(5),
+        on_failure,
+    };
+    let health = Arc::new(StoreHealth::new(IntGauge::new("store_up", "test").unwrap()));
+    let redis = Redis::open(&config, health).await.unwrap();
+    assert!(redis.is_up());
+    redis
+}
+
+/// One command, its words separated by blanks.
+pub(super) async fn say(redis: &Redis, words: &str) -> Value {
+    let mut words = words.split(' ');
+    let mut command = redis::cmd(words.next().unwrap());
+    for word in words {
+        command.arg(word);
+    }
+    redis.call(&command).await.unwrap()
+}
+
+/// Makes a record of [`VERSION`].
+pub(super) async fn issue(redis: &Redis, token_id: &str) {
+    say(redis, &format!("HSET cg:{{{token_id}}}:token version {VERSION}")).await;
+}
+
+/// An instance of the gateway as far as limits go: its own connection, deny cache and local limiter.
+pub(super) async fn instance(server: &RedisServer, on_failure: OnFailure) -> (Limiter, Redis) {
+    let redis = connect(server, on_failure).await;
+    let local = Arc::new(MemoryLimiter::new(1_000));
+    let denials = Arc::new(DenyCache::new(1_000));
+    (Limiter::Redis(RedisLimiter::new(redis.clone(), on_failure, local, denials)), redis)
+}
+
+/// A decision on one request of a token of [`VERSION`].
+pub(super) async fn decide(limiter: &Limiter, token_id: &str, plan: &Plan) -> Decision {
+    let asker = Asker { token_id, version: VERSION };
+    match limiter.decide(&asker, plan, 1, unix_ms()).await.unwrap() {
+        Outcome::Decided(decision) => decision,
+        Outcome::Stale => panic!("{token_id} is stale"),
+    }
+}
+
+/// A store whose clock is set by hand.
+pub(super) enum Subject {
+    Memory(Limiter),
+    Redis { limiter: Limiter, redis: Redis, denials: Arc<DenyCache>, _server: RedisServer },
+}
+
+impl Subject {
+    pub(super) fn memory() -> Self {
+        Self::Memory(Limiter::Memory(Arc::new(MemoryLimiter::new(1_000_000))))
+    }
+
+    /// The script as it ships, except that its clock is read from the token's record.
+    pub(super) async fn redis() -> Self {
+        let (shipped, tested) = ("call('TIME')", "call('HMGET', KEYS[1], 'seconds', 'micros')");
+        assert_eq!(DECIDE.matches(shipped).count(), 1, "the script asks for the time in one place");
+        let script = DECIDE.replace(shipped, tested).leak();
+        let server = RedisServer::start();
+        let redis = connect(&server, OnFailure::Deny).await;
+        let denials = Arc::new(DenyCache::new(64));
+        let local = Arc::new(MemoryLimiter::new(64));
+        let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials.clone()).with_script(script);
+        Self::Redis { limiter: Limiter::Redis(limiter), redis, denials, _server: server }
+    }
+
+    /// Decides at `clock_ms`.
+    pub(super) async fn decide(&self, token_id: &str, plan: &Plan, cost: u32, clock_ms: i64) -> Decision {
+        let asker = Asker { token_id, version: VERSION };
+        let outcome = match self {
+            Self::Memory(limiter) => limiter.decide(&asker, plan, cost, clock_ms as u64).await,
+            Self::Redis { limiter, redis, denials, .. } => {
+                // It measures real time.
+                denials.forget(token_id);
+                let micros = clock_ms % 1000 * 1000 + i64::from(fastrand::u16(..1000));
+                let mut set_clock = redis::cmd("HSET");
+                set_clock.arg(format!("cg:{{{token_id}}}:token")).arg("version").arg(VERSION);
+                set_clock.arg("seconds").arg(clock_ms / 1000).arg("micros").arg(micros);
+                let decide = limiter.decide(&asker, plan, cost, 0);
+                let (set, outcome) = tokio::join!(redis.call(&set_clock), decide);
+                set.unwrap();
+                outcome
+            }
+        };
+        match outcome {
+            Ok(Outcome::Decided(decision)) => decision,
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! An upstream that tells what it received, and misbehaves on request.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+
+/// What an upstream saw of one request.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub method: Method,
+    pub target: String,
+    pub headers: HeaderMap,
+}
+
+/// An upstream; dropped, it is gone.
+pub struct Upstream {
+    pub address: SocketAddr,
+    state: Arc<State>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct State {
+    seen: Mutex<Vec<Seen>>,
+    connections: AtomicUsize,
+    open_streams: AtomicUsize,
+}
+
+impl Upstream {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State::default());
+        let task = tokio::spawn(accept(listener, state.clone()));
+        Self { address, state, task }
+    }
+
+    /// Every request so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.state.seen.lock().unwrap().clone()
+    }
+
+    /// Connections made so far.
+    pub fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::SeqCst)
+    }
+
+    /// Endless streams that somebody still reads.
+    pub fn open_streams(&self) -> usize {
+        self.state.open_streams.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, state: Arc<State>) {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let Ok((socket, _)) = listener.accept().await else { return };
+        state.connections.fetch_add(1, Ordering::SeqCst);
+        let state = state.clone();
+        connections.spawn(async move {
+            let service = service_fn(|request| {
+                let state = state.clone();
+                async move { Ok::<_, Infallible>(answer(&state, request).await) }
+            });
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
+        });
+    }
+}
+
+/// `/echo…`: what arrived, as JSON. `/status/N`: that status. `/slow/MS`: after so many milliseconds. `/bytes/N`: so many bytes.
+/// `/events`: an endless stream, a frame every 20 ms. `/limits`: its own idea of limits. Anything else: as `/echo`.
+async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Answer {
+    let seen = Seen {
+        method: request.method().clone(),
+        target: request.uri().to_string(),
+        headers: request.headers().clone(),
+    };
+    state.seen.lock().unwrap().push(seen.clone());
+    let path = request.uri().path().to_owned();
+    let number = path.rsplit('/').next().and_then(|text| text.parse::<u64>().ok());
+    match (path.split('/').nth(1), number) {
+        (Some("status"), Some(status)) => {
+            let mut response = Response::new(full(r#"{"message":"from the upstream","errors":{"to":["no"]}}"#.into()));
+            *response.status_mut() = StatusCode::from_u16(status as u16).unwrap();
+            response
+        }
+        (Some("slow"), Some(millis)) => {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            Response::new(full("late".into()))
+        }
+        (Some("bytes"), Some(count)) => bytes_answer(count),
+        (Some("events"), _) => Response::new(events(state)),
+        (Some("limits"), _) => Response::builder()
+            .header("x-ratelimit-limit", "7")
+            .header("x-ratelimit-remaining", "7")
+            .header("ratelimit", "theirs")
+            .header("connection", "x-internal")
+            .header("x-internal", "secret")
+            .body(full("{}".into()))
+            .unwrap(),
+        _ => echo(seen, request.into_body()).await,
+    }
+}
+
+async fn echo(seen: Seen, mut body: Incoming) -> Answer {
+    let mut length = 0;
+    let mut trailers = serde_json::Map::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        length += frame.data_ref().map_or(0, Bytes::len);
+        for (name, value) in frame.trailers_ref().into_iter().flatten() {
+            trailers.insert(name.to_string(), value.to_str().unwrap().into());
+        }
+    }
+    let headers: Vec<_> = seen.headers.iter().map(|(name, value)| json!([name.as_str(), value.to_str().unwrap()])).collect();
+    let told = json!({ "method": seen.method.as_str(), "target": seen.target, "headers": headers, "body_length": length, "trailers": trailers });
+    Response::builder().header("content-type", "application/json").body(full(told.to_string().into())).unwrap()
+}
+
+fn bytes_answer(count: u64) -> Answer {
+    let chunk = Bytes::from(vec![b'x'; 64 * 1024]);
+    let (sender, mut receiver) = mpsc::channel::<Bytes>(4);
+    tokio::spawn(async move {
+        let mut left = count as usize;
+        while left > 0 {
+            let piece = chunk.slice(..left.min(chunk.len()));
+            left -= piece.len();
+            if sender.send(piece).await.is_err() {
+                return;
+            }
+        }
+    });
+    let frames = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece)))));
+    Response::builder().header("content-length", count).body(BodyExt::boxed_unsync(StreamBody::new(frames))).unwrap()
+}
+
+fn events(state: &Arc<State>) -> UnsyncBoxBody<Bytes, Infallible> {
+    struct Open(Arc<State>);
+    impl Drop for Open {
+        fn drop(&mut self) {
+            self.0.open_streams.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    state.open_streams.fetch_add(1, Ordering::SeqCst);
+    let open = Open(state.clone());
+    let frames = futures_util::stream::unfold((open, 0), |(open, count)| async move {
+        if count > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let frame = Frame::data(Bytes::from(format!("id: {count}\ndata: tick\n\n")));
+        Some((Ok(frame), (open, count + 1)))
+    });
+    BodyExt::boxed_unsync(StreamBody::new(frames))
+}
+
+fn full(text: Bytes) -> UnsyncBoxBody<Bytes, Infallible> {
+    Full::new(text).boxed_unsync()
+}
