@@ -21,12 +21,12 @@ pub use authenticator::Authenticator;
 pub use cache::TokenCache;
 pub use date::Date;
 pub use file::{EditError, Edited, FileError, FileStore, TokenFile};
+pub use permission::covers;
 pub use principal::{IDENTITY_HEADERS, Principal};
 pub use record::{Record, State, StoredHash};
 pub use redis_tokens::{RedisTokens, RedisTokensError};
 pub use refusal::{OUTCOMES, Reason, Refusal};
 pub use registry::{Draft, Registry, RegistryError};
-pub use permission::covers;
 pub use token::{NewToken, TokenHash};
 
 /// ` (did you mean "…"?)` with the known name that comes nearest, or nothing.

@@ -95,8 +95,8 @@ pub(super) fn check_overrides(plan: &Plan, overrides: &[Limit]) -> Result<(), St
 
 /// Reads a limit such as `120/1m`.
 pub(super) fn parse_limit(name: &str, text: &str) -> Result<Limit, String> {
-    let is_name = (1..=32).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    let is_name =
+        (1..=32).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
     if !is_name {
         return Err("a limit's name must be 1 to 32 letters, digits, \"_\" and \"-\"".into());
     }

@@ -173,7 +173,11 @@ async fn create(
         writeln!(out, "{}", serde_json::to_string(&Described { token, ..describe(config, record) })?)?;
     } else if let Some(secret) = &secret {
         writeln!(out, "{}", secret.expose())?;
-        writeln!(remarks, "Token {} was made for account {}. Keep it now: it is not shown again.", record.id, record.account)?;
+        writeln!(
+            remarks,
+            "Token {} was made for account {}. Keep it now: it is not shown again.",
+            record.id, record.account
+        )?;
     } else {
         writeln!(out, "Token {} is registered for account {}.", record.id, record.account)?;
     }
@@ -185,13 +189,16 @@ async fn list(config: &Config, args: ListArgs, now: SystemTime, out: &mut dyn Wr
     records.retain(|record| args.account.as_ref().is_none_or(|account| *account == record.account));
     if args.json {
         let standing = |record: &Record| Standing { state: record.state(now).as_str(), revoked_at: record.revoked_at };
-        let described: Vec<_> =
-            records.iter().map(|record| Described { standing: Some(standing(record)), ..describe(config, record) }).collect();
+        let described: Vec<_> = records
+            .iter()
+            .map(|record| Described { standing: Some(standing(record)), ..describe(config, record) })
+            .collect();
         writeln!(out, "{}", serde_json::to_string(&described)?)?;
         return Ok(());
     }
     let date = |date: Option<Date>| date.map_or_else(|| "-".to_owned(), |date| date.to_string());
-    let mut rows = vec![["ID", "NAME", "ACCOUNT", "PERMISSIONS", "PLAN", "STATE", "CREATED", "EXPIRES"].map(str::to_owned)];
+    let mut rows =
+        vec![["ID", "NAME", "ACCOUNT", "PERMISSIONS", "PLAN", "STATE", "CREATED", "EXPIRES"].map(str::to_owned)];
     rows.extend(records.iter().map(|record| {
         [
             record.id.clone(),
@@ -236,7 +243,8 @@ fn load(path: &Path) -> anyhow::Result<Config> {
 async fn open(config: &Config) -> anyhow::Result<Registry> {
     match &config.store {
         Store::Memory => {
-            let path = config.tokens.file.as_ref().context("tokens.file is not set: name the file that keeps the tokens")?;
+            let path =
+                config.tokens.file.as_ref().context("tokens.file is not set: name the file that keeps the tokens")?;
             Ok(Registry::with_file(config, path))
         }
         Store::Redis(store) => Ok(Registry::with_redis(connect(store).await?)),
@@ -316,7 +324,10 @@ fn is_asked(config: &Config, held: &str) -> bool {
 
 fn remark_on_rewrite(edited: &Edited, remarks: &mut dyn Write) -> io::Result<()> {
     if edited.rewritten {
-        writeln!(remarks, "note: the token file had an unusual layout and was written anew; only the comment at its head was kept")?;
+        writeln!(
+            remarks,
+            "note: the token file had an unusual layout and was written anew; only the comment at its head was kept"
+        )?;
     }
     Ok(())
 }
@@ -350,5 +361,6 @@ fn parse_end(text: &str) -> Result<End, String> {
 
 fn parse_hash(text: &str) -> Result<TokenHash, String> {
     // The text is not repeated: it could be a token.
-    TokenHash::from_hex(text).ok_or_else(|| "must be 64 hexadecimal digits (SHA-256 of the token), not the token itself".to_owned())
+    TokenHash::from_hex(text)
+        .ok_or_else(|| "must be 64 hexadecimal digits (SHA-256 of the token), not the token itself".to_owned())
 }

@@ -5,12 +5,12 @@ mod file_store;
 mod redis_store;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use callgate::auth::{Authenticator, Principal, Reason, Refusal};
 use callgate::config::{self, Config};
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
-use std::sync::Arc;
 
 /// A configuration whose store and tokens are as told.
 fn config_with(store: &str, tokens: &str) -> Config {
@@ -35,7 +35,6 @@ fn bearer(token: &str) -> HeaderMap {
 async fn ask(authenticator: &Authenticator, token: &str) -> Result<Arc<Principal>, Refusal> {
     authenticator.authenticate(&bearer(token), SystemTime::now()).await
 }
-
 
 /// The refusal, or `None`: principals have no equality.
 fn refusal(result: Result<Arc<Principal>, Refusal>) -> Option<Refusal> {

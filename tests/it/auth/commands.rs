@@ -42,16 +42,20 @@ async fn say(config: &Config, words: &[&str]) -> Said {
 
 /// The whole life of tokens, the same in both stores.
 async fn life_of_a_token(config: &Config) {
-    let made = say(config, &["create", "--name", "Café", "--account", "acme", "--permission", "calls:read", "--json"]).await;
+    let made =
+        say(config, &["create", "--name", "Café", "--account", "acme", "--permission", "calls:read", "--json"]).await;
     made.result.as_ref().unwrap();
-    let keys: Vec<&str> = made.out.split('"').skip(1).step_by(2).filter(|word| made.out.contains(&format!("\"{word}\":"))).collect();
+    let keys: Vec<&str> =
+        made.out.split('"').skip(1).step_by(2).filter(|word| made.out.contains(&format!("\"{word}\":"))).collect();
     assert_eq!(keys, ["id", "token", "name", "account", "permissions", "plan", "created_at", "expires_at"]);
     let made: Value = serde_json::from_str(&made.out).unwrap();
     let (id, token) = (made["id"].as_str().unwrap(), made["token"].as_str().unwrap());
     assert_eq!(&token["kal_live_".len()..][..12], id);
     assert_eq!((&made["plan"], &made["expires_at"]), (&Value::from("standard"), &Value::Null));
 
-    let plain = say(config, &["create", "--name", "b", "--account", "other", "--expires", "90d", "--limit", "minute=7/1m"]).await;
+    let plain =
+        say(config, &["create", "--name", "b", "--account", "other", "--expires", "90d", "--limit", "minute=7/1m"])
+            .await;
     plain.result.as_ref().unwrap();
     let secret = plain.out.trim();
     assert!(secret.starts_with("kal_live_") && secret.len() == 54);
@@ -63,7 +67,10 @@ async fn life_of_a_token(config: &Config) {
     let foreign: Value = serde_json::from_str(&foreign.out).unwrap();
     assert!(foreign.get("token").is_none());
     let again = say(config, &["create", "--name", "f", "--account", "acme", "--sha256", &hash]).await;
-    assert_eq!(again.error(), format!("the token is registered already, with the id {}", foreign["id"].as_str().unwrap()));
+    assert_eq!(
+        again.error(),
+        format!("the token is registered already, with the id {}", foreign["id"].as_str().unwrap())
+    );
 
     let revoked = say(config, &["revoke", id]).await;
     assert_eq!(revoked.out, format!("Token {id} (Café) is revoked.\n"));
@@ -112,7 +119,10 @@ async fn an_absent_redis_is_named_without_its_password() {
     let url = format!("redis://:hunter2@127.0.0.1:{}", server.port());
     let config = config_with(&format!("{{ redis: {{ url: \"{url}\" }} }}"), "{}");
     let error = say(&config, &["list"]).await.error();
-    assert!(error.starts_with(&format!("Redis at 127.0.0.1:{} (store.redis.url) is not reachable", server.port())), "{error}");
+    assert!(
+        error.starts_with(&format!("Redis at 127.0.0.1:{} (store.redis.url) is not reachable", server.port())),
+        "{error}"
+    );
     assert!(!error.contains("hunter2"));
 }
 
@@ -132,7 +142,19 @@ async fn bad_input_is_named_all_at_once() {
     let path = folder.path().join("tokens.yaml");
     let config = config_with("memory", &format!("{{ file: \"{}\" }}", path.display()));
     let long = "x".repeat(201);
-    let words = ["create", "--name", &long, "--account", "a\nb", "--permission", "a b", "--plan", "entreprise", "--expires", "0"];
+    let words = [
+        "create",
+        "--name",
+        &long,
+        "--account",
+        "a\nb",
+        "--permission",
+        "a b",
+        "--plan",
+        "entreprise",
+        "--expires",
+        "0",
+    ];
     let said = say(&config, &[&words[..], &["--limit", "minute=x"]].concat()).await;
     let problems = said.error();
     let expected = [
@@ -150,7 +172,10 @@ async fn bad_input_is_named_all_at_once() {
     }
     assert!(!path.exists(), "nothing is made");
     let said = say(&config, &["create", "--name", "n", "--account", "a", "--permission", "cals:read"]).await;
-    assert_eq!(said.remarks.lines().next().unwrap(), "warning: no route asks for \"cals:read\" (did you mean \"calls:read\"?)");
+    assert_eq!(
+        said.remarks.lines().next().unwrap(),
+        "warning: no route asks for \"cals:read\" (did you mean \"calls:read\"?)"
+    );
     let said = say(&config, &["create", "--name", "n", "--account", "a", "--permission", "calls:*"]).await;
     assert!(!said.remarks.contains("warning"));
 }

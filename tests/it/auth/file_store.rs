@@ -16,7 +16,12 @@ async fn a_running_instance_follows_the_file() {
 
     let token = NewToken::generate("kal_live").unwrap();
     let (text, now) = (token.secret.expose().to_owned(), SystemTime::now());
-    let draft = Draft { name: "n".into(), account: "acme".into(), expires_at: Some(now + Duration::from_secs(60)), ..Draft::default() };
+    let draft = Draft {
+        name: "n".into(),
+        account: "acme".into(),
+        expires_at: Some(now + Duration::from_secs(60)),
+        ..Draft::default()
+    };
     assert_eq!(refusal(ask(&authenticator, &text).await), Some(Refusal::Invalid(Reason::Unknown)));
     registry.create(draft.into_record(&config, token.id.clone(), token.hash, now).unwrap()).await.unwrap();
     until("the token works", async || ask(&authenticator, &text).await.is_ok()).await;
