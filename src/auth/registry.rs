@@ -1,6 +1,6 @@
 //! The records as those see them who issue tokens: create, list and revoke, in whichever store is configured.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -70,7 +70,7 @@ impl From<EditError> for RegistryError {
 impl Registry {
     /// The token file.
     #[must_use]
-    pub fn with_file(config: &Config, path: &PathBuf) -> Self {
+    pub fn with_file(config: &Config, path: &Path) -> Self {
         Self::File(Arc::new(TokenFile::new(config, path)))
     }
 

@@ -1,16 +1,16 @@
 //! Authentication against a real Redis and a real token file, and the commands that manage tokens.
 
 mod commands;
-mod file;
-mod redis;
+mod file_store;
+mod redis_store;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use callgate::auth::{Authenticator, Principal, Reason, Refusal};
 use callgate::config::{self, Config};
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
-use std::sync::Arc;
 
 /// A configuration whose store and tokens are as told.
 fn config_with(store: &str, tokens: &str) -> Config {

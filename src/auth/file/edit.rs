@@ -194,8 +194,8 @@ fn records_of(placed: &[Placed]) -> Vec<Record> {
 /// The text with one more token at its end, as far in as the first one.
 fn appended(text: &str, placed: &[Placed], record: &Record) -> String {
     let Some(first) = placed.first() else { return rendered(text, std::slice::from_ref(record)) };
-    // The first key stands behind "- ".
-    let indent = first.place.1.saturating_sub(3);
+    let line = text.lines().nth(first.place.0.saturating_sub(1)).unwrap_or_default();
+    let indent = line.len() - line.trim_start_matches(' ').len();
     let mut text = text.to_owned();
     if !text.ends_with('\n') {
         text.push('\n');
