@@ -6,6 +6,7 @@ mod config;
 mod contract;
 mod deploy;
 mod drain;
+mod forwarding;
 mod framing;
 mod layers;
 mod limits;
