@@ -119,6 +119,22 @@ async fn trailers_of_a_request_reach_the_upstream() {
 }
 
 #[tokio::test]
+async fn an_answer_of_http_1_0_is_sent_on_as_ours() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4096];
+        assert!(socket.read(&mut request).await.unwrap() > 0);
+        socket.write_all(b"HTTP/1.0 200 OK\r\n\r\nuntil the end").await.unwrap();
+    });
+    let (gateway, token) = stage(&[address], "", "", "").await;
+    let response = get(&http1(&gateway), &gateway, "/x", &token).await;
+    assert_eq!(response.version(), http::Version::HTTP_11);
+    assert_eq!(response.text().await.unwrap(), "until the end");
+}
+
+#[tokio::test]
 async fn what_is_no_http_is_502_and_a_short_body_is_never_made_whole() {
     for (reply, whole) in [
         ("garbage\r\n\r\n", false),
