@@ -12,4 +12,5 @@ mod layers;
 mod limits;
 mod streams;
 mod support;
+mod topologies;
 mod voice;
