@@ -108,7 +108,7 @@ pub enum Store {
     /// In this process; tokens come from `tokens.file`.
     Memory,
     /// In Redis, shared by all instances.
-    Redis(RedisStore),
+    Redis(Box<RedisStore>),
 }
 
 /// Bearer tokens.

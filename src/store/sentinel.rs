@@ -73,7 +73,7 @@ impl Sentinels {
     async fn ask(&self, sentinel: &Sentinel) -> Result<View, Outage> {
         let answer = tokio::time::timeout(self.dialer.timeout(), self.exchange(sentinel)).await;
         let answer = answer.unwrap_or_else(|_| Err(Outage::Silent(sentinel.node.clone())));
-        if matches!(answer, Err(Outage::Silent(_) | Outage::Broken(..))) {
+        if matches!(answer, Err(Outage::Silent(_) | Outage::NoHandshake(_) | Outage::Broken(..))) {
             sentinel.connection.store(None);
         }
         answer

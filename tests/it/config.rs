@@ -270,7 +270,7 @@ fn redis_is_found_and_logged_into_in_every_way() {
         let config = good(&MINIMAL.replace("tokens: { file: tokens.yaml }", &bare));
         assert!(!spoken(&config).contains("hunter2"));
         let Store::Redis(redis) = config.store else { panic!("not Redis") };
-        redis
+        *redis
     };
     let shown = |nodes: &[RedisNode]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let login = |login: &Option<RedisLogin>| {

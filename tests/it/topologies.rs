@@ -29,7 +29,7 @@ fn config(redis: &str) -> Config {
 
 fn store(redis: &str) -> RedisStore {
     let Store::Redis(store) = config(redis).store else { panic!("not Redis") };
-    store
+    *store
 }
 
 async fn open(store: &RedisStore) -> (Redis, Arc<StoreHealth>) {

@@ -25,7 +25,7 @@ pub(super) fn store(file: &Section<'_>) -> Option<Store> {
         return None;
     }
     let s = field.section(&["redis"]);
-    redis(&s.require("redis", REMEDY)?).map(Store::Redis)
+    redis(&s.require("redis", REMEDY)?).map(|store| Store::Redis(Box::new(store)))
 }
 
 /// `store` is `None` when it is not known: then nothing is said about the file.
