@@ -55,6 +55,12 @@ impl Peer {
         self.signals.fault(request)
     }
 
+    /// Why what the client sent after this request was refused, if it was: then nothing more can come from it.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Fault> {
+        self.signals.refusal()
+    }
+
     /// From here on the connection is a tunnel: its bytes are no longer judged as requests.
     pub fn became_tunnel(&self) {
         self.signals.tunnel();
