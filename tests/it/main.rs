@@ -7,6 +7,7 @@ mod contract;
 mod deploy;
 mod drain;
 mod foreign;
+mod forwarding;
 mod framing;
 mod instances;
 mod layers;

@@ -12,6 +12,8 @@ async def echo(socket):
                 await socket.close(int(message.split()[1]), "as asked")
                 return
             await socket.send(message)
+    except websockets.exceptions.ConnectionClosed:
+        pass
     finally:
         print("closed", socket.close_code, socket.close_reason, flush=True)
 
