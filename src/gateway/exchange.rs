@@ -14,7 +14,7 @@ use crate::body::{BodyError, Observer};
 use crate::config::{self, REQUEST_ID};
 use crate::forward::{Lease, TunnelEnd, client_address};
 use crate::limits::{Decision, Source};
-use crate::listener::Peer;
+use crate::listener::{Busy, Peer};
 use crate::response::Rejection;
 use crate::route::Found;
 use crate::telemetry::{AccessLog, Metrics, Phase, Record, RouteMetrics, WindowUse};
@@ -69,10 +69,11 @@ pub struct Exchange {
     answered: bool,
     over: bool,
     is_call: bool,
+    _busy: Busy,
 }
 
 impl Exchange {
-    pub(super) fn begin<B>(cells: &Arc<Cells>, request: &Request<B>, peer: &Peer, trusted: &[IpNet]) -> Self {
+    pub(super) fn begin<B>(cells: &Arc<Cells>, request: &Request<B>, peer: &Arc<Peer>, trusted: &[IpNet]) -> Self {
         let received = SystemTime::now();
         let record = Record {
             started: Instant::now(),
@@ -104,6 +105,7 @@ impl Exchange {
             answered: false,
             over: false,
             is_call: false,
+            _busy: peer.busy(),
         }
     }
 

@@ -5,8 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -17,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use crate::body::BodyError;
+use crate::body::{BodyError, Progress};
 use crate::shutdown::Shutdown;
 
 use super::gate::{Gate, Signals};
@@ -45,6 +46,8 @@ pub struct Peer {
     /// Which certificate it was shown; `None` on the plain listener.
     pub certificate: Option<usize>,
     signals: Arc<Signals>,
+    under_way: AtomicUsize,
+    moved: Progress,
     /// A call outlives the HTTP connection that it began on; it holds the place until it ends.
     _place: Place,
 }
@@ -68,9 +71,44 @@ impl Peer {
     }
 }
 
+/// An exchange that is under way on a connection; the connection is not idle while one lives.
+#[derive(Debug)]
+pub struct Busy(Arc<Peer>);
+
+impl Peer {
+    /// An exchange begins.
+    #[must_use]
+    pub fn busy(self: &Arc<Self>) -> Busy {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        Busy(self.clone())
+    }
+
+    /// Resolves when nothing has been under way for so long.
+    async fn idle(&self, patience: Duration) {
+        loop {
+            let silence =
+                if self.under_way.load(Ordering::Relaxed) > 0 { Duration::ZERO } else { self.moved.silence() };
+            match patience.checked_sub(silence) {
+                None | Some(Duration::ZERO) => return,
+                Some(left) => tokio::time::sleep(left).await,
+            }
+        }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.moved.note();
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Serves one accepted connection to its end.
 pub(super) async fn serve<H: Handler>(listener: &Listener<H>, socket: TcpStream, address: SocketAddr, place: Place) {
-    let peer = |certificate| Arc::new(Peer { address, certificate, signals: Arc::default(), _place: place });
+    let peer = |certificate| {
+        let (under_way, moved) = (AtomicUsize::new(0), Progress::new());
+        Arc::new(Peer { address, certificate, signals: Arc::default(), under_way, moved, _place: place })
+    };
     let Some(tls) = &listener.tls else {
         return serve_http1(listener, socket, peer(None)).await;
     };
@@ -136,7 +174,8 @@ where
         // The gate bounds heads more tightly; hyper must never be the one to refuse.
         .max_buf_size((listener.settings.max_head_bytes * 2).max(64 * 1024));
     let connection = pin!(builder.serve_connection(TokioIo::new(gate), service).with_upgrades());
-    let ended = drive(connection, &listener.shutdown, |connection| connection.graceful_shutdown()).await;
+    // hyper closes an idle connection of HTTP/1.1 by itself.
+    let ended = drive(connection, &listener.shutdown, std::future::pending(), |it| it.graceful_shutdown()).await;
     log_end(peer.address, ended);
 }
 
@@ -157,34 +196,39 @@ where
         .initial_stream_window_size(256 * 1024)
         .initial_connection_window_size(1024 * 1024)
         .max_pending_accept_reset_streams(20)
-        .keep_alive_interval(std::time::Duration::from_secs(20))
+        .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(listener.settings.header_timeout);
     let connection = pin!(builder.serve_connection(TokioIo::new(gate), service));
-    let ended = drive(connection, &listener.shutdown, |connection| connection.graceful_shutdown()).await;
+    let idle = peer.idle(listener.settings.idle_timeout);
+    let ended = drive(connection, &listener.shutdown, idle, |it| it.graceful_shutdown()).await;
     log_end(peer.address, ended);
 }
 
-/// Polls a connection until it ends, is drained, or must stop. The drain is looked at once, to be woken by it, and from then
+/// Polls a connection until it ends, is idle for too long, is drained, or must stop. The drain is looked at once, to be woken by it, and from then
 /// on by a flag: a connection wakes up for every packet, and all connections share that one signal.
-async fn drive<C>(mut connection: Pin<&mut C>, shutdown: &Shutdown, close: impl Fn(Pin<&mut C>)) -> hyper::Result<()>
+async fn drive<C>(
+    mut connection: Pin<&mut C>,
+    shutdown: &Shutdown,
+    idle: impl Future<Output = ()>,
+    close: impl Fn(Pin<&mut C>),
+) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {
     let (mut draining, mut ended) = (pin!(shutdown.draining()), pin!(shutdown.ended()));
-    let (mut listens, mut drained) = (false, false);
+    let mut idle = pin!(idle);
+    let (mut listens, mut closing) = (false, false);
     poll_fn(|cx: &mut Context<'_>| {
         if !listens {
             listens = true;
             let _ = draining.as_mut().poll(cx);
         }
-        if shutdown.is_draining() {
-            if !drained {
-                drained = true;
-                close(connection.as_mut());
-            }
-            if ended.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ok(()));
-            }
+        if !closing && (shutdown.is_draining() || idle.as_mut().poll(cx).is_ready()) {
+            closing = true;
+            close(connection.as_mut());
+        }
+        if shutdown.is_draining() && ended.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
         }
         connection.as_mut().poll(cx)
     })

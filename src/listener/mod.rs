@@ -22,7 +22,7 @@ use crate::config::Listen;
 use crate::shutdown::Shutdown;
 use crate::telemetry::ListenerMetrics;
 
-pub use connection::{Handler, Peer};
+pub use connection::{Busy, Handler, Peer};
 pub use head::{Fault, is_authority};
 pub use tls::{Certificates, TlsError, server_config};
 

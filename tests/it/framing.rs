@@ -213,6 +213,24 @@ async fn an_idle_connection_is_closed() {
 }
 
 #[tokio::test]
+async fn an_idle_http2_connection_is_closed_and_a_busy_one_is_not() {
+    let (_upstream, gateway, token) = stage(", idle_timeout: 1s").await;
+    let open = async || gateway.metric(r#"callgate_connections_open{listener="https"}"#).await;
+    let client = crate::support::client::http2(&gateway);
+    let mut events = crate::support::client::get(&client, &gateway, "/events", &token).await;
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(2500) {
+        events.chunk().await.unwrap().unwrap();
+    }
+    assert_eq!(open().await, Some(1.0));
+    drop(events);
+    crate::support::eventually("the idle connection to be closed", async || (open().await == Some(0.0)).then_some(()))
+        .await;
+    assert!(started.elapsed() >= Duration::from_millis(3400), "{:?}", started.elapsed());
+    drop(client);
+}
+
+#[tokio::test]
 async fn connections_over_the_cap_are_closed_at_once() {
     let (_upstream, gateway, token) = stage_with_cap(3).await;
     let mut held = Vec::new();
