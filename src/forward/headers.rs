@@ -40,6 +40,8 @@ fn kind(name: &HeaderName) -> Option<Kind> {
     match text.as_bytes()[0] {
         b'a' if *name == header::AUTHORIZATION => Some(Kind::Credential),
         b'c' if *name == header::CONNECTION => Some(Kind::HopByHop),
+        // The real one is spelled with a hyphen, and is not taken off.
+        b'c' if is(text, "content-length") && *name != header::CONTENT_LENGTH => Some(Kind::HopByHop),
         b'e' if *name == header::EXPECT => Some(Kind::HopByHop),
         b'f' if *name == header::FORWARDED => Some(Kind::Forwarding),
         b'h' if is(text, "http2-settings") => Some(Kind::HopByHop),
@@ -185,6 +187,24 @@ pub(super) fn onto_client(headers: &mut HeaderMap, websocket: bool) {
         headers.insert(header::CONNECTION, UPGRADE);
         headers.insert(header::UPGRADE, WEBSOCKET);
     }
+}
+
+/// A client's trailers: some servers merge them into the headers, so they may say no more than those (RFC 9110 §6.5.1).
+pub(super) fn clean_trailers_for_upstream(trailers: &mut HeaderMap) {
+    take_off(trailers, |kind| match kind {
+        Kind::HopByHop | Kind::Forwarding | Kind::Identity | Kind::Credential => true,
+        Kind::Limit => false,
+    });
+    trailers.remove(REQUEST_ID);
+}
+
+/// An upstream's trailers.
+pub(super) fn clean_trailers_for_client(trailers: &mut HeaderMap) {
+    take_off(trailers, |kind| match kind {
+        Kind::HopByHop | Kind::Limit => true,
+        Kind::Forwarding | Kind::Identity | Kind::Credential => false,
+    });
+    trailers.remove(REQUEST_ID);
 }
 
 /// `for=…;proto=…;host=…` (RFC 7239 §4): addresses of version 6 and hosts with a port are quoted.
