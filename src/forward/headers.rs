@@ -117,7 +117,7 @@ pub(super) fn has_websocket(headers: &HeaderMap) -> bool {
 }
 
 /// Makes a client's headers those of a request to the upstream.
-pub(super) fn onto_upstream(headers: &mut HeaderMap, version: Version, onward: &Onward<'_>, websocket: bool) {
+pub fn onto_upstream(headers: &mut HeaderMap, version: Version, onward: &Onward<'_>, websocket: bool) {
     let trusted = is_trusted(onward.peer.ip().to_canonical(), onward.trusted_proxies);
     let wants_trailers =
         headers.get(header::TE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
@@ -175,7 +175,7 @@ pub(super) fn set_host(headers: &mut HeaderMap, onward: &Onward<'_>, rule: HostH
 }
 
 /// Makes an upstream's headers those of an answer to the client.
-pub(super) fn onto_client(headers: &mut HeaderMap, websocket: bool) {
+pub fn onto_client(headers: &mut HeaderMap, websocket: bool) {
     take_off(headers, |kind| match kind {
         Kind::HopByHop | Kind::Limit => true,
         Kind::Forwarding | Kind::Identity | Kind::Credential => false,

@@ -116,7 +116,8 @@ impl AccessLog {
     }
 }
 
-fn json_line(record: &Record) -> String {
+/// One line of the JSON form, its line end included.
+pub fn json_line(record: &Record) -> String {
     let mut line = String::with_capacity(512);
     line.push_str(r#"{"timestamp":""#);
     push(&mut line, format_args!("{}", humantime::format_rfc3339_millis(record.received)));
