@@ -35,19 +35,19 @@ fn tokens(count: u32) -> Vec<String> {
 
 fn memory(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("memory");
-    let tokens = tokens(10_000);
+    let tokens = tokens(1_000);
     let mut turn = 0;
     let mut next = || {
         turn = (turn + 7) % tokens.len();
         &*tokens[turn]
     };
-    // Steady: each token comes every 10 s, so that one admission leaves the minute and one the hour each time.
+    // Each of the 1,000 tokens comes every 4 s, so that each time an admission leaves the minute and one the hour.
     let steady = plan(&[(60, 60_000), (1_000, 3_600_000)]);
     let limiter = MemoryLimiter::new(1_000_000);
     let mut now_ms = 1_700_000_000_000;
     group.bench_function("warm, both windows sliding", |bench| {
         bench.iter(|| {
-            now_ms += 1;
+            now_ms += 4;
             black_box(limiter.decide(next(), &steady, 1, now_ms).reported())
         });
     });

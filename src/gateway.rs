@@ -126,7 +126,12 @@ impl Gateway {
         let started = Instant::now();
         let forwarded = self.forwarder.forward(request, &onward).await;
         exchange.record.phase(Phase::Upstream, started.elapsed());
-        forwarded.map_err(Rejection::Forward)
+        let answer = forwarded.map_err(Rejection::Forward)?;
+        // Who does not wait for the switch has sent its first frames as a request, and they were refused as one.
+        match peer.refusal() {
+            Some(fault) if answer.tunnel.is_some() => Err(Rejection::Fault(fault)),
+            _ => Ok(answer),
+        }
     }
 
     /// Who asks, and may they now. A record that has changed since it was cached is read again before anything is counted.

@@ -13,9 +13,9 @@ use crate::server::RedisServer;
 /// Commands on their way at once.
 const DEPTH: usize = 16;
 /// Commands whose CPU time is read together.
-const BATCH: usize = 100 * DEPTH;
+const BATCH: usize = 50 * DEPTH;
 const ROUNDS: usize = 7;
-const TOKENS: usize = 400;
+const TOKENS: usize = 200;
 /// Decisions per token and round.
 const DECISIONS: usize = 40;
 

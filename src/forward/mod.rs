@@ -167,6 +167,8 @@ impl Forwarder {
             .flatten();
         let (mut parts, body) = response.into_parts();
         headers::onto_client(&mut parts.headers, switched);
+        // Towards the client it is our version that counts (RFC 9112 §2.3).
+        parts.version = Version::HTTP_11;
         let body = if switched { Body::Empty } else { Body::relay(body, upstream.config.idle_timeout, u64::MAX) };
         Ok(Answer { response: Response::from_parts(parts, body), lease, endpoint, tunnel })
     }

@@ -139,30 +139,40 @@ impl RedisLimiter {
     }
 }
 
-/// Reads the script's answer; `None` if its length is not the right one.
+/// Reads the script's answer, of which `decide.lua` says what it looks like; `None` if its length is not the right one.
 fn read(bytes: &[u8], plan: &Plan, cost: u32) -> Option<Answer> {
     if plan.limits.is_empty() {
         let decision = Decision::uncounted(Source::Redis, 0);
         return bytes.is_empty().then_some(Answer { decision, steady_ms: 0 });
     }
-    let (&[verdict, ref clock @ ..], numbers) = bytes.split_first_chunk::<7>()?;
-    let admitted = verdict == 1;
-    let mut clock_ms = [0; 8];
-    clock_ms[..clock.len()].copy_from_slice(clock);
-    let clock_ms = u64::from_le_bytes(clock_ms);
-    let (numbers, rest) = numbers.as_chunks::<4>();
-    if numbers.len() != 2 * plan.limits.len() + usize::from(!admitted) || !rest.is_empty() {
-        return None;
-    }
-    let number = |i: usize| u32::from_le_bytes(numbers[i]);
-    let windows = plan.limits.iter().enumerate().map(|(i, limit)| Standing {
-        used: number(2 * i),
-        limit: limit.count,
-        window_ms: limit.window_ms.get(),
-        frees_ms: clock_ms + u64::from(number(2 * i + 1)),
+    let ([staged, time @ ..], rest) = bytes.split_first_chunk::<7>()?;
+    let admitted = *staged != 0;
+    let (numbers, behind) = rest.split_at_checked(8 * plan.limits.len() + 4)?;
+    let time_ms = u48(time);
+    let clock_ms = match behind.len() {
+        0 => time_ms,
+        6 if admitted => u48(behind),
+        _ => return None,
+    };
+    let number = |i: usize| u32::from_le_bytes([0, 1, 2, 3].map(|byte| numbers[4 * i + byte]));
+    let last = number(2 * plan.limits.len());
+    let windows = plan.limits.iter().enumerate().map(|(i, limit)| {
+        let (used, second) = (number(2 * i), number(2 * i + 1));
+        let window_ms = limit.window_ms.get();
+        // The oldest stamp that counts, next to the newest, or else the wait itself.
+        let frees_ms = match admitted {
+            true => (time_ms + u64::from(window_ms)).saturating_sub(u64::from(last.wrapping_sub(second))),
+            false => time_ms + u64::from(second),
+        };
+        Standing { used, limit: limit.count, window_ms, frees_ms }
     });
-    let steady_ms = if admitted { 0 } else { number(numbers.len() - 1) };
-    Some(Answer { decision: Decision::new(admitted, Source::Redis, cost, clock_ms, windows), steady_ms })
+    let decision = Decision::new(admitted, Source::Redis, cost, clock_ms, windows);
+    Some(Answer { decision, steady_ms: if admitted { 0 } else { last } })
+}
+
+/// 6 bytes, little-endian.
+fn u48(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]
@@ -176,26 +186,41 @@ mod tests {
     }
 
     #[test]
-    fn reads_admissions_and_refusals() {
+    fn reads_an_admission() {
         let clock = 1_700_000_000_123u64.to_le_bytes();
-        let admitted = [&[1], &clock[..6], &[3, 0, 0, 0], &[0x10, 0x27, 0, 0]].concat();
-        let answer = read(&admitted, &plan(), 1).unwrap();
-        assert!(answer.decision.admitted);
-        let expected = Standing { used: 3, limit: 5, window_ms: 60_000, frees_ms: 1_700_000_010_123 };
-        assert_eq!(answer.decision.windows(), [expected]);
-        let refused = [&[0], &admitted[1..], &[9, 0, 0, 0]].concat();
+        // The newest stamp has wrapped round, the oldest has not.
+        let [oldest, newest] = [u32::MAX - 999, 9_000].map(u32::to_le_bytes);
+        let front = [&[4], &clock[..6], &[3, 0, 0, 0], &oldest, &newest].concat();
+        let decision = read(&front, &plan(), 1).unwrap().decision;
+        let expected = Standing { used: 3, limit: 5, window_ms: 60_000, frees_ms: 1_700_000_050_123 };
+        assert!(decision.admitted);
+        assert_eq!(decision.windows(), [expected]);
+        assert_eq!(decision.reported().unwrap().retry_after_s, 50);
+        // The server's clock is two seconds behind.
+        let behind = (1_700_000_000_123u64 - 2_000).to_le_bytes();
+        let decision = read(&[&front, &behind[..6]].concat(), &plan(), 1).unwrap().decision;
+        assert_eq!(decision.windows(), [expected]);
+        assert_eq!(decision.reported().unwrap().retry_after_s, 52);
+    }
+
+    #[test]
+    fn reads_a_refusal() {
+        let clock = 1_700_000_000_123u64.to_le_bytes();
+        let refused = [&[0], &clock[..6], &[3, 0, 0, 0], &[0x10, 0x27, 0, 0], &[9, 0, 0, 0]].concat();
         let answer = read(&refused, &plan(), 3).unwrap();
+        let expected = Standing { used: 3, limit: 5, window_ms: 60_000, frees_ms: 1_700_000_010_123 };
         assert!(!answer.decision.admitted);
+        assert_eq!(answer.decision.windows(), [expected]);
         assert_eq!(answer.steady_ms, 9);
     }
 
     #[test]
     fn refuses_answers_of_another_length() {
-        for (verdict, right) in [(0, 19), (1, 15)] {
+        for (staged, right) in [(0, &[19][..]), (1, &[19, 25])] {
             for length in 1..40 {
                 let mut bytes = vec![0; length];
-                bytes[0] = verdict;
-                assert_eq!(read(&bytes, &plan(), 1).is_some(), length == right, "{verdict} {length}");
+                bytes[0] = staged;
+                assert_eq!(read(&bytes, &plan(), 1).is_some(), right.contains(&length), "{staged} {length}");
             }
         }
         assert!(read(&[], &plan(), 1).is_none());

@@ -13,15 +13,16 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use crate::body::BodyError;
 use crate::shutdown::Shutdown;
 
 use super::gate::{Gate, Signals};
 use super::head::Fault;
-use super::{Listener, Place};
+use super::{Listener, Place, Tls};
 
 /// What answers requests.
 pub trait Handler: Send + Sync + 'static {
@@ -55,6 +56,12 @@ impl Peer {
         self.signals.fault(request)
     }
 
+    /// Why what the client sent after this request was refused, if it was: then nothing more can come from it.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Fault> {
+        self.signals.refusal()
+    }
+
     /// From here on the connection is a tunnel: its bytes are no longer judged as requests.
     pub fn became_tunnel(&self) {
         self.signals.tunnel();
@@ -68,22 +75,18 @@ pub(super) async fn serve<H: Handler>(listener: &Listener<H>, socket: TcpStream,
         return serve_http1(listener, socket, peer(None)).await;
     };
     let started = Instant::now();
-    let accept = tls.acceptor.accept(socket).into_fallible();
-    let stream = tokio::select! {
-        accepted = tokio::time::timeout(listener.settings.handshake_timeout, accept) => match accepted {
-            Ok(Ok(stream)) => stream,
-            Ok(Err((error, socket))) => {
-                listener.metrics.handshake_failures.inc();
-                tracing::debug!(client = %address, %error, "TLS handshake failed");
-                return refuse_handshake(socket, &error).await;
-            }
-            Err(_) => {
-                listener.metrics.handshake_failures.inc();
-                tracing::debug!(client = %address, "TLS handshake took too long");
-                return;
-            }
-        },
+    let handshake = tokio::time::timeout(listener.settings.handshake_timeout, handshake(tls, socket));
+    let shaken = tokio::select! {
+        shaken = handshake => shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
         () = listener.shutdown.draining() => return,
+    };
+    let stream = match shaken {
+        Ok(stream) => stream,
+        Err(error) => {
+            listener.metrics.handshake_failures.inc();
+            tracing::debug!(client = %address, %error, "TLS handshake failed");
+            return;
+        }
     };
     listener.metrics.handshake_seconds.observe(started.elapsed().as_secs_f64());
     let session = stream.get_ref().1;
@@ -96,11 +99,10 @@ pub(super) async fn serve<H: Handler>(listener: &Listener<H>, socket: TcpStream,
     }
 }
 
-/// Somebody who speaks plain HTTP to the HTTPS port is told so; anything else gets rustls's alert, which is sent already.
-async fn refuse_handshake(mut socket: TcpStream, error: &io::Error) {
-    use rustls::{Error, InvalidMessage};
-    let tls_error = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-    if matches!(tls_error, Some(Error::InvalidMessage(InvalidMessage::InvalidContentType))) {
+/// Makes a TLS session. Somebody who speaks plain HTTP is told so in plain HTTP.
+async fn handshake(tls: &Tls, mut socket: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    let mut first = [0];
+    if socket.peek(&mut first).await? == 1 && first[0].is_ascii_uppercase() {
         const BODY: &str =
             r#"{"message":"This port speaks HTTPS. Use https:// in the address.","code":"https_required"}"#;
         let answer = format!(
@@ -108,10 +110,13 @@ async fn refuse_handshake(mut socket: TcpStream, error: &io::Error) {
              cache-control: no-store\r\nconnection: close\r\n\r\n{BODY}",
             BODY.len()
         );
-        // The client may be gone; there is nobody else to tell.
-        let _ = socket.write_all(answer.as_bytes()).await;
-        let _ = socket.shutdown().await;
+        // What has come of the request is taken off the socket, or closing it would destroy the answer on its way.
+        socket.read(&mut [0; 4096]).await?;
+        socket.write_all(answer.as_bytes()).await?;
+        socket.shutdown().await?;
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "plain HTTP on the HTTPS port"));
     }
+    tls.acceptor.accept(socket).await
 }
 
 async fn serve_http1<H: Handler, S>(listener: &Listener<H>, io: S, peer: Arc<Peer>)

@@ -39,6 +39,11 @@ impl Signals {
         (request.method().as_str() == REFUSED).then_some(*fault)
     }
 
+    /// Why the client's bytes were refused, whether or not the refusal has had its turn yet.
+    pub(super) fn refusal(&self) -> Option<Fault> {
+        self.fault.get().copied()
+    }
+
     /// From here on the connection is a tunnel, and no requests come on it.
     pub(super) fn tunnel(&self) {
         self.tunnel.store(true, Ordering::Release);

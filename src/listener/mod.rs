@@ -4,6 +4,8 @@ mod connection;
 mod framing;
 mod gate;
 mod head;
+#[cfg(test)]
+mod proofs;
 mod tls;
 
 use std::io;
@@ -125,7 +127,8 @@ impl<H: Handler> Listener<H> {
         head::HeadLimits {
             bytes: self.settings.max_head_bytes,
             lines: self.settings.max_headers,
-            target: self.settings.max_target_bytes,
+            // hyper, which must never be the one to refuse, takes no longer ones.
+            target: self.settings.max_target_bytes.min(usize::from(u16::MAX) - 1),
         }
     }
 

@@ -117,8 +117,7 @@ impl Server {
         let http = config.listen.http.map(|address| bind("listen.http", address, workers)).transpose()?;
         let admin = bind("listen.admin", config.listen.admin, 1)?;
         let shared = Arc::new(Shared::new(config, metrics, log)?);
-        let address =
-            |sockets: &[std::net::TcpListener]| sockets[0].local_addr().map_err(|error| StartError::Worker(error));
+        let address = |sockets: &[std::net::TcpListener]| sockets[0].local_addr().map_err(StartError::Worker);
         let (https_at, admin_at) = (address(&https)?, address(&admin)?);
         let http_at = http.as_deref().map(address).transpose()?;
 

@@ -293,12 +293,12 @@ fn root_uses(tokens: &[(usize, &str)], depth: usize) -> Vec<(usize, String)> {
             continue;
         }
         let mut nesting = 0;
-        for i in at..tokens.len() {
+        for (i, (line, _)) in tokens.iter().enumerate().skip(at) {
             match word(i) {
                 "{" => nesting += 1,
                 "}" => nesting -= 1,
                 name if nesting == 1 && matches!(word(i - 1), "{" | ",") && name != "," && name != "self" => {
-                    found.push((tokens[i].0, name.to_owned()));
+                    found.push((*line, name.to_owned()));
                 }
                 _ => {}
             }

@@ -34,8 +34,10 @@ pub(super) fn limits(field: &Field<'_>) -> Limits {
     limits
 }
 
+type PlansByName = BTreeMap<Arc<str>, Arc<Plan>>;
+
 /// All plans, and the default one. `None` when there is no default plan, which was complained about.
-pub(super) fn plans(file: &Section<'_>) -> Option<(BTreeMap<Arc<str>, Arc<Plan>>, Arc<Plan>)> {
+pub(super) fn plans(file: &Section<'_>) -> Option<(PlansByName, Arc<Plan>)> {
     let mut plans = BTreeMap::new();
     match file.get("plans") {
         None => {

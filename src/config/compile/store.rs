@@ -12,8 +12,8 @@ use crate::config::reader::{Field, Section};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
-/// Long enough for a failover of Redis, short enough for a token that was revoked while nobody could be asked.
-const CACHE_TTL: Duration = Duration::from_secs(30);
+/// Longer than most outages of Redis. While it is down nobody can revoke a token either; an instance that alone is cut off is the risk.
+const CACHE_TTL: Duration = Duration::from_secs(600);
 const REMEDY: &str = "write `store: memory`, or `store: { redis: { url: \"redis://127.0.0.1:6379\" } }`";
 
 /// `None` when what stands there is neither.

@@ -95,6 +95,31 @@ async fn a_flood_on_a_used_up_token_is_answered_from_memory() {
 }
 
 #[tokio::test]
+async fn a_refusal_from_memory_tells_the_present_of_every_window() {
+    let server = RedisServer::start();
+    let (limiter, redis) = instance(&server, OnFailure::Deny).await;
+    issue(&redis, "t").await;
+    let plan = plan(&[(3, 2_000), (100, 2_500)]);
+    let started = Instant::now();
+    let until = |ms| tokio::time::sleep_until((started + Duration::from_millis(ms)).into());
+    assert!(decide(&limiter, "t", &plan).await.admitted);
+    until(2_050).await;
+    for _ in 0..3 {
+        assert!(decide(&limiter, "t", &plan).await.admitted);
+    }
+    for _ in 0..2 {
+        let refused = decide(&limiter, "t", &plan).await;
+        assert!(!refused.admitted);
+        assert_eq!(refused.windows().iter().map(|window| window.used).collect::<Vec<_>>(), [3, 4]);
+    }
+    // The first admission has left the longer window, the shorter one is as full as before.
+    until(2_600).await;
+    let refused = decide(&limiter, "t", &plan).await;
+    assert!(!refused.admitted);
+    assert_eq!(refused.windows().iter().map(|window| window.used).collect::<Vec<_>>(), [3, 3]);
+}
+
+#[tokio::test]
 async fn a_decision_is_one_round_trip() {
     let server = RedisServer::start();
     let (limiter, redis) = instance(&server, OnFailure::Local).await;

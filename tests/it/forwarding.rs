@@ -1,0 +1,164 @@
+//! How requests reach upstreams: connections, endpoints, hosts, credentials, and what trusted proxies may say.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::support::client::{get, http1, http2};
+use crate::support::gateway::{Gateway, Site, Token};
+use crate::support::upstream::Upstream;
+
+async fn stage(endpoints: &[SocketAddr], upstream: &str, route: &str, more: &str) -> (Gateway, Token) {
+    let endpoints: Vec<_> = endpoints.iter().map(|address| format!("\"http://{address}\"")).collect();
+    let site = Site::new(&format!(
+        "store: memory\ntokens: {{ file: tokens.yaml }}\nroutes: [{{ path: \"/{{*rest}}\", upstream: up{route} }}]\n\
+         upstreams: {{ up: {{ endpoints: [{}]{upstream} }} }}\n{more}",
+        endpoints.join(", ")
+    ));
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    std::fs::write(site.config(), text.replace("workers: 2", "workers: 1")).unwrap();
+    let token = site.token(&[]);
+    let gateway = site.serve();
+    (gateway, token)
+}
+
+#[tokio::test]
+async fn connections_are_used_again() {
+    let upstream = Upstream::start().await;
+    let (gateway, token) = stage(&[upstream.address], "", "", "").await;
+    for client in [http1(&gateway), http2(&gateway)] {
+        for path in ["/echo", "/bytes/100000", "/status/422", "/echo"] {
+            get(&client, &gateway, path, &token).await.bytes().await.unwrap();
+        }
+        let upload = client.post(gateway.url("/echo")).bearer_auth(&token.secret).body(vec![0; 100_000]);
+        assert_eq!(upload.send().await.unwrap().status(), 200);
+    }
+    assert_eq!((upstream.connections(), upstream.seen().len()), (1, 10));
+}
+
+#[tokio::test]
+async fn a_connection_that_the_upstream_has_closed_is_replaced_unseen() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    // Answers one request a connection and closes it without saying so.
+    let upstream = tokio::spawn(async move {
+        for _ in 0..20 {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            assert!(socket.read(&mut request).await.unwrap() > 0);
+            socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        }
+    });
+    let (gateway, token) = stage(&[address], "", "", "").await;
+    let client = http1(&gateway);
+    for _ in 0..20 {
+        let response = client.post(gateway.url("/x")).bearer_auth(&token.secret).body("hello").send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.text().await.unwrap(), "ok");
+    }
+    upstream.await.unwrap();
+}
+
+#[tokio::test]
+async fn endpoints_take_turns_and_a_dead_one_is_passed_over() {
+    let (first, second) = (Upstream::start().await, Upstream::start().await);
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (gateway, token) = stage(&[first.address, dead, second.address], "", "", "").await;
+    let client = http2(&gateway);
+    for _ in 0..30 {
+        assert_eq!(get(&client, &gateway, "/echo", &token).await.status(), 200);
+    }
+    let (first, second) = (first.seen().len(), second.seen().len());
+    // The one after the dead one takes its turns too.
+    assert_eq!((first, second), (10, 20));
+    let failures = gateway.metric(r#"callgate_upstream_failures_total{kind="connect",upstream="up"}"#).await;
+    assert_eq!(failures, Some(10.0));
+}
+
+#[tokio::test]
+async fn the_host_and_the_credential_are_as_configured() {
+    let upstream = Upstream::start().await;
+    let (gateway, token) = stage(&[upstream.address], ", host: endpoint", ", forward_credentials: true", "").await;
+    get(&http2(&gateway), &gateway, "/echo", &token).await;
+    let headers = &upstream.seen()[0].headers;
+    assert_eq!(headers["host"], upstream.address.to_string());
+    assert_eq!(headers["authorization"], format!("Bearer {}", token.secret));
+    assert_eq!(headers["x-forwarded-host"], format!("localhost:{}", gateway.https.port()));
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_may_say_who_the_client_is() {
+    let upstream = Upstream::start().await;
+    let (gateway, token) = stage(&[upstream.address], "", "", "trusted_proxies: [127.0.0.0/8]").await;
+    let request = http1(&gateway)
+        .get(gateway.url("/echo"))
+        .bearer_auth(&token.secret)
+        .header("x-forwarded-for", "6.6.6.6, 203.0.113.9")
+        .header("x-forwarded-proto", "https");
+    request.send().await.unwrap();
+    assert_eq!(upstream.seen()[0].headers["x-forwarded-for"], "6.6.6.6, 203.0.113.9, 127.0.0.1");
+    assert_eq!(gateway.access("/echo", 1).await[0]["client"], "203.0.113.9");
+}
+
+#[tokio::test]
+async fn trailers_of_a_request_reach_the_upstream() {
+    let upstream = Upstream::start().await;
+    let (gateway, token) = stage(&[upstream.address], "", "", "").await;
+    let request = format!(
+        "POST /echo HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\
+         connection: close\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 42\r\nauthorization: Bearer other\r\n\r\n",
+        token.secret
+    );
+    let answer = crate::support::client::exchange(&gateway, request.as_bytes()).await;
+    let body = answer.split("\r\n\r\n").nth(1).unwrap();
+    let told: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(told["trailers"]["x-sum"], "42", "{told}");
+    assert!(!told["headers"].to_string().contains("other"), "{told}");
+}
+
+#[tokio::test]
+async fn an_answer_of_http_1_0_is_sent_on_as_ours() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4096];
+        assert!(socket.read(&mut request).await.unwrap() > 0);
+        socket.write_all(b"HTTP/1.0 200 OK\r\n\r\nuntil the end").await.unwrap();
+    });
+    let (gateway, token) = stage(&[address], "", "", "").await;
+    let response = get(&http1(&gateway), &gateway, "/x", &token).await;
+    assert_eq!(response.version(), http::Version::HTTP_11);
+    assert_eq!(response.text().await.unwrap(), "until the end");
+}
+
+#[tokio::test]
+async fn what_is_no_http_is_502_and_a_short_body_is_never_made_whole() {
+    for (reply, whole) in [
+        ("garbage\r\n\r\n", false),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello", false),
+        ("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n", false),
+        ("", false),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nshort", true),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n", true),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let mut request = [0; 4096];
+                let _ = socket.read(&mut request).await;
+                let _ = socket.write_all(reply.as_bytes()).await;
+            }
+        });
+        let (gateway, token) = stage(&[address], "", "", "").await;
+        for client in [http1(&gateway), http2(&gateway)] {
+            let response = get(&client, &gateway, "/x", &token).await;
+            assert_eq!(response.status(), if whole { 200 } else { 502 }, "{reply:?}");
+            assert_eq!(response.bytes().await.is_err(), whole, "{reply:?}");
+        }
+    }
+}
