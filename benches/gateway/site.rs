@@ -9,7 +9,7 @@ use crate::program::{Cores, Program, free_port};
 use crate::server::RedisServer;
 use crate::upstream;
 
-/// The program under test.
+/// The program under test, unless the environment names another build of it in `CALLGATE_PROGRAM`.
 const CALLGATE: &str = env!("CARGO_BIN_EXE_callgate");
 /// Tokens that share the load.
 const TOKENS: usize = 64;
@@ -102,11 +102,11 @@ impl Site {
         let port = free_port();
         let config = self.configure(store, access_log, port);
         let mut command = match profile {
-            None => self.cores.server(CALLGATE),
+            None => self.cores.server(&program()),
             Some(profile) => {
                 let mut command = self.cores.server("valgrind");
                 command.args(["--quiet", "--tool=callgrind", "--dump-instr=no"]);
-                command.arg(format!("--callgrind-out-file={}", profile.display())).arg(CALLGATE);
+                command.arg(format!("--callgrind-out-file={}", profile.display())).arg(program());
                 command
             }
         };
@@ -172,9 +172,13 @@ impl Site {
     }
 }
 
+fn program() -> String {
+    std::env::var("CALLGATE_PROGRAM").unwrap_or_else(|_| CALLGATE.to_owned())
+}
+
 /// Makes a token with `callgate token create`.
 fn create_token(config: &Path, plan: &str) -> String {
-    let output = Command::new(CALLGATE)
+    let output = Command::new(program())
         .args(["token", "create", "--name", "bench", "--account", "acme", "--permission", "calls:read", "--json"])
         .args(["--plan", plan, "--config"])
         .arg(config)

@@ -87,7 +87,8 @@ async fn without_redis_an_instance_starts_says_so_and_serves_when_redis_comes() 
         unavailable(get(&client, &stage.gateway, "/status/200", &token).await).await;
         // What needs no look-up is told as ever.
         assert_eq!(client.get(stage.gateway.url("/")).send().await.unwrap().status(), 401);
-        let forged = client.get(stage.gateway.url("/")).bearer_auth("kal_live_000000000000000000").send().await.unwrap();
+        let forged =
+            client.get(stage.gateway.url("/")).bearer_auth("kal_live_000000000000000000").send().await.unwrap();
         assert!([401, 503].contains(&forged.status().as_u16()), "{}", forged.status());
     }
     // A few attempts to connect later it has still been said once.
@@ -148,7 +149,8 @@ async fn redis_killed_under_load_is_replaced_by_the_local_limiter_without_an_err
     // What Redis admitted before counts for the local limiter too: not one request more than the limit.
     assert_eq!(admitted, 600);
     assert_eq!(stage.gateway.admin("/readyz").await.0, 200, "an outage takes no instance out of the rotation");
-    unavailable(stage.client.get(stage.gateway.url("/")).bearer_auth("foreign-and-unknown").send().await.unwrap()).await;
+    unavailable(stage.client.get(stage.gateway.url("/")).bearer_auth("foreign-and-unknown").send().await.unwrap())
+        .await;
 
     stage.redis.restart();
     stage.is_up(1.0).await;

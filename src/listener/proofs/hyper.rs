@@ -136,7 +136,12 @@ fn hyper_takes_every_character_that_passes() {
             let (passed, end) = judge(&[&head], LIMITS);
             let whole = end == End::Open(0) && passed == head;
             let told = (seen.whole.len(), seen.refused, answer.matches("x-from: handler").count());
-            assert_eq!(told, (usize::from(whole), usize::from(!whole), 1), "{:?}: {answer}", head.escape_ascii().to_string());
+            assert_eq!(
+                told,
+                (usize::from(whole), usize::from(!whole), 1),
+                "{:?}: {answer}",
+                head.escape_ascii().to_string()
+            );
         }
     }
 }

@@ -44,7 +44,8 @@ impl Quirks {
     /// Every combination.
     pub(super) fn all() -> impl Iterator<Item = Self> {
         (0..64_u8).map(|bits| {
-            let [lone_lf, lone_cr, folds, trims, last_wins, length_wins] = [1, 2, 4, 8, 16, 32].map(|bit| bits & bit != 0);
+            let [lone_lf, lone_cr, folds, trims, last_wins, length_wins] =
+                [1, 2, 4, 8, 16, 32].map(|bit| bits & bit != 0);
             Self { lone_lf, lone_cr, folds, trims, last_wins, length_wins }
         })
     }

@@ -95,9 +95,33 @@ pub(super) const AMBIGUOUS_BODIES: &[&str] = &[
 
 /// Pieces that bend a message where they are put.
 const FRAGMENTS: &[&[u8]] = &[
-    b"\r\n", b"\n", b"\r", b"\0", b"\t", b" ", b":", b";", b",", b"x", b"\x80", b"\x0b", b"0", b"5", b"\r\n\r\n",
-    b"\r\n ", b"content-length: 5\r\n", b"Content-Length: 0\r\n", b"transfer-encoding: chunked\r\n", b"host: b\r\n",
-    b"x: \xe9\ty\r\n", b"0\r\n\r\n", b"chunked", b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", b"POST", b"HTTP/1.0", b"http://c",
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"\0",
+    b"\t",
+    b" ",
+    b":",
+    b";",
+    b",",
+    b"x",
+    b"\x80",
+    b"\x0b",
+    b"0",
+    b"5",
+    b"\r\n\r\n",
+    b"\r\n ",
+    b"content-length: 5\r\n",
+    b"Content-Length: 0\r\n",
+    b"transfer-encoding: chunked\r\n",
+    b"host: b\r\n",
+    b"x: \xe9\ty\r\n",
+    b"0\r\n\r\n",
+    b"chunked",
+    b"GET / HTTP/1.1\r\nhost: a\r\n\r\n",
+    b"POST",
+    b"HTTP/1.0",
+    b"http://c",
 ];
 
 /// Header lines that concern nobody's framing.
@@ -144,9 +168,7 @@ fn message() -> impl Strategy<Value = Vec<u8>> {
         select(&["/", "/a/b?c=d%20", "/{}|^\\", "http://h.example:80/p", "https://h", "/*"][..]),
         select(&["HTTP/1.1", "HTTP/1.1", "HTTP/1.1", "HTTP/1.0"][..]),
     );
-    let fields = prop::collection::vec(
-        select(FIELDS), 0..4,
-    );
+    let fields = prop::collection::vec(select(FIELDS), 0..4);
     (line, fields, body(), any::<bool>()).prop_map(|((method, target, version), fields, body, host_first)| {
         let target = if method == "CONNECT" { "h.example:80" } else { target };
         let (framing, body) = match body {

@@ -50,7 +50,8 @@ impl RedisServer {
 
     /// Says one command, for example `["SCRIPT", "FLUSH"]`, on a connection of its own.
     pub(crate) fn say<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
-        let mut connection = redis::Client::open(self.url()).unwrap().get_connection().expect("Redis takes connections");
+        let mut connection =
+            redis::Client::open(self.url()).unwrap().get_connection().expect("Redis takes connections");
         let mut command = redis::cmd(words[0]);
         for word in &words[1..] {
             command.arg(*word);
