@@ -26,6 +26,9 @@ use pool::EndpointPool;
 
 pub use client::client_address;
 pub use connect::UpstreamError;
+// For the benchmarks alone.
+#[doc(hidden)]
+pub use headers::{onto_client, onto_upstream};
 pub use pool::Lease;
 pub use tunnel::{Tunnel, TunnelEnd};
 
