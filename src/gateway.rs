@@ -57,7 +57,6 @@ impl Handler for Gateway {
         let mut exchange = Exchange::begin(&self.cells, &request, peer, &self.config.trusted_proxies);
         let is_head = request.method() == http::Method::HEAD;
         let result = self.serve(request, peer, &mut exchange).await;
-        let request_id = exchange.record.request_id.clone();
         let mut tunnel = None;
         let mut response = match result {
             Ok(answer) => {
@@ -67,11 +66,11 @@ impl Handler for Gateway {
             }
             Err(rejection) => {
                 exchange.rejected(&rejection);
-                rejection.into_response(&self.config.tokens.realm, &request_id, is_head)
+                rejection.into_response(&self.config.tokens.realm, &exchange.record.request_id, is_head)
             }
         };
         let headers = response.headers_mut();
-        response::stamp_request_id(headers, &request_id);
+        response::stamp_request_id(headers, &exchange.record.request_id);
         if let Some((decision, principal)) = &exchange.decision {
             response::stamp_limits(headers, decision, &principal.plan, &self.config.limits);
         }
@@ -119,7 +118,7 @@ impl Gateway {
             peer: peer.address,
             https: peer.certificate.is_some(),
             authority: &target.authority,
-            request_id: &exchange.record.request_id.clone(),
+            request_id: &exchange.record.request_id,
             identity: principal.as_deref().map_or(&[], Principal::identity_headers),
             trusted_proxies: &self.config.trusted_proxies,
         };

@@ -26,6 +26,9 @@ use pool::EndpointPool;
 
 pub use client::client_address;
 pub use connect::UpstreamError;
+// For the benchmarks alone.
+#[doc(hidden)]
+pub use headers::{onto_client, onto_upstream};
 pub use pool::Lease;
 pub use tunnel::{Tunnel, TunnelEnd};
 
@@ -166,7 +169,11 @@ impl Forwarder {
         headers::onto_client(&mut parts.headers, switched);
         // Towards the client it is our version that counts (RFC 9112 §2.3).
         parts.version = Version::HTTP_11;
-        let body = if switched { Body::Empty } else { Body::relay(body, upstream.config.idle_timeout, u64::MAX) };
+        let body = if switched {
+            Body::Empty
+        } else {
+            Body::relay(body, upstream.config.idle_timeout, u64::MAX, headers::clean_trailers_for_client)
+        };
         Ok(Answer { response: Response::from_parts(parts, body), lease, endpoint, tunnel })
     }
 
@@ -186,7 +193,8 @@ impl Forwarder {
         }
         // What hyper's server noted about the client's connection is not for the upstream's.
         parts.extensions.clear();
-        let (body, progress) = Body::upload(incoming, self.client_idle, onward.route.max_body);
+        let (limit, clean) = (onward.route.max_body, headers::clean_trailers_for_upstream);
+        let (body, progress) = Body::upload(incoming, self.client_idle, limit, clean);
         (Request::from_parts(parts, body), client_upgrade, progress)
     }
 }

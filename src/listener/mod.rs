@@ -5,7 +5,7 @@ mod framing;
 mod gate;
 mod head;
 #[cfg(test)]
-mod proofs;
+mod tests;
 mod tls;
 
 use std::io;

@@ -227,10 +227,10 @@ fn a_client_of_http_1_0_gets_whole_bodies() {
     let (_nginx, _folder, address) = nginx();
     let (gateway, token) = stage(address);
     let said = curl(&gateway, &token.secret, &["--http1.0", "--include"], "/speech.txt");
-    assert!(said.contains(&text()) && said.ends_with("\n200 1.0 0"), "{}", &said[..300]);
+    assert!(said.contains(&text()) && said.ends_with("\n200 1 0"), "…{}", &said[said.len() - 60..]);
     // nginx sends it in chunks, which such a client does not know.
     let said = curl(&gateway, &token.secret, &["--http1.0", "--include"], "/live/page.txt").to_lowercase();
-    assert!(said.ends_with("\r\n\r\nyou asked for /live/page.txt\n200 1.0 0"), "{said}");
+    assert!(said.ends_with("\r\n\r\nyou asked for /live/page.txt\n200 1 0"), "{said}");
     assert!(!said.contains("transfer-encoding"), "{said}");
 }
 

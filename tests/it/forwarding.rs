@@ -119,6 +119,24 @@ async fn trailers_of_a_request_reach_the_upstream() {
 }
 
 #[tokio::test]
+async fn a_trailer_says_nothing_that_a_header_may_not() {
+    let upstream = Upstream::start().await;
+    let (gateway, token) = stage(&[upstream.address], "", "", "").await;
+    let names = "x-callgate-account, x_callgate_plan, x-forwarded-for, authorization, connection, x-sum";
+    let lines: String = names.split(", ").map(|name| format!("{name}: forged\r\n")).collect();
+    let request = format!(
+        "POST /echo HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\ntransfer-encoding: chunked\r\ntrailer: {names}\r\n\
+         content_length: 3\r\nconnection: close\r\n\r\n5\r\nhello\r\n0\r\n{lines}\r\n",
+        token.secret
+    );
+    let answer = crate::support::client::exchange(&gateway, request.as_bytes()).await;
+    let told: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert_eq!(told["trailers"], serde_json::json!({ "x-sum": "forged" }), "{told}");
+    // Some servers take this name for the other one.
+    assert!(!told["headers"].to_string().contains("content_length"), "{told}");
+}
+
+#[tokio::test]
 async fn an_answer_of_http_1_0_is_sent_on_as_ours() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

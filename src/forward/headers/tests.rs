@@ -204,3 +204,27 @@ fn an_answer_loses_what_concerned_the_upstreams_connection_and_its_idea_of_limit
     assert_eq!(names, ["retry-after", "set-cookie"]);
     assert_eq!(all(&answer, "set-cookie"), ["a=1", "b=2"]);
 }
+
+#[test]
+fn trailers_are_cleaned_both_ways() {
+    let lines = [
+        ("x-sum", "1"),
+        ("connection", "x-hop"),
+        ("x-hop", "1"),
+        ("x_callgate_account", "1"),
+        ("x-ratelimit-limit", "1"),
+        ("x-request-id", "1"),
+        ("authorization", "1"),
+        ("x-forwarded-for", "1"),
+    ];
+    let names = |headers: &HeaderMap| {
+        let mut names: Vec<_> = headers.keys().map(|name| name.as_str().to_owned()).collect();
+        names.sort();
+        names
+    };
+    let (mut upward, mut downward) = (headers(&lines), headers(&lines));
+    clean_trailers_for_upstream(&mut upward);
+    assert_eq!(names(&upward), ["x-ratelimit-limit", "x-sum"]);
+    clean_trailers_for_client(&mut downward);
+    assert_eq!(names(&downward), ["authorization", "x-forwarded-for", "x-sum", "x_callgate_account"]);
+}
