@@ -280,7 +280,10 @@ fn fault_told(fault: Fault) -> Told<'static> {
 fn forward_told(error: &ForwardError) -> Told<'static> {
     use StatusCode as S;
     let (status, code, message) = match error {
-        ForwardError::Connect { .. } | ForwardError::Broken { .. } | ForwardError::Unasked(_) => {
+        ForwardError::Connect { .. }
+        | ForwardError::Broken { .. }
+        | ForwardError::Unasked(_)
+        | ForwardError::TwoLengths(_) => {
             (S::BAD_GATEWAY, "bad_gateway", "The service behind this gateway did not answer properly.")
         }
         ForwardError::Slow { .. } => {

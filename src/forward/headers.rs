@@ -117,6 +117,11 @@ pub(super) fn has_websocket(headers: &HeaderMap) -> bool {
         })
 }
 
+/// Whether a message has a length of its own and one in chunks. hyper believes the chunks and hands on both.
+pub(super) fn has_two_lengths(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::CONTENT_LENGTH) && headers.contains_key(header::TRANSFER_ENCODING)
+}
+
 /// Makes a client's headers those of a request to the upstream.
 pub fn onto_upstream(headers: &mut HeaderMap, version: Version, onward: &Onward<'_>, websocket: bool) {
     let trusted = is_trusted(onward.peer.ip().to_canonical(), onward.trusted_proxies);

@@ -86,6 +86,9 @@ pub enum ForwardError {
     /// The upstream switched protocols although nobody asked for that.
     #[error("{0} switched protocols unasked")]
     Unasked(Arc<str>),
+    /// The answer is said to have one length and to be in chunks: whoever reads it may end it elsewhere (RFC 9112 §6.3).
+    #[error("the answer of {0} has two lengths")]
+    TwoLengths(Arc<str>),
     /// The head of the response did not come in time.
     #[error("{endpoint} did not answer within {after:?}")]
     Slow {
@@ -158,6 +161,10 @@ impl Forwarder {
         let (request, client_upgrade, progress) = self.prepare(request, onward, websocket);
         let (lease, mut response) = upstream.send(request, onward, progress).await?;
         let endpoint = lease.endpoint();
+        if headers::has_two_lengths(response.headers()) {
+            upstream.metrics.broken.inc();
+            return Err(ForwardError::TwoLengths(endpoint));
+        }
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switched && !(websocket && headers::has_websocket(response.headers())) {
             return Err(ForwardError::Unasked(endpoint));
