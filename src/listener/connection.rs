@@ -149,7 +149,9 @@ async fn handshake(tls: &Tls, mut socket: TcpStream) -> io::Result<TlsStream<Tcp
             BODY.len()
         );
         // What has come of the request is taken off the socket, or closing it would destroy the answer on its way.
-        socket.read(&mut [0; 4096]).await?;
+        if socket.read(&mut [0; 4096]).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         socket.write_all(answer.as_bytes()).await?;
         socket.shutdown().await?;
         return Err(io::Error::new(io::ErrorKind::InvalidData, "plain HTTP on the HTTPS port"));
