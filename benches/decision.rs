@@ -6,7 +6,7 @@
 #[path = "decision/compare.rs"]
 mod compare;
 #[path = "../tests/it/support/redis.rs"]
-#[allow(dead_code, reason = "shared with the tests")]
+#[allow(dead_code, clippy::unwrap_used, reason = "shared with the tests")]
 mod server;
 
 use std::hint::black_box;

@@ -9,7 +9,7 @@ mod load;
 #[path = "gateway/program.rs"]
 mod program;
 #[path = "../tests/it/support/redis.rs"]
-#[allow(dead_code, reason = "shared with the tests")]
+#[allow(dead_code, clippy::unwrap_used, reason = "shared with the tests")]
 mod server;
 #[path = "gateway/site.rs"]
 mod site;
