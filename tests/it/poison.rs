@@ -29,7 +29,7 @@ async fn upstream(poisoned: &'static str) -> SocketAddr {
                         let Ok(byte) = socket.read_u8().await else { return };
                         request.push(byte);
                     }
-                    let is_odd = count.fetch_add(1, Ordering::SeqCst) % 2 == 0;
+                    let is_odd = count.fetch_add(1, Ordering::SeqCst).is_multiple_of(2);
                     let _ = socket.write_all(if is_odd { poisoned } else { CLEAN }.as_bytes()).await;
                 }
             });
