@@ -40,6 +40,18 @@ impl MemoryLimiter {
         }
     }
 
+    /// Where a token stands at `now_ms` (Unix ms). Counts nothing.
+    pub(super) fn peek(&self, token_id: &str, plan: &Plan, now_ms: u64) -> Decision {
+        self.logs
+            .with(token_id, |log| log.peek(&plan.limits, now_ms))
+            .unwrap_or_else(|| Log::default().peek(&plan.limits, now_ms))
+    }
+
+    /// Clears a token's log.
+    pub(super) fn reset(&self, token_id: &str) {
+        self.logs.remove(token_id);
+    }
+
     /// Forgets tokens whose windows are all empty at `now_ms` (Unix ms): a bounded part of them at each call, so that it
     /// can be called every second or so on a worker.
     pub fn sweep(&self, now_ms: u64) {

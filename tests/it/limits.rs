@@ -3,6 +3,7 @@
 mod failures;
 mod footprint;
 mod histories;
+mod looking;
 mod oracle;
 mod real_clock;
 mod stores;
