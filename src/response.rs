@@ -18,6 +18,7 @@ use crate::route::PathFault;
 const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+const X_RATELIMIT_SHADOW: HeaderName = HeaderName::from_static("x-ratelimit-shadow");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// Seconds after which a client may try again what failed for a reason of ours.
@@ -54,6 +55,8 @@ pub enum Rejection {
         limit: Arc<str>,
         /// Requests that it admits.
         count: u32,
+        /// What the request would have counted.
+        cost: u32,
         /// The length of its window in seconds.
         window_s: u32,
         /// Seconds until it admits the next one.
@@ -142,7 +145,15 @@ impl Rejection {
                 "unavailable",
                 "The request can't be checked at the moment. Try again shortly.",
             ),
-            Self::RateLimited { limit, count, window_s, retry_after_s } => Told {
+            Self::RateLimited { limit, count, cost, window_s, .. } if cost > count => Told {
+                status: S::TOO_MANY_REQUESTS,
+                code: "rate_limited",
+                message: Message::Made(format!(
+                    "This request counts as {cost}, more than the limit \"{limit}\" of {count} requests in {} ever admits.",
+                    Seconds(u64::from(*window_s))
+                )),
+            },
+            Self::RateLimited { limit, count, window_s, retry_after_s, .. } => Told {
                 status: S::TOO_MANY_REQUESTS,
                 code: "rate_limited",
                 message: Message::Made(format!(
@@ -307,6 +318,11 @@ pub fn stamp_limits(headers: &mut HeaderMap, decision: &Decision, plan: &Plan, f
     if families.ietf {
         stamp_ietf(headers, decision, plan);
     }
+}
+
+/// Marks an answer to a request that a plan on trial denied.
+pub fn stamp_shadow_denial(headers: &mut HeaderMap) {
+    headers.insert(X_RATELIMIT_SHADOW, HeaderValue::from_static("denied"));
 }
 
 /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers): lists of items, one for each window.

@@ -127,7 +127,8 @@ fn ask(admin: SocketAddr, method: &str, id: &str) -> anyhow::Result<Value> {
 
 /// What people read.
 fn table(report: &Report) -> anyhow::Result<String> {
-    let mut text = format!("Token {}, plan {}\n", report.id, report.plan);
+    let trial = if report.shadow { " (a trial: nothing is denied)" } else { "" };
+    let mut text = format!("Token {}, plan {}{trial}\n", report.id, report.plan);
     if report.windows.is_empty() {
         text.push_str("no limits\n");
     }

@@ -79,7 +79,7 @@ mod tests {
 
     fn plan(count: u32, window_ms: u32) -> Plan {
         let limit = Limit { name: "w".into(), count, window_ms: NonZeroU32::new(window_ms).unwrap() };
-        Plan { name: "p".into(), limits: [limit].into() }
+        Plan { name: "p".into(), limits: [limit].into(), ..Plan::default() }
     }
 
     #[test]
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn a_plan_without_limits_admits_and_holds_nothing() {
         let limiter = MemoryLimiter::new(1_000);
-        let plan = Plan { name: "free".into(), limits: [].into() };
+        let plan = Plan { name: "free".into(), limits: [].into(), ..Plan::default() };
         let decision = limiter.decide("a", &plan, 1, 1_000_000);
         assert!(decision.admitted && decision.windows().is_empty() && decision.reported().is_none());
         assert_eq!(limiter.tokens(), 0);

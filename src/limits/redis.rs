@@ -201,7 +201,7 @@ mod tests {
 
     fn plan() -> Plan {
         let limit = Limit { name: "w".into(), count: 5, window_ms: 60_000.try_into().unwrap() };
-        Plan { name: "p".into(), limits: [limit].into() }
+        Plan { name: "p".into(), limits: [limit].into(), ..Plan::default() }
     }
 
     #[test]

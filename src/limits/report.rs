@@ -12,6 +12,8 @@ pub struct Report {
     pub id: String,
     /// Its plan, of which its own limits may differ.
     pub plan: String,
+    /// Whether that is only a trial, which denies nothing.
+    pub shadow: bool,
     /// Its windows, shortest first; empty if it has no limits.
     pub windows: Vec<WindowReport>,
 }
@@ -47,6 +49,6 @@ impl Report {
                 next_slot_in_seconds: frees_ms.saturating_sub(seen.now_ms()).div_ceil(1000),
             }
         });
-        Self { id: token_id.to_owned(), plan: plan.name.to_string(), windows: windows.collect() }
+        Self { id: token_id.to_owned(), plan: plan.name.to_string(), shadow: plan.shadow, windows: windows.collect() }
     }
 }

@@ -5,5 +5,6 @@ mod footprint;
 mod histories;
 mod looking;
 mod oracle;
+mod plans;
 mod real_clock;
 mod stores;

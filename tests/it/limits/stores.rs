@@ -21,7 +21,7 @@ pub(super) fn plan(limits: &[(u32, u32)]) -> Plan {
         count,
         window_ms: window_ms.try_into().unwrap(),
     };
-    Plan { name: "test".into(), limits: limits.iter().map(limit).collect() }
+    Plan { name: "test".into(), limits: limits.iter().map(limit).collect(), ..Plan::default() }
 }
 
 /// This process's Unix time in ms.
