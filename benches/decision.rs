@@ -26,7 +26,7 @@ fn plan(limits: &[(u32, u32)]) -> Plan {
         count,
         window_ms: window_ms.try_into().expect("no window is empty"),
     };
-    Plan { name: "bench".into(), limits: limits.iter().map(limit).collect() }
+    Plan { name: "bench".into(), limits: limits.iter().map(limit).collect(), ..Plan::default() }
 }
 
 fn tokens(count: u32) -> Vec<String> {

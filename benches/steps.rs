@@ -29,6 +29,7 @@ fn route(path: &str, methods: &[Method]) -> Arc<Route> {
         forward_credentials: false,
         allowed_forms: PathForms::default(),
         max_body: 1 << 30,
+        cost: 1,
         first_byte_timeout: None,
         call: CallLimits { max_duration: None, idle_timeout: None },
     })
@@ -181,7 +182,8 @@ fn authentication(criterion: &mut Criterion) {
 
 fn refusals(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("rejection");
-    let limited = || Rejection::RateLimited { limit: "minute".into(), count: 60, window_s: 60, retry_after_s: 17 };
+    let limited =
+        || Rejection::RateLimited { limit: "minute".into(), count: 60, cost: 1, window_s: 60, retry_after_s: 17 };
     group.bench_function("429", |bench| bench.iter(|| limited().into_response("api", &REQUEST, false)));
     group.bench_function("401", |bench| {
         bench.iter(|| Rejection::Unauthenticated(Refusal::Missing).into_response("api", &REQUEST, false));
@@ -207,6 +209,7 @@ fn access_line(criterion: &mut Criterion) {
         error: None,
         endpoint: Some("http://10.0.0.11:3000".into()),
         decided_by: Some("redis"),
+        shadow_denied: false,
         windows: [window("minute", 17, 60), window("hour", 230, 1_000)].into_iter().collect(),
         phases: [3, 180, 900].map(|us| Some(Duration::from_micros(us))),
         bytes_out: 205,

@@ -74,6 +74,9 @@ impl Handler for Gateway {
         if let Some((decision, principal)) = &exchange.decision {
             response::stamp_limits(headers, decision, &principal.plan, &self.config.limits);
         }
+        if exchange.record.shadow_denied {
+            response::stamp_shadow_denial(headers);
+        }
         exchange.record.status = response.status();
         if let Some(tunnel) = tunnel {
             peer.became_tunnel();
@@ -107,7 +110,9 @@ impl Gateway {
         // Without a good token nobody learns which routes there are: authentication comes before 404 and 405.
         let principal = match route.map(|route| &route.access) {
             Some(Access::Public) => None,
-            Some(Access::Token(_)) | None => Some(self.admit(&request, exchange).await?),
+            Some(Access::Token(_)) | None => {
+                Some(self.admit(&request, route.map_or(1, |route| route.cost), exchange).await?)
+            }
         };
         let route = permit(&target, route, principal.as_deref())?;
         if announced_length(&request) > Some(route.max_body) {
@@ -134,7 +139,12 @@ impl Gateway {
     }
 
     /// Who asks, and may they now. A record that has changed since it was cached is read again before anything is counted.
-    async fn admit(&self, request: &Request<Incoming>, exchange: &mut Exchange) -> Result<Arc<Principal>, Rejection> {
+    async fn admit(
+        &self,
+        request: &Request<Incoming>,
+        cost: u32,
+        exchange: &mut Exchange,
+    ) -> Result<Arc<Principal>, Rejection> {
         let now = exchange.record.received;
         let started = Instant::now();
         let found = self.authenticator.authenticate(request.headers(), now).await;
@@ -144,14 +154,14 @@ impl Gateway {
         for _ in 0..MAX_REREADS {
             let asker = Asker { token_id: &principal.id, version: principal.version };
             let started = Instant::now();
-            let outcome = self.limiter.decide(&asker, &principal.plan, 1, exchange.now_ms()).await;
+            let outcome = self.limiter.decide(&asker, &principal.plan, cost, exchange.now_ms()).await;
             exchange.record.phase(Phase::Decision, started.elapsed());
             match outcome.map_err(|_| Rejection::Undecided)? {
                 Outcome::Decided(decision) => {
                     if decision.source == Source::Redis {
                         self.authenticator.confirm(&principal, now);
                     }
-                    return exchange.decided(decision, principal);
+                    return exchange.decided(decision, cost, principal);
                 }
                 Outcome::Stale => {
                     let found = self.authenticator.reread(&principal, request.headers(), now).await;

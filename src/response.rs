@@ -19,6 +19,7 @@ use crate::route::PathFault;
 const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+const X_RATELIMIT_SHADOW: HeaderName = HeaderName::from_static("x-ratelimit-shadow");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// Seconds after which a client may try again what failed for a reason of ours.
@@ -55,6 +56,8 @@ pub enum Rejection {
         limit: Arc<str>,
         /// Requests that it admits.
         count: u32,
+        /// What the request would have counted.
+        cost: u32,
         /// The length of its window in seconds.
         window_s: u32,
         /// Seconds until it admits the next one.
@@ -92,6 +95,7 @@ enum Message<'a> {
     Fixed(&'static str),
     Malformed(&'static str),
     UsedUp { limit: &'a str, count: u32, window_s: u32, retry_after_s: u64 },
+    NeverEnough { limit: &'a str, count: u32, cost: u32, window_s: u32 },
     Lacking(&'a str),
 }
 
@@ -103,6 +107,13 @@ impl fmt::Display for Message<'_> {
             Self::UsedUp { limit, count, window_s, retry_after_s } => {
                 let (window, wait) = (Seconds(window_s.into()), Seconds(retry_after_s));
                 write!(f, "The limit \"{limit}\" of {count} requests in {window} is used up. Try again in {wait}.")
+            }
+            Self::NeverEnough { limit, count, cost, window_s } => {
+                let window = Seconds(window_s.into());
+                write!(
+                    f,
+                    "This request counts as {cost}, more than the limit \"{limit}\" of {count} requests in {window} ever admits."
+                )
             }
             Self::Lacking(permission) => write!(f, "The token lacks the permission \"{permission}\"."),
         }
@@ -166,7 +177,12 @@ impl Rejection {
                 "unavailable",
                 "The request can't be checked at the moment. Try again shortly.",
             ),
-            &Self::RateLimited { ref limit, count, window_s, retry_after_s } => Told {
+            &Self::RateLimited { ref limit, count, cost, window_s, .. } if cost > count => Told {
+                status: S::TOO_MANY_REQUESTS,
+                code: "rate_limited",
+                message: Message::NeverEnough { limit, count, cost, window_s },
+            },
+            &Self::RateLimited { ref limit, count, window_s, retry_after_s, .. } => Told {
                 status: S::TOO_MANY_REQUESTS,
                 code: "rate_limited",
                 message: Message::UsedUp { limit, count, window_s, retry_after_s },
@@ -322,6 +338,11 @@ pub fn stamp_limits(headers: &mut HeaderMap, decision: &Decision, plan: &Plan, f
     if families.ietf {
         stamp_ietf(headers, decision, plan);
     }
+}
+
+/// Marks an answer to a request that a plan on trial denied.
+pub fn stamp_shadow_denial(headers: &mut HeaderMap) {
+    headers.insert(X_RATELIMIT_SHADOW, HeaderValue::from_static("denied"));
 }
 
 /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers): lists of items, one for each window.

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod demo;
 mod healthcheck;
+mod limits;
 mod serve;
 pub mod token;
 
@@ -42,6 +43,9 @@ enum Command {
     /// Make, list and revoke tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Look at a token's limits, or clear its log
+    #[command(subcommand)]
+    Limits(limits::LimitsCommand),
     /// Ask a running instance whether it is ready; for container probes
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Print a completion script for a shell
@@ -62,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Serve { config } => on_runtime(serve::run(config)),
         Command::Check { file, json } => return check::check(&file, json),
         Command::Token(command) => on_runtime(token::run(command)),
+        Command::Limits(command) => on_runtime(limits::run(command)),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "callgate", &mut std::io::stdout());

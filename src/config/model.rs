@@ -182,6 +182,8 @@ pub struct Route {
     pub methods: Vec<Method>,
     /// Who may use it.
     pub access: Access,
+    /// What a request counts in its token's limits, 1 to 1000.
+    pub cost: u32,
     /// The index of its upstream in [`Config::upstreams`].
     pub upstream: usize,
     /// Send the client's `Authorization` on to the upstream.

@@ -32,6 +32,7 @@ pub struct Cells {
     auth: Vec<(&'static str, IntCounter)>,
     decisions: [[IntCounter; 3]; 2],
     decision_seconds: Histogram,
+    shadow_denials: IntCounter,
 }
 
 impl Cells {
@@ -46,6 +47,7 @@ impl Cells {
             auth: auth::OUTCOMES.iter().map(|outcome| (*outcome, metrics.auth(outcome))).collect(),
             decisions: [decisions("denied"), decisions("admitted")],
             decision_seconds: metrics.decision_seconds.clone(),
+            shadow_denials: metrics.shadow_denials.clone(),
         }
     }
 
@@ -91,6 +93,7 @@ impl Exchange {
             endpoint: None,
             decided_by: None,
             windows: SmallVec::new(),
+            shadow_denied: false,
             phases: [None; 3],
             bytes_out: 0,
             bytes_in: 0,
@@ -126,10 +129,11 @@ impl Exchange {
         self.record.token = Some((principal.id.clone(), principal.name.clone()));
     }
 
-    /// Takes note of a decision; a refusal ends the request's way.
+    /// Takes note of a decision on a request of this cost; a refusal ends the request's way, unless its plan is on trial.
     pub(super) fn decided(
         &mut self,
         decision: Decision,
+        cost: u32,
         principal: Arc<Principal>,
     ) -> Result<Arc<Principal>, Rejection> {
         self.cells.decisions[usize::from(decision.admitted)][decision.source as usize].inc();
@@ -143,10 +147,16 @@ impl Exchange {
         let refused = if decision.admitted { None } else { decision.reported() };
         self.decision = Some((decision, principal.clone()));
         let Some(refused) = refused else { return Ok(principal) };
+        if principal.plan.shadow {
+            self.record.shadow_denied = true;
+            self.cells.shadow_denials.inc();
+            return Ok(principal);
+        }
         let limit = &principal.plan.limits[refused.index];
         Err(Rejection::RateLimited {
             limit: limit.name.clone(),
             count: limit.count,
+            cost,
             window_s: limit.window_ms.get().div_ceil(1000),
             retry_after_s: refused.retry_after_s,
         })

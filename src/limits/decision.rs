@@ -107,6 +107,11 @@ impl Decision {
         again
     }
 
+    /// The clock that decided, Unix ms.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
     /// Where the token stands, in the order of the plan's limits. Empty if the plan has none, or if nothing was counted
     /// because Redis is out and everybody is admitted.
     #[must_use]

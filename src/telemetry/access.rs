@@ -69,6 +69,8 @@ pub struct Record {
     pub decided_by: Option<&'static str>,
     /// Both windows' counts.
     pub windows: SmallVec<[WindowUse; 2]>,
+    /// Whether the limits denied it and it was forwarded all the same, because its plan is on trial.
+    pub shadow_denied: bool,
     /// Time spent by phase.
     pub phases: [Option<Duration>; 3],
     /// Bytes of the answer's body (of a call: from the upstream).
@@ -153,6 +155,9 @@ pub fn json_line(record: &Record) -> String {
     if !record.windows.is_empty() {
         line.push('}');
     }
+    if record.shadow_denied {
+        line.push_str(r#","shadow":"denied""#);
+    }
     push_number(&mut line, r#","bytes_out":"#, record.bytes_out);
     if record.bytes_in > 0 {
         push_number(&mut line, r#","bytes_in":"#, record.bytes_in);
@@ -188,6 +193,9 @@ fn human_line(record: &Record) -> String {
     }
     if let Some(source) = record.decided_by {
         push(&mut line, format_args!(" by={source}"));
+    }
+    if record.shadow_denied {
+        line.push_str(" shadow=denied");
     }
     if let Some((id, _)) = &record.token {
         push(&mut line, format_args!(" token={id}"));
@@ -282,6 +290,7 @@ mod tests {
             endpoint: None,
             decided_by: Some("redis"),
             windows: SmallVec::from_vec(vec![WindowUse { name: "minute".into(), used: 60, limit: 60 }]),
+            shadow_denied: true,
             phases: [1_500, 7, 12_034].map(|us| Some(Duration::from_micros(us))),
             bytes_out: 7,
             bytes_in: 0,
@@ -296,6 +305,7 @@ mod tests {
         assert_eq!(value["path"], "/api/v1/calls");
         assert_eq!(value["limits"]["minute"]["used"], 60);
         assert_eq!(value["status"], 429);
+        assert_eq!(value["shadow"], "denied");
         assert_eq!(value["auth_ms"], 1.5);
         assert!(line.contains(r#""auth_ms":1.500,"decision_ms":0.007,"upstream_ms":12.034,"duration_ms":"#), "{line}");
         assert_eq!(value["token_name"], "my \"token\"\u{1b}[31m");
@@ -308,6 +318,6 @@ mod tests {
         let line = human_line(&record());
         assert_eq!(line.matches('\n').count(), 1);
         assert!(line.starts_with("2023-11-14T22:13:20.000Z 429 GET /api/v1/calls "), "{line}");
-        assert!(line.contains(" minute=60/60 by=redis token=id1 rate_limited"), "{line}");
+        assert!(line.contains(" minute=60/60 by=redis shadow=denied token=id1 rate_limited"), "{line}");
     }
 }

@@ -85,7 +85,8 @@ fn expected(passed: &[u8]) -> Vec<Message> {
 /// Method and target as hyper spells them: a missing path is `/`.
 fn asked(message: &Message) -> String {
     let line = message.first_line.rsplit_once(' ').unwrap().0.to_owned();
-    if line.ends_with("//h") { line + "/" } else { line }
+    let bare = line.split_once("://").is_some_and(|(_, rest)| !rest.contains(['/', '?']));
+    if bare { line + "/" } else { line }
 }
 
 fn agree(bytes: &[u8], pieces: &[&[u8]]) -> Result<usize, TestCaseError> {
