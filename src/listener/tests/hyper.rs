@@ -84,9 +84,14 @@ fn expected(passed: &[u8]) -> Vec<Message> {
 
 /// Method and target as hyper spells them: a missing path is `/`.
 fn asked(message: &Message) -> String {
-    let line = message.first_line.rsplit_once(' ').unwrap().0.to_owned();
-    let bare = line.split_once("://").is_some_and(|(_, rest)| !rest.contains(['/', '?']));
-    if bare { line + "/" } else { line }
+    let line = message.first_line.rsplit_once(' ').unwrap().0;
+    let target = line.split_once(' ').unwrap().1;
+    let Some(rest) = target.strip_prefix("http://").or_else(|| target.strip_prefix("https://")) else {
+        return line.to_owned();
+    };
+    let path = &rest[rest.find(['/', '?']).unwrap_or(rest.len())..];
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    format!("{}{slash}{path}", &line[..line.len() - path.len()])
 }
 
 fn agree(bytes: &[u8], pieces: &[&[u8]]) -> Result<usize, TestCaseError> {
