@@ -75,7 +75,7 @@ impl StoreHealth {
         } else if let Some(why) = why {
             self.gauge.set(0);
             if state.reported.replace(false) != Some(false) {
-                let cause = std::error::Error::source(why).map(ToString::to_string).unwrap_or_default();
+                let cause = std::error::Error::source(why).map(ToString::to_string);
                 tracing::warn!(cause, "{why}; requests are decided by store.redis.on_failure until it is back");
             }
         }
