@@ -18,14 +18,14 @@ mod upstream;
 
 use std::time::Duration;
 
-use load::{Load, Protocol};
+use load::{Cost, Load, Protocol};
 use program::Cores;
 use site::{Site, Store, Tokens};
 
 /// Within a round every scenario and every peer has its turn; the median of the rounds counts.
 const ROUNDS: usize = 3;
 /// Before and while the counting.
-const STRETCH: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(2_000));
+const STRETCH: (Duration, Duration) = (Duration::from_millis(300), Duration::from_millis(1_500));
 /// Requests before and while the instructions are counted.
 const COUNTED: (u64, u64) = (640, 2_560);
 
@@ -83,13 +83,13 @@ impl Scenario {
         }
     }
 
-    /// Microseconds of CPU time per request, on a fresh process.
-    fn callgate(&self, site: &Site) -> f64 {
+    /// On a fresh process.
+    fn callgate(&self, site: &Site) -> Cost {
         let program = site.callgate(self.store, self.access_log, None);
         self.load(program.port, self.path, site).for_a_while(STRETCH, || program.cpu())
     }
 
-    fn nginx(&self, site: &Site) -> Option<f64> {
+    fn nginx(&self, site: &Site) -> Option<Cost> {
         let program = site.nginx(self.access_log)?;
         let load = self.load(program.port, &format!("{}/{}", self.nginx_path, self.status), site);
         Some(load.for_a_while(STRETCH, || program.cpu()))
@@ -127,27 +127,26 @@ fn main() {
 
 /// Prints the table of CPU times.
 fn measure(chosen: &[Scenario], site: &Site) {
-    let mut table = vec![(Vec::new(), Vec::new()); chosen.len()];
+    let mut table = vec![Vec::new(); chosen.len()];
     for _ in 0..ROUNDS {
-        for (scenario, (ours, theirs)) in chosen.iter().zip(&mut table) {
-            let cost = scenario.callgate(site);
-            ours.push(cost);
-            if let Some(peer) = scenario.nginx(site) {
-                theirs.push((peer, cost / peer));
-            }
+        for (scenario, rounds) in chosen.iter().zip(&mut table) {
+            rounds.push((scenario.callgate(site), scenario.nginx(site)));
         }
     }
     println!("\nCPU µs per request over TLS 1.3, {} (median of {ROUNDS} rounds; range)", site.cores());
-    println!("{:34}{:>22}{:>10}{:>10}{:>8}", "", "Callgate", "nginx", "ratio", "goal");
-    for (scenario, (ours, theirs)) in chosen.iter().zip(&table) {
-        let (low, middle, high) = spread(ours.iter().copied());
-        print!("{:34}{:>22}", scenario.name, format!("{middle:.1} ({low:.1}–{high:.1})"));
-        if !theirs.is_empty() {
-            let (peer, ratio) = (spread(theirs.iter().map(|row| row.0)).1, spread(theirs.iter().map(|row| row.1)).1);
-            print!("{peer:>10.1}{ratio:>10.2}");
-            if let Some(goal) = scenario.goal {
-                print!("{goal:>8.2}");
-            }
+    println!("{:34}{:>20}{:>9}{:>9}{:>9}{:>8}{:>7}", "", "Callgate", "req/s", "nginx", "req/s", "ratio", "goal");
+    for (scenario, rounds) in chosen.iter().zip(&table) {
+        let (low, cpu, high) = spread(rounds.iter().map(|(ours, _)| ours.cpu_us));
+        let rate = spread(rounds.iter().map(|(ours, _)| ours.rate)).1;
+        print!("{:34}{:>20}{rate:>9.0}", scenario.name, format!("{cpu:.1} ({low:.1}–{high:.1})"));
+        let peers: Vec<_> = rounds.iter().filter_map(|(ours, theirs)| Some((ours, (*theirs)?))).collect();
+        if !peers.is_empty() {
+            let cpu = spread(peers.iter().map(|(_, theirs)| theirs.cpu_us)).1;
+            let rate = spread(peers.iter().map(|(_, theirs)| theirs.rate)).1;
+            // Machines have faster and slower minutes; within a round they are the same for both.
+            let ratio = spread(peers.iter().map(|(ours, theirs)| ours.cpu_us / theirs.cpu_us)).1;
+            let goal = scenario.goal.map_or(String::new(), |goal| format!("{goal:.2}"));
+            print!("{cpu:>9.1}{rate:>9.0}{ratio:>8.2}{goal:>7}");
         }
         println!();
     }

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, header};
@@ -43,6 +43,15 @@ pub(crate) struct Load {
     pub(crate) trust: PathBuf,
 }
 
+/// What a load found out.
+#[derive(Clone, Copy)]
+pub(crate) struct Cost {
+    /// CPU time of the server per request, in microseconds.
+    pub(crate) cpu_us: f64,
+    /// Requests per second.
+    pub(crate) rate: f64,
+}
+
 /// What all connections count, and when they stop.
 #[derive(Default)]
 struct Progress {
@@ -68,11 +77,10 @@ enum Way {
 
 impl Load {
     /// Loads for a while, not counted, and for another, counted; `cpu` tells the server's CPU time in microseconds so far.
-    /// Returns microseconds per request.
-    pub(crate) fn for_a_while(&self, (warm_up, measured): (Duration, Duration), cpu: impl Fn() -> f64) -> f64 {
+    pub(crate) fn for_a_while(&self, (warm_up, measured): (Duration, Duration), cpu: impl Fn() -> f64) -> Cost {
         runtime().block_on(async {
             let progress = Arc::new(Progress::default());
-            let look = || (progress.answered.load(Ordering::Relaxed), cpu());
+            let look = || (Instant::now(), progress.answered.load(Ordering::Relaxed), cpu());
             let ways = self.open().await;
             let looks = async {
                 tokio::time::sleep(warm_up).await;
@@ -80,7 +88,9 @@ impl Load {
                 tokio::time::sleep(measured).await;
                 let after = look();
                 progress.over.store(true, Ordering::Relaxed);
-                (after.1 - before.1) / (after.0 - before.0) as f64
+                let requests = (after.1 - before.1) as f64;
+                let rate = requests / (after.0 - before.0).as_secs_f64();
+                Cost { cpu_us: (after.2 - before.2) / requests, rate }
             };
             tokio::join!(looks, self.run(ways, &progress)).0
         })

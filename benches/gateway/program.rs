@@ -1,7 +1,7 @@
 //! A server under load: where it runs, what CPU time it has used, how many instructions.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -50,17 +50,17 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Starts a server that writes to `log`, and waits until it listens on `port`.
-    pub(crate) fn start(mut command: Command, port: u16, log: &Path) -> Self {
+    /// Starts a server that is to listen on `port` and writes to `log`, and waits until it is ready.
+    pub(crate) fn start(mut command: Command, port: u16, log: &Path, is_ready: impl Fn() -> bool) -> Self {
         let file = File::create(log).expect("a new file");
         command.stdin(Stdio::null()).stdout(file.try_clone().expect("a file")).stderr(file);
         let child = command.spawn().expect("the server's program");
         let mut program = Self { child, port };
         let deadline = Instant::now() + START_DEADLINE;
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        while !is_ready() {
             let ended = program.child.try_wait().expect("its state");
             assert!(ended.is_none(), "the server ended: {}", std::fs::read_to_string(log).unwrap_or_default());
-            assert!(Instant::now() < deadline, "the server does not listen");
+            assert!(Instant::now() < deadline, "the server does not get ready");
             std::thread::sleep(Duration::from_millis(10));
         }
         program

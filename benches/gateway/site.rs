@@ -1,5 +1,6 @@
 //! A folder with everything that the servers need: a certificate, configurations, tokens; and beside it the upstream and Redis.
 
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -111,7 +112,10 @@ impl Site {
             }
         };
         command.args(["serve", "--config"]).arg(config);
-        Program::start(command, port, &self.path("log"))
+        let log = self.path("log");
+        // That its port answers is not enough: it looks first who listens there.
+        let serves = || std::fs::read_to_string(&log).is_ok_and(|text| text.contains(r#""message":"serving""#));
+        Program::start(command, port, &log, serves)
     }
 
     /// Starts nginx with one worker; `None` where it isn't installed.
@@ -122,7 +126,8 @@ impl Site {
         std::fs::write(&config, self.nginx_config(access_log, port)).expect("a written file");
         let mut command = self.cores.server("nginx");
         command.arg("-p").arg(self.folder.path()).arg("-c").arg(config);
-        Some(Program::start(command, port, &self.path("log")))
+        let listens = || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
+        Some(Program::start(command, port, &self.path("log"), listens))
     }
 
     /// Writes a configuration of Callgate.
