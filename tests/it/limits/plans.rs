@@ -95,7 +95,6 @@ async fn a_plan_on_trial_marks_and_forwards_what_it_denies() {
     assert_eq!(upstream.seen().len(), 8);
     assert_eq!(denied_in_shadow(&gateway).await, Some(3.0));
     let lines = gateway.access("/cheap", 8).await;
-    let lines = gateway.access("/cheap", 8).await;
     let marked: Vec<_> = lines.iter().map(|line| line["shadow"].as_str().unwrap_or_default()).collect();
     assert_eq!(marked, ["", "", "", "", "", "denied", "denied", "denied"]);
     assert_eq!(lines[7]["limits"]["hour"]["used"], 5, "what is denied is not counted");
