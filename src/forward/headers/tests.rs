@@ -9,6 +9,7 @@ fn route(forward_credentials: bool) -> Route {
         path: "/".into(),
         methods: Vec::new(),
         access: Access::Public,
+        cost: 1,
         upstream: 0,
         forward_credentials,
         allowed_forms: PathForms::default(),
