@@ -3,6 +3,7 @@
 pub mod check;
 pub mod demo;
 mod healthcheck;
+mod selftest;
 mod serve;
 pub mod token;
 
@@ -44,6 +45,8 @@ enum Command {
     Token(token::TokenCommand),
     /// Ask a running instance whether it is ready; for container probes
     Healthcheck(healthcheck::HealthcheckArgs),
+    /// Try a Redis: are limits exact on it, how fast is it, what happens when its connections are cut
+    Selftest(selftest::SelftestArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -63,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Check { file, json } => return check::check(&file, json),
         Command::Token(command) => on_runtime(token::run(command)),
         Command::Healthcheck(args) => healthcheck::run(&args),
+        Command::Selftest(args) => return selftest::run(args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "callgate", &mut std::io::stdout());
             Ok(())

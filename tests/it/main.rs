@@ -14,6 +14,7 @@ mod layers;
 mod limits;
 mod metrics;
 mod outage;
+mod selftest;
 mod streams;
 mod support;
 mod voice;
