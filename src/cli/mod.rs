@@ -4,6 +4,7 @@ pub mod check;
 pub mod demo;
 mod healthcheck;
 mod limits;
+mod selftest;
 mod serve;
 pub mod token;
 
@@ -48,6 +49,8 @@ enum Command {
     Limits(limits::LimitsCommand),
     /// Ask a running instance whether it is ready; for container probes
     Healthcheck(healthcheck::HealthcheckArgs),
+    /// Try a Redis: are limits exact on it, how fast is it, what happens when its connections are cut
+    Selftest(selftest::SelftestArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -68,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Token(command) => on_runtime(token::run(command)),
         Command::Limits(command) => on_runtime(limits::run(command)),
         Command::Healthcheck(args) => healthcheck::run(&args),
+        Command::Selftest(args) => return selftest::run(args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "callgate", &mut std::io::stdout());
             Ok(())

@@ -119,6 +119,12 @@ impl Decision {
         &self.windows
     }
 
+    /// What the clock that decided said, Unix ms.
+    #[must_use]
+    pub fn clock_ms(&self) -> u64 {
+        self.now_ms
+    }
+
     /// The window that the client is told about: on admission the one with the fewest remaining, on refusal the one that
     /// refuses. If several qualify, the one that frees later; if they free together, the longest.
     #[must_use]
