@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use callgate::config::{Limit, OnFailure, Plan, RedisStore, Secret};
+use callgate::config::{Limit, OnFailure, Plan, RedisStore};
 use callgate::limits::{Asker, DenyCache, Limiter, MemoryLimiter, RedisLimiter};
 use callgate::store::{Redis, StoreHealth};
 use criterion::{BatchSize, Criterion};
@@ -83,11 +83,11 @@ fn through_redis(criterion: &mut Criterion) {
     let server = RedisServer::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let config = RedisStore {
-        url: Secret::new(server.url()),
         namespace: "cg".into(),
         deadline: Duration::from_secs(1),
         connect_timeout: Duration::from_secs(5),
         on_failure: OnFailure::Local,
+        ..RedisStore::at(&server.url()).expect("a valid URL")
     };
     let gauge = prometheus::IntGauge::new("store_up", "whether Redis answers").expect("a valid name");
     let redis = runtime.block_on(Redis::open(&config, Arc::new(StoreHealth::new(gauge)))).expect("a valid URL");

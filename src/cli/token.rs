@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, Subcommand};
-use redis::IntoConnectionInfo;
 use serde::Serialize;
 use serde_json::json;
 
@@ -255,18 +254,11 @@ async fn open(config: &Config) -> anyhow::Result<Registry> {
 pub(super) async fn connect(store: &RedisStore) -> anyhow::Result<Redis> {
     let store = RedisStore { deadline: DEADLINE, connect_timeout: DEADLINE, ..store.clone() };
     let gauge = prometheus::IntGauge::new("store_up", "unused").context("a gauge with a good name")?;
-    let redis = Redis::open(&store, Arc::new(StoreHealth::new(gauge))).await?;
-    if redis.is_up() {
-        return Ok(redis);
-    }
-    // Asked once more, for the reason; the address is the part of the URL without a password.
-    let info = store.url.expose().into_connection_info().context("store.redis.url is not a Redis URL")?;
-    let address = info.addr().to_string();
-    let attempt = async { redis::Client::open(info)?.get_multiplexed_async_connection().await };
-    match tokio::time::timeout(DEADLINE, attempt).await {
-        Ok(Ok(_)) => bail!("Redis at {address} answered only now: try again"),
-        Ok(Err(error)) => Err(anyhow!(error).context(format!("Redis at {address} (store.redis.url) is not reachable"))),
-        Err(_) => bail!("Redis at {address} (store.redis.url) did not answer within {} seconds", DEADLINE.as_secs()),
+    let health = Arc::new(StoreHealth::new(gauge));
+    let redis = Redis::open(&store, health.clone()).await?;
+    match health.trouble() {
+        Some(trouble) if !redis.is_up() => bail!("{trouble}"),
+        _ => Ok(redis),
     }
 }
 

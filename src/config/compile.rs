@@ -4,6 +4,7 @@ mod listen;
 mod paths;
 mod plans;
 mod process;
+mod redis;
 mod routes;
 mod store;
 mod upstreams;

@@ -8,6 +8,7 @@ mod place;
 mod plan;
 mod problem;
 mod reader;
+mod redis;
 mod scalars;
 mod secret;
 mod units;
@@ -20,9 +21,10 @@ use std::path::Path;
 use compile::{Outcome, compile};
 use reader::{NeededFile, why};
 
+pub use self::redis::{OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls};
 pub use model::{
     Access, CallLimits, CertificateFiles, Config, Drain, Endpoint, HostHeader, Limits, Listen, Log, LogFormat,
-    OnFailure, PathForms, REQUEST_ID, RedisStore, Route, Runtime, Store, Tls, Tokens, Upstream,
+    PathForms, REQUEST_ID, Route, Runtime, Store, Tls, Tokens, Upstream,
 };
 pub use nearest::nearest;
 pub use plan::{Limit, MAX_COUNT, Plan, WINDOW_MS};
@@ -67,8 +69,7 @@ pub fn parse(path: &Path, text: &str, env: &dyn Fn(&str) -> Option<String>) -> R
 #[must_use]
 pub fn known_keys() -> BTreeSet<String> {
     // Keys are learnt where they are read: so the smallest text that makes the compiler look everywhere.
-    let everywhere =
-        "{ tls: { certificates: [{}] }, store: { redis: {} }, plans: { a: {} }, upstreams: { a: {} }, routes: [{}] }";
+    let everywhere = "{ tls: { certificates: [{}] }, store: { redis: { sentinel: {} } }, plans: { a: {} }, upstreams: { a: {} }, routes: [{}] }";
     let mut keys = compile(Path::new(""), everywhere, &|_| None).keys;
     keys.extend(["plans.*".to_owned(), "plans.*.limits.*".to_owned(), "upstreams.*".to_owned()]);
     keys

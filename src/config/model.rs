@@ -10,8 +10,8 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 
-use super::Secret;
 use super::plan::Plan;
+use super::redis::RedisStore;
 
 /// One whole configuration, checked and with every name resolved.
 #[derive(Debug, Clone)]
@@ -109,32 +109,6 @@ pub enum Store {
     Memory,
     /// In Redis, shared by all instances.
     Redis(RedisStore),
-}
-
-/// A Redis that all instances share.
-#[derive(Debug, Clone)]
-pub struct RedisStore {
-    /// `redis://` or `rediss://`, with user, password and database where needed; it does not print.
-    pub url: Secret,
-    /// The prefix of every key.
-    pub namespace: Arc<str>,
-    /// How long one command may take before the outage policy decides.
-    pub deadline: Duration,
-    /// How long making a connection may take.
-    pub connect_timeout: Duration,
-    /// What decides requests while Redis does not answer.
-    pub on_failure: OnFailure,
-}
-
-/// What decides requests while Redis does not answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnFailure {
-    /// The exact in-memory limiter of this instance.
-    Local,
-    /// Nobody: 503.
-    Deny,
-    /// Everybody is admitted.
-    Allow,
 }
 
 /// Bearer tokens.

@@ -168,7 +168,6 @@ mod tests {
                     forward_credentials: false,
                     allowed_forms: PathForms::default(),
                     max_body: 0,
-                    cost: 1,
                     first_byte_timeout: None,
                     call: CallLimits { max_duration: None, idle_timeout: None },
                 })

@@ -1,10 +1,11 @@
 //! Whether Redis answers this process: one log line per change, one gauge, however many connections there are.
 
+use std::mem::{Discriminant, discriminant};
 use std::sync::{Mutex, PoisonError};
 
 use prometheus::IntGauge;
 
-use super::StoreError;
+use super::outage::Outage;
 
 /// What all connections of a process know together.
 pub struct StoreHealth {
@@ -17,7 +18,14 @@ struct State {
     connections: usize,
     up: usize,
     has_been_up: bool,
-    reported: Option<bool>,
+    reported: Option<Reported>,
+    trouble: Option<String>,
+}
+
+#[derive(PartialEq, Eq)]
+enum Reported {
+    Up,
+    Down(Discriminant<Outage>),
 }
 
 impl StoreHealth {
@@ -34,14 +42,22 @@ impl StoreHealth {
         self.lock().has_been_up
     }
 
+    /// Why Redis does not answer, for an operator; `None` while it does. It names no password.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.lock().trouble.clone()
+    }
+
     pub(super) fn join(&self) {
         self.change(|state| state.connections += 1, None);
     }
 
     pub(super) fn leave(&self, was_up: bool) {
-        let mut state = self.lock();
-        state.connections -= 1;
-        state.up -= usize::from(was_up);
+        let apply = |state: &mut State| {
+            state.connections -= 1;
+            state.up -= usize::from(was_up);
+        };
+        self.change(apply, None);
     }
 
     pub(super) fn up(&self) {
@@ -49,12 +65,12 @@ impl StoreHealth {
     }
 
     /// A connection that stood is gone.
-    pub(super) fn lost(&self, why: &StoreError) {
+    pub(super) fn lost(&self, why: &Outage) {
         self.change(|state| state.up -= 1, Some(why));
     }
 
     /// A connection could not be made.
-    pub(super) fn unreachable(&self, why: &StoreError) {
+    pub(super) fn unreachable(&self, why: &Outage) {
         self.change(|_| (), Some(why));
     }
 
@@ -62,19 +78,27 @@ impl StoreHealth {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, apply: impl FnOnce(&mut State), why: Option<&StoreError>) {
+    fn change(&self, apply: impl FnOnce(&mut State), why: Option<&Outage>) {
         let mut state = self.lock();
         apply(&mut state);
         let all_up = state.up == state.connections;
         if all_up && state.up > 0 {
             self.gauge.set(1);
             state.has_been_up = true;
-            if state.reported.replace(true) != Some(true) {
+            state.trouble = None;
+            if state.reported.replace(Reported::Up) != Some(Reported::Up) {
                 tracing::info!("Redis answers");
             }
         } else if let Some(why) = why {
             self.gauge.set(0);
-            if state.reported.replace(false) != Some(false) {
+            state.trouble = Some(why.whole());
+            let now = Reported::Down(discriminant(why));
+            let told = match &state.reported {
+                Some(before @ Reported::Down(_)) => !why.needs_somebody() || *before == now,
+                Some(Reported::Up) | None => false,
+            };
+            if !told {
+                state.reported = Some(now);
                 let cause = std::error::Error::source(why).map(ToString::to_string);
                 tracing::warn!(cause, "{why}; requests are decided by store.redis.on_failure until it is back");
             }

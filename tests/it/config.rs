@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use callgate::cli::check::report;
-use callgate::config::{self, Access, Config, HostHeader, LogFormat, OnFailure, Problems, Severity, Store};
+use callgate::config::{
+    self, Access, Config, HostHeader, LogFormat, OnFailure, Problems, RedisLogin, RedisNode, RedisServers, Severity,
+    Store,
+};
 use proptest::prelude::{ProptestConfig, any, prop};
 use proptest::{prop_assert, proptest};
 
@@ -168,7 +171,7 @@ fn the_shipped_file_loads_with_everything_switched_on() {
     let config = good(&text);
     assert_eq!(config.listen.http.unwrap().port(), 8080);
     let Store::Redis(redis) = &config.store else { panic!("not Redis") };
-    assert_eq!(redis.url.expose(), "redis://127.0.0.1:6379");
+    assert!(matches!(&redis.servers, RedisServers::Single(node) if node.to_string() == "127.0.0.1:6379"));
     assert_eq!((&*redis.namespace, redis.on_failure), ("callgate", OnFailure::Local));
     assert_eq!((redis.deadline, redis.connect_timeout), (Duration::from_millis(50), Duration::from_secs(1)));
     assert_eq!(config.routes[0].first_byte_timeout, Some(Duration::from_secs(30)));
@@ -254,8 +257,41 @@ fn variables_and_files_fill_in_values() {
     assert!(!config.log.access);
     assert_eq!(&*config.log.level, "warn");
     let Store::Redis(redis) = &config.store else { panic!("not Redis") };
-    assert_eq!(redis.url.expose(), "redis://:hunter2@127.0.0.1:6380/3");
+    assert!(matches!(&redis.servers, RedisServers::Single(node) if node.to_string() == "127.0.0.1:6380"));
+    let login = redis.login.as_ref().unwrap();
+    assert_eq!((&login.user, login.password.expose(), redis.database), (&None, "hunter2", 3));
     assert!(!spoken(&config).contains("hunter2"));
+}
+
+#[test]
+fn redis_is_found_and_logged_into_in_every_way() {
+    let redis = |text: &str| {
+        let bare = format!("store: {{ redis: {{ {text} }} }}\n");
+        let config = good(&MINIMAL.replace("tokens: { file: tokens.yaml }", &bare));
+        assert!(!spoken(&config).contains("hunter2"));
+        let Store::Redis(redis) = config.store else { panic!("not Redis") };
+        redis
+    };
+    let shown = |nodes: &[RedisNode]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let login = |login: &Option<RedisLogin>| {
+        login.as_ref().map(|l| (l.user.as_deref().map(str::to_owned), l.password.expose().to_owned()))
+    };
+
+    let cluster =
+        redis("cluster: [\"rediss://a:hunter2@n1:7000\", \"rediss://a:hunter2@[::1]\"], ca: ca.pem, cert: c, key: k");
+    assert!(matches!(&cluster.servers, RedisServers::Cluster(nodes) if shown(nodes) == "n1:7000 [::1]:6379"));
+    assert_eq!(login(&cluster.login), Some((Some("a".into()), "hunter2".into())));
+    let tls = cluster.tls.unwrap();
+    assert_eq!((tls.ca.as_deref(), tls.client.unwrap().key), (Some(Path::new("ca.pem")), PathBuf::from("k")));
+
+    let text = "sentinel: { service: mymaster, nodes: [\"redis://:hunter22@s1\", \"redis://:hunter22@s2:26380\"] }, \
+                username: gate, password: hunter2, database: 4";
+    let elected = redis(text);
+    let RedisServers::Sentinel(sentinel) = &elected.servers else { panic!("no sentinel") };
+    assert_eq!((&*sentinel.service, shown(&sentinel.nodes)), ("mymaster", "s1:26379 s2:26380".to_owned()));
+    assert_eq!(login(&sentinel.login), Some((None, "hunter22".into())));
+    assert_eq!(login(&elected.login), Some((Some("gate".into()), "hunter2".into())));
+    assert_eq!((elected.database, elected.tls.is_some()), (4, false));
 }
 
 #[test]

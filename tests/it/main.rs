@@ -18,4 +18,5 @@ mod poison;
 mod selftest;
 mod streams;
 mod support;
+mod topologies;
 mod voice;

@@ -112,8 +112,7 @@ impl Target {
         let redis = instance::open(&store).await?;
         if !redis.is_up() {
             // Asked once more, for the reason.
-            let attempt =
-                async { redis::Client::open(store.url.expose())?.get_multiplexed_async_connection().await.map(drop) };
+            let attempt = async { redis::Client::open(url)?.get_multiplexed_async_connection().await.map(drop) };
             match tokio::time::timeout(CONNECT_TIMEOUT, attempt).await {
                 Ok(Ok(())) => bail!("Redis at {address} answered only now: try again"),
                 Ok(Err(error)) => bail!("Redis at {address} can't be used: {error}"),

@@ -4,13 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::IntoConnectionInfo;
-
-use crate::config::Secret;
-use crate::config::model::{OnFailure, RedisStore, Store, Tokens};
+use super::redis::redis;
+use crate::config::model::{Store, Tokens};
 use crate::config::reader::{Field, Section};
 
-const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 /// Longer than most outages of Redis. While it is down nobody can revoke a token either; an instance that alone is cut off is the risk.
 const CACHE_TTL: Duration = Duration::from_secs(600);
@@ -29,41 +26,6 @@ pub(super) fn store(file: &Section<'_>) -> Option<Store> {
     }
     let s = field.section(&["redis"]);
     redis(&s.require("redis", REMEDY)?).map(Store::Redis)
-}
-
-fn redis(field: &Field<'_>) -> Option<RedisStore> {
-    let s = field.section(&["url", "namespace", "deadline", "connect_timeout", "on_failure"]);
-    let url = s.require("url", "for example \"redis://127.0.0.1:6379\", \"${REDIS_URL}\" or \"file:redis-url\"");
-    let url = url.and_then(|f| redis_url(&f));
-    let choices = [("local", OnFailure::Local), ("deny", OnFailure::Deny), ("allow", OnFailure::Allow)];
-    let namespace = |f: &Field<'_>| {
-        // A brace would move Redis Cluster's hash tag.
-        f.name(64, "A-Z a-z 0-9 _ . : -", |b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b))
-    };
-    let store = RedisStore {
-        url: Secret::new(""),
-        namespace: s.or("namespace", "callgate".to_owned(), namespace).into(),
-        deadline: s.or("deadline", 50 * MILLISECOND, |f| f.duration(MILLISECOND..=10 * SECOND)),
-        connect_timeout: s.or("connect_timeout", SECOND, |f| f.duration(10 * MILLISECOND..=60 * SECOND)),
-        on_failure: s.or("on_failure", OnFailure::Local, |f| f.choice(&choices)),
-    };
-    Some(RedisStore { url: url?, ..store })
-}
-
-/// The messages repeat nothing of the URL: it may hold a password.
-fn redis_url(field: &Field<'_>) -> Option<Secret> {
-    let text = field.secret()?;
-    let known = ["redis://", "rediss://"].iter().any(|scheme| text.starts_with(scheme));
-    let good = known && text.as_str().into_connection_info().is_ok();
-    if !known {
-        field.error("must start with redis:// or, for TLS, rediss:// (for example \"redis://127.0.0.1:6379\")");
-    } else if !good {
-        field.error(
-            "is not a Redis URL (redis://USER:PASSWORD@HOST:PORT/DATABASE; \
-             percent-encode what is special in the password)",
-        );
-    }
-    good.then(|| Secret::new(text))
 }
 
 /// `store` is `None` when it is not known: then nothing is said about the file.

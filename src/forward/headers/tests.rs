@@ -14,7 +14,6 @@ fn route(forward_credentials: bool) -> Route {
         forward_credentials,
         allowed_forms: PathForms::default(),
         max_body: 0,
-        cost: 1,
         first_byte_timeout: None,
         call: CallLimits { max_duration: None, idle_timeout: None },
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use callgate::config::{Limit, OnFailure, Plan, RedisStore, Secret};
+use callgate::config::{Limit, OnFailure, Plan, RedisStore};
 use callgate::limits::{Asker, DECIDE, Decision, DenyCache, Limiter, MemoryLimiter, Outcome, RedisLimiter, Report};
 use callgate::store::{Redis, StoreHealth};
 use prometheus::IntGauge;
@@ -36,11 +36,11 @@ pub(super) async fn connect(server: &RedisServer, on_failure: OnFailure) -> Redi
 
 async fn connect_within(server: &RedisServer, on_failure: OnFailure, deadline: Duration) -> Redis {
     let config = RedisStore {
-        url: Secret::new(server.url()),
         namespace: "cg".into(),
         deadline,
         connect_timeout: Duration::from_secs(5),
         on_failure,
+        ..RedisStore::at(&server.url()).unwrap()
     };
     let health = Arc::new(StoreHealth::new(IntGauge::new("store_up", "test").unwrap()));
     let redis = Redis::open(&config, health).await.unwrap();

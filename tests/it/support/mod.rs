@@ -3,6 +3,7 @@
 pub mod client;
 pub mod gateway;
 pub mod redis;
+pub mod topology;
 pub mod upstream;
 
 use std::time::{Duration, Instant};

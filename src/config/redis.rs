@@ -1,0 +1,216 @@
+//! `store.redis`, validated: which servers, how to log in, how long to wait.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{ConnectionAddr, IntoConnectionInfo};
+
+use super::Secret;
+use super::model::CertificateFiles;
+
+/// Databases are counted from 0; servers have 16 of them unless told otherwise.
+pub(super) const LAST_DATABASE: u32 = 9_999;
+
+/// A Redis that all instances share.
+#[derive(Debug, Clone)]
+pub struct RedisStore {
+    /// Where it is.
+    pub servers: RedisServers,
+    /// How to log in to the servers that hold data; `None`: without.
+    pub login: Option<RedisLogin>,
+    /// The number of the database; 0 with a cluster, which has no other.
+    pub database: u32,
+    /// TLS to every server, sentinels included; `None`: in clear.
+    pub tls: Option<RedisTls>,
+    /// The prefix of every key.
+    pub namespace: Arc<str>,
+    /// How long one command may take before the outage policy decides.
+    pub deadline: Duration,
+    /// How long making a connection may take.
+    pub connect_timeout: Duration,
+    /// What decides requests while Redis does not answer.
+    pub on_failure: OnFailure,
+}
+
+impl RedisStore {
+    /// One server by its URL, all else by default.
+    ///
+    /// # Errors
+    /// What is wrong with the URL, without repeating it.
+    pub fn at(url: &str) -> Result<Self, &'static str> {
+        let url = RedisUrl::parse(url)?;
+        Ok(Self {
+            servers: RedisServers::Single(url.node),
+            login: url.login,
+            database: url.database,
+            tls: url.tls.then(RedisTls::default),
+            namespace: "callgate".into(),
+            deadline: Duration::from_millis(50),
+            connect_timeout: Duration::from_secs(1),
+            on_failure: OnFailure::Local,
+        })
+    }
+}
+
+/// Which servers hold the data.
+#[derive(Debug, Clone)]
+pub enum RedisServers {
+    /// One.
+    Single(RedisNode),
+    /// A Redis Cluster, found through any of these nodes (at least one).
+    Cluster(Vec<RedisNode>),
+    /// Whichever server Sentinel says is the primary.
+    Sentinel(RedisSentinel),
+}
+
+/// A group of servers watched by Sentinel.
+#[derive(Debug, Clone)]
+pub struct RedisSentinel {
+    /// The name by which the sentinels know the group.
+    pub service: Arc<str>,
+    /// The sentinels, at least one.
+    pub nodes: Vec<RedisNode>,
+    /// How to log in to the sentinels themselves; `None`: without.
+    pub login: Option<RedisLogin>,
+}
+
+/// The address of one server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisNode {
+    /// A host name or address literal, without brackets.
+    pub host: Arc<str>,
+    /// The TCP port.
+    pub port: u16,
+}
+
+impl fmt::Display for RedisNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// How to log in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisLogin {
+    /// An ACL user; `None`: the server's default user.
+    pub user: Option<Arc<str>>,
+    /// Its password.
+    pub password: Secret,
+}
+
+/// TLS towards Redis.
+#[derive(Debug, Clone, Default)]
+pub struct RedisTls {
+    /// The certificates to trust; `None`: the system's own.
+    pub ca: Option<PathBuf>,
+    /// What this instance shows to servers that ask for a certificate.
+    pub client: Option<CertificateFiles>,
+}
+
+/// What decides requests while Redis does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The exact in-memory limiter of this instance.
+    Local,
+    /// Nobody: 503.
+    Deny,
+    /// Everybody is admitted.
+    Allow,
+}
+
+/// What one URL says.
+pub(super) struct RedisUrl {
+    pub(super) tls: bool,
+    pub(super) node: RedisNode,
+    /// Whether the port is the URL's own.
+    pub(super) names_port: bool,
+    pub(super) login: Option<RedisLogin>,
+    pub(super) database: u32,
+}
+
+impl RedisUrl {
+    /// Reads `redis[s]://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`.
+    ///
+    /// # Errors
+    /// What is wrong with it. The messages repeat nothing of it: it may hold a password.
+    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
+        let rest = text.strip_prefix("redis://").or_else(|| text.strip_prefix("rediss://"));
+        let rest =
+            rest.ok_or("must start with redis:// or, for TLS, rediss:// (for example \"redis://127.0.0.1:6379\")")?;
+        if rest.contains(['?', '#']) {
+            return Err("must not hold a ? or # (percent-encode what is special in the password; \
+                        a certificate of your own goes into `ca`)");
+        }
+        let malformed = "is not a Redis URL (redis://USER:PASSWORD@HOST:PORT/DATABASE; \
+                         percent-encode what is special in the password)";
+        let info = text.into_connection_info().map_err(|_| malformed)?;
+        let (tls, host, port) = match info.addr() {
+            ConnectionAddr::Tcp(host, port) => (false, host, port),
+            ConnectionAddr::TcpTls { host, port, .. } => (true, host, port),
+            _ => return Err(malformed),
+        };
+        let settings = info.redis_settings();
+        let login = match (settings.username(), settings.password()) {
+            (user, Some(password)) => Some(RedisLogin { user: user.map(Arc::from), password: Secret::new(password) }),
+            (Some(_), None) => return Err("names a user without a password (redis://USER:PASSWORD@HOST)"),
+            (None, None) => None,
+        };
+        let database = u32::try_from(settings.db()).ok().filter(|number| *number <= LAST_DATABASE);
+        Ok(Self {
+            tls,
+            node: RedisNode { host: Arc::from(host.as_str()), port: *port },
+            names_port: names_port(rest),
+            login,
+            database: database.ok_or("has a database that is no number from 0 to 9999")?,
+        })
+    }
+}
+
+/// `rest` is what follows the scheme of a URL that could be read.
+fn names_port(rest: &str) -> bool {
+    let authority = rest.split('/').next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    host.rsplit(']').next().unwrap_or_default().contains(':')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_says_all() {
+        let url = RedisUrl::parse("rediss://gate:p%40ss@[::1]:7000/3").unwrap();
+        assert_eq!(url.node.to_string(), "[::1]:7000");
+        assert_eq!(url.login, Some(RedisLogin { user: Some("gate".into()), password: Secret::new("p@ss") }));
+        assert_eq!((url.tls, url.database, url.names_port), (true, 3, true));
+        let url = RedisUrl::parse("redis://:secret@redis.internal").unwrap();
+        assert_eq!(url.node, RedisNode { host: "redis.internal".into(), port: 6379 });
+        assert_eq!(url.login, Some(RedisLogin { user: None, password: Secret::new("secret") }));
+        assert_eq!((url.tls, url.database, url.names_port), (false, 0, false));
+        assert!(!RedisUrl::parse("redis://[::1]").unwrap().names_port);
+    }
+
+    #[test]
+    fn what_a_url_must_not_say() {
+        for text in [
+            "127.0.0.1:6379",
+            "redis://",
+            "redis://host:port",
+            "redis://host/database",
+            "redis://host/-1",
+            "redis://host/10000",
+            "redis://user@host",
+            "redis://host?protocol=resp3",
+            "rediss://host/#insecure",
+            "redis+unix:///socket",
+        ] {
+            assert!(RedisUrl::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! A Redis Cluster: one link per primary, a table of slots, and the cluster's redirections followed.
+//!
+//! A node that is down fails the calls for its slots at once, and those of no other node.
+
+mod survey;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::dial::Dialer;
+use super::link::{Link, Target};
+use super::outage::Outage;
+use super::script::Script;
+use super::slots::{SLOTS, read_address};
+use super::{StoreError, StoreHealth};
+use crate::config::RedisNode;
+
+/// The table of slots is read again this often; much more often while something is amiss. (Redirections correct it at once.)
+const SURVEY_INTERVAL: Duration = Duration::from_secs(10);
+const AMISS_INTERVAL: Duration = Duration::from_millis(250);
+/// Redirections may ask for it sooner, but not more often than this.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
+/// A call follows so many redirections: enough for a slot that moves twice, too few for two nodes that blame each other.
+const MAX_REDIRECTIONS: usize = 8;
+/// The first and the longest pause before a call is sent again whose keys are being moved.
+const MOVING_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(8));
+/// A slot that nobody serves.
+const NOBODY: u16 = u16::MAX;
+
+/// The connections to all primaries of a cluster, kept for as long as this lives.
+pub(super) struct Cluster {
+    state: Arc<State>,
+    task: AbortHandle,
+}
+
+struct State {
+    seeds: Vec<RedisNode>,
+    dialer: Dialer,
+    health: Arc<StoreHealth>,
+    map: ArcSwap<Map>,
+    /// Held while a new map is made from the present one.
+    changing: Mutex<()>,
+    /// The map may be out of date.
+    stale: Arc<Notify>,
+    whole: AtomicBool,
+}
+
+/// The primaries, and which of them serves each slot.
+#[derive(Clone)]
+struct Map {
+    members: Vec<Arc<Member>>,
+    slots: Box<[u16]>,
+}
+
+struct Member {
+    node: RedisNode,
+    link: Link,
+    /// It was named by a redirection since the last survey, so it is needed although it may serve no slot yet.
+    named: AtomicBool,
+}
+
+impl Cluster {
+    /// Returns after the first attempt to find and reach all primaries.
+    pub(super) async fn open(seeds: &[RedisNode], dialer: Dialer, health: Arc<StoreHealth>) -> Self {
+        health.join();
+        let map = Map { members: Vec::new(), slots: vec![NOBODY; SLOTS].into() };
+        let state = Arc::new(State {
+            seeds: seeds.to_vec(),
+            dialer,
+            health,
+            map: ArcSwap::from_pointee(map),
+            changing: Mutex::new(()),
+            stale: Arc::default(),
+            whole: AtomicBool::new(false),
+        });
+        state.survey().await;
+        let members = state.map.load_full();
+        join_all(members.members.iter().map(|member| member.link.attempted())).await;
+        let task = tokio::spawn(State::keep(state.clone())).abort_handle();
+        Self { state, task }
+    }
+
+    /// Whether any node answers at the moment.
+    pub(super) fn is_up(&self) -> bool {
+        self.state.map.load().members.iter().any(|member| member.link.is_up())
+    }
+
+    /// Sends a command to the node that serves `slot` (`None`: to any). `script` is what the command runs: a node that does
+    /// not know it is given it.
+    pub(super) async fn call(
+        &self,
+        command: &Cmd,
+        slot: Option<u16>,
+        script: Option<&Script>,
+        deadline: Duration,
+    ) -> Result<Value, StoreError> {
+        let ends = Instant::now() + deadline;
+        let left = || ends.saturating_duration_since(Instant::now());
+        let mut member = self.state.owner(slot).ok_or(StoreError::Down)?;
+        let mut asking = false;
+        let mut redirections = 0;
+        let mut pause = MOVING_PAUSE.0;
+        while !left().is_zero() {
+            let error = match member.link.call(command, asking, left()).await {
+                Err(StoreError::Refused(error)) => error,
+                other => return other,
+            };
+            match (error.kind(), script) {
+                (ErrorKind::Server(ServerErrorKind::NoScript), Some(script)) => {
+                    member.link.call(&script.load(), false, left()).await?;
+                }
+                (ErrorKind::Server(kind @ (ServerErrorKind::Moved | ServerErrorKind::Ask)), _) => {
+                    redirections += 1;
+                    if redirections > MAX_REDIRECTIONS {
+                        return Err(StoreError::Refused(error));
+                    }
+                    asking = kind == ServerErrorKind::Ask;
+                    member = self.state.redirected(&error, &member.node).ok_or(StoreError::Refused(error))?;
+                    // A node that was unknown until now is not connected yet.
+                    let attempted = tokio::time::timeout_at(ends, member.link.attempted()).await;
+                    attempted.map_err(|_| StoreError::Deadline)?;
+                }
+                // Some of its keys are here and some there, for the moment.
+                (ErrorKind::Server(ServerErrorKind::TryAgain), _) => {
+                    tokio::time::sleep(pause.min(left())).await;
+                    pause = (pause * 2).min(MOVING_PAUSE.1);
+                    asking = false;
+                    member = self.state.owner(slot).ok_or(StoreError::Down)?;
+                }
+                (ErrorKind::Server(ServerErrorKind::ClusterDown), _) => {
+                    self.state.stale.notify_one();
+                    return Err(StoreError::Down);
+                }
+                _ => return Err(StoreError::Refused(error)),
+            }
+        }
+        Err(StoreError::Deadline)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl State {
+    /// Keeps the table of slots true.
+    async fn keep(self: Arc<Self>) {
+        loop {
+            let amiss = !self.whole.load(Ordering::Relaxed)
+                || self.map.load().members.iter().any(|member| !member.link.is_up());
+            let interval = if amiss { AMISS_INTERVAL } else { SURVEY_INTERVAL };
+            let interval = interval.mul_f64(0.75 + fastrand::f64() / 2.0);
+            let _ = tokio::time::timeout(interval, self.stale.notified()).await;
+            self.survey().await;
+            tokio::time::sleep(SHORTEST_INTERVAL).await;
+        }
+    }
+
+    /// The node that serves a slot, or any that answers.
+    fn owner(&self, slot: Option<u16>) -> Option<Arc<Member>> {
+        let map = self.map.load();
+        let index = match slot {
+            Some(slot) => usize::from(map.slots[usize::from(slot)]),
+            None => map.members.iter().position(|member| member.link.is_up())?,
+        };
+        map.members.get(index).cloned()
+    }
+
+    /// The node that a MOVED or ASK names. MOVED is believed at once, for its slot.
+    fn redirected(&self, error: &RedisError, from: &RedisNode) -> Option<Arc<Member>> {
+        let (address, slot) = error.redirect_node()?;
+        let node = read_address(address, from)?;
+        let moved = error.kind() == ServerErrorKind::Moved.into();
+        tracing::debug!(slot, to = %node, from = %from, moved, "redirected");
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let present = self.map.load();
+        let known = present.members.iter().position(|member| member.node == node);
+        if let Some(index) = known.filter(|_| !moved) {
+            present.members[index].named.store(true, Ordering::Relaxed);
+            return Some(present.members[index].clone());
+        }
+        let mut map = Map::clone(&present);
+        let index = known.unwrap_or_else(|| {
+            map.members.push(self.member(node));
+            map.members.len() - 1
+        });
+        let member = map.members[index].clone();
+        member.named.store(true, Ordering::Relaxed);
+        if moved {
+            *map.slots.get_mut(usize::from(slot))? = u16::try_from(index).ok()?;
+            self.stale.notify_one();
+        }
+        self.map.store(Arc::new(map));
+        Some(member)
+    }
+
+    fn member(&self, node: RedisNode) -> Arc<Member> {
+        let target = Target::Member(node.clone());
+        let link = Link::start(target, self.dialer.clone(), self.health.clone(), self.stale.clone());
+        Arc::new(Member { node, link, named: AtomicBool::new(false) })
+    }
+
+    /// Tells whether all slots are served.
+    fn report(&self, outage: Option<&Outage>) {
+        match (outage, self.whole.swap(outage.is_none(), Ordering::Relaxed)) {
+            (None, false) => self.health.up(),
+            (Some(outage), true) => self.health.lost(outage),
+            (Some(outage), false) => self.health.unreachable(outage),
+            (None, true) => {}
+        }
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.health.leave(*self.whole.get_mut());
+    }
+}

@@ -1,0 +1,170 @@
+//! Making a connection to one server: TCP, TLS where asked for, login, database, and a first answer.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError, Value};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::outage::Outage;
+use crate::config::{CertificateFiles, RedisLogin, RedisNode, RedisStore, RedisTls};
+
+/// A silent peer is probed after this time, and given up when it has not confirmed for the second one.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const USER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why the configured Redis can't be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A file of certificates or keys can't be used.
+    #[error("store.redis: {path}: {reason}", path = .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The certificates can't be used.
+    #[error("store.redis: TLS settings")]
+    Tls(#[source] rustls::Error),
+}
+
+/// What the client wraps errors of a connection into.
+type SharedError = Arc<dyn std::error::Error + Send + Sync>;
+
+/// How connections are made.
+#[derive(Clone)]
+pub(super) struct Dialer {
+    settings: RedisConnectionInfo,
+    tls: Option<TlsConnector>,
+    timeout: Duration,
+}
+
+impl Dialer {
+    /// Reads the certificates.
+    pub(super) fn new(store: &RedisStore) -> Result<Self, OpenError> {
+        let tls = store.tls.as_ref().map(connector).transpose()?;
+        let settings = settings(store.login.as_ref(), store.database);
+        Ok(Self { settings, tls, timeout: store.connect_timeout })
+    }
+
+    /// The same with another login, for servers without data.
+    pub(super) fn with_login(&self, login: Option<&RedisLogin>) -> Self {
+        Self { settings: settings(login, 0), ..self.clone() }
+    }
+
+    /// How long making a connection may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Makes a connection that has answered once, and starts its task.
+    pub(super) async fn dial(&self, node: &RedisNode) -> Result<MultiplexedConnection, Outage> {
+        let dialled = tokio::time::timeout(self.timeout, self.connect(node)).await;
+        dialled.unwrap_or_else(|_| Err(Outage::Silent(node.clone())))
+    }
+
+    async fn connect(&self, node: &RedisNode) -> Result<MultiplexedConnection, Outage> {
+        let socket = tcp(node).await.map_err(|error| Outage::Unreachable(node.clone(), error))?;
+        let Some(tls) = &self.tls else { return self.greet(node, socket).await };
+        let failed = |error| Outage::Tls(node.clone(), error);
+        let name = ServerName::try_from(node.host.to_string()).map_err(|error| failed(io::Error::other(error)))?;
+        let stream = tls.connect(name, socket).await.map_err(failed)?;
+        self.greet(node, stream).await
+    }
+
+    async fn greet<S>(&self, node: &RedisNode, stream: S) -> Result<MultiplexedConnection, Outage>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        // Deadlines are the caller's.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(1024);
+        let made = MultiplexedConnection::new_with_config(&self.settings, stream, config).await;
+        let (mut connection, driver) = made.map_err(|error| self.sort(node, error))?;
+        tokio::spawn(driver);
+        let answer = connection.send_packed_command(&redis::cmd("PING")).await.and_then(Value::extract_error);
+        answer.map_err(|error| self.sort(node, error))?;
+        Ok(connection)
+    }
+
+    /// A server that refuses a client's certificate says so in place of its first answer (TLS 1.3).
+    fn sort(&self, node: &RedisNode, error: RedisError) -> Outage {
+        let shared = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<SharedError>());
+        let io = shared.and_then(|cause| cause.downcast_ref::<io::Error>());
+        match io.filter(|cause| cause.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())) {
+            Some(cause) => Outage::Tls(node.clone(), io::Error::new(cause.kind(), cause.to_string())),
+            None => Outage::of(node, error),
+        }
+    }
+}
+
+async fn tcp(node: &RedisNode) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect((&*node.host, node.port)).await?;
+    socket.set_nodelay(true)?;
+    let options = SockRef::from(&socket);
+    options.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    options.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    Ok(socket)
+}
+
+fn settings(login: Option<&RedisLogin>, database: u32) -> RedisConnectionInfo {
+    let mut settings = RedisConnectionInfo::default().set_db(i64::from(database));
+    if let Some(login) = login {
+        settings = settings.set_password(login.password.expose());
+        if let Some(user) = &login.user {
+            settings = settings.set_username(user);
+        }
+    }
+    settings
+}
+
+fn connector(tls: &RedisTls) -> Result<TlsConnector, OpenError> {
+    let mut roots = RootCertStore::empty();
+    match &tls.ca {
+        Some(path) => {
+            for certificate in certificates(path)? {
+                roots.add(certificate).map_err(|error| refuse(path, error))?;
+            }
+        }
+        // A certificate of the system's that can't be read is one that nobody presents.
+        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(OpenError::Tls)?
+        .with_root_certificates(roots);
+    let config = match &tls.client {
+        None => config.with_no_client_auth(),
+        Some(CertificateFiles { cert, key }) => {
+            let private = PrivateKeyDer::from_pem_file(key).map_err(|error| refuse(key, error))?;
+            config.with_client_auth_cert(certificates(cert)?, private).map_err(OpenError::Tls)?
+        }
+    };
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, OpenError> {
+    let found: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|error| refuse(path, error));
+    found.and_then(|found| match found.is_empty() {
+        true => Err(refuse(path, "holds no certificate in PEM form")),
+        false => Ok(found),
+    })
+}
+
+fn refuse(path: &Path, reason: impl ToString) -> OpenError {
+    OpenError::File { path: path.to_owned(), reason: reason.to_string() }
+}

@@ -1,0 +1,227 @@
+//! One pipelined connection to one server, healed in the background.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, Value};
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::dial::Dialer;
+use super::outage::{Outage, is_outage};
+use super::sentinel::Sentinels;
+use super::{StoreError, StoreHealth};
+use crate::config::RedisNode;
+
+/// So many calls in a row without an answer open the circuit: the connection is dropped and made anew.
+const MISSES_BEFORE_RECONNECT: u32 = 3;
+/// The connection is asked this often whether it still answers, so that an idle instance knows the truth too; and the
+/// sentinels, whether it still leads to the primary.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// The first and the longest pause between attempts to connect.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// Where a link leads.
+pub(super) enum Target {
+    /// To this server, whatever it is.
+    Member(RedisNode),
+    /// To this server, which must be a primary.
+    Primary(RedisNode),
+    /// To the server that the sentinels say is the primary.
+    Elected(Sentinels),
+}
+
+/// A connection that is made again whenever it is lost, for as long as this lives. While it is down nobody waits for it.
+pub(super) struct Link {
+    state: Arc<State>,
+    task: AbortHandle,
+}
+
+struct State {
+    target: Target,
+    dialer: Dialer,
+    connection: ArcSwapOption<Connection>,
+    misses: AtomicU32,
+    broken: Notify,
+    /// Told of a loss, too.
+    watcher: Arc<Notify>,
+    attempted: watch::Sender<bool>,
+    health: Arc<StoreHealth>,
+}
+
+struct Connection {
+    redis: MultiplexedConnection,
+    node: RedisNode,
+}
+
+impl Link {
+    /// Starts to connect; `watcher` is told when the connection is lost.
+    pub(super) fn start(target: Target, dialer: Dialer, health: Arc<StoreHealth>, watcher: Arc<Notify>) -> Self {
+        health.join();
+        let state = Arc::new(State {
+            target,
+            dialer,
+            connection: ArcSwapOption::empty(),
+            misses: AtomicU32::new(0),
+            broken: Notify::new(),
+            watcher,
+            attempted: watch::Sender::new(false),
+            health,
+        });
+        let task = tokio::spawn(State::heal(state.clone())).abort_handle();
+        Self { state, task }
+    }
+
+    /// Returns when the first attempt to connect has ended, one way or the other.
+    pub(super) async fn attempted(&self) {
+        // The sender lives as long as this link.
+        let _ = self.state.attempted.subscribe().wait_for(|attempted| *attempted).await;
+    }
+
+    /// Whether there is a connection at the moment.
+    pub(super) fn is_up(&self) -> bool {
+        self.state.connection.load().is_some()
+    }
+
+    /// Sends a command and waits for its answer. `asking` says beforehand that the answer of a node that is about to take
+    /// over the key's slot is wanted.
+    pub(super) async fn call(&self, command: &Cmd, asking: bool, deadline: Duration) -> Result<Value, StoreError> {
+        self.state.call(command, asking, deadline).await
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl State {
+    async fn heal(self: Arc<Self>) {
+        let mut pause = BACKOFF.0;
+        loop {
+            let attempt = self.connect().await;
+            let made = Instant::now();
+            if let Err(outage) = &attempt {
+                self.health.unreachable(outage);
+            }
+            self.attempted.send_replace(true);
+            if attempt.is_ok() {
+                self.watch().await;
+                // A server that takes connections and breaks them at once is not called back at once.
+                if made.elapsed() >= PROBE_INTERVAL {
+                    pause = BACKOFF.0;
+                    continue;
+                }
+            }
+            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            pause = (pause * 2).min(BACKOFF.1);
+        }
+    }
+
+    async fn connect(&self) -> Result<(), Outage> {
+        let node = match &self.target {
+            Target::Member(node) | Target::Primary(node) => node.clone(),
+            Target::Elected(sentinels) => sentinels.primary().await?,
+        };
+        let mut redis = self.dialer.dial(&node).await?;
+        if !matches!(self.target, Target::Member(_)) {
+            let role =
+                tokio::time::timeout(self.dialer.timeout(), redis.send_packed_command(&redis::cmd("ROLE"))).await;
+            let role = role.map_err(|_| Outage::Silent(node.clone()))?;
+            // A server that does not tell, for lack of the permission or of the command, is believed.
+            if role.is_ok_and(|role| is_replica(&role)) {
+                return Err(Outage::Replica(node));
+            }
+        }
+        self.misses.store(0, Ordering::Relaxed);
+        self.health.up();
+        self.connection.store(Some(Arc::new(Connection { redis, node })));
+        Ok(())
+    }
+
+    /// Returns when the connection is gone.
+    async fn watch(&self) {
+        loop {
+            if tokio::time::timeout(PROBE_INTERVAL, self.broken.notified()).await.is_ok() {
+                return;
+            }
+            // A failed probe reports itself through `give_up`.
+            let ping = redis::cmd("PING");
+            let probe = self.call(&ping, false, self.dialer.timeout());
+            let _ = tokio::join!(probe, self.follow());
+        }
+    }
+
+    /// Leaves a server that is the primary no longer.
+    async fn follow(&self) {
+        let Target::Elected(sentinels) = &self.target else { return };
+        // Without an answer nothing is known.
+        let Ok(primary) = sentinels.primary().await else { return };
+        if let Some(current) = self.connection.load_full().filter(|current| current.node != primary) {
+            self.give_up(&current, &Outage::Demoted(current.node.clone(), primary));
+        }
+    }
+
+    async fn call(&self, command: &Cmd, asking: bool, deadline: Duration) -> Result<Value, StoreError> {
+        let Some(connection) = self.connection.load_full() else { return Err(StoreError::Down) };
+        match tokio::time::timeout(deadline, connection.send(command, asking)).await {
+            Ok(Err(error)) if is_outage(&error) => {
+                self.give_up(&connection, &Outage::of(&connection.node, error));
+                Err(StoreError::Down)
+            }
+            Ok(answer) => {
+                if self.misses.load(Ordering::Relaxed) != 0 {
+                    self.misses.store(0, Ordering::Relaxed);
+                }
+                answer.map_err(StoreError::Refused)
+            }
+            Err(_) => {
+                if self.misses.fetch_add(1, Ordering::Relaxed) + 1 >= MISSES_BEFORE_RECONNECT {
+                    self.give_up(&connection, &Outage::Silent(connection.node.clone()));
+                }
+                Err(StoreError::Deadline)
+            }
+        }
+    }
+
+    /// Drops a connection that failed, unless somebody else has replaced it already.
+    fn give_up(&self, failed: &Arc<Connection>, why: &Outage) {
+        let previous = self.connection.compare_and_swap(failed, None);
+        if previous.as_ref().is_some_and(|current| Arc::ptr_eq(current, failed)) {
+            self.health.lost(why);
+            self.broken.notify_one();
+            self.watcher.notify_one();
+        }
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.health.leave(self.connection.load().is_some());
+    }
+}
+
+impl Connection {
+    async fn send(&self, command: &Cmd, asking: bool) -> RedisResult<Value> {
+        let mut redis = self.redis.clone();
+        // The client hands a refusal by the server over as a value.
+        if !asking {
+            return redis.send_packed_command(command).await.and_then(Value::extract_error);
+        }
+        // As one, for the permission holds for the very next command of the connection.
+        let mut both = redis::Pipeline::with_capacity(2);
+        both.cmd("ASKING").add_command(command.clone());
+        let mut answers = redis.send_packed_commands(&both, 0, 2).await?;
+        let nothing = || RedisError::from((ErrorKind::UnexpectedReturnType, "no answer to a command after ASKING"));
+        answers.pop().ok_or_else(nothing)?.extract_error()
+    }
+}
+
+fn is_replica(role: &Value) -> bool {
+    matches!(role, Value::Array(parts) if matches!(parts.first(), Some(Value::BulkString(word)) if word == b"slave"))
+}

@@ -1,0 +1,93 @@
+//! A primary named by sentinels: failover under load, and a primary that comes back as one of yesterday.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use redis::{FromRedisValue, Value};
+
+use super::{admitted, instance, issue, open, store, trouble};
+use crate::support::client::http1;
+use crate::support::eventually;
+use crate::support::gateway::Site;
+use crate::support::topology::Watched;
+use crate::support::upstream::Upstream;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_under_load_costs_no_answer() {
+    let mut watched = Watched::start();
+    let upstream = Upstream::start().await;
+    let site = Site::new(&format!(
+        "store: {{ redis: {{ sentinel: {}, deadline: 500ms, on_failure: local }} }}\n\
+         plans: {{ standard: {{ limits: {{ hour: 1000000/1h }} }} }}\n\
+         routes:\n  - {{ path: \"/{{*rest}}\", upstream: up }}\n\
+         upstreams: {{ up: {{ endpoints: [\"http://{}\"] }} }}",
+        watched.config(),
+        upstream.address
+    ));
+    let token = site.token(&[]);
+    let gateway = site.serve();
+    let stop = Arc::new(AtomicBool::new(false));
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let (client, stop) = (http1(&gateway), stop.clone());
+            let (url, secret) = (format!("https://{}/echo", gateway.https), token.secret.clone());
+            tokio::spawn(async move {
+                let mut statuses = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    statuses.push(client.get(&url).bearer_auth(&secret).send().await.unwrap().status());
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                statuses
+            })
+        })
+        .collect();
+    gateway.access("/echo", 100).await;
+    watched.servers[0].kill();
+    let source = async |wanted: &str| {
+        let last = gateway.access("/echo", 1).await.pop();
+        last.filter(|line| line.to_string().contains(&format!("\"{wanted}\""))).map(drop)
+    };
+    eventually("the outage", async || source("local").await).await;
+    let lost = Instant::now();
+    eventually("the new primary", async || source("redis").await).await;
+    assert!(lost.elapsed() < Duration::from_secs(15), "{:?}", lost.elapsed());
+    stop.store(true, Ordering::Relaxed);
+    for caller in callers {
+        let statuses = caller.await.unwrap();
+        assert!(statuses.len() > 20 && statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_was_replaced_is_left_alone() {
+    let watched = Watched::start();
+    let store = store(&format!("sentinel: {}", watched.config()));
+    let (redis, health) = open(&store).await;
+    let port = async || {
+        let answer = redis.call(redis::cmd("CONFIG").arg("GET").arg("port")).await.ok()?;
+        Vec::<String>::from_redis_value(answer).ok()?.pop()?.parse::<u16>().ok()
+    };
+    let [old, new] = [0, 1].map(|index| watched.servers[index].port());
+    assert_eq!(port().await, Some(old));
+    watched.servers[0].pause();
+    eventually("the new primary", async || port().await.filter(|port| *port == new)).await;
+    watched.servers[0].resume();
+    // It takes itself for a primary until the sentinels tell it otherwise.
+    let (limiter, _) = instance(&store).await;
+    issue(&redis, "alpha").await;
+    let until = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < until {
+        assert_eq!(port().await, Some(new));
+        let write = redis.call(redis::cmd("SET").arg("here").arg("1")).await;
+        assert!(matches!(write, Ok(Value::Okay)), "{write:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(admitted(&[limiter], "alpha", 60, 100).await, 60);
+    assert_eq!(health.trouble(), None);
+
+    let told = trouble(&format!("sentinel: {}", watched.config().replace("mymaster", "another"))).await;
+    assert!(told.contains("the sentinels know no service of the name another"), "{told}");
+    let told = trouble("sentinel: { service: mymaster, nodes: [\"redis://127.0.0.1:1\"] }").await;
+    assert!(told.contains("no sentinel answers"), "{told}");
+}

@@ -1,0 +1,79 @@
+//! One server: its database, a login, TLS with and without a certificate of ours; and what is said when these are wrong.
+
+use std::sync::Arc;
+
+use callgate::store::{Redis, StoreHealth};
+use prometheus::IntGauge;
+
+use super::{admitted, instance, issue, open, say, store, trouble};
+use crate::support::redis::RedisServer;
+use crate::support::topology::{self, TlsServer};
+
+#[tokio::test]
+async fn the_database_is_the_one_named() {
+    let server = RedisServer::start();
+    for (number, redis) in
+        [(3, format!("url: \"{}/3\"", server.url())), (5, format!("url: \"{}\", database: 5", server.url()))]
+    {
+        let (limiter, redis) = instance(&store(&redis)).await;
+        issue(&redis, "alpha").await;
+        assert_eq!(admitted(&[limiter], "alpha", 60, 100).await, 60);
+        let keyspace: String = topology::say(&server, "INFO keyspace");
+        assert!(keyspace.contains(&format!("db{number}:keys=2,")) && !keyspace.contains("db0:"), "{keyspace}");
+    }
+    let told = trouble(&format!("url: \"{}/99\"", server.url())).await;
+    assert!(told.contains("refuses to serve") && told.contains("index"), "{told}");
+}
+
+#[tokio::test]
+async fn a_user_logs_in_and_a_wrong_password_is_called_one() {
+    let server = RedisServer::start();
+    // No more than Callgate needs.
+    let rights = "~callgate:* +@read +@write +@scripting +@connection +time +role +cluster|slots +cluster|info";
+    let _: redis::Value = topology::say(&server, &format!("ACL SETUSER gate on >hunter2 {rights}"));
+    let _: redis::Value = topology::say(&server, "ACL SETUSER default off");
+    let host = format!("127.0.0.1:{}", server.port());
+    for redis in [
+        format!("url: \"redis://gate:hunter2@{host}\""),
+        format!("url: \"redis://{host}\", username: gate, password: hunter2"),
+    ] {
+        let (limiter, redis) = instance(&store(&redis)).await;
+        issue(&redis, "alpha").await;
+        say(&redis, "PING").await;
+        admitted(&[limiter], "alpha", 60, 100).await;
+    }
+    for redis in [
+        format!("url: \"redis://gate:hunter22@{host}\""),
+        format!("url: \"redis://nobody:hunter2@{host}\""),
+        format!("url: \"redis://:hunter2@{host}\""),
+        format!("url: \"redis://{host}\""),
+    ] {
+        let told = trouble(&redis).await;
+        assert!(told.starts_with(&format!("Redis at {host} refuses the user name or the password")), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn tls_is_spoken_and_a_wrong_certificate_is_called_one() {
+    let tls = TlsServer::start(&["--tls-auth-clients", "yes"]);
+    let url = format!("url: \"rediss://127.0.0.1:{}\"", tls.tls_port);
+    let [ca, other, cert, key] =
+        ["ca.pem", "other.pem", "client.pem", "client.key"].map(|name| tls.file(name).display().to_string());
+    let (limiter, redis) = instance(&store(&format!("{url}, ca: {ca}, cert: {cert}, key: {key}"))).await;
+    issue(&redis, "alpha").await;
+    assert_eq!(admitted(&[limiter], "alpha", 60, 100).await, 60);
+
+    let told = trouble(&format!("{url}, ca: {other}, cert: {cert}, key: {key}")).await;
+    assert!(told.contains("TLS to Redis") && told.contains("UnknownIssuer"), "{told}");
+    let told = trouble(&url).await;
+    assert!(told.contains("TLS to Redis") && told.contains("UnknownIssuer"), "{told}");
+    let told = trouble(&format!("{url}, ca: {ca}")).await;
+    assert!(told.contains("TLS to Redis") && told.contains("CertificateRequired"), "{told}");
+    let told = trouble(&format!("url: \"rediss://127.0.0.1:{}\"", tls.server.port())).await;
+    assert!(told.contains("TLS to Redis"), "{told}");
+
+    let health = Arc::new(StoreHealth::new(IntGauge::new("store_up", "test").unwrap()));
+    let refused = Redis::open(&store(&format!("{url}, ca: {key}")), health).await;
+    assert!(refused.is_err_and(|error| error.to_string().contains("holds no certificate")));
+    assert!(open(&store(&format!("{url}, ca: {ca}, cert: {cert}, key: {key}"))).await.0.is_up());
+}
