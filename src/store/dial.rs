@@ -14,6 +14,7 @@ use rustls::{ClientConfig, RootCertStore};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::outage::Outage;
@@ -70,17 +71,22 @@ impl Dialer {
 
     /// Makes a connection that has answered once, and starts its task.
     pub(super) async fn dial(&self, node: &RedisNode) -> Result<MultiplexedConnection, Outage> {
-        let dialled = tokio::time::timeout(self.timeout, self.connect(node)).await;
-        dialled.unwrap_or_else(|_| Err(Outage::Silent(node.clone())))
-    }
-
-    async fn connect(&self, node: &RedisNode) -> Result<MultiplexedConnection, Outage> {
-        let socket = tcp(node).await.map_err(|error| Outage::Unreachable(node.clone(), error))?;
-        let Some(tls) = &self.tls else { return self.greet(node, socket).await };
-        let failed = |error| Outage::Tls(node.clone(), error);
-        let name = ServerName::try_from(node.host.to_string()).map_err(|error| failed(io::Error::other(error)))?;
-        let stream = tls.connect(name, socket).await.map_err(failed)?;
-        self.greet(node, stream).await
+        let ends = Instant::now() + self.timeout;
+        let silent = || Outage::Silent(node.clone());
+        let socket = timeout_at(ends, tcp(node)).await.map_err(|_| silent())?;
+        let socket = socket.map_err(|error| Outage::Unreachable(node.clone(), error))?;
+        let greeted = match &self.tls {
+            None => timeout_at(ends, self.greet(node, socket)).await,
+            Some(tls) => {
+                let failed = |error| Outage::Tls(node.clone(), error);
+                let name = ServerName::try_from(node.host.to_string());
+                let name = name.map_err(|error| failed(io::Error::other(error)))?;
+                let stream = timeout_at(ends, tls.connect(name, socket)).await;
+                let stream = stream.map_err(|_| Outage::NoHandshake(node.clone()))?.map_err(failed)?;
+                timeout_at(ends, self.greet(node, stream)).await
+            }
+        };
+        greeted.unwrap_or_else(|_| Err(silent()))
     }
 
     async fn greet<S>(&self, node: &RedisNode, stream: S) -> Result<MultiplexedConnection, Outage>

@@ -13,6 +13,8 @@ pub(super) enum Outage {
     Unreachable(RedisNode, #[source] io::Error),
     #[error("TLS to Redis at {0} failed (see store.redis.ca, cert and key)")]
     Tls(RedisNode, #[source] io::Error),
+    #[error("Redis at {0} did not answer the TLS handshake in time (does this port speak TLS?)")]
+    NoHandshake(RedisNode),
     #[error("Redis at {0} refuses the user name or the password (see store.redis)")]
     Login(RedisNode, #[source] RedisError),
     #[error("Redis at {0} refuses to serve")]
@@ -62,6 +64,7 @@ impl Outage {
             Self::Unreachable(..)
             | Self::Broken(..)
             | Self::Silent(_)
+            | Self::NoHandshake(_)
             | Self::Replica(_)
             | Self::Demoted(..)
             | Self::ClusterDown(..)

@@ -10,7 +10,6 @@ use redis::{Cmd, FromRedisValue, RedisResult, Value};
 
 use super::{Map, Member, NOBODY, State};
 use crate::config::RedisNode;
-use crate::store::StoreError;
 use crate::store::outage::Outage;
 use crate::store::slots::{Range, SLOTS, read_slots};
 
@@ -64,10 +63,8 @@ impl State {
     }
 
     async fn ask_member(&self, member: &Member) -> Option<View> {
-        let ask = async |command: Cmd| match member.link.call(&command, false, self.dialer.timeout()).await {
-            Err(StoreError::Down | StoreError::Deadline | StoreError::Unexpected(_) | StoreError::Refused(_)) => None,
-            Ok(answer) => Some(answer),
-        };
+        // Whatever is wrong with this member, another one may know.
+        let ask = async |command: Cmd| member.link.call(&command, false, self.dialer.timeout()).await.ok();
         let (info, slots) = tokio::join!(ask(info()), ask(slots()));
         view(&member.node, info?, &slots?)
     }
