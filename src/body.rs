@@ -217,8 +217,8 @@ impl<O: Observer> HttpBody for Observed<O> {
                 if let Some(data) = frame.data_ref() {
                     this.observer.sent(data.len());
                 }
-                // hyper stops polling at the last frame of a body of known length.
-                if this.body.is_end_stream() {
+                // hyper stops polling at the last frame of a body of known length, and at trailers.
+                if frame.is_trailers() || this.body.is_end_stream() {
                     this.observer.ended(Ok(()));
                 }
             }

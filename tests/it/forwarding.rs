@@ -1,6 +1,8 @@
 //! How requests reach upstreams: connections, endpoints, hosts, credentials, and what trusted proxies may say.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -134,6 +136,50 @@ async fn a_trailer_says_nothing_that_a_header_may_not() {
     assert_eq!(told["trailers"], serde_json::json!({ "x-sum": "forged" }), "{told}");
     // Some servers take this name for the other one.
     assert!(!told["headers"].to_string().contains("content_length"), "{told}");
+}
+
+/// Answers every request on a connection with these bytes; counts connections.
+async fn canned(reply: &'static [u8]) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = connections.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            counted.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                while socket.read(&mut request).await.is_ok_and(|read| read > 0) {
+                    socket.write_all(reply).await.unwrap();
+                }
+            });
+        }
+    });
+    (address, connections)
+}
+
+#[tokio::test]
+async fn an_answer_with_trailers_is_whole_and_its_connection_used_again() {
+    let (address, connections) = canned(
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum, x-ratelimit-limit\r\n\r\n\
+          5\r\nhello\r\n0\r\nx-sum: 42\r\nx-ratelimit-limit: 7\r\nconnection: close\r\n\r\n",
+    )
+    .await;
+    let (gateway, token) = stage(&[address], "", "", "").await;
+    let request = format!(
+        "GET /x HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\nte: trailers\r\nconnection: close, te\r\n\r\n",
+        token.secret
+    );
+    for number in 1..=2 {
+        let answer = crate::support::client::exchange(&gateway, request.as_bytes()).await;
+        assert!(answer.ends_with("5\r\nhello\r\n0\r\nx-sum: 42\r\n\r\n"), "{answer}");
+        let lines = gateway.access("/x", number).await;
+        assert_eq!(lines[number - 1].get("cut"), None, "{lines:?}");
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+    // Over HTTP/2 an answer is reset when its trailers hold what concerns a connection.
+    assert_eq!(get(&http2(&gateway), &gateway, "/x", &token).await.text().await.unwrap(), "hello");
 }
 
 #[tokio::test]
