@@ -8,7 +8,8 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::support::client::{get, http1, http2};
+use crate::support::client::{get, http1, http2, raw};
+use crate::support::eventually;
 use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::upstream::Upstream;
 
@@ -225,4 +226,31 @@ async fn what_is_no_http_is_502_and_a_short_body_is_never_made_whole() {
             assert_eq!(response.bytes().await.is_err(), whole, "{reply:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn an_upstream_that_answers_and_reads_no_more_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut request = [0; 1024];
+        assert!(socket.read(&mut request).await.unwrap() > 0);
+        socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    let (gateway, token) = stage(&[address], ", idle_timeout: 1s", "", "").await;
+    let mut client = raw(&gateway, "http/1.1").await;
+    let head = format!(
+        "POST /x HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\ncontent-length: 1000000000\r\n\r\n",
+        token.secret
+    );
+    client.write_all(head.as_bytes()).await.unwrap();
+    let endless = async { while client.write_all(&[b'x'; 65536]).await.is_ok() {} };
+    tokio::time::timeout(crate::support::PATIENCE, endless).await.expect("the gateway to stop reading the upload");
+    drop(client);
+    eventually("the connections to be closed", async || {
+        (gateway.metric(r#"callgate_connections_open{listener="https"}"#).await == Some(0.0)).then_some(())
+    })
+    .await;
 }
