@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -22,7 +22,7 @@ use crate::body::{BodyError, Progress};
 use crate::shutdown::Shutdown;
 
 use super::gate::{Gate, Signals};
-use super::head::Fault;
+use super::head::{self, Fault, HeadLimits};
 use super::{Listener, Place, Tls};
 
 /// What answers requests.
@@ -46,6 +46,7 @@ pub struct Peer {
     /// Which certificate it was shown; `None` on the plain listener.
     pub certificate: Option<usize>,
     signals: Arc<Signals>,
+    limits: HeadLimits,
     under_way: AtomicUsize,
     moved: Progress,
     /// A call outlives the HTTP connection that it began on; it holds the place until it ends.
@@ -53,9 +54,13 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Why this request stands in for one that could not be trusted; `None` for a real one.
+    /// Why this request can't be served: it stands in for one that could not be trusted, or is one that breaks the bounds of its
+    /// kind; `None` for a good one.
     #[must_use]
     pub fn fault<B>(&self, request: &Request<B>) -> Option<Fault> {
+        if request.version() == Version::HTTP_2 {
+            return head::fault_of_http2(request, &self.limits);
+        }
         self.signals.fault(request)
     }
 
@@ -106,8 +111,9 @@ impl Drop for Busy {
 /// Serves one accepted connection to its end.
 pub(super) async fn serve<H: Handler>(listener: &Listener<H>, socket: TcpStream, address: SocketAddr, place: Place) {
     let peer = |certificate| {
+        let limits = listener.head_limits();
         let (under_way, moved) = (AtomicUsize::new(0), Progress::new());
-        Arc::new(Peer { address, certificate, signals: Arc::default(), under_way, moved, _place: place })
+        Arc::new(Peer { address, certificate, signals: Arc::default(), limits, under_way, moved, _place: place })
     };
     let Some(tls) = &listener.tls else {
         return serve_http1(listener, socket, peer(None)).await;

@@ -230,6 +230,39 @@ async fn an_idle_http2_connection_is_closed_and_a_busy_one_is_not() {
     drop(client);
 }
 
+/// An HTTP/2 connection that is as strict about its own requests as can be without refusing them.
+async fn http2(gateway: &Gateway) -> h2::client::SendRequest<bytes::Bytes> {
+    let (sender, connection) = h2::client::handshake(raw(gateway, "h2").await).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+#[tokio::test]
+async fn http2_requests_are_held_to_what_http1_requests_are() {
+    let (upstream, gateway, token) = stage("").await;
+    let long = format!("/{}", "a".repeat(9000));
+    let many: Vec<_> = (0..120).map(|number| (format!("x-{number}"), "y")).collect();
+    let length = |text| ("content-length".to_owned(), text);
+    for (target, headers, status) in [
+        ("/good", &[][..], 200),
+        (&*long, &[], 414),
+        ("/a?\u{9b}31m", &[], 400),
+        ("/\u{9b}31m", &[], 400),
+        ("/many", &many, 431),
+        ("/twice", &[length("0"), length("0")], 400),
+    ] {
+        let mut sender = http2(&gateway).await.ready().await.unwrap();
+        let mut request = http::Request::get(format!("https://localhost{target}"));
+        request = request.header("authorization", format!("Bearer {}", token.secret));
+        for (name, value) in headers {
+            request = request.header(name, *value);
+        }
+        let (response, _) = sender.send_request(request.body(()).unwrap(), true).unwrap();
+        assert_eq!(response.await.unwrap().status(), status, "{target:.20}");
+    }
+    assert_eq!(upstream.seen().len(), 1);
+}
+
 #[tokio::test]
 async fn connections_over_the_cap_are_closed_at_once() {
     let (_upstream, gateway, token) = stage_with_cap(3).await;
