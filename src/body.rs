@@ -183,6 +183,8 @@ impl HttpBody for Body {
 
 /// Watches a body leave.
 pub trait Observer: Send + Unpin + 'static {
+    /// The receiver asks for the next piece.
+    fn asked(&mut self);
     /// So many bytes are handed on.
     fn sent(&mut self, bytes: usize);
     /// The body ended as it should, or broke off. A body that is dropped before either was abandoned by its receiver.
@@ -211,14 +213,15 @@ impl<O: Observer> HttpBody for Observed<O> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.get_mut();
+        this.observer.asked();
         let polled = ready!(Pin::new(&mut this.body).poll_frame(cx));
         match &polled {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     this.observer.sent(data.len());
                 }
-                // hyper stops polling at the last frame of a body of known length.
-                if this.body.is_end_stream() {
+                // hyper stops polling at the last frame of a body of known length, and at trailers.
+                if frame.is_trailers() || this.body.is_end_stream() {
                     this.observer.ended(Ok(()));
                 }
             }

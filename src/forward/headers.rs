@@ -17,6 +17,10 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
 
+/// Headers by which some frameworks let a client replace the method or the path that was judged here.
+const OVERRIDES: [&str; 5] =
+    ["x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"];
+
 /// Why a header stays behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -30,6 +34,8 @@ enum Kind {
     Credential,
     /// The upstream's own idea of the limits.
     Limit,
+    /// It would make of the request another one than was judged.
+    Override,
 }
 
 /// Judges a name in any spelling that an upstream may fold into the same variable: `_` counts as `-`.
@@ -52,6 +58,8 @@ fn kind(name: &HeaderName) -> Option<Kind> {
         b'x' if begins(text, "x-callgate-") => Some(Kind::Identity),
         b'x' if begins(text, "x-forwarded-") || is(text, "x-real-ip") => Some(Kind::Forwarding),
         b'x' if begins(text, "x-ratelimit-") => Some(Kind::Limit),
+        b'x' if is(text, "x-request-id") => Some(Kind::Forwarding),
+        b'x' if OVERRIDES.iter().any(|name| is(text, name)) => Some(Kind::Override),
         _ => None,
     }
 }
@@ -132,7 +140,7 @@ pub fn onto_upstream(headers: &mut HeaderMap, version: Version, onward: &Onward<
     let believed = |name| if trusted { headers.get(name).cloned() } else { None };
     let (proto, host) = (believed(X_FORWARDED_PROTO), believed(X_FORWARDED_HOST));
     take_off(headers, |kind| match kind {
-        Kind::HopByHop | Kind::Forwarding | Kind::Identity => true,
+        Kind::HopByHop | Kind::Forwarding | Kind::Identity | Kind::Override => true,
         Kind::Credential => !onward.route.forward_credentials,
         Kind::Limit => false,
     });
@@ -182,7 +190,7 @@ pub(super) fn set_host(headers: &mut HeaderMap, onward: &Onward<'_>, rule: HostH
 pub fn onto_client(headers: &mut HeaderMap, websocket: bool) {
     take_off(headers, |kind| match kind {
         Kind::HopByHop | Kind::Limit => true,
-        Kind::Forwarding | Kind::Identity | Kind::Credential => false,
+        Kind::Forwarding | Kind::Identity | Kind::Credential | Kind::Override => false,
     });
     headers.remove(REQUEST_ID);
     if websocket {
@@ -194,7 +202,7 @@ pub fn onto_client(headers: &mut HeaderMap, websocket: bool) {
 /// A client's trailers: some servers merge them into the headers, so they may say no more than those (RFC 9110 §6.5.1).
 pub(super) fn clean_trailers_for_upstream(trailers: &mut HeaderMap) {
     take_off(trailers, |kind| match kind {
-        Kind::HopByHop | Kind::Forwarding | Kind::Identity | Kind::Credential => true,
+        Kind::HopByHop | Kind::Forwarding | Kind::Identity | Kind::Credential | Kind::Override => true,
         Kind::Limit => false,
     });
     trailers.remove(REQUEST_ID);
@@ -204,7 +212,7 @@ pub(super) fn clean_trailers_for_upstream(trailers: &mut HeaderMap) {
 pub(super) fn clean_trailers_for_client(trailers: &mut HeaderMap) {
     take_off(trailers, |kind| match kind {
         Kind::HopByHop | Kind::Limit => true,
-        Kind::Forwarding | Kind::Identity | Kind::Credential => false,
+        Kind::Forwarding | Kind::Identity | Kind::Credential | Kind::Override => false,
     });
     trailers.remove(REQUEST_ID);
 }

@@ -167,6 +167,7 @@ impl Forwarder {
         }
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switched && !(websocket && headers::has_websocket(response.headers())) {
+            upstream.metrics.broken.inc();
             return Err(ForwardError::Unasked(endpoint));
         }
         let tunnel = switched

@@ -71,7 +71,7 @@ pub struct Exchange {
     answered: bool,
     over: bool,
     is_call: bool,
-    _busy: Busy,
+    busy: Busy,
 }
 
 impl Exchange {
@@ -108,7 +108,7 @@ impl Exchange {
             answered: false,
             over: false,
             is_call: false,
-            _busy: peer.busy(),
+            busy: peer.busy(),
         }
     }
 
@@ -210,8 +210,15 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 impl Observer for Option<Exchange> {
+    fn asked(&mut self) {
+        if let Some(exchange) = self {
+            exchange.busy.taken();
+        }
+    }
+
     fn sent(&mut self, bytes: usize) {
         if let Some(exchange) = self {
+            exchange.busy.handed();
             exchange.record.bytes_out += bytes as u64;
         }
     }

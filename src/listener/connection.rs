@@ -1,6 +1,6 @@
 //! One client connection, from handshake to close: protocol by ALPN, HTTP/1.1 or HTTP/2 by hyper, drained when the time comes.
 
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -22,7 +22,7 @@ use crate::body::{BodyError, Progress};
 use crate::shutdown::Shutdown;
 
 use super::gate::{Gate, Signals};
-use super::head::Fault;
+use super::head::{self, Fault, HeadLimits};
 use super::{Listener, Place, Tls};
 
 /// What answers requests.
@@ -46,16 +46,23 @@ pub struct Peer {
     /// Which certificate it was shown; `None` on the plain listener.
     pub certificate: Option<usize>,
     signals: Arc<Signals>,
+    limits: HeadLimits,
+    /// Exchanges; and those of them of whose answers a piece waits for the client.
     under_way: AtomicUsize,
+    owing: AtomicUsize,
     moved: Progress,
     /// A call outlives the HTTP connection that it began on; it holds the place until it ends.
     _place: Place,
 }
 
 impl Peer {
-    /// Why this request stands in for one that could not be trusted; `None` for a real one.
+    /// Why this request can't be served: it stands in for one that could not be trusted, or is one that breaks the bounds of its
+    /// kind; `None` for a good one.
     #[must_use]
     pub fn fault<B>(&self, request: &Request<B>) -> Option<Fault> {
+        if request.version() == Version::HTTP_2 {
+            return head::fault_of_http2(request, &self.limits);
+        }
         self.signals.fault(request)
     }
 
@@ -73,21 +80,58 @@ impl Peer {
 
 /// An exchange that is under way on a connection; the connection is not idle while one lives.
 #[derive(Debug)]
-pub struct Busy(Arc<Peer>);
+pub struct Busy {
+    peer: Arc<Peer>,
+    is_owing: bool,
+}
+
+impl Busy {
+    /// A piece of the answer is handed over; until it is [`Busy::taken`], the client owes us its attention.
+    pub fn handed(&mut self) {
+        self.peer.moved.note();
+        if !std::mem::replace(&mut self.is_owing, true) {
+            self.peer.owing.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The client has room for the next piece.
+    pub fn taken(&mut self) {
+        if std::mem::take(&mut self.is_owing) {
+            self.peer.owing.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.taken();
+        self.peer.moved.note();
+        self.peer.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Peer {
     /// An exchange begins.
     #[must_use]
     pub fn busy(self: &Arc<Self>) -> Busy {
         self.under_way.fetch_add(1, Ordering::Relaxed);
-        Busy(self.clone())
+        Busy { peer: self.clone(), is_owing: false }
     }
 
     /// Resolves when nothing has been under way for so long.
     async fn idle(&self, patience: Duration) {
+        self.still(patience, || self.under_way.load(Ordering::Relaxed) == 0).await;
+    }
+
+    /// Resolves when the client has taken nothing of any answer for so long, although there is something to take.
+    async fn stuck(&self, patience: Duration) {
+        self.still(patience, || self.owing.load(Ordering::Relaxed) > 0).await;
+    }
+
+    /// Resolves when nothing has moved for so long and this holds.
+    async fn still(&self, patience: Duration, holds: impl Fn() -> bool) {
         loop {
-            let silence =
-                if self.under_way.load(Ordering::Relaxed) > 0 { Duration::ZERO } else { self.moved.silence() };
+            let silence = if holds() { self.moved.silence() } else { Duration::ZERO };
             match patience.checked_sub(silence) {
                 None | Some(Duration::ZERO) => return,
                 Some(left) => tokio::time::sleep(left).await,
@@ -96,18 +140,20 @@ impl Peer {
     }
 }
 
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.moved.note();
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Serves one accepted connection to its end.
 pub(super) async fn serve<H: Handler>(listener: &Listener<H>, socket: TcpStream, address: SocketAddr, place: Place) {
     let peer = |certificate| {
-        let (under_way, moved) = (AtomicUsize::new(0), Progress::new());
-        Arc::new(Peer { address, certificate, signals: Arc::default(), under_way, moved, _place: place })
+        let limits = listener.head_limits();
+        Arc::new(Peer {
+            address,
+            certificate,
+            signals: Arc::default(),
+            limits,
+            under_way: AtomicUsize::new(0),
+            owing: AtomicUsize::new(0),
+            moved: Progress::new(),
+            _place: place,
+        })
     };
     let Some(tls) = &listener.tls else {
         return serve_http1(listener, socket, peer(None)).await;
@@ -170,14 +216,14 @@ where
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
-        // The gate bounds a head that comes slowly; what is left for hyper's timer is the idle connection.
-        .header_read_timeout(listener.settings.idle_timeout)
+        // The gate bounds a head that comes slowly, and `idle` the time before its first byte: closed by hyper's timer, a connection
+        // would end without TLS's goodbye.
+        .header_read_timeout(None)
         // The gate bounds heads more tightly; hyper must never be the one to refuse.
         .max_buf_size((listener.settings.max_head_bytes * 2).max(64 * 1024));
     let connection = pin!(builder.serve_connection(TokioIo::new(gate), service).with_upgrades());
-    // hyper closes an idle connection of HTTP/1.1 by itself.
-    let ended = drive(connection, &listener.shutdown, std::future::pending(), |it| it.graceful_shutdown()).await;
+    let idle = peer.idle(listener.settings.idle_timeout);
+    let ended = drive(connection, &listener.shutdown, idle, pending(), |it| it.graceful_shutdown()).await;
     log_end(peer.address, ended);
 }
 
@@ -201,24 +247,35 @@ where
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(listener.settings.header_timeout);
     let connection = pin!(builder.serve_connection(TokioIo::new(gate), service));
-    let idle = peer.idle(listener.settings.idle_timeout);
-    let ended = drive(connection, &listener.shutdown, idle, |it| it.graceful_shutdown()).await;
+    let (idle_timeout, patience) = (listener.settings.idle_timeout, listener.settings.body_idle_timeout);
+    let idle = peer.idle(idle_timeout);
+    // A window that stays closed stalls an answer without stalling the socket; the last piece of an answer can wait for it even
+    // when its exchange is over.
+    let lost = async {
+        tokio::select! {
+            () = peer.stuck(patience) => {}
+            () = peer.idle(idle_timeout + patience) => {}
+        }
+    };
+    let ended = drive(connection, &listener.shutdown, idle, lost, |it| it.graceful_shutdown()).await;
     log_end(peer.address, ended);
 }
 
-/// Polls a connection until it ends, is idle for too long, is drained, or must stop. The drain is looked at once, to be woken by it, and from then
-/// on by a flag: a connection wakes up for every packet, and all connections share that one signal.
+/// Polls a connection until it ends, which it is asked to when it is `idle` or drained, and must when it is `lost`. The drain is
+/// looked at once, to be woken by it, and from then on by a flag: a connection wakes up for every packet, and all connections share
+/// that one signal.
 async fn drive<C>(
     mut connection: Pin<&mut C>,
     shutdown: &Shutdown,
     idle: impl Future<Output = ()>,
+    lost: impl Future<Output = ()>,
     close: impl Fn(Pin<&mut C>),
 ) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {
     let (mut draining, mut ended) = (pin!(shutdown.draining()), pin!(shutdown.ended()));
-    let mut idle = pin!(idle);
+    let (mut idle, mut lost) = (pin!(idle), pin!(lost));
     let (mut listens, mut closing) = (false, false);
     poll_fn(|cx: &mut Context<'_>| {
         if !listens {
@@ -229,7 +286,7 @@ where
             closing = true;
             close(connection.as_mut());
         }
-        if shutdown.is_draining() && ended.as_mut().poll(cx).is_ready() {
+        if lost.as_mut().poll(cx).is_ready() || (shutdown.is_draining() && ended.as_mut().poll(cx).is_ready()) {
             return Poll::Ready(Ok(()));
         }
         connection.as_mut().poll(cx)

@@ -1,5 +1,6 @@
 //! One request head, judged as a whole: request line, header lines, and what they say of the body (RFC 9112 §3 to §6).
 
+use http::{Request, header};
 use memchr::memmem;
 
 /// What a head may take.
@@ -70,6 +71,23 @@ pub(super) fn read(bytes: &[u8], limits: &HeadLimits) -> Result<Option<Head>, Fa
         at += length + 2;
     }
     Ok(Some(Head { length: head.len() + 2, body: seen.body()? }))
+}
+
+/// What is wrong with a request of HTTP/2, which has a framing of its own, that HTTP/1.1 would be refused for.
+pub(super) fn fault_of_http2<B>(request: &Request<B>, limits: &HeadLimits) -> Option<Fault> {
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str()).as_bytes();
+    if target.len() > limits.target {
+        return Some(Fault::TargetTooLong);
+    }
+    if !target.iter().copied().all(is_target_char) {
+        return Some(Fault::Malformed("malformed request target"));
+    }
+    if request.headers().len() > limits.lines {
+        return Some(Fault::HeadersTooLarge);
+    }
+    // h2 has compared the first one with the body; the upstream would be given all of them.
+    let lengths = request.headers().get_all(header::CONTENT_LENGTH).iter();
+    (lengths.count() > 1).then_some(Fault::Malformed("more than one Content-Length header"))
 }
 
 /// Which limit an overlong head breaks: the target's, when not even its first line fits.

@@ -134,6 +134,28 @@ fn a_stranger_cannot_say_who_it_is_in_any_spelling() {
 }
 
 #[test]
+fn what_would_make_another_request_of_it_stays_behind() {
+    let lines = [
+        ("x-http-method-override", "DELETE"),
+        ("x-http-method", "DELETE"),
+        ("x_method_override", "DELETE"),
+        ("x-original-url", "/admin"),
+        ("x-rewrite-url", "/admin"),
+        ("content_length", "7"),
+        ("x_request_id", "theirs"),
+        ("x-original-sender", "stays"),
+        ("content-length", "5"),
+    ];
+    let sent = sent(&lines, Version::HTTP_11, &[], false);
+    for (name, _) in &lines[..7] {
+        assert!(!sent.contains_key(*name), "{name}");
+    }
+    assert_eq!(all(&sent, "x-original-sender"), ["stays"]);
+    assert_eq!(all(&sent, "content-length"), ["5"]);
+    assert_eq!(all(&sent, "x-request-id"), ["id-1"]);
+}
+
+#[test]
 fn a_trusted_proxy_is_believed_and_added_to() {
     let sent = sent(
         &[
