@@ -6,7 +6,7 @@
 #[path = "decision/compare.rs"]
 mod compare;
 #[path = "../tests/it/support/redis.rs"]
-#[allow(dead_code, reason = "shared with the tests")]
+#[allow(dead_code, clippy::unwrap_used, reason = "shared with the tests")]
 mod server;
 
 use std::hint::black_box;
@@ -26,7 +26,7 @@ fn plan(limits: &[(u32, u32)]) -> Plan {
         count,
         window_ms: window_ms.try_into().expect("no window is empty"),
     };
-    Plan { name: "bench".into(), limits: limits.iter().map(limit).collect() }
+    Plan { name: "bench".into(), limits: limits.iter().map(limit).collect(), ..Plan::default() }
 }
 
 fn tokens(count: u32) -> Vec<String> {

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -51,6 +52,9 @@ pub enum Body {
     Relay(Relay),
 }
 
+/// Takes off what may not go along in trailers.
+pub type CleanTrailers = fn(&mut HeaderMap);
+
 /// A body that arrives from one side and leaves on the other, with a bound on its length and on its silence.
 pub struct Relay {
     incoming: Incoming,
@@ -58,6 +62,7 @@ pub struct Relay {
     silence: Deadline,
     limit: u64,
     seen: u64,
+    clean: CleanTrailers,
     progress: Option<Arc<Progress>>,
 }
 
@@ -90,17 +95,22 @@ impl Progress {
 impl Body {
     /// Relays `incoming`: at most `limit` bytes, and no silence longer than `idle`.
     #[must_use]
-    pub fn relay(incoming: Incoming, idle: Duration, limit: u64) -> Self {
+    pub fn relay(incoming: Incoming, idle: Duration, limit: u64, clean: CleanTrailers) -> Self {
         if incoming.is_end_stream() {
             return Self::Empty;
         }
-        Self::Relay(Relay { incoming, idle, silence: Deadline::default(), limit, seen: 0, progress: None })
+        Self::Relay(Relay { incoming, idle, silence: Deadline::default(), limit, seen: 0, clean, progress: None })
     }
 
     /// As [`Body::relay`], and tells when the body last moved; `None` when there is no body.
     #[must_use]
-    pub fn upload(incoming: Incoming, idle: Duration, limit: u64) -> (Self, Option<Arc<Progress>>) {
-        match Self::relay(incoming, idle, limit) {
+    pub fn upload(
+        incoming: Incoming,
+        idle: Duration,
+        limit: u64,
+        clean: CleanTrailers,
+    ) -> (Self, Option<Arc<Progress>>) {
+        match Self::relay(incoming, idle, limit, clean) {
             Self::Relay(relay) => {
                 let progress = Arc::new(Progress::new());
                 (Self::Relay(Relay { progress: Some(progress.clone()), ..relay }), Some(progress))
@@ -113,8 +123,11 @@ impl Body {
 impl Relay {
     fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
                 self.silence.disarm();
+                if let Some(trailers) = frame.trailers_mut() {
+                    (self.clean)(trailers);
+                }
                 if let Some(progress) = &self.progress {
                     progress.note();
                 }
@@ -170,6 +183,8 @@ impl HttpBody for Body {
 
 /// Watches a body leave.
 pub trait Observer: Send + Unpin + 'static {
+    /// The receiver asks for the next piece.
+    fn asked(&mut self);
     /// So many bytes are handed on.
     fn sent(&mut self, bytes: usize);
     /// The body ended as it should, or broke off. A body that is dropped before either was abandoned by its receiver.
@@ -198,14 +213,15 @@ impl<O: Observer> HttpBody for Observed<O> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.get_mut();
+        this.observer.asked();
         let polled = ready!(Pin::new(&mut this.body).poll_frame(cx));
         match &polled {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     this.observer.sent(data.len());
                 }
-                // hyper stops polling at the last frame of a body of known length.
-                if this.body.is_end_stream() {
+                // hyper stops polling at the last frame of a body of known length, and at trailers.
+                if frame.is_trailers() || this.body.is_end_stream() {
                     this.observer.ended(Ok(()));
                 }
             }

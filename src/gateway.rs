@@ -57,7 +57,6 @@ impl Handler for Gateway {
         let mut exchange = Exchange::begin(&self.cells, &request, peer, &self.config.trusted_proxies);
         let is_head = request.method() == http::Method::HEAD;
         let result = self.serve(request, peer, &mut exchange).await;
-        let request_id = exchange.record.request_id.clone();
         let mut tunnel = None;
         let mut response = match result {
             Ok(answer) => {
@@ -67,13 +66,16 @@ impl Handler for Gateway {
             }
             Err(rejection) => {
                 exchange.rejected(&rejection);
-                rejection.into_response(&self.config.tokens.realm, &request_id, is_head)
+                rejection.into_response(&self.config.tokens.realm, &exchange.record.request_id, is_head)
             }
         };
         let headers = response.headers_mut();
-        response::stamp_request_id(headers, &request_id);
+        response::stamp_request_id(headers, &exchange.record.request_id);
         if let Some((decision, principal)) = &exchange.decision {
             response::stamp_limits(headers, decision, &principal.plan, &self.config.limits);
+        }
+        if exchange.record.shadow_denied {
+            response::stamp_shadow_denial(headers);
         }
         exchange.record.status = response.status();
         if let Some(tunnel) = tunnel {
@@ -108,7 +110,9 @@ impl Gateway {
         // Without a good token nobody learns which routes there are: authentication comes before 404 and 405.
         let principal = match route.map(|route| &route.access) {
             Some(Access::Public) => None,
-            Some(Access::Token(_)) | None => Some(self.admit(&request, exchange).await?),
+            Some(Access::Token(_)) | None => {
+                Some(self.admit(&request, route.map_or(1, |route| route.cost), exchange).await?)
+            }
         };
         let route = permit(&target, route, principal.as_deref())?;
         if announced_length(&request) > Some(route.max_body) {
@@ -119,18 +123,28 @@ impl Gateway {
             peer: peer.address,
             https: peer.certificate.is_some(),
             authority: &target.authority,
-            request_id: &exchange.record.request_id.clone(),
+            request_id: &exchange.record.request_id,
             identity: principal.as_deref().map_or(&[], Principal::identity_headers),
             trusted_proxies: &self.config.trusted_proxies,
         };
         let started = Instant::now();
         let forwarded = self.forwarder.forward(request, &onward).await;
         exchange.record.phase(Phase::Upstream, started.elapsed());
-        forwarded.map_err(Rejection::Forward)
+        let answer = forwarded.map_err(Rejection::Forward)?;
+        // Who does not wait for the switch has sent its first frames as a request, and they were refused as one.
+        match peer.refusal() {
+            Some(fault) if answer.tunnel.is_some() => Err(Rejection::Fault(fault)),
+            _ => Ok(answer),
+        }
     }
 
     /// Who asks, and may they now. A record that has changed since it was cached is read again before anything is counted.
-    async fn admit(&self, request: &Request<Incoming>, exchange: &mut Exchange) -> Result<Arc<Principal>, Rejection> {
+    async fn admit(
+        &self,
+        request: &Request<Incoming>,
+        cost: u32,
+        exchange: &mut Exchange,
+    ) -> Result<Arc<Principal>, Rejection> {
         let now = exchange.record.received;
         let started = Instant::now();
         let found = self.authenticator.authenticate(request.headers(), now).await;
@@ -140,14 +154,14 @@ impl Gateway {
         for _ in 0..MAX_REREADS {
             let asker = Asker { token_id: &principal.id, version: principal.version };
             let started = Instant::now();
-            let outcome = self.limiter.decide(&asker, &principal.plan, 1, exchange.now_ms()).await;
+            let outcome = self.limiter.decide(&asker, &principal.plan, cost, exchange.now_ms()).await;
             exchange.record.phase(Phase::Decision, started.elapsed());
             match outcome.map_err(|_| Rejection::Undecided)? {
                 Outcome::Decided(decision) => {
                     if decision.source == Source::Redis {
                         self.authenticator.confirm(&principal, now);
                     }
-                    return exchange.decided(decision, principal);
+                    return exchange.decided(decision, cost, principal);
                 }
                 Outcome::Stale => {
                     let found = self.authenticator.reread(&principal, request.headers(), now).await;

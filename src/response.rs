@@ -1,6 +1,7 @@
 //! What clients are told: every answer that Callgate makes itself, and the headers stamped on all of them. The only file that
 //! knows which refusal has which status.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use crate::route::PathFault;
 const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+const X_RATELIMIT_SHADOW: HeaderName = HeaderName::from_static("x-ratelimit-shadow");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// Seconds after which a client may try again what failed for a reason of ours.
@@ -54,6 +56,8 @@ pub enum Rejection {
         limit: Arc<str>,
         /// Requests that it admits.
         count: u32,
+        /// What the request would have counted.
+        cost: u32,
         /// The length of its window in seconds.
         window_s: u32,
         /// Seconds until it admits the next one.
@@ -74,21 +78,52 @@ pub enum Rejection {
 /// The body of a rejection.
 #[derive(serde::Serialize)]
 struct Explanation<'a> {
-    message: &'a str,
+    message: Message<'a>,
     code: &'a str,
     request_id: &'a str,
 }
 
 /// What the answer's head needs: status, code, message.
-struct Told {
+struct Told<'a> {
     status: StatusCode,
     code: &'static str,
-    message: Message,
+    message: Message<'a>,
 }
 
-enum Message {
+/// A sentence, put together only when it is sent.
+enum Message<'a> {
     Fixed(&'static str),
-    Made(String),
+    Malformed(&'static str),
+    UsedUp { limit: &'a str, count: u32, window_s: u32, retry_after_s: u64 },
+    NeverEnough { limit: &'a str, count: u32, cost: u32, window_s: u32 },
+    Lacking(&'a str),
+}
+
+impl fmt::Display for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Fixed(text) => f.write_str(text),
+            Self::Malformed(what) => write!(f, "The request is malformed: {what}."),
+            Self::UsedUp { limit, count, window_s, retry_after_s } => {
+                let (window, wait) = (Seconds(window_s.into()), Seconds(retry_after_s));
+                write!(f, "The limit \"{limit}\" of {count} requests in {window} is used up. Try again in {wait}.")
+            }
+            Self::NeverEnough { limit, count, cost, window_s } => {
+                let window = Seconds(window_s.into());
+                write!(
+                    f,
+                    "This request counts as {cost}, more than the limit \"{limit}\" of {count} requests in {window} ever admits."
+                )
+            }
+            Self::Lacking(permission) => write!(f, "The token lacks the permission \"{permission}\"."),
+        }
+    }
+}
+
+impl serde::Serialize for Message<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 impl Rejection {
@@ -98,7 +133,7 @@ impl Rejection {
         self.told().code
     }
 
-    fn told(&self) -> Told {
+    fn told(&self) -> Told<'_> {
         use StatusCode as S;
         let told = |status, code, message| Told { status, code, message: Message::Fixed(message) };
         match self {
@@ -142,20 +177,19 @@ impl Rejection {
                 "unavailable",
                 "The request can't be checked at the moment. Try again shortly.",
             ),
-            Self::RateLimited { limit, count, window_s, retry_after_s } => Told {
+            &Self::RateLimited { ref limit, count, cost, window_s, .. } if cost > count => Told {
                 status: S::TOO_MANY_REQUESTS,
                 code: "rate_limited",
-                message: Message::Made(format!(
-                    "The limit \"{limit}\" of {count} requests in {} is used up. Try again in {}.",
-                    Seconds(u64::from(*window_s)),
-                    Seconds(*retry_after_s)
-                )),
+                message: Message::NeverEnough { limit, count, cost, window_s },
             },
-            Self::Forbidden(permission) => Told {
-                status: S::FORBIDDEN,
-                code: "insufficient_permission",
-                message: Message::Made(format!("The token lacks the permission \"{permission}\".")),
+            &Self::RateLimited { ref limit, count, window_s, retry_after_s, .. } => Told {
+                status: S::TOO_MANY_REQUESTS,
+                code: "rate_limited",
+                message: Message::UsedUp { limit, count, window_s, retry_after_s },
             },
+            Self::Forbidden(permission) => {
+                Told { status: S::FORBIDDEN, code: "insufficient_permission", message: Message::Lacking(permission) }
+            }
             Self::NotFound => told(S::NOT_FOUND, "not_found", "There is nothing at this path."),
             Self::MethodNotAllowed(_) => {
                 told(S::METHOD_NOT_ALLOWED, "method_not_allowed", "This path does not take this method.")
@@ -169,10 +203,6 @@ impl Rejection {
     #[must_use]
     pub fn into_response(self, realm: &str, request_id: &HeaderValue, is_head: bool) -> Response<Body> {
         let Told { status, code, message } = self.told();
-        let message = match &message {
-            Message::Fixed(text) => text,
-            Message::Made(text) => text.as_str(),
-        };
         let told = Explanation { message, code, request_id: request_id.to_str().unwrap_or_default() };
         // Three texts always make JSON.
         let body = Bytes::from(serde_json::to_vec(&told).unwrap_or_default());
@@ -242,15 +272,13 @@ impl Rejection {
     }
 }
 
-fn fault_told(fault: Fault) -> Told {
+fn fault_told(fault: Fault) -> Told<'static> {
     use StatusCode as S;
     let told = |status, code, message| Told { status, code, message: Message::Fixed(message) };
     match fault {
-        Fault::Malformed(what) => Told {
-            status: S::BAD_REQUEST,
-            code: "invalid_request",
-            message: Message::Made(format!("The request is malformed: {what}.")),
-        },
+        Fault::Malformed(what) => {
+            Told { status: S::BAD_REQUEST, code: "invalid_request", message: Message::Malformed(what) }
+        }
         Fault::TargetTooLong => told(S::URI_TOO_LONG, "target_too_long", "The request target is too long."),
         Fault::HeadersTooLarge => {
             told(S::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "The request headers are too large.")
@@ -265,10 +293,13 @@ fn fault_told(fault: Fault) -> Told {
     }
 }
 
-fn forward_told(error: &ForwardError) -> Told {
+fn forward_told(error: &ForwardError) -> Told<'static> {
     use StatusCode as S;
     let (status, code, message) = match error {
-        ForwardError::Connect { .. } | ForwardError::Broken { .. } | ForwardError::Unasked(_) => {
+        ForwardError::Connect { .. }
+        | ForwardError::Broken { .. }
+        | ForwardError::Unasked(_)
+        | ForwardError::TwoLengths(_) => {
             (S::BAD_GATEWAY, "bad_gateway", "The service behind this gateway did not answer properly.")
         }
         ForwardError::Slow { .. } => {
@@ -284,8 +315,8 @@ fn forward_told(error: &ForwardError) -> Told {
 /// "1 second", "60 seconds".
 struct Seconds(u64);
 
-impl std::fmt::Display for Seconds {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.0 == 1 { "" } else { "s" };
         write!(f, "{} second{plural}", self.0)
     }
@@ -307,6 +338,11 @@ pub fn stamp_limits(headers: &mut HeaderMap, decision: &Decision, plan: &Plan, f
     if families.ietf {
         stamp_ietf(headers, decision, plan);
     }
+}
+
+/// Marks an answer to a request that a plan on trial denied.
+pub fn stamp_shadow_denial(headers: &mut HeaderMap) {
+    headers.insert(X_RATELIMIT_SHADOW, HeaderValue::from_static("denied"));
 }
 
 /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers): lists of items, one for each window.

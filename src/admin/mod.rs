@@ -1,4 +1,7 @@
-//! The second server: metrics and health, for the operator's machines only.
+//! The second server: metrics, health and a look at limits, for the operator's machines only.
+
+mod guard;
+mod limits;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,9 +17,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::auth::RegistryError;
 use crate::shutdown::Shutdown;
 use crate::store::StoreHealth;
 use crate::telemetry::Metrics;
+
+pub use guard::CONFIRMATION;
+pub use limits::{DeskError, LimitsDesk};
 
 /// A request must come, and a connection may stay idle, for so long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,14 +34,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Admin {
     metrics: Arc<Metrics>,
     store: Option<Arc<StoreHealth>>,
+    limits: LimitsDesk,
     shutdown: Shutdown,
 }
 
 impl Admin {
     /// `store` is there when readiness depends on Redis.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, store: Option<Arc<StoreHealth>>, shutdown: Shutdown) -> Self {
-        Self { metrics, store, shutdown }
+    pub fn new(metrics: Arc<Metrics>, store: Option<Arc<StoreHealth>>, limits: LimitsDesk, shutdown: Shutdown) -> Self {
+        Self { metrics, store, limits, shutdown }
     }
 
     /// Serves for as long as the process lives: a drain is when health is asked for most.
@@ -54,8 +62,8 @@ impl Admin {
 
     async fn serve(self: Arc<Self>, stream: TcpStream) {
         let service = service_fn(|request| {
-            let response = self.answer(&request);
-            async move { Ok::<_, Infallible>(response) }
+            let admin = &self;
+            async move { Ok::<_, Infallible>(admin.answer(&request).await) }
         });
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
@@ -64,14 +72,14 @@ impl Admin {
         }
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-        match request.uri().path() {
-            "/metrics" | "/livez" | "/readyz" if !is_read => {
-                let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Use GET or HEAD.");
-                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-                response
-            }
+        let path = request.uri().path();
+        if let Some(id) = path.strip_prefix("/api/limits/") {
+            return self.answer_limits(request, id).await;
+        }
+        match path {
+            "/metrics" | "/livez" | "/readyz" if !is_read => not_allowed("GET, HEAD"),
             "/metrics" => match self.metrics.encode() {
                 Ok(text) => respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text),
                 Err(error) => {
@@ -86,7 +94,29 @@ impl Admin {
                     respond(StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", format!("not ready: {why}\n"))
                 }
             },
-            _ => problem(StatusCode::NOT_FOUND, "not_found", "Try /metrics, /livez or /readyz."),
+            _ => problem(StatusCode::NOT_FOUND, "not_found", "Try /metrics, /livez, /readyz or /api/limits/TOKEN-ID."),
+        }
+    }
+
+    /// GET: where a token stands. DELETE: its log is cleared.
+    async fn answer_limits(&self, request: &Request<Incoming>, id: &str) -> Response<Full<Bytes>> {
+        if let Err(why) = guard::check(request) {
+            return problem(StatusCode::FORBIDDEN, "forbidden", why);
+        }
+        let answer = match *request.method() {
+            Method::GET | Method::HEAD => self.limits.peek(id).await.map(|report| serde_json::json!(report)),
+            Method::DELETE => self.limits.reset(id).await.map(|()| serde_json::json!({ "id": id, "reset": true })),
+            _ => return not_allowed("GET, HEAD, DELETE"),
+        };
+        match answer {
+            Ok(json) => respond(StatusCode::OK, "application/json", format!("{json}\n")),
+            Err(error @ DeskError::Registry(RegistryError::Unknown { .. })) => {
+                problem(StatusCode::NOT_FOUND, "not_found", &error.to_string())
+            }
+            Err(error @ DeskError::Contended(_)) => problem(StatusCode::CONFLICT, "contended", &error.to_string()),
+            Err(error @ (DeskError::Registry(_) | DeskError::Store(_))) => {
+                problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", &error.to_string())
+            }
         }
     }
 
@@ -107,6 +137,13 @@ fn respond(status: StatusCode, content_type: &'static str, body: String) -> Resp
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn not_allowed(allow: &'static str) -> Response<Full<Bytes>> {
+    let message = format!("Use one of {allow}.");
+    let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &message);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
     response
 }
 

@@ -26,7 +26,7 @@ pub use principal::{IDENTITY_HEADERS, Principal};
 pub use record::{Record, State, StoredHash};
 pub use redis_tokens::{RedisTokens, RedisTokensError};
 pub use refusal::{OUTCOMES, Reason, Refusal};
-pub use registry::{Draft, Registry, RegistryError};
+pub use registry::{Draft, Found, Registry, RegistryError};
 pub use token::{NewToken, TokenHash};
 
 /// ` (did you mean "…"?)` with the known name that comes nearest, or nothing.

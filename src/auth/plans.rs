@@ -117,7 +117,8 @@ pub(super) mod tests {
 
     /// The plans `standard` (the default one) and `enterprise`.
     pub(in crate::auth) fn plans() -> Plans {
-        let enterprise = Plan { name: "enterprise".into(), limits: limits(&[("minute", "6000/1m")]).into() };
+        let enterprise =
+            Plan { name: "enterprise".into(), limits: limits(&[("minute", "6000/1m")]).into(), ..Plan::default() };
         let all = [standard(), enterprise].map(|plan| (plan.name.clone(), Arc::new(plan)));
         Plans::of(BTreeMap::from(all), Arc::new(standard()))
     }
@@ -127,7 +128,11 @@ pub(super) mod tests {
     }
 
     fn standard() -> Plan {
-        Plan { name: "standard".into(), limits: limits(&[("minute", "60/1m"), ("hour", "1000/1h")]).into() }
+        Plan {
+            name: "standard".into(),
+            limits: limits(&[("minute", "60/1m"), ("hour", "1000/1h")]).into(),
+            ..Plan::default()
+        }
     }
 
     fn texts(plan: &Plan) -> Vec<String> {

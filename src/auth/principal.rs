@@ -130,7 +130,7 @@ mod tests {
     }
 
     fn principal(record: &Record) -> Principal {
-        let plan = Arc::new(Plan { name: "standard".into(), limits: Box::default() });
+        let plan = Arc::new(Plan { name: "standard".into(), limits: Box::default(), ..Plan::default() });
         Principal::new(record, &record.hashes[0], 7, plan, at(10_000))
     }
 

@@ -12,7 +12,7 @@ use super::plans::{self, Plans, parse_limit};
 use super::record::{self, MAX_PERMISSIONS, Others, Record, StoredHash};
 use super::redis_tokens::{RedisTokens, RedisTokensError};
 use super::token::{self, TokenHash};
-use crate::config::Config;
+use crate::config::{Config, Plan};
 use crate::store::{Redis, StoreError};
 
 /// So often a write is tried again when somebody else was faster.
@@ -24,6 +24,17 @@ pub enum Registry {
     File(Arc<TokenFile>),
     /// Redis.
     Redis(RedisTokens),
+}
+
+/// One token, looked up by its id.
+#[derive(Debug)]
+pub struct Found {
+    /// The version of its record.
+    pub version: u64,
+    /// Its record.
+    pub record: Record,
+    /// Its limits.
+    pub plan: Arc<Plan>,
 }
 
 /// Why a record was not managed.
@@ -103,6 +114,27 @@ impl Registry {
             Self::File(file) => blocking(file, TokenFile::list).await,
             Self::Redis(tokens) => Ok(tokens.list(now).await?),
         }
+    }
+
+    /// One token: its record, the version of that (0 in a file), and the limits that hold for it by this configuration.
+    ///
+    /// # Errors
+    /// [`RegistryError`]
+    pub async fn find(&self, config: &Config, id: &str) -> Result<Found, RegistryError> {
+        let found = match self {
+            Self::File(file) => {
+                let records = blocking(file, TokenFile::list).await?;
+                records.into_iter().find(|record| record.id == id).map(|record| (0, record))
+            }
+            Self::Redis(tokens) if token::is_id(id) => tokens.read(id).await?,
+            Self::Redis(_) => None,
+        };
+        let Some((version, record)) = found else {
+            let known = self.list(SystemTime::now()).await?.into_iter().map(|record| record.id).collect();
+            return Err(RegistryError::Unknown { id: id.to_owned(), known });
+        };
+        let plan = Plans::new(config).resolve(&record);
+        Ok(Found { version, record, plan })
     }
 
     /// Revokes a token, for good. One that is revoked already stays as it is.

@@ -3,6 +3,8 @@
 pub mod check;
 pub mod demo;
 mod healthcheck;
+mod limits;
+mod selftest;
 mod serve;
 pub mod token;
 
@@ -42,8 +44,13 @@ enum Command {
     /// Make, list and revoke tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Look at a token's limits, or clear its log
+    #[command(subcommand)]
+    Limits(limits::LimitsCommand),
     /// Ask a running instance whether it is ready; for container probes
     Healthcheck(healthcheck::HealthcheckArgs),
+    /// Try a Redis: are limits exact on it, how fast is it, what happens when its connections are cut
+    Selftest(selftest::SelftestArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -62,7 +69,9 @@ pub fn main() -> ExitCode {
         Command::Serve { config } => on_runtime(serve::run(config)),
         Command::Check { file, json } => return check::check(&file, json),
         Command::Token(command) => on_runtime(token::run(command)),
+        Command::Limits(command) => on_runtime(limits::run(command)),
         Command::Healthcheck(args) => healthcheck::run(&args),
+        Command::Selftest(args) => return selftest::run(args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "callgate", &mut std::io::stdout());
             Ok(())

@@ -250,7 +250,8 @@ async fn open(config: &Config) -> anyhow::Result<Registry> {
     }
 }
 
-async fn connect(store: &RedisStore) -> anyhow::Result<Redis> {
+/// A connection for a person's commands: patient, and with the reason when there is none.
+pub(super) async fn connect(store: &RedisStore) -> anyhow::Result<Redis> {
     let store = RedisStore { deadline: DEADLINE, connect_timeout: DEADLINE, ..store.clone() };
     let gauge = prometheus::IntGauge::new("store_up", "unused").context("a gauge with a good name")?;
     let health = Arc::new(StoreHealth::new(gauge));

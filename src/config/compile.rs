@@ -73,7 +73,7 @@ fn assemble<'a>(reader: &'a Reader<'a>, path: &Path, root: &'a Node) -> Option<C
     let limits = plans::limits(&file.field_of("limits"));
     let plans = plans::plans(&file);
     let upstreams = upstreams::upstreams(&file);
-    let routes = routes::routes(&file, &upstreams);
+    let routes = routes::routes(&file, plans.as_ref().map(|(plans, _)| plans), &upstreams);
     let trusted_proxies = process::trusted_proxies(&file.field_of("trusted_proxies"));
     let log = process::log(&file.field_of("log"));
     let drain = process::drain(&file.field_of("drain"));

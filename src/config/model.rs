@@ -104,6 +104,7 @@ pub struct CertificateFiles {
 
 /// Where tokens and limits live.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Store {
     /// In this process; tokens come from `tokens.file`.
     Memory,
@@ -156,6 +157,8 @@ pub struct Route {
     pub methods: Vec<Method>,
     /// Who may use it.
     pub access: Access,
+    /// What a request counts in its token's limits, 1 to 1000.
+    pub cost: u32,
     /// The index of its upstream in [`Config::upstreams`].
     pub upstream: usize,
     /// Send the client's `Authorization` on to the upstream.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A named set of limits.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Its name.
     pub name: Arc<str>,
     /// Its limits, shortest window first, no two with the same window; empty means unlimited.
     pub limits: Box<[Limit]>,
+    /// Only a trial: what it denies is counted, logged and marked, and forwarded all the same.
+    pub shadow: bool,
 }
 
 /// So many requests in a window.

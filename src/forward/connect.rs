@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -16,6 +17,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::body::Body;
 use crate::config::{Endpoint, Upstream};
+use crate::deadline::Patient;
 
 /// Why an upstream can't be spoken to as configured.
 #[derive(Debug, thiserror::Error)]
@@ -91,13 +93,20 @@ pub(super) fn tls_for(
     Ok(Some(UpstreamTls { connector: connector.clone(), name }))
 }
 
-/// Makes a connection and starts its task.
-pub(super) async fn connect(endpoint: &Endpoint, tls: Option<&UpstreamTls>) -> io::Result<SendRequest<Body>> {
+/// Makes a connection and starts its task. It breaks off when the endpoint takes nothing of what is sent for `patience`.
+pub(super) async fn connect(
+    endpoint: &Endpoint,
+    tls: Option<&UpstreamTls>,
+    patience: Duration,
+) -> io::Result<SendRequest<Body>> {
     let socket = TcpStream::connect((&*endpoint.host, endpoint.port)).await?;
     socket.set_nodelay(true)?;
     match tls {
-        None => handshake(socket).await,
-        Some(tls) => handshake(tls.connector.connect(tls.name.clone(), socket).await?).await,
+        None => handshake(Patient::new(socket, patience)).await,
+        Some(tls) => {
+            let stream = tls.connector.connect(tls.name.clone(), socket).await?;
+            handshake(Patient::new(stream, patience)).await
+        }
     }
 }
 

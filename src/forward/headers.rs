@@ -1,10 +1,9 @@
 //! Headers on their way through: what concerns one connection only is taken off on both ways, what Callgate vouches for is
 //! put on (RFC 9110 §7.6, RFC 7239).
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
 use http::{Request, Version};
 use smallvec::SmallVec;
 
@@ -17,6 +16,10 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
+
+/// Headers by which some frameworks let a client replace the method or the path that was judged here.
+const OVERRIDES: [&str; 5] =
+    ["x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"];
 
 /// Why a header stays behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +34,8 @@ enum Kind {
     Credential,
     /// The upstream's own idea of the limits.
     Limit,
+    /// It would make of the request another one than was judged.
+    Override,
 }
 
 /// Judges a name in any spelling that an upstream may fold into the same variable: `_` counts as `-`.
@@ -40,6 +45,8 @@ fn kind(name: &HeaderName) -> Option<Kind> {
     match text.as_bytes()[0] {
         b'a' if *name == header::AUTHORIZATION => Some(Kind::Credential),
         b'c' if *name == header::CONNECTION => Some(Kind::HopByHop),
+        // The real one is spelled with a hyphen, and is not taken off.
+        b'c' if is(text, "content-length") && *name != header::CONTENT_LENGTH => Some(Kind::HopByHop),
         b'e' if *name == header::EXPECT => Some(Kind::HopByHop),
         b'f' if *name == header::FORWARDED => Some(Kind::Forwarding),
         b'h' if is(text, "http2-settings") => Some(Kind::HopByHop),
@@ -51,6 +58,8 @@ fn kind(name: &HeaderName) -> Option<Kind> {
         b'x' if begins(text, "x-callgate-") => Some(Kind::Identity),
         b'x' if begins(text, "x-forwarded-") || is(text, "x-real-ip") => Some(Kind::Forwarding),
         b'x' if begins(text, "x-ratelimit-") => Some(Kind::Limit),
+        b'x' if is(text, "x-request-id") => Some(Kind::Forwarding),
+        b'x' if OVERRIDES.iter().any(|name| is(text, name)) => Some(Kind::Override),
         _ => None,
     }
 }
@@ -116,8 +125,13 @@ pub(super) fn has_websocket(headers: &HeaderMap) -> bool {
         })
 }
 
+/// Whether a message has a length of its own and one in chunks. hyper believes the chunks and hands on both.
+pub(super) fn has_two_lengths(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::CONTENT_LENGTH) && headers.contains_key(header::TRANSFER_ENCODING)
+}
+
 /// Makes a client's headers those of a request to the upstream.
-pub(super) fn onto_upstream(headers: &mut HeaderMap, version: Version, onward: &Onward<'_>, websocket: bool) {
+pub fn onto_upstream(headers: &mut HeaderMap, version: Version, onward: &Onward<'_>, websocket: bool) {
     let trusted = is_trusted(onward.peer.ip().to_canonical(), onward.trusted_proxies);
     let wants_trailers =
         headers.get(header::TE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
@@ -126,31 +140,29 @@ pub(super) fn onto_upstream(headers: &mut HeaderMap, version: Version, onward: &
     let believed = |name| if trusted { headers.get(name).cloned() } else { None };
     let (proto, host) = (believed(X_FORWARDED_PROTO), believed(X_FORWARDED_HOST));
     take_off(headers, |kind| match kind {
-        Kind::HopByHop | Kind::Forwarding | Kind::Identity => true,
+        Kind::HopByHop | Kind::Forwarding | Kind::Identity | Kind::Override => true,
         Kind::Credential => !onward.route.forward_credentials,
         Kind::Limit => false,
     });
     join_cookies(headers, version);
 
     let address = onward.peer.ip().to_canonical();
-    put(headers, X_FORWARDED_FOR, extend(forwarded_for, format_args!("{address}")));
-    headers.insert(
-        X_FORWARDED_PROTO,
-        proto.unwrap_or(HeaderValue::from_static(if onward.https { "https" } else { "http" })),
-    );
-    if let Some(host) = host.or_else(|| HeaderValue::from_str(onward.authority).ok()) {
+    let address_text = address.to_string();
+    put(headers, X_FORWARDED_FOR, forwarded_for, HeaderValue::from_str(&address_text));
+    headers.insert(X_FORWARDED_PROTO, proto.unwrap_or(HeaderValue::from_static(scheme(onward))));
+    if let Some(host) = host.or_else(|| authority(headers, onward)) {
         headers.insert(X_FORWARDED_HOST, host);
     }
-    put(headers, header::FORWARDED, extend(forwarded, forwarded_element(address, onward)));
-    let via = joined(headers, &header::VIA);
-    let received = if version == Version::HTTP_2 {
-        "2.0"
+    let element = forwarded_element(address, &address_text, onward);
+    put(headers, header::FORWARDED, forwarded, HeaderValue::try_from(element));
+    let via = if version == Version::HTTP_2 {
+        "2.0 callgate"
     } else if version == Version::HTTP_10 {
-        "1.0"
+        "1.0 callgate"
     } else {
-        "1.1"
+        "1.1 callgate"
     };
-    put(headers, header::VIA, extend(via, format_args!("{received} callgate")));
+    put(headers, header::VIA, joined(headers, &header::VIA), Ok(HeaderValue::from_static(via)));
     headers.insert(REQUEST_ID, onward.request_id.clone());
     for (name, value) in onward.identity {
         headers.insert(name, value.clone());
@@ -169,16 +181,16 @@ pub(super) fn set_host(headers: &mut HeaderMap, onward: &Onward<'_>, rule: HostH
     let host = match rule {
         HostHeader::Endpoint => endpoint.clone(),
         // An authority is made of characters that a header may hold.
-        HostHeader::Preserve => HeaderValue::from_str(onward.authority).unwrap_or_else(|_| endpoint.clone()),
+        HostHeader::Preserve => authority(headers, onward).unwrap_or_else(|| endpoint.clone()),
     };
     headers.insert(header::HOST, host);
 }
 
 /// Makes an upstream's headers those of an answer to the client.
-pub(super) fn onto_client(headers: &mut HeaderMap, websocket: bool) {
+pub fn onto_client(headers: &mut HeaderMap, websocket: bool) {
     take_off(headers, |kind| match kind {
         Kind::HopByHop | Kind::Limit => true,
-        Kind::Forwarding | Kind::Identity | Kind::Credential => false,
+        Kind::Forwarding | Kind::Identity | Kind::Credential | Kind::Override => false,
     });
     headers.remove(REQUEST_ID);
     if websocket {
@@ -187,19 +199,41 @@ pub(super) fn onto_client(headers: &mut HeaderMap, websocket: bool) {
     }
 }
 
+/// A client's trailers: some servers merge them into the headers, so they may say no more than those (RFC 9110 §6.5.1).
+pub(super) fn clean_trailers_for_upstream(trailers: &mut HeaderMap) {
+    take_off(trailers, |kind| match kind {
+        Kind::HopByHop | Kind::Forwarding | Kind::Identity | Kind::Credential | Kind::Override => true,
+        Kind::Limit => false,
+    });
+    trailers.remove(REQUEST_ID);
+}
+
+/// An upstream's trailers.
+pub(super) fn clean_trailers_for_client(trailers: &mut HeaderMap) {
+    take_off(trailers, |kind| match kind {
+        Kind::HopByHop | Kind::Limit => true,
+        Kind::Forwarding | Kind::Identity | Kind::Credential | Kind::Override => false,
+    });
+    trailers.remove(REQUEST_ID);
+}
+
+/// The authority that the client asked for: most often its own `Host`, as it is.
+fn authority(headers: &HeaderMap, onward: &Onward<'_>) -> Option<HeaderValue> {
+    match headers.get(header::HOST) {
+        Some(host) if host == onward.authority => Some(host.clone()),
+        Some(_) | None => HeaderValue::from_str(onward.authority).ok(),
+    }
+}
+
+fn scheme(onward: &Onward<'_>) -> &'static str {
+    if onward.https { "https" } else { "http" }
+}
+
 /// `for=…;proto=…;host=…` (RFC 7239 §4): addresses of version 6 and hosts with a port are quoted.
-fn forwarded_element<'a>(address: IpAddr, onward: &'a Onward<'_>) -> impl std::fmt::Display + 'a {
-    std::fmt::from_fn(move |f| {
-        match address {
-            IpAddr::V4(address) => write!(f, "for={address}")?,
-            IpAddr::V6(address) => write!(f, "for=\"[{address}]\"")?,
-        }
-        write!(f, ";proto={}", if onward.https { "https" } else { "http" })?;
-        if !onward.authority.is_empty() {
-            write!(f, ";host=\"{}\"", onward.authority)?;
-        }
-        Ok(())
-    })
+fn forwarded_element(address: IpAddr, text: &str, onward: &Onward<'_>) -> String {
+    let (open, close) = if address.is_ipv6() { ("for=\"[", "]\"") } else { ("for=", "") };
+    let host = if onward.authority.is_empty() { ["", "", ""] } else { [";host=\"", onward.authority, "\""] };
+    [open, text, close, ";proto=", scheme(onward), host[0], host[1], host[2]].concat()
 }
 
 /// All lines of a header as one list; `None` when there is none.
@@ -213,19 +247,19 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     Some(list)
 }
 
-fn extend(list: Option<String>, element: impl std::fmt::Display) -> String {
-    let mut list = list.map_or_else(String::new, |mut list| {
-        list.push_str(", ");
-        list
+/// Puts an element on a header, behind the list that is to stand before it.
+fn put(
+    headers: &mut HeaderMap,
+    name: HeaderName,
+    list: Option<String>,
+    element: Result<HeaderValue, InvalidHeaderValue>,
+) {
+    let value = element.and_then(|element| match list {
+        Some(list) => HeaderValue::try_from([list.as_str(), ", ", element.to_str().unwrap_or_default()].concat()),
+        None => Ok(element),
     });
-    // A `String` takes everything.
-    let _ = write!(list, "{element}");
-    list
-}
-
-fn put(headers: &mut HeaderMap, name: HeaderName, value: String) {
     // What is put here was read from headers or made of an address; should it hold anything else, it is left out.
-    if let Ok(value) = HeaderValue::try_from(value) {
+    if let Ok(value) = value {
         headers.insert(name, value);
     }
 }

@@ -26,6 +26,9 @@ use pool::EndpointPool;
 
 pub use client::client_address;
 pub use connect::UpstreamError;
+// For the benchmarks alone.
+#[doc(hidden)]
+pub use headers::{onto_client, onto_upstream};
 pub use pool::Lease;
 pub use tunnel::{Tunnel, TunnelEnd};
 
@@ -83,6 +86,9 @@ pub enum ForwardError {
     /// The upstream switched protocols although nobody asked for that.
     #[error("{0} switched protocols unasked")]
     Unasked(Arc<str>),
+    /// The answer is said to have one length and to be in chunks: whoever reads it may end it elsewhere (RFC 9112 §6.3).
+    #[error("the answer of {0} has two lengths")]
+    TwoLengths(Arc<str>),
     /// The head of the response did not come in time.
     #[error("{endpoint} did not answer within {after:?}")]
     Slow {
@@ -155,8 +161,13 @@ impl Forwarder {
         let (request, client_upgrade, progress) = self.prepare(request, onward, websocket);
         let (lease, mut response) = upstream.send(request, onward, progress).await?;
         let endpoint = lease.endpoint();
+        if headers::has_two_lengths(response.headers()) {
+            upstream.metrics.broken.inc();
+            return Err(ForwardError::TwoLengths(endpoint));
+        }
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switched && !(websocket && headers::has_websocket(response.headers())) {
+            upstream.metrics.broken.inc();
             return Err(ForwardError::Unasked(endpoint));
         }
         let tunnel = switched
@@ -166,7 +177,11 @@ impl Forwarder {
         headers::onto_client(&mut parts.headers, switched);
         // Towards the client it is our version that counts (RFC 9112 §2.3).
         parts.version = Version::HTTP_11;
-        let body = if switched { Body::Empty } else { Body::relay(body, upstream.config.idle_timeout, u64::MAX) };
+        let body = if switched {
+            Body::Empty
+        } else {
+            Body::relay(body, upstream.config.idle_timeout, u64::MAX, headers::clean_trailers_for_client)
+        };
         Ok(Answer { response: Response::from_parts(parts, body), lease, endpoint, tunnel })
     }
 
@@ -186,7 +201,8 @@ impl Forwarder {
         }
         // What hyper's server noted about the client's connection is not for the upstream's.
         parts.extensions.clear();
-        let (body, progress) = Body::upload(incoming, self.client_idle, onward.route.max_body);
+        let (limit, clean) = (onward.route.max_body, headers::clean_trailers_for_upstream);
+        let (body, progress) = Body::upload(incoming, self.client_idle, limit, clean);
         (Request::from_parts(parts, body), client_upgrade, progress)
     }
 }

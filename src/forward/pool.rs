@@ -26,6 +26,7 @@ pub(super) struct EndpointPool {
     idle: Mutex<VecDeque<Idle>>,
     max_idle: usize,
     keep_alive: Duration,
+    idle_timeout: Duration,
 }
 
 struct Idle {
@@ -55,6 +56,7 @@ impl EndpointPool {
             idle: Mutex::new(VecDeque::new()),
             max_idle: upstream.max_idle,
             keep_alive: upstream.keep_alive,
+            idle_timeout: upstream.idle_timeout,
         }
     }
 
@@ -84,7 +86,7 @@ impl EndpointPool {
     /// # Errors
     /// The operating system's, or the TLS handshake's.
     pub(super) async fn connect(self: &Arc<Self>) -> io::Result<Lease> {
-        let sender = connect::connect(&self.endpoint, self.tls.as_ref()).await?;
+        let sender = connect::connect(&self.endpoint, self.tls.as_ref(), self.idle_timeout).await?;
         Ok(Lease { sender, reused: false, pool: self.clone() })
     }
 

@@ -14,7 +14,7 @@ use crate::body::{BodyError, Observer};
 use crate::config::{self, REQUEST_ID};
 use crate::forward::{Lease, TunnelEnd, client_address};
 use crate::limits::{Decision, Source};
-use crate::listener::Peer;
+use crate::listener::{Busy, Peer};
 use crate::response::Rejection;
 use crate::route::Found;
 use crate::telemetry::{AccessLog, Metrics, Phase, Record, RouteMetrics, WindowUse};
@@ -32,6 +32,7 @@ pub struct Cells {
     auth: Vec<(&'static str, IntCounter)>,
     decisions: [[IntCounter; 3]; 2],
     decision_seconds: Histogram,
+    shadow_denials: IntCounter,
 }
 
 impl Cells {
@@ -46,6 +47,7 @@ impl Cells {
             auth: auth::OUTCOMES.iter().map(|outcome| (*outcome, metrics.auth(outcome))).collect(),
             decisions: [decisions("denied"), decisions("admitted")],
             decision_seconds: metrics.decision_seconds.clone(),
+            shadow_denials: metrics.shadow_denials.clone(),
         }
     }
 
@@ -69,10 +71,11 @@ pub struct Exchange {
     answered: bool,
     over: bool,
     is_call: bool,
+    busy: Busy,
 }
 
 impl Exchange {
-    pub(super) fn begin<B>(cells: &Arc<Cells>, request: &Request<B>, peer: &Peer, trusted: &[IpNet]) -> Self {
+    pub(super) fn begin<B>(cells: &Arc<Cells>, request: &Request<B>, peer: &Arc<Peer>, trusted: &[IpNet]) -> Self {
         let received = SystemTime::now();
         let record = Record {
             started: Instant::now(),
@@ -90,6 +93,7 @@ impl Exchange {
             endpoint: None,
             decided_by: None,
             windows: SmallVec::new(),
+            shadow_denied: false,
             phases: [None; 3],
             bytes_out: 0,
             bytes_in: 0,
@@ -104,6 +108,7 @@ impl Exchange {
             answered: false,
             over: false,
             is_call: false,
+            busy: peer.busy(),
         }
     }
 
@@ -124,10 +129,11 @@ impl Exchange {
         self.record.token = Some((principal.id.clone(), principal.name.clone()));
     }
 
-    /// Takes note of a decision; a refusal ends the request's way.
+    /// Takes note of a decision on a request of this cost; a refusal ends the request's way, unless its plan is on trial.
     pub(super) fn decided(
         &mut self,
         decision: Decision,
+        cost: u32,
         principal: Arc<Principal>,
     ) -> Result<Arc<Principal>, Rejection> {
         self.cells.decisions[usize::from(decision.admitted)][decision.source as usize].inc();
@@ -141,10 +147,16 @@ impl Exchange {
         let refused = if decision.admitted { None } else { decision.reported() };
         self.decision = Some((decision, principal.clone()));
         let Some(refused) = refused else { return Ok(principal) };
+        if principal.plan.shadow {
+            self.record.shadow_denied = true;
+            self.cells.shadow_denials.inc();
+            return Ok(principal);
+        }
         let limit = &principal.plan.limits[refused.index];
         Err(Rejection::RateLimited {
             limit: limit.name.clone(),
             count: limit.count,
+            cost,
             window_s: limit.window_ms.get().div_ceil(1000),
             retry_after_s: refused.retry_after_s,
         })
@@ -198,8 +210,15 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 impl Observer for Option<Exchange> {
+    fn asked(&mut self) {
+        if let Some(exchange) = self {
+            exchange.busy.taken();
+        }
+    }
+
     fn sent(&mut self, bytes: usize) {
         if let Some(exchange) = self {
+            exchange.busy.handed();
             exchange.record.bytes_out += bytes as u64;
         }
     }

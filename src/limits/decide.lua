@@ -4,7 +4,8 @@
 -- KEYS[1]  the token's record, a hash with the field `version`
 -- KEYS[2]  the token's log, the string described below
 -- ARGV[1]  the version that the caller knows
--- ARGV[2]  the plan: cost, then limit and window (ms) of each of its limits, shortest window first; 4 bytes each
+-- ARGV[2]  the plan: cost, then limit and window (ms) of each of its limits, shortest window first; 4 bytes each. A cost
+--          of 0 only looks: it is answered as a refusal of cost 1 would be, whether there is room or not
 --
 -- Answers nil if the version is another one or the record is gone, with nothing counted; '' if the plan has no limits;
 -- otherwise a string. If admitted: the front of the log as it is now (below), followed by 6 bytes this server's clock
@@ -56,6 +57,8 @@ else
   front_at, upto = string.format('%d', 7 + 4 * width), string.format('%d', 45 + 12 * width)
 end
 local cost, longest = ask[1], ask[2 * width + 1]
+local looks = cost == 0
+if looks then cost = 1 end
 
 -- Shape, front and staging area; the former two also as a row of numbers, in which F + 1 is staged, F + 2 newest, F + 1 +
 -- 2j and F + 2 + 2j count and oldest of the j-th window, and LAST the newest stamp.
@@ -107,7 +110,7 @@ if moved then newest = clock end
 local now = newest > clock and newest or clock
 local elapsed, lead = now - newest, now - clock
 
-local admitted = true
+local admitted = not looks
 -- Of windows that hold more than they admit by now: the stamp that has to leave.
 local blocker
 for j = 1, width do
@@ -155,7 +158,7 @@ end
 if not admitted then
   -- A refusal writes nothing, so it stands until a slot is free. Only a new clock is written down, or else a token that
   -- is refused again and again would have to wait for the old one.
-  if moved then call('SETRANGE', key, string.format('%d', 8 + (staging - 14) / 3), pack('<I6', newest)) end
+  if moved and not looks then call('SETRANGE', key, string.format('%d', 8 + (staging - 14) / 3), pack('<I6', newest)) end
   local steady = longest
   for j = 1, width do
     local limit, window, count = ask[2 * j], ask[2 * j + 1], row[F + 1 + 2 * j]

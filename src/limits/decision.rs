@@ -107,11 +107,22 @@ impl Decision {
         again
     }
 
+    /// The clock that decided, Unix ms.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
     /// Where the token stands, in the order of the plan's limits. Empty if the plan has none, or if nothing was counted
     /// because Redis is out and everybody is admitted.
     #[must_use]
     pub fn windows(&self) -> &[Standing] {
         &self.windows
+    }
+
+    /// What the clock that decided said, Unix ms.
+    #[must_use]
+    pub fn clock_ms(&self) -> u64 {
+        self.now_ms
     }
 
     /// The window that the client is told about: on admission the one with the fewest remaining, on refusal the one that

@@ -105,7 +105,7 @@ mod tests {
 
     fn plan(count: u32) -> Plan {
         let limit = Limit { name: "w".into(), count, window_ms: NonZeroU32::new(5_000).unwrap() };
-        Plan { name: "p".into(), limits: [limit].into() }
+        Plan { name: "p".into(), limits: [limit].into(), ..Plan::default() }
     }
 
     fn refusal(frees_ms: u64) -> Decision {

@@ -60,21 +60,35 @@ impl Log {
             });
             Decision::new(true, Source::Local, cost, clock_ms, standings)
         } else {
-            let standings = limits.iter().zip(&counts).map(|(limit, &used)| {
-                let (limit, window_ms) = numbers(limit);
-                let frees_ms = if cost > limit {
-                    moment.now_ms + u64::from(window_ms)
-                } else if !has_room(used, cost, limit) {
-                    self.leaves_ms(limit - cost + 1, window_ms)
-                } else if used > 0 {
-                    self.leaves_ms(used, window_ms)
-                } else {
-                    moment.now_ms
-                };
-                Standing { used, limit, window_ms, frees_ms }
-            });
-            Decision::new(false, Source::Local, cost, clock_ms, standings)
+            self.refusal(limits, &counts, cost, moment)
         }
+    }
+
+    /// What a request of cost 1 would be told at `clock_ms` (Unix ms) if it were refused, whether there is room or not.
+    /// Changes nothing.
+    pub(super) fn peek(&mut self, limits: &[Limit], clock_ms: u64) -> Decision {
+        let newest_ms = self.newest_ms;
+        let moment = self.read_clock(clock_ms);
+        let seen = self.refusal(limits, &self.counts(limits, moment.elapsed_ms), 1, moment);
+        self.newest_ms = newest_ms;
+        seen
+    }
+
+    fn refusal(&self, limits: &[Limit], counts: &[u32], cost: u32, moment: Moment) -> Decision {
+        let standings = limits.iter().zip(counts).map(|(limit, &used)| {
+            let (limit, window_ms) = numbers(limit);
+            let frees_ms = if cost > limit {
+                moment.now_ms + u64::from(window_ms)
+            } else if !has_room(used, cost, limit) {
+                self.leaves_ms(limit - cost + 1, window_ms)
+            } else if used > 0 {
+                self.leaves_ms(used, window_ms)
+            } else {
+                moment.now_ms
+            };
+            Standing { used, limit, window_ms, frees_ms }
+        });
+        Decision::new(false, Source::Local, cost, moment.clock_ms, standings)
     }
 
     /// Writes down requests that somebody else admitted.

@@ -40,6 +40,18 @@ impl MemoryLimiter {
         }
     }
 
+    /// Where a token stands at `now_ms` (Unix ms). Counts nothing.
+    pub(super) fn peek(&self, token_id: &str, plan: &Plan, now_ms: u64) -> Decision {
+        self.logs
+            .with(token_id, |log| log.peek(&plan.limits, now_ms))
+            .unwrap_or_else(|| Log::default().peek(&plan.limits, now_ms))
+    }
+
+    /// Clears a token's log.
+    pub(super) fn reset(&self, token_id: &str) {
+        self.logs.remove(token_id);
+    }
+
     /// Forgets tokens whose windows are all empty at `now_ms` (Unix ms): a bounded part of them at each call, so that it
     /// can be called every second or so on a worker.
     pub fn sweep(&self, now_ms: u64) {
@@ -67,7 +79,7 @@ mod tests {
 
     fn plan(count: u32, window_ms: u32) -> Plan {
         let limit = Limit { name: "w".into(), count, window_ms: NonZeroU32::new(window_ms).unwrap() };
-        Plan { name: "p".into(), limits: [limit].into() }
+        Plan { name: "p".into(), limits: [limit].into(), ..Plan::default() }
     }
 
     #[test]
@@ -99,7 +111,7 @@ mod tests {
     #[test]
     fn a_plan_without_limits_admits_and_holds_nothing() {
         let limiter = MemoryLimiter::new(1_000);
-        let plan = Plan { name: "free".into(), limits: [].into() };
+        let plan = Plan { name: "free".into(), limits: [].into(), ..Plan::default() };
         let decision = limiter.decide("a", &plan, 1, 1_000_000);
         assert!(decision.admitted && decision.windows().is_empty() && decision.reported().is_none());
         assert_eq!(limiter.tokens(), 0);

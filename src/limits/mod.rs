@@ -9,6 +9,7 @@ mod deny_cache;
 mod log;
 mod memory;
 mod redis;
+mod report;
 mod shards;
 
 use std::sync::Arc;
@@ -17,8 +18,10 @@ pub use decision::{Decision, Reported, Source, Standing};
 pub use deny_cache::DenyCache;
 pub use memory::MemoryLimiter;
 pub use redis::{DECIDE, RedisLimiter};
+pub use report::{Report, WindowReport};
 
 use crate::config::Plan;
+use crate::store::StoreError;
 
 /// Whose request it is.
 #[derive(Debug, Clone, Copy)]
@@ -63,5 +66,30 @@ impl Limiter {
             Self::Memory(memory) => Ok(Outcome::Decided(memory.decide(asker.token_id, plan, cost, now_ms))),
             Self::Redis(redis) => redis.decide(asker, plan, cost, now_ms).await,
         }
+    }
+
+    /// Where a token stands at this moment, without counting anything; `None` if its record has another version by now.
+    ///
+    /// # Errors
+    /// [`StoreError`] when Redis does not answer; no policy stands in for it.
+    pub async fn peek(&self, asker: &Asker<'_>, plan: &Plan, now_ms: u64) -> Result<Option<Report>, StoreError> {
+        let seen = match self {
+            Self::Memory(memory) => Some(memory.peek(asker.token_id, plan, now_ms)),
+            Self::Redis(redis) => redis.peek(asker, plan).await?,
+        };
+        Ok(seen.map(|seen| Report::new(asker.token_id, plan, &seen)))
+    }
+
+    /// Clears a token's log, as if it had never been used. Other instances may repeat a refusal from their memory for up to
+    /// a second.
+    ///
+    /// # Errors
+    /// [`StoreError`] when Redis does not answer.
+    pub async fn reset(&self, token_id: &str) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(memory) => memory.reset(token_id),
+            Self::Redis(redis) => redis.reset(token_id).await?,
+        }
+        Ok(())
     }
 }

@@ -17,6 +17,9 @@ use crate::store::{Redis, Script, StoreError};
 /// The decision script.
 pub const DECIDE: &str = include_str!("decide.lua");
 
+/// Clears a log, and answers whether there was one.
+const RESET: &str = "return redis.call('DEL', KEYS[1])";
+
 /// Errors that only this limiter sees are logged once in so many milliseconds.
 const LOG_INTERVAL_MS: u64 = 10_000;
 
@@ -24,6 +27,7 @@ const LOG_INTERVAL_MS: u64 = 10_000;
 pub struct RedisLimiter {
     redis: Redis,
     script: Script,
+    reset: Script,
     on_failure: OnFailure,
     local: Arc<MemoryLimiter>,
     denials: Arc<DenyCache>,
@@ -42,7 +46,8 @@ impl RedisLimiter {
     /// is kept warm with what this process admits.
     #[must_use]
     pub fn new(redis: Redis, on_failure: OnFailure, local: Arc<MemoryLimiter>, denials: Arc<DenyCache>) -> Self {
-        Self { redis, script: Script::new(DECIDE), on_failure, local, denials, next_log_ms: AtomicU64::new(0) }
+        let (script, reset) = (Script::new(DECIDE), Script::new(RESET));
+        Self { redis, script, reset, on_failure, local, denials, next_log_ms: AtomicU64::new(0) }
     }
 
     /// The same with a script in place of [`DECIDE`], so that a test can put another clock in it.
@@ -103,6 +108,20 @@ impl RedisLimiter {
             }
             _ => Err(StoreError::Unexpected("the decision script's answer is not a string")),
         }
+    }
+
+    /// Where a token stands; `None` if its version is another one by now.
+    pub(super) async fn peek(&self, asker: &Asker<'_>, plan: &Plan) -> Result<Option<Decision>, StoreError> {
+        let answer = self.ask(&Question { asker: *asker, plan, cost: 0 }).await?;
+        Ok(answer.map(|answer| answer.decision))
+    }
+
+    /// Clears a token's log.
+    pub(super) async fn reset(&self, token_id: &str) -> Result<(), StoreError> {
+        self.redis.run(&self.reset, &[&self.key(token_id, "log")], &[]).await?;
+        self.local.reset(token_id);
+        self.denials.forget(token_id);
+        Ok(())
     }
 
     /// `<namespace>:{<token id>}:<name>`: the braces put all keys of a token into one slot of a cluster.
@@ -182,7 +201,7 @@ mod tests {
 
     fn plan() -> Plan {
         let limit = Limit { name: "w".into(), count: 5, window_ms: 60_000.try_into().unwrap() };
-        Plan { name: "p".into(), limits: [limit].into() }
+        Plan { name: "p".into(), limits: [limit].into(), ..Plan::default() }
     }
 
     #[test]

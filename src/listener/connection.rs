@@ -1,15 +1,16 @@
 //! One client connection, from handshake to close: protocol by ALPN, HTTP/1.1 or HTTP/2 by hyper, drained when the time comes.
 
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -17,11 +18,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use crate::body::BodyError;
+use crate::body::{BodyError, Progress};
 use crate::shutdown::Shutdown;
 
 use super::gate::{Gate, Signals};
-use super::head::Fault;
+use super::head::{self, Fault, HeadLimits};
 use super::{Listener, Place, Tls};
 
 /// What answers requests.
@@ -45,15 +46,30 @@ pub struct Peer {
     /// Which certificate it was shown; `None` on the plain listener.
     pub certificate: Option<usize>,
     signals: Arc<Signals>,
+    limits: HeadLimits,
+    /// Exchanges; and those of them of whose answers a piece waits for the client.
+    under_way: AtomicUsize,
+    owing: AtomicUsize,
+    moved: Progress,
     /// A call outlives the HTTP connection that it began on; it holds the place until it ends.
     _place: Place,
 }
 
 impl Peer {
-    /// Why this request stands in for one that could not be trusted; `None` for a real one.
+    /// Why this request can't be served: it stands in for one that could not be trusted, or is one that breaks the bounds of its
+    /// kind; `None` for a good one.
     #[must_use]
     pub fn fault<B>(&self, request: &Request<B>) -> Option<Fault> {
+        if request.version() == Version::HTTP_2 {
+            return head::fault_of_http2(request, &self.limits);
+        }
         self.signals.fault(request)
+    }
+
+    /// Why what the client sent after this request was refused, if it was: then nothing more can come from it.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Fault> {
+        self.signals.refusal()
     }
 
     /// From here on the connection is a tunnel: its bytes are no longer judged as requests.
@@ -62,9 +78,83 @@ impl Peer {
     }
 }
 
+/// An exchange that is under way on a connection; the connection is not idle while one lives.
+#[derive(Debug)]
+pub struct Busy {
+    peer: Arc<Peer>,
+    is_owing: bool,
+}
+
+impl Busy {
+    /// A piece of the answer is handed over; until it is [`Busy::taken`], the client owes us its attention.
+    pub fn handed(&mut self) {
+        self.peer.moved.note();
+        if !std::mem::replace(&mut self.is_owing, true) {
+            self.peer.owing.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The client has room for the next piece.
+    pub fn taken(&mut self) {
+        if std::mem::take(&mut self.is_owing) {
+            self.peer.owing.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.taken();
+        self.peer.moved.note();
+        self.peer.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Peer {
+    /// An exchange begins.
+    #[must_use]
+    pub fn busy(self: &Arc<Self>) -> Busy {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        Busy { peer: self.clone(), is_owing: false }
+    }
+
+    /// Resolves when nothing has been under way for so long.
+    async fn idle(&self, patience: Duration) {
+        self.still(patience, || self.under_way.load(Ordering::Relaxed) == 0).await;
+    }
+
+    /// Resolves when the client has taken nothing of any answer for so long, although there is something to take.
+    async fn stuck(&self, patience: Duration) {
+        self.still(patience, || self.owing.load(Ordering::Relaxed) > 0).await;
+    }
+
+    /// Resolves when nothing has moved for so long and this holds.
+    async fn still(&self, patience: Duration, holds: impl Fn() -> bool) {
+        loop {
+            let silence = if holds() { self.moved.silence() } else { Duration::ZERO };
+            match patience.checked_sub(silence) {
+                None | Some(Duration::ZERO) => return,
+                Some(left) => tokio::time::sleep(left).await,
+            }
+        }
+    }
+}
+
 /// Serves one accepted connection to its end.
 pub(super) async fn serve<H: Handler>(listener: &Listener<H>, socket: TcpStream, address: SocketAddr, place: Place) {
-    let peer = |certificate| Arc::new(Peer { address, certificate, signals: Arc::default(), _place: place });
+    let peer = |certificate| {
+        let limits = listener.head_limits();
+        Arc::new(Peer {
+            address,
+            certificate,
+            signals: Arc::default(),
+            limits,
+            under_way: AtomicUsize::new(0),
+            owing: AtomicUsize::new(0),
+            moved: Progress::new(),
+            _place: place,
+        })
+    };
     let Some(tls) = &listener.tls else {
         return serve_http1(listener, socket, peer(None)).await;
     };
@@ -105,7 +195,9 @@ async fn handshake(tls: &Tls, mut socket: TcpStream) -> io::Result<TlsStream<Tcp
             BODY.len()
         );
         // What has come of the request is taken off the socket, or closing it would destroy the answer on its way.
-        socket.read(&mut [0; 4096]).await?;
+        if socket.read(&mut [0; 4096]).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         socket.write_all(answer.as_bytes()).await?;
         socket.shutdown().await?;
         return Err(io::Error::new(io::ErrorKind::InvalidData, "plain HTTP on the HTTPS port"));
@@ -124,13 +216,14 @@ where
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
-        // The gate bounds a head that comes slowly; what is left for hyper's timer is the idle connection.
-        .header_read_timeout(listener.settings.idle_timeout)
+        // The gate bounds a head that comes slowly, and `idle` the time before its first byte: closed by hyper's timer, a connection
+        // would end without TLS's goodbye.
+        .header_read_timeout(None)
         // The gate bounds heads more tightly; hyper must never be the one to refuse.
         .max_buf_size((listener.settings.max_head_bytes * 2).max(64 * 1024));
     let connection = pin!(builder.serve_connection(TokioIo::new(gate), service).with_upgrades());
-    let ended = drive(connection, &listener.shutdown, |connection| connection.graceful_shutdown()).await;
+    let idle = peer.idle(listener.settings.idle_timeout);
+    let ended = drive(connection, &listener.shutdown, idle, pending(), |it| it.graceful_shutdown()).await;
     log_end(peer.address, ended);
 }
 
@@ -151,34 +244,50 @@ where
         .initial_stream_window_size(256 * 1024)
         .initial_connection_window_size(1024 * 1024)
         .max_pending_accept_reset_streams(20)
-        .keep_alive_interval(std::time::Duration::from_secs(20))
+        .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(listener.settings.header_timeout);
     let connection = pin!(builder.serve_connection(TokioIo::new(gate), service));
-    let ended = drive(connection, &listener.shutdown, |connection| connection.graceful_shutdown()).await;
+    let (idle_timeout, patience) = (listener.settings.idle_timeout, listener.settings.body_idle_timeout);
+    let idle = peer.idle(idle_timeout);
+    // A window that stays closed stalls an answer without stalling the socket; the last piece of an answer can wait for it even
+    // when its exchange is over.
+    let lost = async {
+        tokio::select! {
+            () = peer.stuck(patience) => {}
+            () = peer.idle(idle_timeout + patience) => {}
+        }
+    };
+    let ended = drive(connection, &listener.shutdown, idle, lost, |it| it.graceful_shutdown()).await;
     log_end(peer.address, ended);
 }
 
-/// Polls a connection until it ends, is drained, or must stop. The drain is looked at once, to be woken by it, and from then
-/// on by a flag: a connection wakes up for every packet, and all connections share that one signal.
-async fn drive<C>(mut connection: Pin<&mut C>, shutdown: &Shutdown, close: impl Fn(Pin<&mut C>)) -> hyper::Result<()>
+/// Polls a connection until it ends, which it is asked to when it is `idle` or drained, and must when it is `lost`. The drain is
+/// looked at once, to be woken by it, and from then on by a flag: a connection wakes up for every packet, and all connections share
+/// that one signal.
+async fn drive<C>(
+    mut connection: Pin<&mut C>,
+    shutdown: &Shutdown,
+    idle: impl Future<Output = ()>,
+    lost: impl Future<Output = ()>,
+    close: impl Fn(Pin<&mut C>),
+) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {
     let (mut draining, mut ended) = (pin!(shutdown.draining()), pin!(shutdown.ended()));
-    let (mut listens, mut drained) = (false, false);
+    let (mut idle, mut lost) = (pin!(idle), pin!(lost));
+    let (mut listens, mut closing) = (false, false);
     poll_fn(|cx: &mut Context<'_>| {
         if !listens {
             listens = true;
             let _ = draining.as_mut().poll(cx);
         }
-        if shutdown.is_draining() {
-            if !drained {
-                drained = true;
-                close(connection.as_mut());
-            }
-            if ended.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ok(()));
-            }
+        if !closing && (shutdown.is_draining() || idle.as_mut().poll(cx).is_ready()) {
+            closing = true;
+            close(connection.as_mut());
+        }
+        if lost.as_mut().poll(cx).is_ready() || (shutdown.is_draining() && ended.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Ok(()));
         }
         connection.as_mut().poll(cx)
     })

@@ -35,9 +35,10 @@ enum Chunk {
     /// After chunk data: CR, then LF.
     DataCr,
     DataLf,
-    /// At the start of a trailer line, within one, after its CR; and after the CR of the empty last line.
+    /// At the start of a trailer line, in its name, in its value, after its CR; and after the CR of the empty last line.
     TrailerStart,
-    Trailer,
+    TrailerName,
+    TrailerValue,
     TrailerLf,
     EndLf,
 }
@@ -168,14 +169,15 @@ impl Framing {
             }
             Chunk::DataCr if byte == b'\r' => Chunk::DataLf,
             Chunk::DataLf if byte == b'\n' => Chunk::Size(0, 0),
-            Chunk::TrailerStart | Chunk::Trailer => {
+            Chunk::TrailerStart | Chunk::TrailerName | Chunk::TrailerValue => {
                 self.trailer_bytes += 1;
                 match (chunk, byte) {
                     _ if self.trailer_bytes > self.limits.bytes => return Err(BrokenBody),
                     (Chunk::TrailerStart, b'\r') => Chunk::EndLf,
-                    (_, b'\r') => Chunk::TrailerLf,
-                    (Chunk::TrailerStart, b' ' | b'\t') => return Err(BrokenBody),
-                    (_, b'\t' | 0x20..=0x7e | 0x80..) => Chunk::Trailer,
+                    (Chunk::TrailerName, b':') => Chunk::TrailerValue,
+                    (Chunk::TrailerValue, b'\r') => Chunk::TrailerLf,
+                    (Chunk::TrailerValue, byte) if head::is_value_char(byte) => Chunk::TrailerValue,
+                    (Chunk::TrailerStart | Chunk::TrailerName, byte) if head::is_tchar(byte) => Chunk::TrailerName,
                     _ => return Err(BrokenBody),
                 }
             }

@@ -14,7 +14,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, Patient};
 
 use super::framing::{Framing, Verdict};
 use super::head::{Fault, HeadLimits};
@@ -39,6 +39,11 @@ impl Signals {
         (request.method().as_str() == REFUSED).then_some(*fault)
     }
 
+    /// Why the client's bytes were refused, whether or not the refusal has had its turn yet.
+    pub(super) fn refusal(&self) -> Option<Fault> {
+        self.fault.get().copied()
+    }
+
     /// From here on the connection is a tunnel, and no requests come on it.
     pub(super) fn tunnel(&self) {
         self.tunnel.store(true, Ordering::Release);
@@ -56,11 +61,12 @@ pub(super) struct Patience {
 
 /// A guarded byte stream.
 pub(super) struct Gate<S> {
-    io: S,
+    io: Patient<S>,
     /// `None` on HTTP/2, which has a framing of its own.
     framing: Option<Framing>,
     signals: Arc<Signals>,
-    patience: Patience,
+    /// For a head.
+    patience: Duration,
     /// Judged, not yet delivered.
     passed: Bytes,
     /// The beginning of a head.
@@ -68,7 +74,6 @@ pub(super) struct Gate<S> {
     /// The body of a request broke its framing.
     broken: bool,
     head_timer: Deadline,
-    write_timer: Deadline,
     linger: Option<(Deadline, usize)>,
 }
 
@@ -85,15 +90,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
 
     fn new(io: S, framing: Option<Framing>, patience: Patience, signals: Arc<Signals>) -> Self {
         Self {
-            io,
+            io: Patient::new(io, patience.write),
             framing,
             signals,
-            patience,
+            patience: patience.head,
             passed: Bytes::new(),
             held: BytesMut::new(),
             broken: false,
             head_timer: Deadline::default(),
-            write_timer: Deadline::default(),
             linger: None,
         }
     }
@@ -142,7 +146,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         self.held.reserve(1024);
         let read = tokio_util::io::poll_read_buf(Pin::new(&mut self.io), cx, &mut self.held);
         let Poll::Ready(read) = read else {
-            ready!(self.head_timer.poll(cx, self.patience.head));
+            ready!(self.head_timer.poll(cx, self.patience));
             self.refuse(Fault::TooSlow);
             return Poll::Ready(Ok(true));
         };
@@ -165,12 +169,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         }
         self.head_timer.disarm();
         Poll::Ready(Ok(true))
-    }
-
-    /// Polls the deadline of a write that is stuck.
-    fn write_stalled<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        ready!(self.write_timer.poll(cx, self.patience.write));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing")))
     }
 
     /// Swallows what the client still sends, so that closing does not destroy the answer on its way to it.
@@ -227,14 +225,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        match Pin::new(&mut this.io).poll_write(cx, bytes) {
-            Poll::Pending => this.write_stalled(cx),
-            done => {
-                this.write_timer.disarm();
-                done
-            }
-        }
+        Pin::new(&mut self.get_mut().io).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -242,14 +233,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        match Pin::new(&mut this.io).poll_write_vectored(cx, slices) {
-            Poll::Pending => this.write_stalled(cx),
-            done => {
-                this.write_timer.disarm();
-                done
-            }
-        }
+        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -257,23 +241,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        match Pin::new(&mut this.io).poll_flush(cx) {
-            Poll::Pending => this.write_stalled(cx),
-            done => {
-                this.write_timer.disarm();
-                done
-            }
-        }
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.linger.is_none() {
-            match Pin::new(&mut this.io).poll_shutdown(cx) {
-                Poll::Pending => return this.write_stalled(cx),
-                Poll::Ready(result) => result?,
-            }
+            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
         }
         if this.framing.as_ref().is_some_and(Framing::is_within_message) {
             ready!(this.poll_linger(cx));

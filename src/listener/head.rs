@@ -1,5 +1,6 @@
 //! One request head, judged as a whole: request line, header lines, and what they say of the body (RFC 9112 §3 to §6).
 
+use http::{Request, header};
 use memchr::memmem;
 
 /// What a head may take.
@@ -12,6 +13,9 @@ pub(super) struct HeadLimits {
     /// Bytes of the request target.
     pub(super) target: usize,
 }
+
+/// No header name is so long; hyper, which must never be the one to refuse, takes 65,535 bytes.
+const LONGEST_NAME: usize = 1024;
 
 /// Why a request is refused before it is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +53,8 @@ pub(super) struct Head {
 pub(super) fn read(bytes: &[u8], limits: &HeadLimits) -> Result<Option<Head>, Fault> {
     let end = memmem::find(bytes, b"\r\n\r\n");
     let head = &bytes[..end.map_or(bytes.len(), |at| at + 2)];
-    if head.len() > limits.bytes {
+    // Until the end is there, one byte of it may be: the CR of the empty line, which does not count.
+    if head.len() > limits.bytes + usize::from(end.is_none()) {
         return Err(too_large(head, limits));
     }
     if end.is_none() {
@@ -68,6 +73,23 @@ pub(super) fn read(bytes: &[u8], limits: &HeadLimits) -> Result<Option<Head>, Fa
     Ok(Some(Head { length: head.len() + 2, body: seen.body()? }))
 }
 
+/// What is wrong with a request of HTTP/2, which has a framing of its own, that HTTP/1.1 would be refused for.
+pub(super) fn fault_of_http2<B>(request: &Request<B>, limits: &HeadLimits) -> Option<Fault> {
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str()).as_bytes();
+    if target.len() > limits.target {
+        return Some(Fault::TargetTooLong);
+    }
+    if !target.iter().copied().all(is_target_char) {
+        return Some(Fault::Malformed("malformed request target"));
+    }
+    if request.headers().len() > limits.lines {
+        return Some(Fault::HeadersTooLarge);
+    }
+    // h2 has compared the first one with the body; the upstream would be given all of them.
+    let lengths = request.headers().get_all(header::CONTENT_LENGTH).iter();
+    (lengths.count() > 1).then_some(Fault::Malformed("more than one Content-Length header"))
+}
+
 /// Which limit an overlong head breaks: the target's, when not even its first line fits.
 fn too_large(head: &[u8], limits: &HeadLimits) -> Fault {
     match memchr::memchr(b'\r', head) {
@@ -76,21 +98,29 @@ fn too_large(head: &[u8], limits: &HeadLimits) -> Fault {
     }
 }
 
+/// What no further byte can mend. Nothing that is found here may pass once the head is complete, and only the first line is looked
+/// at, for header values may hold what it may not.
 fn early_fault(head: &[u8], limits: &HeadLimits) -> Option<Fault> {
-    let first_line = memchr::memchr2(b'\r', b'\n', head).map_or(head, |at| &head[..at]);
-    let first_bytes = &head[..head.len().min(24)];
-    if first_bytes.iter().any(|byte| !matches!(byte, 0x20..=0x7e | b'\r' | b'\n')) || !is_tchar(head[0]) {
+    let line_end = memchr::memchr2(b'\r', b'\n', head);
+    let (first_line, after) = head.split_at(line_end.unwrap_or(head.len()));
+    let first_bytes = &first_line[..first_line.len().min(24)];
+    if first_bytes.iter().any(|byte| !matches!(byte, 0x20..=0x7e)) || !is_tchar(head[0]) {
         return Some(Fault::Malformed("this is not an HTTP request"));
+    }
+    if !(after.is_empty() || after == b"\r" || after.starts_with(b"\r\n")) {
+        return Some(NO_CRLF);
     }
     // Room for the longest method name and the version beside the target.
     (first_line.len() > limits.target + 64).then_some(Fault::TargetTooLong)
 }
 
+const NO_CRLF: Fault = Fault::Malformed("a line does not end with CRLF");
+
 /// Lines end with CRLF and nothing else: a lone CR or LF is where parsers begin to differ.
 fn find_line_end(bytes: &[u8]) -> Result<usize, Fault> {
     match memchr::memchr2(b'\r', b'\n', bytes) {
         Some(at) if bytes[at] == b'\r' && bytes.get(at + 1) == Some(&b'\n') => Ok(at),
-        _ => Err(Fault::Malformed("a line does not end with CRLF")),
+        _ => Err(NO_CRLF),
     }
 }
 
@@ -153,7 +183,7 @@ impl Seen {
         let colon = memchr::memchr(b':', line).ok_or(Fault::Malformed("a header line has no colon"))?;
         let name = &line[..colon];
         // This also refuses folded lines and blanks before the colon: a blank is no token character.
-        if name.is_empty() || !name.iter().copied().all(is_tchar) {
+        if name.is_empty() || name.len() > LONGEST_NAME || !name.iter().copied().all(is_tchar) {
             return Err(Fault::Malformed("malformed header name"));
         }
         let value = &line[colon + 1..];
@@ -255,7 +285,7 @@ pub fn is_authority(value: &[u8]) -> bool {
     host_is_good && port_is_good
 }
 
-const fn is_tchar(byte: u8) -> bool {
+pub(super) const fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,
@@ -268,6 +298,6 @@ const fn is_target_char(byte: u8) -> bool {
     matches!(byte, 0x21..=0x7e) && !matches!(byte, b'"' | b'<' | b'>' | b'#' | b'`')
 }
 
-const fn is_value_char(byte: u8) -> bool {
+pub(super) const fn is_value_char(byte: u8) -> bool {
     matches!(byte, b'\t' | 0x20..=0x7e | 0x80..)
 }

@@ -4,6 +4,8 @@ mod connection;
 mod framing;
 mod gate;
 mod head;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::io;
@@ -20,7 +22,7 @@ use crate::config::Listen;
 use crate::shutdown::Shutdown;
 use crate::telemetry::ListenerMetrics;
 
-pub use connection::{Handler, Peer};
+pub use connection::{Busy, Handler, Peer};
 pub use head::{Fault, is_authority};
 pub use tls::{Certificates, TlsError, server_config};
 
@@ -125,7 +127,8 @@ impl<H: Handler> Listener<H> {
         head::HeadLimits {
             bytes: self.settings.max_head_bytes,
             lines: self.settings.max_headers,
-            target: self.settings.max_target_bytes,
+            // hyper, which must never be the one to refuse, takes no longer ones.
+            target: self.settings.max_target_bytes.min(usize::from(u16::MAX) - 1),
         }
     }
 

@@ -105,7 +105,8 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-/// The settings of the HTTPS listener: TLS 1.2 and 1.3 (RFC 9325 §3.1.1), ALPN `h2` and `http/1.1`, tickets, no early data.
+/// The settings of the HTTPS listener: TLS 1.2 and 1.3 (RFC 9325 §3.1.1), ALPN for every version of HTTP that is served (what names
+/// none of them is refused, RFC 7301 §3.2), tickets, no early data.
 ///
 /// # Errors
 /// [`TlsError::Settings`] when rustls refuses them.
@@ -116,7 +117,7 @@ pub fn server_config(tls: &config::Tls, certificates: Arc<Certificates>) -> Resu
         .map_err(TlsError::Settings)?
         .with_no_client_auth()
         .with_cert_resolver(certificates);
-    settings.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    settings.alpn_protocols = [&b"h2"[..], b"http/1.1", b"http/1.0"].map(<[u8]>::to_vec).into();
     settings.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Settings)?;
     Ok(settings)
 }

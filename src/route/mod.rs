@@ -163,6 +163,7 @@ mod tests {
                     path: (*path).into(),
                     methods: methods.to_vec(),
                     access: Access::Token(Vec::new()),
+                    cost: 1,
                     upstream: 0,
                     forward_credentials: false,
                     allowed_forms: PathForms::default(),

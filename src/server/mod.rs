@@ -12,16 +12,16 @@ use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::admin::Admin;
-use crate::auth::{FileError, FileStore, TokenCache};
-use crate::config::{Config, Store};
+use crate::admin::{Admin, LimitsDesk};
+use crate::auth::{FileError, FileStore, Registry, TokenCache};
+use crate::config::{Config, OnFailure, Store};
 use crate::forward::UpstreamError;
 use crate::gateway::Cells;
-use crate::limits::{DenyCache, MemoryLimiter};
+use crate::limits::{DenyCache, Limiter, MemoryLimiter, RedisLimiter};
 use crate::listener::{self, Certificates, Tls, TlsError};
 use crate::route::{RouteError, RouteTable};
 use crate::shutdown::Shutdown;
-use crate::store::{OpenError, StoreHealth};
+use crate::store::{OpenError, Redis, StoreHealth};
 use crate::telemetry::{AccessLog, Metrics};
 
 use worker::Worker;
@@ -117,6 +117,7 @@ impl Server {
         let http = config.listen.http.map(|address| bind("listen.http", address, workers)).transpose()?;
         let admin = bind("listen.admin", config.listen.admin, 1)?;
         let shared = Arc::new(Shared::new(config, metrics, log)?);
+        let desk = shared.limits_desk().await?;
         let address = |sockets: &[std::net::TcpListener]| sockets[0].local_addr().map_err(StartError::Worker);
         let (https_at, admin_at) = (address(&https)?, address(&admin)?);
         let http_at = http.as_deref().map(address).transpose()?;
@@ -135,18 +136,18 @@ impl Server {
             }
         }
         let server = Self { https: https_at, http: http_at, admin: admin_at, shared, workers: threads };
-        server.spawn_background(admin)?;
+        server.spawn_background(admin, desk)?;
         tracing::info!(https = %server.https, http = server.http.map(tracing::field::display), admin = %server.admin, workers, "serving");
         Ok(server)
     }
 
-    fn spawn_background(&self, admin: Vec<std::net::TcpListener>) -> Result<(), StartError> {
+    fn spawn_background(&self, sockets: Vec<std::net::TcpListener>, desk: LimitsDesk) -> Result<(), StartError> {
         let shared = &self.shared;
-        for socket in admin {
+        let health = matches!(shared.tokens, Tokens::Redis(_)).then(|| shared.health.clone());
+        let admin = Arc::new(Admin::new(shared.metrics.clone(), health, desk, shared.shutdown.clone()));
+        for socket in sockets {
             let socket = TcpListener::from_std(socket).map_err(StartError::Worker)?;
-            let health = matches!(shared.tokens, Tokens::Redis(_)).then(|| shared.health.clone());
-            let admin = Arc::new(Admin::new(shared.metrics.clone(), health, shared.shutdown.clone()));
-            tokio::spawn(admin.run(socket));
+            tokio::spawn(admin.clone().run(socket));
         }
         if let Tokens::File(file) = &shared.tokens {
             tokio::spawn(file.clone().watch());
@@ -215,6 +216,25 @@ impl Shared {
             metrics,
             config,
         })
+    }
+
+    /// What the admin API looks at limits with: a connection of its own, and this process's memory.
+    async fn limits_desk(&self) -> Result<LimitsDesk, StartError> {
+        let (registry, limiter) = match (&self.config.store, &self.config.tokens.file) {
+            (Store::Redis(store), _) => {
+                let redis = Redis::open(store, self.health.clone()).await?;
+                let (local, denials) = (self.limiter.clone(), self.denials.clone());
+                let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials);
+                (Registry::with_redis(redis), Limiter::Redis(limiter))
+            }
+            (Store::Memory, Some(file)) => {
+                (Registry::with_file(&self.config, file), Limiter::Memory(self.limiter.clone()))
+            }
+            (Store::Memory, None) => {
+                unreachable!("the memory store has a token file, which the configuration demands")
+            }
+        };
+        Ok(LimitsDesk::new(self.config.clone(), registry, limiter))
     }
 }
 

@@ -99,7 +99,7 @@ impl StoreHealth {
             };
             if !told {
                 state.reported = Some(now);
-                let cause = std::error::Error::source(why).map(ToString::to_string).unwrap_or_default();
+                let cause = std::error::Error::source(why).map(ToString::to_string);
                 tracing::warn!(cause, "{why}; requests are decided by store.redis.on_failure until it is back");
             }
         }

@@ -69,6 +69,8 @@ pub struct Record {
     pub decided_by: Option<&'static str>,
     /// Both windows' counts.
     pub windows: SmallVec<[WindowUse; 2]>,
+    /// Whether the limits denied it and it was forwarded all the same, because its plan is on trial.
+    pub shadow_denied: bool,
     /// Time spent by phase.
     pub phases: [Option<Duration>; 3],
     /// Bytes of the answer's body (of a call: from the upstream).
@@ -116,60 +118,59 @@ impl AccessLog {
     }
 }
 
-fn json_line(record: &Record) -> String {
-    let mut line = String::with_capacity(512);
+/// One line of the JSON form, its line end included. It is made for every request, so it does without the machinery of
+/// `format!` where that is easy.
+pub fn json_line(record: &Record) -> String {
+    let mut line = String::with_capacity(640);
     line.push_str(r#"{"timestamp":""#);
     push(&mut line, format_args!("{}", humantime::format_rfc3339_millis(record.received)));
     line.push_str(r#"","level":"INFO","message":"request""#);
-    let mut text = |key: &str, value: &str| {
-        push(&mut line, format_args!(r#","{key}":"#));
-        push_json_string(&mut line, value);
-    };
-    text("request_id", record.request_id.to_str().unwrap_or_default());
-    text("method", record.method.as_str());
-    text("path", record.uri.path());
-    text("protocol", protocol(record.version));
-    if let Some(route) = &record.route {
-        text("route", route);
+    push_text(&mut line, "request_id", record.request_id.to_str().unwrap_or_default());
+    push_text(&mut line, "method", record.method.as_str());
+    push_text(&mut line, "path", record.uri.path());
+    push_text(&mut line, "protocol", protocol(record.version));
+    let (id, name) = record.token.as_ref().map(|(id, name)| (&**id, &**name)).unzip();
+    for (key, value) in [
+        ("route", record.route.as_deref()),
+        ("token_id", id),
+        ("token_name", name),
+        ("code", record.rejection),
+        ("error", record.error.as_deref()),
+        ("endpoint", record.endpoint.as_deref()),
+        ("decided_by", record.decided_by),
+    ] {
+        if let Some(value) = value {
+            push_text(&mut line, key, value);
+        }
     }
-    if let Some((id, name)) = &record.token {
-        text("token_id", id);
-        text("token_name", name);
-    }
-    if let Some(code) = record.rejection {
-        text("code", code);
-    }
-    if let Some(error) = &record.error {
-        text("error", error);
-    }
-    if let Some(endpoint) = &record.endpoint {
-        text("endpoint", endpoint);
-    }
-    if let Some(source) = record.decided_by {
-        text("decided_by", source);
-    }
-    push(&mut line, format_args!(r#","client":"{}","status":{}"#, record.client, record.status.as_u16()));
+    push(&mut line, format_args!(r#","client":"{}""#, record.client));
+    push_number(&mut line, r#","status":"#, record.status.as_u16().into());
     for (at, window) in record.windows.iter().enumerate() {
         line.push_str(if at == 0 { r#","limits":{"# } else { "," });
         push_json_string(&mut line, &window.name);
-        push(&mut line, format_args!(r#":{{"used":{},"limit":{}}}"#, window.used, window.limit));
+        push_number(&mut line, r#":{"used":"#, window.used.into());
+        push_number(&mut line, r#","limit":"#, window.limit.into());
+        line.push('}');
     }
     if !record.windows.is_empty() {
         line.push('}');
     }
-    push(&mut line, format_args!(r#","bytes_out":{}"#, record.bytes_out));
+    if record.shadow_denied {
+        line.push_str(r#","shadow":"denied""#);
+    }
+    push_number(&mut line, r#","bytes_out":"#, record.bytes_out);
     if record.bytes_in > 0 {
-        push(&mut line, format_args!(r#","bytes_in":{}"#, record.bytes_in));
+        push_number(&mut line, r#","bytes_in":"#, record.bytes_in);
     }
     if record.cut {
         line.push_str(r#","cut":true"#);
     }
-    for (name, took) in [("auth", 0), ("decision", 1), ("upstream", 2)].map(|(name, at)| (name, record.phases[at])) {
+    for (key, took) in [r#","auth_ms":"#, r#","decision_ms":"#, r#","upstream_ms":"#].into_iter().zip(record.phases) {
         if let Some(took) = took {
-            push(&mut line, format_args!(r#","{name}_ms":{:.3}"#, took.as_secs_f64() * 1e3));
+            push_millis(&mut line, key, took);
         }
     }
-    push(&mut line, format_args!(r#","duration_ms":{:.3}"#, record.started.elapsed().as_secs_f64() * 1e3));
+    push_millis(&mut line, r#","duration_ms":"#, record.started.elapsed());
     line.push_str("}\n");
     line
 }
@@ -192,6 +193,9 @@ fn human_line(record: &Record) -> String {
     }
     if let Some(source) = record.decided_by {
         push(&mut line, format_args!(" by={source}"));
+    }
+    if record.shadow_denied {
+        line.push_str(" shadow=denied");
     }
     if let Some((id, _)) = &record.token {
         push(&mut line, format_args!(" token={id}"));
@@ -223,9 +227,37 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
+/// A key, and a text as a JSON string.
+fn push_text(line: &mut String, key: &str, value: &str) {
+    line.push_str(",\"");
+    line.push_str(key);
+    line.push_str("\":");
+    push_json_string(line, value);
+}
+
+fn push_number(line: &mut String, before: &str, number: u64) {
+    line.push_str(before);
+    line.push_str(itoa::Buffer::new().format(number));
+}
+
+/// A duration in milliseconds, with three decimals.
+fn push_millis(line: &mut String, before: &str, took: Duration) {
+    // 64 bits of microseconds outlast every request.
+    let micros = took.as_micros() as u64;
+    push_number(line, before, micros / 1000);
+    let decimals = 1000 + micros % 1000;
+    line.push('.');
+    line.push_str(&itoa::Buffer::new().format(decimals)[1..]);
+}
+
 /// A JSON string: no control character of a client reaches the terminal of who reads the log.
 fn push_json_string(line: &mut String, text: &str) {
     line.push('"');
+    if text.bytes().all(|byte| matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\')) {
+        line.push_str(text);
+        line.push('"');
+        return;
+    }
     for character in text.chars() {
         match character {
             '"' => line.push_str("\\\""),
@@ -258,7 +290,8 @@ mod tests {
             endpoint: None,
             decided_by: Some("redis"),
             windows: SmallVec::from_vec(vec![WindowUse { name: "minute".into(), used: 60, limit: 60 }]),
-            phases: [Some(Duration::from_micros(1500)), None, None],
+            shadow_denied: true,
+            phases: [1_500, 7, 12_034].map(|us| Some(Duration::from_micros(us))),
             bytes_out: 7,
             bytes_in: 0,
             cut: false,
@@ -272,7 +305,9 @@ mod tests {
         assert_eq!(value["path"], "/api/v1/calls");
         assert_eq!(value["limits"]["minute"]["used"], 60);
         assert_eq!(value["status"], 429);
+        assert_eq!(value["shadow"], "denied");
         assert_eq!(value["auth_ms"], 1.5);
+        assert!(line.contains(r#""auth_ms":1.500,"decision_ms":0.007,"upstream_ms":12.034,"duration_ms":"#), "{line}");
         assert_eq!(value["token_name"], "my \"token\"\u{1b}[31m");
         assert!(!line.contains("hidden"));
         assert!(!line.contains('\u{1b}'));
@@ -283,6 +318,6 @@ mod tests {
         let line = human_line(&record());
         assert_eq!(line.matches('\n').count(), 1);
         assert!(line.starts_with("2023-11-14T22:13:20.000Z 429 GET /api/v1/calls "), "{line}");
-        assert!(line.contains(" minute=60/60 by=redis token=id1 rate_limited"), "{line}");
+        assert!(line.contains(" minute=60/60 by=redis shadow=denied token=id1 rate_limited"), "{line}");
     }
 }

@@ -13,6 +13,9 @@ use crate::config::{Log, LogFormat};
 use super::Metrics;
 use super::access::AccessLog;
 
+/// Lines are written in batches of at most so many bytes.
+const BATCH_BYTES: usize = 64 * 1024;
+
 /// Why logging can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -48,7 +51,9 @@ impl LogGuard {
 /// # Errors
 /// [`LogError`].
 pub fn init(log: &Log, metrics: Arc<Metrics>) -> Result<(AccessLog, LogGuard), LogError> {
-    let (writer, worker) = NonBlockingBuilder::default().thread_name("callgate-log").finish(io::stdout());
+    // The writer's thread flushes when its queue is empty: lines that queued up meanwhile are one write, not many.
+    let output = io::BufWriter::with_capacity(BATCH_BYTES, io::stdout());
+    let (writer, worker) = NonBlockingBuilder::default().thread_name("callgate-log").finish(output);
     let guard = LogGuard { _worker: worker, dropped: writer.error_counter(), metrics };
     subscribe(log, writer.clone())?;
     Ok((AccessLog::new(log.access.then_some(writer), log.format), guard))

@@ -34,6 +34,8 @@ pub struct Metrics {
     handshake_seconds: Histogram,
     /// Seconds from asking the limiter to its answer.
     pub decision_seconds: Histogram,
+    /// Requests that a plan on trial denied, forwarded all the same.
+    pub shadow_denials: IntCounter,
     /// 1 while Redis answers.
     pub store_up: IntGauge,
     /// Access lines that were dropped because the log's reader is too slow.
@@ -155,6 +157,10 @@ impl Metrics {
                 &[],
             )?
             .with_label_values::<&str>(&[]),
+            shadow_denials: count(
+                "callgate_shadow_denials_total",
+                "Requests that were forwarded although their plan, which has shadow: true, denied them.",
+            )?,
             store_up: one("callgate_store_up", "1 while the store answers, else 0.")?,
             log_dropped: count("callgate_log_lines_dropped_total", "Log lines lost because their reader is too slow.")?,
             tokens_cached: one("callgate_token_records_cached", "Token records in the memory of this process.")?,

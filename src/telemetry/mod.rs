@@ -6,6 +6,9 @@ mod metrics;
 mod process;
 mod requests;
 
+// For the benchmarks alone.
+#[doc(hidden)]
+pub use access::json_line;
 pub use access::{AccessLog, Phase, Record, WindowUse};
 pub use log::{LogError, LogGuard, init};
 pub use metrics::{ListenerMetrics, Metrics, UpstreamMetrics};

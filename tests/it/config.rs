@@ -376,7 +376,7 @@ fn hostile_files_end_quickly() {
         (1..30).map(|i| format!("a{i}: &a{i} [{}]\n", vec![format!("*a{}", i - 1); 10].join(", "))).collect();
     let merges: String =
         (1..30).map(|i| format!("a{i}: &a{i} {{ <<: [*a{p}, *a{p}], k{i}: 1 }}\n", p = i - 1)).collect();
-    let keys: String = (0..200_000).map(|i| format!("k{i}: 1\n")).collect();
+    let keys: String = (0..20_000).map(|i| format!("k{i}: 1\n")).collect();
     let routes: String = (0..20_000).map(|i| format!("  - {{ path: \"/r{i}/{{id}}\", upstream: a }}\n")).collect();
     let names: String = (0..20_000).map(|i| format!("  u{i}: {{ endpoints: [\"http://a\"] }}\n")).collect();
     for (what, text) in [

@@ -1,12 +1,15 @@
 //! How requests reach upstreams: connections, endpoints, hosts, credentials, and what trusted proxies may say.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::support::client::{get, http1, http2};
+use crate::support::client::{get, http1, http2, raw};
+use crate::support::eventually;
 use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::upstream::Upstream;
 
@@ -119,6 +122,68 @@ async fn trailers_of_a_request_reach_the_upstream() {
 }
 
 #[tokio::test]
+async fn a_trailer_says_nothing_that_a_header_may_not() {
+    let upstream = Upstream::start().await;
+    let (gateway, token) = stage(&[upstream.address], "", "", "").await;
+    let names = "x-callgate-account, x_callgate_plan, x-forwarded-for, authorization, connection, x-sum";
+    let lines: String = names.split(", ").map(|name| format!("{name}: forged\r\n")).collect();
+    let request = format!(
+        "POST /echo HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\ntransfer-encoding: chunked\r\ntrailer: {names}\r\n\
+         content_length: 3\r\nconnection: close\r\n\r\n5\r\nhello\r\n0\r\n{lines}\r\n",
+        token.secret
+    );
+    let answer = crate::support::client::exchange(&gateway, request.as_bytes()).await;
+    let told: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert_eq!(told["trailers"], serde_json::json!({ "x-sum": "forged" }), "{told}");
+    // Some servers take this name for the other one.
+    assert!(!told["headers"].to_string().contains("content_length"), "{told}");
+}
+
+/// Answers every request on a connection with these bytes; counts connections.
+async fn canned(reply: &'static [u8]) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = connections.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            counted.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                while socket.read(&mut request).await.is_ok_and(|read| read > 0) {
+                    socket.write_all(reply).await.unwrap();
+                }
+            });
+        }
+    });
+    (address, connections)
+}
+
+#[tokio::test]
+async fn an_answer_with_trailers_is_whole_and_its_connection_used_again() {
+    let (address, connections) = canned(
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum, x-ratelimit-limit\r\n\r\n\
+          5\r\nhello\r\n0\r\nx-sum: 42\r\nx-ratelimit-limit: 7\r\nconnection: close\r\n\r\n",
+    )
+    .await;
+    let (gateway, token) = stage(&[address], "", "", "").await;
+    let request = format!(
+        "GET /x HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\nte: trailers\r\nconnection: close, te\r\n\r\n",
+        token.secret
+    );
+    for number in 1..=2 {
+        let answer = crate::support::client::exchange(&gateway, request.as_bytes()).await;
+        assert!(answer.ends_with("5\r\nhello\r\n0\r\nx-sum: 42\r\n\r\n"), "{answer}");
+        let lines = gateway.access("/x", number).await;
+        assert_eq!(lines[number - 1].get("cut"), None, "{lines:?}");
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+    // Over HTTP/2 an answer is reset when its trailers hold what concerns a connection.
+    assert_eq!(get(&http2(&gateway), &gateway, "/x", &token).await.text().await.unwrap(), "hello");
+}
+
+#[tokio::test]
 async fn an_answer_of_http_1_0_is_sent_on_as_ours() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -161,4 +226,31 @@ async fn what_is_no_http_is_502_and_a_short_body_is_never_made_whole() {
             assert_eq!(response.bytes().await.is_err(), whole, "{reply:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn an_upstream_that_answers_and_reads_no_more_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut request = [0; 1024];
+        assert!(socket.read(&mut request).await.unwrap() > 0);
+        socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    let (gateway, token) = stage(&[address], ", idle_timeout: 1s", "", "").await;
+    let mut client = raw(&gateway, "http/1.1").await;
+    let head = format!(
+        "POST /x HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\ncontent-length: 1000000000\r\n\r\n",
+        token.secret
+    );
+    client.write_all(head.as_bytes()).await.unwrap();
+    let endless = async { while client.write_all(&[b'x'; 65536]).await.is_ok() {} };
+    tokio::time::timeout(crate::support::PATIENCE, endless).await.expect("the gateway to stop reading the upload");
+    drop(client);
+    eventually("the connections to be closed", async || {
+        (gateway.metric(r#"callgate_connections_open{listener="https"}"#).await == Some(0.0)).then_some(())
+    })
+    .await;
 }

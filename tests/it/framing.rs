@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use crate::support::client::{exchange, raw, read_to_end};
 use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::upstream::Upstream;
+use crate::support::{PATIENCE, eventually};
 
 async fn stage(listen: &str) -> (Upstream, Gateway, Token) {
     let upstream = Upstream::start().await;
@@ -210,6 +211,82 @@ async fn an_idle_connection_is_closed() {
     let answer = read_to_end(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert!(started.elapsed() >= Duration::from_millis(900) && started.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn an_idle_http2_connection_is_closed_and_a_busy_one_is_not() {
+    let (_upstream, gateway, token) = stage(", idle_timeout: 1s").await;
+    let open = async || gateway.metric(r#"callgate_connections_open{listener="https"}"#).await;
+    let client = crate::support::client::http2(&gateway);
+    let mut events = crate::support::client::get(&client, &gateway, "/events", &token).await;
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(2500) {
+        events.chunk().await.unwrap().unwrap();
+    }
+    assert_eq!(open().await, Some(1.0));
+    drop(events);
+    crate::support::eventually("the idle connection to be closed", async || (open().await == Some(0.0)).then_some(()))
+        .await;
+    assert!(started.elapsed() >= Duration::from_millis(3400), "{:?}", started.elapsed());
+    drop(client);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_with_a_goodbye() {
+    let (_upstream, gateway, token) = stage(", idle_timeout: 1s").await;
+    for request in ["", "GET / HTTP/1.1\r\nhost: a\r\nAUTH\r\n\r\n"] {
+        let mut stream = raw(&gateway, "http/1.1").await;
+        stream.write_all(&message(request, &token)).await.unwrap();
+        // Without TLS's own close this is an error: nobody could tell it from an attacker's cut (RFC 8446 §6.1).
+        tokio::time::timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+    }
+}
+
+/// An HTTP/2 connection for requests that a proper client would put right before sending them.
+async fn http2(gateway: &Gateway) -> h2::client::SendRequest<bytes::Bytes> {
+    let (sender, connection) = h2::client::handshake(raw(gateway, "h2").await).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+#[tokio::test]
+async fn an_http2_client_that_reads_nothing_is_let_go() {
+    let (_upstream, gateway, token) = stage(", body_idle_timeout: 1s").await;
+    let open = async || gateway.metric(r#"callgate_connections_open{listener="https"}"#).await;
+    let mut sender = http2(&gateway).await.ready().await.unwrap();
+    let request = http::Request::get("https://localhost/bytes/10000000");
+    let request = request.header("authorization", format!("Bearer {}", token.secret)).body(()).unwrap();
+    let (response, _) = sender.send_request(request, true).unwrap();
+    // The window is never opened again; pings are answered all the while.
+    let _unread = response.await.unwrap().into_body();
+    eventually("the connection to be closed", async || (open().await == Some(0.0)).then_some(())).await;
+    assert_eq!(gateway.access("/bytes/10000000", 1).await[0]["cut"], true);
+}
+
+#[tokio::test]
+async fn http2_requests_are_held_to_what_http1_requests_are() {
+    let (upstream, gateway, token) = stage("").await;
+    let long = format!("/{}", "a".repeat(9000));
+    let many: Vec<_> = (0..120).map(|number| (format!("x-{number}"), "y")).collect();
+    let length = |text| ("content-length".to_owned(), text);
+    for (target, headers, status) in [
+        ("/good", &[][..], 200),
+        (&*long, &[], 414),
+        ("/a?\u{9b}31m", &[], 400),
+        ("/\u{9b}31m", &[], 400),
+        ("/many", &many, 431),
+        ("/twice", &[length("0"), length("0")], 400),
+    ] {
+        let mut sender = http2(&gateway).await.ready().await.unwrap();
+        let mut request = http::Request::get(format!("https://localhost{target}"));
+        request = request.header("authorization", format!("Bearer {}", token.secret));
+        for (name, value) in headers {
+            request = request.header(name, *value);
+        }
+        let (response, _) = sender.send_request(request.body(()).unwrap(), true).unwrap();
+        assert_eq!(response.await.unwrap().status(), status, "{target:.20}");
+    }
+    assert_eq!(upstream.seen().len(), 1);
 }
 
 #[tokio::test]

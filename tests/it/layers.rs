@@ -114,7 +114,10 @@ fn broken_habits(path: &str, text: &str) -> Vec<String> {
     let code = if is_test_file(path) { String::new() } else { without_tests(&code) };
     for (index, line) in code.lines().enumerate() {
         if line.contains(".unwrap()") {
-            broken.push(format!("{path}:{}: unwrap is for tests; use expect with the invariant", index + 1));
+            broken.push(format!(
+                "{path}:{}: unwrap is for tests (in tests.rs or tests/); use expect with the invariant",
+                index + 1
+            ));
         }
         if line.contains("use crate::*") {
             broken.push(format!("{path}:{}: name what is used instead of crate::*", index + 1));

@@ -3,6 +3,8 @@
 mod failures;
 mod footprint;
 mod histories;
+mod looking;
 mod oracle;
+mod plans;
 mod real_clock;
 mod stores;

@@ -205,3 +205,36 @@ async fn calls_end_when_silent_or_too_long() {
         stop.cancel();
     }
 }
+
+#[tokio::test]
+async fn bytes_sent_before_the_switch_reach_nobody() {
+    // An upstream that switches at once and tells what it hears then.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let heard = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(b"\r\n\r\n") {
+            bytes.push(socket.read_u8().await.unwrap());
+        }
+        let answer = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        socket.write_all(answer.as_bytes()).await.unwrap();
+        let mut after = Vec::new();
+        let _ = socket.read_to_end(&mut after).await;
+        String::from_utf8_lossy(&after).into_owned()
+    });
+    let site = Site::in_memory(address, "  - { path: \"/{*rest}\", upstream: up }");
+    let token = site.token(&[]);
+    let gateway = site.serve();
+    let mut handshake = format!(
+        "GET /call HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        token.secret
+    )
+    .into_bytes();
+    // A frame, although the answer to the handshake is not there yet (RFC 6455 §4.1 forbids that).
+    handshake.extend(b"\x82\x85\x01\x02\x03\x04early");
+    let answer = crate::support::client::exchange(&gateway, &handshake).await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("not an HTTP request"), "{answer}");
+    assert_eq!(heard.await.unwrap(), "");
+}

@@ -204,6 +204,22 @@ async fn a_body_that_is_no_json_or_too_large_is_refused() {
 }
 
 #[tokio::test]
+async fn a_client_that_sent_too_much_may_go_on() {
+    let upstream = Upstream::start().await;
+    let mut socket = TcpStream::connect(upstream.address).await.unwrap();
+    let post =
+        "POST /api/v1/calls HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 500000\r\n\r\n";
+    let get = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    for bytes in [post.as_bytes(), &[b' '; 500_000], get.as_bytes()] {
+        socket.write_all(bytes).await.unwrap();
+    }
+    let mut answers = String::new();
+    timeout(DEADLINE, socket.read_to_string(&mut answers)).await.unwrap().unwrap();
+    let statuses: Vec<&str> = answers.match_indices("HTTP/1.1 ").map(|(at, _)| &answers[at + 9..at + 12]).collect();
+    assert_eq!(statuses, ["413", "200"]);
+}
+
+#[tokio::test]
 async fn the_list_comes_in_pages() {
     let upstream = Upstream::start().await;
     for _ in 0..4 {
@@ -448,10 +464,13 @@ async fn a_stop_closes_streams_and_feeds_and_ends_the_server() {
     let mut socket = upstream.open_stream("/api/v1/calls/call_1").await.unwrap();
     let mut feed = upstream.feed("/api/v1/events", None).await;
     feed.event().await.unwrap();
+    let start = Instant::now();
     upstream.stop.cancel();
     assert_eq!(close_code(&mut socket).await, CloseCode::Away);
     while feed.frame().await.is_some() {}
     timeout(DEADLINE, &mut upstream.served).await.expect("the server ends in time").unwrap().unwrap();
+    // Five seconds are for those who don't finish; here everybody does.
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
     assert!(TcpStream::connect(upstream.address).await.is_err(), "nobody listens any more");
 }
 

@@ -34,7 +34,7 @@ pub(super) fn limits(field: &Field<'_>) -> Limits {
     limits
 }
 
-type PlansByName = BTreeMap<Arc<str>, Arc<Plan>>;
+pub(super) type PlansByName = BTreeMap<Arc<str>, Arc<Plan>>;
 
 /// All plans, and the default one. `None` when there is no default plan, which was complained about.
 pub(super) fn plans(file: &Section<'_>) -> Option<(PlansByName, Arc<Plan>)> {
@@ -85,12 +85,12 @@ fn standard() -> Plan {
         let (count, window_ms) = parse_limit(text).ok()?;
         Some(Limit { name: Arc::from(*name), count, window_ms })
     });
-    Plan { name: Arc::from(STANDARD), limits: limits.collect() }
+    Plan { name: Arc::from(STANDARD), limits: limits.collect(), ..Plan::default() }
 }
 
 fn plan(name: &str, field: &Field<'_>) -> Plan {
     check_name(name, field);
-    let s = field.section_of_today(&["limits"], &[("concurrent_calls", "caps on concurrent calls")]);
+    let s = field.section_of_today(&["limits", "shadow"], &[("concurrent_calls", "caps on concurrent calls")]);
     let mut limits = Vec::new();
     let remedy = "for example `limits: { minute: 60/1m }`, or `limits: {}` for none at all";
     if let Some(field) = s.require("limits", remedy) {
@@ -107,7 +107,11 @@ fn plan(name: &str, field: &Field<'_>) -> Plan {
     }
     limits.sort_by_key(|(limit, _)| limit.window_ms);
     compare(&limits);
-    Plan { name: Arc::from(name), limits: limits.into_iter().map(|(limit, _)| limit).collect() }
+    Plan {
+        name: Arc::from(name),
+        limits: limits.into_iter().map(|(limit, _)| limit).collect(),
+        shadow: s.or("shadow", false, Field::flag),
+    }
 }
 
 fn limit(field: &Field<'_>) -> Option<(u32, NonZeroU32)> {
@@ -152,6 +156,22 @@ fn compare(limits: &[(Limit, Field<'_>)]) {
 /// The most that `short` admits in any window as long as `long`'s.
 fn most_within(short: &Limit, long: &Limit) -> u64 {
     u64::from(short.count) * u64::from(long.window_ms.get().div_ceil(short.window_ms.get()))
+}
+
+/// Complains about a route whose requests cost more than some plan ever admits at once.
+pub(super) fn check_cost(cost: u32, field: &Field<'_>, plans: &PlansByName) {
+    for plan in plans.values() {
+        // A limit of 0 was warned about; it admits nothing, whatever that costs.
+        if let Some(limit) = plan.limits.iter().find(|limit| (1..cost).contains(&limit.count)) {
+            field.error(format!(
+                "a request that costs {cost} can never pass the limit \"{}\" of the plan \"{}\" ({} in {}): lower this, raise that",
+                limit.name,
+                plan.name,
+                limit.count,
+                say_duration(limit.window()),
+            ));
+        }
+    }
 }
 
 /// Names of plans and limits stand in headers, metrics and token records.

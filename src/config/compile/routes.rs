@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::paths::{Patterns, check};
+use super::plans::{PlansByName, check_cost};
 use super::upstreams::Upstreams;
 use crate::config::model::{Access, CallLimits, PathForms, Route};
 use crate::config::nearest::nearest;
@@ -17,12 +18,13 @@ const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 /// A call whose both ends have been silent for so long is dead: WebSocket pings and silence frames come far more often.
 const CALL_IDLE: Duration = Duration::from_secs(300);
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 12] = [
     "name",
     "path",
     "methods",
     "permission",
     "auth",
+    "cost",
     "upstream",
     "forward_credentials",
     "allow_path_forms",
@@ -34,14 +36,14 @@ const KNOWN: [&str; 11] = [
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// All routes that are sound; the others were complained about.
-pub(super) fn routes(file: &Section<'_>, upstreams: &Upstreams<'_>) -> Vec<Arc<Route>> {
+pub(super) fn routes(file: &Section<'_>, plans: Option<&PlansByName>, upstreams: &Upstreams<'_>) -> Vec<Arc<Route>> {
     let remedy = "for example `routes: [{ path: \"/api/v1/{*rest}\", upstream: api }]`";
     let Some(list) = file.require("routes", remedy) else { return Vec::new() };
     let items = list.items();
     if items.is_empty() && list.is_list() {
         list.error(format!("is empty, so nothing could be reached ({remedy})"));
     }
-    let mut all = All { upstreams, patterns: Patterns::default(), names: HashMap::new() };
+    let mut all = All { plans, upstreams, patterns: Patterns::default(), names: HashMap::new() };
     let routes: Vec<_> = items.iter().enumerate().map(|(index, field)| all.route(index, field)).collect();
     if !routes.is_empty() && routes.iter().all(Option::is_some) {
         let used: HashSet<usize> = routes.iter().flatten().map(|route| route.upstream).collect();
@@ -56,6 +58,7 @@ pub(super) fn routes(file: &Section<'_>, upstreams: &Upstreams<'_>) -> Vec<Arc<R
 
 /// What routes must share without clashing.
 struct All<'u> {
+    plans: Option<&'u PlansByName>,
     upstreams: &'u Upstreams<'u>,
     patterns: Patterns,
     /// Per name, the route that has it.
@@ -70,12 +73,15 @@ impl All<'_> {
         let path = self.path(index, &s, allowed_forms, methods.as_deref());
         let name = self.name(index, &s, path.as_deref(), methods.as_deref());
         let upstream = self.upstream(&s);
+        let access = access(&s);
+        let cost = self.cost(&s, &access);
         let call = s.field_of("call").section(&["max_duration", "idle_timeout"]);
         let route = Route {
             name: name.unwrap_or_default().into(),
             path: path.as_deref().unwrap_or_default().into(),
             methods: methods.unwrap_or_default(),
-            access: access(&s),
+            access,
+            cost,
             upstream: upstream.unwrap_or_default(),
             forward_credentials: s.or("forward_credentials", false, Field::flag),
             allowed_forms,
@@ -126,6 +132,19 @@ impl All<'_> {
             }
         }
         Some(name)
+    }
+
+    fn cost(&self, s: &Section<'_>, access: &Access) -> u32 {
+        let Some(field) = s.get("cost") else { return 1 };
+        let cost = field.number(1..=1_000).unwrap_or(1);
+        match (access, self.plans) {
+            (Access::Public, _) => {
+                field.error("has no meaning on a public route, which no limit guards (remove it, or `auth: none`)");
+            }
+            (Access::Token(_), Some(plans)) => check_cost(cost, &field, plans),
+            (Access::Token(_), None) => {}
+        }
+        cost
     }
 
     fn upstream(&self, s: &Section<'_>) -> Option<usize> {

@@ -9,6 +9,7 @@ fn route(forward_credentials: bool) -> Route {
         path: "/".into(),
         methods: Vec::new(),
         access: Access::Public,
+        cost: 1,
         upstream: 0,
         forward_credentials,
         allowed_forms: PathForms::default(),
@@ -133,6 +134,28 @@ fn a_stranger_cannot_say_who_it_is_in_any_spelling() {
 }
 
 #[test]
+fn what_would_make_another_request_of_it_stays_behind() {
+    let lines = [
+        ("x-http-method-override", "DELETE"),
+        ("x-http-method", "DELETE"),
+        ("x_method_override", "DELETE"),
+        ("x-original-url", "/admin"),
+        ("x-rewrite-url", "/admin"),
+        ("content_length", "7"),
+        ("x_request_id", "theirs"),
+        ("x-original-sender", "stays"),
+        ("content-length", "5"),
+    ];
+    let sent = sent(&lines, Version::HTTP_11, &[], false);
+    for (name, _) in &lines[..7] {
+        assert!(!sent.contains_key(*name), "{name}");
+    }
+    assert_eq!(all(&sent, "x-original-sender"), ["stays"]);
+    assert_eq!(all(&sent, "content-length"), ["5"]);
+    assert_eq!(all(&sent, "x-request-id"), ["id-1"]);
+}
+
+#[test]
 fn a_trusted_proxy_is_believed_and_added_to() {
     let sent = sent(
         &[
@@ -203,4 +226,28 @@ fn an_answer_loses_what_concerned_the_upstreams_connection_and_its_idea_of_limit
     names.sort_unstable();
     assert_eq!(names, ["retry-after", "set-cookie"]);
     assert_eq!(all(&answer, "set-cookie"), ["a=1", "b=2"]);
+}
+
+#[test]
+fn trailers_are_cleaned_both_ways() {
+    let lines = [
+        ("x-sum", "1"),
+        ("connection", "x-hop"),
+        ("x-hop", "1"),
+        ("x_callgate_account", "1"),
+        ("x-ratelimit-limit", "1"),
+        ("x-request-id", "1"),
+        ("authorization", "1"),
+        ("x-forwarded-for", "1"),
+    ];
+    let names = |headers: &HeaderMap| {
+        let mut names: Vec<_> = headers.keys().map(|name| name.as_str().to_owned()).collect();
+        names.sort();
+        names
+    };
+    let (mut upward, mut downward) = (headers(&lines), headers(&lines));
+    clean_trailers_for_upstream(&mut upward);
+    assert_eq!(names(&upward), ["x-ratelimit-limit", "x-sum"]);
+    clean_trailers_for_client(&mut downward);
+    assert_eq!(names(&downward), ["authorization", "x-forwarded-for", "x-sum", "x_callgate_account"]);
 }

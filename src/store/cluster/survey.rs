@@ -63,6 +63,7 @@ impl State {
     }
 
     async fn ask_member(&self, member: &Member) -> Option<View> {
+        // Whatever is wrong with this member, another one may know.
         let ask = async |command: Cmd| member.link.call(&command, false, self.dialer.timeout()).await.ok();
         let (info, slots) = tokio::join!(ask(info()), ask(slots()));
         view(&member.node, info?, &slots?)

@@ -127,6 +127,18 @@ async fn replay(subject: &Subject, history: &History) -> Result<(), String> {
             Gap::AsTold { off } => told.map_or(clock, |frees: i64| frees + off).max(clock),
             Gap::Edge { .. } => clock,
         };
+        // A look changes nothing, or what follows would go wrong.
+        if step.cost != 1 || i % 7 == 0 {
+            let report = subject.peek(&token, &plans[current], clock).await;
+            let seen = report.windows.iter();
+            let seen = seen.map(|it| (it.used, it.limit, it.next_slot_at as i64, it.next_slot_in_seconds as i64));
+            let (seen, expected): (Vec<_>, _) = (seen.collect(), oracle.peek(limits, clock));
+            if seen != expected {
+                return Err(format!(
+                    "step {i} at {clock}, limits {limits:?}\n    seen {seen:?}\nexpected {expected:?}"
+                ));
+            }
+        }
         let expected = oracle.decide(limits, step.cost, clock);
         let decision = subject.decide(&token, &plans[current], step.cost, clock).await;
         let windows = decision.windows().iter().map(|it| (it.used, it.limit, it.window_ms, it.frees_ms as i64));

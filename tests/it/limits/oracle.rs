@@ -70,6 +70,26 @@ impl Oracle {
         Expected { admitted, windows, reported }
     }
 
+    /// What a look at the token has to show, per limit: used, limit, and from when on there is room (s), in how many s.
+    pub(super) fn peek(&self, limits: &[(u32, u32)], clock: i64) -> Vec<(u32, u32, i64, i64)> {
+        let newest = self.admissions.last().copied().unwrap_or(clock);
+        let behind = newest - clock;
+        let moved = if behind > JUMP_MS { behind } else { 0 };
+        let seen = Oracle { admissions: self.admissions.iter().map(|at| at - moved).collect() };
+        let now = clock.max(newest - moved);
+        let look = |&(limit, window): &(u32, u32)| {
+            let used = seen.used(window, now);
+            let mut ends = seen.admissions.iter().map(|at| at + i64::from(window)).filter(|end| *end > now);
+            let next = match limit {
+                0 => now + i64::from(window),
+                _ if used < limit => clock,
+                _ => ends.find(|&end| seen.used(window, end) < limit).unwrap(),
+            };
+            (used, limit, (next as f64 / 1000.0).ceil() as i64, ((next - clock) as f64 / 1000.0).ceil() as i64)
+        };
+        limits.iter().map(look).collect()
+    }
+
     fn used(&self, window: u32, at: i64) -> u32 {
         self.admissions.iter().filter(|stamp| **stamp > at - i64::from(window) && **stamp <= at).count() as u32
     }

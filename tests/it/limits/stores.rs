@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use callgate::config::{Limit, OnFailure, Plan, RedisStore};
-use callgate::limits::{Asker, DECIDE, Decision, DenyCache, Limiter, MemoryLimiter, Outcome, RedisLimiter};
+use callgate::limits::{Asker, DECIDE, Decision, DenyCache, Limiter, MemoryLimiter, Outcome, RedisLimiter, Report};
 use callgate::store::{Redis, StoreHealth};
 use prometheus::IntGauge;
 use redis::Value;
@@ -21,7 +21,7 @@ pub(super) fn plan(limits: &[(u32, u32)]) -> Plan {
         count,
         window_ms: window_ms.try_into().unwrap(),
     };
-    Plan { name: "test".into(), limits: limits.iter().map(limit).collect() }
+    Plan { name: "test".into(), limits: limits.iter().map(limit).collect(), ..Plan::default() }
 }
 
 /// This process's Unix time in ms.
@@ -116,24 +116,37 @@ impl Subject {
     /// Decides at `clock_ms`.
     pub(super) async fn decide(&self, token_id: &str, plan: &Plan, cost: u32, clock_ms: i64) -> Decision {
         let asker = Asker { token_id, version: VERSION };
-        let outcome = match self {
-            Self::Memory(limiter) => limiter.decide(&asker, plan, cost, clock_ms as u64).await,
-            Self::Redis { limiter, redis, denials, .. } => {
-                // It measures real time.
-                denials.forget(token_id);
-                let micros = clock_ms % 1000 * 1000 + i64::from(fastrand::u16(..1000));
-                let mut set_clock = redis::cmd("HSET");
-                set_clock.arg(format!("cg:{{{token_id}}}:token")).arg("version").arg(VERSION);
-                set_clock.arg("seconds").arg(clock_ms / 1000).arg("micros").arg(micros);
-                let decide = limiter.decide(&asker, plan, cost, 0);
-                let (set, outcome) = tokio::join!(redis.call(&set_clock), decide);
-                set.unwrap();
-                outcome
-            }
-        };
+        let decide = self.limiter().decide(&asker, plan, cost, clock_ms as u64);
+        let ((), outcome) = tokio::join!(self.set_clock(token_id, clock_ms), decide);
         match outcome {
             Ok(Outcome::Decided(decision)) => decision,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Looks at `clock_ms`.
+    pub(super) async fn peek(&self, token_id: &str, plan: &Plan, clock_ms: i64) -> Report {
+        let asker = Asker { token_id, version: VERSION };
+        let peek = self.limiter().peek(&asker, plan, clock_ms as u64);
+        let ((), report) = tokio::join!(self.set_clock(token_id, clock_ms), peek);
+        report.unwrap().expect("the version is right")
+    }
+
+    pub(super) fn limiter(&self) -> &Limiter {
+        match self {
+            Self::Memory(limiter) | Self::Redis { limiter, .. } => limiter,
+        }
+    }
+
+    /// Sets the clock of what comes next on this connection.
+    async fn set_clock(&self, token_id: &str, clock_ms: i64) {
+        let Self::Redis { redis, denials, .. } = self else { return };
+        // It measures real time.
+        denials.forget(token_id);
+        let micros = clock_ms % 1000 * 1000 + i64::from(fastrand::u16(..1000));
+        let mut set_clock = redis::cmd("HSET");
+        set_clock.arg(format!("cg:{{{token_id}}}:token")).arg("version").arg(VERSION);
+        set_clock.arg("seconds").arg(clock_ms / 1000).arg("micros").arg(micros);
+        redis.call(&set_clock).await.unwrap();
     }
 }

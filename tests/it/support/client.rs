@@ -46,11 +46,13 @@ pub fn header<'a>(response: &'a reqwest::Response, name: &str) -> &'a str {
 
 /// A TLS connection on which any bytes can be sent.
 pub async fn raw(gateway: &Gateway, alpn: &str) -> TlsStream<TcpStream> {
+    raw_to(gateway, &gateway.site.path("cert.pem"), "localhost", alpn).await
+}
+
+/// The same with a server name of its own, for which this certificate is expected.
+pub async fn raw_to(gateway: &Gateway, certificate: &Path, name: &str, alpn: &str) -> TlsStream<TcpStream> {
     let socket = TcpStream::connect(gateway.https).await.unwrap();
-    connector(&gateway.site.path("cert.pem"), alpn)
-        .connect(ServerName::try_from("localhost").unwrap(), socket)
-        .await
-        .unwrap()
+    connector(certificate, alpn).connect(ServerName::try_from(name.to_owned()).unwrap(), socket).await.unwrap()
 }
 
 fn connector(certificate: &Path, alpn: &str) -> tokio_rustls::TlsConnector {

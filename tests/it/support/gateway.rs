@@ -28,6 +28,7 @@ pub struct Gateway {
     pub site: Arc<Site>,
     child: Child,
     log: PathBuf,
+    errors: PathBuf,
 }
 
 /// A token made by `callgate token create`.
@@ -73,6 +74,14 @@ impl Site {
         self.path("callgate.yaml")
     }
 
+    /// Redis, and one upstream called `up` behind every path. `store` is more keys of `store.redis`, `rest` more of the file.
+    pub fn on_redis(url: &str, store: &str, upstream: SocketAddr, rest: &str) -> Arc<Self> {
+        Self::new(&format!(
+            "store: {{ redis: {{ url: \"{url}\"{store} }} }}\nroutes: [{{ path: \"/{{*rest}}\", upstream: up }}]\n\
+             upstreams: {{ up: {{ endpoints: [\"http://{upstream}\"] }} }}\n{rest}"
+        ))
+    }
+
     /// Runs `callgate` with these arguments; `--config FILE` is added.
     pub fn run(&self, arguments: &[&str]) -> std::process::Output {
         Command::new(PROGRAM).args(arguments).arg("--config").arg(self.config()).output().unwrap()
@@ -100,15 +109,15 @@ impl Site {
     pub fn serve(self: &Arc<Self>) -> Gateway {
         static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let log = self.path(&format!("log-{number}.jsonl"));
+        let (log, errors) = (self.path(&format!("log-{number}.jsonl")), self.path(&format!("stderr-{number}")));
         let mut command = Command::new(PROGRAM);
         command.args(["serve", "--config"]).arg(self.config()).stdin(Stdio::null());
-        command.stdout(File::create(&log).unwrap()).stderr(File::create(self.path("stderr")).unwrap());
+        command.stdout(File::create(&log).unwrap()).stderr(File::create(&errors).unwrap());
         // Its own group: a Ctrl-C at the terminal of the tests is not for it.
         let mut child = command.process_group(0).spawn().unwrap();
         let serving = eventually_blocking("the gateway to serve", || {
             if let Some(status) = child.try_wait().unwrap() {
-                panic!("the gateway ended ({status}): {}{}", read(&self.path("stderr")), read(&log));
+                panic!("the gateway ended ({status}): {}{}", read(&errors), read(&log));
             }
             lines(&log).into_iter().find(|line| line["message"] == "serving")
         });
@@ -120,6 +129,7 @@ impl Site {
             site: self.clone(),
             child,
             log,
+            errors,
         }
     }
 }
@@ -132,7 +142,7 @@ impl Gateway {
 
     /// Everything it has written so far, as text.
     pub fn output(&self) -> String {
-        read(&self.log) + &read(&self.site.path("stderr"))
+        read(&self.log) + &read(&self.errors)
     }
 
     /// The access lines whose path is `path`, once there are `count` of them.

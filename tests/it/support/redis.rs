@@ -48,6 +48,25 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port())
     }
 
+    /// Says one command, for example `["SCRIPT", "FLUSH"]`, on a connection of its own.
+    pub(crate) fn say<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut connection =
+            redis::Client::open(self.url()).unwrap().get_connection().expect("Redis takes connections");
+        let mut command = redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(*word);
+        }
+        command.query(&mut connection).expect("Redis takes the command")
+    }
+
+    /// How often a command, for example `evalsha`, was carried out.
+    pub(crate) fn calls(&self, command: &str) -> u64 {
+        let stats: String = self.say(&["INFO", "commandstats"]);
+        let start = format!("cmdstat_{command}:calls=");
+        let line = stats.lines().find_map(|line| line.strip_prefix(&start));
+        line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
+    }
+
     /// Ends it at once (SIGKILL).
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();

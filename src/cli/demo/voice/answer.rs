@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
@@ -23,8 +23,6 @@ pub(super) fn json_answer(status: StatusCode, body: &impl Serialize) -> Answer {
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // Stated, so that a HEAD tells it too.
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
     *answer.body_mut() = Full::from(text).boxed_unsync();
     answer
 }

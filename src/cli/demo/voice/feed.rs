@@ -67,13 +67,12 @@ impl Feed {
             return Some(OPENING);
         }
         loop {
-            // Marked before the look: what happens in between wakes the wait below.
-            self.latest.mark_unchanged();
             match self.voice.look(|exchange| exchange.read(self.scope, &mut self.cursor)) {
                 Reading::Event(frame) => return Some(frame),
                 Reading::End => return None,
                 Reading::Nothing => {}
             }
+            // An event since the look above, or one that the look has told already, wakes this at once.
             tokio::select! {
                 changed = self.latest.changed() => changed.ok()?,
                 () = tokio::time::sleep(KEEP_ALIVE) => return Some(STILL_HERE),

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -55,9 +55,7 @@ pub(super) fn send(length: &str) -> Result<Answer, Problem> {
         Problem::Invalid(FieldErrors::of("bytes", format!("The bytes must not be more than {MAX_DOWNLOAD}.")))
     })?;
     let mut answer = Answer::new(Recording { left }.boxed_unsync());
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(left));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     Ok(answer)
 }
 

@@ -1,0 +1,114 @@
+//! A server under load: where it runs, what CPU time it has used, how many instructions.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a server may take to listen; under callgrind everything takes fifty times as long.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Which processor serves, and which does everything else.
+#[derive(Clone, Copy)]
+pub(crate) enum Cores {
+    /// The server has the first one for itself; load, upstream and Redis share the second.
+    Pinned,
+    /// As the scheduler likes: there is one processor only, or no `taskset`.
+    Free,
+}
+
+impl Cores {
+    /// Pins this process, and with it all its children, to the second processor, if that can be done.
+    pub(crate) fn choose() -> Self {
+        let several = std::thread::available_parallelism().is_ok_and(|count| count.get() >= 2);
+        let pid = std::process::id().to_string();
+        let pin = || Command::new("taskset").args(["-cp", "1", &pid]).stdout(Stdio::null()).status();
+        if several && pin().is_ok_and(|status| status.success()) { Self::Pinned } else { Self::Free }
+    }
+
+    /// A command that runs where servers run.
+    pub(crate) fn server(self, program: &str) -> Command {
+        match self {
+            Self::Pinned => {
+                let mut command = Command::new("taskset");
+                command.args(["-c", "0", program]);
+                command
+            }
+            Self::Free => Command::new(program),
+        }
+    }
+}
+
+/// A running server; dropped, it ends.
+pub(crate) struct Program {
+    child: Child,
+    /// Where it serves HTTPS on 127.0.0.1.
+    pub(crate) port: u16,
+}
+
+impl Program {
+    /// Starts a server that is to listen on `port` and writes to `log`, and waits until it is ready.
+    pub(crate) fn start(mut command: Command, port: u16, log: &Path, is_ready: impl Fn() -> bool) -> Self {
+        let file = File::create(log).expect("a new file");
+        command.stdin(Stdio::null()).stdout(file.try_clone().expect("a file")).stderr(file);
+        let child = command.spawn().expect("the server's program");
+        let mut program = Self { child, port };
+        let deadline = Instant::now() + START_DEADLINE;
+        while !is_ready() {
+            let ended = program.child.try_wait().expect("its state");
+            assert!(ended.is_none(), "the server ended: {}", std::fs::read_to_string(log).unwrap_or_default());
+            assert!(Instant::now() < deadline, "the server does not get ready");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        program
+    }
+
+    /// CPU time of the process and its children so far, in microseconds (in steps of 10 ms, as `/proc` has it).
+    pub(crate) fn cpu(&self) -> f64 {
+        let pid = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+        let ticks: u64 = std::iter::once(pid).chain(children).map(ticks).sum();
+        ticks as f64 * 1e6 / rustix::param::clock_ticks_per_second() as f64
+    }
+
+    /// Lets callgrind, under which it runs, count from zero.
+    pub(crate) fn zero_instructions(&self) {
+        let mut command = Command::new("callgrind_control");
+        let done = command.arg("--zero").arg(self.child.id().to_string()).stdout(Stdio::null()).status();
+        assert!(done.expect("callgrind_control, which comes with valgrind").success());
+    }
+
+    /// Ends it, and reads what callgrind counted.
+    pub(crate) fn instructions(self, profile: &Path) -> u64 {
+        drop(self);
+        let text = std::fs::read_to_string(profile).expect("callgrind's file");
+        let total = text.lines().find_map(|line| line.strip_prefix("totals: ")).expect("its total");
+        total.trim().parse().expect("a number")
+    }
+}
+
+impl Drop for Program {
+    /// Ends it as its operator would, and waits for it.
+    fn drop(&mut self) {
+        // It may have ended already; then there is nobody to tell.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
+
+/// User and system time of one process: the 14th and 15th field of its `stat`, counted behind the name in parentheses.
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running process");
+    let (_, fields) = stat.rsplit_once(") ").expect("a name in parentheses");
+    fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")).sum()
+}
+
+/// A port of 127.0.0.1 that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("its address").port()
+}

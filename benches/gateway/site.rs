@@ -1,0 +1,195 @@
+//! A folder with everything that the servers need: a certificate, configurations, tokens; and beside it the upstream and Redis.
+
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::program::{Cores, Program, free_port};
+use crate::server::RedisServer;
+use crate::upstream;
+
+/// The program under test, unless the environment names another build of it in `CALLGATE_PROGRAM`.
+const CALLGATE: &str = env!("CARGO_BIN_EXE_callgate");
+/// Tokens that share the load.
+const TOKENS: usize = 64;
+/// Well-formed but for its checksum: it is refused without a look-up.
+const MALFORMED: &str = "kal_live_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKL";
+const PUBLIC_ROUTE: &str = r#"{ path: "/public/{*rest}", auth: none, upstream: up }"#;
+const API_ROUTE: &str = r#"{ path: "/api/{*rest}", permission: "calls:read", upstream: up }"#;
+const PLANS: &str =
+    "{ roomy: { limits: { minute: 1000000/1m, hour: 1000000/1h } }, closed: { limits: { hour: 0/1h } } }";
+
+/// Where tokens and limits live.
+#[derive(Clone, Copy)]
+pub(crate) enum Store {
+    Memory,
+    Redis,
+}
+
+/// What a load's requests carry.
+#[derive(Clone, Copy)]
+pub(crate) enum Tokens {
+    None,
+    /// Good ones whose limits nothing reaches.
+    Roomy,
+    /// Good ones whose plan admits nothing.
+    UsedUp,
+    /// One that is no token.
+    Malformed,
+}
+
+/// Everything that the servers need.
+pub(crate) struct Site {
+    folder: TempDir,
+    cores: Cores,
+    upstream: u16,
+    redis: RedisServer,
+    /// Of [`Store::Memory`] and of [`Store::Redis`].
+    roomy: [Vec<String>; 2],
+    used_up: [Vec<String>; 2],
+}
+
+impl Site {
+    /// Starts the upstream and Redis, and makes the tokens.
+    pub(crate) fn new(cores: Cores) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        std::fs::write(folder.path().join("cert.pem"), pair.cert.pem()).expect("a written file");
+        std::fs::write(folder.path().join("key.pem"), pair.signing_key.serialize_pem()).expect("a written file");
+        let mut site = Self {
+            folder,
+            cores,
+            upstream: upstream::start(),
+            redis: RedisServer::start(),
+            roomy: Default::default(),
+            used_up: Default::default(),
+        };
+        for store in [Store::Memory, Store::Redis] {
+            let config = site.configure(store, false, 0);
+            site.roomy[store as usize] = (0..TOKENS).map(|_| create_token(&config, "roomy")).collect();
+            site.used_up[store as usize] = (0..TOKENS).map(|_| create_token(&config, "closed")).collect();
+        }
+        site
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.path("cert.pem")
+    }
+
+    pub(crate) fn cores(&self) -> &'static str {
+        match self.cores {
+            Cores::Pinned => "server on a core of its own",
+            Cores::Free => "nothing pinned",
+        }
+    }
+
+    pub(crate) fn tokens(&self, store: Store, tokens: Tokens) -> Vec<String> {
+        match tokens {
+            Tokens::None => Vec::new(),
+            Tokens::Roomy => self.roomy[store as usize].clone(),
+            Tokens::UsedUp => self.used_up[store as usize].clone(),
+            Tokens::Malformed => vec![MALFORMED.to_owned()],
+        }
+    }
+
+    /// Starts Callgate with one worker; under callgrind, if that is to write a profile.
+    pub(crate) fn callgate(&self, store: Store, access_log: bool, profile: Option<&Path>) -> Program {
+        let port = free_port();
+        let config = self.configure(store, access_log, port);
+        let mut command = match profile {
+            None => self.cores.server(&program()),
+            Some(profile) => {
+                let mut command = self.cores.server("valgrind");
+                command.args(["--quiet", "--tool=callgrind", "--dump-instr=no"]);
+                command.arg(format!("--callgrind-out-file={}", profile.display())).arg(program());
+                command
+            }
+        };
+        command.args(["serve", "--config"]).arg(config);
+        let log = self.path("log");
+        // That its port answers is not enough: it looks first who listens there.
+        let serves = || std::fs::read_to_string(&log).is_ok_and(|text| text.contains(r#""message":"serving""#));
+        Program::start(command, port, &log, serves)
+    }
+
+    /// Starts nginx with one worker; `None` where it isn't installed.
+    pub(crate) fn nginx(&self, access_log: bool) -> Option<Program> {
+        Command::new("nginx").arg("-v").stderr(std::process::Stdio::null()).status().ok()?;
+        let port = free_port();
+        let config = self.path("nginx.conf");
+        std::fs::write(&config, self.nginx_config(access_log, port)).expect("a written file");
+        let mut command = self.cores.server("nginx");
+        command.arg("-p").arg(self.folder.path()).arg("-c").arg(config);
+        let listens = || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
+        Some(Program::start(command, port, &self.path("log"), listens))
+    }
+
+    /// Writes a configuration of Callgate.
+    fn configure(&self, store: Store, access_log: bool, port: u16) -> PathBuf {
+        let (name, store) = match store {
+            Store::Memory => ("memory.yaml", "store: memory\ntokens: { file: tokens.yaml }".to_owned()),
+            // Callgrind slows everything down, the waiting too: the deadline must not change what is measured.
+            Store::Redis => {
+                ("redis.yaml", format!("store: {{ redis: {{ url: \"{}\", deadline: 5s }} }}", self.redis.url()))
+            }
+        };
+        let config = format!(
+            "listen: {{ https: \"127.0.0.1:{port}\", admin: \"127.0.0.1:0\" }}\n\
+             tls: {{ certificates: [{{ cert: cert.pem, key: key.pem }}] }}\n{store}\nplans: {PLANS}\ndefault_plan: roomy\n\
+             routes: [{PUBLIC_ROUTE}, {API_ROUTE}]\n\
+             upstreams: {{ up: {{ endpoints: [\"http://127.0.0.1:{}\"] }} }}\n\
+             log: {{ access: {access_log} }}\nruntime: {{ workers: 1 }}\n",
+            self.upstream
+        );
+        let path = self.path(name);
+        std::fs::write(&path, config).expect("a written file");
+        path
+    }
+
+    /// nginx as a TLS proxy in front of the same upstream, as fast as it can be configured; `/refused/N` it answers itself.
+    fn nginx_config(&self, access_log: bool, port: u16) -> String {
+        let access_log = if access_log { "access.log" } else { "off" };
+        let folders =
+            ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|name| format!("{name}_temp_path {name};"));
+        let refusals = [401, 429].map(|status| {
+            let body = r#"{"message":"The request is refused.","code":"refused","request_id":"0"}"#;
+            format!("location /refused/{status} {{ default_type application/json; return {status} '{body}'; }}")
+        });
+        format!(
+            "daemon off; worker_processes 1; pid nginx.pid; error_log nginx.err; user root;\n\
+             events {{ worker_connections 1024; }}\n\
+             http {{ access_log {access_log}; {folders} keepalive_requests 1000000000;\n\
+             upstream up {{ server 127.0.0.1:{upstream}; keepalive 128; keepalive_requests 1000000000; }}\n\
+             server {{ listen 127.0.0.1:{port} ssl http2; ssl_certificate cert.pem; ssl_certificate_key key.pem; ssl_protocols TLSv1.3;\n\
+             location / {{ proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $host;\n\
+             proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto https; }}\n\
+             {refusals} }} }}\n",
+            folders = folders.concat(),
+            refusals = refusals.concat(),
+            upstream = self.upstream,
+        )
+    }
+}
+
+fn program() -> String {
+    std::env::var("CALLGATE_PROGRAM").unwrap_or_else(|_| CALLGATE.to_owned())
+}
+
+/// Makes a token with `callgate token create`.
+fn create_token(config: &Path, plan: &str) -> String {
+    let output = Command::new(program())
+        .args(["token", "create", "--name", "bench", "--account", "acme", "--permission", "calls:read", "--json"])
+        .args(["--plan", plan, "--config"])
+        .arg(config)
+        .output()
+        .expect("the program");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let made: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    made["token"].as_str().expect("a token").to_owned()
+}

@@ -1,0 +1,67 @@
+//! Looking at a token's limits and clearing its log, for the commands and for the admin API.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::auth::{Registry, RegistryError};
+use crate::config::Config;
+use crate::limits::{Asker, Limiter, Report};
+use crate::store::StoreError;
+
+/// So often a record is read again when it changes under a look at its limits.
+const ATTEMPTS: usize = 5;
+
+/// Where limits are looked at and logs cleared.
+pub struct LimitsDesk {
+    config: Arc<Config>,
+    registry: Registry,
+    limiter: Limiter,
+}
+
+/// Why a token's limits were not looked at, or its log not cleared.
+#[derive(Debug, thiserror::Error)]
+pub enum DeskError {
+    /// The token can't be found.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The limiter's Redis gives no answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Somebody changes the record all the time.
+    #[error("the token {0} is being changed by others at the same time: try again")]
+    Contended(String),
+}
+
+impl LimitsDesk {
+    /// `limiter` must be the one that decides: for the memory store, that of the running process.
+    #[must_use]
+    pub fn new(config: Arc<Config>, registry: Registry, limiter: Limiter) -> Self {
+        Self { config, registry, limiter }
+    }
+
+    /// Where a token stands. Counts and writes nothing.
+    ///
+    /// # Errors
+    /// [`DeskError`]
+    pub async fn peek(&self, id: &str) -> Result<Report, DeskError> {
+        for _ in 0..ATTEMPTS {
+            let found = self.registry.find(&self.config, id).await?;
+            let asker = Asker { token_id: id, version: found.version };
+            // A clock before 1970 counts as 1970; 64 bits of milliseconds outlast it.
+            let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+            if let Some(report) = self.limiter.peek(&asker, &found.plan, now_ms).await? {
+                return Ok(report);
+            }
+        }
+        Err(DeskError::Contended(id.to_owned()))
+    }
+
+    /// Clears a token's log. Instances other than this one may repeat a refusal from their memory for up to a second.
+    ///
+    /// # Errors
+    /// [`DeskError`]
+    pub async fn reset(&self, id: &str) -> Result<(), DeskError> {
+        self.registry.find(&self.config, id).await?;
+        Ok(self.limiter.reset(id).await?)
+    }
+}

@@ -1,0 +1,151 @@
+//! `callgate limits …`: where a token stands, and a log cleared by hand.
+
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::token::connect;
+use crate::admin::{CONFIRMATION, LimitsDesk};
+use crate::auth::Registry;
+use crate::config::{self, OnFailure, Store};
+use crate::limits::{DenyCache, Limiter, MemoryLimiter, RedisLimiter, Report};
+
+/// A running instance must answer within this time: a person waits.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Bytes of an instance's answer.
+const LONGEST_ANSWER: u64 = 1 << 20;
+
+/// What to do with the limits of a token.
+#[derive(Debug, Subcommand)]
+pub(super) enum LimitsCommand {
+    /// Show where a token stands in each window; counts nothing
+    Peek(LimitsArgs),
+    /// Clear a token's log, as if it had never been used; what instances remember of a refusal ends within a second
+    Reset(LimitsArgs),
+}
+
+/// Arguments of both.
+#[derive(Debug, Args)]
+pub(super) struct LimitsArgs {
+    /// The configuration: of its Redis is asked
+    #[arg(long, value_name = "FILE", required_unless_present = "admin")]
+    config: Option<PathBuf>,
+    /// Ask a running instance instead, at the address of its admin listener; the memory store can be asked in no other way
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
+    admin: Option<SocketAddr>,
+    /// The token's id, as `token list` shows it
+    #[arg(value_name = "TOKEN-ID")]
+    id: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Carries out a command.
+///
+/// # Errors
+/// What went wrong and what to do about it, for `exit 1`.
+pub(super) async fn run(command: LimitsCommand) -> anyhow::Result<()> {
+    let text = match command {
+        LimitsCommand::Peek(args) => {
+            let report = match args.admin {
+                Some(admin) => {
+                    serde_json::from_value(ask(admin, "GET", &args.id)?).context("not an instance's answer")?
+                }
+                None => desk(&args).await?.peek(&args.id).await?,
+            };
+            if args.json { serde_json::to_string(&report)? + "\n" } else { table(&report)? }
+        }
+        LimitsCommand::Reset(args) => {
+            match args.admin {
+                Some(admin) => drop(ask(admin, "DELETE", &args.id)?),
+                None => desk(&args).await?.reset(&args.id).await?,
+            }
+            if args.json {
+                format!("{}\n", serde_json::json!({ "id": args.id, "reset": true }))
+            } else {
+                let id = &args.id;
+                format!("The log of token {id} is cleared. An instance may repeat a refusal for up to a second.\n")
+            }
+        }
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("writing to stdout")
+}
+
+/// The store that the configuration names, if it can be asked from outside of the instances.
+async fn desk(args: &LimitsArgs) -> anyhow::Result<LimitsDesk> {
+    let path = args.config.as_ref().context("--config FILE or --admin ADDRESS is needed")?;
+    let config = Arc::new(config::load(path)?.config);
+    match &config.store {
+        Store::Memory => {
+            let (admin, id) = (config.listen.admin, &args.id);
+            bail!(
+                "with `store: memory` the log is inside the running instance: ask it with `--admin {admin} {id}` in \
+                 place of --config"
+            );
+        }
+        Store::Redis(store) => {
+            let redis = connect(store).await?;
+            let (local, denials) = (Arc::new(MemoryLimiter::new(1)), Arc::new(DenyCache::new(1)));
+            let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials);
+            Ok(LimitsDesk::new(config.clone(), Registry::with_redis(redis), Limiter::Redis(limiter)))
+        }
+    }
+}
+
+/// Asks a running instance.
+fn ask(admin: SocketAddr, method: &str, id: &str) -> anyhow::Result<Value> {
+    // What no id can hold must not become a part of the request.
+    if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
+        bail!("no token has the id {id:?}");
+    }
+    let mut stream =
+        TcpStream::connect_timeout(&admin, DEADLINE).with_context(|| format!("no admin listener at {admin}"))?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    write!(
+        stream,
+        "{method} /api/limits/{id} HTTP/1.1\r\nhost: {admin}\r\n{CONFIRMATION}: 1\r\nconnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    let read = stream.take(LONGEST_ANSWER).read_to_string(&mut answer);
+    read.with_context(|| format!("no answer from {admin}"))?;
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let said: Value =
+        serde_json::from_str(body).with_context(|| format!("{admin} is no admin listener of Callgate"))?;
+    if answer.split(' ').nth(1) != Some("200") {
+        bail!("{admin}: {}", said["message"].as_str().unwrap_or(body));
+    }
+    Ok(said)
+}
+
+/// What people read.
+fn table(report: &Report) -> anyhow::Result<String> {
+    let trial = if report.shadow { " (a trial: nothing is denied)" } else { "" };
+    let mut text = format!("Token {}, plan {}{trial}\n", report.id, report.plan);
+    if report.windows.is_empty() {
+        text.push_str("no limits\n");
+    }
+    let rows = report.windows.iter().map(|window| {
+        let at = UNIX_EPOCH + Duration::from_secs(window.next_slot_at);
+        let next = match window.next_slot_in_seconds {
+            0 => "now".to_owned(),
+            wait => format!("in {wait} s, at {}", humantime::format_rfc3339_seconds(at)),
+        };
+        [window.name.clone(), format!("{} of {}", window.used, window.limit), next]
+    });
+    let head = ["WINDOW", "USED", "NEXT FREE SLOT"].map(str::to_owned);
+    let rows: Vec<_> = std::iter::once(head).filter(|_| !report.windows.is_empty()).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let (name, used) = (width(0), width(1));
+    for row in &rows {
+        writeln!(text, "{:name$}  {:used$}  {}", row[0], row[1], row[2])?;
+    }
+    Ok(text)
+}

@@ -1,0 +1,179 @@
+//! What holds for every byte stream that a client can send, tried on many of them: the gate's verdict does not depend on how the
+//! bytes are cut, nothing panics, and whatever passes has one reading only, hyper's among them.
+
+mod hyper;
+mod readers;
+mod streams;
+
+use std::cell::Cell;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::framing::{Framing, Verdict};
+use super::head::{Fault, HeadLimits};
+
+use readers::{Length, Quirks, read_all};
+use streams::{Cuts, cuts, stream};
+
+/// Small, so that streams reach them.
+const LIMITS: HeadLimits = HeadLimits { bytes: 400, lines: 12, target: 200 };
+
+/// How the judgement of a stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// So many bytes are held: the beginning of a head.
+    Open(usize),
+    Refused(Fault),
+    Broken,
+}
+
+/// Shows a stream to the framing as the gate does: what is left of a head comes again with more. Returns what passed.
+fn judge(pieces: &[&[u8]], limits: HeadLimits) -> (Vec<u8>, End) {
+    let mut framing = Framing::new(limits);
+    let (mut passed, mut held) = (Vec::new(), Vec::new());
+    for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
+        held.extend_from_slice(piece);
+        match framing.judge(&held) {
+            Verdict::Pass => passed.append(&mut held),
+            Verdict::Partial(count) => passed.extend(held.drain(..count)),
+            Verdict::Refuse(count, fault) => {
+                passed.extend(held.drain(..count));
+                return (passed, End::Refused(fault));
+            }
+            Verdict::Broken(count) => {
+                passed.extend(held.drain(..count));
+                return (passed, End::Broken);
+            }
+        }
+    }
+    (passed, End::Open(held.len()))
+}
+
+/// The same, but for the reason of a refusal: an overlong or garbled head may be refused before its other faults are there.
+fn outcome(pieces: &[&[u8]]) -> (Vec<u8>, End) {
+    let (passed, end) = judge(pieces, LIMITS);
+    let end = if let End::Refused(_) = end { End::Refused(Fault::TooSlow) } else { end };
+    (passed, end)
+}
+
+fn many(cases: u32) -> TestRunner {
+    TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() })
+}
+
+#[test]
+fn the_verdict_does_not_depend_on_how_bytes_are_cut() {
+    let (passing, refused) = (Cell::new(0), Cell::new(0));
+    many(4_000)
+        .run(&(stream(), cuts()), |(bytes, cuts)| {
+            let whole = outcome(&[&bytes]);
+            prop_assert_eq!(&outcome(&Cuts::apply(&cuts, &bytes)), &whole);
+            passing.set(passing.get() + usize::from(!whole.0.is_empty()));
+            refused.set(refused.get() + usize::from(!matches!(whole.1, End::Open(_))));
+            Ok(())
+        })
+        .unwrap();
+    // A generator whose streams all end alike would prove nothing.
+    assert!(passing.get() > 1_000 && refused.get() > 1_000, "{} pass, {} are refused", passing.get(), refused.get());
+}
+
+#[test]
+fn the_verdict_is_the_same_byte_by_byte() {
+    many(1_000)
+        .run(&stream(), |bytes| {
+            let single: Vec<&[u8]> = bytes.chunks(1).collect();
+            prop_assert_eq!(outcome(&single), outcome(&[&bytes]));
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn random_bytes_never_panic_and_hardly_ever_pass() {
+    let anything = prop::collection::vec(any::<u8>(), 0..600);
+    many(2_000)
+        .run(&(anything, cuts()), |(bytes, cuts)| {
+            let (passed, _) = judge(&Cuts::apply(&cuts, &bytes), LIMITS);
+            prop_assert!(passed.is_empty(), "{:?}", passed);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn what_passes_has_one_reading_however_lenient_the_reader() {
+    let messages = Cell::new(0);
+    many(4_000)
+        .run(&stream(), |bytes| {
+            let (passed, _) = judge(&[&bytes], LIMITS);
+            let strict = read_all(&passed, Quirks::NONE);
+            messages.set(messages.get() + strict.len());
+            for quirks in Quirks::all() {
+                prop_assert_eq!(&read_all(&passed, quirks), &strict, "{:?}", quirks);
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert!(messages.get() > 4_000, "{} messages", messages.get());
+}
+
+#[test]
+fn the_body_of_a_head_that_passes_is_as_long_as_it_says() {
+    for (head, length) in [
+        ("GET / HTTP/1.1\r\nhost: a\r\n\r\n", Length::Known(0)),
+        ("POST / HTTP/1.1\r\nHOST:a\r\nContent-length:\t 12 \t\r\n\r\n", Length::Known(12)),
+        ("POST / HTTP/1.1\r\nhost: a\r\nTransfer-Encoding:  ChUnKeD\t\r\n\r\n", Length::Chunked),
+        ("DELETE / HTTP/1.0\r\ncontent-length: 000000000000000007\r\n\r\n", Length::Known(7)),
+        ("OPTIONS * HTTP/1.1\r\nhost: [::1]:80\r\nx: \u{e9}\r\n\r\n", Length::Known(0)),
+        ("CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\ncontent-length: 3\r\n\r\n", Length::Known(3)),
+    ] {
+        let (passed, end) = judge(&[head.as_bytes()], LIMITS);
+        assert_eq!((passed.as_slice(), end), (head.as_bytes(), End::Open(0)), "{head:?}");
+        let read = read_all(head.as_bytes(), Quirks::NONE);
+        assert_eq!(read.iter().map(|message| message.length).collect::<Vec<_>>(), [length], "{head:?}");
+    }
+}
+
+#[test]
+fn what_could_be_read_in_two_ways_never_passes_wherever_it_is_cut() {
+    for head in streams::AMBIGUOUS_HEADS {
+        let bytes = format!("{head}0\r\n\r\nGET /next HTTP/1.1\r\nhost: a\r\n\r\n").into_bytes();
+        for cut in 0..=head.len() {
+            let (passed, end) = judge(&[&bytes[..cut], &bytes[cut..]], LIMITS);
+            assert!(passed.is_empty() && matches!(end, End::Refused(_)), "{head:?} cut at {cut}: {passed:?} {end:?}");
+        }
+    }
+    let opening = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    for body in streams::AMBIGUOUS_BODIES {
+        let bytes = [opening, body.as_bytes(), b"GET /next HTTP/1.1\r\nhost: a\r\n\r\n"].concat();
+        for cut in opening.len()..=opening.len() + body.len() {
+            let (passed, end) = judge(&[&bytes[..cut], &bytes[cut..]], LIMITS);
+            let broken = end == End::Broken && passed.len() <= opening.len() + body.len();
+            assert!(broken, "{body:?} cut at {cut}: {passed:?} {end:?}");
+        }
+    }
+}
+
+#[test]
+fn a_head_of_just_the_permitted_size_passes_wherever_it_is_cut() {
+    let frame = "GET / HTTP/1.1\r\nhost: a\r\nx: \r\n".len();
+    for (size, passes) in [(LIMITS.bytes - 1, true), (LIMITS.bytes, true), (LIMITS.bytes + 1, false)] {
+        let head = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(size - frame)).into_bytes();
+        for cut in 0..head.len() {
+            let (passed, end) = judge(&[&head[..cut], &head[cut..]], LIMITS);
+            assert_eq!(passed.len() == head.len(), passes, "{size} cut at {cut}: {end:?}");
+        }
+    }
+}
+
+#[test]
+fn after_an_upgrade_everything_passes_and_after_a_refusal_nothing_does() {
+    let mut framing = Framing::new(LIMITS);
+    assert_eq!(framing.judge(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"), Verdict::Pass);
+    framing.tunnel();
+    assert_eq!(framing.judge(b"\x81\x05hello\r\n\r\n"), Verdict::Pass);
+    let mut framing = Framing::new(LIMITS);
+    assert!(matches!(framing.judge(b"\x81\x05"), Verdict::Refuse(0, _)));
+    framing.tunnel();
+    assert_eq!(framing.judge(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"), Verdict::Broken(0));
+}

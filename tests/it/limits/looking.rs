@@ -1,0 +1,175 @@
+//! `callgate limits peek` and `reset`, and the same over the admin listener.
+
+use std::process::{Command, Output};
+
+use reqwest::Method;
+use serde_json::Value;
+
+use super::stores::say;
+use crate::support::client::{get, header, http1};
+use crate::support::eventually;
+use crate::support::gateway::{Gateway, PROGRAM, Site, Token};
+use crate::support::redis::RedisServer;
+use crate::support::upstream::Upstream;
+
+const PLANS: &str = "plans: { standard: { limits: { minute: 3/1m, hour: 100/1h } } }";
+
+struct Stage {
+    redis: Option<RedisServer>,
+    gateway: Gateway,
+    token: Token,
+    _upstream: Upstream,
+}
+
+impl Stage {
+    async fn new(redis: Option<RedisServer>) -> Self {
+        let upstream = Upstream::start().await;
+        let store = match &redis {
+            Some(server) => format!("store: {{ redis: {{ url: \"{}\", deadline: 2s }} }}", server.url()),
+            None => "store: memory\ntokens: { file: tokens.yaml }".to_owned(),
+        };
+        let site = Site::new(&format!(
+            "{store}\n{PLANS}\nroutes: [{{ path: \"/{{*rest}}\", upstream: up }}]\n\
+             upstreams: {{ up: {{ endpoints: [\"http://{}\"] }} }}",
+            upstream.address
+        ));
+        let token = site.token(&[]);
+        let gateway = site.serve();
+        Self { redis, gateway, token, _upstream: upstream }
+    }
+
+    /// `callgate limits …` with these arguments.
+    fn limits(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(PROGRAM);
+        command.arg("limits").args(arguments).output().unwrap()
+    }
+
+    fn peek(&self, from: [&str; 2]) -> Value {
+        let output = self.limits(&["peek", from[0], from[1], &self.token.id, "--json"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    async fn api(&self, method: Method, id: &str, headers: &[(&str, &str)]) -> (u16, Value) {
+        let url = format!("http://{}/api/limits/{id}", self.gateway.admin);
+        let mut request = reqwest::Client::builder().no_proxy().build().unwrap().request(method, url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.json().await.unwrap_or_default())
+    }
+
+    /// A flood, a look, a reset, and the token is as new.
+    async fn is_looked_at_and_cleared(&self, from: [&str; 2]) {
+        let client = http1(&self.gateway);
+        let first = get(&client, &self.gateway, "/echo", &self.token).await;
+        assert_eq!(header(&first, "x-ratelimit-remaining"), "2");
+        let seen = self.peek(from);
+        assert_eq!((&seen["id"], &seen["plan"]), (&self.token.id.as_str().into(), &"standard".into()));
+        assert_eq!(seen["windows"][0]["name"], "minute");
+        assert_eq!(seen["windows"][0]["used"], 1);
+        assert_eq!(seen["windows"][0]["next_slot_in_seconds"], 0);
+        assert_eq!(seen["windows"][1]["limit"], 100);
+        assert_eq!(seen["windows"][1]["window_seconds"], 3_600);
+        let statuses =
+            futures_util::future::join_all((0..5).map(|_| get(&client, &self.gateway, "/echo", &self.token)));
+        let denied = statuses.await.into_iter().find(|response| response.status() == 429).unwrap();
+        let seen = self.peek(from);
+        assert_eq!((&seen["windows"][0]["used"], &seen["windows"][1]["used"]), (&3.into(), &3.into()));
+        assert_eq!(seen["windows"][0]["next_slot_at"].to_string(), header(&denied, "x-ratelimit-reset"));
+        let wait = seen["windows"][0]["next_slot_in_seconds"].as_u64().unwrap();
+        assert!((50..=60).contains(&wait), "{seen}");
+        assert_eq!(seen, self.peek(from), "a look counts nothing");
+        let human = self.limits(&["peek", from[0], from[1], &self.token.id]);
+        let human = String::from_utf8(human.stdout).unwrap();
+        assert!(human.contains("minute  3 of 3    in ") && human.contains("hour    3 of 100  now\n"), "{human}");
+
+        let output = self.limits(&["reset", from[0], from[1], &self.token.id]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("up to a second"));
+        assert_eq!(self.peek(from)["windows"][1]["used"], 0);
+        let again = eventually("the remembered refusal to end", async || {
+            let response = get(&client, &self.gateway, "/echo", &self.token).await;
+            (response.status() == 200).then_some(response)
+        });
+        assert_eq!(header(&again.await, "x-ratelimit-remaining"), "2");
+    }
+}
+
+#[tokio::test]
+async fn limits_in_redis_are_looked_at_and_cleared_by_command() {
+    let stage = Stage::new(Some(RedisServer::start())).await;
+    let config = stage.gateway.site.config();
+    stage.is_looked_at_and_cleared(["--config", config.to_str().unwrap()]).await;
+}
+
+#[tokio::test]
+async fn limits_are_looked_at_and_cleared_through_a_running_instance_of_either_store() {
+    for redis in [None, Some(RedisServer::start())] {
+        let stage = Stage::new(redis).await;
+        let admin = stage.gateway.admin.to_string();
+        stage.is_looked_at_and_cleared(["--admin", &admin]).await;
+    }
+}
+
+#[tokio::test]
+async fn an_instance_that_clears_a_log_forgets_its_refusals_at_once() {
+    let stage = Stage::new(Some(RedisServer::start())).await;
+    let client = http1(&stage.gateway);
+    for status in [200, 200, 200, 429] {
+        assert_eq!(get(&client, &stage.gateway, "/echo", &stage.token).await.status(), status);
+    }
+    assert_eq!(stage.api(Method::DELETE, &stage.token.id, &[("x-callgate-admin", "1")]).await.0, 200);
+    assert_eq!(get(&client, &stage.gateway, "/echo", &stage.token).await.status(), 200);
+}
+
+#[tokio::test]
+async fn what_cannot_be_looked_at_is_told_plainly() {
+    let stage = Stage::new(None).await;
+    let config = stage.gateway.site.config();
+    let config = config.to_str().unwrap();
+    let told = |arguments: &[&str], code| {
+        let output = stage.limits(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let text = told(&["peek", "--config", config, &stage.token.id], 1);
+    assert!(text.contains("inside the running instance") && text.contains("--admin 127.0.0.1:"), "{text}");
+    let admin = stage.gateway.admin.to_string();
+    let mut near = stage.token.id.clone();
+    near.replace_range(..1, "_");
+    let text = told(&["peek", "--admin", &admin, &near], 1);
+    assert!(text.contains(&format!("did you mean \"{}\"?", stage.token.id)), "{text}");
+    assert!(told(&["reset", "--admin", &admin, "x HTTP/1.1\r\nfoo: bar"], 1).contains("no token has the id"));
+    told(&["peek", &stage.token.id], 2);
+}
+
+#[tokio::test]
+async fn the_admin_api_answers_nobody_from_outside() {
+    let stage = Stage::new(Some(RedisServer::start())).await;
+    let id = stage.token.id.clone();
+    let client = http1(&stage.gateway);
+    get(&client, &stage.gateway, "/echo", &stage.token).await;
+    let confirmed = ("x-callgate-admin", "1");
+    assert_eq!(stage.api(Method::GET, &id, &[]).await.0, 200);
+    for (method, headers) in [
+        (Method::GET, &[("host", "evil.example")][..]),
+        (Method::GET, &[("sec-fetch-site", "cross-site")]),
+        (Method::DELETE, &[]),
+        (Method::DELETE, &[confirmed, ("origin", "https://evil.example")]),
+        (Method::DELETE, &[confirmed, ("host", "evil.example")]),
+    ] {
+        let (status, body) = stage.api(method.clone(), &id, headers).await;
+        assert_eq!((status, &body["code"]), (403, &"forbidden".into()), "{method} {headers:?}");
+    }
+    assert_eq!(stage.api(Method::OPTIONS, &id, &[]).await.0, 403);
+    assert_eq!(stage.api(Method::POST, &id, &[confirmed]).await.0, 405);
+    assert_eq!(stage.api(Method::GET, "nobody", &[]).await.1["code"], "not_found");
+    let (_, seen) = stage.api(Method::GET, &id, &[]).await;
+    assert_eq!(seen["windows"][0]["used"], 1);
+    let server = stage.redis.as_ref().unwrap();
+    let redis = super::stores::connect(server, callgate::config::OnFailure::Deny).await;
+    say(&redis, &format!("HSET callgate:{{{id}}}:token version 1")).await;
+    assert_eq!(stage.api(Method::GET, &id, &[]).await.1["windows"][0]["used"], 1, "read again with its new version");
+}

@@ -1,0 +1,270 @@
+//! What clients and operators see when Redis is absent, killed, frozen, emptied or forgetful.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, Response};
+use serde_json::Value;
+
+use crate::support::client::{get, header, http1, http2};
+use crate::support::eventually;
+use crate::support::gateway::{Gateway, Site, Token};
+use crate::support::redis::RedisServer;
+use crate::support::upstream::Upstream;
+
+const UP: &str = "callgate_store_up";
+/// The deadline of most tests: what has Redis's answer in time must not depend on how busy the machine is.
+const PATIENT: &str = ", deadline: 2s";
+/// So that a Redis that is killed still has everything when it comes back.
+const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+
+struct Stage {
+    redis: RedisServer,
+    upstream: Upstream,
+    gateway: Gateway,
+    client: Client,
+}
+
+impl Stage {
+    async fn new(redis: RedisServer, store: &str) -> Self {
+        let upstream = Upstream::start().await;
+        let gateway = Site::on_redis(&redis.url(), store, upstream.address, "").serve();
+        let client = http2(&gateway);
+        Self { redis, upstream, gateway, client }
+    }
+
+    async fn get(&self, token: &Token) -> Response {
+        get(&self.client, &self.gateway, "/status/200", token).await
+    }
+
+    async fn remaining(&self, token: &Token) -> u64 {
+        let response = self.get(token).await;
+        assert_eq!(response.status(), 200);
+        header(&response, "x-ratelimit-remaining").parse().unwrap()
+    }
+
+    async fn is_up(&self, up: f64) {
+        eventually("the gauge to follow", async || (self.gateway.metric(UP).await == Some(up)).then_some(())).await;
+    }
+
+    /// The lines that say how Redis is, in order: `true` for "answers".
+    fn changes(&self) -> Vec<bool> {
+        let about_redis = |line: &Value| {
+            let message = line["message"].as_str().unwrap_or_default();
+            (message == "Redis answers" || message.contains("decided by store.redis.on_failure"))
+                .then(|| message == "Redis answers")
+        };
+        self.gateway.log().iter().filter_map(about_redis).collect()
+    }
+}
+
+async fn unavailable(response: Response) {
+    assert_eq!(response.status(), 503);
+    let wait: u64 = header(&response, "retry-after").parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}");
+    assert_eq!(header(&response, "x-ratelimit-limit"), "");
+    assert_eq!(header(&response, "www-authenticate"), "");
+    let body: Value = response.json().await.unwrap();
+    assert_eq!(body["code"], "unavailable");
+    let message = body["message"].as_str().unwrap().to_lowercase();
+    assert!(!message.contains("redis") && !message.contains("127.0.0.1"), "{message}");
+}
+
+#[tokio::test]
+async fn without_redis_an_instance_starts_says_so_and_serves_when_redis_comes() {
+    let mut redis = RedisServer::start();
+    let site = Site::on_redis(&redis.url(), PATIENT, "127.0.0.1:9".parse().unwrap(), "");
+    let token = site.token(&[]);
+    redis.kill();
+    let mut stage = Stage::new(redis, PATIENT).await;
+    let (status, why) = stage.gateway.admin("/readyz").await;
+    assert_eq!(status, 503);
+    assert!(why.contains("Redis has not answered since the start"), "{why}");
+    assert_eq!(stage.gateway.admin("/livez").await.0, 200);
+    assert_eq!(stage.gateway.metric(UP).await, Some(0.0));
+    for client in [http1(&stage.gateway), http2(&stage.gateway)] {
+        unavailable(get(&client, &stage.gateway, "/status/200", &token).await).await;
+        // What needs no look-up is told as ever.
+        assert_eq!(client.get(stage.gateway.url("/")).send().await.unwrap().status(), 401);
+        let forged =
+            client.get(stage.gateway.url("/")).bearer_auth("kal_live_000000000000000000").send().await.unwrap();
+        assert!([401, 503].contains(&forged.status().as_u16()), "{}", forged.status());
+    }
+    // A few attempts to connect later it has still been said once.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(stage.changes(), [false]);
+
+    stage.redis.restart();
+    eventually("readiness", async || (stage.gateway.admin("/readyz").await.0 == 200).then_some(())).await;
+    stage.is_up(1.0).await;
+    let token = stage.gateway.site.token(&[]);
+    assert_eq!(stage.remaining(&token).await, 59);
+    assert_eq!(stage.changes(), [false, true]);
+    assert_eq!(stage.upstream.seen().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_killed_under_load_is_replaced_by_the_local_limiter_without_an_error() {
+    let mut stage = Stage::new(RedisServer::start_with(&DURABLE), PATIENT).await;
+    // The limit is reached well after the kill.
+    let token = stage.gateway.site.token_with(&[], &["--limit", "minute=600/1m", "--limit", "hour=100000/1h"]);
+    let spare = stage.gateway.site.token(&[]);
+    assert_eq!(stage.remaining(&spare).await, 59);
+    for _ in 0..200 {
+        assert_eq!(stage.get(&token).await.status(), 200);
+    }
+    let over = Arc::new(AtomicBool::new(false));
+    let lanes: Vec<_> = [http1(&stage.gateway), http2(&stage.gateway)]
+        .into_iter()
+        .flat_map(|client| vec![client; 4])
+        .map(|client| {
+            let (url, secret, over) = (stage.gateway.url("/status/200"), token.secret.clone(), over.clone());
+            tokio::spawn(async move {
+                let mut statuses = Vec::new();
+                while !over.load(Ordering::Relaxed) {
+                    let response = client.get(&url).bearer_auth(&secret).send().await.unwrap();
+                    assert_ne!(header(&response, "x-ratelimit-limit"), "");
+                    statuses.push(response.status().as_u16());
+                    // The load lasts from before the kill to after the limit.
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                statuses
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    stage.redis.kill();
+    stage.is_up(0.0).await;
+    let local = r#"callgate_decisions_total{outcome="denied",source="local"}"#;
+    eventually("the local limiter to refuse", async || (stage.gateway.metric(local).await > Some(20.0)).then_some(()))
+        .await;
+    over.store(true, Ordering::Relaxed);
+    let mut admitted = 200;
+    for lane in lanes {
+        let statuses = lane.await.unwrap();
+        assert!(statuses.iter().all(|status| [200, 429].contains(status)), "{statuses:?}");
+        admitted += statuses.iter().filter(|status| **status == 200).count();
+    }
+    // What Redis admitted before counts for the local limiter too: not one request more than the limit.
+    assert_eq!(admitted, 600);
+    assert_eq!(stage.gateway.admin("/readyz").await.0, 200, "an outage takes no instance out of the rotation");
+    unavailable(stage.client.get(stage.gateway.url("/")).bearer_auth("foreign-and-unknown").send().await.unwrap())
+        .await;
+
+    stage.redis.restart();
+    stage.is_up(1.0).await;
+    let redis = r#"callgate_decisions_total{outcome="admitted",source="redis"}"#;
+    let before = stage.gateway.metric(redis).await;
+    assert_eq!(stage.remaining(&spare).await, 58, "Redis has kept its log");
+    assert!(stage.gateway.metric(redis).await > before);
+    assert_eq!(stage.changes(), [true, false, true]);
+}
+
+#[tokio::test]
+async fn where_the_policy_is_deny_nothing_passes_without_redis() {
+    let mut stage = Stage::new(RedisServer::start_with(&DURABLE), ", deadline: 2s, on_failure: deny").await;
+    let token = stage.gateway.site.token(&[]);
+    assert_eq!(stage.remaining(&token).await, 59);
+    stage.redis.kill();
+    for _ in 0..10 {
+        unavailable(stage.get(&token).await).await;
+    }
+    assert_eq!(stage.upstream.seen().len(), 1);
+    stage.redis.restart();
+    stage.is_up(1.0).await;
+    assert_eq!(stage.remaining(&token).await, 58);
+    assert_eq!(stage.changes(), [true, false, true]);
+}
+
+#[tokio::test]
+async fn where_the_policy_is_allow_everything_passes_without_limits() {
+    let mut stage = Stage::new(RedisServer::start_with(&DURABLE), ", deadline: 2s, on_failure: allow").await;
+    let token = stage.gateway.site.token_with(&[], &["--limit", "minute=3/1m"]);
+    assert_eq!(stage.remaining(&token).await, 2);
+    stage.redis.kill();
+    for _ in 0..10 {
+        let response = stage.get(&token).await;
+        assert_eq!(response.status(), 200);
+        assert!(!response.headers().keys().any(|name| name.as_str().contains("ratelimit")), "{response:?}");
+    }
+    stage.redis.restart();
+    stage.is_up(1.0).await;
+    assert_eq!(stage.remaining(&token).await, 1);
+}
+
+#[tokio::test]
+async fn a_frozen_redis_holds_nobody_up() {
+    // The shipped deadline, 50 ms.
+    let stage = Stage::new(RedisServer::start(), "").await;
+    let token = stage.gateway.site.token_with(&[], &["--limit", "minute=10000/1m", "--limit", "hour=10000/1h"]);
+    eventually("the token to be known", async || (stage.get(&token).await.status() == 200).then_some(())).await;
+    // Over HTTP/1.1 the connections are spread over the workers.
+    let clients: Vec<Client> = (0..6).map(|_| http1(&stage.gateway)).collect();
+    stage.redis.pause();
+    let mut waits = Vec::new();
+    for _ in 0..25 {
+        for client in &clients {
+            let sent = Instant::now();
+            let response = get(client, &stage.gateway, "/frozen", &token).await;
+            waits.push(sent.elapsed());
+            assert_eq!(response.status(), 200);
+            assert_ne!(header(&response, "x-ratelimit-remaining"), "");
+        }
+    }
+    let lines = stage.gateway.access("/frozen", waits.len()).await;
+    let mut decisions: Vec<f64> = lines.iter().map(|line| line["decision_ms"].as_f64().unwrap()).collect();
+    assert!(lines.iter().all(|line| line["decided_by"] == "local"));
+    decisions.sort_by(f64::total_cmp);
+    waits.sort();
+    let (longest, median) = (decisions[decisions.len() - 1], decisions[decisions.len() / 2]);
+    // Three misses open a connection's circuit; each worker has one connection. The slack is for a busy machine.
+    let slow = decisions.iter().filter(|ms| **ms > 40.0).count();
+    assert!(longest < 250.0 && median < 5.0 && slow <= 2 * 3, "{longest} {median} {slow}");
+    assert!(waits[waits.len() - 1] < Duration::from_secs(1) && waits[waits.len() / 2] < Duration::from_millis(100));
+    assert_eq!(stage.gateway.metric(UP).await, Some(0.0));
+
+    stage.redis.resume();
+    stage.is_up(1.0).await;
+    let admitted = r#"callgate_decisions_total{outcome="admitted",source="redis"}"#;
+    let before = stage.gateway.metric(admitted).await;
+    eventually("Redis to decide again", async || {
+        stage.get(&token).await;
+        (stage.gateway.metric(admitted).await > before).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_redis_that_forgets_its_scripts_is_taught_them_again() {
+    let stage = Stage::new(RedisServer::start(), PATIENT).await;
+    let token = stage.gateway.site.token(&[]);
+    for remaining in (50..60).rev() {
+        assert_eq!(stage.remaining(&token).await, remaining);
+        stage.redis.say::<()>(&["SCRIPT", "FLUSH"]);
+    }
+    assert_eq!(stage.changes(), [true]);
+}
+
+#[tokio::test]
+async fn a_redis_that_comes_back_empty_knows_no_token() {
+    let mut stage = Stage::new(RedisServer::start(), PATIENT).await;
+    let token = stage.gateway.site.token(&[]);
+    assert_eq!(stage.remaining(&token).await, 59);
+    stage.redis.restart();
+    // Until the new connection stands, the old record and the local limiter serve.
+    eventually("the token to be unknown", async || {
+        let response = stage.get(&token).await;
+        let status = response.status().as_u16();
+        assert!([200, 401].contains(&status), "{status}");
+        (status == 401).then_some(response)
+    })
+    .await;
+    for _ in 0..10 {
+        let response = stage.get(&token).await;
+        assert_eq!(header(&response, "www-authenticate"), "Bearer realm=\"api\", error=\"invalid_token\"");
+        assert_eq!(response.status(), 401);
+    }
+    let token = stage.gateway.site.token(&[]);
+    assert_eq!(stage.remaining(&token).await, 59);
+}
