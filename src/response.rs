@@ -23,6 +23,8 @@ const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// Seconds after which a client may try again what failed for a reason of ours.
 const RETRY_SOON: u64 = 1;
+/// Seconds after which a client may try again to open a call: nobody knows when another one ends.
+const RETRY_CALL: u64 = 2;
 /// What a resource can allow where no route says otherwise: everything but CONNECT and TRACE.
 const ORDINARY_METHODS: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT";
 
@@ -62,6 +64,8 @@ pub enum Rejection {
         /// Seconds until it admits the next one.
         retry_after_s: u64,
     },
+    /// The token has as many calls open as it may: so many.
+    TooManyCalls(u32),
     /// The token lacks a permission of the route.
     Forbidden(Arc<str>),
     /// No route has this path.
@@ -162,6 +166,13 @@ impl Rejection {
                     Seconds(*retry_after_s)
                 )),
             },
+            Self::TooManyCalls(most) => Told {
+                status: S::TOO_MANY_REQUESTS,
+                code: "too_many_calls",
+                message: Message::Made(format!(
+                    "The token has as many calls open as it may ({most}). Try again when one of them has ended."
+                )),
+            },
             Self::Forbidden(permission) => Told {
                 status: S::FORBIDDEN,
                 code: "insufficient_permission",
@@ -208,6 +219,9 @@ impl Rejection {
         match self {
             Self::RateLimited { retry_after_s, .. } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
+            }
+            Self::TooManyCalls(_) => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_CALL));
             }
             Self::MethodNotAllowed(allow) => {
                 headers.insert(header::ALLOW, allow);

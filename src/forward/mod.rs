@@ -26,6 +26,7 @@ use pool::EndpointPool;
 
 pub use client::client_address;
 pub use connect::UpstreamError;
+pub use headers::asks_for_websocket;
 pub use pool::Lease;
 pub use tunnel::{Tunnel, TunnelEnd};
 
