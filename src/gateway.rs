@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use crate::auth::{Authenticator, Principal};
 use crate::body::Observed;
 use crate::config::{self, Access, Config};
-use crate::forward::{Answer, Forwarder, Onward};
+use crate::forward::{Answer, Forwarder, Onward, asks_for_websocket};
 use crate::limits::{Asker, Limiter, Outcome, Source};
 use crate::listener::{Certificates, Handler, Peer};
 use crate::response::{self, Rejection};
@@ -78,6 +78,10 @@ impl Handler for Gateway {
             response::stamp_shadow_denial(headers);
         }
         exchange.record.status = response.status();
+        if tunnel.is_none() {
+            // It did not become a call.
+            exchange.call_lease = None;
+        }
         if let Some(tunnel) = tunnel {
             peer.became_tunnel();
             let (gateway, peer) = (self.clone(), peer.clone());
@@ -110,9 +114,7 @@ impl Gateway {
         // Without a good token nobody learns which routes there are: authentication comes before 404 and 405.
         let principal = match route.map(|route| &route.access) {
             Some(Access::Public) => None,
-            Some(Access::Token(_)) | None => {
-                Some(self.admit(&request, route.map_or(1, |route| route.cost), exchange).await?)
-            }
+            Some(Access::Token(_)) | None => Some(self.admit(&request, route, exchange).await?),
         };
         let route = permit(&target, route, principal.as_deref())?;
         if announced_length(&request) > Some(route.max_body) {
@@ -142,9 +144,11 @@ impl Gateway {
     async fn admit(
         &self,
         request: &Request<Incoming>,
-        cost: u32,
+        route: Option<&config::Route>,
         exchange: &mut Exchange,
     ) -> Result<Arc<Principal>, Rejection> {
+        let cost = route.map_or(1, |route| route.cost);
+        let opens_call = route.is_some() && asks_for_websocket(request);
         let now = exchange.record.received;
         let started = Instant::now();
         let found = self.authenticator.authenticate(request.headers(), now).await;
@@ -154,9 +158,16 @@ impl Gateway {
         for _ in 0..MAX_REREADS {
             let asker = Asker { token_id: &principal.id, version: principal.version };
             let started = Instant::now();
-            let outcome = self.limiter.decide(&asker, &principal.plan, cost, exchange.now_ms()).await;
+            let (plan, now_ms) = (&principal.plan, exchange.now_ms());
+            let outcome = if opens_call {
+                self.limiter.decide_call(&asker, plan, cost, now_ms).await
+            } else {
+                self.limiter.decide(&asker, plan, cost, now_ms).await.map(|outcome| (outcome, None))
+            };
             exchange.record.phase(Phase::Decision, started.elapsed());
-            match outcome.map_err(|_| Rejection::Undecided)? {
+            let (outcome, lease) = outcome.map_err(|_| Rejection::Undecided)?;
+            exchange.call_lease = lease;
+            match outcome {
                 Outcome::Decided(decision) => {
                     if decision.source == Source::Redis {
                         self.authenticator.confirm(&principal, now);

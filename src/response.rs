@@ -24,6 +24,8 @@ const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// Seconds after which a client may try again what failed for a reason of ours.
 const RETRY_SOON: u64 = 1;
+/// Seconds after which a client may try again to open a call: nobody knows when another one ends.
+const RETRY_CALL: u64 = 2;
 /// What a resource can allow where no route says otherwise: everything but CONNECT and TRACE.
 const ORDINARY_METHODS: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT";
 
@@ -63,6 +65,8 @@ pub enum Rejection {
         /// Seconds until it admits the next one.
         retry_after_s: u64,
     },
+    /// The token has as many calls open as it may: so many.
+    TooManyCalls(u32),
     /// The token lacks a permission of the route.
     Forbidden(Arc<str>),
     /// No route has this path.
@@ -96,6 +100,7 @@ enum Message<'a> {
     Malformed(&'static str),
     UsedUp { limit: &'a str, count: u32, window_s: u32, retry_after_s: u64 },
     NeverEnough { limit: &'a str, count: u32, cost: u32, window_s: u32 },
+    TooManyCalls(u32),
     Lacking(&'a str),
 }
 
@@ -114,6 +119,9 @@ impl fmt::Display for Message<'_> {
                     f,
                     "This request counts as {cost}, more than the limit \"{limit}\" of {count} requests in {window} ever admits."
                 )
+            }
+            Self::TooManyCalls(most) => {
+                write!(f, "The token has as many calls open as it may ({most}). Try again when one of them has ended.")
             }
             Self::Lacking(permission) => write!(f, "The token lacks the permission \"{permission}\"."),
         }
@@ -187,6 +195,9 @@ impl Rejection {
                 code: "rate_limited",
                 message: Message::UsedUp { limit, count, window_s, retry_after_s },
             },
+            &Self::TooManyCalls(most) => {
+                Told { status: S::TOO_MANY_REQUESTS, code: "too_many_calls", message: Message::TooManyCalls(most) }
+            }
             Self::Forbidden(permission) => {
                 Told { status: S::FORBIDDEN, code: "insufficient_permission", message: Message::Lacking(permission) }
             }
@@ -227,6 +238,9 @@ impl Rejection {
         match self {
             Self::RateLimited { retry_after_s, .. } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
+            }
+            Self::TooManyCalls(_) => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_CALL));
             }
             Self::MethodNotAllowed(allow) => {
                 headers.insert(header::ALLOW, allow);

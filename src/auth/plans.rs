@@ -48,7 +48,11 @@ impl Plans {
             });
             &self.default
         });
-        if record.limits.is_empty() { plan.clone() } else { Arc::new(with_overrides(plan, &record.limits)) }
+        if record.limits.is_empty() && record.concurrent_calls.is_none() {
+            return plan.clone();
+        }
+        let concurrent_calls = record.concurrent_calls.or(plan.concurrent_calls);
+        Arc::new(Plan { concurrent_calls, ..with_overrides(plan, &record.limits) })
     }
 
     /// Runs `complain` unless it ran for this subject before. After a hundred subjects it stays silent: a log is no list.
@@ -204,6 +208,9 @@ pub(super) mod tests {
         );
         record.limits = limits(&[("minute", "7/1m")]);
         assert_eq!(texts(&plans.resolve(&record)), ["minute 7/1m"]);
+        assert_eq!(plans.resolve(&record).concurrent_calls, None);
+        record.concurrent_calls = Some(3);
+        assert_eq!(plans.resolve(&record).concurrent_calls, Some(3));
         record.plan = Some("gone".into());
         assert_eq!(texts(&plans.resolve(&record)), ["minute 7/1m", "hour 1000/1h"]);
         assert_eq!(&*plans.resolve(&record).name, "standard");

@@ -32,6 +32,9 @@ pub struct Record {
     /// Limits that replace or extend those of its plan.
     #[serde(default, with = "limit_map", skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<Limit>,
+    /// Calls that it may have open at one time, in place of its plan's number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrent_calls: Option<u32>,
     /// The tokens that it stands for, the current one first.
     pub hashes: Vec<StoredHash>,
     /// When it was made; `None` if a file that was written by hand doesn't say.
@@ -182,6 +185,7 @@ pub(super) mod tests {
             permissions: vec!["calls:read".into(), "calls:write".into()],
             plan: None,
             limits: Vec::new(),
+            concurrent_calls: None,
             hashes: vec![StoredHash { sha256: TokenHash::of(token), expires_at: None }],
             created_at: Some(Date::new(UNIX_EPOCH + Duration::from_secs(100))),
             expires_at: None,

@@ -12,7 +12,7 @@ use super::plans::{self, Plans, parse_limit};
 use super::record::{self, MAX_PERMISSIONS, Others, Record, StoredHash};
 use super::redis_tokens::{RedisTokens, RedisTokensError};
 use super::token::{self, TokenHash};
-use crate::config::{Config, Plan};
+use crate::config::{CONCURRENT_CALLS, Config, Plan};
 use crate::store::{Redis, StoreError};
 
 /// So often a write is tried again when somebody else was faster.
@@ -190,6 +190,8 @@ pub struct Draft {
     pub plan: Option<String>,
     /// Limits that replace or extend those of its plan, as name and `120/1m`.
     pub limits: Vec<(String, String)>,
+    /// Calls that it may have open at one time; `None`: as many as its plan says.
+    pub concurrent_calls: Option<u32>,
     /// When it is to end.
     pub expires_at: Option<SystemTime>,
 }
@@ -234,6 +236,10 @@ impl Draft {
                 problems.push(format!("no plan is called {name:?}{}", did_you_mean(name, plans.names())));
             }
         }
+        if self.concurrent_calls.is_some_and(|calls| !CONCURRENT_CALLS.contains(&calls)) {
+            let (least, most) = (CONCURRENT_CALLS.start(), CONCURRENT_CALLS.end());
+            problems.push(format!("the number of concurrent calls must be from {least} to {most}"));
+        }
         if self.expires_at.is_some_and(|end| Date::new(end).time() <= now) {
             problems.push("the end must lie in the future".to_owned());
         }
@@ -249,6 +255,7 @@ impl Draft {
             permissions: self.permissions,
             plan: self.plan,
             limits,
+            concurrent_calls: self.concurrent_calls,
             hashes: vec![StoredHash { sha256: hash, expires_at: None }],
             created_at: Some(Date::new(now)),
             expires_at: self.expires_at.map(Date::new),

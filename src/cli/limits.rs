@@ -132,6 +132,9 @@ fn table(report: &Report) -> anyhow::Result<String> {
     if report.windows.is_empty() {
         text.push_str("no limits\n");
     }
+    if let (Some(open), Some(most)) = (report.open_calls, report.concurrent_calls) {
+        writeln!(text, "{open} of {most} calls open")?;
+    }
     let rows = report.windows.iter().map(|window| {
         let at = UNIX_EPOCH + Duration::from_secs(window.next_slot_at);
         let next = match window.next_slot_in_seconds {

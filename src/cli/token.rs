@@ -49,6 +49,9 @@ pub struct CreateArgs {
     /// A limit in place of one of the plan's, or beside them, for example minute=120/1m; may be repeated
     #[arg(long = "limit", value_name = "NAME=COUNT/WINDOW", value_parser = parse_limit)]
     pub limits: Vec<(String, String)>,
+    /// Calls (WebSockets) that the token may have open at one time [default: the plan's number]
+    #[arg(long, value_name = "N")]
+    pub concurrent_calls: Option<u32>,
     /// When the token ends: after a time such as 90d, or at a date such as 2027-01-31 or 2027-01-31T12:00:00Z (UTC) [default: never]
     #[arg(long, value_name = "TIME", value_parser = parse_end)]
     pub expires: Option<End>,
@@ -157,7 +160,8 @@ async fn create(
         }
     };
     let (name, account, permissions) = (args.name, args.account, args.permissions);
-    let draft = Draft { name, account, permissions, plan: args.plan, limits: args.limits, expires_at };
+    let (plan, limits, concurrent_calls) = (args.plan, args.limits, args.concurrent_calls);
+    let draft = Draft { name, account, permissions, plan, limits, concurrent_calls, expires_at };
     let record = draft.into_record(config, id, hash, now).map_err(|problems| anyhow!(problems.join("\n")))?;
     for permission in record.permissions.iter().filter(|held| !is_asked(config, held)) {
         let near = config::nearest(permission, asked(config)).map(|near| format!(" (did you mean \"{near}\"?)"));

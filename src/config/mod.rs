@@ -27,7 +27,7 @@ pub use model::{
     PathForms, REQUEST_ID, Route, Runtime, Store, Tls, Tokens, Upstream,
 };
 pub use nearest::nearest;
-pub use plan::{Limit, MAX_COUNT, Plan, WINDOW_MS};
+pub use plan::{CONCURRENT_CALLS, Limit, MAX_COUNT, Plan, WINDOW_MS};
 pub use problem::{Problem, Problems, Severity};
 pub use secret::Secret;
 pub use units::{parse_duration, parse_limit, parse_size};

@@ -11,6 +11,8 @@ pub struct Plan {
     pub name: Arc<str>,
     /// Its limits, shortest window first, no two with the same window; empty means unlimited.
     pub limits: Box<[Limit]>,
+    /// Calls that one token may have open at one time, over all instances; `None`: any number.
+    pub concurrent_calls: Option<u32>,
     /// Only a trial: what it denies is counted, logged and marked, and forwarded all the same.
     pub shadow: bool,
 }
@@ -36,6 +38,9 @@ impl Limit {
 
 /// What a configuration may say of a limit's window: 1 second to 30 days, in milliseconds.
 pub const WINDOW_MS: std::ops::RangeInclusive<u64> = 1_000..=2_592_000_000;
+
+/// What may be said of the calls that one token may have open at one time.
+pub const CONCURRENT_CALLS: std::ops::RangeInclusive<u32> = 1..=100_000;
 
 /// The highest count of a limit.
 pub const MAX_COUNT: u32 = 1_000_000;

@@ -109,7 +109,8 @@ fn take_off(headers: &mut HeaderMap, drop: impl Fn(Kind) -> bool) {
 }
 
 /// Whether a request asks for a WebSocket (RFC 6455 §4.1).
-pub(super) fn asks_for_websocket<B>(request: &Request<B>) -> bool {
+#[must_use]
+pub fn asks_for_websocket<B>(request: &Request<B>) -> bool {
     request.version() == Version::HTTP_11 && has_websocket(request.headers())
 }
 

@@ -26,6 +26,7 @@ use pool::EndpointPool;
 
 pub use client::client_address;
 pub use connect::UpstreamError;
+pub use headers::asks_for_websocket;
 // For the benchmarks alone.
 #[doc(hidden)]
 pub use headers::{onto_client, onto_upstream};

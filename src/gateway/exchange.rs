@@ -13,7 +13,7 @@ use crate::auth::{self, Principal, Refusal};
 use crate::body::{BodyError, Observer};
 use crate::config::{self, REQUEST_ID};
 use crate::forward::{Lease, TunnelEnd, client_address};
-use crate::limits::{Decision, Source};
+use crate::limits::{CallLease, Decision, Source};
 use crate::listener::{Busy, Peer};
 use crate::response::Rejection;
 use crate::route::Found;
@@ -65,6 +65,8 @@ impl Cells {
 pub struct Exchange {
     pub(super) record: Record,
     pub(super) decision: Option<(Decision, Arc<Principal>)>,
+    /// Held for as long as the call lasts that this may become.
+    pub(super) call_lease: Option<CallLease>,
     cells: Arc<Cells>,
     route: Option<usize>,
     lease: Option<Lease>,
@@ -102,6 +104,7 @@ impl Exchange {
         Self {
             record,
             decision: None,
+            call_lease: None,
             cells: cells.clone(),
             route: None,
             lease: None,
@@ -144,14 +147,19 @@ impl Exchange {
         self.record.windows = windows
             .map(|(limit, window)| WindowUse { name: limit.name.clone(), used: window.used, limit: window.limit })
             .collect();
+        let too_many_calls = decision.too_many_calls;
         let refused = if decision.admitted { None } else { decision.reported() };
+        let is_refused = !decision.admitted;
         self.decision = Some((decision, principal.clone()));
-        let Some(refused) = refused else { return Ok(principal) };
-        if principal.plan.shadow {
+        if is_refused && principal.plan.shadow {
             self.record.shadow_denied = true;
             self.cells.shadow_denials.inc();
             return Ok(principal);
         }
+        if let Some(most) = too_many_calls {
+            return Err(Rejection::TooManyCalls(most));
+        }
+        let Some(refused) = refused else { return Ok(principal) };
         let limit = &principal.plan.limits[refused.index];
         Err(Rejection::RateLimited {
             limit: limit.name.clone(),

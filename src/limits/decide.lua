@@ -3,14 +3,18 @@
 --
 -- KEYS[1]  the token's record, a hash with the field `version`
 -- KEYS[2]  the token's log, the string described below
+-- KEYS[3]  only if the request opens a call: the leases of the token's open calls, see calls.lua
 -- ARGV[1]  the version that the caller knows
 -- ARGV[2]  the plan: cost, then limit and window (ms) of each of its limits, shortest window first; 4 bytes each. A cost
 --          of 0 only looks: it is answered as a refusal of cost 1 would be, whether there is room or not
+-- ARGV[3]  with KEYS[3]: how many calls the token may have open
+-- ARGV[4]  with KEYS[3]: the name of the new call's lease
 --
 -- Answers nil if the version is another one or the record is gone, with nothing counted; '' if the plan has no limits;
 -- otherwise a string. If admitted: the front of the log as it is now (below), followed by 6 bytes this server's clock
 -- (Unix ms) if that is behind it. If refused: a 0 byte, 6 bytes this server's clock, per limit 4 bytes requests in its
--- window and 4 bytes ms until the window frees a slot, and 4 bytes ms for which all these numbers stay what they are.
+-- window and 4 bytes ms until the window frees a slot, and 4 bytes ms for which all these numbers stay what they are. If
+-- only the open calls are too many: the same with a first byte of 255, or this byte alone if the plan has no limits.
 --
 -- The log costs 4 bytes per admission: its stamp in ms modulo 2^32. Only ages relative to the newest stamp are ever
 -- computed, so neither the wrap after 49 days nor a change of the clock matters. All integers are unsigned and
@@ -36,7 +40,7 @@
 -- variable that it captures.
 
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then return false end
-if #ARGV[2] == 4 then return '' end
+if #ARGV[2] == 4 and not KEYS[3] then return '' end
 
 local STAGING, WRAP = 8, 4294967296
 -- A clock that is this much (ms) behind the newest stamp is a new clock: the log moves to it. If it is less, time stands
@@ -44,6 +48,26 @@ local STAGING, WRAP = 8, 4294967296
 local JUMP = 5000
 
 local call, pack, unpack, spread = redis.call, struct.pack, struct.unpack, unpack
+local time = call('TIME')
+local micros = time[2] + 0
+local clock = time[1] * 1000 + (micros - micros % 1000) / 1000
+
+-- Takes a lease if there is one left. Leases that end later than a new one, and some seconds, are of a clock that was ahead,
+-- and don't count until they are renewed.
+local lease
+if KEYS[3] then
+  lease = function()
+    local calls, now = KEYS[3], string.format('%d', clock)
+    local open = redis.call('ZCOUNT', calls, '(' .. now, string.format('%d', clock + 35000))
+    if open >= tonumber(ARGV[3]) then return false end
+    redis.call('ZREMRANGEBYSCORE', calls, '-inf', now)
+    redis.call('ZADD', calls, string.format('%d', clock + 30000), ARGV[4])
+    redis.call('PEXPIRE', calls, '35000')
+    return true
+  end
+  if #ARGV[2] == 4 then return lease() and '' or '\255' end
+end
+
 local key, width = KEYS[2], (#ARGV[2] - 4) / 8
 -- The plan as a row of numbers, {cost, limit, window, limit, window …}, and how to read and write shape and front.
 local ask, all, front, front_at, upto
@@ -63,9 +87,6 @@ if looks then cost = 1 end
 -- Shape, front and staging area; the former two also as a row of numbers, in which F + 1 is staged, F + 2 newest, F + 1 +
 -- 2j and F + 2 + 2j count and oldest of the j-th window, and LAST the newest stamp.
 local log = call('GETRANGE', key, '0', upto)
-local time = call('TIME')
-local micros = time[2] + 0
-local clock = time[1] * 1000 + (micros - micros % 1000) / 1000
 local F, LAST = 3 + width, 6 + 3 * width
 local row, fits
 if #log >= 18 + 12 * width then
@@ -155,6 +176,8 @@ for j = 1, width do
   end
 end
 
+local verdict = 0
+if lease and admitted and not lease() then admitted, verdict = false, 255 end
 if not admitted then
   -- A refusal writes nothing, so it stands until a slot is free. Only a new clock is written down, or else a token that
   -- is refused again and again would have to wait for the old one.
@@ -175,7 +198,7 @@ if not admitted then
     ask[2 * j], ask[2 * j + 1] = count, wait
   end
   ask[2 * width + 2] = steady
-  return pack('<BI6' .. string.rep('I', 2 * width + 1), 0, clock, spread(ask, 2))
+  return pack('<BI6' .. string.rep('I', 2 * width + 1), verdict, clock, spread(ask, 2))
 end
 
 local stamp = (head + elapsed) % WRAP

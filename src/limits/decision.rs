@@ -75,6 +75,8 @@ pub struct Decision {
     pub admitted: bool,
     /// Who decided.
     pub source: Source,
+    /// If the request was refused only because it opens a call: how many calls its token may have open.
+    pub too_many_calls: Option<u32>,
     cost: u32,
     /// The clock that decided, Unix ms.
     now_ms: u64,
@@ -89,12 +91,22 @@ impl Decision {
         now_ms: u64,
         windows: impl IntoIterator<Item = Standing>,
     ) -> Self {
-        Self { admitted, source, cost, now_ms, windows: windows.into_iter().collect() }
+        Self { admitted, source, too_many_calls: None, cost, now_ms, windows: windows.into_iter().collect() }
     }
 
     /// An admission that was not counted anywhere.
     pub(super) fn uncounted(source: Source, now_ms: u64) -> Self {
-        Self { admitted: true, source, cost: 0, now_ms, windows: SmallVec::new() }
+        Self { admitted: true, source, too_many_calls: None, cost: 0, now_ms, windows: SmallVec::new() }
+    }
+
+    /// A refusal, unless a window gives it, because the token has `most` calls open, as many as it may.
+    pub(super) fn with_too_many_calls(self, most: u32) -> Self {
+        let too_many_calls = (!self.windows.iter().any(|window| self.is_refused_by(window))).then_some(most);
+        Self { too_many_calls, ..self }
+    }
+
+    fn is_refused_by(&self, at: &Standing) -> bool {
+        u64::from(at.used) + u64::from(self.cost) > u64::from(at.limit)
     }
 
     /// The same refusal, given again `later_ms` milliseconds later.
@@ -126,14 +138,14 @@ impl Decision {
     }
 
     /// The window that the client is told about: on admission the one with the fewest remaining, on refusal the one that
-    /// refuses. If several qualify, the one that frees later; if they free together, the longest.
+    /// refuses; if none does, because the open calls are too many, as on admission. If several qualify, the one that frees later; if they free together, the longest.
     #[must_use]
     pub fn reported(&self) -> Option<Reported> {
-        let refuses = |at: &Standing| u64::from(at.used) + u64::from(self.cost) > u64::from(at.limit);
+        let all = self.admitted || self.too_many_calls.is_some();
         let (index, window) =
-            self.windows.iter().enumerate().filter(|(_, window)| self.admitted || refuses(window)).max_by_key(
+            self.windows.iter().enumerate().filter(|(_, window)| all || self.is_refused_by(window)).max_by_key(
                 |(_, window)| {
-                    let room = if self.admitted { window.remaining() } else { 0 };
+                    let room = if all { window.remaining() } else { 0 };
                     (std::cmp::Reverse(room), window.frees_ms)
                 },
             )?;

@@ -64,12 +64,12 @@ impl Log {
         }
     }
 
-    /// What a request of cost 1 would be told at `clock_ms` (Unix ms) if it were refused, whether there is room or not.
+    /// What a request of this cost would be told at `clock_ms` (Unix ms) if it were refused, whether there is room or not.
     /// Changes nothing.
-    pub(super) fn peek(&mut self, limits: &[Limit], clock_ms: u64) -> Decision {
+    pub(super) fn peek(&mut self, limits: &[Limit], cost: u32, clock_ms: u64) -> Decision {
         let newest_ms = self.newest_ms;
         let moment = self.read_clock(clock_ms);
-        let seen = self.refusal(limits, &self.counts(limits, moment.elapsed_ms), 1, moment);
+        let seen = self.refusal(limits, &self.counts(limits, moment.elapsed_ms), cost, moment);
         self.newest_ms = newest_ms;
         seen
     }

@@ -1,5 +1,8 @@
 //! The limiter in this process's memory: the memory store, and the stand-in while Redis is out.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use super::decision::{Decision, Source};
 use super::log::Log;
 use super::shards::Shards;
@@ -15,6 +18,8 @@ const SWEEP: usize = 256;
 /// so the bound should exceed the tokens that are active within their longest window.
 pub struct MemoryLimiter {
     logs: Shards<Log>,
+    /// How many calls of a token are open in this process, if any and if their number is limited. Calls are few and long.
+    calls: Mutex<HashMap<Box<str>, u32>>,
 }
 
 impl MemoryLimiter {
@@ -22,7 +27,7 @@ impl MemoryLimiter {
     /// admission in its longest window each.
     #[must_use]
     pub fn new(tokens: usize) -> Self {
-        Self { logs: Shards::new(tokens) }
+        Self { logs: Shards::new(tokens), calls: Mutex::default() }
     }
 
     /// Decides whether `cost` more requests of a token may pass at `now_ms` (Unix ms), all or none.
@@ -40,11 +45,50 @@ impl MemoryLimiter {
         }
     }
 
-    /// Where a token stands at `now_ms` (Unix ms). Counts nothing.
-    pub(super) fn peek(&self, token_id: &str, plan: &Plan, now_ms: u64) -> Decision {
+    /// Decides like [`MemoryLimiter::decide`] on a request that opens a call, of which the token may have `most` open. If it
+    /// is admitted, the call is counted until [`MemoryLimiter::end_call`].
+    pub(super) fn decide_call(&self, token_id: &str, plan: &Plan, most: u32, cost: u32, now_ms: u64) -> Decision {
+        let mut calls = self.calls();
+        let open = calls.get(token_id).copied().unwrap_or(0);
+        if open < most {
+            let decision = self.decide(token_id, plan, cost, now_ms);
+            if decision.admitted {
+                calls.insert(token_id.into(), open + 1);
+            }
+            return decision;
+        }
+        self.peek(token_id, plan, cost, now_ms).with_too_many_calls(most)
+    }
+
+    /// Counts a call that somebody else let in.
+    pub(super) fn open_call(&self, token_id: &str) {
+        *self.calls().entry(token_id.into()).or_default() += 1;
+    }
+
+    /// Counts the end of a call.
+    pub(super) fn end_call(&self, token_id: &str) {
+        let mut calls = self.calls();
+        let Some(open) = calls.get_mut(token_id) else { return };
+        *open -= 1;
+        if *open == 0 {
+            calls.remove(token_id);
+        }
+    }
+
+    /// Calls of a token that are counted here.
+    pub(super) fn open_calls(&self, token_id: &str) -> u32 {
+        self.calls().get(token_id).copied().unwrap_or(0)
+    }
+
+    fn calls(&self) -> MutexGuard<'_, HashMap<Box<str>, u32>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a request of this cost would be told at `now_ms` (Unix ms) if it were refused. Counts nothing.
+    pub(super) fn peek(&self, token_id: &str, plan: &Plan, cost: u32, now_ms: u64) -> Decision {
         self.logs
-            .with(token_id, |log| log.peek(&plan.limits, now_ms))
-            .unwrap_or_else(|| Log::default().peek(&plan.limits, now_ms))
+            .with(token_id, |log| log.peek(&plan.limits, cost, now_ms))
+            .unwrap_or_else(|| Log::default().peek(&plan.limits, cost, now_ms))
     }
 
     /// Clears a token's log.

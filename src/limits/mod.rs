@@ -4,6 +4,8 @@
 //! of its token lie in *(t − w, t]*. A refused request writes nothing. A plan may change at any time: its limits are
 //! tested on the log as it is, which remembers as far back as the longest window of the plan at the last admission.
 
+mod answer;
+mod calls;
 mod decision;
 mod deny_cache;
 mod log;
@@ -14,10 +16,11 @@ mod shards;
 
 use std::sync::Arc;
 
+pub use calls::CallLease;
 pub use decision::{Decision, Reported, Source, Standing};
 pub use deny_cache::DenyCache;
 pub use memory::MemoryLimiter;
-pub use redis::{DECIDE, RedisLimiter};
+pub use redis::{CALLS, DECIDE, RedisLimiter};
 pub use report::{Report, WindowReport};
 
 use crate::config::Plan;
@@ -68,16 +71,64 @@ impl Limiter {
         }
     }
 
+    /// Decides like [`Limiter::decide`] on a request that opens a call. If the number of calls that the token may have open is
+    /// limited, an admission comes with a lease, to be kept until the call ends. A refusal only because of open calls counts
+    /// nothing in any window.
+    ///
+    /// # Errors
+    /// As [`Limiter::decide`].
+    pub async fn decide_call(
+        &self,
+        asker: &Asker<'_>,
+        plan: &Plan,
+        cost: u32,
+        now_ms: u64,
+    ) -> Result<(Outcome, Option<CallLease>), Unavailable> {
+        let cost = cost.max(1);
+        let Some(most) = plan.concurrent_calls else {
+            return Ok((self.decide(asker, plan, cost, now_ms).await?, None));
+        };
+        match self {
+            Self::Memory(memory) => {
+                let decision = memory.decide_call(asker.token_id, plan, most, cost, now_ms);
+                let lease = decision.admitted.then(|| CallLease::counted(memory.clone(), asker.token_id));
+                Ok((Outcome::Decided(decision), lease))
+            }
+            Self::Redis(redis) => redis.decide_call(asker, plan, most, cost, now_ms).await,
+        }
+    }
+
+    /// Renews the leases of this worker's calls, and gives back those of calls that have ended. To be run for as long as
+    /// calls are served.
+    pub async fn keep_calls(&self) {
+        match self {
+            Self::Memory(_) => std::future::pending().await,
+            Self::Redis(redis) => redis.keep_calls().await,
+        }
+    }
+
+    /// Gives back all leases of this worker, at the end of the instance, if that can be done within a moment.
+    pub async fn end_calls(&self) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Redis(redis) => redis.end_calls().await,
+        }
+    }
+
     /// Where a token stands at this moment, without counting anything; `None` if its record has another version by now.
     ///
     /// # Errors
     /// [`StoreError`] when Redis does not answer; no policy stands in for it.
     pub async fn peek(&self, asker: &Asker<'_>, plan: &Plan, now_ms: u64) -> Result<Option<Report>, StoreError> {
-        let seen = match self {
-            Self::Memory(memory) => Some(memory.peek(asker.token_id, plan, now_ms)),
-            Self::Redis(redis) => redis.peek(asker, plan).await?,
+        let (id, is_limited) = (asker.token_id, plan.concurrent_calls.is_some());
+        let (seen, open_calls) = match self {
+            Self::Memory(memory) => (Some(memory.peek(id, plan, 1, now_ms)), is_limited.then(|| memory.open_calls(id))),
+            Self::Redis(redis) => {
+                let seen = redis.peek(asker, plan).await?;
+                (seen, if is_limited { Some(redis.open_calls(id).await?) } else { None })
+            }
         };
-        Ok(seen.map(|seen| Report::new(asker.token_id, plan, &seen)))
+        Ok(seen.map(|seen| Report::new(id, plan, &seen, open_calls)))
     }
 
     /// Clears a token's log, as if it had never been used. Other instances may repeat a refusal from their memory for up to

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use redis::Value;
 use smallvec::SmallVec;
 
-use super::decision::{Decision, Source, Standing};
+use super::answer::{Answer, read};
+use super::calls::{CallLease, LeaseName, Ledger};
+use super::decision::{Decision, Source};
 use super::deny_cache::{DenyCache, Question};
 use super::memory::MemoryLimiter;
 use super::{Asker, Outcome, Unavailable};
@@ -16,6 +18,14 @@ use crate::store::{Redis, Script, StoreError};
 
 /// The decision script.
 pub const DECIDE: &str = include_str!("decide.lua");
+
+/// The script that keeps leases of calls.
+pub const CALLS: &str = include_str!("calls.lua");
+
+/// Leases are renewed this often; they end 30 s after they were renewed last.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// At the end of an instance its leases must be given back within this time, or else they end by themselves.
+const GIVE_BACK: Duration = Duration::from_millis(500);
 
 /// Clears a log, and answers whether there was one.
 const RESET: &str = "return redis.call('DEL', KEYS[1])";
@@ -28,17 +38,12 @@ pub struct RedisLimiter {
     redis: Redis,
     script: Script,
     reset: Script,
+    calls: Script,
+    ledger: Arc<Ledger>,
     on_failure: OnFailure,
     local: Arc<MemoryLimiter>,
     denials: Arc<DenyCache>,
     next_log_ms: AtomicU64,
-}
-
-/// What the script answered to a question about a token whose version it confirmed.
-struct Answer {
-    decision: Decision,
-    /// The numbers of a refusal stand for so many milliseconds.
-    steady_ms: u32,
 }
 
 impl RedisLimiter {
@@ -46,8 +51,17 @@ impl RedisLimiter {
     /// is kept warm with what this process admits.
     #[must_use]
     pub fn new(redis: Redis, on_failure: OnFailure, local: Arc<MemoryLimiter>, denials: Arc<DenyCache>) -> Self {
-        let (script, reset) = (Script::new(DECIDE), Script::new(RESET));
-        Self { redis, script, reset, on_failure, local, denials, next_log_ms: AtomicU64::new(0) }
+        Self {
+            redis,
+            script: Script::new(DECIDE),
+            reset: Script::new(RESET),
+            calls: Script::new(CALLS),
+            ledger: Arc::default(),
+            on_failure,
+            local,
+            denials,
+            next_log_ms: AtomicU64::new(0),
+        }
     }
 
     /// The same with a script in place of [`DECIDE`], so that a test can put another clock in it.
@@ -55,6 +69,13 @@ impl RedisLimiter {
     #[must_use]
     pub fn with_script(self, source: &'static str) -> Self {
         Self { script: Script::new(source), ..self }
+    }
+
+    /// The same with a script in place of [`CALLS`].
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_calls_script(self, source: &'static str) -> Self {
+        Self { calls: Script::new(source), ..self }
     }
 
     pub(super) async fn decide(
@@ -69,7 +90,7 @@ impl RedisLimiter {
         if let Some(refusal) = self.denials.answer(&question, sent) {
             return Ok(Outcome::Decided(refusal));
         }
-        let answer = self.ask(&question).await;
+        let answer = self.ask(&question, None).await;
         let received = Instant::now();
         let now_ms = now_ms + (received - sent).as_millis() as u64;
         match answer {
@@ -90,7 +111,7 @@ impl RedisLimiter {
     }
 
     /// Asks Redis; `None` if the token's version is another one by now.
-    async fn ask(&self, question: &Question<'_>) -> Result<Option<Answer>, StoreError> {
+    async fn ask(&self, question: &Question<'_>, call: Option<(u32, LeaseName)>) -> Result<Option<Answer>, StoreError> {
         let Question { asker, plan, cost } = question;
         let [token, log] = ["token", "log"].map(|name| self.key(asker.token_id, name));
         let mut version = itoa::Buffer::new();
@@ -100,10 +121,18 @@ impl RedisLimiter {
             packed.extend_from_slice(&limit.count.to_le_bytes());
             packed.extend_from_slice(&limit.window_ms.get().to_le_bytes());
         }
-        match self.redis.run(&self.script, &[&token, &log], &[version, &packed]).await? {
+        let answer = match call {
+            None => self.redis.run(&self.script, &[&token, &log], &[version, &packed]).await?,
+            Some((most, name)) => {
+                let (calls, mut digits) = (self.key(asker.token_id, "calls"), itoa::Buffer::new());
+                let args = [version, &packed, digits.format(most).as_bytes(), &name];
+                self.redis.run(&self.script, &[&token, &log, &calls], &args).await?
+            }
+        };
+        match answer {
             Value::Nil => Ok(None),
             Value::BulkString(bytes) => {
-                let answer = read(&bytes, plan, *cost);
+                let answer = read(&bytes, plan, *cost, call.map(|(most, _)| most));
                 answer.map(Some).ok_or(StoreError::Unexpected("the decision script's answer has another length"))
             }
             _ => Err(StoreError::Unexpected("the decision script's answer is not a string")),
@@ -112,7 +141,7 @@ impl RedisLimiter {
 
     /// Where a token stands; `None` if its version is another one by now.
     pub(super) async fn peek(&self, asker: &Asker<'_>, plan: &Plan) -> Result<Option<Decision>, StoreError> {
-        let answer = self.ask(&Question { asker: *asker, plan, cost: 0 }).await?;
+        let answer = self.ask(&Question { asker: *asker, plan, cost: 0 }, None).await?;
         Ok(answer.map(|answer| answer.decision))
     }
 
@@ -122,6 +151,96 @@ impl RedisLimiter {
         self.local.reset(token_id);
         self.denials.forget(token_id);
         Ok(())
+    }
+
+    /// Decides on a request that opens a call, of which its token may have `most` open.
+    pub(super) async fn decide_call(
+        &self,
+        asker: &Asker<'_>,
+        plan: &Plan,
+        most: u32,
+        cost: u32,
+        now_ms: u64,
+    ) -> Result<(Outcome, Option<CallLease>), Unavailable> {
+        let question = Question { asker: *asker, plan, cost };
+        let sent = Instant::now();
+        if let Some(refusal) = self.denials.answer(&question, sent) {
+            return Ok((Outcome::Decided(refusal), None));
+        }
+        // From here on the lease may be taken, even if nobody waits for the answer any more.
+        let (lease, name) = CallLease::asked_for(self.local.clone(), self.ledger.clone(), asker.token_id);
+        let answer = self.ask(&question, Some((most, name))).await;
+        let received = Instant::now();
+        let now_ms = now_ms + (received - sent).as_millis() as u64;
+        match answer {
+            Ok(None) => {
+                lease.refused();
+                Ok((Outcome::Stale, None))
+            }
+            Ok(Some(Answer { decision, .. })) if decision.admitted => {
+                if self.on_failure == OnFailure::Local {
+                    self.local.record(asker.token_id, plan, cost, now_ms);
+                }
+                Ok((Outcome::Decided(decision), Some(lease.granted(false))))
+            }
+            Ok(Some(Answer { decision, steady_ms })) => {
+                lease.refused();
+                if decision.too_many_calls.is_none() {
+                    self.denials.remember(&question, &decision, steady_ms, sent, received);
+                }
+                Ok((Outcome::Decided(decision), None))
+            }
+            Err(error) => {
+                self.report(&error, now_ms);
+                self.decide_call_without(&question, most, lease, now_ms)
+            }
+        }
+    }
+
+    /// Renews leases and gives them back, for ever.
+    pub(super) async fn keep_calls(&self) {
+        let mut beat = tokio::time::interval(HEARTBEAT);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = beat.tick() => self.renew_calls().await,
+                () = self.ledger.ended() => {}
+            }
+            self.give_calls_back().await;
+        }
+    }
+
+    /// Renews all leases now.
+    #[doc(hidden)]
+    pub async fn renew_calls(&self) {
+        self.ledger.renew(|token_id, names| self.tell_calls(token_id, b"renew", names)).await;
+    }
+
+    /// Gives back what has ended, now.
+    #[doc(hidden)]
+    pub async fn give_calls_back(&self) {
+        self.ledger.give_back(|token_id, names| self.tell_calls(token_id, b"end", names)).await;
+    }
+
+    pub(super) async fn end_calls(&self) {
+        self.ledger.end_all();
+        // What is not given back ends by itself.
+        let _ = tokio::time::timeout(GIVE_BACK, self.give_calls_back()).await;
+    }
+
+    async fn tell_calls(&self, token_id: Box<str>, verb: &[u8], names: Vec<LeaseName>) {
+        let args: Vec<&[u8]> = std::iter::once(verb).chain(names.iter().map(|name| &name[..])).collect();
+        // A lease that could not be renewed is renewed by the next beat, one that could not be given back ends by itself; an
+        // outage is reported by the connection.
+        let _ = self.redis.run(&self.calls, &[&self.key(&token_id, "calls")], &args).await;
+    }
+
+    /// Calls that a token has open, over all instances.
+    pub(super) async fn open_calls(&self, token_id: &str) -> Result<u32, StoreError> {
+        match self.redis.run(&self.calls, &[&self.key(token_id, "calls")], &[b"count"]).await? {
+            Value::Int(open) => Ok(u32::try_from(open).unwrap_or(u32::MAX)),
+            _ => Err(StoreError::Unexpected("a count that is no number")),
+        }
     }
 
     /// `<namespace>:{<token id>}:<name>`: the braces put all keys of a token into one slot of a cluster.
@@ -142,6 +261,30 @@ impl RedisLimiter {
         }
     }
 
+    /// The same for a call. Whether Redis took the lease before it fell silent is not known: one that this process does not
+    /// grant is given back, one that it grants keeps its name.
+    fn decide_call_without(
+        &self,
+        question: &Question<'_>,
+        most: u32,
+        lease: CallLease,
+        now_ms: u64,
+    ) -> Result<(Outcome, Option<CallLease>), Unavailable> {
+        let Question { asker, plan, cost } = *question;
+        match self.on_failure {
+            OnFailure::Local => {
+                let decision = self.local.decide_call(asker.token_id, plan, most, cost, now_ms);
+                let lease = decision.admitted.then(|| lease.granted(true));
+                Ok((Outcome::Decided(decision), lease))
+            }
+            OnFailure::Deny => Err(Unavailable),
+            OnFailure::Allow => {
+                let decision = Decision::uncounted(Source::Local, now_ms);
+                Ok((Outcome::Decided(decision), Some(lease.granted(false))))
+            }
+        }
+    }
+
     /// An outage is reported by the connection, once; what is wrong with this script alone is reported here.
     fn report(&self, error: &StoreError, now_ms: u64) {
         match error {
@@ -155,93 +298,5 @@ impl RedisLimiter {
                 }
             }
         }
-    }
-}
-
-/// Reads the script's answer, of which `decide.lua` says what it looks like; `None` if its length is not the right one.
-fn read(bytes: &[u8], plan: &Plan, cost: u32) -> Option<Answer> {
-    if plan.limits.is_empty() {
-        let decision = Decision::uncounted(Source::Redis, 0);
-        return bytes.is_empty().then_some(Answer { decision, steady_ms: 0 });
-    }
-    let ([staged, time @ ..], rest) = bytes.split_first_chunk::<7>()?;
-    let admitted = *staged != 0;
-    let (numbers, behind) = rest.split_at_checked(8 * plan.limits.len() + 4)?;
-    let time_ms = u48(time);
-    let clock_ms = match behind.len() {
-        0 => time_ms,
-        6 if admitted => u48(behind),
-        _ => return None,
-    };
-    let number = |i: usize| u32::from_le_bytes([0, 1, 2, 3].map(|byte| numbers[4 * i + byte]));
-    let last = number(2 * plan.limits.len());
-    let windows = plan.limits.iter().enumerate().map(|(i, limit)| {
-        let (used, second) = (number(2 * i), number(2 * i + 1));
-        let window_ms = limit.window_ms.get();
-        // The oldest stamp that counts, next to the newest, or else the wait itself.
-        let frees_ms = match admitted {
-            true => (time_ms + u64::from(window_ms)).saturating_sub(u64::from(last.wrapping_sub(second))),
-            false => time_ms + u64::from(second),
-        };
-        Standing { used, limit: limit.count, window_ms, frees_ms }
-    });
-    let decision = Decision::new(admitted, Source::Redis, cost, clock_ms, windows);
-    Some(Answer { decision, steady_ms: if admitted { 0 } else { last } })
-}
-
-/// 6 bytes, little-endian.
-fn u48(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Limit;
-
-    fn plan() -> Plan {
-        let limit = Limit { name: "w".into(), count: 5, window_ms: 60_000.try_into().unwrap() };
-        Plan { name: "p".into(), limits: [limit].into(), ..Plan::default() }
-    }
-
-    #[test]
-    fn reads_an_admission() {
-        let clock = 1_700_000_000_123u64.to_le_bytes();
-        // The newest stamp has wrapped round, the oldest has not.
-        let [oldest, newest] = [u32::MAX - 999, 9_000].map(u32::to_le_bytes);
-        let front = [&[4], &clock[..6], &[3, 0, 0, 0], &oldest, &newest].concat();
-        let decision = read(&front, &plan(), 1).unwrap().decision;
-        let expected = Standing { used: 3, limit: 5, window_ms: 60_000, frees_ms: 1_700_000_050_123 };
-        assert!(decision.admitted);
-        assert_eq!(decision.windows(), [expected]);
-        assert_eq!(decision.reported().unwrap().retry_after_s, 50);
-        // The server's clock is two seconds behind.
-        let behind = (1_700_000_000_123u64 - 2_000).to_le_bytes();
-        let decision = read(&[&front, &behind[..6]].concat(), &plan(), 1).unwrap().decision;
-        assert_eq!(decision.windows(), [expected]);
-        assert_eq!(decision.reported().unwrap().retry_after_s, 52);
-    }
-
-    #[test]
-    fn reads_a_refusal() {
-        let clock = 1_700_000_000_123u64.to_le_bytes();
-        let refused = [&[0], &clock[..6], &[3, 0, 0, 0], &[0x10, 0x27, 0, 0], &[9, 0, 0, 0]].concat();
-        let answer = read(&refused, &plan(), 3).unwrap();
-        let expected = Standing { used: 3, limit: 5, window_ms: 60_000, frees_ms: 1_700_000_010_123 };
-        assert!(!answer.decision.admitted);
-        assert_eq!(answer.decision.windows(), [expected]);
-        assert_eq!(answer.steady_ms, 9);
-    }
-
-    #[test]
-    fn refuses_answers_of_another_length() {
-        for (staged, right) in [(0, &[19][..]), (1, &[19, 25])] {
-            for length in 1..40 {
-                let mut bytes = vec![0; length];
-                bytes[0] = staged;
-                assert_eq!(read(&bytes, &plan(), 1).is_some(), right.contains(&length), "{staged} {length}");
-            }
-        }
-        assert!(read(&[], &plan(), 1).is_none());
     }
 }

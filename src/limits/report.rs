@@ -14,6 +14,10 @@ pub struct Report {
     pub plan: String,
     /// Whether that is only a trial, which denies nothing.
     pub shadow: bool,
+    /// Calls that it has open, over all instances, if their number is limited.
+    pub open_calls: Option<u32>,
+    /// Calls that it may have open at one time.
+    pub concurrent_calls: Option<u32>,
     /// Its windows, shortest first; empty if it has no limits.
     pub windows: Vec<WindowReport>,
 }
@@ -37,7 +41,7 @@ pub struct WindowReport {
 
 impl Report {
     /// `seen` is what a request of cost 1 would be told if it were refused.
-    pub(super) fn new(token_id: &str, plan: &Plan, seen: &Decision) -> Self {
+    pub(super) fn new(token_id: &str, plan: &Plan, seen: &Decision, open_calls: Option<u32>) -> Self {
         let windows = plan.limits.iter().zip(seen.windows()).map(|(limit, window)| {
             let frees_ms = if window.remaining() > 0 { seen.now_ms() } else { window.frees_ms };
             WindowReport {
@@ -49,6 +53,13 @@ impl Report {
                 next_slot_in_seconds: frees_ms.saturating_sub(seen.now_ms()).div_ceil(1000),
             }
         });
-        Self { id: token_id.to_owned(), plan: plan.name.to_string(), shadow: plan.shadow, windows: windows.collect() }
+        Self {
+            id: token_id.to_owned(),
+            plan: plan.name.to_string(),
+            shadow: plan.shadow,
+            open_calls,
+            concurrent_calls: plan.concurrent_calls,
+            windows: windows.collect(),
+        }
     }
 }

@@ -116,6 +116,9 @@ impl Worker {
                 gateway.forwarder.sweep();
             }
         });
+        let gateway = self.gateway.clone();
+        tokio::spawn(async move { gateway.limiter.keep_calls().await });
         self.shared.shutdown.ended().await;
+        self.gateway.limiter.end_calls().await;
     }
 }

@@ -1,5 +1,7 @@
 //! The limiter against an oracle, against real time, and against a Redis that fails.
 
+mod calls;
+mod calls_open;
 mod failures;
 mod footprint;
 mod histories;

@@ -90,6 +90,11 @@ async fn a_redis_that_can_not_be_used_fails_and_the_password_is_not_told() {
     let wrong = selftest(&["--redis", &url]).await;
     server.kill();
     let absent = selftest(&["--redis", &url, "--json"]).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, format!("{url}\n")).unwrap();
+    let in_file = selftest(&["--redis", &format!("file:{}", file.path().display())]).await;
+    assert_eq!(in_file.status.code(), Some(1));
+    assert!(stderr(&in_file).contains("refused") && !stderr(&in_file).contains("hunter2"), "{}", stderr(&in_file));
     for output in [&wrong, &absent] {
         assert_eq!(output.status.code(), Some(1));
         let told = stderr(output);

@@ -248,6 +248,7 @@ fn push_entry(text: &mut String, indent: usize, record: &Record) {
             record.limits.iter().map(|limit| format!("{}: {}", quoted(&limit.name), limit_text(limit))).collect();
         keys.push(format!("limits: {{ {} }}", limits.join(", ")));
     }
+    keys.extend(record.concurrent_calls.map(|calls| format!("concurrent_calls: {calls}")));
     keys.extend(record.created_at.map(|date| format!("created_at: {date}")));
     keys.extend(record.expires_at.map(|date| format!("expires_at: {date}")));
     keys.extend((!record.enabled).then(|| "enabled: false".to_owned()));

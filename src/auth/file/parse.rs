@@ -10,10 +10,10 @@ use super::super::plans::{self, Plans, parse_limit};
 use super::super::record::{self, MAX_PERMISSIONS, Others, Record, StoredHash};
 use super::super::token::{TokenHash, is_id};
 use super::tree::{self, Kind, Node, Place};
-use crate::config::{Limit, Problem, Severity};
+use crate::config::{CONCURRENT_CALLS, Limit, Problem, Severity};
 
 /// The keys of one token.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "id",
     "hash",
     "name",
@@ -21,6 +21,7 @@ const KEYS: [&str; 11] = [
     "permissions",
     "plan",
     "limits",
+    "concurrent_calls",
     "created_at",
     "expires_at",
     "enabled",
@@ -159,6 +160,7 @@ impl<'n> Entry<'n> {
         });
         let permissions = self.permissions(reader);
         let limits = self.limits(reader, plan.as_deref());
+        let concurrent_calls = self.optional(reader, "concurrent_calls", concurrent_calls);
         let created_at = self.optional(reader, "created_at", date);
         let expires_at = self.optional(reader, "expires_at", date);
         let revoked_at = self.optional(reader, "revoked_at", date);
@@ -173,6 +175,7 @@ impl<'n> Entry<'n> {
             permissions,
             plan,
             limits,
+            concurrent_calls,
             hashes: vec![StoredHash { sha256: hash?, expires_at: None }],
             created_at,
             expires_at,
@@ -262,6 +265,12 @@ impl<'n> Entry<'n> {
             }
         }
     }
+}
+
+fn concurrent_calls(text: &str) -> Result<u32, String> {
+    let (least, most) = (CONCURRENT_CALLS.start(), CONCURRENT_CALLS.end());
+    let number = text.parse().ok().filter(|number| CONCURRENT_CALLS.contains(number));
+    number.ok_or(format!("must be a whole number from {least} to {most}"))
 }
 
 fn date(text: &str) -> Result<Date, String> {

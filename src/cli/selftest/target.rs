@@ -112,7 +112,11 @@ impl Target {
         let redis = instance::open(&store).await?;
         if !redis.is_up() {
             // Asked once more, for the reason.
-            let attempt = async { redis::Client::open(url)?.get_multiplexed_async_connection().await.map(drop) };
+            let url = match url.strip_prefix("file:") {
+                Some(path) => std::fs::read_to_string(path).with_context(|| format!("reading {path}"))?,
+                None => url.to_owned(),
+            };
+            let attempt = async { redis::Client::open(url.trim())?.get_multiplexed_async_connection().await.map(drop) };
             match tokio::time::timeout(CONNECT_TIMEOUT, attempt).await {
                 Ok(Ok(())) => bail!("Redis at {address} answered only now: try again"),
                 Ok(Err(error)) => bail!("Redis at {address} can't be used: {error}"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::config::model::Limits;
 use crate::config::place::{hint, shown};
-use crate::config::plan::{Limit, Plan};
+use crate::config::plan::{CONCURRENT_CALLS, Limit, Plan};
 use crate::config::reader::{Field, Section};
 use crate::config::units::{parse_limit, say_duration};
 
@@ -90,7 +90,7 @@ fn standard() -> Plan {
 
 fn plan(name: &str, field: &Field<'_>) -> Plan {
     check_name(name, field);
-    let s = field.section_of_today(&["limits", "shadow"], &[("concurrent_calls", "caps on concurrent calls")]);
+    let s = field.section(&["limits", "concurrent_calls", "shadow"]);
     let mut limits = Vec::new();
     let remedy = "for example `limits: { minute: 60/1m }`, or `limits: {}` for none at all";
     if let Some(field) = s.require("limits", remedy) {
@@ -110,6 +110,7 @@ fn plan(name: &str, field: &Field<'_>) -> Plan {
     Plan {
         name: Arc::from(name),
         limits: limits.into_iter().map(|(limit, _)| limit).collect(),
+        concurrent_calls: s.or("concurrent_calls", None, |f| f.number(CONCURRENT_CALLS).map(Some)),
         shadow: s.or("shadow", false, Field::flag),
     }
 }

@@ -4,7 +4,7 @@
 const JUMP_MS: i64 = 5_000;
 
 /// One token.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Oracle {
     /// When requests were admitted, in ms, in order.
     admissions: Vec<i64>,

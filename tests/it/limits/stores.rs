@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use callgate::config::{Limit, OnFailure, Plan, RedisStore};
-use callgate::limits::{Asker, DECIDE, Decision, DenyCache, Limiter, MemoryLimiter, Outcome, RedisLimiter, Report};
+use callgate::limits::{
+    Asker, CALLS, DECIDE, Decision, DenyCache, Limiter, MemoryLimiter, Outcome, RedisLimiter, Report,
+};
 use callgate::store::{Redis, StoreHealth};
 use prometheus::IntGauge;
 use redis::Value;
@@ -89,6 +91,17 @@ pub(super) async fn decide(limiter: &Limiter, token_id: &str, plan: &Plan) -> De
     }
 }
 
+/// The scripts as they ship, except that their clock is read from the token's record: for decisions, and for leases.
+pub(super) fn scripts() -> (&'static str, &'static str) {
+    let shipped = "call('TIME')";
+    for script in [DECIDE, CALLS] {
+        assert_eq!(script.matches(shipped).count(), 1, "the script asks for the time in one place");
+    }
+    let record = "(KEYS[1]:gsub('calls$', 'token'))";
+    let clock = |key| format!("call('HMGET', {key}, 'seconds', 'micros')");
+    (DECIDE.replace(shipped, &clock("KEYS[1]")).leak(), CALLS.replace(shipped, &clock(record)).leak())
+}
+
 /// A store whose clock is set by hand.
 pub(super) enum Subject {
     Memory(Limiter),
@@ -102,9 +115,7 @@ impl Subject {
 
     /// The script as it ships, except that its clock is read from the token's record.
     pub(super) async fn redis() -> Self {
-        let (shipped, tested) = ("call('TIME')", "call('HMGET', KEYS[1], 'seconds', 'micros')");
-        assert_eq!(DECIDE.matches(shipped).count(), 1, "the script asks for the time in one place");
-        let script = DECIDE.replace(shipped, tested).leak();
+        let (script, _) = scripts();
         let server = RedisServer::start();
         let redis = connect(&server, OnFailure::Deny).await;
         let denials = Arc::new(DenyCache::new(64));
@@ -143,10 +154,15 @@ impl Subject {
         let Self::Redis { redis, denials, .. } = self else { return };
         // It measures real time.
         denials.forget(token_id);
-        let micros = clock_ms % 1000 * 1000 + i64::from(fastrand::u16(..1000));
-        let mut set_clock = redis::cmd("HSET");
-        set_clock.arg(format!("cg:{{{token_id}}}:token")).arg("version").arg(VERSION);
-        set_clock.arg("seconds").arg(clock_ms / 1000).arg("micros").arg(micros);
-        redis.call(&set_clock).await.unwrap();
+        set_clock(redis, token_id, clock_ms).await;
     }
+}
+
+/// Sets the clock of [`scripts`] for one token.
+pub(super) async fn set_clock(redis: &Redis, token_id: &str, clock_ms: i64) {
+    let micros = clock_ms % 1000 * 1000 + i64::from(fastrand::u16(..1000));
+    let mut set_clock = redis::cmd("HSET");
+    set_clock.arg(format!("cg:{{{token_id}}}:token")).arg("version").arg(VERSION);
+    set_clock.arg("seconds").arg(clock_ms / 1000).arg("micros").arg(micros);
+    redis.call(&set_clock).await.unwrap();
 }

@@ -1,0 +1,197 @@
+//! Caps on concurrent calls, with real sockets through real instances.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use rustix::process::Signal;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::client::TlsStream;
+
+use crate::support::client::{get, header, http2, raw};
+use crate::support::eventually;
+use crate::support::gateway::{Gateway, Site, Token};
+use crate::support::redis::RedisServer;
+
+/// An upstream that switches protocols for requests to `/call` and only listens then.
+async fn switchboard() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let answer = if read_head(&mut socket).await.starts_with("GET /call ") {
+                    "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n"
+                } else {
+                    "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                };
+                let _ = socket.write_all(answer.as_bytes()).await;
+                let _ = tokio::io::copy(&mut socket, &mut tokio::io::sink()).await;
+            });
+        }
+    });
+    address
+}
+
+async fn read_head(socket: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match socket.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => break,
+        }
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// Asks for a call; `Err` is the head of an answer that is no call.
+async fn call(gateway: &Gateway, token: &Token, path: &str) -> Result<TlsStream<TcpStream>, String> {
+    let mut stream = raw(gateway, "http/1.1").await;
+    let handshake = format!(
+        "GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        token.secret
+    );
+    stream.write_all(handshake.as_bytes()).await.unwrap();
+    let head = read_head(&mut stream).await;
+    if head.starts_with("HTTP/1.1 101 ") { Ok(stream) } else { Err(head) }
+}
+
+async fn call_when_free(gateway: &Gateway, token: &Token) -> TlsStream<TcpStream> {
+    eventually("a place to be free", async || call(gateway, token, "/call").await.ok()).await
+}
+
+fn assert_too_many(head: &str) {
+    assert!(head.starts_with("HTTP/1.1 429 ") && head.contains("\r\nretry-after: 2\r\n"), "{head}");
+}
+
+fn site(store: &str, upstream: SocketAddr, plan: &str) -> Arc<Site> {
+    Site::new(&format!(
+        "{store}\nplans: {{ standard: {plan} }}\nroutes: [{{ path: \"/{{*rest}}\", upstream: up }}]\n\
+         drain: {{ timeout: 1s }}\nupstreams: {{ up: {{ endpoints: [\"http://{upstream}\"] }} }}"
+    ))
+}
+
+#[tokio::test]
+async fn one_instance_caps_the_calls_of_a_token() {
+    let upstream = switchboard().await;
+    let plan = "{ limits: { minute: 100/1m }, concurrent_calls: 2 }";
+    let site = site("store: memory\ntokens: { file: tokens.yaml }", upstream, plan);
+    let (token, other) = (site.token(&[]), site.token_with(&[], &["--concurrent-calls", "3"]));
+    let gateway = site.serve();
+    let mut calls =
+        vec![call(&gateway, &token, "/call").await.unwrap(), call(&gateway, &token, "/call").await.unwrap()];
+    let refused = call(&gateway, &token, "/call").await.unwrap_err();
+    assert_too_many(&refused);
+    assert!(refused.contains("x-ratelimit-limit: 100\r\nx-ratelimit-remaining: 98\r\n"), "{refused}");
+    let line = gateway.access("/call", 1).await.remove(0);
+    assert_eq!((&line["code"], &line["status"]), (&"too_many_calls".into(), &429.into()));
+    let ordinary = get(&http2(&gateway), &gateway, "/echo", &token).await;
+    assert_eq!(header(&ordinary, "x-ratelimit-remaining"), "97");
+    // Another token has calls of its own, and as many as its record says.
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        others.push(call(&gateway, &other, "/call").await.unwrap());
+    }
+    assert_too_many(&call(&gateway, &other, "/call").await.unwrap_err());
+
+    drop(calls.pop());
+    let again = call_when_free(&gateway, &token).await;
+    assert_too_many(&call(&gateway, &token, "/call").await.unwrap_err());
+    drop(again);
+    // What did not become a call holds no place.
+    for _ in 0..5 {
+        let answer = eventually("a place to be free", async || {
+            let answer = call(&gateway, &token, "/never").await.unwrap_err();
+            (!answer.starts_with("HTTP/1.1 429")).then_some(answer)
+        });
+        assert!(answer.await.starts_with("HTTP/1.1 200 "));
+    }
+    eventually("one call to be open", async || {
+        let (_, seen) = gateway.admin(&format!("/api/limits/{}", token.id)).await;
+        (seen.contains("\"concurrent_calls\":2") && seen.contains("\"open_calls\":1")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_plan_on_trial_lets_calls_in() {
+    let upstream = switchboard().await;
+    let plan = "{ limits: {}, concurrent_calls: 1, shadow: true }";
+    let site = site("store: memory\ntokens: { file: tokens.yaml }", upstream, plan);
+    let token = site.token(&[]);
+    let gateway = site.serve();
+    let _calls = [call(&gateway, &token, "/call").await.unwrap(), call(&gateway, &token, "/call").await.unwrap()];
+    assert_eq!(gateway.metric("callgate_shadow_denials_total").await, Some(1.0));
+}
+
+const CAP: usize = 7;
+
+#[tokio::test]
+async fn three_instances_share_a_cap_and_free_what_dies() {
+    let server = RedisServer::start();
+    let upstream = switchboard().await;
+    let store = format!("store: {{ redis: {{ url: \"{}\", deadline: 2s, on_failure: deny }} }}", server.url());
+    let plan = format!("{{ limits: {{ minute: 1000/1m }}, concurrent_calls: {CAP} }}");
+    let sites = [(); 3].map(|()| site(&store, upstream, &plan));
+    let token = sites[0].token(&[]);
+    let mut gateways = sites.map(|site| site.serve());
+
+    let attempts = (0..CAP + 6).map(|i| call(&gateways[i % 3], &token, "/call"));
+    let (mut open, mut refused): ([Vec<_>; 3], usize) = Default::default();
+    for (i, attempt) in join_all(attempts).await.into_iter().enumerate() {
+        match attempt {
+            Ok(stream) => open[i % 3].push(stream),
+            Err(head) => {
+                assert_too_many(&head);
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((open.iter().map(Vec::len).sum::<usize>(), refused), (CAP, 6));
+
+    // One closes, and at once one more can open anywhere.
+    let from = open.iter().position(|calls| !calls.is_empty()).unwrap();
+    let to = (from + 1) % 3;
+    drop(open[from].pop());
+    let closed = Instant::now();
+    open[to].push(call_when_free(&gateways[to], &token).await);
+    assert!(closed.elapsed() < Duration::from_secs(5), "{:?}", closed.elapsed());
+    assert_too_many(&call(&gateways[2], &token, "/call").await.unwrap_err());
+
+    // An instance that ends in order gives its places back.
+    if open[2].is_empty() {
+        let other = open.iter().position(|calls| !calls.is_empty()).unwrap();
+        drop(open[other].pop());
+        open[2].push(call_when_free(&gateways[2], &token).await);
+    }
+    gateways[2].signal(Signal::TERM);
+    assert!(gateways[2].wait().await.success());
+    for _ in std::mem::take(&mut open[2]) {
+        open[1].push(call(&gateways[1], &token, "/call").await.expect("a place given back"));
+    }
+    assert_too_many(&call(&gateways[0], &token, "/call").await.unwrap_err());
+
+    // One that is killed frees its places when they have not been renewed for 30 s; those of the others stay taken.
+    let freed = open[1].len();
+    gateways[1].signal(Signal::KILL);
+    gateways[1].wait().await;
+    let killed = Instant::now();
+    assert_too_many(&call(&gateways[0], &token, "/call").await.unwrap_err());
+    let mut calls = 0;
+    while calls < freed {
+        match call(&gateways[0], &token, "/call").await {
+            Ok(stream) => {
+                open[0].push(stream);
+                calls += 1;
+            }
+            Err(head) => assert_too_many(&head),
+        }
+        assert!(killed.elapsed() < Duration::from_secs(33), "{calls} of {freed} places are free");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(killed.elapsed() > Duration::from_secs(10), "{:?}", killed.elapsed());
+    assert_too_many(&call(&gateways[0], &token, "/call").await.unwrap_err());
+}
