@@ -89,7 +89,7 @@ pub(super) fn configure(url: &str) -> Result<(RedisStore, Plans), String> {
     let plan = |name: &str| plans.get(name).cloned().ok_or_else(|| format!("there is no plan {name}"));
     let plans = Plans { usual: plan("usual")?, sliding: plan("sliding")?, wide: plan("wide")? };
     match store {
-        Store::Redis(store) => Ok((store, plans)),
+        Store::Redis(store) => Ok((*store, plans)),
         Store::Memory => Err("is not a Redis".to_owned()),
     }
 }
