@@ -104,7 +104,6 @@ pub struct CertificateFiles {
 
 /// Where tokens and limits live.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Store {
     /// In this process; tokens come from `tokens.file`.
     Memory,
