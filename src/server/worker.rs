@@ -57,7 +57,11 @@ impl Worker {
         };
         let thread = thread::Builder::new()
             .name(format!("worker-{index}"))
-            .spawn(move || runtime.block_on(run))
+            .spawn(move || {
+                runtime.block_on(run);
+                // Dropped, it would wait for look-ups of host names under way, which nothing can cut short.
+                runtime.shutdown_background();
+            })
             .map_err(StartError::Worker)?;
         starts.await.unwrap_or_else(|_| Err(StartError::Worker(std::io::Error::other("it ended at once"))))?;
         Ok(thread)
