@@ -34,7 +34,7 @@ const KEYS: [&str; 13] = [
     "runtime",
 ];
 
-/// What became of a file: a configuration unless a problem is an error, and the files that it needs.
+/// What became of a file: a configuration, to be used only if no problem is an error, and the files that it needs.
 pub(super) struct Outcome {
     pub(super) config: Option<Config>,
     pub(super) problems: Vec<Problem>,
@@ -53,7 +53,6 @@ pub(super) fn compile(path: &Path, text: &str, env: &dyn Fn(&str) -> Option<Stri
             None
         }
     };
-    let config = config.filter(|_| !reader.failed());
     let (problems, files, keys) = reader.into_findings();
     Outcome { config, problems, files, keys }
 }

@@ -52,10 +52,6 @@ impl<'a> Reader<'a> {
         self.problems.borrow_mut().push(Problem { file, line: at.line, column: at.column, path, message, severity });
     }
 
-    pub(super) fn failed(&self) -> bool {
-        self.problems.borrow().iter().any(|problem| problem.severity == Severity::Error)
-    }
-
     /// What was found, the files that the configuration needs, and the keys that it could have.
     pub(super) fn into_findings(self) -> (Vec<Problem>, Vec<NeededFile>, BTreeSet<String>) {
         (self.problems.into_inner(), self.files.into_inner(), self.keys.into_inner())
