@@ -30,6 +30,7 @@ fn route(path: &str, methods: &[Method]) -> Arc<Route> {
         allowed_forms: PathForms::default(),
         max_body: 1 << 30,
         cost: 1,
+        limits: None,
         first_byte_timeout: None,
         call: CallLimits { max_duration: None, idle_timeout: None },
     })
