@@ -15,6 +15,7 @@ mod limits;
 mod metrics;
 mod outage;
 mod poison;
+mod proof;
 mod selftest;
 mod streams;
 mod support;
