@@ -109,6 +109,7 @@ fn headers(criterion: &mut Criterion) {
         request_id: &REQUEST,
         identity: &identity,
         trusted_proxies: &[],
+        hold: &|| Box::new(()),
     };
     let mut group = criterion.benchmark_group("headers");
     for (name, headers) in [("plain client", &plain), ("browser", &browser)] {
