@@ -108,6 +108,7 @@ fn headers(criterion: &mut Criterion) {
         request_id: &REQUEST,
         identity: &identity,
         trusted_proxies: &[],
+        hold: &|| Box::new(()),
     };
     let mut group = criterion.benchmark_group("headers");
     for (name, headers) in [("plain client", &plain), ("browser", &browser)] {

@@ -177,7 +177,7 @@ pub struct Route {
 pub struct CallLimits {
     /// From the upgrade on; `None`: no bound.
     pub max_duration: Option<Duration>,
-    /// Without a byte in either direction; `None`: no bound.
+    /// Without a byte in either direction; `None`: no bound. Holds for server-sent events too.
     pub idle_timeout: Option<Duration>,
 }
 

@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use ipnet::IpNet;
 
-use crate::body::{Body, BodyFault, Progress};
+use crate::body::{Body, BodyFault, Hold, Progress};
 use crate::config::{self, Protocol};
 use crate::telemetry::{Metrics, UpstreamMetrics};
 
@@ -27,7 +27,7 @@ use pool::{EndpointPool, NoConnection};
 
 pub use client::client_address;
 pub use connect::UpstreamError;
-pub use headers::asks_for_websocket;
+pub use headers::{asks_for_websocket, is_last_hop};
 // For the benchmarks alone.
 #[doc(hidden)]
 pub use headers::{onto_client, onto_upstream};
@@ -50,6 +50,8 @@ pub struct Onward<'a> {
     pub identity: &'a [(HeaderName, HeaderValue)],
     /// Networks whose forwarding headers are believed.
     pub trusted_proxies: &'a [IpNet],
+    /// Makes what the request's body holds on to: it may outlive the answer.
+    pub hold: &'a (dyn Fn() -> Hold + Sync),
 }
 
 /// An upstream's answer, ready for the client.
@@ -186,7 +188,10 @@ impl Forwarder {
         let body = if switched {
             Body::Empty
         } else {
-            Body::relay(body, upstream.config.idle_timeout, u64::MAX, headers::clean_trailers_for_client)
+            // Events come when something happens: how long they may be silent is told by the route, as for a call.
+            let is_events = headers::has_events(&parts.headers);
+            let idle = if is_events { onward.route.call.idle_timeout } else { Some(upstream.config.idle_timeout) };
+            Body::relay(body, idle, u64::MAX, headers::clean_for_client)
         };
         Ok(Answer { response: Response::from_parts(parts, body), lease, endpoint, tunnel })
     }
@@ -208,7 +213,7 @@ impl Forwarder {
         // What hyper's server noted about the client's connection is not for the upstream's.
         parts.extensions.clear();
         let (limit, clean) = (onward.route.max_body, headers::clean_trailers_for_upstream);
-        let (body, progress) = Body::upload(incoming, self.client_idle, limit, clean);
+        let (body, progress) = Body::upload(incoming, self.client_idle, limit, clean, onward.hold);
         (Request::from_parts(parts, body), client_upgrade, progress)
     }
 }
@@ -294,14 +299,15 @@ impl UpstreamPools {
     }
 }
 
-/// Waits for the head of a response. While the request's body is still moving, the deadline moves with it.
+/// Waits for the head of a response. While the request's body is still moving, the deadline moves with it; while the client lets
+/// us wait for its body, nothing can be expected of the upstream, and the body has a deadline of its own.
 async fn within<F: Future>(deadline: Duration, progress: Option<&Progress>, sent: F) -> Option<F::Output> {
     let mut sent = std::pin::pin!(sent);
     let mut wait = deadline;
     loop {
         match tokio::time::timeout(wait, sent.as_mut()).await {
             Ok(output) => return Some(output),
-            Err(_) => wait = deadline.checked_sub(progress?.silence()).filter(|left| !left.is_zero())?,
+            Err(_) => wait = deadline.checked_sub(progress?.hesitation()).filter(|left| !left.is_zero())?,
         }
     }
 }

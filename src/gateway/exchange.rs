@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 use ipnet::IpNet;
 use prometheus::{Histogram, IntCounter};
 use smallvec::SmallVec;
@@ -14,13 +14,15 @@ use crate::body::{BodyError, Observer};
 use crate::config::{self, REQUEST_ID};
 use crate::forward::{Lease, TunnelEnd, client_address};
 use crate::limits::{CallLease, Decision, Source};
-use crate::listener::{Busy, Peer};
+use crate::listener::{Attention, Peer};
 use crate::response::Rejection;
 use crate::route::Found;
 use crate::telemetry::{AccessLog, Metrics, Phase, Record, RouteMetrics, WindowUse};
 
 /// The longest request id that is taken over from a client.
 const MAX_REQUEST_ID: usize = 128;
+/// A client on HTTP/2 has to take so many bytes of an answer within `body_idle_timeout`.
+const HTTP2_PIECE: usize = 32 * 1024;
 /// nginx's status for a client that went away before its answer; it stands in the log and the metrics only.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
@@ -73,18 +75,23 @@ pub struct Exchange {
     answered: bool,
     over: bool,
     is_call: bool,
-    busy: Busy,
+    attention: Attention,
 }
 
 impl Exchange {
     pub(super) fn begin<B>(cells: &Arc<Cells>, request: &Request<B>, peer: &Arc<Peer>, trusted: &[IpNet]) -> Self {
         let received = SystemTime::now();
+        // Of what stands in for a refused request nothing is the client's. A hyphen is a token, and so a method.
+        let (method, uri) = match peer.is_stand_in(request) {
+            true => (Method::from_bytes(b"-").unwrap_or_default(), Uri::from_static("-")),
+            false => (request.method().clone(), request.uri().clone()),
+        };
         let record = Record {
             started: Instant::now(),
             received,
             client: client_of(request, peer.address, trusted),
-            method: request.method().clone(),
-            uri: request.uri().clone(),
+            method,
+            uri,
             version: request.version(),
             request_id: request_id(request, received),
             route: None,
@@ -111,7 +118,7 @@ impl Exchange {
             answered: false,
             over: false,
             is_call: false,
-            busy: peer.busy(),
+            attention: peer.attend(),
         }
     }
 
@@ -170,9 +177,12 @@ impl Exchange {
         })
     }
 
-    pub(super) fn answered(&mut self, status: StatusCode, endpoint: Arc<str>, lease: Lease) {
+    pub(super) fn answered_here(&mut self) {
         self.answered = true;
-        self.record.status = status;
+    }
+
+    pub(super) fn answered(&mut self, endpoint: Arc<str>, lease: Lease) {
+        self.answered = true;
         self.record.endpoint = Some(endpoint);
         self.lease = Some(lease);
     }
@@ -220,14 +230,21 @@ fn chain(error: &dyn std::error::Error) -> String {
 impl Observer for Option<Exchange> {
     fn asked(&mut self) {
         if let Some(exchange) = self {
-            exchange.busy.taken();
+            exchange.attention.taken();
         }
     }
 
     fn sent(&mut self, bytes: usize) {
         if let Some(exchange) = self {
-            exchange.busy.handed();
+            exchange.attention.handed();
             exchange.record.bytes_out += bytes as u64;
+        }
+    }
+
+    fn longest_piece(&self) -> usize {
+        match self {
+            Some(exchange) if exchange.record.version == Version::HTTP_2 => HTTP2_PIECE,
+            Some(_) | None => usize::MAX,
         }
     }
 

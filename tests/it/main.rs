@@ -14,6 +14,7 @@ mod layers;
 mod limits;
 mod metrics;
 mod outage;
+mod patience;
 mod poison;
 mod selftest;
 mod streams;
