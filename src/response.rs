@@ -330,6 +330,9 @@ fn forward_told(error: &ForwardError) -> Told<'static> {
         | ForwardError::TwoLengths(_) => {
             (S::BAD_GATEWAY, "bad_gateway", "The service behind this gateway did not answer properly.")
         }
+        ForwardError::Full(_) => {
+            (S::SERVICE_UNAVAILABLE, "overloaded", "The service behind this gateway is busy. Try again shortly.")
+        }
         ForwardError::Slow { .. } => {
             (S::GATEWAY_TIMEOUT, "gateway_timeout", "The service behind this gateway did not answer in time.")
         }

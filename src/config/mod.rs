@@ -24,7 +24,7 @@ use reader::{NeededFile, why};
 pub use self::redis::{OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls};
 pub use model::{
     Access, CallLimits, CertificateFiles, Config, Drain, Endpoint, HostHeader, Limits, Listen, Log, LogFormat,
-    PathForms, REQUEST_ID, Route, Runtime, Store, Tls, Tokens, Upstream,
+    PathForms, Protocol, REQUEST_ID, Route, Runtime, Store, Tls, Tokens, Upstream,
 };
 pub use nearest::nearest;
 pub use plan::{CONCURRENT_CALLS, Limit, MAX_COUNT, Plan, RouteLimits, WINDOW_MS};

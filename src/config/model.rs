@@ -233,6 +233,8 @@ pub struct Upstream {
     pub name: Arc<str>,
     /// Its addresses, at least one.
     pub endpoints: Vec<Endpoint>,
+    /// The version of HTTP that it is spoken to in.
+    pub protocol: Protocol,
     /// The `Host` it sees.
     pub host: HostHeader,
     /// A TCP connection, with TLS where asked for, must stand within this time.
@@ -245,6 +247,10 @@ pub struct Upstream {
     pub keep_alive: Duration,
     /// Unused connections kept per endpoint and worker.
     pub max_idle: usize,
+    /// Connections per endpoint and worker, used or not.
+    pub max_connections: usize,
+    /// An HTTP/2 connection that is silent for this long is asked whether it still lives; `None`: never.
+    pub ping: Option<Duration>,
     /// Certificates to trust beside the system's own.
     pub ca: Option<PathBuf>,
 }
@@ -269,6 +275,17 @@ impl std::fmt::Display for Endpoint {
             write!(f, "{scheme}://{}:{}", self.host, self.port)
         }
     }
+}
+
+/// The version of HTTP towards an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, without asking.
+    Http2,
+    /// Over TLS what both sides know (ALPN), HTTP/2 first; in clear HTTP/1.1.
+    Auto,
 }
 
 /// The `Host` header towards an upstream.

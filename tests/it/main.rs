@@ -21,4 +21,5 @@ mod selftest;
 mod streams;
 mod support;
 mod topologies;
+mod upstreams;
 mod voice;
