@@ -4,23 +4,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 use ipnet::IpNet;
 use prometheus::{Histogram, IntCounter};
 use smallvec::SmallVec;
 
 use crate::auth::{self, Principal, Refusal};
 use crate::body::{BodyError, Observer};
-use crate::config::{self, REQUEST_ID};
+use crate::config::{self, Config, REQUEST_ID, RouteLimits};
 use crate::forward::{Lease, TunnelEnd, client_address};
-use crate::limits::{CallLease, Decision, Source};
-use crate::listener::{Busy, Peer};
+use crate::limits::{CallLease, Charge, Decision, Source};
+use crate::listener::{Attention, Peer};
 use crate::response::Rejection;
 use crate::route::Found;
 use crate::telemetry::{AccessLog, Metrics, Phase, Record, RouteMetrics, WindowUse};
 
 /// The longest request id that is taken over from a client.
 const MAX_REQUEST_ID: usize = 128;
+/// A client on HTTP/2 has to take so many bytes of an answer within `body_idle_timeout`.
+const HTTP2_PIECE: usize = 32 * 1024;
 /// nginx's status for a client that went away before its answer; it stands in the log and the metrics only.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
@@ -73,18 +75,23 @@ pub struct Exchange {
     answered: bool,
     over: bool,
     is_call: bool,
-    busy: Busy,
+    attention: Attention,
 }
 
 impl Exchange {
     pub(super) fn begin<B>(cells: &Arc<Cells>, request: &Request<B>, peer: &Arc<Peer>, trusted: &[IpNet]) -> Self {
         let received = SystemTime::now();
+        // Of what stands in for a refused request nothing is the client's. A hyphen is a token, and so a method.
+        let (method, uri) = match peer.is_stand_in(request) {
+            true => (Method::from_bytes(b"-").unwrap_or_default(), Uri::from_static("-")),
+            false => (request.method().clone(), request.uri().clone()),
+        };
         let record = Record {
             started: Instant::now(),
             received,
             client: client_of(request, peer.address, trusted),
-            method: request.method().clone(),
-            uri: request.uri().clone(),
+            method,
+            uri,
             version: request.version(),
             request_id: request_id(request, received),
             route: None,
@@ -111,7 +118,7 @@ impl Exchange {
             answered: false,
             over: false,
             is_call: false,
-            busy: peer.busy(),
+            attention: peer.attend(),
         }
     }
 
@@ -128,22 +135,27 @@ impl Exchange {
         }
     }
 
+    /// Limits that its route has of its own.
+    pub(super) fn route_limits<'c>(&self, config: &'c Config) -> Option<&'c RouteLimits> {
+        config.routes.get(self.route?)?.limits.as_ref()
+    }
+
     pub(super) fn principal(&mut self, principal: &Principal) {
         self.record.token = Some((principal.id.clone(), principal.name.clone()));
     }
 
-    /// Takes note of a decision on a request of this cost; a refusal ends the request's way, unless its plan is on trial.
+    /// Takes note of a decision on a request that is charged so; a refusal ends the request's way, unless its plan is on trial.
     pub(super) fn decided(
         &mut self,
         decision: Decision,
-        cost: u32,
+        charge: Charge<'_>,
         principal: Arc<Principal>,
     ) -> Result<Arc<Principal>, Rejection> {
         self.cells.decisions[usize::from(decision.admitted)][decision.source as usize].inc();
         let took = self.record.phases[Phase::Decision as usize].unwrap_or(Duration::ZERO);
         self.cells.decision_seconds.observe(took.as_secs_f64());
         self.record.decided_by = Some(decision.source.as_str());
-        let windows = principal.plan.limits.iter().zip(decision.windows());
+        let windows = principal.plan.limits_with(charge.limits).zip(decision.windows());
         self.record.windows = windows
             .map(|(limit, window)| WindowUse { name: limit.name.clone(), used: window.used, limit: window.limit })
             .collect();
@@ -159,20 +171,25 @@ impl Exchange {
         if let Some(most) = too_many_calls {
             return Err(Rejection::TooManyCalls(most));
         }
-        let Some(refused) = refused else { return Ok(principal) };
-        let limit = &principal.plan.limits[refused.index];
+        let named = |index| principal.plan.limits_with(charge.limits).nth(index);
+        let Some((refused, limit)) = refused.and_then(|refused| Some((refused, named(refused.index)?))) else {
+            return Ok(principal);
+        };
         Err(Rejection::RateLimited {
             limit: limit.name.clone(),
             count: limit.count,
-            cost,
+            cost: charge.cost,
             window_s: limit.window_ms.get().div_ceil(1000),
             retry_after_s: refused.retry_after_s,
         })
     }
 
-    pub(super) fn answered(&mut self, status: StatusCode, endpoint: Arc<str>, lease: Lease) {
+    pub(super) fn answered_here(&mut self) {
         self.answered = true;
-        self.record.status = status;
+    }
+
+    pub(super) fn answered(&mut self, endpoint: Arc<str>, lease: Lease) {
+        self.answered = true;
         self.record.endpoint = Some(endpoint);
         self.lease = Some(lease);
     }
@@ -220,14 +237,21 @@ fn chain(error: &dyn std::error::Error) -> String {
 impl Observer for Option<Exchange> {
     fn asked(&mut self) {
         if let Some(exchange) = self {
-            exchange.busy.taken();
+            exchange.attention.taken();
         }
     }
 
     fn sent(&mut self, bytes: usize) {
         if let Some(exchange) = self {
-            exchange.busy.handed();
+            exchange.attention.handed();
             exchange.record.bytes_out += bytes as u64;
+        }
+    }
+
+    fn longest_piece(&self) -> usize {
+        match self {
+            Some(exchange) if exchange.record.version == Version::HTTP_2 => HTTP2_PIECE,
+            Some(_) | None => usize::MAX,
         }
     }
 

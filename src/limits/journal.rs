@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
-use crate::config::Plan;
+use crate::config::Limit;
 use crate::telemetry::MergeMetrics;
 
-/// Admissions that it holds, at 8 bytes each and some 200 for each token.
+/// Admissions that it holds, at 8 bytes each and some 200 for each log.
 const ROOM: usize = 1_000_000;
 /// So many admissions are merged at once: some milliseconds of Redis's time at the worst.
 const OFFER: usize = 1_000;
-/// In the background, so many tokens at one time, and so often.
+/// In the background, so many logs at one time, and so often.
 const BATCH: (usize, Duration) = (32, Duration::from_millis(10));
 
-/// The admissions of a process that Redis does not know of yet; one for all workers. Of a bounded size: when it is full, the
+/// The admissions of a process that Redis does not know of yet, by the keys of the logs that they belong into; one for all workers. Of a bounded size: when it is full, the
 /// oldest are given up, so that their tokens may be admitted that much too often.
 pub struct Journal {
     book: Mutex<Book>,
@@ -32,19 +32,19 @@ pub struct Journal {
 
 #[derive(Default)]
 struct Book {
-    pages: HashMap<Arc<str>, Page>,
-    /// Tokens that may have a page, in the order in which the background merges them.
-    queue: VecDeque<Arc<str>>,
+    pages: HashMap<Arc<[u8]>, Page>,
+    /// Logs that may have a page, in the order in which the background merges them.
+    queue: VecDeque<Arc<[u8]>>,
     /// When the background may go on.
     next_batch: Option<Instant>,
     merged: Merged,
     full: bool,
 }
 
-/// What one token was admitted.
+/// What is to be merged into one log.
 struct Page {
     times: VecDeque<u64>,
-    /// The windows of its plan in milliseconds, shortest first.
+    /// The windows of its limits in milliseconds, shortest first.
     windows: Arc<[u32]>,
     /// What was offered to Redis last, until it is known to be there. It keeps its name and is offered again as it is.
     offered: Option<Arc<Offered>>,
@@ -61,10 +61,10 @@ struct Offered {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Merged {
     pub(super) admissions: usize,
-    pub(super) tokens: usize,
+    pub(super) logs: usize,
 }
 
-/// Who asks for a token's page gets …
+/// Who asks for a log's page gets …
 pub(super) enum Claim {
     /// … nothing: there is none.
     Nothing,
@@ -74,11 +74,11 @@ pub(super) enum Claim {
     Offer(Offer),
 }
 
-/// Admissions of one token, to be merged by who holds this and by nobody else. Unless it is [`Offer::settle`]d they are
+/// Admissions to be merged into one log, by who holds this and by nobody else. Unless it is [`Offer::settle`]d they are
 /// offered again.
 pub(super) struct Offer {
     journal: Arc<Journal>,
-    token_id: Arc<str>,
+    log: Arc<[u8]>,
     windows: Arc<[u32]>,
     offered: Arc<Offered>,
     settled: bool,
@@ -122,9 +122,9 @@ impl Journal {
         self.len() == 0
     }
 
-    /// How many tokens have admissions that wait.
+    /// How many logs they are for.
     #[must_use]
-    pub fn tokens(&self) -> usize {
+    pub fn logs(&self) -> usize {
         self.book().pages.len()
     }
 
@@ -139,16 +139,13 @@ impl Journal {
         }
     }
 
-    /// Writes down `cost` admissions of a token.
-    pub(super) fn write(&self, token_id: &str, plan: &Plan, cost: u32, at: Instant) {
-        if plan.limits.is_empty() {
-            return;
-        }
+    /// Writes down `cost` admissions for a log, on which there are these limits.
+    pub(super) fn write(&self, log: &[u8], limits: &[Limit], cost: u32, at: Instant) {
         let at_ms = self.ms(at);
         let mut book = self.book();
         let dropped = if self.len() + cost as usize > self.room { self.make_room(&mut book, at_ms) } else { 0 };
         let first_drop = dropped > 0 && !std::mem::replace(&mut book.full, true);
-        let page = book.page(token_id, plan);
+        let page = book.page(log, limits);
         page.times.extend(std::iter::repeat_n(at_ms, cost as usize));
         self.grow(cost as usize);
         drop(book);
@@ -164,17 +161,17 @@ impl Journal {
         }
     }
 
-    /// The next part of a token's page.
-    pub(super) fn claim(self: &Arc<Self>, token_id: &str, now: Instant) -> Claim {
+    /// The next part of a log's page.
+    pub(super) fn claim(self: &Arc<Self>, log: &[u8], now: Instant) -> Claim {
         let mut book = self.book();
-        match book.pages.get(token_id).map(|page| page.claim.clone()) {
+        match book.pages.get(log).map(|page| page.claim.clone()) {
             None => Claim::Nothing,
             Some(Some(taken)) => Claim::Taken(taken),
-            Some(None) => self.offer(&mut book, token_id, now).map_or(Claim::Nothing, Claim::Offer),
+            Some(None) => self.offer(&mut book, log, now).map_or(Claim::Nothing, Claim::Offer),
         }
     }
 
-    /// Pages of some tokens; fewer or none if that would be too much at once for `now`.
+    /// Pages of some logs; fewer or none if that would be too much at once for `now`.
     pub(super) fn claim_some(self: &Arc<Self>, now: Instant, at_leisure: bool) -> Vec<Offer> {
         let mut book = self.book();
         let mut offers = Vec::new();
@@ -186,14 +183,14 @@ impl Journal {
             if offers.len() == BATCH.0 {
                 break;
             }
-            let Some(token_id) = book.queue.pop_front() else { break };
-            match book.pages.get(&token_id).map(|page| page.claim.is_some()) {
+            let Some(log) = book.queue.pop_front() else { break };
+            match book.pages.get(&log).map(|page| page.claim.is_some()) {
                 None => {}
-                Some(true) => book.queue.push_back(token_id),
+                Some(true) => book.queue.push_back(log),
                 Some(false) => {
-                    offers.extend(self.offer(&mut book, &token_id, now));
-                    if book.pages.contains_key(&token_id) {
-                        book.queue.push_back(token_id);
+                    offers.extend(self.offer(&mut book, &log, now));
+                    if book.pages.contains_key(&log) {
+                        book.queue.push_back(log);
                     }
                 }
             }
@@ -211,33 +208,33 @@ impl Journal {
         })
     }
 
-    /// Forgets what a token was admitted.
-    pub(super) fn forget(&self, token_id: &str) {
+    /// Forgets what is to be merged into a log.
+    pub(super) fn forget(&self, log: &[u8]) {
         if self.is_empty() {
             return;
         }
         let mut book = self.book();
-        let Some(page) = book.pages.get_mut(token_id) else { return };
+        let Some(page) = book.pages.get_mut(log) else { return };
         // What is being offered at this moment is taken back by its holder.
         let mut forgotten = std::mem::take(&mut page.times).len();
         if page.claim.is_none() {
             forgotten += page.offered.take().map_or(0, |offered| offered.times.len());
-            book.pages.remove(token_id);
+            book.pages.remove(log);
         }
         self.shrink(forgotten);
     }
 
-    fn offer(self: &Arc<Self>, book: &mut Book, token_id: &str, now: Instant) -> Option<Offer> {
+    fn offer(self: &Arc<Self>, book: &mut Book, log: &[u8], now: Instant) -> Option<Offer> {
         let now_ms = self.ms(now);
-        let (token_id, _) = book.pages.get_key_value(token_id)?;
-        let token_id = token_id.clone();
-        let page = book.pages.get_mut(&token_id)?;
+        let (log, _) = book.pages.get_key_value(log)?;
+        let log = log.clone();
+        let page = book.pages.get_mut(&log)?;
         let expired = page.expire(now_ms);
         self.shrink(expired);
         let offered = match &page.offered {
             Some(offered) => offered.clone(),
             None if page.times.is_empty() => {
-                book.pages.remove(&token_id);
+                book.pages.remove(&log);
                 return None;
             }
             None => {
@@ -252,7 +249,7 @@ impl Journal {
         let (done, wait) = watch::channel(());
         page.claim = Some(wait);
         let windows = page.windows.clone();
-        Some(Offer { journal: self.clone(), token_id, windows, offered, settled: false, _done: done })
+        Some(Offer { journal: self.clone(), log, windows, offered, settled: false, _done: done })
     }
 
     /// Gives up what no window sees any more, and if that is too little, the oldest. Answers how many of the latter.
@@ -277,7 +274,7 @@ impl Journal {
         }
         let Book { pages, queue, .. } = book;
         pages.retain(|_, page| !page.times.is_empty() || page.offered.is_some() || page.claim.is_some());
-        queue.retain(|token_id| pages.contains_key(token_id));
+        queue.retain(|log| pages.contains_key(log));
         dropped
     }
 
@@ -310,16 +307,16 @@ impl Journal {
 }
 
 impl Book {
-    /// The page of a token whose plan is this now.
-    fn page(&mut self, token_id: &str, plan: &Plan) -> &mut Page {
-        let lengths = || plan.limits.iter().map(|limit| limit.window_ms.get());
-        if !self.pages.contains_key(token_id) {
-            let token_id: Arc<str> = token_id.into();
-            self.queue.push_back(token_id.clone());
+    /// The page of a log with these limits now.
+    fn page(&mut self, log: &[u8], limits: &[Limit]) -> &mut Page {
+        let lengths = || limits.iter().map(|limit| limit.window_ms.get());
+        if !self.pages.contains_key(log) {
+            let log: Arc<[u8]> = log.into();
+            self.queue.push_back(log.clone());
             let page = Page { times: VecDeque::new(), windows: lengths().collect(), offered: None, claim: None };
-            self.pages.insert(token_id, page);
+            self.pages.insert(log, page);
         }
-        let page = self.pages.get_mut(token_id).expect("it is there, or was made just now");
+        let page = self.pages.get_mut(log).expect("it is there, or was made just now");
         if !page.windows.iter().copied().eq(lengths()) {
             page.windows = lengths().collect();
         }
@@ -338,8 +335,9 @@ impl Page {
 }
 
 impl Offer {
-    pub(super) fn token_id(&self) -> &str {
-        &self.token_id
+    /// The log's key.
+    pub(super) fn log(&self) -> &[u8] {
+        &self.log
     }
 
     /// Its name, the same when it is offered again.
@@ -347,7 +345,7 @@ impl Offer {
         &self.offered.name
     }
 
-    /// The windows of the token's plan, 4 bytes each.
+    /// The windows of its limits, 4 bytes each.
     pub(super) fn windows(&self) -> Vec<u8> {
         self.windows.iter().flat_map(|length| length.to_le_bytes()).collect()
     }
@@ -368,7 +366,7 @@ impl Offer {
 impl Drop for Offer {
     fn drop(&mut self) {
         let mut book = self.journal.book();
-        let Some(page) = book.pages.get_mut(&self.token_id) else { return };
+        let Some(page) = book.pages.get_mut(&self.log) else { return };
         page.claim = None;
         if !self.settled {
             return;
@@ -376,14 +374,14 @@ impl Drop for Offer {
         page.offered = None;
         let is_last = page.times.is_empty();
         if is_last {
-            book.pages.remove(&self.token_id);
+            book.pages.remove(&self.log);
             if book.pages.is_empty() {
                 book.queue = VecDeque::new();
             }
         }
         let admissions = self.offered.times.len();
         book.merged.admissions += admissions;
-        book.merged.tokens += usize::from(is_last);
+        book.merged.logs += usize::from(is_last);
         self.journal.shrink(admissions);
         if let Some(metrics) = &self.journal.metrics {
             metrics.merged.inc_by(admissions as u64);

@@ -1,6 +1,6 @@
 //! Merges into Redis what this process admitted while it was away.
 //!
-//! A token's admissions are merged before Redis decides on its next request from here, and in the background, so that other
+//! That is done before Redis decides on the next request from here that asks the same log, and in the background, so that other
 //! instances see them soon.
 
 use std::sync::Arc;
@@ -10,7 +10,6 @@ use futures_util::future::join_all;
 use redis::Value;
 
 use super::journal::{Claim, Journal, Offer};
-use super::redis::key;
 use crate::store::{Redis, Script, StoreError};
 
 /// The script that merges.
@@ -39,25 +38,32 @@ impl Merger {
         &self.journal
     }
 
-    /// Sees to it that Redis knows of all that this process admitted a token. Where there is nothing to merge, which is
+    /// Sees to it that Redis knows of all that this process admitted, as far as these logs go. Where there is nothing to merge, which is
     /// always but for some time after an outage, that costs next to nothing; otherwise a round trip of its own, because a
     /// script or a slot of a cluster that is not where it was expected would turn the order round. After as long as
     /// a call may take it begins nothing new; what is not done by then is done later.
     ///
     /// # Errors
     /// [`StoreError`]: then Redis must not decide on the token yet.
-    pub(super) async fn catch_up(&self, token_id: &str) -> Result<(), StoreError> {
-        if self.journal.is_empty() {
-            return Ok(());
-        }
+    pub(super) async fn catch_up<'k>(&self, logs: impl Iterator<Item = &'k [u8]>) -> Result<(), StoreError> {
         let begun = Instant::now();
-        while self.redis.is_up() {
+        for log in logs {
+            self.catch_up_one(log, begun).await?;
+        }
+        Ok(())
+    }
+
+    async fn catch_up_one(&self, log: &[u8], begun: Instant) -> Result<(), StoreError> {
+        while !self.journal.is_empty() {
+            if !self.redis.is_up() {
+                return Err(StoreError::Down);
+            }
             let now = Instant::now();
             let left = self.redis.deadline().saturating_sub(now - begun);
             if left.is_zero() {
                 return Err(StoreError::Deadline);
             }
-            match self.journal.claim(token_id, now) {
+            match self.journal.claim(log, now) {
                 Claim::Nothing => return Ok(()),
                 // Its holder is done with it when the channel closes.
                 Claim::Taken(mut done) => {
@@ -67,13 +73,12 @@ impl Merger {
                 Claim::Offer(offer) => self.merge(offer).await?,
             }
         }
-        Err(StoreError::Down)
+        Ok(())
     }
 
     async fn merge(&self, offer: Offer) -> Result<(), StoreError> {
-        let [log, merged] = ["log", "merged"].map(|name| key(&self.redis, offer.token_id(), name));
-        let (windows, ages) = (offer.windows(), offer.ages(Instant::now()));
-        match self.redis.run(&self.script, &[&log, &merged], &[offer.name(), &windows, &ages]).await? {
+        let (merged, windows, ages) = (merged_key(offer.log()), offer.windows(), offer.ages(Instant::now()));
+        match self.redis.run(&self.script, &[offer.log(), &merged], &[offer.name(), &windows, &ages]).await? {
             Value::Int(_) => {
                 offer.settle();
                 Ok(())
@@ -113,7 +118,7 @@ impl Merger {
         self.tell();
     }
 
-    /// Merges pages of some tokens; answers how many times that succeeded and failed.
+    /// Merges pages of some logs; answers how many times that succeeded and failed.
     async fn merge_some(&self, at_leisure: bool) -> (usize, usize) {
         let offers = self.journal.claim_some(Instant::now(), at_leisure);
         let results = join_all(offers.into_iter().map(|offer| self.merge(offer))).await;
@@ -125,11 +130,19 @@ impl Merger {
         if let Some(merged) = self.journal.finished() {
             tracing::info!(
                 admissions = merged.admissions,
-                tokens = merged.tokens,
-                "merged {} admissions of {} tokens made while Redis was away",
+                logs = merged.logs,
+                "merged {} admissions made while Redis was away into {} logs",
                 merged.admissions,
-                merged.tokens
+                merged.logs
             );
         }
     }
+}
+
+/// Where it is kept what has been merged into a log: `<namespace>:{<token id>}:merged` beside `…:log`.
+pub(super) fn merged_key(log: &[u8]) -> Vec<u8> {
+    let (name, kept) = (b"}:log", b"}:merged");
+    // Neither a namespace nor a token's id has braces; a route, which may follow, may.
+    let at = log.windows(name.len()).position(|part| part == name).unwrap_or(log.len());
+    [&log[..at], kept, log.get(at + name.len()..).unwrap_or_default()].concat()
 }

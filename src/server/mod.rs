@@ -183,9 +183,11 @@ impl Server {
         }
         let journal = &self.shared.journal;
         if !journal.is_empty() {
-            let (admissions, tokens) = (journal.len(), journal.tokens());
+            let (admissions, logs) = (journal.len(), journal.logs());
             tracing::warn!(
-                "{admissions} admissions of {tokens} tokens, made while Redis was away, could not be merged into it"
+                admissions,
+                logs,
+                "{admissions} admissions made while Redis was away could not be merged into {logs} logs"
             );
         }
         tracing::info!("ended");

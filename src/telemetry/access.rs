@@ -45,7 +45,7 @@ pub struct Record {
     pub received: SystemTime,
     /// Who asked, by address: behind trusted proxies, the address they give.
     pub client: IpAddr,
-    /// As the client sent it.
+    /// As the client sent it; a hyphen for what was no request.
     pub method: Method,
     /// As the client sent it; only its path is logged.
     pub uri: Uri,
@@ -85,6 +85,14 @@ impl Record {
     /// Notes how long a phase took.
     pub fn phase(&mut self, phase: Phase, took: Duration) {
         self.phases[phase as usize] = Some(took);
+    }
+
+    /// The path; a hyphen where the target has none.
+    fn path(&self) -> &str {
+        match self.uri.path() {
+            "" => "-",
+            path => path,
+        }
     }
 }
 
@@ -127,7 +135,7 @@ pub fn json_line(record: &Record) -> String {
     line.push_str(r#"","level":"INFO","message":"request""#);
     push_text(&mut line, "request_id", record.request_id.to_str().unwrap_or_default());
     push_text(&mut line, "method", record.method.as_str());
-    push_text(&mut line, "path", record.uri.path());
+    push_text(&mut line, "path", record.path());
     push_text(&mut line, "protocol", protocol(record.version));
     let (id, name) = record.token.as_ref().map(|(id, name)| (&**id, &**name)).unzip();
     for (key, value) in [
@@ -184,7 +192,7 @@ fn human_line(record: &Record) -> String {
             humantime::format_rfc3339_millis(record.received),
             record.status.as_u16(),
             record.method,
-            record.uri.path(),
+            record.path(),
             record.started.elapsed().as_secs_f64() * 1e3
         ),
     );

@@ -11,4 +11,5 @@ mod oracle;
 mod plans;
 mod real_clock;
 mod recovery;
+mod route_limits;
 mod stores;

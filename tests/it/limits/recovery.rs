@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use callgate::config::{OnFailure, Plan};
-use callgate::limits::{DenyCache, Journal, Limiter, MERGE, MemoryLimiter, RedisLimiter, Source};
+use callgate::limits::{
+    Asker, Charge, Decision, DenyCache, Journal, Limiter, MERGE, MemoryLimiter, Outcome, RedisLimiter, Source,
+};
 use callgate::store::Redis;
 use redis::Value;
 use rustix::process::Signal;
 
-use super::stores::{connect, decide, instance, instance_within, issue, plan, say};
+use super::stores::{VERSION, connect, decide, instance, instance_within, issue, plan, route, say, unix_ms};
 use crate::support::client::{get, header, http2};
 use crate::support::eventually;
 use crate::support::gateway::{Gateway, Site};
@@ -193,6 +195,36 @@ async fn workers_merge_nothing_twice_and_forget_nothing() {
     keepers.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
+/// What a route limits by itself has a log of its own, and is merged into that too.
+#[tokio::test]
+async fn both_logs_of_a_request_are_merged() {
+    let mut server = durable();
+    let (limiter, redis) = instance(&server, OnFailure::Local).await;
+    let (witness, other) = instance(&server, OnFailure::Local).await;
+    issue(&redis, "t").await;
+    let (plan, own) = (plan(&[(60, 60_000)]), route("a}:log/b", &[(9, 60_000), (90, 600_000)]));
+    let ask = async |limiter: &Limiter| {
+        let (asker, charge) = (Asker { token_id: "t", version: VERSION }, Charge { cost: 2, limits: Some(&own) });
+        match limiter.decide(&asker, &plan, charge, unix_ms()).await.unwrap() {
+            Outcome::Decided(decision) => decision,
+            Outcome::Stale => panic!("stale"),
+        }
+    };
+    server.kill();
+    for _ in 0..3 {
+        assert_eq!(ask(&limiter).await.source, Source::Local);
+    }
+    assert_eq!(decide(&limiter, "t", &plan).await.source, Source::Local);
+    server.restart();
+    back(&redis).await;
+    back(&other).await;
+    let decision = ask(&limiter).await;
+    let used = |decision: &Decision| decision.windows().iter().map(|window| window.used).collect::<Vec<_>>();
+    assert_eq!((decision.source, used(&decision)), (Source::Redis, vec![9, 8, 8]));
+    let refused = ask(&witness).await;
+    assert_eq!((refused.source, refused.admitted, used(&refused)), (Source::Redis, false, vec![9, 8, 8]));
+}
+
 #[tokio::test]
 async fn a_merge_whose_answer_is_lost_counts_once() {
     let mut server = durable();
@@ -236,7 +268,7 @@ async fn what_was_admitted_before_a_reset_is_not_merged_after_it() {
     server.restart();
     back(&redis).await;
     back(&other).await;
-    first.reset("t").await.unwrap();
+    first.reset("t", &[]).await.unwrap();
     for (used, limiter) in [(1, &first), (2, &second)] {
         let decision = decide(limiter, "t", &plan).await;
         assert_eq!((decision.source, decision.windows()[0].used), (Source::Redis, used));
@@ -265,7 +297,7 @@ async fn the_gateway_tells_what_it_merged_and_what_it_could_not() {
     assert_eq!(gateway.metric("callgate_unmerged_admissions").await, Some(4.0));
     redis.restart();
     eventually("the merge to be told", async || {
-        said(&gateway, "merged 4 admissions of 1 tokens made while Redis was away").then_some(())
+        said(&gateway, "merged 4 admissions made while Redis was away into 1 logs").then_some(())
     })
     .await;
     assert_eq!(gateway.metric("callgate_merged_admissions_total").await, Some(4.0));
@@ -278,5 +310,5 @@ async fn the_gateway_tells_what_it_merged_and_what_it_could_not() {
     ask(2).await;
     gateway.signal(Signal::TERM);
     assert_eq!(gateway.wait().await.code(), Some(0));
-    assert!(said(&gateway, "2 admissions of 1 tokens, made while Redis was away, could not be merged into it"));
+    assert!(said(&gateway, "2 admissions made while Redis was away could not be merged into 1 logs"));
 }
