@@ -102,10 +102,7 @@ impl RedisLimiter {
         if let Some(refusal) = self.denials.answer(question, sent) {
             return Ok(Outcome::Decided(refusal));
         }
-        let answer = match self.catch_up(question).await {
-            Ok(()) => self.ask(question, None).await,
-            Err(error) => Err(error),
-        };
+        let answer = self.ask(question, None).await;
         let received = Instant::now();
         let now_ms = now_ms + (received - sent).as_millis() as u64;
         match answer {
@@ -120,7 +117,7 @@ impl RedisLimiter {
             }
             Err(error) => {
                 self.report(&error, now_ms);
-                self.decide_without(question, now_ms, received)
+                self.decide_without(question, now_ms)
             }
         }
     }
@@ -136,6 +133,7 @@ impl RedisLimiter {
 
     /// Asks Redis; `None` if the token's version is another one by now.
     async fn ask(&self, question: &Question<'_>, call: Option<(u32, LeaseName)>) -> Result<Option<Answer>, StoreError> {
+        self.catch_up(question).await?;
         let Question { asker, plan, charge: Charge { cost, limits: own } } = *question;
         let [token, log] = ["token", "log"].map(|name| self.key(asker.token_id, name));
         let (mut version, mut digits) = (itoa::Buffer::new(), itoa::Buffer::new());
@@ -214,13 +212,9 @@ impl RedisLimiter {
         if let Some(refusal) = self.denials.answer(question, sent) {
             return Ok((Outcome::Decided(refusal), None));
         }
-        let caught_up = self.catch_up(question).await;
         // From here on the lease may be taken, even if nobody waits for the answer any more.
         let (lease, name) = CallLease::asked_for(self.local.clone(), self.ledger.clone(), question.asker.token_id);
-        let answer = match caught_up {
-            Ok(()) => self.ask(question, Some((most, name))).await,
-            Err(error) => Err(error),
-        };
+        let answer = self.ask(question, Some((most, name))).await;
         let received = Instant::now();
         let now_ms = now_ms + (received - sent).as_millis() as u64;
         match answer {
@@ -241,7 +235,7 @@ impl RedisLimiter {
             }
             Err(error) => {
                 self.report(&error, now_ms);
-                self.decide_call_without(question, most, lease, now_ms, received)
+                self.decide_call_without(question, most, lease, now_ms)
             }
         }
     }
@@ -323,20 +317,21 @@ impl RedisLimiter {
     }
 
     /// Writes down what Redis has to be told of when it is back.
-    fn note(&self, question: &Question<'_>, decision: &Decision, at: Instant) {
+    fn note(&self, question: &Question<'_>, decision: &Decision) {
         if decision.admitted {
+            let now = Instant::now();
             for (log, limits) in self.logs(question) {
-                self.merger.journal().write(&log, limits, question.charge.cost, at);
+                self.merger.journal().write(&log, limits, question.charge.cost, now);
             }
         }
     }
 
-    fn decide_without(&self, question: &Question<'_>, now_ms: u64, at: Instant) -> Result<Outcome, Unavailable> {
+    fn decide_without(&self, question: &Question<'_>, now_ms: u64) -> Result<Outcome, Unavailable> {
         let Question { asker, plan, charge } = *question;
         match self.on_failure {
             OnFailure::Local => {
                 let decision = self.local.decide(asker.token_id, plan, charge, now_ms);
-                self.note(question, &decision, at);
+                self.note(question, &decision);
                 Ok(Outcome::Decided(decision))
             }
             OnFailure::Deny => Err(Unavailable),
@@ -352,13 +347,12 @@ impl RedisLimiter {
         most: u32,
         lease: CallLease,
         now_ms: u64,
-        at: Instant,
     ) -> Result<(Outcome, Option<CallLease>), Unavailable> {
         let Question { asker, plan, charge } = *question;
         match self.on_failure {
             OnFailure::Local => {
                 let decision = self.local.decide_call(asker.token_id, plan, most, charge, now_ms);
-                self.note(question, &decision, at);
+                self.note(question, &decision);
                 let lease = decision.admitted.then(|| lease.granted(true));
                 Ok((Outcome::Decided(decision), lease))
             }
