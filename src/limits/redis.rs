@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use redis::Value;
 use smallvec::SmallVec;
 
-use super::answer::{Answer, read, read_pair};
+use super::answer::{read, read_pair};
 use super::calls::{CallLease, LeaseName, Ledger};
 use super::decision::{Decision, Source};
-use super::deny_cache::DenyCache;
+use super::deny_cache::{DenyCache, Look};
 use super::memory::MemoryLimiter;
 use super::question::{Question, pack};
 use super::{Asker, Charge, Outcome, Unavailable};
@@ -80,24 +80,28 @@ impl RedisLimiter {
     }
 
     pub(super) async fn decide(&self, question: &Question<'_>, now_ms: u64) -> Result<Outcome, Unavailable> {
-        let sent = Instant::now();
-        if let Some(refusal) = self.denials.answer(question, sent) {
-            return Ok(Outcome::Decided(refusal));
-        }
+        let started = Instant::now();
+        let turn = match self.denials.look(question, self.redis.deadline()).await {
+            Look::Refused(refusal) => return Ok(Outcome::Decided(refusal)),
+            Look::Failed => return self.decide_without(question, now_ms + millis_since(started)),
+            Look::Ask(turn) => turn,
+        };
         let answer = self.ask(question, None).await;
-        let received = Instant::now();
-        let now_ms = now_ms + (received - sent).as_millis() as u64;
+        let now_ms = now_ms + millis_since(started);
         match answer {
-            Ok(None) => Ok(Outcome::Stale),
-            Ok(Some(Answer { decision, steady_ms })) => {
-                if !decision.admitted {
-                    self.denials.remember(question, &decision, steady_ms, sent, received);
-                } else {
+            Ok(None) => {
+                turn.stale();
+                Ok(Outcome::Stale)
+            }
+            Ok(Some(decision)) => {
+                turn.decided(&decision, Instant::now());
+                if decision.admitted {
                     self.record(question, now_ms);
                 }
                 Ok(Outcome::Decided(decision))
             }
             Err(error) => {
+                turn.failed();
                 self.report(&error, now_ms);
                 self.decide_without(question, now_ms)
             }
@@ -105,7 +109,11 @@ impl RedisLimiter {
     }
 
     /// Asks Redis; `None` if the token's version is another one by now.
-    async fn ask(&self, question: &Question<'_>, call: Option<(u32, LeaseName)>) -> Result<Option<Answer>, StoreError> {
+    async fn ask(
+        &self,
+        question: &Question<'_>,
+        call: Option<(u32, LeaseName)>,
+    ) -> Result<Option<Decision>, StoreError> {
         let Question { asker, plan, charge: Charge { cost, limits: own } } = *question;
         let [token, log] = ["token", "log"].map(|name| self.key(asker.token_id, name));
         let (mut version, mut digits) = (itoa::Buffer::new(), itoa::Buffer::new());
@@ -154,8 +162,11 @@ impl RedisLimiter {
         let (token, mut version) = (self.key(asker.token_id, "token"), itoa::Buffer::new());
         let args = [version.format(asker.version).as_bytes(), &pack(0, limits)];
         let answer = self.redis.run(&self.script, &[&token, log], &args).await?;
-        let answer = read_answer(answer, |bytes| read(bytes, limits, 1, None))?;
-        Ok(answer.map(|answer| answer.decision))
+        read_answer(answer, |bytes| read(bytes, limits, 1, None))
+    }
+
+    pub(super) fn forget(&self, token_id: &str) {
+        self.denials.forget(token_id);
     }
 
     /// Clears a token's log, and those for `routes`.
@@ -176,36 +187,44 @@ impl RedisLimiter {
         most: u32,
         now_ms: u64,
     ) -> Result<(Outcome, Option<CallLease>), Unavailable> {
-        let sent = Instant::now();
-        if let Some(refusal) = self.denials.answer(question, sent) {
-            return Ok((Outcome::Decided(refusal), None));
-        }
+        let started = Instant::now();
+        let turn = match self.denials.look(question, self.redis.deadline()).await {
+            Look::Refused(refusal) => return Ok((Outcome::Decided(refusal), None)),
+            Look::Failed => {
+                let (lease, _) = self.ask_for_call(question);
+                return self.decide_call_without(question, most, lease, now_ms + millis_since(started));
+            }
+            Look::Ask(turn) => turn,
+        };
         // From here on the lease may be taken, even if nobody waits for the answer any more.
-        let (lease, name) = CallLease::asked_for(self.local.clone(), self.ledger.clone(), question.asker.token_id);
+        let (lease, name) = self.ask_for_call(question);
         let answer = self.ask(question, Some((most, name))).await;
-        let received = Instant::now();
-        let now_ms = now_ms + (received - sent).as_millis() as u64;
+        let now_ms = now_ms + millis_since(started);
         match answer {
             Ok(None) => {
+                turn.stale();
                 lease.refused();
                 Ok((Outcome::Stale, None))
             }
-            Ok(Some(Answer { decision, .. })) if decision.admitted => {
-                self.record(question, now_ms);
-                Ok((Outcome::Decided(decision), Some(lease.granted(false))))
-            }
-            Ok(Some(Answer { decision, steady_ms })) => {
-                lease.refused();
-                if decision.too_many_calls.is_none() {
-                    self.denials.remember(question, &decision, steady_ms, sent, received);
+            Ok(Some(decision)) => {
+                turn.decided(&decision, Instant::now());
+                if decision.admitted {
+                    self.record(question, now_ms);
+                    return Ok((Outcome::Decided(decision), Some(lease.granted(false))));
                 }
+                lease.refused();
                 Ok((Outcome::Decided(decision), None))
             }
             Err(error) => {
+                turn.failed();
                 self.report(&error, now_ms);
                 self.decide_call_without(question, most, lease, now_ms)
             }
         }
+    }
+
+    fn ask_for_call(&self, question: &Question<'_>) -> (CallLease, LeaseName) {
+        CallLease::asked_for(self.local.clone(), self.ledger.clone(), question.asker.token_id)
     }
 
     /// Renews leases and gives them back, for ever.
@@ -319,7 +338,7 @@ impl RedisLimiter {
 }
 
 /// What a script answered: `None` if the token's version is another one by now.
-fn read_answer(answer: Value, read: impl FnOnce(&[u8]) -> Option<Answer>) -> Result<Option<Answer>, StoreError> {
+fn read_answer(answer: Value, read: impl FnOnce(&[u8]) -> Option<Decision>) -> Result<Option<Decision>, StoreError> {
     match answer {
         Value::Nil => Ok(None),
         Value::BulkString(bytes) => {
@@ -327,4 +346,8 @@ fn read_answer(answer: Value, read: impl FnOnce(&[u8]) -> Option<Answer>) -> Res
         }
         _ => Err(StoreError::Unexpected("the decision script's answer is not a string")),
     }
+}
+
+fn millis_since(started: Instant) -> u64 {
+    started.elapsed().as_millis() as u64
 }
