@@ -130,7 +130,7 @@ impl Decision {
 
     /// What the same request is told from now on until the window that refuses frees a slot: this refusal, or the one that
     /// follows an admission to the last slot.
-    pub(super) fn from_now_on(&self) -> Option<Self> {
+    pub(super) fn next_refusal(&self) -> Option<Self> {
         let is_last = self.cost == 1 && self.windows.iter().any(|window| self.is_refused_by(window));
         let is_sure = if self.admitted { is_last } else { self.too_many_calls.is_none() };
         is_sure.then(|| Self { admitted: false, ..self.clone() })

@@ -214,7 +214,7 @@ impl Turn<'_> {
     /// This was the answer, and it arrived `now`.
     pub(super) fn decided(mut self, decision: &Decision, now: Instant) {
         let flight = self.flight.take();
-        if let Some(refusal) = decision.from_now_on() {
+        if let Some(refusal) = decision.next_refusal() {
             self.cache.remember(self.question, refusal, self.sent, now);
         } else if let Some(number) = flight {
             self.cache.land(self.question, number, Some(decision.room()));
