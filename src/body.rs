@@ -22,6 +22,9 @@ pub enum BodyError {
     /// More bytes came than allowed.
     #[error("the body is longer than {0} bytes")]
     TooLarge(u64),
+    /// Whom it is for is no longer entitled to it: why, for the log alone.
+    #[error("{0}")]
+    Withdrawn(&'static str),
     /// The connection that it came from failed.
     #[error("the body broke off")]
     Broken(#[source] hyper::Error),
@@ -187,6 +190,8 @@ pub trait Observer: Send + Unpin + 'static {
     fn asked(&mut self);
     /// So many bytes are handed on.
     fn sent(&mut self, bytes: usize);
+    /// Looks whether the body must end, and why. `waiting`: nothing of it is there at the moment.
+    fn poll_withdrawn(&mut self, cx: &mut Context<'_>, waiting: bool) -> Poll<&'static str>;
     /// The body ended as it should, or broke off. A body that is dropped before either was abandoned by its receiver.
     fn ended(&mut self, result: Result<(), &BodyError>);
 }
@@ -214,7 +219,13 @@ impl<O: Observer> HttpBody for Observed<O> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.get_mut();
         this.observer.asked();
-        let polled = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        let mut polled = Pin::new(&mut this.body).poll_frame(cx);
+        if !matches!(polled, Poll::Ready(None | Some(Err(_))))
+            && let Poll::Ready(why) = this.observer.poll_withdrawn(cx, polled.is_pending())
+        {
+            polled = Poll::Ready(Some(Err(BodyError::Withdrawn(why))));
+        }
+        let polled = ready!(polled);
         match &polled {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {

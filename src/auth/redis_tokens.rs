@@ -16,7 +16,8 @@ use super::record::{self, Record};
 use super::token;
 use crate::store::{Redis, Script, StoreError};
 
-/// Writes a record if its version is still the expected one (empty: if there is none). Answers with the new version, or nil.
+/// Writes a record if its version is still the expected one (empty: if there is none). Answers with the new version, or nil. A change
+/// is announced to whom may have calls of the token open; that it may not be (by the user's rights) is no reason to fail.
 const WRITE: &str = r"
 local old = redis.call('HGET', KEYS[1], 'version')
 if (old or '') ~= ARGV[1] then return false end
@@ -25,6 +26,7 @@ local version = time[1] * 1000000 + time[2]
 if old and version <= tonumber(old) then version = tonumber(old) + 1 end
 version = string.format('%.0f', version)
 redis.call('HSET', KEYS[1], 'version', version, 'record', ARGV[2])
+if old then redis.pcall('PUBLISH', ARGV[3], ARGV[4]) end
 return version
 ";
 
@@ -79,6 +81,15 @@ impl RedisTokens {
         };
         let version = version.parse().map_err(|_| damaged(id, "its version is no number"))?;
         Ok(Some((version, parse(id, &json)?)))
+    }
+
+    /// The version of a record, `None` if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub(super) async fn version(&self, id: &str) -> Result<Option<u64>, StoreError> {
+        let mut command = redis::cmd("HGET");
+        decode(self.redis.call(command.arg(self.key(id)).arg("version")).await?)
     }
 
     /// Stores a new record and returns its version, or `None` if its id is taken.
@@ -139,9 +150,14 @@ impl RedisTokens {
 
     async fn write(&self, record: &Record, expected: &str) -> Result<Option<u64>, StoreError> {
         let json = serde_json::to_vec(record).expect("records have only text keys");
-        let answer =
-            self.redis.run(&self.write, &[self.key(&record.id).as_bytes()], &[expected.as_bytes(), &json]).await?;
-        decode(answer)
+        let (key, channel) = (self.key(&record.id), self.channel());
+        let args = [expected.as_bytes(), &json, channel.as_bytes(), record.id.as_bytes()];
+        decode(self.redis.run(&self.write, &[key.as_bytes()], &args).await?)
+    }
+
+    /// The channel on which the id of each token is published whose record has changed.
+    pub(super) fn channel(&self) -> String {
+        format!("{}:changed", self.redis.namespace())
     }
 
     fn key(&self, id: &str) -> String {

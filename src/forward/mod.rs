@@ -2,6 +2,7 @@
 
 mod client;
 mod connect;
+mod frames;
 mod headers;
 mod pool;
 mod tunnel;
@@ -31,7 +32,7 @@ pub use headers::asks_for_websocket;
 #[doc(hidden)]
 pub use headers::{onto_client, onto_upstream};
 pub use pool::Lease;
-pub use tunnel::{Tunnel, TunnelEnd};
+pub use tunnel::{CutReason, Ender, Tunnel, TunnelEnd};
 
 /// What is settled about a request when it is forwarded.
 pub struct Onward<'a> {
@@ -269,7 +270,8 @@ impl UpstreamPools {
         match BodyError::behind(&source) {
             Some(BodyError::TooLarge(_)) => ForwardError::TooLarge,
             Some(BodyError::Stalled(_)) => ForwardError::Stalled,
-            Some(BodyError::Broken(_)) => ForwardError::ClientGone,
+            // What a client sends is not withdrawn, what it is sent is.
+            Some(BodyError::Broken(_) | BodyError::Withdrawn(_)) => ForwardError::ClientGone,
             None => {
                 self.metrics.broken.inc();
                 ForwardError::Broken { endpoint: pool.label.clone(), source }

@@ -20,3 +20,4 @@ mod streams;
 mod support;
 mod topologies;
 mod voice;
+mod withdrawal;
