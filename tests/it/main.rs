@@ -23,3 +23,4 @@ mod support;
 mod topologies;
 mod upstreams;
 mod voice;
+mod withdrawal;
