@@ -5,24 +5,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http::{Method, Request, StatusCode, Uri, Version};
 use ipnet::IpNet;
 use prometheus::{Histogram, IntCounter};
 use smallvec::SmallVec;
 
 use crate::auth::{self, OpenCall, OpenCalls, Principal, Refusal};
 use crate::body::{BodyError, Observer};
-use crate::config::{self, Config, REQUEST_ID, RouteLimits};
+use crate::config::{self, Config, RouteLimits};
 use crate::forward::{CutReason, Ender, Lease, Tunnel, client_address};
 use crate::limits::{CallLease, Charge, Decision, Source};
 use crate::listener::{Attention, Peer};
 use crate::response::Rejection;
 use crate::route::Found;
 use crate::shutdown::Shutdown;
-use crate::telemetry::{AccessLog, Metrics, Phase, Record, RouteMetrics, WindowUse};
+use crate::telemetry::{AccessLog, Metrics, Phase, Record, RouteMetrics, WindowUse, request_id};
 
-/// The longest request id that is taken over from a client.
-const MAX_REQUEST_ID: usize = 128;
 /// A client on HTTP/2 has to take so many bytes of an answer within `body_idle_timeout`.
 const HTTP2_PIECE: usize = 32 * 1024;
 /// nginx's status for a client that went away before its answer; it stands in the log and the metrics only.
@@ -343,22 +341,4 @@ impl Drop for Exchange {
 
 fn client_of<B>(request: &Request<B>, socket: SocketAddr, trusted: &[IpNet]) -> std::net::IpAddr {
     if trusted.is_empty() { socket.ip().to_canonical() } else { client_address(request.headers(), socket, trusted) }
-}
-
-/// The client's request id if it is one that a log can hold, else a new UUIDv7 (RFC 9562 §5.7).
-fn request_id<B>(request: &Request<B>, now: SystemTime) -> HeaderValue {
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte);
-    if let Some(given) = request.headers().get(REQUEST_ID)
-        && (1..=MAX_REQUEST_ID).contains(&given.len())
-        && given.as_bytes().iter().all(is_plain)
-    {
-        return given.clone();
-    }
-    let millis = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-    let mut random = [0; 10];
-    fastrand::fill(&mut random);
-    let id = uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
-    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-    // A UUID is made of hexadecimal digits and hyphens.
-    HeaderValue::from_str(id.hyphenated().encode_lower(&mut text)).unwrap_or_else(|_| HeaderValue::from_static("none"))
 }

@@ -145,7 +145,8 @@ impl Server {
     async fn spawn_background(&self, sockets: Vec<std::net::TcpListener>, desk: LimitsDesk) -> Result<(), StartError> {
         let shared = &self.shared;
         let health = matches!(shared.tokens, Tokens::Redis(_)).then(|| shared.health.clone());
-        let admin = Arc::new(Admin::new(shared.metrics.clone(), health, desk, shared.shutdown.clone()));
+        let admin =
+            Arc::new(Admin::new(shared.config.clone(), shared.metrics.clone(), health, desk, shared.shutdown.clone()));
         for socket in sockets {
             let socket = TcpListener::from_std(socket).map_err(StartError::Worker)?;
             tokio::spawn(admin.clone().run(socket));
