@@ -2,6 +2,7 @@
 //! knows which refusal has which status.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -286,6 +287,16 @@ impl Rejection {
     }
 }
 
+/// The answer to an OPTIONS that is not forwarded. `allow` is what the path takes; `None`: whatever there is.
+#[must_use]
+pub fn options(allow: Option<&HeaderValue>) -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let allow = allow.cloned().unwrap_or(HeaderValue::from_static(ORDINARY_METHODS));
+    response.headers_mut().insert(header::ALLOW, allow);
+    response
+}
+
 fn fault_told(fault: Fault) -> Told<'static> {
     use StatusCode as S;
     let told = |status, code, message| Told { status, code, message: Message::Fixed(message) };
@@ -310,11 +321,17 @@ fn fault_told(fault: Fault) -> Told<'static> {
 fn forward_told(error: &ForwardError) -> Told<'static> {
     use StatusCode as S;
     let (status, code, message) = match error {
+        ForwardError::Connect { source, .. } if source.kind() == io::ErrorKind::TimedOut => {
+            (S::GATEWAY_TIMEOUT, "gateway_timeout", "The service behind this gateway could not be reached in time.")
+        }
         ForwardError::Connect { .. }
         | ForwardError::Broken { .. }
         | ForwardError::Unasked(_)
         | ForwardError::TwoLengths(_) => {
             (S::BAD_GATEWAY, "bad_gateway", "The service behind this gateway did not answer properly.")
+        }
+        ForwardError::Full(_) => {
+            (S::SERVICE_UNAVAILABLE, "overloaded", "The service behind this gateway is busy. Try again shortly.")
         }
         ForwardError::Slow { .. } => {
             (S::GATEWAY_TIMEOUT, "gateway_timeout", "The service behind this gateway did not answer in time.")
