@@ -99,7 +99,7 @@ impl Handler for Gateway {
             peer.became_tunnel();
             let (gateway, peer) = (self.clone(), peer.clone());
             self.shutdown.tasks().spawn(async move {
-                exchange.call(tunnel.run(gateway.shutdown.ended())).await;
+                exchange.call(tunnel, &gateway.shutdown).await;
                 drop(peer);
             });
             return response.map(|body| Observed::new(body, None));

@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 
+use super::admin::AdminAccess;
 use super::plan::{Plan, RouteLimits};
 use super::redis::RedisStore;
 
@@ -22,6 +23,8 @@ pub struct Config {
     pub runtime: Runtime,
     /// Sockets to accept on, and what each client may do there.
     pub listen: Listen,
+    /// Who may use the admin listener.
+    pub admin: AdminAccess,
     /// Certificates and protocol versions of the HTTPS listener.
     pub tls: Tls,
     /// Where tokens and limits live.

@@ -9,6 +9,7 @@ mod calls;
 mod decision;
 mod deny_cache;
 mod journal;
+mod keys;
 mod log;
 mod logs;
 mod memory;
@@ -131,6 +132,14 @@ impl Limiter {
         match self {
             Self::Memory(_) => {}
             Self::Redis(redis) => redis.end().await,
+        }
+    }
+
+    /// Forgets what this process remembers of a token's refusals. To be called when it changes the token's record or plan.
+    pub fn forget(&self, token_id: &str) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Redis(redis) => redis.forget(token_id),
         }
     }
 

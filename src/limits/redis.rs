@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use redis::Value;
 use smallvec::SmallVec;
 
-use super::answer::{Answer, read, read_pair};
+use super::answer::{read, read_pair};
 use super::calls::{CallLease, LeaseName, Ledger};
 use super::decision::{Decision, Source};
-use super::deny_cache::DenyCache;
+use super::deny_cache::{DenyCache, Look};
 use super::journal::Journal;
+use super::keys::{key, logs, merged_key, route_key};
 use super::memory::MemoryLimiter;
-use super::merge::{Merger, merged_key};
+use super::merge::Merger;
 use super::question::{Question, pack};
 use super::{Asker, Charge, Outcome, Unavailable};
 use crate::config::{Limit, OnFailure, Plan, RouteLimits};
@@ -45,8 +46,6 @@ end";
 
 /// Errors that only this limiter sees are logged once in so many milliseconds.
 const LOG_INTERVAL_MS: u64 = 10_000;
-
-type Key = SmallVec<[u8; 64]>;
 
 /// The limiter in Redis. One per worker; the local limiter and the deny cache are shared by all workers of a process.
 pub struct RedisLimiter {
@@ -98,24 +97,28 @@ impl RedisLimiter {
     }
 
     pub(super) async fn decide(&self, question: &Question<'_>, now_ms: u64) -> Result<Outcome, Unavailable> {
-        let sent = Instant::now();
-        if let Some(refusal) = self.denials.answer(question, sent) {
-            return Ok(Outcome::Decided(refusal));
-        }
+        let started = Instant::now();
+        let turn = match self.denials.look(question, self.redis.deadline()).await {
+            Look::Refused(refusal) => return Ok(Outcome::Decided(refusal)),
+            Look::Failed => return self.decide_without(question, now_ms + millis_since(started)),
+            Look::Ask(turn) => turn,
+        };
         let answer = self.ask(question, None).await;
-        let received = Instant::now();
-        let now_ms = now_ms + (received - sent).as_millis() as u64;
+        let now_ms = now_ms + millis_since(started);
         match answer {
-            Ok(None) => Ok(Outcome::Stale),
-            Ok(Some(Answer { decision, steady_ms })) => {
-                if !decision.admitted {
-                    self.denials.remember(question, &decision, steady_ms, sent, received);
-                } else {
+            Ok(None) => {
+                turn.stale();
+                Ok(Outcome::Stale)
+            }
+            Ok(Some(decision)) => {
+                turn.decided(&decision, Instant::now());
+                if decision.admitted {
                     self.record(question, now_ms);
                 }
                 Ok(Outcome::Decided(decision))
             }
             Err(error) => {
+                turn.failed();
                 self.report(&error, now_ms);
                 self.decide_without(question, now_ms)
             }
@@ -127,19 +130,23 @@ impl RedisLimiter {
         if self.merger.journal().is_empty() {
             return Ok(());
         }
-        let logs = self.logs(question);
+        let logs = logs(&self.redis, question);
         self.merger.catch_up(logs.iter().map(|(log, _)| &log[..])).await
     }
 
     /// Asks Redis; `None` if the token's version is another one by now.
-    async fn ask(&self, question: &Question<'_>, call: Option<(u32, LeaseName)>) -> Result<Option<Answer>, StoreError> {
+    async fn ask(
+        &self,
+        question: &Question<'_>,
+        call: Option<(u32, LeaseName)>,
+    ) -> Result<Option<Decision>, StoreError> {
         self.catch_up(question).await?;
         let Question { asker, plan, charge: Charge { cost, limits: own } } = *question;
-        let [token, log] = ["token", "log"].map(|name| self.key(asker.token_id, name));
+        let [token, log] = ["token", "log"].map(|name| key(&self.redis, asker.token_id, name));
         let (mut version, mut digits) = (itoa::Buffer::new(), itoa::Buffer::new());
         let (version, limits) = (version.format(asker.version).as_bytes(), pack(cost, &plan.limits));
-        let route = own.map(|own| (self.route_key(asker.token_id, own), pack(cost, &own.limits)));
-        let (most, calls) = (call.map(|(most, _)| most), self.key(asker.token_id, "calls"));
+        let route = own.map(|own| (route_key(&self.redis, asker.token_id, own), pack(cost, &own.limits)));
+        let (most, calls) = (call.map(|(most, _)| most), key(&self.redis, asker.token_id, "calls"));
         let mut keys = SmallVec::<[&[u8]; 4]>::from_slice(&[&token, &log]);
         let mut args = SmallVec::<[&[u8]; 5]>::from_slice(&[version, &limits]);
         if let Some((log, limits)) = &route {
@@ -171,8 +178,8 @@ impl RedisLimiter {
         plan: &Plan,
         routes: &[&RouteLimits],
     ) -> Result<Option<Vec<Decision>>, StoreError> {
-        let logs = std::iter::once((self.key(asker.token_id, "log"), &plan.limits));
-        let logs = logs.chain(routes.iter().map(|own| (self.route_key(asker.token_id, own), &own.limits)));
+        let logs = std::iter::once((key(&self.redis, asker.token_id, "log"), &plan.limits));
+        let logs = logs.chain(routes.iter().map(|own| (route_key(&self.redis, asker.token_id, own), &own.limits)));
         let logs: Vec<_> = logs.collect();
         self.merger.catch_up(logs.iter().map(|(log, _)| &log[..])).await?;
         let seen = logs.iter().map(async |(log, limits)| self.look(asker, log, limits).await);
@@ -181,17 +188,20 @@ impl RedisLimiter {
 
     /// What a request of cost 1 would be told if the limits on this log refused it.
     async fn look(&self, asker: &Asker<'_>, log: &[u8], limits: &[Limit]) -> Result<Option<Decision>, StoreError> {
-        let (token, mut version) = (self.key(asker.token_id, "token"), itoa::Buffer::new());
+        let (token, mut version) = (key(&self.redis, asker.token_id, "token"), itoa::Buffer::new());
         let args = [version.format(asker.version).as_bytes(), &pack(0, limits)];
         let answer = self.redis.run(&self.script, &[&token, log], &args).await?;
-        let answer = read_answer(answer, |bytes| read(bytes, limits, 1, None))?;
-        Ok(answer.map(|answer| answer.decision))
+        read_answer(answer, |bytes| read(bytes, limits, 1, None))
+    }
+
+    pub(super) fn forget(&self, token_id: &str) {
+        self.denials.forget(token_id);
     }
 
     /// Clears a token's log, and those for `routes`.
     pub(super) async fn reset(&self, token_id: &str, routes: &[&RouteLimits]) -> Result<(), StoreError> {
-        let logs = std::iter::once(self.key(token_id, "log"));
-        let logs: Vec<_> = logs.chain(routes.iter().map(|own| self.route_key(token_id, own))).collect();
+        let logs = std::iter::once(key(&self.redis, token_id, "log"));
+        let logs: Vec<_> = logs.chain(routes.iter().map(|own| route_key(&self.redis, token_id, own))).collect();
         let merged: Vec<_> = logs.iter().map(|log| merged_key(log)).collect();
         let keys: Vec<_> = logs.iter().zip(&merged).flat_map(|(log, merged)| [&log[..], &merged[..]]).collect();
         self.redis.run(&self.reset, &keys, &[]).await?;
@@ -208,36 +218,44 @@ impl RedisLimiter {
         most: u32,
         now_ms: u64,
     ) -> Result<(Outcome, Option<CallLease>), Unavailable> {
-        let sent = Instant::now();
-        if let Some(refusal) = self.denials.answer(question, sent) {
-            return Ok((Outcome::Decided(refusal), None));
-        }
+        let started = Instant::now();
+        let turn = match self.denials.look(question, self.redis.deadline()).await {
+            Look::Refused(refusal) => return Ok((Outcome::Decided(refusal), None)),
+            Look::Failed => {
+                let (lease, _) = self.ask_for_call(question);
+                return self.decide_call_without(question, most, lease, now_ms + millis_since(started));
+            }
+            Look::Ask(turn) => turn,
+        };
         // From here on the lease may be taken, even if nobody waits for the answer any more.
-        let (lease, name) = CallLease::asked_for(self.local.clone(), self.ledger.clone(), question.asker.token_id);
+        let (lease, name) = self.ask_for_call(question);
         let answer = self.ask(question, Some((most, name))).await;
-        let received = Instant::now();
-        let now_ms = now_ms + (received - sent).as_millis() as u64;
+        let now_ms = now_ms + millis_since(started);
         match answer {
             Ok(None) => {
+                turn.stale();
                 lease.refused();
                 Ok((Outcome::Stale, None))
             }
-            Ok(Some(Answer { decision, .. })) if decision.admitted => {
-                self.record(question, now_ms);
-                Ok((Outcome::Decided(decision), Some(lease.granted(false))))
-            }
-            Ok(Some(Answer { decision, steady_ms })) => {
-                lease.refused();
-                if decision.too_many_calls.is_none() {
-                    self.denials.remember(question, &decision, steady_ms, sent, received);
+            Ok(Some(decision)) => {
+                turn.decided(&decision, Instant::now());
+                if decision.admitted {
+                    self.record(question, now_ms);
+                    return Ok((Outcome::Decided(decision), Some(lease.granted(false))));
                 }
+                lease.refused();
                 Ok((Outcome::Decided(decision), None))
             }
             Err(error) => {
+                turn.failed();
                 self.report(&error, now_ms);
                 self.decide_call_without(question, most, lease, now_ms)
             }
         }
+    }
+
+    fn ask_for_call(&self, question: &Question<'_>) -> (CallLease, LeaseName) {
+        CallLease::asked_for(self.local.clone(), self.ledger.clone(), question.asker.token_id)
     }
 
     /// Renews leases and gives them back, for ever.
@@ -282,45 +300,22 @@ impl RedisLimiter {
         let args: Vec<&[u8]> = std::iter::once(verb).chain(names.iter().map(|name| &name[..])).collect();
         // A lease that could not be renewed is renewed by the next beat, one that could not be given back ends by itself; an
         // outage is reported by the connection.
-        let _ = self.redis.run(&self.calls, &[&self.key(&token_id, "calls")], &args).await;
+        let _ = self.redis.run(&self.calls, &[&key(&self.redis, &token_id, "calls")], &args).await;
     }
 
     /// Calls that a token has open, over all instances.
     pub(super) async fn open_calls(&self, token_id: &str) -> Result<u32, StoreError> {
-        match self.redis.run(&self.calls, &[&self.key(token_id, "calls")], &[b"count"]).await? {
+        match self.redis.run(&self.calls, &[&key(&self.redis, token_id, "calls")], &[b"count"]).await? {
             Value::Int(open) => Ok(u32::try_from(open).unwrap_or(u32::MAX)),
             _ => Err(StoreError::Unexpected("a count that is no number")),
         }
-    }
-
-    /// `<namespace>:{<token id>}:<name>`: the braces put all keys of a token into one slot of a cluster.
-    fn key(&self, token_id: &str, name: &str) -> Key {
-        let mut key = Key::new();
-        for part in [self.redis.namespace(), ":{", token_id, "}:", name] {
-            key.extend_from_slice(part.as_bytes());
-        }
-        key
-    }
-
-    fn route_key(&self, token_id: &str, own: &RouteLimits) -> Key {
-        let mut key = self.key(token_id, "log/");
-        key.extend_from_slice(own.route.as_bytes());
-        key
-    }
-
-    /// The logs that a question is about, and the limits on them.
-    fn logs<'q>(&self, question: &Question<'q>) -> SmallVec<[(Key, &'q [Limit]); 2]> {
-        let Question { asker, plan, charge } = *question;
-        let plan = (!plan.limits.is_empty()).then(|| (self.key(asker.token_id, "log"), &plan.limits[..]));
-        let route = charge.limits.map(|own| (self.route_key(asker.token_id, own), &own.limits[..]));
-        plan.into_iter().chain(route).collect()
     }
 
     /// Writes down what Redis has to be told of when it is back.
     fn note(&self, question: &Question<'_>, decision: &Decision) {
         if decision.admitted {
             let now = Instant::now();
-            for (log, limits) in self.logs(question) {
+            for (log, limits) in logs(&self.redis, question) {
                 self.merger.journal().write(&log, limits, question.charge.cost, now);
             }
         }
@@ -381,7 +376,7 @@ impl RedisLimiter {
 }
 
 /// What a script answered: `None` if the token's version is another one by now.
-fn read_answer(answer: Value, read: impl FnOnce(&[u8]) -> Option<Answer>) -> Result<Option<Answer>, StoreError> {
+fn read_answer(answer: Value, read: impl FnOnce(&[u8]) -> Option<Decision>) -> Result<Option<Decision>, StoreError> {
     match answer {
         Value::Nil => Ok(None),
         Value::BulkString(bytes) => {
@@ -389,4 +384,8 @@ fn read_answer(answer: Value, read: impl FnOnce(&[u8]) -> Option<Answer>) -> Res
         }
         _ => Err(StoreError::Unexpected("the decision script's answer is not a string")),
     }
+}
+
+fn millis_since(started: Instant) -> u64 {
+    started.elapsed().as_millis() as u64
 }

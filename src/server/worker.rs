@@ -123,7 +123,7 @@ impl Worker {
         });
         let gateway = self.gateway.clone();
         tokio::spawn(async move { gateway.limiter.keep().await });
-        self.shared.shutdown.ended().await;
+        self.shared.shutdown.parted().await;
         self.gateway.limiter.end().await;
     }
 }
