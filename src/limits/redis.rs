@@ -11,7 +11,9 @@ use super::answer::{Answer, read, read_pair};
 use super::calls::{CallLease, LeaseName, Ledger};
 use super::decision::{Decision, Source};
 use super::deny_cache::DenyCache;
+use super::journal::Journal;
 use super::memory::MemoryLimiter;
+use super::merge::{Merger, merged_key};
 use super::question::{Question, pack};
 use super::{Asker, Charge, Outcome, Unavailable};
 use crate::config::{Limit, OnFailure, Plan, RouteLimits};
@@ -32,11 +34,19 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// At the end of an instance its leases must be given back within this time, or else they end by themselves.
 const GIVE_BACK: Duration = Duration::from_millis(500);
 
-/// Clears logs of a token.
-const RESET: &str = "return redis.call('DEL', unpack(KEYS))";
+/// Clears logs of a token, and remembers when, lest what an instance admitted before is merged into them later. (No window is
+/// longer than 30 days.)
+const RESET: &str = "local time = redis.call('TIME')
+for i = 1, #KEYS, 2 do
+  redis.call('DEL', KEYS[i])
+  redis.call('ZADD', KEYS[i + 1], string.format('%d', time[1] * 1000 + time[2] / 1000), 'reset')
+  redis.call('PEXPIRE', KEYS[i + 1], '2592000000')
+end";
 
 /// Errors that only this limiter sees are logged once in so many milliseconds.
 const LOG_INTERVAL_MS: u64 = 10_000;
+
+type Key = SmallVec<[u8; 64]>;
 
 /// The limiter in Redis. One per worker; the local limiter and the deny cache are shared by all workers of a process.
 pub struct RedisLimiter {
@@ -48,6 +58,7 @@ pub struct RedisLimiter {
     ledger: Arc<Ledger>,
     on_failure: OnFailure,
     local: Arc<MemoryLimiter>,
+    merger: Box<Merger>,
     denials: Arc<DenyCache>,
     next_log_ms: AtomicU64,
 }
@@ -58,6 +69,7 @@ impl RedisLimiter {
     #[must_use]
     pub fn new(redis: Redis, on_failure: OnFailure, local: Arc<MemoryLimiter>, denials: Arc<DenyCache>) -> Self {
         Self {
+            merger: Box::new(Merger::new(redis.clone(), Arc::default())),
             redis,
             script: Script::new(DECIDE),
             pair: Script::new(PAIR),
@@ -69,6 +81,12 @@ impl RedisLimiter {
             denials,
             next_log_ms: AtomicU64::new(0),
         }
+    }
+
+    /// The same with a journal that other workers share, of what is admitted locally while Redis does not answer.
+    #[must_use]
+    pub fn with_journal(self, journal: Arc<Journal>) -> Self {
+        Self { merger: Box::new(Merger::new(self.redis.clone(), journal)), ..self }
     }
 
     /// The same with scripts in place of [`DECIDE`], [`PAIR`] and [`CALLS`], so that a test can put another clock in them.
@@ -84,7 +102,10 @@ impl RedisLimiter {
         if let Some(refusal) = self.denials.answer(question, sent) {
             return Ok(Outcome::Decided(refusal));
         }
-        let answer = self.ask(question, None).await;
+        let answer = match self.catch_up(question).await {
+            Ok(()) => self.ask(question, None).await,
+            Err(error) => Err(error),
+        };
         let received = Instant::now();
         let now_ms = now_ms + (received - sent).as_millis() as u64;
         match answer {
@@ -99,9 +120,18 @@ impl RedisLimiter {
             }
             Err(error) => {
                 self.report(&error, now_ms);
-                self.decide_without(question, now_ms)
+                self.decide_without(question, now_ms, received)
             }
         }
+    }
+
+    /// Sees to it that Redis knows what this process admitted in its stead, in the logs that are asked.
+    async fn catch_up(&self, question: &Question<'_>) -> Result<(), StoreError> {
+        if self.merger.journal().is_empty() {
+            return Ok(());
+        }
+        let logs = self.logs(question);
+        self.merger.catch_up(logs.iter().map(|(log, _)| &log[..])).await
     }
 
     /// Asks Redis; `None` if the token's version is another one by now.
@@ -145,7 +175,9 @@ impl RedisLimiter {
     ) -> Result<Option<Vec<Decision>>, StoreError> {
         let logs = std::iter::once((self.key(asker.token_id, "log"), &plan.limits));
         let logs = logs.chain(routes.iter().map(|own| (self.route_key(asker.token_id, own), &own.limits)));
-        let seen = logs.map(async |(log, limits)| self.look(asker, &log, limits).await);
+        let logs: Vec<_> = logs.collect();
+        self.merger.catch_up(logs.iter().map(|(log, _)| &log[..])).await?;
+        let seen = logs.iter().map(async |(log, limits)| self.look(asker, log, limits).await);
         futures_util::future::try_join_all(seen).await.map(|seen| seen.into_iter().collect())
     }
 
@@ -162,9 +194,11 @@ impl RedisLimiter {
     pub(super) async fn reset(&self, token_id: &str, routes: &[&RouteLimits]) -> Result<(), StoreError> {
         let logs = std::iter::once(self.key(token_id, "log"));
         let logs: Vec<_> = logs.chain(routes.iter().map(|own| self.route_key(token_id, own))).collect();
-        let keys: Vec<_> = logs.iter().map(|key| &key[..]).collect();
+        let merged: Vec<_> = logs.iter().map(|log| merged_key(log)).collect();
+        let keys: Vec<_> = logs.iter().zip(&merged).flat_map(|(log, merged)| [&log[..], &merged[..]]).collect();
         self.redis.run(&self.reset, &keys, &[]).await?;
         self.local.reset(token_id);
+        logs.iter().for_each(|log| self.merger.journal().forget(log));
         self.denials.forget(token_id);
         Ok(())
     }
@@ -180,9 +214,13 @@ impl RedisLimiter {
         if let Some(refusal) = self.denials.answer(question, sent) {
             return Ok((Outcome::Decided(refusal), None));
         }
+        let caught_up = self.catch_up(question).await;
         // From here on the lease may be taken, even if nobody waits for the answer any more.
         let (lease, name) = CallLease::asked_for(self.local.clone(), self.ledger.clone(), question.asker.token_id);
-        let answer = self.ask(question, Some((most, name))).await;
+        let answer = match caught_up {
+            Ok(()) => self.ask(question, Some((most, name))).await,
+            Err(error) => Err(error),
+        };
         let received = Instant::now();
         let now_ms = now_ms + (received - sent).as_millis() as u64;
         match answer {
@@ -203,7 +241,7 @@ impl RedisLimiter {
             }
             Err(error) => {
                 self.report(&error, now_ms);
-                self.decide_call_without(question, most, lease, now_ms)
+                self.decide_call_without(question, most, lease, now_ms, received)
             }
         }
     }
@@ -233,10 +271,17 @@ impl RedisLimiter {
         self.ledger.give_back(|token_id, names| self.tell_calls(token_id, b"end", names)).await;
     }
 
-    pub(super) async fn end_calls(&self) {
+    /// Merges into Redis what this process admitted while it was away, for ever.
+    pub(super) async fn keep_merging(&self) {
+        self.merger.keep().await;
+    }
+
+    /// Gives leases back and merges what is left to be merged, as far as a moment suffices.
+    pub(super) async fn end(&self) {
         self.ledger.end_all();
-        // What is not given back ends by itself.
-        let _ = tokio::time::timeout(GIVE_BACK, self.give_calls_back()).await;
+        // A lease that is not given back ends by itself.
+        let both = async { tokio::join!(self.give_calls_back(), self.merger.finish()) };
+        let _ = tokio::time::timeout(GIVE_BACK, both).await;
     }
 
     async fn tell_calls(&self, token_id: Box<str>, verb: &[u8], names: Vec<LeaseName>) {
@@ -255,24 +300,45 @@ impl RedisLimiter {
     }
 
     /// `<namespace>:{<token id>}:<name>`: the braces put all keys of a token into one slot of a cluster.
-    fn key(&self, token_id: &str, name: &str) -> SmallVec<[u8; 64]> {
-        let mut key = SmallVec::new();
+    fn key(&self, token_id: &str, name: &str) -> Key {
+        let mut key = Key::new();
         for part in [self.redis.namespace(), ":{", token_id, "}:", name] {
             key.extend_from_slice(part.as_bytes());
         }
         key
     }
 
-    fn route_key(&self, token_id: &str, own: &RouteLimits) -> SmallVec<[u8; 64]> {
+    fn route_key(&self, token_id: &str, own: &RouteLimits) -> Key {
         let mut key = self.key(token_id, "log/");
         key.extend_from_slice(own.route.as_bytes());
         key
     }
 
-    fn decide_without(&self, question: &Question<'_>, now_ms: u64) -> Result<Outcome, Unavailable> {
+    /// The logs that a question is about, and the limits on them.
+    fn logs<'q>(&self, question: &Question<'q>) -> SmallVec<[(Key, &'q [Limit]); 2]> {
+        let Question { asker, plan, charge } = *question;
+        let plan = (!plan.limits.is_empty()).then(|| (self.key(asker.token_id, "log"), &plan.limits[..]));
+        let route = charge.limits.map(|own| (self.route_key(asker.token_id, own), &own.limits[..]));
+        plan.into_iter().chain(route).collect()
+    }
+
+    /// Writes down what Redis has to be told of when it is back.
+    fn note(&self, question: &Question<'_>, decision: &Decision, at: Instant) {
+        if decision.admitted {
+            for (log, limits) in self.logs(question) {
+                self.merger.journal().write(&log, limits, question.charge.cost, at);
+            }
+        }
+    }
+
+    fn decide_without(&self, question: &Question<'_>, now_ms: u64, at: Instant) -> Result<Outcome, Unavailable> {
         let Question { asker, plan, charge } = *question;
         match self.on_failure {
-            OnFailure::Local => Ok(Outcome::Decided(self.local.decide(asker.token_id, plan, charge, now_ms))),
+            OnFailure::Local => {
+                let decision = self.local.decide(asker.token_id, plan, charge, now_ms);
+                self.note(question, &decision, at);
+                Ok(Outcome::Decided(decision))
+            }
             OnFailure::Deny => Err(Unavailable),
             OnFailure::Allow => Ok(Outcome::Decided(Decision::uncounted(Source::Local, now_ms))),
         }
@@ -286,11 +352,13 @@ impl RedisLimiter {
         most: u32,
         lease: CallLease,
         now_ms: u64,
+        at: Instant,
     ) -> Result<(Outcome, Option<CallLease>), Unavailable> {
         let Question { asker, plan, charge } = *question;
         match self.on_failure {
             OnFailure::Local => {
                 let decision = self.local.decide_call(asker.token_id, plan, most, charge, now_ms);
+                self.note(question, &decision, at);
                 let lease = decision.admitted.then(|| lease.granted(true));
                 Ok((Outcome::Decided(decision), lease))
             }
