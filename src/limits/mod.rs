@@ -134,6 +134,14 @@ impl Limiter {
         }
     }
 
+    /// Forgets what this process remembers of a token's refusals. To be called when it changes the token's record or plan.
+    pub fn forget(&self, token_id: &str) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Redis(redis) => redis.forget(token_id),
+        }
+    }
+
     /// Where a token stands at this moment, in its plan's limits and in those of `routes`, without counting anything; `None` if
     /// its record has another version by now.
     ///

@@ -1,16 +1,18 @@
 //! The limiter that all instances share: one script, one round trip, Redis's clock.
 
+mod keep;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use redis::Value;
 use smallvec::SmallVec;
 
-use super::answer::{Answer, read, read_pair};
+use super::answer::{read, read_pair};
 use super::calls::{CallLease, LeaseName, Ledger};
 use super::decision::{Decision, Source};
-use super::deny_cache::DenyCache;
+use super::deny_cache::{DenyCache, Look};
 use super::journal::Journal;
 use super::memory::MemoryLimiter;
 use super::merge::{Merger, merged_key};
@@ -28,11 +30,6 @@ pub const PAIR: &str =
 
 /// The script that keeps leases of calls.
 pub const CALLS: &str = include_str!("calls.lua");
-
-/// Leases are renewed this often; they end 30 s after they were renewed last.
-const HEARTBEAT: Duration = Duration::from_secs(10);
-/// At the end of an instance its leases must be given back within this time, or else they end by themselves.
-const GIVE_BACK: Duration = Duration::from_millis(500);
 
 /// Clears logs of a token, and remembers when, lest what an instance admitted before is merged into them later. (No window is
 /// longer than 30 days.)
@@ -98,29 +95,33 @@ impl RedisLimiter {
     }
 
     pub(super) async fn decide(&self, question: &Question<'_>, now_ms: u64) -> Result<Outcome, Unavailable> {
-        let sent = Instant::now();
-        if let Some(refusal) = self.denials.answer(question, sent) {
-            return Ok(Outcome::Decided(refusal));
-        }
+        let started = Instant::now();
+        let turn = match self.denials.look(question, self.redis.deadline()).await {
+            Look::Refused(refusal) => return Ok(Outcome::Decided(refusal)),
+            Look::Failed => return self.decide_without(question, now_ms + millis_since(started)),
+            Look::Ask(turn) => turn,
+        };
         let answer = match self.catch_up(question).await {
             Ok(()) => self.ask(question, None).await,
             Err(error) => Err(error),
         };
-        let received = Instant::now();
-        let now_ms = now_ms + (received - sent).as_millis() as u64;
+        let now_ms = now_ms + millis_since(started);
         match answer {
-            Ok(None) => Ok(Outcome::Stale),
-            Ok(Some(Answer { decision, steady_ms })) => {
-                if !decision.admitted {
-                    self.denials.remember(question, &decision, steady_ms, sent, received);
-                } else {
+            Ok(None) => {
+                turn.stale();
+                Ok(Outcome::Stale)
+            }
+            Ok(Some(decision)) => {
+                turn.decided(&decision, Instant::now());
+                if decision.admitted {
                     self.record(question, now_ms);
                 }
                 Ok(Outcome::Decided(decision))
             }
             Err(error) => {
+                turn.failed();
                 self.report(&error, now_ms);
-                self.decide_without(question, now_ms, received)
+                self.decide_without(question, now_ms)
             }
         }
     }
@@ -135,7 +136,11 @@ impl RedisLimiter {
     }
 
     /// Asks Redis; `None` if the token's version is another one by now.
-    async fn ask(&self, question: &Question<'_>, call: Option<(u32, LeaseName)>) -> Result<Option<Answer>, StoreError> {
+    async fn ask(
+        &self,
+        question: &Question<'_>,
+        call: Option<(u32, LeaseName)>,
+    ) -> Result<Option<Decision>, StoreError> {
         let Question { asker, plan, charge: Charge { cost, limits: own } } = *question;
         let [token, log] = ["token", "log"].map(|name| self.key(asker.token_id, name));
         let (mut version, mut digits) = (itoa::Buffer::new(), itoa::Buffer::new());
@@ -186,8 +191,11 @@ impl RedisLimiter {
         let (token, mut version) = (self.key(asker.token_id, "token"), itoa::Buffer::new());
         let args = [version.format(asker.version).as_bytes(), &pack(0, limits)];
         let answer = self.redis.run(&self.script, &[&token, log], &args).await?;
-        let answer = read_answer(answer, |bytes| read(bytes, limits, 1, None))?;
-        Ok(answer.map(|answer| answer.decision))
+        read_answer(answer, |bytes| read(bytes, limits, 1, None))
+    }
+
+    pub(super) fn forget(&self, token_id: &str) {
+        self.denials.forget(token_id);
     }
 
     /// Clears a token's log, and those for `routes`.
@@ -210,93 +218,48 @@ impl RedisLimiter {
         most: u32,
         now_ms: u64,
     ) -> Result<(Outcome, Option<CallLease>), Unavailable> {
-        let sent = Instant::now();
-        if let Some(refusal) = self.denials.answer(question, sent) {
-            return Ok((Outcome::Decided(refusal), None));
-        }
+        let started = Instant::now();
+        let turn = match self.denials.look(question, self.redis.deadline()).await {
+            Look::Refused(refusal) => return Ok((Outcome::Decided(refusal), None)),
+            Look::Failed => {
+                let (lease, _) = self.ask_for_call(question);
+                return self.decide_call_without(question, most, lease, now_ms + millis_since(started));
+            }
+            Look::Ask(turn) => turn,
+        };
         let caught_up = self.catch_up(question).await;
         // From here on the lease may be taken, even if nobody waits for the answer any more.
-        let (lease, name) = CallLease::asked_for(self.local.clone(), self.ledger.clone(), question.asker.token_id);
+        let (lease, name) = self.ask_for_call(question);
         let answer = match caught_up {
             Ok(()) => self.ask(question, Some((most, name))).await,
             Err(error) => Err(error),
         };
-        let received = Instant::now();
-        let now_ms = now_ms + (received - sent).as_millis() as u64;
+        let now_ms = now_ms + millis_since(started);
         match answer {
             Ok(None) => {
+                turn.stale();
                 lease.refused();
                 Ok((Outcome::Stale, None))
             }
-            Ok(Some(Answer { decision, .. })) if decision.admitted => {
-                self.record(question, now_ms);
-                Ok((Outcome::Decided(decision), Some(lease.granted(false))))
-            }
-            Ok(Some(Answer { decision, steady_ms })) => {
-                lease.refused();
-                if decision.too_many_calls.is_none() {
-                    self.denials.remember(question, &decision, steady_ms, sent, received);
+            Ok(Some(decision)) => {
+                turn.decided(&decision, Instant::now());
+                if decision.admitted {
+                    self.record(question, now_ms);
+                    return Ok((Outcome::Decided(decision), Some(lease.granted(false))));
                 }
+                lease.refused();
                 Ok((Outcome::Decided(decision), None))
             }
             Err(error) => {
+                turn.failed();
                 self.report(&error, now_ms);
-                self.decide_call_without(question, most, lease, now_ms, received)
+                self.decide_call_without(question, most, lease, now_ms)
             }
         }
     }
 
-    /// Renews leases and gives them back, for ever.
-    pub(super) async fn keep_calls(&self) {
-        let mut beat = tokio::time::interval(HEARTBEAT);
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = beat.tick() => self.renew_calls().await,
-                () = self.ledger.ended() => {}
-            }
-            self.give_calls_back().await;
-        }
-    }
-
-    /// Renews all leases now.
-    #[doc(hidden)]
-    pub async fn renew_calls(&self) {
-        self.ledger.renew(|token_id, names| self.tell_calls(token_id, b"renew", names)).await;
-    }
-
-    /// Gives back what has ended, now.
-    #[doc(hidden)]
-    pub async fn give_calls_back(&self) {
-        self.ledger.give_back(|token_id, names| self.tell_calls(token_id, b"end", names)).await;
-    }
-
-    /// Merges into Redis what this process admitted while it was away, for ever.
-    pub(super) async fn keep_merging(&self) {
-        self.merger.keep().await;
-    }
-
-    /// Gives leases back and merges what is left to be merged, as far as a moment suffices.
-    pub(super) async fn end(&self) {
-        self.ledger.end_all();
-        // A lease that is not given back ends by itself.
-        let both = async { tokio::join!(self.give_calls_back(), self.merger.finish()) };
-        let _ = tokio::time::timeout(GIVE_BACK, both).await;
-    }
-
-    async fn tell_calls(&self, token_id: Box<str>, verb: &[u8], names: Vec<LeaseName>) {
-        let args: Vec<&[u8]> = std::iter::once(verb).chain(names.iter().map(|name| &name[..])).collect();
-        // A lease that could not be renewed is renewed by the next beat, one that could not be given back ends by itself; an
-        // outage is reported by the connection.
-        let _ = self.redis.run(&self.calls, &[&self.key(&token_id, "calls")], &args).await;
-    }
-
-    /// Calls that a token has open, over all instances.
-    pub(super) async fn open_calls(&self, token_id: &str) -> Result<u32, StoreError> {
-        match self.redis.run(&self.calls, &[&self.key(token_id, "calls")], &[b"count"]).await? {
-            Value::Int(open) => Ok(u32::try_from(open).unwrap_or(u32::MAX)),
-            _ => Err(StoreError::Unexpected("a count that is no number")),
-        }
+    fn ask_for_call(&self, question: &Question<'_>) -> (CallLease, LeaseName) {
+        CallLease::asked_for(self.local.clone(), self.ledger.clone(), question.asker.token_id)
     }
 
     /// `<namespace>:{<token id>}:<name>`: the braces put all keys of a token into one slot of a cluster.
@@ -323,20 +286,20 @@ impl RedisLimiter {
     }
 
     /// Writes down what Redis has to be told of when it is back.
-    fn note(&self, question: &Question<'_>, decision: &Decision, at: Instant) {
+    fn note(&self, question: &Question<'_>, decision: &Decision) {
         if decision.admitted {
             for (log, limits) in self.logs(question) {
-                self.merger.journal().write(&log, limits, question.charge.cost, at);
+                self.merger.journal().write(&log, limits, question.charge.cost, Instant::now());
             }
         }
     }
 
-    fn decide_without(&self, question: &Question<'_>, now_ms: u64, at: Instant) -> Result<Outcome, Unavailable> {
+    fn decide_without(&self, question: &Question<'_>, now_ms: u64) -> Result<Outcome, Unavailable> {
         let Question { asker, plan, charge } = *question;
         match self.on_failure {
             OnFailure::Local => {
                 let decision = self.local.decide(asker.token_id, plan, charge, now_ms);
-                self.note(question, &decision, at);
+                self.note(question, &decision);
                 Ok(Outcome::Decided(decision))
             }
             OnFailure::Deny => Err(Unavailable),
@@ -352,13 +315,12 @@ impl RedisLimiter {
         most: u32,
         lease: CallLease,
         now_ms: u64,
-        at: Instant,
     ) -> Result<(Outcome, Option<CallLease>), Unavailable> {
         let Question { asker, plan, charge } = *question;
         match self.on_failure {
             OnFailure::Local => {
                 let decision = self.local.decide_call(asker.token_id, plan, most, charge, now_ms);
-                self.note(question, &decision, at);
+                self.note(question, &decision);
                 let lease = decision.admitted.then(|| lease.granted(true));
                 Ok((Outcome::Decided(decision), lease))
             }
@@ -387,7 +349,7 @@ impl RedisLimiter {
 }
 
 /// What a script answered: `None` if the token's version is another one by now.
-fn read_answer(answer: Value, read: impl FnOnce(&[u8]) -> Option<Answer>) -> Result<Option<Answer>, StoreError> {
+fn read_answer(answer: Value, read: impl FnOnce(&[u8]) -> Option<Decision>) -> Result<Option<Decision>, StoreError> {
     match answer {
         Value::Nil => Ok(None),
         Value::BulkString(bytes) => {
@@ -395,4 +357,8 @@ fn read_answer(answer: Value, read: impl FnOnce(&[u8]) -> Option<Answer>) -> Res
         }
         _ => Err(StoreError::Unexpected("the decision script's answer is not a string")),
     }
+}
+
+fn millis_since(started: Instant) -> u64 {
+    started.elapsed().as_millis() as u64
 }
