@@ -41,7 +41,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Make, list and revoke tokens
+    /// Make, list, show, change, rotate, revoke and import tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
     /// Look at a token's limits, or clear its log
