@@ -1,6 +1,7 @@
 //! The configuration compiler: from the tree of a file to a [`Config`], or to everything that is wrong with it.
 
 mod listen;
+mod matching;
 mod paths;
 mod plans;
 mod process;

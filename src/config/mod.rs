@@ -2,6 +2,7 @@
 
 mod compile;
 mod expand;
+mod matching;
 mod model;
 mod nearest;
 mod place;
@@ -22,6 +23,7 @@ use compile::{Outcome, compile};
 use reader::{NeededFile, why};
 
 pub use self::redis::{OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls};
+pub use matching::{HeaderMatch, HostPattern, Piece, Rewrite};
 pub use model::{
     Access, CallLimits, CertificateFiles, Config, Drain, Endpoint, HostHeader, Limits, Listen, Log, LogFormat,
     PathForms, REQUEST_ID, Route, Runtime, Store, Tls, Tokens, Upstream,

@@ -16,6 +16,7 @@ mod metrics;
 mod outage;
 mod patience;
 mod poison;
+mod routing;
 mod selftest;
 mod streams;
 mod support;

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use http::Method;
 
-use super::paths::{Patterns, check};
+use super::matching;
+use super::paths::{Asked, Patterns, check};
 use super::plans::{PlansByName, check_cost};
 use super::upstreams::Upstreams;
+use crate::config::matching::HostPattern;
 use crate::config::model::{Access, CallLimits, PathForms, Route};
 use crate::config::nearest::nearest;
 use crate::config::place::hint;
@@ -18,10 +20,14 @@ const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 /// A call whose both ends have been silent for so long is dead: WebSocket pings and silence frames come far more often.
 const CALL_IDLE: Duration = Duration::from_secs(300);
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 16] = [
     "name",
+    "host",
     "path",
     "methods",
+    "headers",
+    "strip_prefix",
+    "rewrite",
     "permission",
     "auth",
     "cost",
@@ -43,7 +49,7 @@ pub(super) fn routes(file: &Section<'_>, plans: Option<&PlansByName>, upstreams:
     if items.is_empty() && list.is_list() {
         list.error(format!("is empty, so nothing could be reached ({remedy})"));
     }
-    let mut all = All { plans, upstreams, patterns: Patterns::default(), names: HashMap::new() };
+    let mut all = All { plans, upstreams, patterns: HashMap::new(), names: HashMap::new() };
     let routes: Vec<_> = items.iter().enumerate().map(|(index, field)| all.route(index, field)).collect();
     if !routes.is_empty() && routes.iter().all(Option::is_some) {
         let used: HashSet<usize> = routes.iter().flatten().map(|route| route.upstream).collect();
@@ -60,7 +66,8 @@ pub(super) fn routes(file: &Section<'_>, plans: Option<&PlansByName>, upstreams:
 struct All<'u> {
     plans: Option<&'u PlansByName>,
     upstreams: &'u Upstreams<'u>,
-    patterns: Patterns,
+    /// Per host; under `None`, what is for all others.
+    patterns: HashMap<Option<HostPattern>, Patterns>,
     /// Per name, the route that has it.
     names: HashMap<String, usize>,
 }
@@ -70,7 +77,12 @@ impl All<'_> {
         let s = field.section(&KNOWN);
         let allowed_forms = forms(&s);
         let methods = methods(&s);
-        let path = self.path(index, &s, allowed_forms, methods.as_deref());
+        let (hosts, headers) = (matching::hosts(&s), matching::headers(&s));
+        let path = self.path(&s, allowed_forms);
+        if let (Some(path), Some(methods)) = (&path, &methods) {
+            self.place(index, &s, path, &hosts, &Asked { methods: methods.clone(), headers: headers.clone() });
+        }
+        let rewrite = matching::rewrite(&s, path.as_deref(), allowed_forms);
         let name = self.name(index, &s, path.as_deref(), methods.as_deref());
         let upstream = self.upstream(&s);
         let access = access(&s);
@@ -78,8 +90,11 @@ impl All<'_> {
         let call = s.field_of("call").section(&["max_duration", "idle_timeout"]);
         let route = Route {
             name: name.unwrap_or_default().into(),
+            hosts,
             path: path.as_deref().unwrap_or_default().into(),
             methods: methods.unwrap_or_default(),
+            headers,
+            rewrite,
             access,
             cost,
             upstream: upstream.unwrap_or_default(),
@@ -96,15 +111,28 @@ impl All<'_> {
         (path.is_some() && upstream.is_some()).then_some(route)
     }
 
-    fn path(&mut self, index: usize, s: &Section<'_>, forms: PathForms, methods: Option<&[Method]>) -> Option<String> {
+    fn path(&mut self, s: &Section<'_>, forms: PathForms) -> Option<String> {
         let field = s.require("path", "for example /api/v1/calls, /api/v1/calls/{id} or /api/v1/{*rest}")?;
         let path = field.text()?;
-        let sound =
-            check(&path, forms).and_then(|()| methods.map_or(Ok(()), |list| self.patterns.add(index, &path, list)));
-        if let Err(message) = sound {
-            field.error(message);
+        match check(&path, forms) {
+            Ok(()) => Some(path),
+            Err(message) => {
+                field.error(message);
+                None
+            }
         }
-        Some(path)
+    }
+
+    /// Puts a path beside those of the same hosts.
+    fn place(&mut self, index: usize, s: &Section<'_>, path: &str, hosts: &[HostPattern], asked: &Asked) {
+        let hosts: Vec<_> = if hosts.is_empty() { vec![None] } else { hosts.iter().cloned().map(Some).collect() };
+        let clash = hosts.into_iter().find_map(|host| {
+            let patterns = self.patterns.entry(host).or_default();
+            patterns.add(index, path, asked).err()
+        });
+        if let Some(message) = clash {
+            s.field_of("path").error(message);
+        }
     }
 
     /// The name that was given, or one made of methods and path, such as `GET,POST /api/v1/calls`: it holds a slash, so it
