@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use callgate::auth::{Authenticator, Draft, FileStore, NewToken, Refusal, Registry};
+use callgate::auth::{Actor, Authenticator, Draft, FileStore, NewToken, Refusal, Registry};
 use callgate::config::{self, Access, Config, Route};
 use callgate::forward::{Onward, onto_client, onto_upstream};
 use callgate::response::{self, Rejection};
@@ -153,7 +153,9 @@ fn authentication(criterion: &mut Criterion) {
         ..Draft::default()
     };
     let record = draft.into_record(&config, token.id, token.hash, now).expect("a good record");
-    runtime.block_on(registry.create(record)).expect("a written record");
+    runtime
+        .block_on(registry.create(record, &Actor::person("bench", "here"), std::time::SystemTime::now()))
+        .expect("a written record");
     let file = Arc::new(FileStore::open(&config, &path).expect("a readable file"));
     let authenticator = Authenticator::with_file(&config, file);
     let bearer = |text: &str| {

@@ -1,8 +1,8 @@
 //! Bodies on their way through: relayed frame by frame, never collected, never copied.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -27,18 +27,24 @@ pub enum BodyError {
     Broken(#[source] hyper::Error),
 }
 
+/// The kind of a [`BodyError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyFault {
+    /// [`BodyError::Stalled`].
+    Stalled,
+    /// [`BodyError::TooLarge`].
+    TooLarge,
+    /// [`BodyError::Broken`].
+    Broken,
+}
+
 impl BodyError {
-    /// Finds the body error that made hyper give up on an exchange, if that was the cause.
-    #[must_use]
-    pub fn behind(error: &hyper::Error) -> Option<&BodyError> {
-        let mut source = std::error::Error::source(error);
-        while let Some(cause) = source {
-            if let Some(found) = cause.downcast_ref::<BodyError>() {
-                return Some(found);
-            }
-            source = cause.source();
+    fn fault(&self) -> BodyFault {
+        match self {
+            Self::Stalled(_) => BodyFault::Stalled,
+            Self::TooLarge(_) => BodyFault::TooLarge,
+            Self::Broken(_) => BodyFault::Broken,
         }
-        None
     }
 }
 
@@ -72,19 +78,25 @@ pub struct Relay {
 /// Something that is to last as long as a body does.
 pub type Hold = Box<dyn Send>;
 
-/// When a body, or a call, last moved.
+/// When a body, a call or a connection last moved, and how a body broke off: not every error of hyper's that this causes tells.
 #[derive(Debug)]
 pub struct Progress {
     began: Instant,
     last_ms: AtomicU64,
     /// The next piece is awaited from its sender.
     awaited: AtomicBool,
+    fault: OnceLock<BodyFault>,
 }
 
 impl Progress {
     /// Begins now.
     pub(crate) fn new() -> Self {
-        Self { began: Instant::now(), last_ms: AtomicU64::new(0), awaited: AtomicBool::new(false) }
+        Self {
+            began: Instant::now(),
+            last_ms: AtomicU64::new(0),
+            awaited: AtomicBool::new(false),
+            fault: OnceLock::new(),
+        }
     }
 
     /// Something moved.
@@ -103,6 +115,12 @@ impl Progress {
     #[must_use]
     pub fn hesitation(&self) -> Duration {
         if self.awaited.load(Ordering::Relaxed) { Duration::ZERO } else { self.silence() }
+    }
+
+    /// How the body broke off, if it did.
+    #[must_use]
+    pub fn fault(&self) -> Option<BodyFault> {
+        self.fault.get().copied()
     }
 
     /// How long nothing has moved.
@@ -152,6 +170,14 @@ impl Body {
 
 impl Relay {
     fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = ready!(self.poll_guarded(cx));
+        if let (Some(Err(error)), Some(progress)) = (&polled, &self.progress) {
+            let _ = progress.fault.set(error.fault());
+        }
+        Poll::Ready(polled)
+    }
+
+    fn poll_guarded(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(mut frame))) => {
                 self.silence.disarm();

@@ -2,6 +2,7 @@
 //!
 //! [`Authenticator`] is the step of a request; [`Registry`] is for those who issue tokens.
 
+mod audit;
 mod authenticator;
 mod base62;
 mod cache;
@@ -17,16 +18,20 @@ mod refusal;
 mod registry;
 mod token;
 
+pub use audit::{Action, Actor, Entry, TRAIL_LENGTH, TrailFilter, TrailPage};
 pub use authenticator::Authenticator;
 pub use cache::TokenCache;
 pub use date::Date;
-pub use file::{EditError, Edited, FileError, FileStore, TokenFile};
+pub use file::{EditError, FileError, FileStore, TokenFile};
 pub use permission::covers;
 pub use principal::{IDENTITY_HEADERS, Principal};
-pub use record::{Record, State, StoredHash};
+pub use record::{Record, State, StoredHash, Usage};
 pub use redis_tokens::{RedisTokens, RedisTokensError};
 pub use refusal::{OUTCOMES, Reason, Refusal};
-pub use registry::{Draft, Found, Registry, RegistryError};
+pub use registry::{
+    Change, Draft, Edited, Fault, Filter, Found, Issued, Listed, Listing, MAX_GRACE, Origin, Registry, RegistryError,
+    Rotated,
+};
 pub use token::{NewToken, TokenHash};
 
 /// ` (did you mean "…"?)` with the known name that comes nearest, or nothing.

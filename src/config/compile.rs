@@ -1,5 +1,6 @@
 //! The configuration compiler: from the tree of a file to a [`Config`], or to everything that is wrong with it.
 
+mod limits;
 mod listen;
 mod matching;
 mod paths;

@@ -13,6 +13,15 @@ pub enum HostPattern {
     Suffix(Arc<str>),
 }
 
+impl std::fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exact(host) => f.write_str(host),
+            Self::Suffix(end) => write!(f, "*{end}"),
+        }
+    }
+}
+
 /// A header that a request must have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeaderMatch {

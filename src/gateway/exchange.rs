@@ -11,9 +11,9 @@ use smallvec::SmallVec;
 
 use crate::auth::{self, Principal, Refusal};
 use crate::body::{BodyError, Observer};
-use crate::config::{self, REQUEST_ID};
+use crate::config::{self, Config, REQUEST_ID, RouteLimits};
 use crate::forward::{Lease, TunnelEnd, client_address};
-use crate::limits::{CallLease, Decision, Source};
+use crate::limits::{CallLease, Charge, Decision, Source};
 use crate::listener::{Attention, Peer};
 use crate::response::Rejection;
 use crate::route::Found;
@@ -135,22 +135,27 @@ impl Exchange {
         }
     }
 
+    /// Limits that its route has of its own.
+    pub(super) fn route_limits<'c>(&self, config: &'c Config) -> Option<&'c RouteLimits> {
+        config.routes.get(self.route?)?.limits.as_ref()
+    }
+
     pub(super) fn principal(&mut self, principal: &Principal) {
         self.record.token = Some((principal.id.clone(), principal.name.clone()));
     }
 
-    /// Takes note of a decision on a request of this cost; a refusal ends the request's way, unless its plan is on trial.
+    /// Takes note of a decision on a request that is charged so; a refusal ends the request's way, unless its plan is on trial.
     pub(super) fn decided(
         &mut self,
         decision: Decision,
-        cost: u32,
+        charge: Charge<'_>,
         principal: Arc<Principal>,
     ) -> Result<Arc<Principal>, Rejection> {
         self.cells.decisions[usize::from(decision.admitted)][decision.source as usize].inc();
         let took = self.record.phases[Phase::Decision as usize].unwrap_or(Duration::ZERO);
         self.cells.decision_seconds.observe(took.as_secs_f64());
         self.record.decided_by = Some(decision.source.as_str());
-        let windows = principal.plan.limits.iter().zip(decision.windows());
+        let windows = principal.plan.limits_with(charge.limits).zip(decision.windows());
         self.record.windows = windows
             .map(|(limit, window)| WindowUse { name: limit.name.clone(), used: window.used, limit: window.limit })
             .collect();
@@ -166,12 +171,14 @@ impl Exchange {
         if let Some(most) = too_many_calls {
             return Err(Rejection::TooManyCalls(most));
         }
-        let Some(refused) = refused else { return Ok(principal) };
-        let limit = &principal.plan.limits[refused.index];
+        let named = |index| principal.plan.limits_with(charge.limits).nth(index);
+        let Some((refused, limit)) = refused.and_then(|refused| Some((refused, named(refused.index)?))) else {
+            return Ok(principal);
+        };
         Err(Rejection::RateLimited {
             limit: limit.name.clone(),
             count: limit.count,
-            cost,
+            cost: charge.cost,
             window_s: limit.window_ms.get().div_ceil(1000),
             retry_after_s: refused.retry_after_s,
         })

@@ -131,7 +131,9 @@ mod tests {
     use super::*;
     use crate::config::{HeaderMatch, Route};
 
-    fn table(routes: &[(&[&str], &str, &[(&'static str, &'static str)])]) -> RouteTable {
+    type Headers<'a> = &'a [(&'static str, &'static str)];
+
+    fn table(routes: &[(&[&str], &str, Headers<'_>)]) -> RouteTable {
         let host = |text: &&str| match text.strip_prefix('*') {
             Some(end) => HostPattern::Suffix(end.into()),
             None => HostPattern::Exact((*text).into()),
@@ -150,7 +152,7 @@ mod tests {
         RouteTable::new(&routes).unwrap()
     }
 
-    fn found(table: &RouteTable, host: &str, path: &str, headers: &[(&'static str, &'static str)]) -> Option<usize> {
+    fn found(table: &RouteTable, host: &str, path: &str, headers: Headers<'_>) -> Option<usize> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_static(value));

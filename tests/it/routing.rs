@@ -76,7 +76,7 @@ async fn headers_choose_between_routes() {
     let stage = Stage::new(
         r#"
   - { path: /a, rewrite: /plain, upstream: up }
-  - { path: /a, headers: { x-version: "2" }, rewrite: /two, upstream: up }
+  - { path: /a, name: two, headers: { x-version: "2" }, rewrite: /two, upstream: up }
   - { path: /beta, headers: { x-beta: "*" }, upstream: up }
 "#,
     )
@@ -92,6 +92,8 @@ async fn headers_choose_between_routes() {
         assert!(told.starts_with(status), "{path} {more}: {told}");
         assert_eq!(stage.last_target(), target, "{path} {more}");
     }
+    let lines = stage.gateway.access("/a", 3).await;
+    assert_eq!(lines.iter().filter(|line| line["route"] == "two").count(), 1, "{lines:?}");
 }
 
 #[tokio::test]

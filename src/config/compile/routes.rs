@@ -6,21 +6,23 @@ use std::time::Duration;
 
 use http::Method;
 
+use super::limits::{check_cost, route_limits};
 use super::matching;
 use super::paths::{Asked, Patterns, check};
-use super::plans::{PlansByName, check_cost};
+use super::plans::PlansByName;
 use super::upstreams::Upstreams;
 use crate::config::matching::HostPattern;
 use crate::config::model::{Access, CallLimits, PathForms, Route};
 use crate::config::nearest::nearest;
 use crate::config::place::hint;
+use crate::config::plan::RouteLimits;
 use crate::config::reader::{Field, Section};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 /// A call whose both ends have been silent for so long is dead: WebSocket pings and silence frames come far more often.
 const CALL_IDLE: Duration = Duration::from_secs(300);
-const KNOWN: [&str; 16] = [
+const KNOWN: &[&str] = &[
     "name",
     "host",
     "path",
@@ -31,6 +33,7 @@ const KNOWN: [&str; 16] = [
     "permission",
     "auth",
     "cost",
+    "limits",
     "upstream",
     "forward_credentials",
     "allow_path_forms",
@@ -74,19 +77,25 @@ struct All<'u> {
 
 impl All<'_> {
     fn route(&mut self, index: usize, field: &Field<'_>) -> Option<Route> {
-        let s = field.section(&KNOWN);
+        let s = field.section(KNOWN);
         let allowed_forms = forms(&s);
         let methods = methods(&s);
         let (hosts, headers) = (matching::hosts(&s), matching::headers(&s));
         let path = self.path(&s, allowed_forms);
-        if let (Some(path), Some(methods)) = (&path, &methods) {
-            self.place(index, &s, path, &hosts, &Asked { methods: methods.clone(), headers: headers.clone() });
-        }
+        let clashes = match (&path, &methods) {
+            (Some(path), Some(methods)) => {
+                let asked = Asked { methods: methods.clone(), headers: headers.clone() };
+                self.clashes(index, &s, path, &hosts, &asked)
+            }
+            _ => true,
+        };
         let rewrite = matching::rewrite(&s, path.as_deref(), allowed_forms);
-        let name = self.name(index, &s, path.as_deref(), methods.as_deref());
+        let full = path.as_deref().map(|path| hosts.first().map_or_else(String::new, ToString::to_string) + path);
+        let name = self.name(index, &s, full.as_deref(), methods.as_deref(), clashes);
         let upstream = self.upstream(&s);
         let access = access(&s);
-        let cost = self.cost(&s, &access);
+        let limits = self.limits(&s, name.as_deref().unwrap_or_default(), &access);
+        let cost = self.cost(&s, &access, limits.as_ref());
         let call = s.field_of("call").section(&["max_duration", "idle_timeout"]);
         let route = Route {
             name: name.unwrap_or_default().into(),
@@ -97,6 +106,7 @@ impl All<'_> {
             rewrite,
             access,
             cost,
+            limits,
             upstream: upstream.unwrap_or_default(),
             forward_credentials: s.or("forward_credentials", false, Field::flag),
             allowed_forms,
@@ -123,34 +133,36 @@ impl All<'_> {
         }
     }
 
-    /// Puts a path beside those of the same hosts.
-    fn place(&mut self, index: usize, s: &Section<'_>, path: &str, hosts: &[HostPattern], asked: &Asked) {
+    /// Puts a path beside those of the same hosts, and complains when they stand in each other's way.
+    fn clashes(&mut self, index: usize, s: &Section<'_>, path: &str, hosts: &[HostPattern], asked: &Asked) -> bool {
         let hosts: Vec<_> = if hosts.is_empty() { vec![None] } else { hosts.iter().cloned().map(Some).collect() };
         let clash = hosts.into_iter().find_map(|host| {
             let patterns = self.patterns.entry(host).or_default();
             patterns.add(index, path, asked).err()
         });
-        if let Some(message) = clash {
+        if let Some(message) = &clash {
             s.field_of("path").error(message);
         }
+        clash.is_some()
     }
 
-    /// The name that was given, or one made of methods and path, such as `GET,POST /api/v1/calls`: it holds a slash, so it
-    /// can't be the same as a given one.
+    /// The name that was given, or one made of methods, host and path, such as `GET,POST /api/v1/calls`: it holds a slash, so it
+    /// can't be the same as a given one. `path` begins with the first host, if there is one.
     fn name(
         &mut self,
         index: usize,
         s: &Section<'_>,
         path: Option<&str>,
         methods: Option<&[Method]>,
+        clashes: bool,
     ) -> Option<String> {
         let Some(field) = s.get("name") else {
             let methods: Vec<&str> = methods?.iter().map(Method::as_str).collect();
-            return Some(if methods.is_empty() {
-                path?.to_owned()
-            } else {
-                format!("{} {}", methods.join(","), path?)
-            });
+            let name = if methods.is_empty() { path?.to_owned() } else { format!("{} {}", methods.join(","), path?) };
+            if let Some(other) = self.names.insert(name.clone(), index).filter(|_| !clashes) {
+                s.field_of("path").error(format!("is told from routes[{other}] by headers alone (give it a `name`)"));
+            }
+            return Some(name);
         };
         let name = field.name(64, "A-Z a-z 0-9 _ . : -", |b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b))?;
         match self.names.get(&name) {
@@ -162,14 +174,24 @@ impl All<'_> {
         Some(name)
     }
 
-    fn cost(&self, s: &Section<'_>, access: &Access) -> u32 {
+    fn limits(&self, s: &Section<'_>, route: &str, access: &Access) -> Option<RouteLimits> {
+        let field = s.get("limits")?;
+        if *access == Access::Public {
+            field.error(
+                "count the requests of each token, and a public route asks for none (remove them, or `auth: none`)",
+            );
+        }
+        route_limits(route, &field, self.plans)
+    }
+
+    fn cost(&self, s: &Section<'_>, access: &Access, limits: Option<&RouteLimits>) -> u32 {
         let Some(field) = s.get("cost") else { return 1 };
         let cost = field.number(1..=1_000).unwrap_or(1);
         match (access, self.plans) {
             (Access::Public, _) => {
                 field.error("has no meaning on a public route, which no limit guards (remove it, or `auth: none`)");
             }
-            (Access::Token(_), Some(plans)) => check_cost(cost, &field, plans),
+            (Access::Token(_), Some(plans)) => check_cost(cost, &field, limits, plans),
             (Access::Token(_), None) => {}
         }
         cost
