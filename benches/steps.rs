@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use callgate::auth::{Authenticator, Draft, FileStore, NewToken, Refusal, Registry};
+use callgate::auth::{Actor, Authenticator, Draft, FileStore, NewToken, Refusal, Registry};
 use callgate::config::{self, Access, CallLimits, Config, PathForms, Route};
 use callgate::forward::{Onward, onto_client, onto_upstream};
 use callgate::response::{self, Rejection};
@@ -30,6 +30,7 @@ fn route(path: &str, methods: &[Method]) -> Arc<Route> {
         allowed_forms: PathForms::default(),
         max_body: 1 << 30,
         cost: 1,
+        limits: None,
         first_byte_timeout: None,
         call: CallLimits { max_duration: None, idle_timeout: None },
     })
@@ -157,7 +158,9 @@ fn authentication(criterion: &mut Criterion) {
         ..Draft::default()
     };
     let record = draft.into_record(&config, token.id, token.hash, now).expect("a good record");
-    runtime.block_on(registry.create(record)).expect("a written record");
+    runtime
+        .block_on(registry.create(record, &Actor::person("bench", "here"), std::time::SystemTime::now()))
+        .expect("a written record");
     let file = Arc::new(FileStore::open(&config, &path).expect("a readable file"));
     let authenticator = Authenticator::with_file(&config, file);
     let bearer = |text: &str| {
@@ -216,6 +219,7 @@ fn access_line(criterion: &mut Criterion) {
         bytes_out: 205,
         bytes_in: 0,
         cut: false,
+        ended_by: None,
     };
     criterion.bench_function("access line, JSON", |bench| bench.iter(|| json_line(black_box(&record))));
 }

@@ -22,6 +22,9 @@ pub enum BodyError {
     /// More bytes came than allowed.
     #[error("the body is longer than {0} bytes")]
     TooLarge(u64),
+    /// Whom it is for is no longer entitled to it: why, for the log alone.
+    #[error("{0}")]
+    Withdrawn(&'static str),
     /// The connection that it came from failed.
     #[error("the body broke off")]
     Broken(#[source] hyper::Error),
@@ -43,7 +46,8 @@ impl BodyError {
         match self {
             Self::Stalled(_) => BodyFault::Stalled,
             Self::TooLarge(_) => BodyFault::TooLarge,
-            Self::Broken(_) => BodyFault::Broken,
+            // What a client sends is not withdrawn, what it is sent is.
+            Self::Broken(_) | Self::Withdrawn(_) => BodyFault::Broken,
         }
     }
 }
@@ -284,6 +288,8 @@ pub trait Observer: Send + Unpin + 'static {
     fn sent(&mut self, bytes: usize);
     /// A piece is at most so long: how much its receiver has to take before it is seen to have taken anything.
     fn longest_piece(&self) -> usize;
+    /// Looks whether the body must end, and why. `waiting`: nothing of it is there at the moment.
+    fn poll_withdrawn(&mut self, cx: &mut Context<'_>, waiting: bool) -> Poll<&'static str>;
     /// The body ended as it should, or broke off. A body that is dropped before either was abandoned by its receiver.
     fn ended(&mut self, result: Result<(), &BodyError>);
 }
@@ -314,9 +320,15 @@ impl<O: Observer> HttpBody for Observed<O> {
         let this = self.get_mut();
         this.observer.asked();
         let mut polled = match this.rest.is_empty() {
-            true => ready!(Pin::new(&mut this.body).poll_frame(cx)),
-            false => Some(Ok(Frame::data(std::mem::take(&mut this.rest)))),
+            true => Pin::new(&mut this.body).poll_frame(cx),
+            false => Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.rest))))),
         };
+        if !matches!(polled, Poll::Ready(None | Some(Err(_))))
+            && let Poll::Ready(why) = this.observer.poll_withdrawn(cx, polled.is_pending())
+        {
+            polled = Poll::Ready(Some(Err(BodyError::Withdrawn(why))));
+        }
+        let mut polled = ready!(polled);
         let longest = this.observer.longest_piece();
         if let Some(data) = polled.as_mut().and_then(|frame| frame.as_mut().ok()?.data_mut())
             && data.len() > longest

@@ -14,7 +14,7 @@ use crate::auth::{Authenticator, Principal};
 use crate::body::{Body, Observed};
 use crate::config::{self, Access, Config};
 use crate::forward::{self, Answer, Forwarder, Onward, asks_for_websocket, is_grpc};
-use crate::limits::{Asker, Limiter, Outcome, Source};
+use crate::limits::{Asker, Charge, Limiter, Outcome, Source};
 use crate::listener::{Certificates, Handler, Peer};
 use crate::response::{self, Rejection};
 use crate::route::{Found, RouteTable};
@@ -89,7 +89,8 @@ impl Handler for Gateway {
         let headers = response.headers_mut();
         response::stamp_request_id(headers, &exchange.record.request_id);
         if let Some((decision, principal)) = &exchange.decision {
-            response::stamp_limits(headers, decision, &principal.plan, &self.config.limits);
+            let limits = principal.plan.limits_with(exchange.route_limits(&self.config));
+            response::stamp_limits(headers, decision, limits, &self.config.limits);
         }
         if exchange.record.shadow_denied {
             response::stamp_shadow_denial(headers);
@@ -105,7 +106,7 @@ impl Handler for Gateway {
             peer.became_tunnel();
             let (gateway, peer) = (self.clone(), peer.clone());
             self.shutdown.tasks().spawn(async move {
-                exchange.call(tunnel.run(gateway.shutdown.ended())).await;
+                exchange.call(tunnel, &gateway.shutdown).await;
                 drop(peer);
             });
             return response.map(|body| Observed::new(body, None));
@@ -173,7 +174,7 @@ impl Gateway {
         route: Option<&config::Route>,
         exchange: &mut Exchange,
     ) -> Result<Arc<Principal>, Rejection> {
-        let cost = route.map_or(1, |route| route.cost);
+        let charge = route.map_or(Charge::from(1), Charge::from);
         let opens_call = route.is_some() && asks_for_websocket(request);
         let now = exchange.record.received;
         let started = Instant::now();
@@ -186,9 +187,9 @@ impl Gateway {
             let started = Instant::now();
             let (plan, now_ms) = (&principal.plan, exchange.now_ms());
             let outcome = if opens_call {
-                self.limiter.decide_call(&asker, plan, cost, now_ms).await
+                self.limiter.decide_call(&asker, plan, charge, now_ms).await
             } else {
-                self.limiter.decide(&asker, plan, cost, now_ms).await.map(|outcome| (outcome, None))
+                self.limiter.decide(&asker, plan, charge, now_ms).await.map(|outcome| (outcome, None))
             };
             exchange.record.phase(Phase::Decision, started.elapsed());
             let (outcome, lease) = outcome.map_err(|_| Rejection::Undecided)?;
@@ -198,7 +199,7 @@ impl Gateway {
                     if decision.source == Source::Redis {
                         self.authenticator.confirm(&principal, now);
                     }
-                    return exchange.decided(decision, cost, principal);
+                    return exchange.decided(decision, charge, principal);
                 }
                 Outcome::Stale => {
                     let found = self.authenticator.reread(&principal, request.headers(), now).await;

@@ -2,12 +2,14 @@
 //!
 //! [`Authenticator`] is the step of a request; [`Registry`] is for those who issue tokens.
 
+mod audit;
 mod authenticator;
 mod base62;
 mod cache;
 mod credential;
 mod date;
 mod file;
+mod open;
 mod permission;
 mod plans;
 mod principal;
@@ -17,16 +19,21 @@ mod refusal;
 mod registry;
 mod token;
 
+pub use audit::{Action, Actor, Entry, TRAIL_LENGTH, TrailFilter, TrailPage};
 pub use authenticator::Authenticator;
 pub use cache::TokenCache;
 pub use date::Date;
-pub use file::{EditError, Edited, FileError, FileStore, TokenFile};
+pub use file::{EditError, FileError, FileStore, TokenFile};
+pub use open::{OpenCall, OpenCalls, RecordWatch, Withdrawal};
 pub use permission::covers;
 pub use principal::{IDENTITY_HEADERS, Principal};
-pub use record::{Record, State, StoredHash};
+pub use record::{Record, State, StoredHash, Usage};
 pub use redis_tokens::{RedisTokens, RedisTokensError};
 pub use refusal::{OUTCOMES, Reason, Refusal};
-pub use registry::{Draft, Found, Registry, RegistryError};
+pub use registry::{
+    Change, Draft, Edited, Fault, Filter, Found, Issued, Listed, Listing, MAX_GRACE, Origin, Registry, RegistryError,
+    Rotated,
+};
 pub use token::{NewToken, TokenHash};
 
 /// ` (did you mean "…"?)` with the known name that comes nearest, or nothing.

@@ -49,6 +49,9 @@ pub struct Record {
     /// When it was revoked.
     #[serde(default)]
     pub revoked_at: Option<Date>,
+    /// What tells a repeated request for the same token from one for another; `None`: the request had no key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
     /// Fields of a newer Callgate: kept as they are, so that an older one doesn't lose them when it writes.
     #[serde(flatten)]
     pub(super) others: Others,
@@ -63,6 +66,15 @@ pub struct StoredHash {
     /// Until when a secret that was replaced still works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Date>,
+}
+
+/// How a token is used: written late, and no part of the record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// When a request of it was last admitted; about a minute late. `None`: never.
+    pub last_used: Option<Date>,
+    /// How many were.
+    pub requests: u64,
 }
 
 /// Unknown fields. They don't print: nobody knows what is in them.
@@ -89,6 +101,9 @@ pub enum State {
 }
 
 impl State {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Active, Self::Expired, Self::Disabled, Self::Revoked];
+
     /// The state as a word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -114,6 +129,12 @@ impl Record {
         } else {
             State::Active
         }
+    }
+
+    /// What stands for a version where there is none: a number below 2^53 that every change of the record changes.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let json = serde_json::to_string(self).expect("records have only text keys");
+        TokenHash::of(&json).head() >> 11
     }
 
     /// The stored hash that equals `hash`; each is compared in constant time.
@@ -191,6 +212,7 @@ pub(super) mod tests {
             expires_at: None,
             enabled: true,
             revoked_at: None,
+            request: None,
             others: Others::default(),
         }
     }

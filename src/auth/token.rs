@@ -62,6 +62,11 @@ impl TokenHash {
             .collect()
     }
 
+    /// Its first 8 bytes as a big-endian number.
+    pub(super) fn head(&self) -> u64 {
+        self.0.iter().take(8).fold(0, |head, byte| head << 8 | u64::from(*byte))
+    }
+
     /// The id under which Redis keeps a foreign token with this hash: the first 16 bytes as a big-endian number, modulo 62^12, in
     /// base 62. So one look-up by key finds it, with no index of hashes beside the records.
     #[must_use]
@@ -111,13 +116,23 @@ impl NewToken {
     /// # Errors
     /// [`getrandom::Error`] when the operating system gives no randomness.
     pub fn generate(prefix: &str) -> Result<Self, getrandom::Error> {
+        let mut id = String::with_capacity(ID_LEN);
+        base62::push_random(&mut id, ID_LEN)?;
+        Self::with_id(prefix, id)
+    }
+
+    /// The same with an id that is given, of which [`can_be_own`] is true.
+    ///
+    /// # Errors
+    /// As [`Self::generate`].
+    pub(super) fn with_id(prefix: &str, id: String) -> Result<Self, getrandom::Error> {
         let mut text = String::with_capacity(prefix.len() + 1 + BODY_LEN);
         text.push_str(prefix);
         text.push('_');
-        base62::push_random(&mut text, ID_LEN + SECRET_LEN)?;
+        text.push_str(&id);
+        base62::push_random(&mut text, SECRET_LEN)?;
         let checksum = crc32fast::hash(text.as_bytes());
         base62::push(&mut text, u128::from(checksum), CHECKSUM_LEN);
-        let id = text[prefix.len() + 1..][..ID_LEN].to_owned();
         let hash = TokenHash::of(&text);
         Ok(Self { id, secret: Secret::new(text), hash })
     }
@@ -159,6 +174,11 @@ fn checksum_holds(token: &str) -> bool {
     let mut expected = String::with_capacity(CHECKSUM_LEN);
     base62::push(&mut expected, u128::from(crc32fast::hash(text.as_bytes())), CHECKSUM_LEN);
     expected == checksum
+}
+
+/// Whether `id` can stand in an own token.
+pub(super) fn can_be_own(id: &str) -> bool {
+    id.len() == ID_LEN && base62::is_base62(id)
 }
 
 /// Whether `id` can name a record: 1 to 64 letters, digits, `.`, `_` and `-`.

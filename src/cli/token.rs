@@ -5,17 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::auth::{Date, Draft, Edited, NewToken, Record, Registry, TokenHash};
+use crate::auth::{Actor, Date, Draft, Edited, Filter, Origin, Record, Registry, TokenHash};
 use crate::config::{self, Access, Config, RedisStore, Store};
 use crate::store::{Redis, StoreHealth};
 
 /// How long Redis may take: a person waits here, not a request.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Tokens that are asked for at one time.
+const PAGE: usize = 256;
 
 /// What to do with tokens.
 #[derive(Debug, Subcommand)]
@@ -152,23 +154,17 @@ async fn create(
         Some(End::At(date)) => Some(date.time()),
         Some(End::After(duration)) => Some(now.checked_add(duration).context("--expires lies too far in the future")?),
     };
-    let (id, hash, secret) = match args.sha256 {
-        Some(hash) => (args.id.unwrap_or_else(|| hash.derived_id()), hash, None),
-        None => {
-            let token = NewToken::generate(&config.tokens.prefix).context("no randomness for a token")?;
-            (token.id, token.hash, Some(token.secret))
-        }
-    };
     let (name, account, permissions) = (args.name, args.account, args.permissions);
     let (plan, limits, concurrent_calls) = (args.plan, args.limits, args.concurrent_calls);
     let draft = Draft { name, account, permissions, plan, limits, concurrent_calls, expires_at };
-    let record = draft.into_record(config, id, hash, now).map_err(|problems| anyhow!(problems.join("\n")))?;
-    for permission in record.permissions.iter().filter(|held| !is_asked(config, held)) {
+    let origin = args.sha256.map_or(Origin::New, |hash| Origin::Registered { id: args.id, hash });
+    let permissions = draft.permissions.clone();
+    let issued = open(config).await?.issue(config, draft, origin, None, &actor(), now).await?;
+    for permission in permissions.iter().filter(|held| !is_asked(config, held)) {
         let near = config::nearest(permission, asked(config)).map(|near| format!(" (did you mean \"{near}\"?)"));
         writeln!(remarks, "warning: no route asks for \"{permission}\"{}", near.unwrap_or_default())?;
     }
-    let registry = open(config).await?;
-    let edited = registry.create(record).await?;
+    let (edited, secret) = (issued.edited, issued.secret);
     remark_on_rewrite(&edited, remarks)?;
     let record = &edited.record;
     if args.json {
@@ -188,8 +184,17 @@ async fn create(
 }
 
 async fn list(config: &Config, args: ListArgs, now: SystemTime, out: &mut dyn Write) -> anyhow::Result<()> {
-    let mut records = open(config).await?.list(now).await?;
-    records.retain(|record| args.account.as_ref().is_none_or(|account| *account == record.account));
+    let registry = open(config).await?;
+    let filter = Filter { account: args.account, ..Filter::default() };
+    let (mut records, mut after) = (Vec::new(), None);
+    loop {
+        let listing = registry.list(config, &filter, after.as_deref(), PAGE, now).await?;
+        records.extend(listing.tokens.into_iter().map(|token| token.record));
+        after = listing.next;
+        if after.is_none() {
+            break;
+        }
+    }
     if args.json {
         let standing = |record: &Record| Standing { state: record.state(now).as_str(), revoked_at: record.revoked_at };
         let described: Vec<_> = records
@@ -224,7 +229,7 @@ async fn revoke(
     out: &mut dyn Write,
     remarks: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let edited = open(config).await?.revoke(&args.id, now).await?;
+    let edited = open(config).await?.revoke(&args.id, None, &actor(), now).await?;
     remark_on_rewrite(&edited, remarks)?;
     let Edited { record, changed, .. } = edited;
     if args.json {
@@ -252,6 +257,15 @@ async fn open(config: &Config) -> anyhow::Result<Registry> {
         }
         Store::Redis(store) => Ok(Registry::with_redis(connect(store).await?)),
     }
+}
+
+/// Who gives the commands: the account that this process runs under, and behind sudo the person, and the machine.
+pub(super) fn actor() -> Actor {
+    let env = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let uid = || format!("uid {}", rustix::process::getuid().as_raw());
+    let user = env("SUDO_USER").or_else(|| env("USER")).or_else(|| env("LOGNAME")).unwrap_or_else(uid);
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    Actor::person(&user, host.trim())
 }
 
 /// A connection for a person's commands: patient, and with the reason when there is none.

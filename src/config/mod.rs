@@ -1,5 +1,6 @@
 //! Configuration: one YAML file, compiled into a validated form, or into all that is wrong with it.
 
+mod admin;
 mod compile;
 mod expand;
 mod model;
@@ -21,13 +22,14 @@ use std::path::Path;
 use compile::{Outcome, compile};
 use reader::{NeededFile, why};
 
+pub use self::admin::{AdminAccess, AdminToken, Role};
 pub use self::redis::{OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls};
 pub use model::{
     Access, CallLimits, CertificateFiles, Config, Drain, Endpoint, HostHeader, Limits, Listen, Log, LogFormat,
     PathForms, Protocol, REQUEST_ID, Route, Runtime, Store, Tls, Tokens, Upstream,
 };
 pub use nearest::nearest;
-pub use plan::{CONCURRENT_CALLS, Limit, MAX_COUNT, Plan, WINDOW_MS};
+pub use plan::{CONCURRENT_CALLS, Limit, MAX_COUNT, Plan, RouteLimits, WINDOW_MS};
 pub use problem::{Problem, Problems, Severity};
 pub use secret::Secret;
 pub use units::{parse_duration, parse_limit, parse_size};
@@ -69,9 +71,9 @@ pub fn parse(path: &Path, text: &str, env: &dyn Fn(&str) -> Option<String>) -> R
 #[must_use]
 pub fn known_keys() -> BTreeSet<String> {
     // Keys are learnt where they are read: so the smallest text that makes the compiler look everywhere.
-    let everywhere = "{ tls: { certificates: [{}] }, store: { redis: { sentinel: {} } }, plans: { a: {} }, upstreams: { a: {} }, routes: [{}] }";
+    let everywhere = "{ tls: { certificates: [{}] }, admin: { tokens: [{}] }, store: { redis: { sentinel: {} } }, plans: { a: {} }, upstreams: { a: {} }, routes: [{}] }";
     let mut keys = compile(Path::new(""), everywhere, &|_| None).keys;
-    keys.extend(["plans.*".to_owned(), "plans.*.limits.*".to_owned(), "upstreams.*".to_owned()]);
+    keys.extend(["plans.*", "plans.*.limits.*", "routes[].limits.*", "upstreams.*"].map(str::to_owned));
     keys
 }
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 
-use super::plan::Plan;
+use super::admin::AdminAccess;
+use super::plan::{Plan, RouteLimits};
 use super::redis::RedisStore;
 
 /// One whole configuration, checked and with every name resolved.
@@ -22,6 +23,8 @@ pub struct Config {
     pub runtime: Runtime,
     /// Sockets to accept on, and what each client may do there.
     pub listen: Listen,
+    /// Who may use the admin listener.
+    pub admin: AdminAccess,
     /// Certificates and protocol versions of the HTTPS listener.
     pub tls: Tls,
     /// Where tokens and limits live.
@@ -158,6 +161,8 @@ pub struct Route {
     pub access: Access,
     /// What a request counts in its token's limits, 1 to 1000.
     pub cost: u32,
+    /// Limits for each token on this route alone, beside those of its plan.
+    pub limits: Option<RouteLimits>,
     /// The index of its upstream in [`Config::upstreams`].
     pub upstream: usize,
     /// Send the client's `Authorization` on to the upstream.

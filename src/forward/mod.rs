@@ -2,6 +2,7 @@
 
 mod client;
 mod connect;
+mod frames;
 mod headers;
 mod http2;
 mod pool;
@@ -32,7 +33,7 @@ pub use headers::{asks_for_websocket, is_grpc, is_last_hop};
 #[doc(hidden)]
 pub use headers::{onto_client, onto_upstream};
 pub use pool::Lease;
-pub use tunnel::{Tunnel, TunnelEnd};
+pub use tunnel::{CutReason, Ender, Tunnel, TunnelEnd};
 
 /// What is settled about a request when it is forwarded.
 pub struct Onward<'a> {

@@ -2,7 +2,7 @@
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::config::{self, Plan, REQUEST_ID};
+use crate::config::{self, Limit, REQUEST_ID};
 use crate::limits::Decision;
 
 const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
@@ -17,8 +17,13 @@ pub fn stamp_request_id(headers: &mut HeaderMap, request_id: &HeaderValue) {
     headers.insert(REQUEST_ID, request_id.clone());
 }
 
-/// Stamps where the token stands, in the families of headers that the configuration asks for.
-pub fn stamp_limits(headers: &mut HeaderMap, decision: &Decision, plan: &Plan, families: &config::Limits) {
+/// Stamps where the token stands in the windows of `limits`, in the families of headers that the configuration asks for.
+pub fn stamp_limits<'a>(
+    headers: &mut HeaderMap,
+    decision: &Decision,
+    limits: impl Iterator<Item = &'a Limit>,
+    families: &config::Limits,
+) {
     let Some(reported) = decision.reported() else { return };
     if families.x_ratelimit {
         headers.insert(X_RATELIMIT_LIMIT, HeaderValue::from(reported.limit));
@@ -26,7 +31,7 @@ pub fn stamp_limits(headers: &mut HeaderMap, decision: &Decision, plan: &Plan, f
         headers.insert(X_RATELIMIT_RESET, HeaderValue::from(reported.reset_s));
     }
     if families.ietf {
-        stamp_ietf(headers, decision, plan);
+        stamp_ietf(headers, decision, limits);
     }
 }
 
@@ -36,10 +41,10 @@ pub fn stamp_shadow_denial(headers: &mut HeaderMap) {
 }
 
 /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers): lists of items, one for each window.
-fn stamp_ietf(headers: &mut HeaderMap, decision: &Decision, plan: &Plan) {
+fn stamp_ietf<'a>(headers: &mut HeaderMap, decision: &Decision, limits: impl Iterator<Item = &'a Limit>) {
     use std::fmt::Write as _;
     let (mut policy, mut standing) = (String::new(), String::new());
-    for (limit, window) in plan.limits.iter().zip(decision.windows()) {
+    for (limit, window) in limits.zip(decision.windows()) {
         let comma = if policy.is_empty() { "" } else { ", " };
         let (name, window_s) = (&limit.name, window.window_ms.div_ceil(1000));
         // A `String` takes everything.

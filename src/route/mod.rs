@@ -172,6 +172,7 @@ mod tests {
                     methods: methods.to_vec(),
                     access: Access::Token(Vec::new()),
                     cost: 1,
+                    limits: None,
                     upstream: 0,
                     forward_credentials: false,
                     allowed_forms: PathForms::default(),

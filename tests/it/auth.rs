@@ -1,6 +1,7 @@
 //! Authentication against a real Redis and a real token file, and the commands that manage tokens.
 
 mod commands;
+mod deeds;
 mod file_store;
 mod redis_store;
 
@@ -8,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use callgate::auth::{Authenticator, Principal, Reason, Refusal};
+use callgate::auth::{Actor, Authenticator, Filter, Principal, Reason, Record, Refusal, Registry, RegistryError};
 use callgate::config::{self, Config};
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
@@ -47,5 +48,23 @@ async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     while !condition().await {
         assert!(Instant::now() < deadline, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn by() -> Actor {
+    Actor::person("tester", "here")
+}
+
+/// All records, by pages.
+async fn all(registry: &Registry, config: &Config) -> Result<Vec<Record>, RegistryError> {
+    let (mut records, mut after) = (Vec::new(), None);
+    loop {
+        let now = SystemTime::now();
+        let listing = registry.list(config, &Filter::default(), after.as_deref(), 100, now).await?;
+        records.extend(listing.tokens.into_iter().map(|token| token.record));
+        after = listing.next;
+        if after.is_none() {
+            return Ok(records);
+        }
     }
 }

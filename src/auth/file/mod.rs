@@ -1,9 +1,12 @@
 //! The token file of the memory store: read at start, read again when it changes, and never half taken over.
 
 mod edit;
+mod exchange;
 mod parse;
 #[cfg(test)]
 mod tests;
+mod text;
+mod trail;
 mod tree;
 
 use std::collections::HashMap;
@@ -17,14 +20,15 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 
 use super::credential::Credential;
+use super::open::{self, OpenCalls};
 use super::plans::Plans;
 use super::principal::Principal;
-use super::record::Record;
+use super::record::{Record, StoredHash};
 use super::refusal::{Reason, Refusal};
 use super::token::TokenHash;
 use crate::config::{Config, Problem};
 
-pub use edit::{EditError, Edited, TokenFile};
+pub use edit::{EditError, TokenFile};
 
 /// How often a running instance looks whether the file has changed.
 const POLL: Duration = Duration::from_millis(500);
@@ -57,6 +61,8 @@ pub struct FileStore {
 #[derive(Default)]
 struct Records {
     by_hash: HashMap<TokenHash, Arc<Stored>, foldhash::fast::RandomState>,
+    /// Records, each of which has one hash or more.
+    count: usize,
     /// The highest version given so far.
     version: u64,
 }
@@ -111,7 +117,7 @@ impl FileStore {
     /// How many tokens are in the file, good or not.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.records.load().by_hash.len()
+        self.records.load().count
     }
 
     /// Whether no token is in the file.
@@ -121,8 +127,12 @@ impl FileStore {
     }
 
     /// Follows the file for ever. A good new file replaces all records at once; of a bad one each problem is logged, and the old
-    /// records stay.
-    pub async fn watch(self: Arc<Self>) {
+    /// records stay. Ends open calls whose tokens no longer entitle to them.
+    pub async fn watch(self: Arc<Self>, calls: Arc<OpenCalls>) {
+        tokio::join!(self.follow(&calls), open::clock(&calls));
+    }
+
+    async fn follow(self: &Arc<Self>, calls: &OpenCalls) {
         loop {
             tokio::time::sleep(POLL).await;
             let store = self.clone();
@@ -133,7 +143,16 @@ impl FileStore {
                     self.path.display()
                 );
             }
+            // Each time, for a call may begin while the file changes.
+            calls.judge_all(SystemTime::now(), |call| self.known(&call.hash));
         }
+    }
+
+    /// Whose token has this stored hash by now.
+    fn known(&self, hash: &TokenHash) -> Result<Arc<Principal>, Refusal> {
+        let records = self.records.load();
+        let stored = records.by_hash.get(hash);
+        stored.map_or(Err(Refusal::Invalid(Reason::Unknown)), |stored| stored.principal.clone())
     }
 
     /// Reads the file if it has changed since it was last read.
@@ -187,22 +206,28 @@ impl FileStore {
     fn take_over(&self, old: &Records, records: impl Iterator<Item = Record>) -> Records {
         let mut new = Records { version: old.version, ..Records::default() };
         for record in records {
-            let hash = record.hashes[0].clone();
-            let same = old.by_hash.get(&hash.sha256).filter(|stored| stored.record == record);
-            let stored = same.cloned().unwrap_or_else(|| {
-                new.version += 1;
-                let principal = self.principal(&record, new.version);
-                Arc::new(Stored { record, principal })
-            });
-            new.by_hash.insert(hash.sha256, stored);
+            let unchanged = |stored: &&Arc<Stored>| stored.record == record;
+            let mut version = None;
+            for hash in &record.hashes {
+                let same = old.by_hash.get(&hash.sha256).filter(unchanged).cloned();
+                let stored = same.unwrap_or_else(|| {
+                    let version = *version.get_or_insert_with(|| {
+                        new.version += 1;
+                        new.version
+                    });
+                    Arc::new(Stored { principal: self.principal(&record, hash, version), record: record.clone() })
+                });
+                new.by_hash.insert(hash.sha256, stored);
+            }
+            new.count += 1;
         }
         new
     }
 
-    fn principal(&self, record: &Record, version: u64) -> Result<Arc<Principal>, Refusal> {
+    fn principal(&self, record: &Record, hash: &StoredHash, version: u64) -> Result<Arc<Principal>, Refusal> {
         super::authenticator::usable(record)?;
         let plan = self.plans.resolve(record);
-        Ok(Arc::new(Principal::new(record, &record.hashes[0], version, plan, SystemTime::now())))
+        Ok(Arc::new(Principal::new(record, hash, version, plan, SystemTime::now())))
     }
 }
 

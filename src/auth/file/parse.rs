@@ -1,6 +1,7 @@
 //! From the text of a token file to records: everything that is wrong is found at once, each with its place and a remedy.
 
 use std::collections::HashMap;
+use std::iter;
 use std::path::Path;
 
 use super::super::date::Date;
@@ -8,12 +9,13 @@ use super::super::did_you_mean;
 use super::super::permission::is_permission;
 use super::super::plans::{self, Plans, parse_limit};
 use super::super::record::{self, MAX_PERMISSIONS, Others, Record, StoredHash};
+use super::super::registry::MAX_OLD_SECRETS;
 use super::super::token::{TokenHash, is_id};
 use super::tree::{self, Kind, Node, Place};
 use crate::config::{CONCURRENT_CALLS, Limit, Problem, Severity};
 
 /// The keys of one token.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 14] = [
     "id",
     "hash",
     "name",
@@ -26,14 +28,16 @@ const KEYS: [&str; 12] = [
     "expires_at",
     "enabled",
     "revoked_at",
+    "old_hashes",
+    "request",
 ];
 
 /// A record and the place of its first key.
 pub(super) struct Placed {
     pub(super) record: Record,
     pub(super) place: Place,
-    /// The place of its id's value.
-    pub(super) id_place: Place,
+    /// Its keys and their places, in the order of the file.
+    pub(super) keys: Vec<(String, Place)>,
 }
 
 /// Reads all records of a file.
@@ -95,18 +99,19 @@ impl<'a> Reader<'a> {
             let path = &entry.path;
             if let Some(line) = ids.insert(placed.record.id.clone(), placed.place.0) {
                 self.problem(
-                    placed.id_place,
+                    entry.place_of("id"),
                     format!("{path}.id"),
                     format!("is the id of the token at line {line} already"),
                 );
             }
-            let hash = placed.record.hashes[0].sha256;
-            if let Some(line) = hashes.insert(hash, placed.place.0) {
-                self.problem(
-                    entry.place_of("hash"),
-                    format!("{path}.hash"),
-                    format!("is the hash of the token at line {line} already"),
-                );
+            for (hash, key) in placed.record.hashes.iter().zip(["hash"].into_iter().chain(iter::repeat("old_hashes"))) {
+                if let Some(line) = hashes.insert(hash.sha256, placed.place.0) {
+                    self.problem(
+                        entry.place_of(key),
+                        format!("{path}.{key}"),
+                        format!("is the hash of the token at line {line} already"),
+                    );
+                }
             }
             records.push(placed);
         }
@@ -165,6 +170,8 @@ impl<'n> Entry<'n> {
         let expires_at = self.optional(reader, "expires_at", date);
         let revoked_at = self.optional(reader, "revoked_at", date);
         let enabled = self.enabled(reader);
+        let old_hashes = self.old_hashes(reader);
+        let request = self.optional(reader, "request", |text| Ok(text.to_owned()));
         if reader.problems.len() > before {
             return None;
         }
@@ -176,14 +183,16 @@ impl<'n> Entry<'n> {
             plan,
             limits,
             concurrent_calls,
-            hashes: vec![StoredHash { sha256: hash?, expires_at: None }],
+            hashes: iter::once(StoredHash { sha256: hash?, expires_at: None }).chain(old_hashes).collect(),
             created_at,
             expires_at,
             enabled,
             revoked_at,
+            request,
             others: Others::default(),
         };
-        Some(Placed { record, place: self.place, id_place: self.place_of("id") })
+        let keys = self.keys.iter().map(|(key, place, _)| (key.clone(), *place)).collect();
+        Some(Placed { record, place: self.place, keys })
     }
 
     /// The node of a key, unless it is absent or null.
@@ -253,6 +262,33 @@ impl<'n> Entry<'n> {
             reader.problem(node.place, path, message);
         }
         limits
+    }
+
+    /// Secrets that were replaced, and until when they work.
+    fn old_hashes(&self, reader: &mut Reader<'_>) -> Vec<StoredHash> {
+        let Some(node) = self.get("old_hashes") else { return Vec::new() };
+        let path = format!("{}.old_hashes", self.path);
+        let Kind::Map(entries) = &node.kind else {
+            reader.problem(node.place, path, "must be a map of SHA-256 to the date until which it works");
+            return Vec::new();
+        };
+        if entries.len() > MAX_OLD_SECRETS {
+            reader.problem(node.place, &path, format!("at most {MAX_OLD_SECRETS} old secrets can work"));
+        }
+        let mut hashes = Vec::new();
+        for (key, place, node) in entries {
+            // The key is not repeated: it could be a token.
+            let Some(sha256) = TokenHash::from_hex(key) else {
+                reader.problem(*place, &path, "must have keys of 64 hexadecimal digits (SHA-256 of a token)");
+                continue;
+            };
+            let end = node.text(reader.source).ok_or("must be a text".to_owned()).and_then(date);
+            match end {
+                Ok(end) => hashes.push(StoredHash { sha256, expires_at: Some(end) }),
+                Err(message) => reader.problem(node.place, &path, message),
+            }
+        }
+        hashes
     }
 
     fn enabled(&self, reader: &mut Reader<'_>) -> bool {

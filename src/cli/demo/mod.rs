@@ -11,7 +11,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Draft, NewToken, Registry};
+use crate::auth::{Draft, Origin, Registry};
 use crate::config::{self, Config};
 
 use super::serve::{self, Ends};
@@ -67,16 +67,13 @@ fn free(address: SocketAddr) -> anyhow::Result<SocketAddr> {
 /// Makes a token as `callgate token create` does; returns its secret.
 async fn make_token(config: &Config, name: &str, permissions: &[&str]) -> anyhow::Result<String> {
     let file = config.tokens.file.as_ref().context("the demo's configuration names a token file")?;
-    let token = NewToken::generate(&config.tokens.prefix).context("no randomness for a token")?;
     let draft = Draft {
         name: name.to_owned(),
         account: "acme".to_owned(),
         permissions: permissions.iter().map(|permission| (*permission).to_owned()).collect(),
         ..Draft::default()
     };
-    let record = draft
-        .into_record(config, token.id.clone(), token.hash, SystemTime::now())
-        .map_err(|problems| anyhow!(problems.join("; ")))?;
-    Registry::with_file(config, file).create(record).await?;
-    Ok(token.secret.expose().to_owned())
+    let (registry, by) = (Registry::with_file(config, file), super::token::actor());
+    let issued = registry.issue(config, draft, Origin::New, None, &by, SystemTime::now()).await?;
+    Ok(issued.secret.map_or_else(String::new, |secret| secret.expose().to_owned()))
 }

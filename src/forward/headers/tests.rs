@@ -10,6 +10,7 @@ fn route(forward_credentials: bool) -> Route {
         methods: Vec::new(),
         access: Access::Public,
         cost: 1,
+        limits: None,
         upstream: 0,
         forward_credentials,
         allowed_forms: PathForms::default(),

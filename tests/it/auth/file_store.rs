@@ -10,7 +10,7 @@ async fn a_running_instance_follows_the_file() {
     let path = folder.path().join("tokens.yaml");
     let config = config_with("memory", &format!("{{ file: \"{}\" }}", path.display()));
     let store = Arc::new(FileStore::open(&config, &path).unwrap());
-    let watch = tokio::spawn(store.clone().watch());
+    let watch = tokio::spawn(store.clone().watch(Arc::default()));
     let authenticator = Authenticator::with_file(&config, store);
     let registry = Registry::with_file(&config, &path);
 
@@ -23,15 +23,15 @@ async fn a_running_instance_follows_the_file() {
         ..Draft::default()
     };
     assert_eq!(refusal(ask(&authenticator, &text).await), Some(Refusal::Invalid(Reason::Unknown)));
-    registry.create(draft.into_record(&config, token.id.clone(), token.hash, now).unwrap()).await.unwrap();
+    registry.create(draft.into_record(&config, token.id.clone(), token.hash, now).unwrap(), &by(), now).await.unwrap();
     until("the token works", async || ask(&authenticator, &text).await.is_ok()).await;
     let late = authenticator.authenticate(&bearer(&text), now + Duration::from_secs(60)).await;
     assert_eq!(refusal(late), Some(Refusal::Invalid(Reason::Expired)));
 
     std::fs::remove_file(&path).unwrap();
     let record = Draft { name: "n".into(), account: "acme".into(), ..Draft::default() };
-    registry.create(record.into_record(&config, token.id.clone(), token.hash, now).unwrap()).await.unwrap();
-    registry.revoke(&token.id, now).await.unwrap();
+    registry.create(record.into_record(&config, token.id.clone(), token.hash, now).unwrap(), &by(), now).await.unwrap();
+    registry.revoke(&token.id, None, &by(), now).await.unwrap();
     until("the token is revoked", async || {
         ask(&authenticator, &text).await.err() == Some(Refusal::Invalid(Reason::Revoked))
     })

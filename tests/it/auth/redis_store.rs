@@ -2,7 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use callgate::auth::{Draft, NewToken, Record, Registry, RegistryError, TokenCache, TokenHash};
+use callgate::auth::{Change, Draft, Edited, NewToken, Record, Registry, RegistryError, TokenCache, TokenHash};
 use callgate::config::Store;
 use callgate::store::{Redis, StoreHealth};
 use prometheus::IntGauge;
@@ -44,8 +44,20 @@ impl Instance {
     async fn create(&self, change: impl FnOnce(&mut Draft)) -> (String, Record) {
         let token = NewToken::generate("kal_live").unwrap();
         let record = self.record(token.id, token.hash, change);
-        self.registry.create(record.clone()).await.unwrap();
+        self.store(record.clone()).await.unwrap();
         (token.secret.expose().to_owned(), record)
+    }
+
+    async fn store(&self, record: Record) -> Result<Edited, RegistryError> {
+        self.registry.create(record, &by(), SystemTime::now()).await
+    }
+
+    async fn revoke(&self, id: &str) -> Result<Edited, RegistryError> {
+        self.registry.revoke(id, None, &by(), SystemTime::now()).await
+    }
+
+    async fn list(&self) -> Result<Vec<Record>, RegistryError> {
+        all(&self.registry, &self.config).await
     }
 
     fn record(&self, id: String, hash: TokenHash, change: impl FnOnce(&mut Draft)) -> Record {
@@ -82,13 +94,13 @@ async fn a_token_works_from_its_creation_to_its_revocation() {
 
     // It was just refused as unknown, and works all the same the moment it is there.
     let record = instance.record(token.id.clone(), token.hash, |draft| draft.plan = Some("enterprise".into()));
-    instance.registry.create(record).await.unwrap();
+    instance.store(record).await.unwrap();
     let principal = ask(&instance.authenticator, &text).await.unwrap();
     assert_eq!((&*principal.id, &*principal.account, &*principal.plan.name), (&*token.id, "acme", "enterprise"));
     assert_eq!(principal.version, instance.version(&token.id).await);
     assert!(principal.may("calls:read") && !principal.may("calls:write"));
 
-    let revoked = instance.registry.revoke(&token.id, SystemTime::now()).await.unwrap();
+    let revoked = instance.revoke(&token.id).await.unwrap();
     assert!(revoked.changed);
     assert!(instance.version(&token.id).await > principal.version);
     // The cached record is used until the limiter's script finds its version stale.
@@ -97,7 +109,7 @@ async fn a_token_works_from_its_creation_to_its_revocation() {
     assert_eq!(refusal(again), Some(Refusal::Invalid(Reason::Revoked)));
     assert_eq!(refusal(ask(&instance.authenticator, &text).await), Some(Refusal::Invalid(Reason::Revoked)));
 
-    let again = instance.registry.revoke(&token.id, SystemTime::now()).await.unwrap();
+    let again = instance.revoke(&token.id).await.unwrap();
     assert!(!again.changed && again.record.revoked_at == revoked.record.revoked_at);
 }
 
@@ -157,10 +169,10 @@ async fn foreign_tokens_are_found_by_their_hash_both_ways() {
         ("another-secret", "another-secret"),
     ] {
         let hash = TokenHash::of(registered);
-        instance.registry.create(instance.record(hash.derived_id(), hash, |_| ())).await.unwrap();
+        instance.store(instance.record(hash.derived_id(), hash, |_| ())).await.unwrap();
         let principal = ask(&instance.authenticator, presented).await.unwrap();
         assert_eq!(*principal.id, hash.derived_id());
-        let again = instance.registry.create(instance.record(hash.derived_id(), hash, |_| ())).await;
+        let again = instance.store(instance.record(hash.derived_id(), hash, |_| ())).await;
         assert!(matches!(again, Err(RegistryError::Exists(id)) if id == hash.derived_id()));
     }
     assert_eq!(
@@ -178,7 +190,7 @@ async fn tokens_outlive_a_change_of_the_prefix() {
     assert_eq!(*ask(&new.authenticator, &text).await.unwrap().id, record.id);
     // One of another Callgate, of which only the hash was registered.
     let other = NewToken::generate("other").unwrap();
-    new.registry.create(new.record(other.hash.derived_id(), other.hash, |_| ())).await.unwrap();
+    new.store(new.record(other.hash.derived_id(), other.hash, |_| ())).await.unwrap();
     assert_eq!(*ask(&new.authenticator, other.secret.expose()).await.unwrap().id, other.hash.derived_id());
 }
 
@@ -237,7 +249,7 @@ async fn the_end_is_judged_at_every_use_and_may_be_put_off() {
     // Put off on the other side: the cached end is not believed.
     let id = &text["kal_live_".len()..][..12];
     let key = format!("callgate:{{{id}}}:token");
-    let mut record = instance.registry.list(start).await.unwrap().remove(0);
+    let mut record = instance.list().await.unwrap().remove(0);
     record.expires_at = None;
     let json = serde_json::to_string(&record).unwrap();
     let _: Value = instance.command(&["HSET", &key, "version", "9999999999999999", "record", &json]).await;
@@ -274,7 +286,7 @@ async fn a_record_that_cannot_be_read_is_no_bad_token() {
         assert_ne!(bad, good);
         let _: Value = instance.command(&["HSET", &key, "record", bad]).await;
         assert_eq!(refusal(ask(&instance.authenticator, &text).await), Some(Refusal::Unavailable), "{bad}");
-        let error = instance.registry.list(UNIX_EPOCH).await.unwrap_err().to_string();
+        let error = instance.list().await.unwrap_err().to_string();
         assert!(error.contains(&record.id) && !error.contains("gold"), "{error}");
     }
     let _: Value = instance.command(&["DEL", &key]).await;
@@ -290,12 +302,12 @@ async fn a_version_is_never_used_twice() {
     let first = instance.version(&record.id).await;
     let key = format!("callgate:{{{}}}:token", record.id);
     let _: Value = instance.command(&["DEL", &key]).await;
-    instance.registry.create(record.clone()).await.unwrap();
+    instance.store(record.clone()).await.unwrap();
     let second = instance.version(&record.id).await;
     assert!(second > first);
     // A server whose clock is behind: the version still grows.
     let _: Value = instance.command(&["HSET", &key, "version", "8999999999999999"]).await;
-    instance.registry.revoke(&record.id, SystemTime::now()).await.unwrap();
+    instance.revoke(&record.id).await.unwrap();
     assert_eq!(instance.version(&record.id).await, 9_000_000_000_000_000);
 }
 
@@ -304,12 +316,15 @@ async fn writers_do_not_overwrite_each_other() {
     let server = RedisServer::start();
     let instance = Instance::on(&server).await;
     let (_, record) = instance.create(|_| ()).await;
-    let tokens = callgate::auth::RedisTokens::new(instance.redis.clone());
-    let (version, mut mine) = tokens.read(&record.id).await.unwrap().unwrap();
-    instance.registry.revoke(&record.id, SystemTime::now()).await.unwrap();
-    mine.name = "Renamed".into();
-    assert_eq!(tokens.replace(&mine, version).await.unwrap(), None, "written since it was read");
-    assert!(tokens.read(&record.id).await.unwrap().unwrap().1.revoked_at.is_some());
+    let version = instance.version(&record.id).await;
+    instance.revoke(&record.id).await.unwrap();
+    let mine = Change { name: Some("Renamed".into()), ..Change::default() };
+    let (config, now) = (&instance.config, SystemTime::now());
+    let late = instance.registry.update(config, &record.id, mine.clone(), Some(version), &by(), now).await;
+    assert!(matches!(late, Err(RegistryError::Stale { .. })), "written since it was read");
+    let anyway = instance.registry.update(config, &record.id, mine, None, &by(), now).await;
+    assert!(matches!(anyway, Err(RegistryError::Revoked(_))));
+    assert_eq!(instance.list().await.unwrap()[0].name, "Dialler");
 }
 
 #[tokio::test]
@@ -321,7 +336,7 @@ async fn a_write_that_breaks_off_leaves_no_token() {
     let _: Value = instance.command(&["ZADD", "callgate:tokens", "1000", "orphan000001"]).await;
     let just_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().to_string();
     let _: Value = instance.command(&["ZADD", "callgate:tokens", &just_now, "orphan000002"]).await;
-    let listed = instance.registry.list(SystemTime::now()).await.unwrap();
+    let listed = instance.list().await.unwrap();
     assert_eq!(listed, [record]);
     let left: Vec<String> = instance.command(&["ZRANGE", "callgate:tokens", "0", "-1"]).await;
     assert!(!left.contains(&"orphan000001".to_owned()), "an old one is taken off the index");
@@ -331,7 +346,7 @@ async fn a_write_that_breaks_off_leaves_no_token() {
     let creations = futures_util::future::join_all((0..200).map(|_| async {
         let token = NewToken::generate("kal_live").unwrap();
         let record = instance.record(token.id.clone(), token.hash, |_| ());
-        (token, instance.registry.create(record).await.is_ok())
+        (token, instance.store(record).await.is_ok())
     }));
     let (creations, ()) = tokio::join!(creations, async {
         tokio::task::yield_now().await;
@@ -341,7 +356,7 @@ async fn a_write_that_breaks_off_leaves_no_token() {
     until("it answers again", async || ask(&instance.authenticator, &kept).await.is_ok()).await;
     // What the server still had to read may be carried out between two questions, so they are asked until they agree.
     until("what works is listed, and what was acknowledged works", async || {
-        let Ok(listed) = instance.registry.list(SystemTime::now()).await else { return false };
+        let Ok(listed) = instance.list().await else { return false };
         for (token, acknowledged) in &creations {
             let works = ask(&instance.authenticator, token.secret.expose()).await.is_ok();
             if works != listed.iter().any(|record| record.id == token.id) || (*acknowledged && !works) {
@@ -363,9 +378,9 @@ async fn a_listing_has_all_pages_in_order() {
         let draft = Draft { name: n.to_string(), account: "acme".into(), ..Draft::default() };
         let made = UNIX_EPOCH + Duration::from_secs(u64::from(10_000 - n));
         let record = draft.into_record(&instance.config, hash.derived_id(), hash, made).unwrap();
-        instance.registry.create(record).await.unwrap();
+        instance.store(record).await.unwrap();
     }
-    let listed = instance.registry.list(SystemTime::now()).await.unwrap();
+    let listed = instance.list().await.unwrap();
     let names: Vec<u32> = listed.iter().map(|record| record.name.parse().unwrap()).collect();
     assert_eq!(names, (0..600).rev().collect::<Vec<_>>());
 }
@@ -376,6 +391,6 @@ async fn an_unknown_id_is_answered_with_the_nearest() {
     let instance = Instance::on(&server).await;
     let (_, record) = instance.create(|_| ()).await;
     let mistyped = format!("{}-", &record.id[..11]);
-    let error = instance.registry.revoke(&mistyped, SystemTime::now()).await.unwrap_err().to_string();
+    let error = instance.revoke(&mistyped).await.unwrap_err().to_string();
     assert_eq!(error, format!("no token has the id \"{mistyped}\" (did you mean \"{}\"?)", record.id));
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use callgate::auth::{Draft, NewToken, Registry};
+use callgate::auth::{Action, Actor, Draft, Filter, Origin, Registry, TrailFilter};
 use redis::Value;
 
 use super::{AT_ONCE, admitted, config, decide, instance, issue, open, plan, store, trouble};
@@ -48,17 +48,19 @@ async fn decisions_are_exact_and_tokens_are_managed() {
 
     let config = config(&redis);
     let registry = Registry::with_redis(connection);
+    let (by, now) = (Actor::person("tester", "here"), SystemTime::now());
     let mut made = Vec::new();
     for _ in 0..5 {
-        let token = NewToken::generate("kal_live").unwrap();
         let draft = Draft { name: "Dialler".into(), account: "acme".into(), ..Draft::default() };
-        let record = draft.into_record(&config, token.id.clone(), token.hash, SystemTime::now()).unwrap();
-        registry.create(record).await.unwrap();
-        made.push(token.id);
+        let issued = registry.issue(&config, draft, Origin::New, None, &by, now).await.unwrap();
+        made.push(issued.edited.record.id);
     }
-    registry.revoke(&made[2], SystemTime::now()).await.unwrap();
-    let mut listed: Vec<String> =
-        registry.list(SystemTime::now()).await.unwrap().into_iter().map(|record| record.id).collect();
+    registry.revoke(&made[2], None, &by, now).await.unwrap();
+    // Their entries and the records lie on different nodes.
+    let trail = registry.trail(&TrailFilter::default(), None, 10, now).await.unwrap().entries;
+    assert_eq!((trail.len(), trail[0].action, &trail[0].tokens[0]), (6, Action::Revoke, &made[2]));
+    let listing = registry.list(&config, &Filter::default(), None, 100, now).await.unwrap();
+    let mut listed: Vec<String> = listing.tokens.into_iter().map(|token| token.record.id).collect();
     listed.sort();
     made.sort();
     assert_eq!(listed, made);

@@ -1,5 +1,7 @@
 //! Tests of the token file: reading, reloading and editing it.
 
+mod editing;
+
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
 use super::*;
@@ -189,139 +191,6 @@ fn a_token_in_place_of_its_hash_is_not_repeated() {
         let message = store.err().unwrap().to_string();
         assert!(!message.contains("this_is_the_secret"), "{message}");
     }
-}
-
-/// An editor of a file with this text, and the file's path.
-fn editor(text: Option<&str>) -> (tempfile::TempDir, TokenFile, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tokens.yaml");
-    if let Some(text) = text {
-        fs::write(&path, text).unwrap();
-    }
-    let file = TokenFile { path: path.clone(), plans: plans() };
-    (folder, file, path)
-}
-
-fn record(id: &str, token: &str) -> Record {
-    let mut record = record_of(token);
-    record.id = id.into();
-    record
-}
-
-fn now() -> SystemTime {
-    Date::parse("2026-11-24T10:00:00Z").unwrap().time()
-}
-
-#[test]
-fn a_file_grows_by_one_entry_and_nothing_else_changes() {
-    let (_folder, file, path) = editor(None);
-    file.create(record("a", A)).unwrap();
-    let first = fs::read_to_string(&path).unwrap();
-    assert!(first.starts_with("# Tokens of Callgate"));
-    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-    let mut b = record("b", B);
-    b.name = "Quote \" and # and: {x}".into();
-    b.plan = Some("enterprise".into());
-    b.limits = vec![parse_limit("minute", "7/1m").unwrap(), parse_limit("day", "9/1d").unwrap()];
-    b.expires_at = Date::parse("2027-01-31");
-    b.enabled = false;
-    let edited = file.create(b.clone()).unwrap();
-    assert!(edited.changed && !edited.rewritten);
-    assert!(fs::read_to_string(&path).unwrap().starts_with(&first));
-    assert_eq!(file.list().unwrap(), [record("a", A), b]);
-}
-
-#[test]
-fn comments_and_layout_survive_edits() {
-    for text in [
-        "# ours\ntokens: # all\n- id: a # first\n  hash: HASH\n  name: A\n  account: acme\n# after a",
-        "tokens:\n    # for A\n    -   name: A\n        id: a\n        account: acme # who\n        hash: HASH\n",
-        "tokens:\r\n  - id: \"a\"\r\n    hash: HASH\r\n    name: A\r\n    account: acme\r\n",
-    ] {
-        let (_folder, file, path) = editor(Some(&text.replace("HASH", &TokenHash::of(A).to_hex())));
-        let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
-        let before = lines(&fs::read_to_string(&path).unwrap());
-        let revoked = file.revoke("a", now()).unwrap();
-        assert!(revoked.changed && !revoked.rewritten, "{text}");
-        assert!(!file.create(record("b", B)).unwrap().rewritten, "{text}");
-        let after = lines(&fs::read_to_string(&path).unwrap());
-        assert!(before.iter().all(|line| after.contains(line)), "{text}\n{after:?}");
-        let records = file.list().unwrap();
-        assert_eq!(records.len(), 2);
-        assert_eq!(records[0].revoked_at, Some(Date::new(now())));
-    }
-}
-
-#[test]
-fn an_unusual_layout_is_written_anew_with_the_same_records() {
-    let flow =
-        format!("# ours\ntokens: [{{ id: a, hash: {}, name: A, account: acme }}] # gone\n", TokenHash::of(A).to_hex());
-    let null = format!("# ours\n{}    revoked_at: null\n", {
-        let (_folder, file, path) = editor(None);
-        file.create(record("a", A)).unwrap();
-        fs::read_to_string(path).unwrap()
-    });
-    for text in [flow, null] {
-        let (_folder, file, path) = editor(Some(&text));
-        let mut expected = file.list().unwrap();
-        let edited = file.revoke("a", now()).unwrap();
-        assert!(edited.rewritten);
-        expected[0].revoked_at = Some(Date::new(now()));
-        assert_eq!(file.list().unwrap(), expected);
-        assert!(fs::read_to_string(path).unwrap().starts_with("# ours\n"));
-    }
-}
-
-#[test]
-fn what_is_there_already_stays_as_it_is() {
-    let (_folder, file, path) = editor(None);
-    file.create(record("a", A)).unwrap();
-    assert!(file.revoke("a", now()).unwrap().changed);
-    let text = fs::read_to_string(&path).unwrap();
-    let again = file.revoke("a", now() + Duration::from_secs(60)).unwrap();
-    assert!(!again.changed && again.record.revoked_at == Some(Date::new(now())));
-    assert!(matches!(file.create(record("b", A)), Err(EditError::Exists(id)) if id == "a"), "the same hash");
-    assert!(matches!(file.create(record("a", B)), Err(EditError::Exists(id)) if id == "a"), "the same id");
-    assert!(matches!(file.revoke("x", now()), Err(EditError::Unknown { known, .. }) if known == ["a"]));
-    assert_eq!(fs::read_to_string(&path).unwrap(), text);
-}
-
-#[test]
-fn a_bad_file_is_not_touched() {
-    let (folder, file, path) = editor(Some("tokens: 3\n"));
-    assert!(matches!(file.create(record("a", A)), Err(EditError::File(FileError::Invalid(_)))));
-    assert_eq!(fs::read_to_string(path).unwrap(), "tokens: 3\n");
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
-}
-
-#[test]
-fn a_link_stays_a_link_and_others_lose_access() {
-    let (folder, file, path) = editor(None);
-    file.create(record("a", A)).unwrap();
-    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
-    let link = folder.path().join("link.yaml");
-    std::os::unix::fs::symlink(&path, &link).unwrap();
-    TokenFile { path: link.clone(), plans: plans() }.create(record("b", B)).unwrap();
-    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-    assert_eq!(file.list().unwrap().len(), 2);
-    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
-}
-
-#[test]
-fn writers_take_turns() {
-    let (_folder, file, _path) = editor(None);
-    std::thread::scope(|scope| {
-        for writer in 0..8 {
-            let file = &file;
-            scope.spawn(move || {
-                for n in 0..5 {
-                    let id = format!("w{writer}-{n}");
-                    file.create(record(&id, &id)).unwrap();
-                }
-            });
-        }
-    });
-    assert_eq!(file.list().unwrap().len(), 40);
 }
 
 #[test]

@@ -1,0 +1,101 @@
+//! One writer at a time, and a new file in place of the old one in one step.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::edit::EditError;
+
+/// How long a writer waits for another one.
+pub(super) const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// A token file that is being changed, and its folder, locked for as long as this lives.
+pub(super) struct Locked {
+    /// The file itself, not a link to it.
+    pub(super) path: PathBuf,
+    folder: PathBuf,
+    _lock: File,
+}
+
+impl Locked {
+    /// Locks the folder: the file itself is exchanged, and a lock on the old one would bind nobody.
+    pub(super) fn wait_for(path: &Path) -> Result<Self, EditError> {
+        // A link stays a link: its target is exchanged.
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let failed = |source| EditError::Write { path: folder.clone(), source };
+        let lock = File::open(&folder).map_err(failed)?;
+        let deadline = Instant::now() + LOCK_WAIT;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Self { path, folder, _lock: lock }),
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
+                Err(TryLockError::WouldBlock) if Instant::now() > deadline => return Err(EditError::Locked(path)),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
+    /// A file beside the token file: its name with one more ending.
+    pub(super) fn beside(&self, ending: &str) -> PathBuf {
+        beside(&self.path, ending)
+    }
+
+    /// Writes a file of this folder beside the old one and exchanges the two, so that a reader sees the one or the other and a crash
+    /// loses neither. A new file is for its owner alone; an old one keeps owner and group, and loses what it allowed to others.
+    pub(super) fn replace(&self, path: &Path, text: &str) -> Result<(), EditError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = self.folder.join(format!(".{name}.{}.{:08x}.tmp", std::process::id(), fastrand::u32(..)));
+        let result = (|| {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+            file.write_all(text.as_bytes())?;
+            // A file that is new gets the owner of the token file that it lies beside.
+            let old = fs::metadata(path);
+            if let Ok(model) = old.as_ref().ok().map_or_else(|| fs::metadata(&self.path), |old| Ok(old.clone())) {
+                own_like(&file, &temporary, &model)?;
+            }
+            if let Ok(old) = old {
+                file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o660 | 0o600))?;
+            }
+            file.sync_all()?;
+            fs::rename(&temporary, path)?;
+            File::open(&self.folder)?.sync_all()
+        })();
+        if result.is_err() {
+            // The first error is the one to report.
+            let _ = fs::remove_file(&temporary);
+        }
+        result.map_err(|source| EditError::Write { path: path.to_owned(), source })
+    }
+
+    /// Opens a file of this folder for appending; a new one is for the token file's owner alone.
+    pub(super) fn append_to(&self, path: &Path) -> io::Result<File> {
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        if file.metadata()?.len() == 0
+            && let Ok(model) = fs::metadata(&self.path)
+        {
+            own_like(&file, path, &model)?;
+        }
+        Ok(file)
+    }
+}
+
+/// A file beside another: its name with one more ending.
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(ending);
+    path.with_file_name(name)
+}
+
+fn own_like(file: &File, path: &Path, model: &fs::Metadata) -> io::Result<()> {
+    let own = file.metadata()?;
+    if (model.uid(), model.gid()) != (own.uid(), own.gid()) {
+        chown(path, Some(model.uid()), Some(model.gid()))?;
+    }
+    Ok(())
+}
