@@ -117,7 +117,7 @@ fn somebody_is_refused_for_nothing(limits: &[Limit], entries: &[&Entry], outages
             counted.extend(std::iter::repeat_n(Span { from: entry.span.from, to }, entry.cost));
         }
     }
-    let refusals = entries.iter().filter(|entry| entry.code.as_deref() == Some("rate_limited"));
+    let refusals = entries.iter().filter(|entry| entry.is_refused());
     let refusals: Vec<(Span, usize)> = refusals.map(|entry| (entry.span, entry.cost)).collect();
     let for_nothing = refused_for_nothing(limits, &refusals, &counted);
     for_nothing.iter().map(|span| format!("refused for nothing at {span:?}")).collect()
