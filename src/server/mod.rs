@@ -17,7 +17,7 @@ use crate::auth::{FileError, FileStore, Registry, TokenCache};
 use crate::config::{Config, OnFailure, Store};
 use crate::forward::UpstreamError;
 use crate::gateway::Cells;
-use crate::limits::{DenyCache, Limiter, MemoryLimiter, RedisLimiter};
+use crate::limits::{DenyCache, Journal, Limiter, MemoryLimiter, RedisLimiter};
 use crate::listener::{self, Certificates, Tls, TlsError};
 use crate::route::{RouteError, RouteTable};
 use crate::shutdown::Shutdown;
@@ -78,6 +78,7 @@ struct Shared {
     tokens: Tokens,
     limiter: Arc<MemoryLimiter>,
     denials: Arc<DenyCache>,
+    journal: Arc<Journal>,
     health: Arc<StoreHealth>,
     open: Arc<AtomicUsize>,
     shutdown: Shutdown,
@@ -180,6 +181,13 @@ impl Server {
             // A worker that panicked has said so; there is nothing left to end.
             let _ = tokio::task::spawn_blocking(move || worker.join()).await;
         }
+        let journal = &self.shared.journal;
+        if !journal.is_empty() {
+            let (admissions, tokens) = (journal.len(), journal.tokens());
+            tracing::warn!(
+                "{admissions} admissions of {tokens} tokens, made while Redis was away, could not be merged into it"
+            );
+        }
         tracing::info!("ended");
         cut
     }
@@ -210,6 +218,7 @@ impl Shared {
             tokens,
             limiter: Arc::new(MemoryLimiter::new(MAX_LOCAL_TOKENS)),
             denials: Arc::new(DenyCache::new(MAX_DENIALS)),
+            journal: Arc::new(Journal::new(metrics.merging.clone())),
             health,
             open: Arc::default(),
             shutdown: Shutdown::default(),
@@ -224,7 +233,8 @@ impl Shared {
             (Store::Redis(store), _) => {
                 let redis = Redis::open(store, self.health.clone()).await?;
                 let (local, denials) = (self.limiter.clone(), self.denials.clone());
-                let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials);
+                let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials)
+                    .with_journal(self.journal.clone());
                 (Registry::with_redis(redis), Limiter::Redis(limiter))
             }
             (Store::Memory, Some(file)) => {

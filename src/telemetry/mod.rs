@@ -11,5 +11,5 @@ mod requests;
 pub use access::json_line;
 pub use access::{AccessLog, Phase, Record, WindowUse};
 pub use log::{LogError, LogGuard, init};
-pub use metrics::{ListenerMetrics, Metrics, UpstreamMetrics};
+pub use metrics::{ListenerMetrics, MergeMetrics, Metrics, UpstreamMetrics};
 pub use requests::RouteMetrics;

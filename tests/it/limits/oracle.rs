@@ -8,6 +8,8 @@ const JUMP_MS: i64 = 5_000;
 pub(super) struct Oracle {
     /// When requests were admitted, in ms, in order.
     admissions: Vec<i64>,
+    /// The longest window of the plan at the last admission, in ms.
+    longest: i64,
 }
 
 /// The right answer.
@@ -47,6 +49,7 @@ impl Oracle {
             // An admission forgets what the plan's longest window no longer sees.
             self.admissions.retain(|at| *at > now - longest);
             self.admissions.extend((0..cost).map(|_| now));
+            self.longest = longest;
         }
         let windows: Vec<_> = limits
             .iter()
@@ -70,12 +73,31 @@ impl Oracle {
         Expected { admitted, windows, reported }
     }
 
+    /// Adds what was admitted elsewhere, `ages` ms ago, under a plan whose longest window this is. Answers how many count.
+    pub(super) fn merge(&mut self, longest: i64, ages: &[i64], clock: i64) -> i64 {
+        let longest = longest.max(if self.admissions.is_empty() { 0 } else { self.longest });
+        let newest = self.admissions.last().copied().unwrap_or(clock);
+        let moved = if newest > clock + JUMP_MS { newest - clock } else { 0 };
+        let now = clock.max(newest - moved);
+        let fresh: Vec<i64> = ages.iter().map(|age| clock - age).filter(|at| *at > now - longest).collect();
+        if fresh.is_empty() {
+            return 0;
+        }
+        self.admissions.iter_mut().for_each(|at| *at -= moved);
+        self.admissions.extend(&fresh);
+        self.admissions.sort_unstable();
+        let newest = self.admissions[self.admissions.len() - 1];
+        self.admissions.retain(|at| *at > newest - longest);
+        self.longest = longest;
+        fresh.len() as i64
+    }
+
     /// What a look at the token has to show, per limit: used, limit, and from when on there is room (s), in how many s.
     pub(super) fn peek(&self, limits: &[(u32, u32)], clock: i64) -> Vec<(u32, u32, i64, i64)> {
         let newest = self.admissions.last().copied().unwrap_or(clock);
         let behind = newest - clock;
         let moved = if behind > JUMP_MS { behind } else { 0 };
-        let seen = Oracle { admissions: self.admissions.iter().map(|at| at - moved).collect() };
+        let seen = Oracle { admissions: self.admissions.iter().map(|at| at - moved).collect(), longest: self.longest };
         let now = clock.max(newest - moved);
         let look = |&(limit, window): &(u32, u32)| {
             let used = seen.used(window, now);
