@@ -7,7 +7,8 @@
 //! - An instance is ended (SIGTERM): connections that are just being used may break; nothing else.
 //! - Redis is killed or paused, or the way to it is cut: each instance goes on by itself and admits at most the limit, counting all
 //!   that it has admitted before; 503 only for a token that this instance has not met. What was asked and not answered may count
-//!   as well, once Redis is back.
+//!   as well, once Redis is back; what was admitted meanwhile does, for the requests that reach the same instance at once, and for
+//!   all others when it is merged. What an instance that ends has not merged by then is forgotten.
 //! - Redis forgets (it comes back without logs): what it admits from then on is exact by itself.
 //! - Redis fails over: what was answered within [`LAG`] before the primary died may be forgotten.
 //! - An instance's clock is wrong, by up to an hour: nothing. (No two instances have the same, and Redis has another.)
@@ -181,6 +182,7 @@ async fn run(name: &'static str, seed: u64, mut installation: impl Installation)
         lane.await.unwrap();
     }
     let record = run.fleet.record().await;
+    run.facts.ended = run.fleet.ends();
     let mut found = breaches(&record, &run.facts);
     let caps: Vec<Option<usize>> = holders.iter().map(|holder| holder.cap).collect();
     found.extend(switchboard.breaches(&run.fleet, &record, &caps, &run.facts));

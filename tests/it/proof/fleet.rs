@@ -191,6 +191,34 @@ impl Fleet {
         self.over.store(true, Ordering::Relaxed);
     }
 
+    /// Waits until all instances that serve say that Redis answers, and that they have merged into it what they admitted
+    /// meanwhile; when the latter was so.
+    pub async fn recovers(&self) -> Span {
+        let living = || (0..self.places.len()).filter_map(|place| self.at(place));
+        let [up, unmerged] = ["callgate_store_up", "callgate_unmerged_admissions"];
+        for (series, value) in [(up, 1.0), (unmerged, 0.0)] {
+            for life in living() {
+                let is_there = async || (life.gateway.metric(series).await == Some(value)).then_some(());
+                eventually(series, is_there).await;
+            }
+        }
+        eventually("all to be merged at one time", async || {
+            let from = self.now();
+            for life in living() {
+                if life.gateway.metric(unmerged).await != Some(0.0) {
+                    return None;
+                }
+            }
+            Some(Span { from, to: self.now() })
+        })
+        .await
+    }
+
+    /// When each life began to end, if it did.
+    pub fn ends(&self) -> Vec<Option<Duration>> {
+        self.lives().iter().map(|life| *life.ended.lock().unwrap()).collect()
+    }
+
     /// All answers by now, without who decided them.
     pub fn so_far(&self) -> Vec<Entry> {
         self.entries.lock().unwrap().clone()
