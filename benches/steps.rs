@@ -30,6 +30,7 @@ fn route(path: &str, methods: &[Method]) -> Arc<Route> {
         allowed_forms: PathForms::default(),
         max_body: 1 << 30,
         cost: 1,
+        limits: None,
         first_byte_timeout: None,
         call: CallLimits { max_duration: None, idle_timeout: None },
     })
@@ -108,6 +109,7 @@ fn headers(criterion: &mut Criterion) {
         request_id: &REQUEST,
         identity: &identity,
         trusted_proxies: &[],
+        hold: &|| Box::new(()),
     };
     let mut group = criterion.benchmark_group("headers");
     for (name, headers) in [("plain client", &plain), ("browser", &browser)] {
@@ -217,6 +219,7 @@ fn access_line(criterion: &mut Criterion) {
         bytes_out: 205,
         bytes_in: 0,
         cut: false,
+        ended_by: None,
     };
     criterion.bench_function("access line, JSON", |bench| bench.iter(|| json_line(black_box(&record))));
 }

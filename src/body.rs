@@ -1,8 +1,8 @@
 //! Bodies on their way through: relayed frame by frame, never collected, never copied.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -22,23 +22,33 @@ pub enum BodyError {
     /// More bytes came than allowed.
     #[error("the body is longer than {0} bytes")]
     TooLarge(u64),
+    /// Whom it is for is no longer entitled to it: why, for the log alone.
+    #[error("{0}")]
+    Withdrawn(&'static str),
     /// The connection that it came from failed.
     #[error("the body broke off")]
     Broken(#[source] hyper::Error),
 }
 
+/// The kind of a [`BodyError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyFault {
+    /// [`BodyError::Stalled`].
+    Stalled,
+    /// [`BodyError::TooLarge`].
+    TooLarge,
+    /// [`BodyError::Broken`].
+    Broken,
+}
+
 impl BodyError {
-    /// Finds the body error that made hyper give up on an exchange, if that was the cause.
-    #[must_use]
-    pub fn behind(error: &hyper::Error) -> Option<&BodyError> {
-        let mut source = std::error::Error::source(error);
-        while let Some(cause) = source {
-            if let Some(found) = cause.downcast_ref::<BodyError>() {
-                return Some(found);
-            }
-            source = cause.source();
+    fn fault(&self) -> BodyFault {
+        match self {
+            Self::Stalled(_) => BodyFault::Stalled,
+            Self::TooLarge(_) => BodyFault::TooLarge,
+            // What a client sends is not withdrawn, what it is sent is.
+            Self::Broken(_) | Self::Withdrawn(_) => BodyFault::Broken,
         }
-        None
     }
 }
 
@@ -58,31 +68,63 @@ pub type CleanTrailers = fn(&mut HeaderMap);
 /// A body that arrives from one side and leaves on the other, with a bound on its length and on its silence.
 pub struct Relay {
     incoming: Incoming,
-    idle: Duration,
+    /// The longest silence; `None`: no bound.
+    idle: Option<Duration>,
     silence: Deadline,
     limit: u64,
     seen: u64,
     clean: CleanTrailers,
     progress: Option<Arc<Progress>>,
+    /// Let go of when the body is.
+    _hold: Option<Hold>,
 }
 
-/// When a body, or a call, last moved.
+/// Something that is to last as long as a body does.
+pub type Hold = Box<dyn Send>;
+
+/// When a body, a call or a connection last moved, and how a body broke off: not every error of hyper's that this causes tells.
 #[derive(Debug)]
 pub struct Progress {
     began: Instant,
     last_ms: AtomicU64,
+    /// The next piece is awaited from its sender.
+    awaited: AtomicBool,
+    fault: OnceLock<BodyFault>,
 }
 
 impl Progress {
     /// Begins now.
     pub(crate) fn new() -> Self {
-        Self { began: Instant::now(), last_ms: AtomicU64::new(0) }
+        Self {
+            began: Instant::now(),
+            last_ms: AtomicU64::new(0),
+            awaited: AtomicBool::new(false),
+            fault: OnceLock::new(),
+        }
     }
 
     /// Something moved.
     pub(crate) fn note(&self) {
         // 64 bits of milliseconds outlast every body.
         self.last_ms.store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.awaited.store(false, Ordering::Relaxed);
+    }
+
+    /// The receiver would take more, and there is none.
+    fn awaits(&self) {
+        self.awaited.store(true, Ordering::Relaxed);
+    }
+
+    /// How long the receiver has left everybody waiting: nothing has moved, and not for want of a next piece.
+    #[must_use]
+    pub fn hesitation(&self) -> Duration {
+        if self.awaited.load(Ordering::Relaxed) { Duration::ZERO } else { self.silence() }
+    }
+
+    /// How the body broke off, if it did.
+    #[must_use]
+    pub fn fault(&self) -> Option<BodyFault> {
+        self.fault.get().copied()
     }
 
     /// How long nothing has moved.
@@ -93,27 +135,37 @@ impl Progress {
 }
 
 impl Body {
-    /// Relays `incoming`: at most `limit` bytes, and no silence longer than `idle`.
+    /// Relays `incoming`: at most `limit` bytes, and no silence longer than `idle`, if that is given.
     #[must_use]
-    pub fn relay(incoming: Incoming, idle: Duration, limit: u64, clean: CleanTrailers) -> Self {
+    pub fn relay(incoming: Incoming, idle: Option<Duration>, limit: u64, clean: CleanTrailers) -> Self {
         if incoming.is_end_stream() {
             return Self::Empty;
         }
-        Self::Relay(Relay { incoming, idle, silence: Deadline::default(), limit, seen: 0, clean, progress: None })
+        Self::Relay(Relay {
+            incoming,
+            idle,
+            silence: Deadline::default(),
+            limit,
+            seen: 0,
+            clean,
+            progress: None,
+            _hold: None,
+        })
     }
 
-    /// As [`Body::relay`], and tells when the body last moved; `None` when there is no body.
+    /// As [`Body::relay`], and tells when the body last moved; `None` when there is no body. `hold` lasts as long as the body.
     #[must_use]
     pub fn upload(
         incoming: Incoming,
         idle: Duration,
         limit: u64,
         clean: CleanTrailers,
+        hold: impl FnOnce() -> Hold,
     ) -> (Self, Option<Arc<Progress>>) {
-        match Self::relay(incoming, idle, limit, clean) {
+        match Self::relay(incoming, Some(idle), limit, clean) {
             Self::Relay(relay) => {
                 let progress = Arc::new(Progress::new());
-                (Self::Relay(Relay { progress: Some(progress.clone()), ..relay }), Some(progress))
+                (Self::Relay(Relay { progress: Some(progress.clone()), _hold: Some(hold()), ..relay }), Some(progress))
             }
             whole @ (Self::Empty | Self::Full(_)) => (whole, None),
         }
@@ -122,6 +174,14 @@ impl Body {
 
 impl Relay {
     fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = ready!(self.poll_guarded(cx));
+        if let (Some(Err(error)), Some(progress)) = (&polled, &self.progress) {
+            let _ = progress.fault.set(error.fault());
+        }
+        Poll::Ready(polled)
+    }
+
+    fn poll_guarded(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(mut frame))) => {
                 self.silence.disarm();
@@ -140,10 +200,19 @@ impl Relay {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Broken(error)))),
-            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(None) => {
+                if let Some(progress) = &self.progress {
+                    progress.note();
+                }
+                Poll::Ready(None)
+            }
             Poll::Pending => {
-                ready!(self.silence.poll(cx, self.idle));
-                Poll::Ready(Some(Err(BodyError::Stalled(self.idle))))
+                if let Some(progress) = &self.progress {
+                    progress.awaits();
+                }
+                let Some(idle) = self.idle else { return Poll::Pending };
+                ready!(self.silence.poll(cx, idle));
+                Poll::Ready(Some(Err(BodyError::Stalled(idle))))
             }
         }
     }
@@ -187,6 +256,10 @@ pub trait Observer: Send + Unpin + 'static {
     fn asked(&mut self);
     /// So many bytes are handed on.
     fn sent(&mut self, bytes: usize);
+    /// A piece is at most so long: how much its receiver has to take before it is seen to have taken anything.
+    fn longest_piece(&self) -> usize;
+    /// Looks whether the body must end, and why. `waiting`: nothing of it is there at the moment.
+    fn poll_withdrawn(&mut self, cx: &mut Context<'_>, waiting: bool) -> Poll<&'static str>;
     /// The body ended as it should, or broke off. A body that is dropped before either was abandoned by its receiver.
     fn ended(&mut self, result: Result<(), &BodyError>);
 }
@@ -194,6 +267,8 @@ pub trait Observer: Send + Unpin + 'static {
 /// A body and who watches it leave.
 pub struct Observed<O> {
     body: Body,
+    /// What is left of a piece that is too long.
+    rest: Bytes,
     observer: O,
 }
 
@@ -203,7 +278,7 @@ impl<O: Observer> Observed<O> {
         if body.is_end_stream() {
             observer.ended(Ok(()));
         }
-        Self { body, observer }
+        Self { body, rest: Bytes::new(), observer }
     }
 }
 
@@ -214,14 +289,29 @@ impl<O: Observer> HttpBody for Observed<O> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.get_mut();
         this.observer.asked();
-        let polled = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        let mut polled = match this.rest.is_empty() {
+            true => Pin::new(&mut this.body).poll_frame(cx),
+            false => Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.rest))))),
+        };
+        if !matches!(polled, Poll::Ready(None | Some(Err(_))))
+            && let Poll::Ready(why) = this.observer.poll_withdrawn(cx, polled.is_pending())
+        {
+            polled = Poll::Ready(Some(Err(BodyError::Withdrawn(why))));
+        }
+        let mut polled = ready!(polled);
+        let longest = this.observer.longest_piece();
+        if let Some(data) = polled.as_mut().and_then(|frame| frame.as_mut().ok()?.data_mut())
+            && data.len() > longest
+        {
+            this.rest = data.split_off(longest);
+        }
         match &polled {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     this.observer.sent(data.len());
                 }
                 // hyper stops polling at the last frame of a body of known length, and at trailers.
-                if frame.is_trailers() || this.body.is_end_stream() {
+                if frame.is_trailers() || this.is_end_stream() {
                     this.observer.ended(Ok(()));
                 }
             }
@@ -232,10 +322,16 @@ impl<O: Observer> HttpBody for Observed<O> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (rest, body) = (self.rest.len() as u64, self.body.size_hint());
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower() + rest);
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
     }
 }

@@ -7,14 +7,14 @@ mod target;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{Request, Response, header};
+use http::{Method, Request, Response, header};
 use hyper::body::Incoming;
 
 use crate::auth::{Authenticator, Principal};
-use crate::body::Observed;
+use crate::body::{Body, Observed};
 use crate::config::{self, Access, Config};
-use crate::forward::{Answer, Forwarder, Onward, asks_for_websocket};
-use crate::limits::{Asker, Limiter, Outcome, Source};
+use crate::forward::{self, Answer, Forwarder, Onward, asks_for_websocket};
+use crate::limits::{Asker, Charge, Limiter, Outcome, Source};
 use crate::listener::{Certificates, Handler, Peer};
 use crate::response::{self, Rejection};
 use crate::route::{Found, RouteTable};
@@ -25,6 +25,14 @@ use exchange::Exchange;
 use target::Target;
 
 pub use exchange::Cells;
+
+/// How a request is answered that nothing refuses.
+enum Served {
+    /// By its upstream.
+    Forwarded(Answer),
+    /// By Callgate itself.
+    Here(Response<Body>),
+}
 
 /// A record that changes under one request more often than this is being fought over.
 const MAX_REREADS: usize = 3;
@@ -55,14 +63,18 @@ impl Handler for Gateway {
     /// The outer half: makes the record, turns an error into an answer, stamps it. Every path is logged and counted once.
     async fn handle(self: &Arc<Self>, request: Request<Incoming>, peer: &Arc<Peer>) -> Response<Self::Body> {
         let mut exchange = Exchange::begin(&self.cells, &request, peer, &self.config.trusted_proxies);
-        let is_head = request.method() == http::Method::HEAD;
+        let is_head = request.method() == Method::HEAD;
         let result = self.serve(request, peer, &mut exchange).await;
         let mut tunnel = None;
         let mut response = match result {
-            Ok(answer) => {
+            Ok(Served::Forwarded(answer)) => {
                 tunnel = answer.tunnel;
-                exchange.answered(answer.response.status(), answer.endpoint, answer.lease);
+                exchange.answered(answer.endpoint, answer.lease);
                 answer.response
+            }
+            Ok(Served::Here(response)) => {
+                exchange.answered_here();
+                response
             }
             Err(rejection) => {
                 exchange.rejected(&rejection);
@@ -72,7 +84,8 @@ impl Handler for Gateway {
         let headers = response.headers_mut();
         response::stamp_request_id(headers, &exchange.record.request_id);
         if let Some((decision, principal)) = &exchange.decision {
-            response::stamp_limits(headers, decision, &principal.plan, &self.config.limits);
+            let limits = principal.plan.limits_with(exchange.route_limits(&self.config));
+            response::stamp_limits(headers, decision, limits, &self.config.limits);
         }
         if exchange.record.shadow_denied {
             response::stamp_shadow_denial(headers);
@@ -86,7 +99,7 @@ impl Handler for Gateway {
             peer.became_tunnel();
             let (gateway, peer) = (self.clone(), peer.clone());
             self.shutdown.tasks().spawn(async move {
-                exchange.call(tunnel.run(gateway.shutdown.ended())).await;
+                exchange.call(tunnel, &gateway.shutdown).await;
                 drop(peer);
             });
             return response.map(|body| Observed::new(body, None));
@@ -99,10 +112,10 @@ impl Gateway {
     /// The inner half: the steps, each of which may refuse.
     async fn serve(
         &self,
-        request: Request<Incoming>,
-        peer: &Peer,
+        mut request: Request<Incoming>,
+        peer: &Arc<Peer>,
         exchange: &mut Exchange,
-    ) -> Result<Answer, Rejection> {
+    ) -> Result<Served, Rejection> {
         if let Some(fault) = peer.fault(&request) {
             return Err(Rejection::Fault(fault));
         }
@@ -116,7 +129,13 @@ impl Gateway {
             Some(Access::Public) => None,
             Some(Access::Token(_)) | None => Some(self.admit(&request, route, exchange).await?),
         };
+        if target.is_whole_server {
+            return Ok(Served::Here(response::options(None)));
+        }
         let route = permit(&target, route, principal.as_deref())?;
+        if *request.method() == Method::OPTIONS && forward::is_last_hop(request.headers_mut()) {
+            return Ok(Served::Here(response::options(target.allow)));
+        }
         if announced_length(&request) > Some(route.max_body) {
             return Err(Rejection::TooLarge);
         }
@@ -128,6 +147,7 @@ impl Gateway {
             request_id: &exchange.record.request_id,
             identity: principal.as_deref().map_or(&[], Principal::identity_headers),
             trusted_proxies: &self.config.trusted_proxies,
+            hold: &|| Box::new(peer.busy()),
         };
         let started = Instant::now();
         let forwarded = self.forwarder.forward(request, &onward).await;
@@ -136,7 +156,7 @@ impl Gateway {
         // Who does not wait for the switch has sent its first frames as a request, and they were refused as one.
         match peer.refusal() {
             Some(fault) if answer.tunnel.is_some() => Err(Rejection::Fault(fault)),
-            _ => Ok(answer),
+            _ => Ok(Served::Forwarded(answer)),
         }
     }
 
@@ -147,7 +167,7 @@ impl Gateway {
         route: Option<&config::Route>,
         exchange: &mut Exchange,
     ) -> Result<Arc<Principal>, Rejection> {
-        let cost = route.map_or(1, |route| route.cost);
+        let charge = route.map_or(Charge::from(1), Charge::from);
         let opens_call = route.is_some() && asks_for_websocket(request);
         let now = exchange.record.received;
         let started = Instant::now();
@@ -160,9 +180,9 @@ impl Gateway {
             let started = Instant::now();
             let (plan, now_ms) = (&principal.plan, exchange.now_ms());
             let outcome = if opens_call {
-                self.limiter.decide_call(&asker, plan, cost, now_ms).await
+                self.limiter.decide_call(&asker, plan, charge, now_ms).await
             } else {
-                self.limiter.decide(&asker, plan, cost, now_ms).await.map(|outcome| (outcome, None))
+                self.limiter.decide(&asker, plan, charge, now_ms).await.map(|outcome| (outcome, None))
             };
             exchange.record.phase(Phase::Decision, started.elapsed());
             let (outcome, lease) = outcome.map_err(|_| Rejection::Undecided)?;
@@ -172,7 +192,7 @@ impl Gateway {
                     if decision.source == Source::Redis {
                         self.authenticator.confirm(&principal, now);
                     }
-                    return exchange.decided(decision, cost, principal);
+                    return exchange.decided(decision, charge, principal);
                 }
                 Outcome::Stale => {
                     let found = self.authenticator.reread(&principal, request.headers(), now).await;

@@ -2,6 +2,7 @@
 //! knows which refusal has which status.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use http::{Response, StatusCode};
 
 use crate::auth::Refusal;
 use crate::body::Body;
-use crate::config::{self, Plan, REQUEST_ID};
+use crate::config::{self, Limit, REQUEST_ID};
 use crate::forward::ForwardError;
 use crate::limits::Decision;
 use crate::listener::Fault;
@@ -286,6 +287,16 @@ impl Rejection {
     }
 }
 
+/// The answer to an OPTIONS that is not forwarded. `allow` is what the path takes; `None`: whatever there is.
+#[must_use]
+pub fn options(allow: Option<&HeaderValue>) -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let allow = allow.cloned().unwrap_or(HeaderValue::from_static(ORDINARY_METHODS));
+    response.headers_mut().insert(header::ALLOW, allow);
+    response
+}
+
 fn fault_told(fault: Fault) -> Told<'static> {
     use StatusCode as S;
     let told = |status, code, message| Told { status, code, message: Message::Fixed(message) };
@@ -310,11 +321,17 @@ fn fault_told(fault: Fault) -> Told<'static> {
 fn forward_told(error: &ForwardError) -> Told<'static> {
     use StatusCode as S;
     let (status, code, message) = match error {
+        ForwardError::Connect { source, .. } if source.kind() == io::ErrorKind::TimedOut => {
+            (S::GATEWAY_TIMEOUT, "gateway_timeout", "The service behind this gateway could not be reached in time.")
+        }
         ForwardError::Connect { .. }
         | ForwardError::Broken { .. }
         | ForwardError::Unasked(_)
         | ForwardError::TwoLengths(_) => {
             (S::BAD_GATEWAY, "bad_gateway", "The service behind this gateway did not answer properly.")
+        }
+        ForwardError::Full(_) => {
+            (S::SERVICE_UNAVAILABLE, "overloaded", "The service behind this gateway is busy. Try again shortly.")
         }
         ForwardError::Slow { .. } => {
             (S::GATEWAY_TIMEOUT, "gateway_timeout", "The service behind this gateway did not answer in time.")
@@ -341,8 +358,13 @@ pub fn stamp_request_id(headers: &mut HeaderMap, request_id: &HeaderValue) {
     headers.insert(REQUEST_ID, request_id.clone());
 }
 
-/// Stamps where the token stands, in the families of headers that the configuration asks for.
-pub fn stamp_limits(headers: &mut HeaderMap, decision: &Decision, plan: &Plan, families: &config::Limits) {
+/// Stamps where the token stands in the windows of `limits`, in the families of headers that the configuration asks for.
+pub fn stamp_limits<'a>(
+    headers: &mut HeaderMap,
+    decision: &Decision,
+    limits: impl Iterator<Item = &'a Limit>,
+    families: &config::Limits,
+) {
     let Some(reported) = decision.reported() else { return };
     if families.x_ratelimit {
         headers.insert(X_RATELIMIT_LIMIT, HeaderValue::from(reported.limit));
@@ -350,7 +372,7 @@ pub fn stamp_limits(headers: &mut HeaderMap, decision: &Decision, plan: &Plan, f
         headers.insert(X_RATELIMIT_RESET, HeaderValue::from(reported.reset_s));
     }
     if families.ietf {
-        stamp_ietf(headers, decision, plan);
+        stamp_ietf(headers, decision, limits);
     }
 }
 
@@ -360,10 +382,10 @@ pub fn stamp_shadow_denial(headers: &mut HeaderMap) {
 }
 
 /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers): lists of items, one for each window.
-fn stamp_ietf(headers: &mut HeaderMap, decision: &Decision, plan: &Plan) {
+fn stamp_ietf<'a>(headers: &mut HeaderMap, decision: &Decision, limits: impl Iterator<Item = &'a Limit>) {
     use std::fmt::Write as _;
     let (mut policy, mut standing) = (String::new(), String::new());
-    for (limit, window) in plan.limits.iter().zip(decision.windows()) {
+    for (limit, window) in limits.zip(decision.windows()) {
         let comma = if policy.is_empty() { "" } else { ", " };
         let (name, window_s) = (&limit.name, window.window_ms.div_ceil(1000));
         // A `String` takes everything.

@@ -9,7 +9,7 @@ use super::Call;
 use super::answer::{Answer, json};
 use super::problem::{Problem, sentence};
 use crate::auth::{Registry, RegistryError};
-use crate::config::Config;
+use crate::config::{Config, RouteLimits};
 use crate::limits::{Asker, Limiter, Report};
 use crate::store::StoreError;
 
@@ -54,20 +54,25 @@ impl LimitsDesk {
             let asker = Asker { token_id: id, version: found.version };
             // A clock before 1970 counts as 1970; 64 bits of milliseconds outlast it.
             let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-            if let Some(report) = self.limiter.peek(&asker, &found.plan, now_ms).await? {
+            if let Some(report) = self.limiter.peek(&asker, &found.plan, &self.routes(), now_ms).await? {
                 return Ok(report);
             }
         }
         Err(DeskError::Contended(id.to_owned()))
     }
 
-    /// Clears a token's log. Instances other than this one may repeat a refusal from their memory for up to a second.
+    /// Clears a token's log, and those for routes with limits of their own. Instances other than this one may repeat a refusal from their memory for up to a second.
     ///
     /// # Errors
     /// [`DeskError`]
     pub async fn reset(&self, id: &str) -> Result<(), DeskError> {
         self.registry.find(&self.config, id).await?;
-        Ok(self.limiter.reset(id).await?)
+        Ok(self.limiter.reset(id, &self.routes()).await?)
+    }
+
+    /// Limits that routes have of their own.
+    fn routes(&self) -> Vec<&RouteLimits> {
+        self.config.routes.iter().filter_map(|route| route.limits.as_ref()).collect()
     }
 }
 

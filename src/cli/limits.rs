@@ -152,12 +152,13 @@ fn table(report: &Report) -> anyhow::Result<String> {
         writeln!(text, "{open} of {most} calls open")?;
     }
     let rows = report.windows.iter().map(|window| {
+        let name = window.route.as_ref().map_or(window.name.clone(), |route| format!("{} ({route})", window.name));
         let at = UNIX_EPOCH + Duration::from_secs(window.next_slot_at);
         let next = match window.next_slot_in_seconds {
             0 => "now".to_owned(),
             wait => format!("in {wait} s, at {}", humantime::format_rfc3339_seconds(at)),
         };
-        [window.name.clone(), format!("{} of {}", window.used, window.limit), next]
+        [name, format!("{} of {}", window.used, window.limit), next]
     });
     let head = ["WINDOW", "USED", "NEXT FREE SLOT"].map(str::to_owned);
     let rows: Vec<_> = std::iter::once(head).filter(|_| !report.windows.is_empty()).chain(rows).collect();

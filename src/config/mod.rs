@@ -26,10 +26,10 @@ pub use self::admin::{AdminAccess, AdminToken, Role};
 pub use self::redis::{OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls};
 pub use model::{
     Access, CallLimits, CertificateFiles, Config, Drain, Endpoint, HostHeader, Limits, Listen, Log, LogFormat,
-    PathForms, REQUEST_ID, Route, Runtime, Store, Tls, Tokens, Upstream,
+    PathForms, Protocol, REQUEST_ID, Route, Runtime, Store, Tls, Tokens, Upstream,
 };
 pub use nearest::nearest;
-pub use plan::{CONCURRENT_CALLS, Limit, MAX_COUNT, Plan, WINDOW_MS};
+pub use plan::{CONCURRENT_CALLS, Limit, MAX_COUNT, Plan, RouteLimits, WINDOW_MS};
 pub use problem::{Problem, Problems, Severity};
 pub use secret::Secret;
 pub use units::{parse_duration, parse_limit, parse_size};
@@ -73,7 +73,7 @@ pub fn known_keys() -> BTreeSet<String> {
     // Keys are learnt where they are read: so the smallest text that makes the compiler look everywhere.
     let everywhere = "{ tls: { certificates: [{}] }, admin: { tokens: [{}] }, store: { redis: { sentinel: {} } }, plans: { a: {} }, upstreams: { a: {} }, routes: [{}] }";
     let mut keys = compile(Path::new(""), everywhere, &|_| None).keys;
-    keys.extend(["plans.*".to_owned(), "plans.*.limits.*".to_owned(), "upstreams.*".to_owned()]);
+    keys.extend(["plans.*", "plans.*.limits.*", "routes[].limits.*", "upstreams.*"].map(str::to_owned));
     keys
 }
 

@@ -11,7 +11,7 @@ use http::{HeaderName, Method};
 use ipnet::IpNet;
 
 use super::admin::AdminAccess;
-use super::plan::Plan;
+use super::plan::{Plan, RouteLimits};
 use super::redis::RedisStore;
 
 /// One whole configuration, checked and with every name resolved.
@@ -161,6 +161,8 @@ pub struct Route {
     pub access: Access,
     /// What a request counts in its token's limits, 1 to 1000.
     pub cost: u32,
+    /// Limits for each token on this route alone, beside those of its plan.
+    pub limits: Option<RouteLimits>,
     /// The index of its upstream in [`Config::upstreams`].
     pub upstream: usize,
     /// Send the client's `Authorization` on to the upstream.
@@ -180,7 +182,7 @@ pub struct Route {
 pub struct CallLimits {
     /// From the upgrade on; `None`: no bound.
     pub max_duration: Option<Duration>,
-    /// Without a byte in either direction; `None`: no bound.
+    /// Without a byte in either direction; `None`: no bound. Holds for server-sent events too.
     pub idle_timeout: Option<Duration>,
 }
 
@@ -234,6 +236,8 @@ pub struct Upstream {
     pub name: Arc<str>,
     /// Its addresses, at least one.
     pub endpoints: Vec<Endpoint>,
+    /// The version of HTTP that it is spoken to in.
+    pub protocol: Protocol,
     /// The `Host` it sees.
     pub host: HostHeader,
     /// A TCP connection, with TLS where asked for, must stand within this time.
@@ -246,6 +250,10 @@ pub struct Upstream {
     pub keep_alive: Duration,
     /// Unused connections kept per endpoint and worker.
     pub max_idle: usize,
+    /// Connections per endpoint and worker, used or not.
+    pub max_connections: usize,
+    /// An HTTP/2 connection that is silent for this long is asked whether it still lives; `None`: never.
+    pub ping: Option<Duration>,
     /// Certificates to trust beside the system's own.
     pub ca: Option<PathBuf>,
 }
@@ -270,6 +278,17 @@ impl std::fmt::Display for Endpoint {
             write!(f, "{scheme}://{}:{}", self.host, self.port)
         }
     }
+}
+
+/// The version of HTTP towards an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, without asking.
+    Http2,
+    /// Over TLS what both sides know (ALPN), HTTP/2 first; in clear HTTP/1.1.
+    Auto,
 }
 
 /// The `Host` header towards an upstream.

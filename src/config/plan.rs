@@ -17,6 +17,22 @@ pub struct Plan {
     pub shadow: bool,
 }
 
+impl Plan {
+    /// Its limits, and behind them those that a route has of its own: all that a request there is tested against.
+    pub fn limits_with<'a>(&'a self, own: Option<&'a RouteLimits>) -> impl Iterator<Item = &'a Limit> {
+        self.limits.iter().chain(own.into_iter().flat_map(|own| &own.limits))
+    }
+}
+
+/// Limits that a route has beside those of its tokens' plans. Each token has a log of its own for them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteLimits {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// Its limits, at least one, shortest window first, no two with the same window.
+    pub limits: Box<[Limit]>,
+}
+
 /// So many requests in a window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {

@@ -191,6 +191,11 @@ impl<'a> Field<'a> {
         matches!(self.node.value, Value::Map(_))
     }
 
+    /// Whether this is a map without a key.
+    pub(super) fn is_empty_map(&self) -> bool {
+        matches!(&self.node.value, Value::Map(entries) if entries.is_empty())
+    }
+
     /// This value with its `${…}` replaced, as if the result stood in the file without quotes. Complains and is `None` when
     /// a variable is missing.
     pub(super) fn scalar(&self) -> Option<Cow<'a, Value>> {

@@ -3,7 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -16,8 +15,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::body::Body;
-use crate::config::{Endpoint, Upstream};
+use crate::config::{Endpoint, Protocol, Upstream};
 use crate::deadline::Patient;
+
+use super::http2::Shared;
+use super::pool::{Open, Settings};
 
 /// Why an upstream can't be spoken to as configured.
 #[derive(Debug, thiserror::Error)]
@@ -41,15 +43,29 @@ pub enum UpstreamError {
 /// TLS towards an upstream.
 #[derive(Clone)]
 pub(super) struct UpstreamTls {
-    connector: TlsConnector,
+    connectors: Connectors,
     name: ServerName<'static>,
 }
 
-/// What all TLS endpoints of an upstream share; `None` when none speaks TLS.
+/// What all TLS endpoints of an upstream share. They differ in the protocols that they offer.
+#[derive(Clone)]
+pub(super) struct Connectors {
+    http1: TlsConnector,
+    http2: TlsConnector,
+    both: TlsConnector,
+}
+
+/// A connection on which requests can be sent.
+pub(super) enum Connected {
+    Http1(SendRequest<Body>, Open),
+    Http2(Arc<Shared>),
+}
+
+/// Reads what TLS needs; `None` when no endpoint speaks it.
 ///
 /// # Errors
 /// [`UpstreamError`].
-pub(super) fn connector(upstream: &Upstream) -> Result<Option<TlsConnector>, UpstreamError> {
+pub(super) fn connectors(upstream: &Upstream) -> Result<Option<Connectors>, UpstreamError> {
     if !upstream.endpoints.iter().any(|endpoint| endpoint.tls) {
         return Ok(None);
     }
@@ -64,7 +80,16 @@ pub(super) fn connector(upstream: &Upstream) -> Result<Option<TlsConnector>, Ups
         .map_err(UpstreamError::Settings)?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    Ok(Some(TlsConnector::from(Arc::new(config))))
+    let offering = |protocols: &[&[u8]]| {
+        let mut config = config.clone();
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        TlsConnector::from(Arc::new(config))
+    };
+    Ok(Some(Connectors {
+        http1: offering(&[b"http/1.1"]),
+        http2: offering(&[b"h2"]),
+        both: offering(&[b"h2", b"http/1.1"]),
+    }))
 }
 
 fn add_ca(roots: &mut RootCertStore, path: &Path) -> Result<(), UpstreamError> {
@@ -85,32 +110,55 @@ fn add_ca(roots: &mut RootCertStore, path: &Path) -> Result<(), UpstreamError> {
 /// [`UpstreamError::ServerName`].
 pub(super) fn tls_for(
     endpoint: &Endpoint,
-    connector: Option<&TlsConnector>,
+    connectors: Option<&Connectors>,
 ) -> Result<Option<UpstreamTls>, UpstreamError> {
-    let (true, Some(connector)) = (endpoint.tls, connector) else { return Ok(None) };
+    let (true, Some(connectors)) = (endpoint.tls, connectors) else { return Ok(None) };
     let name =
         ServerName::try_from(endpoint.host.to_string()).map_err(|_| UpstreamError::ServerName(endpoint.clone()))?;
-    Ok(Some(UpstreamTls { connector: connector.clone(), name }))
+    Ok(Some(UpstreamTls { connectors: connectors.clone(), name }))
 }
 
-/// Makes a connection and starts its task. It breaks off when the endpoint takes nothing of what is sent for `patience`.
+/// Makes a connection and starts its task. It breaks off when the endpoint takes nothing of what is sent for
+/// [`Settings::idle_timeout`].
+///
+/// # Errors
+/// The operating system's, the TLS handshake's, or that the endpoint does not speak the protocol.
 pub(super) async fn connect(
     endpoint: &Endpoint,
     tls: Option<&UpstreamTls>,
-    patience: Duration,
-) -> io::Result<SendRequest<Body>> {
+    protocol: Protocol,
+    settings: &Settings,
+    open: Open,
+) -> io::Result<Connected> {
     let socket = TcpStream::connect((&*endpoint.host, endpoint.port)).await?;
     socket.set_nodelay(true)?;
-    match tls {
-        None => handshake(Patient::new(socket, patience)).await,
-        Some(tls) => {
-            let stream = tls.connector.connect(tls.name.clone(), socket).await?;
-            handshake(Patient::new(stream, patience)).await
-        }
+    let patience = settings.idle_timeout;
+    let Some(tls) = tls else {
+        let io = Patient::new(socket, patience);
+        return if protocol == Protocol::Http2 { http2(io, settings, open).await } else { http1(io, open).await };
+    };
+    let connector = match protocol {
+        Protocol::Http1 => &tls.connectors.http1,
+        Protocol::Http2 => &tls.connectors.http2,
+        Protocol::Auto => &tls.connectors.both,
+    };
+    let stream = connector.connect(tls.name.clone(), socket).await?;
+    let agreed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    if protocol == Protocol::Http2 && !agreed {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the other side does not agree to HTTP/2 (ALPN)"));
     }
+    let io = Patient::new(stream, patience);
+    if agreed { http2(io, settings, open).await } else { http1(io, open).await }
 }
 
-async fn handshake<S>(io: S) -> io::Result<SendRequest<Body>>
+async fn http2<S>(io: S, settings: &Settings, open: Open) -> io::Result<Connected>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    Shared::handshake(io, settings.ping, open).await.map(Connected::Http2)
+}
+
+async fn http1<S>(io: S, open: Open) -> io::Result<Connected>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -121,5 +169,5 @@ where
             tracing::debug!(%error, "an upstream connection broke off");
         }
     });
-    Ok(sender)
+    Ok(Connected::Http1(sender, open))
 }

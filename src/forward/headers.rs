@@ -126,6 +126,20 @@ pub(super) fn has_websocket(headers: &HeaderMap) -> bool {
         })
 }
 
+/// Whether an OPTIONS may be forwarded no further; if it may, that is one hop less from here on (RFC 9110 §7.6.2).
+#[must_use]
+pub fn is_last_hop(headers: &mut HeaderMap) -> bool {
+    let hops = headers.get(header::MAX_FORWARDS).and_then(|hops| hops.to_str().ok()?.parse::<u32>().ok());
+    match hops.map(|hops| hops.checked_sub(1)) {
+        Some(None) => true,
+        Some(Some(left)) => {
+            headers.insert(header::MAX_FORWARDS, HeaderValue::from(left));
+            false
+        }
+        None => false,
+    }
+}
+
 /// Whether a message has a length of its own and one in chunks. hyper believes the chunks and hands on both.
 pub(super) fn has_two_lengths(headers: &HeaderMap) -> bool {
     headers.contains_key(header::CONTENT_LENGTH) && headers.contains_key(header::TRANSFER_ENCODING)
@@ -187,13 +201,18 @@ pub(super) fn set_host(headers: &mut HeaderMap, onward: &Onward<'_>, rule: HostH
     headers.insert(header::HOST, host);
 }
 
+/// Whether an answer is a stream of server-sent events.
+pub(super) fn has_events(headers: &HeaderMap) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        let kind = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(EVENTS)
+    })
+}
+
 /// Makes an upstream's headers those of an answer to the client.
 pub fn onto_client(headers: &mut HeaderMap, websocket: bool) {
-    take_off(headers, |kind| match kind {
-        Kind::HopByHop | Kind::Limit => true,
-        Kind::Forwarding | Kind::Identity | Kind::Credential | Kind::Override => false,
-    });
-    headers.remove(REQUEST_ID);
+    clean_for_client(headers);
     if websocket {
         headers.insert(header::CONNECTION, UPGRADE);
         headers.insert(header::UPGRADE, WEBSOCKET);
@@ -209,13 +228,13 @@ pub(super) fn clean_trailers_for_upstream(trailers: &mut HeaderMap) {
     trailers.remove(REQUEST_ID);
 }
 
-/// An upstream's trailers.
-pub(super) fn clean_trailers_for_client(trailers: &mut HeaderMap) {
-    take_off(trailers, |kind| match kind {
+/// What an upstream may not tell the client, in headers or in trailers.
+pub(super) fn clean_for_client(headers: &mut HeaderMap) {
+    take_off(headers, |kind| match kind {
         Kind::HopByHop | Kind::Limit => true,
         Kind::Forwarding | Kind::Identity | Kind::Credential | Kind::Override => false,
     });
-    trailers.remove(REQUEST_ID);
+    headers.remove(REQUEST_ID);
 }
 
 /// The authority that the client asked for: most often its own `Host`, as it is.

@@ -2,7 +2,9 @@
 
 mod client;
 mod connect;
+mod frames;
 mod headers;
+mod http2;
 mod pool;
 mod tunnel;
 
@@ -18,20 +20,20 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use ipnet::IpNet;
 
-use crate::body::{Body, BodyError, Progress};
-use crate::config::{self, HostHeader};
+use crate::body::{Body, BodyFault, Hold, Progress};
+use crate::config::{self, Protocol};
 use crate::telemetry::{Metrics, UpstreamMetrics};
 
-use pool::EndpointPool;
+use pool::{EndpointPool, NoConnection};
 
 pub use client::client_address;
 pub use connect::UpstreamError;
-pub use headers::asks_for_websocket;
+pub use headers::{asks_for_websocket, is_last_hop};
 // For the benchmarks alone.
 #[doc(hidden)]
 pub use headers::{onto_client, onto_upstream};
 pub use pool::Lease;
-pub use tunnel::{Tunnel, TunnelEnd};
+pub use tunnel::{CutReason, Ender, Tunnel, TunnelEnd};
 
 /// What is settled about a request when it is forwarded.
 pub struct Onward<'a> {
@@ -49,6 +51,8 @@ pub struct Onward<'a> {
     pub identity: &'a [(HeaderName, HeaderValue)],
     /// Networks whose forwarding headers are believed.
     pub trusted_proxies: &'a [IpNet],
+    /// Makes what the request's body holds on to: it may outlive the answer.
+    pub hold: &'a (dyn Fn() -> Hold + Sync),
 }
 
 /// An upstream's answer, ready for the client.
@@ -75,6 +79,9 @@ pub enum ForwardError {
         #[source]
         source: io::Error,
     },
+    /// Every endpoint has as many connections as it may.
+    #[error("{0} has as many connections as it may (max_connections)")]
+    Full(Arc<str>),
     /// The upstream broke off, or what it sent is no HTTP.
     #[error("the exchange with {endpoint} broke off")]
     Broken {
@@ -129,9 +136,9 @@ impl Forwarder {
     /// [`UpstreamError`] when TLS can't be used as configured.
     pub fn new(config: &config::Config, metrics: &Metrics) -> Result<Self, UpstreamError> {
         let upstreams = config.upstreams.iter().map(|upstream| {
-            let connector = connect::connector(upstream)?;
+            let connectors = connect::connectors(upstream)?;
             let endpoints = upstream.endpoints.iter().map(|endpoint| {
-                let tls = connect::tls_for(endpoint, connector.as_ref())?;
+                let tls = connect::tls_for(endpoint, connectors.as_ref())?;
                 Ok(Arc::new(EndpointPool::new(endpoint, upstream, tls)))
             });
             Ok(UpstreamPools {
@@ -158,9 +165,10 @@ impl Forwarder {
     /// [`ForwardError`]; nothing has been answered then.
     pub async fn forward(&self, request: Request<Incoming>, onward: &Onward<'_>) -> Result<Answer, ForwardError> {
         let upstream = &self.upstreams[onward.route.upstream];
-        let websocket = headers::asks_for_websocket(&request);
+        // Over HTTP/2 nothing is upgraded, and who is asked to may go on without (RFC 9110 §7.8).
+        let websocket = headers::asks_for_websocket(&request) && upstream.config.protocol != Protocol::Http2;
         let (request, client_upgrade, progress) = self.prepare(request, onward, websocket);
-        let (lease, mut response) = upstream.send(request, onward, progress).await?;
+        let (lease, mut response) = upstream.send(request, onward, progress, websocket).await?;
         let endpoint = lease.endpoint();
         if headers::has_two_lengths(response.headers()) {
             upstream.metrics.broken.inc();
@@ -181,7 +189,10 @@ impl Forwarder {
         let body = if switched {
             Body::Empty
         } else {
-            Body::relay(body, upstream.config.idle_timeout, u64::MAX, headers::clean_trailers_for_client)
+            // Events come when something happens: how long they may be silent is told by the route, as for a call.
+            let is_events = headers::has_events(&parts.headers);
+            let idle = if is_events { onward.route.call.idle_timeout } else { Some(upstream.config.idle_timeout) };
+            Body::relay(body, idle, u64::MAX, headers::clean_for_client)
         };
         Ok(Answer { response: Response::from_parts(parts, body), lease, endpoint, tunnel })
     }
@@ -203,50 +214,60 @@ impl Forwarder {
         // What hyper's server noted about the client's connection is not for the upstream's.
         parts.extensions.clear();
         let (limit, clean) = (onward.route.max_body, headers::clean_trailers_for_upstream);
-        let (body, progress) = Body::upload(incoming, self.client_idle, limit, clean);
+        let (body, progress) = Body::upload(incoming, self.client_idle, limit, clean, onward.hold);
         (Request::from_parts(parts, body), client_upgrade, progress)
     }
 }
 
+/// How often a request is sent again that an HTTP/2 peer did not look at.
+const MOST_RESENT: usize = 2;
+
 impl UpstreamPools {
-    /// Tries connections until one takes the request. A request is sent again only while nothing of it has left.
+    /// Tries connections until one takes the request. A request is sent again only while nothing of it has left, or when the peer
+    /// says that it has not looked at it.
     async fn send(
         &self,
         mut request: Request<Body>,
         onward: &Onward<'_>,
         progress: Option<Arc<Progress>>,
+        websocket: bool,
     ) -> Result<(Lease, Response<Incoming>), ForwardError> {
         let deadline = onward.route.first_byte_timeout.unwrap_or(self.config.first_byte_timeout);
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let mut tried = 0;
+        let (mut tried, mut resent, mut refused) = (0, 0, None);
         loop {
             let pool = &self.endpoints[(turn + tried) % self.endpoints.len()];
-            let mut lease = match self.lease(pool).await {
+            let mut lease = match pool.lease(websocket, refused.as_deref()).await {
                 Ok(lease) => lease,
-                Err(source) => {
-                    self.metrics.connect_failures.inc();
+                Err(reason) => {
                     tried += 1;
+                    let error = self.unconnected(pool, reason);
                     if tried < self.endpoints.len() {
                         continue;
                     }
-                    return Err(ForwardError::Connect { endpoint: pool.label.clone(), source });
+                    return Err(error);
                 }
             };
-            if self.config.host == HostHeader::Endpoint || tried == 0 {
-                headers::set_host(request.headers_mut(), onward, self.config.host, &pool.authority);
-            }
+            headers::set_host(request.headers_mut(), onward, self.config.host, &pool.authority);
+            let copy = lease.shared().and_then(|_| http2::copy_of(&request));
             let started = Instant::now();
-            let sent = lease.sender.try_send_request(request);
-            match within(deadline, progress.as_deref(), sent).await {
+            match within(deadline, progress.as_deref(), lease.send(request)).await {
                 Some(Ok(response)) => {
                     self.metrics.seconds.observe(started.elapsed().as_secs_f64());
                     return Ok((lease, response));
                 }
-                Some(Err(mut error)) => match error.take_message() {
-                    Some(unsent) if lease.reused => request = unsent,
-                    _ => return Err(self.broken(pool, error.into_error())),
-                },
+                Some(Err(mut error)) => {
+                    let may_resend = resent < MOST_RESENT && lease.shared().is_some();
+                    request = match (error.take_message(), error.into_error(), copy) {
+                        (Some(unsent), ..) if lease.reused || may_resend => unsent,
+                        (None, error, Some(copy)) if may_resend && http2::is_unprocessed(&error) => copy,
+                        (_, error, _) => return Err(self.broken(pool, progress.as_deref(), error)),
+                    };
+                    resent += 1;
+                    refused = lease.shared().cloned();
+                }
                 None => {
+                    lease.retire();
                     self.metrics.timeouts.inc();
                     return Err(ForwardError::Slow { endpoint: pool.label.clone(), after: deadline });
                 }
@@ -254,22 +275,23 @@ impl UpstreamPools {
         }
     }
 
-    async fn lease(&self, pool: &Arc<EndpointPool>) -> io::Result<Lease> {
-        if let Some(lease) = pool.reuse().await {
-            return Ok(lease);
-        }
-        match tokio::time::timeout(self.config.connect_timeout, pool.connect()).await {
-            Ok(result) => result,
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    fn unconnected(&self, pool: &EndpointPool, reason: NoConnection) -> ForwardError {
+        let endpoint = pool.label.clone();
+        match reason {
+            NoConnection::Failed(source) => {
+                self.metrics.connect_failures.inc();
+                ForwardError::Connect { endpoint, source }
+            }
+            NoConnection::Full => ForwardError::Full(endpoint),
         }
     }
 
     /// Tells whose fault it was: the client's, whose body broke off, or the upstream's.
-    fn broken(&self, pool: &EndpointPool, source: hyper::Error) -> ForwardError {
-        match BodyError::behind(&source) {
-            Some(BodyError::TooLarge(_)) => ForwardError::TooLarge,
-            Some(BodyError::Stalled(_)) => ForwardError::Stalled,
-            Some(BodyError::Broken(_)) => ForwardError::ClientGone,
+    fn broken(&self, pool: &EndpointPool, progress: Option<&Progress>, source: hyper::Error) -> ForwardError {
+        match progress.and_then(Progress::fault) {
+            Some(BodyFault::TooLarge) => ForwardError::TooLarge,
+            Some(BodyFault::Stalled) => ForwardError::Stalled,
+            Some(BodyFault::Broken) => ForwardError::ClientGone,
             None => {
                 self.metrics.broken.inc();
                 ForwardError::Broken { endpoint: pool.label.clone(), source }
@@ -278,14 +300,15 @@ impl UpstreamPools {
     }
 }
 
-/// Waits for the head of a response. While the request's body is still moving, the deadline moves with it.
+/// Waits for the head of a response. While the request's body is still moving, the deadline moves with it; while the client lets
+/// us wait for its body, nothing can be expected of the upstream, and the body has a deadline of its own.
 async fn within<F: Future>(deadline: Duration, progress: Option<&Progress>, sent: F) -> Option<F::Output> {
     let mut sent = std::pin::pin!(sent);
     let mut wait = deadline;
     loop {
         match tokio::time::timeout(wait, sent.as_mut()).await {
             Ok(output) => return Some(output),
-            Err(_) => wait = deadline.checked_sub(progress?.silence()).filter(|left| !left.is_zero())?,
+            Err(_) => wait = deadline.checked_sub(progress?.hesitation()).filter(|left| !left.is_zero())?,
         }
     }
 }

@@ -2,44 +2,60 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode, Uri, Version};
 use ipnet::IpNet;
 use prometheus::{Histogram, IntCounter};
 use smallvec::SmallVec;
 
-use crate::auth::{self, Principal, Refusal};
+use crate::auth::{self, OpenCall, OpenCalls, Principal, Refusal};
 use crate::body::{BodyError, Observer};
-use crate::config;
-use crate::forward::{Lease, TunnelEnd, client_address};
-use crate::limits::{CallLease, Decision, Source};
-use crate::listener::{Busy, Peer};
+use crate::config::{self, Config, RouteLimits};
+use crate::forward::{CutReason, Ender, Lease, Tunnel, client_address};
+use crate::limits::{CallLease, Charge, Decision, Source};
+use crate::listener::{Attention, Peer};
 use crate::response::Rejection;
 use crate::route::Found;
+use crate::shutdown::Shutdown;
 use crate::telemetry::{AccessLog, Metrics, Phase, Record, RouteMetrics, WindowUse, request_id};
 
+/// A client on HTTP/2 has to take so many bytes of an answer within `body_idle_timeout`.
+const HTTP2_PIECE: usize = 32 * 1024;
 /// nginx's status for a client that went away before its answer; it stands in the log and the metrics only.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// An answer of which so much was sent is watched over like one that waits for its upstream: it may be long.
+const LONG_ANSWER: u64 = 64 * 1024;
 
 /// The metric cells and the log of all requests, resolved when the configuration is loaded.
 pub struct Cells {
     log: AccessLog,
+    open_calls: Arc<OpenCalls>,
+    settings: Vec<Arc<config::Route>>,
     routes: Vec<Arc<RouteMetrics>>,
     no_route: Arc<RouteMetrics>,
     auth: Vec<(&'static str, IntCounter)>,
     decisions: [[IntCounter; 3]; 2],
     decision_seconds: Histogram,
     shadow_denials: IntCounter,
+    calls_ended: [IntCounter; ENDERS.len()],
 }
+
+/// Who can have ended a call, in the order of [`Ender`].
+const ENDERS: [Ender; 3] = [Ender::Client, Ender::Upstream, Ender::Gateway];
 
 impl Cells {
     /// Resolves every cell.
     #[must_use]
-    pub fn new(metrics: &Metrics, routes: &[Arc<config::Route>], log: AccessLog) -> Self {
+    pub fn new(metrics: &Metrics, routes: &[Arc<config::Route>], log: AccessLog, open_calls: Arc<OpenCalls>) -> Self {
         let decisions = |outcome| Source::ALL.map(|source| metrics.decisions(outcome, source.as_str()));
         Self {
             log,
+            open_calls,
+            settings: routes.to_vec(),
+            calls_ended: ENDERS.map(|by| metrics.calls_ended(by.as_str())),
             routes: routes.iter().map(|route| metrics.route(&route.name)).collect(),
             no_route: metrics.route("none"),
             auth: auth::OUTCOMES.iter().map(|outcome| (*outcome, metrics.auth(outcome))).collect(),
@@ -65,24 +81,33 @@ pub struct Exchange {
     pub(super) decision: Option<(Decision, Arc<Principal>)>,
     /// Held for as long as the call lasts that this may become.
     pub(super) call_lease: Option<CallLease>,
+    /// When the principal was looked up, in announcements of changed tokens.
+    era: u64,
+    /// What ends this answer when its token no longer entitles to it.
+    open: Option<OpenCall>,
     cells: Arc<Cells>,
     route: Option<usize>,
     lease: Option<Lease>,
     answered: bool,
     over: bool,
     is_call: bool,
-    busy: Busy,
+    attention: Attention,
 }
 
 impl Exchange {
     pub(super) fn begin<B>(cells: &Arc<Cells>, request: &Request<B>, peer: &Arc<Peer>, trusted: &[IpNet]) -> Self {
         let received = SystemTime::now();
+        // Of what stands in for a refused request nothing is the client's. A hyphen is a token, and so a method.
+        let (method, uri) = match peer.is_stand_in(request) {
+            true => (Method::from_bytes(b"-").unwrap_or_default(), Uri::from_static("-")),
+            false => (request.method().clone(), request.uri().clone()),
+        };
         let record = Record {
             started: Instant::now(),
             received,
             client: client_of(request, peer.address, trusted),
-            method: request.method().clone(),
-            uri: request.uri().clone(),
+            method,
+            uri,
             version: request.version(),
             request_id: request_id(request, received),
             route: None,
@@ -98,18 +123,21 @@ impl Exchange {
             bytes_out: 0,
             bytes_in: 0,
             cut: false,
+            ended_by: None,
         };
         Self {
             record,
             decision: None,
             call_lease: None,
+            era: cells.open_calls.era(),
+            open: None,
             cells: cells.clone(),
             route: None,
             lease: None,
             answered: false,
             over: false,
             is_call: false,
-            busy: peer.busy(),
+            attention: peer.attend(),
         }
     }
 
@@ -126,22 +154,27 @@ impl Exchange {
         }
     }
 
+    /// Limits that its route has of its own.
+    pub(super) fn route_limits<'c>(&self, config: &'c Config) -> Option<&'c RouteLimits> {
+        config.routes.get(self.route?)?.limits.as_ref()
+    }
+
     pub(super) fn principal(&mut self, principal: &Principal) {
         self.record.token = Some((principal.id.clone(), principal.name.clone()));
     }
 
-    /// Takes note of a decision on a request of this cost; a refusal ends the request's way, unless its plan is on trial.
+    /// Takes note of a decision on a request that is charged so; a refusal ends the request's way, unless its plan is on trial.
     pub(super) fn decided(
         &mut self,
         decision: Decision,
-        cost: u32,
+        charge: Charge<'_>,
         principal: Arc<Principal>,
     ) -> Result<Arc<Principal>, Rejection> {
         self.cells.decisions[usize::from(decision.admitted)][decision.source as usize].inc();
         let took = self.record.phases[Phase::Decision as usize].unwrap_or(Duration::ZERO);
         self.cells.decision_seconds.observe(took.as_secs_f64());
         self.record.decided_by = Some(decision.source.as_str());
-        let windows = principal.plan.limits.iter().zip(decision.windows());
+        let windows = principal.plan.limits_with(charge.limits).zip(decision.windows());
         self.record.windows = windows
             .map(|(limit, window)| WindowUse { name: limit.name.clone(), used: window.used, limit: window.limit })
             .collect();
@@ -157,20 +190,25 @@ impl Exchange {
         if let Some(most) = too_many_calls {
             return Err(Rejection::TooManyCalls(most));
         }
-        let Some(refused) = refused else { return Ok(principal) };
-        let limit = &principal.plan.limits[refused.index];
+        let named = |index| principal.plan.limits_with(charge.limits).nth(index);
+        let Some((refused, limit)) = refused.and_then(|refused| Some((refused, named(refused.index)?))) else {
+            return Ok(principal);
+        };
         Err(Rejection::RateLimited {
             limit: limit.name.clone(),
             count: limit.count,
-            cost,
+            cost: charge.cost,
             window_s: limit.window_ms.get().div_ceil(1000),
             retry_after_s: refused.retry_after_s,
         })
     }
 
-    pub(super) fn answered(&mut self, status: StatusCode, endpoint: Arc<str>, lease: Lease) {
+    pub(super) fn answered_here(&mut self) {
         self.answered = true;
-        self.record.status = status;
+    }
+
+    pub(super) fn answered(&mut self, endpoint: Arc<str>, lease: Lease) {
+        self.answered = true;
         self.record.endpoint = Some(endpoint);
         self.lease = Some(lease);
     }
@@ -183,19 +221,41 @@ impl Exchange {
         }
     }
 
-    /// Goes on as a call until its tunnel ends.
-    pub(super) async fn call(mut self, tunnel: impl Future<Output = TunnelEnd>) {
+    /// Goes on as a call until its tunnel ends, the instance, or what entitles to it.
+    pub(super) async fn call(mut self, tunnel: Tunnel, shutdown: &Shutdown) {
         self.is_call = true;
-        let open = self.metrics().calls_open.clone();
-        open.inc();
-        let end = tunnel.await;
-        open.dec();
+        let gauge = self.metrics().calls_open.clone();
+        gauge.inc();
+        let mut open = self.watched_over();
+        let withdrawn = async {
+            match &mut open {
+                Some(open) => open.withdrawn().await,
+                None => std::future::pending().await,
+            }
+        };
+        let told = async {
+            tokio::select! {
+                () = shutdown.ended() => CutReason::Ended,
+                why = withdrawn => CutReason::Withdrawn(why.as_str()),
+            }
+        };
+        let end = tunnel.run(told).await;
+        gauge.dec();
+        self.cells.calls_ended[end.by as usize].inc();
+        self.record.ended_by = Some(end.by.as_str());
         self.record.bytes_in = end.from_client;
         self.record.bytes_out = end.from_upstream;
         self.record.error = end.cut.as_ref().map(|cut| chain(cut).into());
         // A call's connection has become the call; it can't be used again.
         self.lease = None;
         self.over = true;
+    }
+
+    /// Has this exchange ended when its token no longer entitles to it; `None` on a public route.
+    fn watched_over(&self) -> Option<OpenCall> {
+        let (_, principal) = self.decision.as_ref()?;
+        let route = &self.cells.settings[self.route?];
+        Some(self.cells.open_calls.open(principal, route, self.era))
     }
 
     fn metrics(&self) -> &RouteMetrics {
@@ -218,15 +278,32 @@ fn chain(error: &dyn std::error::Error) -> String {
 impl Observer for Option<Exchange> {
     fn asked(&mut self) {
         if let Some(exchange) = self {
-            exchange.busy.taken();
+            exchange.attention.taken();
         }
     }
 
     fn sent(&mut self, bytes: usize) {
         if let Some(exchange) = self {
-            exchange.busy.handed();
+            exchange.attention.handed();
             exchange.record.bytes_out += bytes as u64;
         }
+    }
+
+    fn longest_piece(&self) -> usize {
+        match self {
+            Some(exchange) if exchange.record.version == Version::HTTP_2 => HTTP2_PIECE,
+            Some(_) | None => usize::MAX,
+        }
+    }
+
+    fn poll_withdrawn(&mut self, cx: &mut Context<'_>, waiting: bool) -> Poll<&'static str> {
+        let Some(exchange) = self else { return Poll::Pending };
+        // Most answers are over before there is anything to watch over.
+        if exchange.open.is_none() && (waiting || exchange.record.bytes_out >= LONG_ANSWER) {
+            exchange.open = exchange.watched_over();
+        }
+        let Some(open) = &mut exchange.open else { return Poll::Pending };
+        open.poll_withdrawn(cx).map(|why| why.as_str())
     }
 
     fn ended(&mut self, result: Result<(), &BodyError>) {
@@ -240,6 +317,9 @@ impl Observer for Option<Exchange> {
             }
             Err(error) => {
                 exchange.record.cut = true;
+                if matches!(error, BodyError::Withdrawn(_)) {
+                    exchange.record.ended_by = Some(Ender::Gateway.as_str());
+                }
                 exchange.record.error = Some(chain(error).into());
             }
         }

@@ -19,6 +19,10 @@ pub(super) struct Target<'a> {
     pub(super) authority: Box<str>,
     /// What path and method lead to.
     pub(super) found: Found<'a>,
+    /// `*`: no path, but the server as a whole (RFC 9112 §3.2.4).
+    pub(super) is_whole_server: bool,
+    /// The methods that the path's routes take, if they don't take all.
+    pub(super) allow: Option<&'a HeaderValue>,
 }
 
 impl<'a> Target<'a> {
@@ -37,7 +41,8 @@ impl<'a> Target<'a> {
         }
         let path = request.uri().path();
         if path == "*" && *request.method() == Method::OPTIONS {
-            return Ok(Self { authority: authority.into(), found: Found::Nothing });
+            let (authority, found) = (authority.into(), Found::Nothing);
+            return Ok(Self { authority, found, is_whole_server: true, allow: None });
         }
         let judged = route::judge(path).map_err(Rejection::Path)?;
         let found = gateway.routes.find(&judged.matched, request.method());
@@ -48,7 +53,11 @@ impl<'a> Target<'a> {
         if !judged.forms.without(allowed).is_empty() {
             return Err(Rejection::AmbiguousPath);
         }
-        Ok(Self { authority: authority.into(), found })
+        let allow = match *request.method() {
+            Method::OPTIONS => gateway.routes.allow(&judged.matched),
+            _ => None,
+        };
+        Ok(Self { authority: authority.into(), found, is_whole_server: false, allow })
     }
 
     /// The route found.

@@ -1,7 +1,7 @@
 //! The decision script's answers, as bytes.
 
 use super::decision::{Decision, Source, Standing};
-use crate::config::Plan;
+use crate::config::Limit;
 
 /// The first byte of an answer that refuses because of open calls alone.
 const TOO_MANY_CALLS: u8 = 255;
@@ -15,8 +15,8 @@ pub(super) struct Answer {
 
 /// Reads the script's answer, of which `decide.lua` says what it looks like; `None` if its length is not the right one.
 /// `most` is the number of calls that may be open, for a request that opens one.
-pub(super) fn read(bytes: &[u8], plan: &Plan, cost: u32, most: Option<u32>) -> Option<Answer> {
-    if plan.limits.is_empty() {
+pub(super) fn read(bytes: &[u8], limits: &[Limit], cost: u32, most: Option<u32>) -> Option<Answer> {
+    if limits.is_empty() {
         let decision = match bytes {
             [] => Decision::uncounted(Source::Redis, 0),
             [TOO_MANY_CALLS] => Decision::new(false, Source::Redis, cost, 0, []).with_too_many_calls(most?),
@@ -26,7 +26,7 @@ pub(super) fn read(bytes: &[u8], plan: &Plan, cost: u32, most: Option<u32>) -> O
     }
     let ([staged, time @ ..], rest) = bytes.split_first_chunk::<7>()?;
     let admitted = !matches!(*staged, 0 | TOO_MANY_CALLS);
-    let (numbers, behind) = rest.split_at_checked(8 * plan.limits.len() + 4)?;
+    let (numbers, behind) = rest.split_at_checked(8 * limits.len() + 4)?;
     let time_ms = u48(time);
     let clock_ms = match behind.len() {
         0 => time_ms,
@@ -34,8 +34,8 @@ pub(super) fn read(bytes: &[u8], plan: &Plan, cost: u32, most: Option<u32>) -> O
         _ => return None,
     };
     let number = |i: usize| u32::from_le_bytes([0, 1, 2, 3].map(|byte| numbers[4 * i + byte]));
-    let last = number(2 * plan.limits.len());
-    let windows = plan.limits.iter().enumerate().map(|(i, limit)| {
+    let last = number(2 * limits.len());
+    let windows = limits.iter().enumerate().map(|(i, limit)| {
         let (used, second) = (number(2 * i), number(2 * i + 1));
         let window_ms = limit.window_ms.get();
         // The oldest stamp that counts, next to the newest, or else the wait itself.
@@ -52,6 +52,15 @@ pub(super) fn read(bytes: &[u8], plan: &Plan, cost: u32, most: Option<u32>) -> O
     Some(Answer { decision, steady_ms: if admitted { 0 } else { last } })
 }
 
+/// Reads the answer of `pair.lua` in the same way: one on the plan's limits, one on the route's own.
+pub(super) fn read_pair(bytes: &[u8], plan: &[Limit], own: &[Limit], cost: u32, most: Option<u32>) -> Option<Answer> {
+    let (&length, rest) = bytes.split_first()?;
+    let (plan_bytes, own_bytes) = rest.split_at_checked(length.into())?;
+    let (first, second) = (read(plan_bytes, plan, cost, most)?, read(own_bytes, own, cost, None)?);
+    let steady_ms = if plan.is_empty() { second.steady_ms } else { first.steady_ms.min(second.steady_ms) };
+    Some(Answer { decision: first.decision.and(second.decision), steady_ms })
+}
+
 /// 6 bytes, little-endian.
 fn u48(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
@@ -60,11 +69,9 @@ fn u48(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Limit;
 
-    fn plan() -> Plan {
-        let limit = Limit { name: "w".into(), count: 5, window_ms: 60_000.try_into().unwrap() };
-        Plan { name: "p".into(), limits: [limit].into(), ..Plan::default() }
+    fn limits() -> [Limit; 1] {
+        [Limit { name: "w".into(), count: 5, window_ms: 60_000.try_into().unwrap() }]
     }
 
     #[test]
@@ -73,14 +80,14 @@ mod tests {
         // The newest stamp has wrapped round, the oldest has not.
         let [oldest, newest] = [u32::MAX - 999, 9_000].map(u32::to_le_bytes);
         let front = [&[4], &clock[..6], &[3, 0, 0, 0], &oldest, &newest].concat();
-        let decision = read(&front, &plan(), 1, None).unwrap().decision;
+        let decision = read(&front, &limits(), 1, None).unwrap().decision;
         let expected = Standing { used: 3, limit: 5, window_ms: 60_000, frees_ms: 1_700_000_050_123 };
         assert!(decision.admitted);
         assert_eq!(decision.windows(), [expected]);
         assert_eq!(decision.reported().unwrap().retry_after_s, 50);
         // The server's clock is two seconds behind.
         let behind = (1_700_000_000_123u64 - 2_000).to_le_bytes();
-        let decision = read(&[&front, &behind[..6]].concat(), &plan(), 1, None).unwrap().decision;
+        let decision = read(&[&front, &behind[..6]].concat(), &limits(), 1, None).unwrap().decision;
         assert_eq!(decision.windows(), [expected]);
         assert_eq!(decision.reported().unwrap().retry_after_s, 52);
     }
@@ -89,7 +96,7 @@ mod tests {
     fn reads_a_refusal() {
         let clock = 1_700_000_000_123u64.to_le_bytes();
         let refused = [&[0], &clock[..6], &[3, 0, 0, 0], &[0x10, 0x27, 0, 0], &[9, 0, 0, 0]].concat();
-        let answer = read(&refused, &plan(), 3, None).unwrap();
+        let answer = read(&refused, &limits(), 3, None).unwrap();
         let expected = Standing { used: 3, limit: 5, window_ms: 60_000, frees_ms: 1_700_000_010_123 };
         assert!(!answer.decision.admitted);
         assert_eq!(answer.decision.windows(), [expected]);
@@ -100,13 +107,12 @@ mod tests {
     fn reads_too_many_calls() {
         let clock = 1_700_000_000_123u64.to_le_bytes();
         let refused = [&[255], &clock[..6], &[3, 0, 0, 0], &[0x10, 0x27, 0, 0], &[9, 0, 0, 0]].concat();
-        let decision = read(&refused, &plan(), 1, Some(20)).unwrap().decision;
+        let decision = read(&refused, &limits(), 1, Some(20)).unwrap().decision;
         assert_eq!((decision.admitted, decision.too_many_calls), (false, Some(20)));
         assert_eq!(decision.reported().unwrap().remaining, 2);
-        assert!(read(&refused, &plan(), 1, None).is_none());
-        let unlimited = Plan::default();
-        assert_eq!(read(&[255], &unlimited, 1, Some(20)).unwrap().decision.too_many_calls, Some(20));
-        assert!(read(&[255], &unlimited, 1, None).is_none() && read(&[0], &unlimited, 1, Some(20)).is_none());
+        assert!(read(&refused, &limits(), 1, None).is_none());
+        assert_eq!(read(&[255], &[], 1, Some(20)).unwrap().decision.too_many_calls, Some(20));
+        assert!(read(&[255], &[], 1, None).is_none() && read(&[0], &[], 1, Some(20)).is_none());
     }
 
     #[test]
@@ -115,9 +121,9 @@ mod tests {
             for length in 1..40 {
                 let mut bytes = vec![0; length];
                 bytes[0] = staged;
-                assert_eq!(read(&bytes, &plan(), 1, None).is_some(), right.contains(&length), "{staged} {length}");
+                assert_eq!(read(&bytes, &limits(), 1, None).is_some(), right.contains(&length), "{staged} {length}");
             }
         }
-        assert!(read(&[], &plan(), 1, None).is_none());
+        assert!(read(&[], &limits(), 1, None).is_none());
     }
 }

@@ -4,11 +4,13 @@
 -- KEYS[1]  the token's record, a hash with the field `version`
 -- KEYS[2]  the token's log, the string described below
 -- KEYS[3]  only if the request opens a call: the leases of the token's open calls, see calls.lua
--- ARGV[1]  the version that the caller knows
+-- ARGV[1]  the version that the caller knows; false if it has been compared
 -- ARGV[2]  the plan: cost, then limit and window (ms) of each of its limits, shortest window first; 4 bytes each. A cost
---          of 0 only looks: it is answered as a refusal of cost 1 would be, whether there is room or not
+--          of 0 only looks: it is answered as a refusal of cost 1 would be, whether there is room or not. With 2^31 added
+--          to it, a cost is only tried: it is refused, whether there is room or not
 -- ARGV[3]  with KEYS[3]: how many calls the token may have open
 -- ARGV[4]  with KEYS[3]: the name of the new call's lease
+-- ARGV.time  what TIME answered, if that has been asked already
 --
 -- Answers nil if the version is another one or the record is gone, with nothing counted; '' if the plan has no limits;
 -- otherwise a string. If admitted: the front of the log as it is now (below), followed by 6 bytes this server's clock
@@ -39,7 +41,7 @@
 -- number as its argument 2, struct.pack or unpack 1 and 0.3 per field, a new string 0.6, a table 0.5, a closure 0.4 per
 -- variable that it captures.
 
-if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then return false end
+if ARGV[1] and redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then return false end
 if #ARGV[2] == 4 and not KEYS[3] then return '' end
 
 local STAGING, WRAP = 8, 4294967296
@@ -48,7 +50,7 @@ local STAGING, WRAP = 8, 4294967296
 local JUMP = 5000
 
 local call, pack, unpack, spread = redis.call, struct.pack, struct.unpack, unpack
-local time = call('TIME')
+local time = ARGV.time or call('TIME')
 local micros = time[2] + 0
 local clock = time[1] * 1000 + (micros - micros % 1000) / 1000
 
@@ -81,8 +83,8 @@ else
   front_at, upto = string.format('%d', 7 + 4 * width), string.format('%d', 45 + 12 * width)
 end
 local cost, longest = ask[1], ask[2 * width + 1]
-local looks = cost == 0
-if looks then cost = 1 end
+local looks, tried = cost == 0, cost >= 2147483648
+if looks then cost = 1 elseif tried then cost = cost - 2147483648 end
 
 -- Shape, front and staging area; the former two also as a row of numbers, in which F + 1 is staged, F + 2 newest, F + 1 +
 -- 2j and F + 2 + 2j count and oldest of the j-th window, and LAST the newest stamp.
@@ -131,7 +133,7 @@ if moved then newest = clock end
 local now = newest > clock and newest or clock
 local elapsed, lead = now - newest, now - clock
 
-local admitted = not looks
+local admitted = not (looks or tried)
 -- Of windows that hold more than they admit by now: the stamp that has to leave.
 local blocker
 for j = 1, width do

@@ -56,7 +56,7 @@ impl Standing {
 /// The window that a client is told about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reported {
-    /// Its place in the plan's limits.
+    /// Its place in the plan's limits, and behind them those of the route.
     pub index: usize,
     /// Requests that it admits.
     pub limit: u32,
@@ -99,6 +99,13 @@ impl Decision {
         Self { admitted: true, source, too_many_calls: None, cost: 0, now_ms, windows: SmallVec::new() }
     }
 
+    /// One decision on two logs: this one's windows come first. Either can refuse.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.windows.extend(other.windows);
+        let admitted = self.admitted && other.admitted;
+        Self { admitted, cost: other.cost, now_ms: other.now_ms, ..self }
+    }
+
     /// A refusal, unless a window gives it, because the token has `most` calls open, as many as it may.
     pub(super) fn with_too_many_calls(self, most: u32) -> Self {
         let too_many_calls = (!self.windows.iter().any(|window| self.is_refused_by(window))).then_some(most);
@@ -119,12 +126,7 @@ impl Decision {
         again
     }
 
-    /// The clock that decided, Unix ms.
-    pub(super) fn now_ms(&self) -> u64 {
-        self.now_ms
-    }
-
-    /// Where the token stands, in the order of the plan's limits. Empty if the plan has none, or if nothing was counted
+    /// Where the token stands, in the order of the plan's limits, and then the route's own. Empty if there are none, or if nothing was counted
     /// because Redis is out and everybody is admitted.
     #[must_use]
     pub fn windows(&self) -> &[Standing] {

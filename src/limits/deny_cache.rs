@@ -1,13 +1,13 @@
 //! Refusals that still stand, remembered so that a flood on a used-up token costs Redis next to nothing.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use super::Asker;
 use super::decision::{Decision, Source, numbers};
+use super::question::Question;
 use super::shards::Shards;
-use crate::config::Plan;
 
 /// What this instance can't know (a limit raised elsewhere, a log deleted by hand, a clock that jumped) is wrong for at
 /// most so long.
@@ -22,19 +22,13 @@ pub struct DenyCache {
     refusals: Shards<Refusal>,
 }
 
-/// What was asked of Redis: the same question has the same answer for as long as that stands.
-#[derive(Clone, Copy)]
-pub(super) struct Question<'a> {
-    pub(super) asker: Asker<'a>,
-    pub(super) plan: &'a Plan,
-    pub(super) cost: u32,
-}
-
 struct Refusal {
     version: u64,
     cost: u32,
-    /// Limit and window of each limit of the plan that refused.
-    plan: SmallVec<[(u32, u32); 2]>,
+    /// The route, if it has limits of its own: they refuse nothing elsewhere.
+    route: Option<Arc<str>>,
+    /// Count and window of each limit that was asked about.
+    limits: SmallVec<[(u32, u32); 2]>,
     decision: Decision,
     /// When the answer arrived.
     since: Instant,
@@ -58,8 +52,9 @@ impl DenyCache {
         self.refusals.with(question.asker.token_id, |refusal| {
             let stands = now < refusal.until
                 && refusal.version == question.asker.version
-                && refusal.cost == question.cost
-                && refusal.plan.iter().copied().eq(question.plan.limits.iter().map(numbers));
+                && refusal.cost == question.charge.cost
+                && refusal.route.as_ref() == question.charge.limits.map(|own| &own.route)
+                && refusal.limits.iter().copied().eq(question.limits().map(numbers));
             // Redis's clock was read before the answer arrived, so this is rather too little than too much: who is told to
             // wait a little too long is admitted then, who is told too little is not.
             let later_ms = now.saturating_duration_since(refusal.since).as_millis() as u64;
@@ -83,8 +78,9 @@ impl DenyCache {
         }
         let refusal = Refusal {
             version: question.asker.version,
-            cost: question.cost,
-            plan: question.plan.limits.iter().map(numbers).collect(),
+            cost: question.charge.cost,
+            route: question.charge.limits.map(|own| own.route.clone()),
+            limits: question.limits().map(numbers).collect(),
             decision: decision.clone(),
             since: now,
             until,
@@ -97,9 +93,10 @@ impl DenyCache {
 mod tests {
     use std::num::NonZeroU32;
 
+    use super::super::Asker;
     use super::super::decision::Standing;
     use super::*;
-    use crate::config::Limit;
+    use crate::config::{Limit, Plan};
 
     const TOKEN: Asker<'_> = Asker { token_id: "t", version: 7 };
 
@@ -116,7 +113,7 @@ mod tests {
     #[test]
     fn answers_the_same_question_until_a_slot_is_free() {
         let (cache, plan, sent) = (DenyCache::new(100), plan(3), Instant::now());
-        let question = Question { asker: TOKEN, plan: &plan, cost: 1 };
+        let question = Question { asker: TOKEN, plan: &plan, charge: 1.into() };
         let after = |ms| sent + Duration::from_millis(ms);
         cache.remember(&question, &refusal(100_700), 700, sent, after(5));
         let again = cache.answer(&question, after(505)).unwrap();
@@ -129,7 +126,7 @@ mod tests {
     #[test]
     fn answers_for_a_second_at_most() {
         let (cache, plan, sent) = (DenyCache::new(100), plan(3), Instant::now());
-        let question = Question { asker: TOKEN, plan: &plan, cost: 1 };
+        let question = Question { asker: TOKEN, plan: &plan, charge: 1.into() };
         cache.remember(&question, &refusal(104_300), 4_300, sent, sent);
         let late = cache.answer(&question, sent + Duration::from_millis(999)).unwrap().reported().unwrap();
         assert_eq!((late.reset_s, late.retry_after_s), (105, 4));
@@ -139,10 +136,10 @@ mod tests {
     #[test]
     fn answers_no_other_question() {
         let (cache, strict, raised, now) = (DenyCache::new(100), plan(3), plan(4), Instant::now());
-        let question = Question { asker: TOKEN, plan: &strict, cost: 1 };
+        let question = Question { asker: TOKEN, plan: &strict, charge: 1.into() };
         cache.remember(&question, &refusal(100_900), 900, now, now);
         assert!(cache.answer(&Question { plan: &raised, ..question }, now).is_none());
-        assert!(cache.answer(&Question { cost: 2, ..question }, now).is_none());
+        assert!(cache.answer(&Question { charge: 2.into(), ..question }, now).is_none());
         assert!(cache.answer(&Question { asker: Asker { version: 8, ..TOKEN }, ..question }, now).is_none());
         assert!(cache.answer(&Question { asker: Asker { token_id: "u", ..TOKEN }, ..question }, now).is_none());
         assert!(cache.answer(&question, now).is_some());
@@ -153,7 +150,7 @@ mod tests {
     #[test]
     fn a_window_that_never_admits_is_always_a_whole_window_away() {
         let (cache, plan, now) = (DenyCache::new(100), plan(0), Instant::now());
-        let question = Question { asker: TOKEN, plan: &plan, cost: 1 };
+        let question = Question { asker: TOKEN, plan: &plan, charge: 1.into() };
         let window = Standing { used: 0, limit: 0, window_ms: 5_000, frees_ms: 105_000 };
         cache.remember(&question, &Decision::new(false, Source::Redis, 1, 100_000, [window]), 5_000, now, now);
         let later = cache.answer(&question, now + Duration::from_millis(400)).unwrap();

@@ -74,6 +74,19 @@ impl Log {
         seen
     }
 
+    /// Refuses `cost` requests at `clock_ms` (Unix ms), whether there is room or not.
+    pub(super) fn refuse(&mut self, limits: &[Limit], cost: u32, clock_ms: u64) -> Decision {
+        let moment = self.read_clock(clock_ms);
+        self.refusal(limits, &self.counts(limits, moment.elapsed_ms), cost, moment)
+    }
+
+    /// Whether there is room for `cost` more requests at `clock_ms` (Unix ms).
+    pub(super) fn has_room(&mut self, limits: &[Limit], cost: u32, clock_ms: u64) -> bool {
+        let moment = self.read_clock(clock_ms);
+        let counts = self.counts(limits, moment.elapsed_ms);
+        limits.iter().zip(&counts).all(|(limit, count)| has_room(*count, cost, limit.count))
+    }
+
     fn refusal(&self, limits: &[Limit], counts: &[u32], cost: u32, moment: Moment) -> Decision {
         let standings = limits.iter().zip(counts).map(|(limit, &used)| {
             let (limit, window_ms) = numbers(limit);

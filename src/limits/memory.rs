@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::decision::{Decision, Source};
-use super::log::Log;
+use super::logs::Logs;
+use super::question::Charge;
 use super::shards::Shards;
-use crate::config::Plan;
+use crate::config::{Plan, RouteLimits};
 
 /// A sweep looks at so many tokens of each of the 64 shards, which holds each lock for some 10 µs.
 const SWEEP: usize = 256;
@@ -17,7 +18,7 @@ const SWEEP: usize = 256;
 /// windows are all empty, or else the one not admitted for longest. Only then can a token be admitted beyond its limits,
 /// so the bound should exceed the tokens that are active within their longest window.
 pub struct MemoryLimiter {
-    logs: Shards<Log>,
+    logs: Shards<Logs>,
     /// How many calls of a token are open in this process, if any and if their number is limited. Calls are few and long.
     calls: Mutex<HashMap<Box<str>, u32>>,
 }
@@ -30,34 +31,42 @@ impl MemoryLimiter {
         Self { logs: Shards::new(tokens), calls: Mutex::default() }
     }
 
-    /// Decides whether `cost` more requests of a token may pass at `now_ms` (Unix ms), all or none.
-    pub fn decide(&self, token_id: &str, plan: &Plan, cost: u32, now_ms: u64) -> Decision {
-        if plan.limits.is_empty() {
+    /// Decides whether a token's request may pass at `now_ms` (Unix ms): a cost counts all or not at all.
+    pub fn decide<'a>(&self, token_id: &str, plan: &Plan, charge: impl Into<Charge<'a>>, now_ms: u64) -> Decision {
+        let charge = charge.into();
+        if plan.limits.is_empty() && charge.limits.is_none() {
             return Decision::uncounted(Source::Local, now_ms);
         }
-        self.logs.with_entry(token_id, Log::default, worth(now_ms), |log| log.decide(&plan.limits, cost, now_ms))
+        self.logs.with_entry(token_id, Logs::default, worth(now_ms), |logs| logs.decide(plan, charge, now_ms))
     }
 
     /// Writes down what the shared store admitted, so that this limiter is warm when it has to stand in.
-    pub(super) fn record(&self, token_id: &str, plan: &Plan, cost: u32, now_ms: u64) {
-        if !plan.limits.is_empty() {
-            self.logs.with_entry(token_id, Log::default, worth(now_ms), |log| log.record(&plan.limits, cost, now_ms));
+    pub(super) fn record(&self, token_id: &str, plan: &Plan, charge: Charge<'_>, now_ms: u64) {
+        if !plan.limits.is_empty() || charge.limits.is_some() {
+            self.logs.with_entry(token_id, Logs::default, worth(now_ms), |logs| logs.record(plan, charge, now_ms));
         }
     }
 
     /// Decides like [`MemoryLimiter::decide`] on a request that opens a call, of which the token may have `most` open. If it
     /// is admitted, the call is counted until [`MemoryLimiter::end_call`].
-    pub(super) fn decide_call(&self, token_id: &str, plan: &Plan, most: u32, cost: u32, now_ms: u64) -> Decision {
+    pub(super) fn decide_call(
+        &self,
+        token_id: &str,
+        plan: &Plan,
+        most: u32,
+        charge: Charge<'_>,
+        now_ms: u64,
+    ) -> Decision {
         let mut calls = self.calls();
         let open = calls.get(token_id).copied().unwrap_or(0);
         if open < most {
-            let decision = self.decide(token_id, plan, cost, now_ms);
+            let decision = self.decide(token_id, plan, charge, now_ms);
             if decision.admitted {
                 calls.insert(token_id.into(), open + 1);
             }
             return decision;
         }
-        self.peek(token_id, plan, cost, now_ms).with_too_many_calls(most)
+        self.peek(token_id, plan, charge, now_ms).with_too_many_calls(most)
     }
 
     /// Counts a call that somebody else let in.
@@ -84,14 +93,19 @@ impl MemoryLimiter {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a request of this cost would be told at `now_ms` (Unix ms) if it were refused. Counts nothing.
-    pub(super) fn peek(&self, token_id: &str, plan: &Plan, cost: u32, now_ms: u64) -> Decision {
-        self.logs
-            .with(token_id, |log| log.peek(&plan.limits, cost, now_ms))
-            .unwrap_or_else(|| Log::default().peek(&plan.limits, cost, now_ms))
+    /// What such a request would be told at `now_ms` (Unix ms) if it were refused. Counts nothing.
+    pub(super) fn peek(&self, token_id: &str, plan: &Plan, charge: Charge<'_>, now_ms: u64) -> Decision {
+        let peek = |logs: &mut Logs| logs.peek(plan, charge, now_ms);
+        self.logs.with(token_id, peek).unwrap_or_else(|| peek(&mut Logs::default()))
     }
 
-    /// Clears a token's log.
+    /// What a request of cost 1 would be told at `now_ms` (Unix ms) if a route's own limits refused it. Counts nothing.
+    pub(super) fn peek_route(&self, token_id: &str, own: &RouteLimits, now_ms: u64) -> Decision {
+        let peek = |logs: &mut Logs| logs.peek_route(own, 1, now_ms);
+        self.logs.with(token_id, peek).unwrap_or_else(|| peek(&mut Logs::default()))
+    }
+
+    /// Clears all logs of a token.
     pub(super) fn reset(&self, token_id: &str) {
         self.logs.remove(token_id);
     }
@@ -99,7 +113,7 @@ impl MemoryLimiter {
     /// Forgets tokens whose windows are all empty at `now_ms` (Unix ms): a bounded part of them at each call, so that it
     /// can be called every second or so on a worker.
     pub fn sweep(&self, now_ms: u64) {
-        self.logs.sweep(SWEEP, |log| !log.is_expired(now_ms));
+        self.logs.sweep(SWEEP, |logs| !logs.is_expired(now_ms));
     }
 
     /// Tokens that it holds.
@@ -109,9 +123,9 @@ impl MemoryLimiter {
     }
 }
 
-/// What a log is worth keeping: nothing if it is empty, otherwise the more, the younger its newest admission.
-fn worth(now_ms: u64) -> impl Fn(&Log) -> u64 {
-    move |log| if log.is_expired(now_ms) { 0 } else { log.newest_ms() }
+/// What a token's logs are worth keeping: nothing if it is empty, otherwise the more, the younger its newest admission.
+fn worth(now_ms: u64) -> impl Fn(&Logs) -> u64 {
+    move |logs| if logs.is_expired(now_ms) { 0 } else { logs.newest_ms() }
 }
 
 #[cfg(test)]
@@ -164,7 +178,7 @@ mod tests {
     #[test]
     fn what_was_recorded_counts() {
         let limiter = MemoryLimiter::new(1_000);
-        limiter.record("a", &plan(3, 1_000), 2, 1_000_000);
+        limiter.record("a", &plan(3, 1_000), 2.into(), 1_000_000);
         assert!(limiter.decide("a", &plan(3, 1_000), 1, 1_000_000).admitted);
         assert!(!limiter.decide("a", &plan(3, 1_000), 1, 1_000_999).admitted);
         assert!(limiter.decide("a", &plan(3, 1_000), 1, 1_001_000).admitted);

@@ -9,7 +9,9 @@ mod calls;
 mod decision;
 mod deny_cache;
 mod log;
+mod logs;
 mod memory;
+mod question;
 mod redis;
 mod report;
 mod shards;
@@ -20,10 +22,13 @@ pub use calls::CallLease;
 pub use decision::{Decision, Reported, Source, Standing};
 pub use deny_cache::DenyCache;
 pub use memory::MemoryLimiter;
-pub use redis::{CALLS, DECIDE, RedisLimiter};
+pub use question::Charge;
+pub use redis::{CALLS, DECIDE, PAIR, RedisLimiter};
 pub use report::{Report, WindowReport};
 
-use crate::config::Plan;
+use question::Question;
+
+use crate::config::{Plan, RouteLimits};
 use crate::store::StoreError;
 
 /// Whose request it is.
@@ -58,16 +63,23 @@ pub enum Outcome {
 pub struct Unavailable;
 
 impl Limiter {
-    /// Decides whether `cost` requests (at least 1) may pass, all or none. `now_ms` is this process's Unix time in
-    /// milliseconds; where Redis decides, its own clock counts instead.
+    /// Decides whether a request may pass: only if all limits of its token's plan, and all that its route has of its own, have
+    /// room for all that it costs. `now_ms` is this process's Unix time in milliseconds; where Redis decides, its own clock
+    /// counts instead.
     ///
     /// # Errors
     /// [`Unavailable`] while Redis does not answer, if the policy is `deny`.
-    pub async fn decide(&self, asker: &Asker<'_>, plan: &Plan, cost: u32, now_ms: u64) -> Result<Outcome, Unavailable> {
-        let cost = cost.max(1);
+    pub async fn decide<'a>(
+        &self,
+        asker: &Asker<'_>,
+        plan: &Plan,
+        charge: impl Into<Charge<'a>>,
+        now_ms: u64,
+    ) -> Result<Outcome, Unavailable> {
+        let charge = at_least_one(charge.into());
         match self {
-            Self::Memory(memory) => Ok(Outcome::Decided(memory.decide(asker.token_id, plan, cost, now_ms))),
-            Self::Redis(redis) => redis.decide(asker, plan, cost, now_ms).await,
+            Self::Memory(memory) => Ok(Outcome::Decided(memory.decide(asker.token_id, plan, charge, now_ms))),
+            Self::Redis(redis) => redis.decide(&Question { asker: *asker, plan, charge }, now_ms).await,
         }
     }
 
@@ -77,24 +89,24 @@ impl Limiter {
     ///
     /// # Errors
     /// As [`Limiter::decide`].
-    pub async fn decide_call(
+    pub async fn decide_call<'a>(
         &self,
         asker: &Asker<'_>,
         plan: &Plan,
-        cost: u32,
+        charge: impl Into<Charge<'a>>,
         now_ms: u64,
     ) -> Result<(Outcome, Option<CallLease>), Unavailable> {
-        let cost = cost.max(1);
+        let charge = at_least_one(charge.into());
         let Some(most) = plan.concurrent_calls else {
-            return Ok((self.decide(asker, plan, cost, now_ms).await?, None));
+            return Ok((self.decide(asker, plan, charge, now_ms).await?, None));
         };
         match self {
             Self::Memory(memory) => {
-                let decision = memory.decide_call(asker.token_id, plan, most, cost, now_ms);
+                let decision = memory.decide_call(asker.token_id, plan, most, charge, now_ms);
                 let lease = decision.admitted.then(|| CallLease::counted(memory.clone(), asker.token_id));
                 Ok((Outcome::Decided(decision), lease))
             }
-            Self::Redis(redis) => redis.decide_call(asker, plan, most, cost, now_ms).await,
+            Self::Redis(redis) => redis.decide_call(&Question { asker: *asker, plan, charge }, most, now_ms).await,
         }
     }
 
@@ -115,32 +127,47 @@ impl Limiter {
         }
     }
 
-    /// Where a token stands at this moment, without counting anything; `None` if its record has another version by now.
+    /// Where a token stands at this moment, in its plan's limits and in those of `routes`, without counting anything; `None` if
+    /// its record has another version by now.
     ///
     /// # Errors
     /// [`StoreError`] when Redis does not answer; no policy stands in for it.
-    pub async fn peek(&self, asker: &Asker<'_>, plan: &Plan, now_ms: u64) -> Result<Option<Report>, StoreError> {
+    pub async fn peek(
+        &self,
+        asker: &Asker<'_>,
+        plan: &Plan,
+        routes: &[&RouteLimits],
+        now_ms: u64,
+    ) -> Result<Option<Report>, StoreError> {
         let (id, is_limited) = (asker.token_id, plan.concurrent_calls.is_some());
         let (seen, open_calls) = match self {
-            Self::Memory(memory) => (Some(memory.peek(id, plan, 1, now_ms)), is_limited.then(|| memory.open_calls(id))),
+            Self::Memory(memory) => {
+                let own = routes.iter().map(|own| memory.peek_route(id, own, now_ms));
+                let seen = std::iter::once(memory.peek(id, plan, 1.into(), now_ms)).chain(own).collect();
+                (Some(seen), is_limited.then(|| memory.open_calls(id)))
+            }
             Self::Redis(redis) => {
-                let seen = redis.peek(asker, plan).await?;
+                let seen = redis.peek(asker, plan, routes).await?;
                 (seen, if is_limited { Some(redis.open_calls(id).await?) } else { None })
             }
         };
-        Ok(seen.map(|seen| Report::new(id, plan, &seen, open_calls)))
+        Ok(seen.map(|seen: Vec<_>| Report::new(id, plan, routes, &seen, open_calls)))
     }
 
-    /// Clears a token's log, as if it had never been used. Other instances may repeat a refusal from their memory for up to
-    /// a second.
+    /// Clears a token's log, and those for `routes`, as if it had never been used. Other instances may repeat a refusal from
+    /// their memory for up to a second.
     ///
     /// # Errors
     /// [`StoreError`] when Redis does not answer.
-    pub async fn reset(&self, token_id: &str) -> Result<(), StoreError> {
+    pub async fn reset(&self, token_id: &str, routes: &[&RouteLimits]) -> Result<(), StoreError> {
         match self {
             Self::Memory(memory) => memory.reset(token_id),
-            Self::Redis(redis) => redis.reset(token_id).await?,
+            Self::Redis(redis) => redis.reset(token_id, routes).await?,
         }
         Ok(())
     }
+}
+
+fn at_least_one(charge: Charge<'_>) -> Charge<'_> {
+    Charge { cost: charge.cost.max(1), ..charge }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::decision::Decision;
-use crate::config::Plan;
+use crate::config::{Limit, Plan, RouteLimits};
 
 /// Where a token stands in all its windows. Its JSON form is what the command and the admin API print.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +18,7 @@ pub struct Report {
     pub open_calls: Option<u32>,
     /// Calls that it may have open at one time.
     pub concurrent_calls: Option<u32>,
-    /// Its windows, shortest first; empty if it has no limits.
+    /// Its windows: its plan's, shortest first, then those of each route with limits of its own. Empty if there are none.
     pub windows: Vec<WindowReport>,
 }
 
@@ -27,6 +27,9 @@ pub struct Report {
 pub struct WindowReport {
     /// The limit's name.
     pub name: String,
+    /// The route whose own limit this is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
     /// Requests admitted in the window.
     pub used: u32,
     /// Requests that the window admits.
@@ -40,26 +43,38 @@ pub struct WindowReport {
 }
 
 impl Report {
-    /// `seen` is what a request of cost 1 would be told if it were refused.
-    pub(super) fn new(token_id: &str, plan: &Plan, seen: &Decision, open_calls: Option<u32>) -> Self {
-        let windows = plan.limits.iter().zip(seen.windows()).map(|(limit, window)| {
-            let frees_ms = if window.remaining() > 0 { seen.now_ms() } else { window.frees_ms };
-            WindowReport {
-                name: limit.name.to_string(),
-                used: window.used,
-                limit: window.limit,
-                window_seconds: window.window_ms.div_ceil(1000),
-                next_slot_at: frees_ms.div_ceil(1000),
-                next_slot_in_seconds: frees_ms.saturating_sub(seen.now_ms()).div_ceil(1000),
-            }
-        });
+    /// `seen` is what a request of cost 1 would be told if it were refused: by the plan, and by each of `routes`.
+    pub(super) fn new(
+        token_id: &str,
+        plan: &Plan,
+        routes: &[&RouteLimits],
+        seen: &[Decision],
+        open_calls: Option<u32>,
+    ) -> Self {
+        let own = routes.iter().map(|own| (Some(&*own.route), &*own.limits));
+        let logs = std::iter::once((None, &*plan.limits)).chain(own).zip(seen);
         Self {
             id: token_id.to_owned(),
             plan: plan.name.to_string(),
             shadow: plan.shadow,
             open_calls,
             concurrent_calls: plan.concurrent_calls,
-            windows: windows.collect(),
+            windows: logs.flat_map(|((route, limits), seen)| windows(route, limits, seen)).collect(),
         }
     }
+}
+
+fn windows(route: Option<&str>, limits: &[Limit], seen: &Decision) -> impl Iterator<Item = WindowReport> {
+    limits.iter().zip(seen.windows()).map(move |(limit, window)| {
+        let frees_ms = if window.remaining() > 0 { seen.clock_ms() } else { window.frees_ms };
+        WindowReport {
+            name: limit.name.to_string(),
+            route: route.map(str::to_owned),
+            used: window.used,
+            limit: window.limit,
+            window_seconds: window.window_ms.div_ceil(1000),
+            next_slot_at: frees_ms.div_ceil(1000),
+            next_slot_in_seconds: frees_ms.saturating_sub(seen.clock_ms()).div_ceil(1000),
+        }
+    })
 }

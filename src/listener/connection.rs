@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -23,6 +23,7 @@ use crate::shutdown::Shutdown;
 
 use super::gate::{Gate, Signals};
 use super::head::{self, Fault, HeadLimits};
+use super::streams::{StreamClock, Streams};
 use super::{Listener, Place, Tls};
 
 /// What answers requests.
@@ -47,9 +48,8 @@ pub struct Peer {
     pub certificate: Option<usize>,
     signals: Arc<Signals>,
     limits: HeadLimits,
-    /// Exchanges; and those of them of whose answers a piece waits for the client.
+    /// Exchanges, and uploads that outlive theirs.
     under_way: AtomicUsize,
-    owing: AtomicUsize,
     moved: Progress,
     /// A call outlives the HTTP connection that it began on; it holds the place until it ends.
     _place: Place,
@@ -66,6 +66,12 @@ impl Peer {
         self.signals.fault(request)
     }
 
+    /// Whether this is no request of the client's, but stands in for what was none.
+    #[must_use]
+    pub fn is_stand_in<B>(&self, request: &Request<B>) -> bool {
+        self.signals.is_stand_in(request)
+    }
+
     /// Why what the client sent after this request was refused, if it was: then nothing more can come from it.
     #[must_use]
     pub fn refusal(&self) -> Option<Fault> {
@@ -78,60 +84,69 @@ impl Peer {
     }
 }
 
-/// An exchange that is under way on a connection; the connection is not idle while one lives.
+/// Something is under way on a connection; the connection is not idle while one lives.
 #[derive(Debug)]
 pub struct Busy {
     peer: Arc<Peer>,
-    is_owing: bool,
-}
-
-impl Busy {
-    /// A piece of the answer is handed over; until it is [`Busy::taken`], the client owes us its attention.
-    pub fn handed(&mut self) {
-        self.peer.moved.note();
-        if !std::mem::replace(&mut self.is_owing, true) {
-            self.peer.owing.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// The client has room for the next piece.
-    pub fn taken(&mut self) {
-        if std::mem::take(&mut self.is_owing) {
-            self.peer.owing.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.taken();
         self.peer.moved.note();
         self.peer.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
+/// An exchange on a connection, from the head of its request to the end of its answer.
+#[derive(Debug)]
+pub struct Attention {
+    busy: Busy,
+    /// What measures the client's patience with us, and ours with it; `None` on HTTP/1.1, where the socket does.
+    clock: Option<Arc<StreamClock>>,
+}
+
+impl Attention {
+    /// A piece of the answer is handed over; until it is [`Attention::taken`], the client owes us its attention.
+    pub fn handed(&self) {
+        if let Some(clock) = &self.clock {
+            clock.handed();
+        }
+    }
+
+    /// The client has room for the next piece.
+    pub fn taken(&self) {
+        if let Some(clock) = &self.clock {
+            clock.taken();
+        }
+    }
+}
+
+impl Drop for Attention {
+    fn drop(&mut self) {
+        self.taken();
+        self.busy.peer.signals.exchange_over();
+    }
+}
+
 impl Peer {
-    /// An exchange begins.
+    /// An exchange begins. To be called on the task that will carry it to its end.
+    #[must_use]
+    pub fn attend(self: &Arc<Self>) -> Attention {
+        Attention { busy: self.busy(), clock: StreamClock::current() }
+    }
+
+    /// Something begins that may outlive its exchange.
     #[must_use]
     pub fn busy(self: &Arc<Self>) -> Busy {
         self.under_way.fetch_add(1, Ordering::Relaxed);
-        Busy { peer: self.clone(), is_owing: false }
+        Busy { peer: self.clone() }
     }
 
     /// Resolves when nothing has been under way for so long.
     async fn idle(&self, patience: Duration) {
-        self.still(patience, || self.under_way.load(Ordering::Relaxed) == 0).await;
-    }
-
-    /// Resolves when the client has taken nothing of any answer for so long, although there is something to take.
-    async fn stuck(&self, patience: Duration) {
-        self.still(patience, || self.owing.load(Ordering::Relaxed) > 0).await;
-    }
-
-    /// Resolves when nothing has moved for so long and this holds.
-    async fn still(&self, patience: Duration, holds: impl Fn() -> bool) {
         loop {
-            let silence = if holds() { self.moved.silence() } else { Duration::ZERO };
+            let is_idle = self.under_way.load(Ordering::Relaxed) == 0;
+            let silence = if is_idle { self.moved.silence() } else { Duration::ZERO };
             match patience.checked_sub(silence) {
                 None | Some(Duration::ZERO) => return,
                 Some(left) => tokio::time::sleep(left).await,
@@ -150,7 +165,6 @@ pub(super) async fn serve<H: Handler>(listener: &Listener<H>, socket: TcpStream,
             signals: Arc::default(),
             limits,
             under_way: AtomicUsize::new(0),
-            owing: AtomicUsize::new(0),
             moved: Progress::new(),
             _place: place,
         })
@@ -236,27 +250,23 @@ where
         let (handler, peer) = (listener.handler.clone(), peer.clone());
         async move { Ok::<_, std::convert::Infallible>(handler.handle(request, &peer).await) }
     });
-    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    let patience = listener.settings.body_idle_timeout;
+    let mut builder = hyper::server::conn::http2::Builder::new(Streams::new(patience));
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(listener.settings.max_concurrent_streams)
-        .max_header_list_size(u32::try_from(listener.settings.max_head_bytes).unwrap_or(u32::MAX))
+        // What is larger is refused without a word. So that most of what is too large gets an answer like all others, there is
+        // room for twice as much as passes.
+        .max_header_list_size(u32::try_from(listener.settings.max_head_bytes * 2).unwrap_or(u32::MAX))
         .initial_stream_window_size(256 * 1024)
         .initial_connection_window_size(1024 * 1024)
         .max_pending_accept_reset_streams(20)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(listener.settings.header_timeout);
     let connection = pin!(builder.serve_connection(TokioIo::new(gate), service));
-    let (idle_timeout, patience) = (listener.settings.idle_timeout, listener.settings.body_idle_timeout);
-    let idle = peer.idle(idle_timeout);
-    // A window that stays closed stalls an answer without stalling the socket; the last piece of an answer can wait for it even
-    // when its exchange is over.
-    let lost = async {
-        tokio::select! {
-            () = peer.stuck(patience) => {}
-            () = peer.idle(idle_timeout + patience) => {}
-        }
-    };
+    let idle = peer.idle(listener.settings.idle_timeout);
+    // The last piece of an answer can wait for a window that stays closed even when its exchange is over.
+    let lost = peer.idle(listener.settings.idle_timeout + patience);
     let ended = drive(connection, &listener.shutdown, idle, lost, |it| it.graceful_shutdown()).await;
     log_end(peer.address, ended);
 }

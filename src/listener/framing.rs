@@ -4,7 +4,7 @@
 //! here, byte for byte, before hyper sees it, and the body is followed to its end so that the next head is found where it
 //! really starts. Pure: bytes in, verdicts out (RFC 9112 §2.2, §3, §5, §6, §7.1).
 
-use super::head::{self, Fault, HeadLimits};
+use super::head::{self, Fault, HeadLimits, Search};
 
 /// How the bytes after the current position are framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub(super) enum Verdict {
     Pass,
     /// The first so many bytes may pass; the rest is the beginning of a head that isn't complete yet.
     Partial(usize),
+    /// The first so many bytes may pass; [`EMPTY_LINE`] bytes after them are left out, and what follows has not been judged.
+    Skip(usize),
     /// The first so many bytes may pass; what follows is no request, and nothing after it will be read.
     Refuse(usize, Fault),
     /// The first so many bytes may pass; there the body of a request breaks its framing.
@@ -64,16 +66,32 @@ struct BrokenBody;
 pub(super) struct Framing {
     state: State,
     limits: HeadLimits,
+    search: Search,
+    /// An empty line before the present head has been left out.
+    skipped: bool,
+    /// Heads that have passed.
+    heads: usize,
     trailer_bytes: usize,
     extension_bytes: usize,
 }
+
+/// The length of an empty line.
+pub(super) const EMPTY_LINE: usize = 2;
 
 /// Chunk extensions of one body may take so many bytes together: nobody uses them but attackers.
 const MAX_EXTENSION_BYTES: usize = 1024;
 
 impl Framing {
     pub(super) fn new(limits: HeadLimits) -> Self {
-        Self { state: State::Head, limits, trailer_bytes: 0, extension_bytes: 0 }
+        Self {
+            state: State::Head,
+            limits,
+            search: Search::default(),
+            skipped: false,
+            heads: 0,
+            trailer_bytes: 0,
+            extension_bytes: 0,
+        }
     }
 
     /// From here on everything passes: the connection was upgraded.
@@ -81,6 +99,16 @@ impl Framing {
         if self.state != State::Refused {
             self.state = State::Tunnel;
         }
+    }
+
+    /// From here on nothing is read.
+    pub(super) fn refuse(&mut self) {
+        self.state = State::Refused;
+    }
+
+    /// How many requests have passed so far.
+    pub(super) fn heads(&self) -> usize {
+        self.heads
     }
 
     /// Whether the client still owes bytes of a message, or sends what nobody will read.
@@ -112,9 +140,18 @@ impl Framing {
                         return Verdict::Broken(at);
                     }
                 },
-                State::Head => match head::read(rest, &self.limits) {
+                // One empty line before a request is nobody's (RFC 9112 §2.2): some clients end a body with it. It is left
+                // out here, so that no other parser has to think about it.
+                State::Head if !self.skipped && rest.starts_with(b"\r\n") => {
+                    self.skipped = true;
+                    return Verdict::Skip(at);
+                }
+                State::Head if !self.skipped && rest == b"\r" => return Verdict::Partial(at),
+                State::Head => match head::read(rest, &self.limits, &mut self.search) {
                     Ok(Some(head)) => {
                         at += head.length;
+                        (self.search, self.skipped) = (Search::default(), false);
+                        self.heads += 1;
                         self.state = match head.body {
                             head::BodyLength::None => State::Head,
                             head::BodyLength::Sized(length) => State::Sized(length),

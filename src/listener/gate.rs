@@ -5,18 +5,19 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use futures_util::task::AtomicWaker;
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::deadline::{Deadline, Patient};
 
-use super::framing::{Framing, Verdict};
+use super::framing::{EMPTY_LINE, Framing, Verdict};
 use super::head::{Fault, HeadLimits};
 
 /// The method of the request that stands in for a refused one.
@@ -30,13 +31,30 @@ const LINGER: (Duration, usize) = (Duration::from_millis(1_000), 1 << 20);
 pub(super) struct Signals {
     fault: OnceLock<Fault>,
     tunnel: AtomicBool,
+    /// Exchanges that are over.
+    over: AtomicUsize,
+    /// The gate, when it waits for the exchanges before a refusal.
+    gate: AtomicWaker,
 }
 
 impl Signals {
     /// Why this request stands in for one that was refused; `None` for a real one.
     pub(super) fn fault<B>(&self, request: &Request<B>) -> Option<Fault> {
         let fault = self.fault.get()?;
-        (request.method().as_str() == REFUSED).then_some(*fault)
+        self.is_stand_in(request).then_some(*fault)
+    }
+
+    /// Whether this is no request of the client's.
+    pub(super) fn is_stand_in<B>(&self, request: &Request<B>) -> bool {
+        self.fault.get().is_some() && request.method().as_str() == REFUSED
+    }
+
+    /// One more exchange is over.
+    pub(super) fn exchange_over(&self) {
+        self.over.fetch_add(1, Ordering::Release);
+        if self.fault.get().is_some() {
+            self.gate.wake();
+        }
     }
 
     /// Why the client's bytes were refused, whether or not the refusal has had its turn yet.
@@ -71,8 +89,14 @@ pub(super) struct Gate<S> {
     passed: Bytes,
     /// The beginning of a head.
     held: BytesMut,
+    /// What is held has not been judged yet.
+    unjudged: bool,
+    /// What comes after a fault is swallowed, up to so many more bytes.
+    swallows: usize,
     /// The body of a request broke its framing.
     broken: bool,
+    /// What hyper is still to be given in place of a refused request.
+    stand_in: &'static [u8],
     head_timer: Deadline,
     linger: Option<(Deadline, usize)>,
 }
@@ -96,21 +120,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             patience: patience.head,
             passed: Bytes::new(),
             held: BytesMut::new(),
+            unjudged: false,
+            swallows: LINGER.1,
             broken: false,
+            stand_in: b"",
             head_timer: Deadline::default(),
             linger: None,
         }
     }
 
-    /// Gives the stand-in to hyper and remembers why.
+    /// From here on nothing that the client sends is read; the stand-in comes when what was asked before is answered.
     fn refuse(&mut self, fault: Fault) {
         // A second fault can't come: nothing is judged after the first.
         let _ = self.signals.fault.set(fault);
+        self.stand_in = STAND_IN;
         self.held = BytesMut::new();
-        let mut bytes = BytesMut::with_capacity(self.passed.len() + STAND_IN.len());
-        bytes.extend_from_slice(&self.passed);
-        bytes.extend_from_slice(STAND_IN);
-        self.passed = bytes.freeze();
+        if let Some(framing) = &mut self.framing {
+            framing.refuse();
+        }
+    }
+
+    /// Whether every request that passed has had its answer.
+    fn is_settled(&self) -> bool {
+        let passed = self.framing.as_ref().map_or(0, Framing::heads);
+        self.signals.over.load(Ordering::Acquire) >= passed
+    }
+
+    /// After a fault: ready for the stand-in once everything before it is answered. Until then the client is watched, so that
+    /// its leaving ends what it has asked for; ready with `false` when it left.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.signals.gate.register(cx.waker());
+        let mut bytes = [0; 4096];
+        while !self.is_settled() && self.swallows > 0 {
+            let mut buf = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
+            if buf.filled().is_empty() {
+                return Poll::Ready(Ok(false));
+            }
+            self.swallows = self.swallows.saturating_sub(buf.filled().len());
+        }
+        if self.is_settled() { Poll::Ready(Ok(true)) } else { Poll::Pending }
     }
 
     /// Reads straight into hyper's buffer; what is whole passes without a copy.
@@ -128,6 +177,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 self.held.extend_from_slice(&fresh[passed..]);
                 passed
             }
+            Verdict::Skip(passed) => {
+                self.held.extend_from_slice(&fresh[passed + EMPTY_LINE..]);
+                self.unjudged = !self.held.is_empty();
+                passed
+            }
             Verdict::Refuse(passed, fault) => {
                 self.refuse(fault);
                 passed
@@ -143,21 +197,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
 
     /// Reads the rest of a head that came in pieces.
     fn poll_read_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        self.held.reserve(1024);
-        let read = tokio_util::io::poll_read_buf(Pin::new(&mut self.io), cx, &mut self.held);
-        let Poll::Ready(read) = read else {
-            ready!(self.head_timer.poll(cx, self.patience));
-            self.refuse(Fault::TooSlow);
-            return Poll::Ready(Ok(true));
-        };
-        if read? == 0 {
-            return Poll::Ready(Ok(false));
+        if !std::mem::take(&mut self.unjudged) {
+            self.held.reserve(1024);
+            let read = tokio_util::io::poll_read_buf(Pin::new(&mut self.io), cx, &mut self.held);
+            let Poll::Ready(read) = read else {
+                ready!(self.head_timer.poll(cx, self.patience));
+                self.refuse(Fault::TooSlow);
+                return Poll::Ready(Ok(true));
+            };
+            if read? == 0 {
+                return Poll::Ready(Ok(false));
+            }
         }
         let Some(framing) = &mut self.framing else { return Poll::Ready(Ok(true)) };
         match framing.judge(&self.held) {
             Verdict::Pass => self.passed = self.held.split().freeze(),
             Verdict::Partial(0) => return Poll::Ready(Ok(true)),
             Verdict::Partial(passed) => self.passed = self.held.split_to(passed).freeze(),
+            Verdict::Skip(passed) => {
+                self.passed = self.held.split_to(passed).freeze();
+                self.held.advance(EMPTY_LINE);
+                self.unjudged = !self.held.is_empty();
+            }
             Verdict::Refuse(passed, fault) => {
                 self.passed = self.held.split_to(passed).freeze();
                 self.refuse(fault);
@@ -201,8 +262,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "malformed chunked body")));
             }
             if this.signals.fault.get().is_some() {
-                // hyper writes the refusal and closes; until then there is nothing for it to read.
-                return Poll::Pending;
+                if this.stand_in.is_empty() {
+                    // hyper writes the refusal and closes; until then there is nothing for it to read.
+                    return Poll::Pending;
+                }
+                if !ready!(this.poll_turn(cx))? {
+                    return Poll::Ready(Ok(()));
+                }
+                this.passed = Bytes::from_static(std::mem::take(&mut this.stand_in));
+                continue;
             }
             if let Some(framing) = &mut this.framing
                 && this.signals.tunnel.load(Ordering::Acquire)

@@ -49,9 +49,19 @@ pub(super) struct Head {
     pub(super) body: BodyLength,
 }
 
-/// Reads the head at the start of `bytes`; `None` while it isn't complete.
-pub(super) fn read(bytes: &[u8], limits: &HeadLimits) -> Result<Option<Head>, Fault> {
-    let end = memmem::find(bytes, b"\r\n\r\n");
+/// What is known of a head that isn't complete, so that it isn't searched anew with every byte that comes.
+#[derive(Debug, Default)]
+pub(super) struct Search {
+    /// So many bytes hold no end of it.
+    seen: usize,
+    /// Its first line is complete, and could be one.
+    past_first_line: bool,
+}
+
+/// Reads the head at the start of `bytes`; `None` while it isn't complete. `search` begins anew with each head.
+pub(super) fn read(bytes: &[u8], limits: &HeadLimits, search: &mut Search) -> Result<Option<Head>, Fault> {
+    let from = search.seen.saturating_sub(3);
+    let end = memmem::find(&bytes[from..], b"\r\n\r\n").map(|at| from + at);
     let head = &bytes[..end.map_or(bytes.len(), |at| at + 2)];
     // Until the end is there, one byte of it may be: the CR of the empty line, which does not count.
     if head.len() > limits.bytes + usize::from(end.is_none()) {
@@ -59,7 +69,9 @@ pub(super) fn read(bytes: &[u8], limits: &HeadLimits) -> Result<Option<Head>, Fa
     }
     if end.is_none() {
         // A head that can only be refused is refused before it is complete: it might never be.
-        return early_fault(head, limits).map_or(Ok(None), Err);
+        let fault = early_fault(head, limits, search);
+        search.seen = bytes.len();
+        return fault.map_or(Ok(None), Err);
     }
     let line_end = find_line_end(head)?;
     let version_11 = request_line(&head[..line_end], limits)?;
@@ -73,6 +85,9 @@ pub(super) fn read(bytes: &[u8], limits: &HeadLimits) -> Result<Option<Head>, Fa
     Ok(Some(Head { length: head.len() + 2, body: seen.body()? }))
 }
 
+/// What a header counts beside its name and value (RFC 9113 §6.5.2).
+const FIELD_OVERHEAD: usize = 32;
+
 /// What is wrong with a request of HTTP/2, which has a framing of its own, that HTTP/1.1 would be refused for.
 pub(super) fn fault_of_http2<B>(request: &Request<B>, limits: &HeadLimits) -> Option<Fault> {
     let target = request.uri().path_and_query().map_or("", |target| target.as_str()).as_bytes();
@@ -82,11 +97,13 @@ pub(super) fn fault_of_http2<B>(request: &Request<B>, limits: &HeadLimits) -> Op
     if !target.iter().copied().all(is_target_char) {
         return Some(Fault::Malformed("malformed request target"));
     }
-    if request.headers().len() > limits.lines {
+    let headers = request.headers();
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum();
+    if headers.len() > limits.lines || bytes + target.len() > limits.bytes {
         return Some(Fault::HeadersTooLarge);
     }
     // h2 has compared the first one with the body; the upstream would be given all of them.
-    let lengths = request.headers().get_all(header::CONTENT_LENGTH).iter();
+    let lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     (lengths.count() > 1).then_some(Fault::Malformed("more than one Content-Length header"))
 }
 
@@ -100,14 +117,20 @@ fn too_large(head: &[u8], limits: &HeadLimits) -> Fault {
 
 /// What no further byte can mend. Nothing that is found here may pass once the head is complete, and only the first line is looked
 /// at, for header values may hold what it may not.
-fn early_fault(head: &[u8], limits: &HeadLimits) -> Option<Fault> {
-    let line_end = memchr::memchr2(b'\r', b'\n', head);
+fn early_fault(head: &[u8], limits: &HeadLimits, search: &mut Search) -> Option<Fault> {
+    if search.past_first_line {
+        return None;
+    }
+    // The last byte seen may be the CR of its end.
+    let from = search.seen.saturating_sub(1);
+    let line_end = memchr::memchr2(b'\r', b'\n', &head[from..]).map(|at| from + at);
     let (first_line, after) = head.split_at(line_end.unwrap_or(head.len()));
     let first_bytes = &first_line[..first_line.len().min(24)];
     if first_bytes.iter().any(|byte| !matches!(byte, 0x20..=0x7e)) || !is_tchar(head[0]) {
         return Some(Fault::Malformed("this is not an HTTP request"));
     }
-    if !(after.is_empty() || after == b"\r" || after.starts_with(b"\r\n")) {
+    search.past_first_line = after.starts_with(b"\r\n");
+    if !(after.is_empty() || after == b"\r" || search.past_first_line) {
         return Some(NO_CRLF);
     }
     // Room for the longest method name and the version beside the target.

@@ -4,6 +4,7 @@ mod connection;
 mod framing;
 mod gate;
 mod head;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -12,7 +13,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,7 +23,7 @@ use crate::config::Listen;
 use crate::shutdown::Shutdown;
 use crate::telemetry::ListenerMetrics;
 
-pub use connection::{Busy, Handler, Peer};
+pub use connection::{Attention, Busy, Handler, Peer};
 pub use head::{Fault, is_authority};
 pub use tls::{Certificates, TlsError, server_config};
 
@@ -30,6 +31,8 @@ pub use tls::{Certificates, TlsError, server_config};
 const BACKLOG: i32 = 4096;
 /// After a failed accept (no file descriptors left, for example) so long a pause.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The same trouble with accepting is told again after this time.
+const TROUBLE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What one worker accepts connections with.
 pub struct Listener<H> {
@@ -95,6 +98,7 @@ fn socket(address: SocketAddr, share: bool) -> io::Result<Socket> {
 impl<H: Handler> Listener<H> {
     /// Accepts until the drain begins; each connection is a task that the drain waits for.
     pub async fn run(self: Arc<Self>, socket: TcpListener) {
+        let mut trouble = Trouble::default();
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
@@ -102,8 +106,12 @@ impl<H: Handler> Listener<H> {
             };
             match accepted {
                 Ok((stream, address)) => self.admit(stream, address),
+                // Somebody left before we came to it; that says nothing of the next one.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    tracing::error!(%error, "can't accept connections");
+                    if let Some(times) = trouble.tell(error.raw_os_error(), Instant::now()) {
+                        tracing::error!(%error, times, "can't accept connections; trying on");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -134,6 +142,27 @@ impl<H: Handler> Listener<H> {
 
     fn patience(&self) -> gate::Patience {
         gate::Patience { head: self.settings.header_timeout, write: self.settings.body_idle_timeout }
+    }
+}
+
+/// What went wrong with accepting: told when it changes, and now and then while it lasts.
+#[derive(Debug, Default)]
+struct Trouble {
+    last: Option<(Option<i32>, Instant)>,
+    /// Failures since it was told.
+    untold: u64,
+}
+
+impl Trouble {
+    /// Takes note of a failure; how many there were since the last time, when it is to be told.
+    fn tell(&mut self, error: Option<i32>, now: Instant) -> Option<u64> {
+        self.untold += 1;
+        let known = self.last.is_some_and(|(last, at)| last == error && now.duration_since(at) < TROUBLE_INTERVAL);
+        if known {
+            return None;
+        }
+        self.last = Some((error, now));
+        Some(std::mem::take(&mut self.untold))
     }
 }
 

@@ -103,6 +103,14 @@ impl RouteTable {
         }
     }
 
+    /// The methods that a path's routes take, as `Allow` lists them; `None` when they take all, or there are none.
+    #[must_use]
+    pub fn allow(&self, path: &str) -> Option<&HeaderValue> {
+        let site = self.site(path)?;
+        let takes_all = site.by_method.iter().any(|(methods, _)| methods.is_empty());
+        (!takes_all).then_some(&site.allow)
+    }
+
     /// A path that an upstream may well read as another one is judged as that other one: many take `/calls/` for `/calls`
     /// and `/CALLS` for `/calls`, and a catch-all route must not open what a stricter route guards.
     fn site(&self, path: &str) -> Option<&Site> {
@@ -164,6 +172,7 @@ mod tests {
                     methods: methods.to_vec(),
                     access: Access::Token(Vec::new()),
                     cost: 1,
+                    limits: None,
                     upstream: 0,
                     forward_credentials: false,
                     allowed_forms: PathForms::default(),

@@ -45,7 +45,6 @@ struct State {
     target: Target,
     dialer: Dialer,
     connection: ArcSwapOption<Connection>,
-    misses: AtomicU32,
     broken: Notify,
     /// Told of a loss, too.
     watcher: Arc<Notify>,
@@ -56,6 +55,8 @@ struct State {
 struct Connection {
     redis: MultiplexedConnection,
     node: RedisNode,
+    /// Calls in a row that met their deadline. A late one that was sent on an earlier connection says nothing of this one.
+    misses: AtomicU32,
 }
 
 impl Link {
@@ -66,7 +67,6 @@ impl Link {
             target,
             dialer,
             connection: ArcSwapOption::empty(),
-            misses: AtomicU32::new(0),
             broken: Notify::new(),
             watcher,
             attempted: watch::Sender::new(false),
@@ -138,9 +138,9 @@ impl State {
                 return Err(Outage::Replica(node));
             }
         }
-        self.misses.store(0, Ordering::Relaxed);
         self.health.up();
-        self.connection.store(Some(Arc::new(Connection { redis, node })));
+        let misses = AtomicU32::new(0);
+        self.connection.store(Some(Arc::new(Connection { redis, node, misses })));
         Ok(())
     }
 
@@ -175,13 +175,13 @@ impl State {
                 Err(StoreError::Down)
             }
             Ok(answer) => {
-                if self.misses.load(Ordering::Relaxed) != 0 {
-                    self.misses.store(0, Ordering::Relaxed);
+                if connection.misses.load(Ordering::Relaxed) != 0 {
+                    connection.misses.store(0, Ordering::Relaxed);
                 }
                 answer.map_err(StoreError::Refused)
             }
             Err(_) => {
-                if self.misses.fetch_add(1, Ordering::Relaxed) + 1 >= MISSES_BEFORE_RECONNECT {
+                if connection.misses.fetch_add(1, Ordering::Relaxed) + 1 >= MISSES_BEFORE_RECONNECT {
                     self.give_up(&connection, &Outage::Silent(connection.node.clone()));
                 }
                 Err(StoreError::Deadline)

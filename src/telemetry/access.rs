@@ -45,7 +45,7 @@ pub struct Record {
     pub received: SystemTime,
     /// Who asked, by address: behind trusted proxies, the address they give.
     pub client: IpAddr,
-    /// As the client sent it.
+    /// As the client sent it; a hyphen for what was no request.
     pub method: Method,
     /// As the client sent it; only its path is logged.
     pub uri: Uri,
@@ -79,12 +79,22 @@ pub struct Record {
     pub bytes_in: u64,
     /// The client or the upstream went away before the answer's end.
     pub cut: bool,
+    /// Who ended a call or a stream: `client`, `upstream` or `gateway`.
+    pub ended_by: Option<&'static str>,
 }
 
 impl Record {
     /// Notes how long a phase took.
     pub fn phase(&mut self, phase: Phase, took: Duration) {
         self.phases[phase as usize] = Some(took);
+    }
+
+    /// The path; a hyphen where the target has none.
+    fn path(&self) -> &str {
+        match self.uri.path() {
+            "" => "-",
+            path => path,
+        }
     }
 }
 
@@ -127,7 +137,7 @@ pub fn json_line(record: &Record) -> String {
     line.push_str(r#"","level":"INFO","message":"request""#);
     push_text(&mut line, "request_id", record.request_id.to_str().unwrap_or_default());
     push_text(&mut line, "method", record.method.as_str());
-    push_text(&mut line, "path", record.uri.path());
+    push_text(&mut line, "path", record.path());
     push_text(&mut line, "protocol", protocol(record.version));
     let (id, name) = record.token.as_ref().map(|(id, name)| (&**id, &**name)).unzip();
     for (key, value) in [
@@ -136,6 +146,7 @@ pub fn json_line(record: &Record) -> String {
         ("token_name", name),
         ("code", record.rejection),
         ("error", record.error.as_deref()),
+        ("ended_by", record.ended_by),
         ("endpoint", record.endpoint.as_deref()),
         ("decided_by", record.decided_by),
     ] {
@@ -184,7 +195,7 @@ fn human_line(record: &Record) -> String {
             humantime::format_rfc3339_millis(record.received),
             record.status.as_u16(),
             record.method,
-            record.uri.path(),
+            record.path(),
             record.started.elapsed().as_secs_f64() * 1e3
         ),
     );
@@ -206,6 +217,9 @@ fn human_line(record: &Record) -> String {
     if let Some(error) = &record.error {
         line.push(' ');
         push_json_string(&mut line, error);
+    }
+    if let Some(by) = record.ended_by {
+        push(&mut line, format_args!(" ended_by={by}"));
     }
     if record.cut {
         line.push_str(" cut");
@@ -295,6 +309,7 @@ mod tests {
             bytes_out: 7,
             bytes_in: 0,
             cut: false,
+            ended_by: None,
         }
     }
 

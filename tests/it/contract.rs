@@ -382,3 +382,25 @@ async fn ambiguous_paths_never_reach_a_route() {
     assert_eq!(response.status(), 200);
     assert_eq!(stage.upstream.seen()[0].target, "/%65cho");
 }
+
+#[tokio::test]
+async fn options_end_at_the_gateway_when_they_are_meant_for_it() {
+    let stage = Stage::new().await;
+    let auth = format!("authorization: Bearer {}\r\n", stage.token.secret);
+    let ask = async |target: &str, more: &str| {
+        let request = format!("OPTIONS {target} HTTP/1.1\r\nhost: localhost\r\n{more}connection: close\r\n\r\n");
+        crate::support::client::exchange(&stage.gateway, request.as_bytes()).await
+    };
+    assert!(ask("*", "").await.starts_with("HTTP/1.1 401 "));
+    for (target, hops) in [("*", ""), ("/status/200", "max-forwards: 0\r\n")] {
+        let answer = ask(target, &format!("{auth}{hops}")).await;
+        assert!(answer.starts_with("HTTP/1.1 204 ") && answer.contains("\r\nx-ratelimit-limit: 60\r\n"), "{answer}");
+        assert!(answer.contains("\r\nallow: DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT\r\n"), "{answer}");
+    }
+    assert!(stage.upstream.seen().is_empty());
+    for (hops, left) in [("1", "0"), ("10", "9"), ("many", "many")] {
+        let answer = ask("/status/200", &format!("{auth}max-forwards: {hops}\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert_eq!(stage.upstream.seen().pop().unwrap().headers["max-forwards"], left);
+    }
+}

@@ -251,7 +251,7 @@ async fn http2(gateway: &Gateway) -> h2::client::SendRequest<bytes::Bytes> {
 
 #[tokio::test]
 async fn an_http2_client_that_reads_nothing_is_let_go() {
-    let (_upstream, gateway, token) = stage(", body_idle_timeout: 1s").await;
+    let (_upstream, gateway, token) = stage(", body_idle_timeout: 1s, idle_timeout: 1s").await;
     let open = async || gateway.metric(r#"callgate_connections_open{listener="https"}"#).await;
     let mut sender = http2(&gateway).await.ready().await.unwrap();
     let request = http::Request::get("https://localhost/bytes/10000000");
@@ -269,6 +269,7 @@ async fn http2_requests_are_held_to_what_http1_requests_are() {
     let long = format!("/{}", "a".repeat(9000));
     let many: Vec<_> = (0..120).map(|number| (format!("x-{number}"), "y")).collect();
     let length = |text| ("content-length".to_owned(), text);
+    let large = "y".repeat(40_000);
     for (target, headers, status) in [
         ("/good", &[][..], 200),
         (&*long, &[], 414),
@@ -276,6 +277,8 @@ async fn http2_requests_are_held_to_what_http1_requests_are() {
         ("/\u{9b}31m", &[], 400),
         ("/many", &many, 431),
         ("/twice", &[length("0"), length("0")], 400),
+        // Above the bound, which is 32 KiB, and below what HTTP/2 refuses by itself.
+        ("/large", &[("x".to_owned(), large.as_str())], 431),
     ] {
         let mut sender = http2(&gateway).await.ready().await.unwrap();
         let mut request = http::Request::get(format!("https://localhost{target}"));
@@ -284,7 +287,9 @@ async fn http2_requests_are_held_to_what_http1_requests_are() {
             request = request.header(name, *value);
         }
         let (response, _) = sender.send_request(request.body(()).unwrap(), true).unwrap();
-        assert_eq!(response.await.unwrap().status(), status, "{target:.20}");
+        let response = response.await.unwrap();
+        assert_eq!(response.status(), status, "{target:.20}");
+        assert_eq!(response.headers()["content-type"], "application/json", "{target:.20}");
     }
     assert_eq!(upstream.seen().len(), 1);
 }

@@ -9,4 +9,5 @@ mod looking;
 mod oracle;
 mod plans;
 mod real_clock;
+mod route_limits;
 mod stores;

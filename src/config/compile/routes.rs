@@ -6,25 +6,28 @@ use std::time::Duration;
 
 use http::Method;
 
+use super::limits::{check_cost, route_limits};
 use super::paths::{Patterns, check};
-use super::plans::{PlansByName, check_cost};
+use super::plans::PlansByName;
 use super::upstreams::Upstreams;
 use crate::config::model::{Access, CallLimits, PathForms, Route};
 use crate::config::nearest::nearest;
 use crate::config::place::hint;
+use crate::config::plan::RouteLimits;
 use crate::config::reader::{Field, Section};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 /// A call whose both ends have been silent for so long is dead: WebSocket pings and silence frames come far more often.
 const CALL_IDLE: Duration = Duration::from_secs(300);
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 13] = [
     "name",
     "path",
     "methods",
     "permission",
     "auth",
     "cost",
+    "limits",
     "upstream",
     "forward_credentials",
     "allow_path_forms",
@@ -74,7 +77,8 @@ impl All<'_> {
         let name = self.name(index, &s, path.as_deref(), methods.as_deref());
         let upstream = self.upstream(&s);
         let access = access(&s);
-        let cost = self.cost(&s, &access);
+        let limits = self.limits(&s, name.as_deref().unwrap_or_default(), &access);
+        let cost = self.cost(&s, &access, limits.as_ref());
         let call = s.field_of("call").section(&["max_duration", "idle_timeout"]);
         let route = Route {
             name: name.unwrap_or_default().into(),
@@ -82,6 +86,7 @@ impl All<'_> {
             methods: methods.unwrap_or_default(),
             access,
             cost,
+            limits,
             upstream: upstream.unwrap_or_default(),
             forward_credentials: s.or("forward_credentials", false, Field::flag),
             allowed_forms,
@@ -134,14 +139,24 @@ impl All<'_> {
         Some(name)
     }
 
-    fn cost(&self, s: &Section<'_>, access: &Access) -> u32 {
+    fn limits(&self, s: &Section<'_>, route: &str, access: &Access) -> Option<RouteLimits> {
+        let field = s.get("limits")?;
+        if *access == Access::Public {
+            field.error(
+                "count the requests of each token, and a public route asks for none (remove them, or `auth: none`)",
+            );
+        }
+        route_limits(route, &field, self.plans)
+    }
+
+    fn cost(&self, s: &Section<'_>, access: &Access, limits: Option<&RouteLimits>) -> u32 {
         let Some(field) = s.get("cost") else { return 1 };
         let cost = field.number(1..=1_000).unwrap_or(1);
         match (access, self.plans) {
             (Access::Public, _) => {
                 field.error("has no meaning on a public route, which no limit guards (remove it, or `auth: none`)");
             }
-            (Access::Token(_), Some(plans)) => check_cost(cost, &field, plans),
+            (Access::Token(_), Some(plans)) => check_cost(cost, &field, limits, plans),
             (Access::Token(_), None) => {}
         }
         cost

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::model::{Endpoint, HostHeader, Upstream};
+use crate::config::model::{Endpoint, HostHeader, Protocol, Upstream};
 use crate::config::place::shown;
 use crate::config::reader::{Field, Section};
 
@@ -42,23 +42,43 @@ fn upstream(name: &str, field: &Field<'_>) -> Upstream {
     if !(1..=64).contains(&name.len()) || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)) {
         field.error(format!("a name must be 1 to 64 characters out of A-Z a-z 0-9 _ . -, not {}", shown(name)));
     }
-    let known =
-        &["endpoints", "host", "connect_timeout", "first_byte_timeout", "idle_timeout", "keep_alive", "max_idle", "ca"];
+    let known = &[
+        "endpoints",
+        "protocol",
+        "host",
+        "connect_timeout",
+        "first_byte_timeout",
+        "idle_timeout",
+        "keep_alive",
+        "max_idle",
+        "max_connections",
+        "ping",
+        "ca",
+    ];
     let s = field.section_of_today(known, &[("health", "health checks of upstreams")]);
     let host = [("preserve", HostHeader::Preserve), ("endpoint", HostHeader::Endpoint)];
+    let protocols = [("http1", Protocol::Http1), ("http2", Protocol::Http2), ("auto", Protocol::Auto)];
     let upstream = Upstream {
         name: Arc::from(name),
         endpoints: endpoints(&s),
+        protocol: s.or("protocol", Protocol::Http1, |f| f.choice(&protocols)),
         host: s.or("host", HostHeader::Preserve, |f| f.choice(&host)),
         connect_timeout: s.or("connect_timeout", 2 * SECOND, |f| f.duration(10 * MILLISECOND..=MINUTE)),
         first_byte_timeout: s.or("first_byte_timeout", 30 * SECOND, |f| f.duration(10 * MILLISECOND..=HOUR)),
         idle_timeout: s.or("idle_timeout", MINUTE, |f| f.duration(100 * MILLISECOND..=24 * HOUR)),
         keep_alive: s.or("keep_alive", 50 * SECOND, |f| f.duration(SECOND..=HOUR)),
         max_idle: s.or("max_idle", 64, |f| f.number(0..=10_000)),
+        max_connections: s.or("max_connections", 1_000, |f| f.number(1..=100_000)),
+        ping: s.or("ping", None, |f| f.duration(SECOND..=HOUR).map(Some)),
         ca: s.or("ca", None, |f| f.file(false).map(Some)),
     };
     if upstream.ca.is_some() && !upstream.endpoints.iter().any(|endpoint| endpoint.tls) {
         s.field_of("ca").warn("is not used: no endpoint starts with https:// (remove it, or use TLS)");
+    }
+    if upstream.protocol == Protocol::Auto && !upstream.endpoints.iter().any(|endpoint| endpoint.tls) {
+        s.field_of("protocol").warn(
+            "auto is a question of TLS, and no endpoint starts with https:// (write http2 if the service speaks it in clear, else http1)",
+        );
     }
     upstream
 }

@@ -10,6 +10,7 @@ fn route(forward_credentials: bool) -> Route {
         methods: Vec::new(),
         access: Access::Public,
         cost: 1,
+        limits: None,
         upstream: 0,
         forward_credentials,
         allowed_forms: PathForms::default(),
@@ -38,6 +39,7 @@ fn sent(lines: &[(&str, &str)], version: Version, trusted: &[&str], websocket: b
         request_id: &HeaderValue::from_static("id-1"),
         identity: &[(HeaderName::from_static("x-callgate-token-id"), HeaderValue::from_static("t1"))],
         trusted_proxies: &trusted,
+        hold: &|| Box::new(()),
     };
     onto_upstream(&mut headers, version, &onward, websocket);
     headers
@@ -248,6 +250,6 @@ fn trailers_are_cleaned_both_ways() {
     let (mut upward, mut downward) = (headers(&lines), headers(&lines));
     clean_trailers_for_upstream(&mut upward);
     assert_eq!(names(&upward), ["x-ratelimit-limit", "x-sum"]);
-    clean_trailers_for_client(&mut downward);
+    clean_for_client(&mut downward);
     assert_eq!(names(&downward), ["authorization", "x-forwarded-for", "x-sum", "x_callgate_account"]);
 }

@@ -38,7 +38,7 @@ async fn serve(pieces: &[&[u8]], limits: HeadLimits) -> (Seen, String) {
     let patience = Patience { head: Duration::from_secs(10), write: Duration::from_secs(10) };
     let gate = Gate::http1(server, limits, patience, signals.clone());
     let service = service_fn(|request: Request<Incoming>| {
-        let (seen, refused) = (seen.clone(), signals.fault(&request).is_some());
+        let (seen, refused, signals) = (seen.clone(), signals.fault(&request).is_some(), signals.clone());
         async move {
             let (head, body) = request.into_parts();
             let body = tokio::time::timeout(Duration::from_secs(5), body.collect()).await;
@@ -53,6 +53,7 @@ async fn serve(pieces: &[&[u8]], limits: HeadLimits) -> (Seen, String) {
             // As the gateway does: no tunnel for anybody who asks for one like this.
             let status = if head.method == http::Method::CONNECT { 405 } else { 200 };
             let answer = Response::builder().status(status).header("x-from", "handler");
+            signals.exchange_over();
             Ok::<_, Infallible>(answer.body(Full::new(Bytes::new())).unwrap())
         }
     });

@@ -1,6 +1,7 @@
 //! What holds for every byte stream that a client can send, tried on many of them: the gate's verdict does not depend on how the
 //! bytes are cut, nothing panics, and whatever passes has one reading only, hyper's among them.
 
+mod gate;
 mod hyper;
 mod readers;
 mod streams;
@@ -10,7 +11,7 @@ use std::cell::Cell;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::framing::{Framing, Verdict};
+use super::framing::{EMPTY_LINE, Framing, Verdict};
 use super::head::{Fault, HeadLimits};
 
 use readers::{Length, Quirks, read_all};
@@ -34,17 +35,25 @@ fn judge(pieces: &[&[u8]], limits: HeadLimits) -> (Vec<u8>, End) {
     let (mut passed, mut held) = (Vec::new(), Vec::new());
     for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
         held.extend_from_slice(piece);
-        match framing.judge(&held) {
-            Verdict::Pass => passed.append(&mut held),
-            Verdict::Partial(count) => passed.extend(held.drain(..count)),
-            Verdict::Refuse(count, fault) => {
-                passed.extend(held.drain(..count));
-                return (passed, End::Refused(fault));
+        loop {
+            match framing.judge(&held) {
+                Verdict::Pass => passed.append(&mut held),
+                Verdict::Partial(count) => passed.extend(held.drain(..count)),
+                Verdict::Skip(count) => {
+                    passed.extend(held.drain(..count));
+                    held.drain(..EMPTY_LINE);
+                    continue;
+                }
+                Verdict::Refuse(count, fault) => {
+                    passed.extend(held.drain(..count));
+                    return (passed, End::Refused(fault));
+                }
+                Verdict::Broken(count) => {
+                    passed.extend(held.drain(..count));
+                    return (passed, End::Broken);
+                }
             }
-            Verdict::Broken(count) => {
-                passed.extend(held.drain(..count));
-                return (passed, End::Broken);
-            }
+            break;
         }
     }
     (passed, End::Open(held.len()))
@@ -176,4 +185,36 @@ fn after_an_upgrade_everything_passes_and_after_a_refusal_nothing_does() {
     assert!(matches!(framing.judge(b"\x81\x05"), Verdict::Refuse(0, _)));
     framing.tunnel();
     assert_eq!(framing.judge(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"), Verdict::Broken(0));
+}
+
+#[test]
+fn one_empty_line_before_a_request_is_nobodys() {
+    let get = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    let post = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi";
+    let bytes = format!("\r\n{get}{post}\r\n{get}\r\n").into_bytes();
+    let expected = format!("{get}{post}{get}").into_bytes();
+    for cut in 0..=bytes.len() {
+        assert_eq!(judge(&[&bytes[..cut], &bytes[cut..]], LIMITS), (expected.clone(), End::Open(0)), "cut at {cut}");
+    }
+    // What looks like one within a body is the body's.
+    let bytes = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n\r\n".as_slice();
+    assert_eq!(judge(&[bytes], LIMITS), (bytes.to_vec(), End::Open(0)));
+}
+
+#[test]
+fn a_head_that_comes_byte_by_byte_is_searched_once() {
+    let limits = HeadLimits { bytes: 1 << 20, lines: 100, target: 65_000 };
+    for head in [
+        format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "t".repeat(60_000)),
+        format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "v".repeat(500_000)),
+    ] {
+        let mut framing = Framing::new(limits);
+        let started = std::time::Instant::now();
+        for end in 1..head.len() {
+            assert_eq!(framing.judge(&head.as_bytes()[..end]), Verdict::Partial(0));
+        }
+        assert_eq!(framing.judge(head.as_bytes()), Verdict::Pass);
+        // Searched anew each time it takes minutes.
+        assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
+    }
 }

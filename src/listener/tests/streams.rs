@@ -52,7 +52,10 @@ pub(super) const AMBIGUOUS_HEADS: &[&str] = &[
     "GET /\u{e9} HTTP/1.1\r\nhost: a\r\n\r\n",
     "GET\r\nhost: a\r\n\r\n",
     "GET /\r\nhost: a\r\n\r\n",
-    "\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n",
+    "\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n",
+    "\r\n GET / HTTP/1.1\r\nhost: a\r\n\r\n",
+    "\nGET / HTTP/1.1\r\nhost: a\r\n\r\n",
+    "\rGET / HTTP/1.1\r\nhost: a\r\n\r\n",
     " GET / HTTP/1.1\r\nhost: a\r\n\r\n",
     "PRI * HTTP/2.0\r\n\r\n",
 ];

@@ -9,7 +9,9 @@ use callgate::store::Redis;
 use redis::Value;
 
 use super::oracle::Oracle;
-use super::stores::{VERSION, connect, instance, instance_within, issue, plan, say, scripts, set_clock, unix_ms};
+use super::stores::{
+    VERSION, connect, instance, instance_within, issue, plan, say, set_clock, unix_ms, with_set_clock,
+};
 use crate::support::eventually;
 use crate::support::redis::RedisServer;
 
@@ -106,7 +108,7 @@ async fn replay(instances: &[Limiter], shared_by: Option<&Redis>, token_id: &str
             }
             _ => {}
         }
-        let report = instances[instance].peek(&Asker { token_id, version: VERSION }, &plan, clock as u64).await;
+        let report = instances[instance].peek(&Asker { token_id, version: VERSION }, &plan, &[], clock as u64).await;
         assert_eq!(report.unwrap().unwrap().open_calls, Some(counted(&calls, clock, lasting)), "{at}");
     }
     assert!(full > 5, "seed {seed}: too many only {full} times");
@@ -115,7 +117,6 @@ async fn replay(instances: &[Limiter], shared_by: Option<&Redis>, token_id: &str
 #[tokio::test]
 async fn leases_in_redis_agree_with_a_list() {
     let server = RedisServer::start();
-    let (decide, calls) = scripts();
     let redis = connect(&server, OnFailure::Deny).await;
     // Refusals by a window would be remembered in real time: here there are none.
     for (history, limits) in
@@ -126,7 +127,7 @@ async fn leases_in_redis_agree_with_a_list() {
             let redis = connect(&server, OnFailure::Deny).await;
             let (local, denials) = (Arc::new(MemoryLimiter::new(64)), Arc::new(DenyCache::new(64)));
             let limiter = RedisLimiter::new(redis, OnFailure::Deny, local, denials);
-            instances.push(Limiter::Redis(limiter.with_script(decide).with_calls_script(calls)));
+            instances.push(Limiter::Redis(with_set_clock(limiter)));
         }
         replay(&instances, Some(&redis), &format!("t{history}"), limits).await;
     }

@@ -6,58 +6,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use rustix::process::Signal;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::support::client::{get, header, http2, raw};
+use crate::support::calls::{call, switchboard};
+use crate::support::client::{get, header, http2};
 use crate::support::eventually;
 use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::redis::RedisServer;
-
-/// An upstream that switches protocols for requests to `/call` and only listens then.
-async fn switchboard() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut socket, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let answer = if read_head(&mut socket).await.starts_with("GET /call ") {
-                    "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n"
-                } else {
-                    "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-                };
-                let _ = socket.write_all(answer.as_bytes()).await;
-                let _ = tokio::io::copy(&mut socket, &mut tokio::io::sink()).await;
-            });
-        }
-    });
-    address
-}
-
-async fn read_head(socket: &mut (impl AsyncRead + Unpin)) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        match socket.read_u8().await {
-            Ok(byte) => head.push(byte),
-            Err(_) => break,
-        }
-    }
-    String::from_utf8(head).unwrap()
-}
-
-/// Asks for a call; `Err` is the head of an answer that is no call.
-async fn call(gateway: &Gateway, token: &Token, path: &str) -> Result<TlsStream<TcpStream>, String> {
-    let mut stream = raw(gateway, "http/1.1").await;
-    let handshake = format!(
-        "GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
-         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        token.secret
-    );
-    stream.write_all(handshake.as_bytes()).await.unwrap();
-    let head = read_head(&mut stream).await;
-    if head.starts_with("HTTP/1.1 101 ") { Ok(stream) } else { Err(head) }
-}
 
 async fn call_when_free(gateway: &Gateway, token: &Token) -> TlsStream<TcpStream> {
     eventually("a place to be free", async || call(gateway, token, "/call").await.ok()).await

@@ -8,8 +8,10 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
 
+use callgate::limits::Charge;
+
 use super::oracle::{Expected, Oracle};
-use super::stores::{Subject, plan};
+use super::stores::{Subject, plan, route};
 
 const WINDOWS: [u32; 8] = [1_000, 1_500, 2_000, 10_000, 60_000, 3_600_000, 86_400_000, 2_592_000_000];
 
@@ -24,6 +26,8 @@ fn pick<T>(from: &[T], pick: Pick) -> &T {
 struct History {
     start_ms: i64,
     plans: Vec<Vec<(u32, u32)>>,
+    /// Limits that routes have of their own.
+    routes: Vec<Vec<(u32, u32)>>,
     steps: Vec<Step>,
 }
 
@@ -33,6 +37,8 @@ struct Step {
     cost: u32,
     /// The plan changes to this one.
     plan: Option<Pick>,
+    /// The request takes this route.
+    route: Option<Pick>,
 }
 
 /// How the clock gets from one request to the next.
@@ -73,10 +79,17 @@ fn gap() -> impl Strategy<Value = Gap> {
 fn history() -> impl Strategy<Value = History> {
     let cost = prop_oneof![12 => Just(1u32), 2 => 2..9u32, 1 => 9..40u32];
     let change = prop_oneof![25 => Just(None), 1 => any::<Pick>().prop_map(Some)];
-    let step = (gap(), cost, change).prop_map(|(gap, cost, plan)| Step { gap, cost, plan });
+    let route = prop_oneof![2 => Just(None), 3 => any::<Pick>().prop_map(Some)];
+    let step = (gap(), cost, change, route).prop_map(|(gap, cost, plan, route)| Step { gap, cost, plan, route });
+    let routes = limits().prop_filter("no limits", |limits| !limits.is_empty());
     let start = 1_700_000_000_000i64..1_709_000_000_000;
-    (start, prop::collection::vec(limits(), 1..4), prop::collection::vec(step, 1..400))
-        .prop_map(|(start_ms, plans, steps)| History { start_ms, plans, steps })
+    (
+        start,
+        prop::collection::vec(limits(), 1..4),
+        prop::collection::vec(routes, 0..3),
+        prop::collection::vec(step, 1..400),
+    )
+        .prop_map(|(start_ms, plans, routes, steps)| History { start_ms, plans, routes, steps })
 }
 
 /// A long history of a busy token, with logs of thousands of admissions that grow, wrap round and shrink.
@@ -99,10 +112,12 @@ fn busy_history(seed: u64, steps: usize) -> History {
             _ => Gap::By(random.i64(-20_000..0)),
         };
         let plan = (random.u16(..400) == 0).then(|| random.u32(..));
-        Step { gap, cost, plan }
+        let route = (random.u8(..2) == 0).then(|| random.u32(..));
+        Step { gap, cost, plan, route }
     });
     let steps = steps.collect();
-    History { start_ms: 1_700_000_000_000 + (seed as i64 % 5_000_000_000), plans, steps }
+    let routes = vec![vec![(30, 10_000), (500, 3_600_000)], vec![(200, 60_000)]];
+    History { start_ms: 1_700_000_000_000 + (seed as i64 % 5_000_000_000), plans, routes, steps }
 }
 
 /// Replays a history; the error says where an answer was wrong.
@@ -110,37 +125,56 @@ async fn replay(subject: &Subject, history: &History) -> Result<(), String> {
     static TOKENS: AtomicUsize = AtomicUsize::new(0);
     let token = format!("tok{:09}", TOKENS.fetch_add(1, Ordering::Relaxed));
     let plans: Vec<_> = history.plans.iter().map(|limits| plan(limits)).collect();
-    let (mut oracle, mut clock, mut current, mut told) = (Oracle::default(), history.start_ms, 0, None);
+    let routes = history.routes.iter().enumerate().map(|(i, limits)| route(&format!("r{i}"), limits));
+    let routes: Vec<_> = routes.collect();
+    let (mut oracle, mut of_routes) = (Oracle::default(), vec![Oracle::default(); routes.len()]);
+    let (mut clock, mut current, mut told) = (history.start_ms, 0, None);
     for (i, step) in history.steps.iter().enumerate() {
         let before = clock;
         if let Some(pick) = step.plan {
             current = pick as usize % plans.len();
         }
         let limits = &history.plans[current];
+        let own = step.route.filter(|_| !routes.is_empty()).map(|route| route as usize % routes.len());
         clock = match step.gap {
             Gap::By(ms) => clock + ms,
-            Gap::Edge { admission, window, off } if !oracle.admissions().is_empty() && !limits.is_empty() => {
-                let edge = pick(oracle.admissions(), admission) + i64::from(pick(limits, window).1) + off;
-                // The first may be long over, the last very far away.
-                if edge > clock { edge } else { clock + 1 }
+            Gap::Edge { admission, window, off } => {
+                let (oracle, limits) = match own.filter(|_| admission % 2 == 0) {
+                    Some(own) => (&of_routes[own], &history.routes[own]),
+                    None => (&oracle, limits),
+                };
+                if oracle.admissions().is_empty() || limits.is_empty() {
+                    clock
+                } else {
+                    let edge = pick(oracle.admissions(), admission) + i64::from(pick(limits, window).1) + off;
+                    // The first may be long over, the last very far away.
+                    if edge > clock { edge } else { clock + 1 }
+                }
             }
             Gap::AsTold { off } => told.map_or(clock, |frees: i64| frees + off).max(clock),
-            Gap::Edge { .. } => clock,
         };
         // A look changes nothing, or what follows would go wrong.
         if step.cost != 1 || i % 7 == 0 {
-            let report = subject.peek(&token, &plans[current], clock).await;
+            let report = subject.peek(&token, &plans[current], &routes.iter().collect::<Vec<_>>(), clock).await;
             let seen = report.windows.iter();
             let seen = seen.map(|it| (it.used, it.limit, it.next_slot_at as i64, it.next_slot_in_seconds as i64));
-            let (seen, expected): (Vec<_>, _) = (seen.collect(), oracle.peek(limits, clock));
+            let of_routes =
+                of_routes.iter().zip(&history.routes).flat_map(|(oracle, limits)| oracle.peek(limits, clock));
+            let expected: Vec<_> = oracle.peek(limits, clock).into_iter().chain(of_routes).collect();
+            let seen: Vec<_> = seen.collect();
             if seen != expected {
                 return Err(format!(
                     "step {i} at {clock}, limits {limits:?}\n    seen {seen:?}\nexpected {expected:?}"
                 ));
             }
         }
-        let expected = oracle.decide(limits, step.cost, clock);
-        let decision = subject.decide(&token, &plans[current], step.cost, clock).await;
+        let mut logs = vec![(&mut oracle, &limits[..])];
+        if let Some(own) = own {
+            logs.push((&mut of_routes[own], &history.routes[own]));
+        }
+        let expected = Oracle::decide_on(&mut logs, step.cost, clock);
+        let charge = Charge { cost: step.cost, limits: own.map(|own| &routes[own]) };
+        let decision = subject.decide(&token, &plans[current], charge, clock).await;
         let windows = decision.windows().iter().map(|it| (it.used, it.limit, it.window_ms, it.frees_ms as i64));
         let reported = decision.reported();
         let reported =
@@ -148,7 +182,7 @@ async fn replay(subject: &Subject, history: &History) -> Result<(), String> {
         let answer = Expected { admitted: decision.admitted, windows: windows.collect(), reported };
         if answer != expected {
             return Err(format!(
-                "step {i} at {clock} ({:+}), cost {}, limits {limits:?}\n     got {answer:?}\nexpected {expected:?}",
+                "step {i} at {clock} ({:+}), cost {}, limits {limits:?}, route {own:?}\n     got {answer:?}\nexpected {expected:?}",
                 clock - before,
                 step.cost
             ));

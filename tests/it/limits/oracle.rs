@@ -28,46 +28,59 @@ impl Oracle {
 
     /// `limits`: pairs of count and window in ms, shortest first.
     pub(super) fn decide(&mut self, limits: &[(u32, u32)], cost: u32, clock: i64) -> Expected {
-        if limits.is_empty() {
-            return Expected { admitted: true, windows: vec![], reported: None };
+        Self::decide_on(&mut [(self, limits)], cost, clock)
+    }
+
+    /// One decision on several logs, each with limits of its own: admitted if all of them have room.
+    pub(super) fn decide_on(logs: &mut [(&mut Self, &[(u32, u32)])], cost: u32, clock: i64) -> Expected {
+        let (mut times, mut refusing) = (vec![], vec![]);
+        for (log, limits) in logs.iter_mut() {
+            // Where nothing is limited, nothing is looked at.
+            let now = if limits.is_empty() { clock } else { log.time(clock) };
+            refusing
+                .push(limits.iter().map(|&(limit, window)| log.used(window, now) + cost > limit).collect::<Vec<_>>());
+            times.push(now);
         }
-        let mut now = clock;
-        if let Some(&newest) = self.admissions.last() {
-            if clock < newest - JUMP_MS {
-                self.admissions.iter_mut().for_each(|at| *at -= newest - clock);
-            } else if clock < newest {
-                now = newest;
+        let admitted = !refusing.concat().contains(&true);
+        let mut windows = vec![];
+        for (((log, limits), refusing), &now) in logs.iter_mut().zip(&refusing).zip(&times) {
+            if admitted && let Some(longest) = limits.iter().map(|(_, window)| i64::from(*window)).max() {
+                // An admission forgets what the plan's longest window no longer sees.
+                log.admissions.retain(|at| *at > now - longest);
+                log.admissions.extend((0..cost).map(|_| now));
             }
+            windows.extend(log.windows(limits, refusing, cost, now));
         }
-        let fits = |&(limit, window): &(u32, u32), at: i64| self.used(window, at) + cost <= limit;
-        let refusing: Vec<bool> = limits.iter().map(|limit| !fits(limit, now)).collect();
-        let admitted = !refusing.contains(&true);
-        if admitted {
-            let longest = limits.iter().map(|(_, window)| i64::from(*window)).max().unwrap();
-            // An admission forgets what the plan's longest window no longer sees.
-            self.admissions.retain(|at| *at > now - longest);
-            self.admissions.extend((0..cost).map(|_| now));
-        }
-        let windows: Vec<_> = limits
-            .iter()
-            .zip(&refusing)
-            .map(|(&(limit, window), &refuses)| {
-                let frees = match refuses {
-                    true if cost > limit => now + i64::from(window),
-                    true => {
-                        let mut ends = self.admissions.iter().map(|at| at + i64::from(window)).filter(|end| *end > now);
-                        ends.find(|&end| self.used(window, end) + cost <= limit).unwrap()
-                    }
-                    false => {
-                        let seen = self.admissions.iter().find(|at| **at > now - i64::from(window));
-                        seen.map_or(now, |at| at + i64::from(window))
-                    }
-                };
-                (self.used(window, now), limit, window, frees)
-            })
-            .collect();
-        let reported = tell(&windows, &refusing, clock);
+        let reported = tell(&windows, &refusing.concat(), clock);
         Expected { admitted, windows, reported }
+    }
+
+    /// The time that counts for this log. A clock that is far behind is a new one.
+    fn time(&mut self, clock: i64) -> i64 {
+        let newest = self.admissions.last().copied().unwrap_or(clock);
+        if clock < newest - JUMP_MS {
+            self.admissions.iter_mut().for_each(|at| *at -= newest - clock);
+            return clock;
+        }
+        clock.max(newest)
+    }
+
+    fn windows(&self, limits: &[(u32, u32)], refusing: &[bool], cost: u32, now: i64) -> Vec<(u32, u32, u32, i64)> {
+        let window = |(&(limit, window), &refuses): (&(u32, u32), &bool)| {
+            let frees = match refuses {
+                true if cost > limit => now + i64::from(window),
+                true => {
+                    let mut ends = self.admissions.iter().map(|at| at + i64::from(window)).filter(|end| *end > now);
+                    ends.find(|&end| self.used(window, end) + cost <= limit).unwrap()
+                }
+                false => {
+                    let seen = self.admissions.iter().find(|at| **at > now - i64::from(window));
+                    seen.map_or(now, |at| at + i64::from(window))
+                }
+            };
+            (self.used(window, now), limit, window, frees)
+        };
+        limits.iter().zip(refusing).map(window).collect()
     }
 
     /// What a look at the token has to show, per limit: used, limit, and from when on there is room (s), in how many s.

@@ -5,10 +5,8 @@ use std::time::{Duration, Instant};
 
 use callgate::config::OnFailure;
 use callgate::limits::{Limiter, MemoryLimiter, Source};
-use callgate::store::Redis;
-use redis::Value;
 
-use super::stores::{decide, instance, issue, plan, say, unix_ms};
+use super::stores::{calls_of, decide, instance, issue, plan, say, unix_ms};
 use crate::support::redis::RedisServer;
 
 #[tokio::test]
@@ -88,7 +86,7 @@ async fn a_flood_on_a_used_up_token_is_answered_from_memory() {
         assert_eq!(again.windows(), first.windows());
         assert_eq!(again.reported().unwrap().reset_s, first.reported().unwrap().reset_s);
     }
-    let asked = calls(&redis, "evalsha").await;
+    let asked = calls_of(&redis, "evalsha").await;
     assert!(asked <= 1 + started.elapsed().as_secs(), "Redis was asked {asked} times");
     // Another plan is another question.
     assert!(decide(&limiter, "t", &raised).await.admitted);
@@ -130,18 +128,6 @@ async fn a_decision_is_one_round_trip() {
     for _ in 0..20 {
         decide(&limiter, "t", &plan).await;
     }
-    assert_eq!(calls(&redis, "evalsha").await, 20);
-    assert_eq!(calls(&redis, "eval").await + calls(&redis, "script").await, 0);
-}
-
-/// How often a command was called since the statistics were reset.
-async fn calls(redis: &Redis, command: &str) -> u64 {
-    let text = match say(redis, "INFO commandstats").await {
-        Value::BulkString(bytes) => String::from_utf8(bytes).unwrap(),
-        Value::VerbatimString { text, .. } => text,
-        other => panic!("{other:?}"),
-    };
-    let start = format!("cmdstat_{command}:calls=");
-    let line = text.lines().find_map(|line| line.strip_prefix(&start));
-    line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+    assert_eq!(calls_of(&redis, "evalsha").await, 20);
+    assert_eq!(calls_of(&redis, "eval").await + calls_of(&redis, "script").await, 0);
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use callgate::config::{Limit, OnFailure, Plan, RedisStore};
+use callgate::config::{Limit, OnFailure, Plan, RedisStore, RouteLimits};
 use callgate::limits::{
-    Asker, CALLS, DECIDE, Decision, DenyCache, Limiter, MemoryLimiter, Outcome, RedisLimiter, Report,
+    Asker, CALLS, Charge, DECIDE, Decision, DenyCache, Limiter, MemoryLimiter, Outcome, PAIR, RedisLimiter, Report,
 };
 use callgate::store::{Redis, StoreHealth};
 use prometheus::IntGauge;
@@ -18,12 +18,21 @@ pub(super) const VERSION: u64 = 7;
 
 /// A plan of pairs of count and window in ms.
 pub(super) fn plan(limits: &[(u32, u32)]) -> Plan {
+    Plan { name: "test".into(), limits: named(limits), ..Plan::default() }
+}
+
+/// Limits that a route has of its own, likewise.
+pub(super) fn route(name: &str, limits: &[(u32, u32)]) -> RouteLimits {
+    RouteLimits { route: name.into(), limits: named(limits) }
+}
+
+fn named(limits: &[(u32, u32)]) -> Box<[Limit]> {
     let limit = |&(count, window_ms): &(u32, u32)| Limit {
         name: format!("{window_ms}ms").into(),
         count,
         window_ms: window_ms.try_into().unwrap(),
     };
-    Plan { name: "test".into(), limits: limits.iter().map(limit).collect(), ..Plan::default() }
+    limits.iter().map(limit).collect()
 }
 
 /// This process's Unix time in ms.
@@ -91,15 +100,17 @@ pub(super) async fn decide(limiter: &Limiter, token_id: &str, plan: &Plan) -> De
     }
 }
 
-/// The scripts as they ship, except that their clock is read from the token's record: for decisions, and for leases.
-pub(super) fn scripts() -> (&'static str, &'static str) {
+/// The scripts as they ship, except that their clock is read from the token's record.
+pub(super) fn with_set_clock(limiter: RedisLimiter) -> RedisLimiter {
     let shipped = "call('TIME')";
-    for script in [DECIDE, CALLS] {
-        assert_eq!(script.matches(shipped).count(), 1, "the script asks for the time in one place");
+    for (script, places) in [(DECIDE, 1), (CALLS, 1), (PAIR, 2)] {
+        assert_eq!(script.matches(shipped).count(), places, "the script asks for the time in so many places");
     }
-    let record = "(KEYS[1]:gsub('calls$', 'token'))";
-    let clock = |key| format!("call('HMGET', {key}, 'seconds', 'micros')");
-    (DECIDE.replace(shipped, &clock("KEYS[1]")).leak(), CALLS.replace(shipped, &clock(record)).leak())
+    let clocked =
+        |script: &str, key| &*script.replace(shipped, &format!("call('HMGET', {key}, 'seconds', 'micros')")).leak();
+    let (decide, pair) = (clocked(DECIDE, "KEYS[1]"), clocked(PAIR, "KEYS[1]"));
+    let calls = clocked(CALLS, "(KEYS[1]:gsub('calls$', 'token'))");
+    limiter.with_scripts(decide, pair, calls)
 }
 
 /// A store whose clock is set by hand.
@@ -115,19 +126,24 @@ impl Subject {
 
     /// The script as it ships, except that its clock is read from the token's record.
     pub(super) async fn redis() -> Self {
-        let (script, _) = scripts();
         let server = RedisServer::start();
         let redis = connect(&server, OnFailure::Deny).await;
         let denials = Arc::new(DenyCache::new(64));
         let local = Arc::new(MemoryLimiter::new(64));
-        let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials.clone()).with_script(script);
+        let limiter = with_set_clock(RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials.clone()));
         Self::Redis { limiter: Limiter::Redis(limiter), redis, denials, _server: server }
     }
 
     /// Decides at `clock_ms`.
-    pub(super) async fn decide(&self, token_id: &str, plan: &Plan, cost: u32, clock_ms: i64) -> Decision {
+    pub(super) async fn decide<'a>(
+        &self,
+        token_id: &str,
+        plan: &Plan,
+        charge: impl Into<Charge<'a>>,
+        clock_ms: i64,
+    ) -> Decision {
         let asker = Asker { token_id, version: VERSION };
-        let decide = self.limiter().decide(&asker, plan, cost, clock_ms as u64);
+        let decide = self.limiter().decide(&asker, plan, charge, clock_ms as u64);
         let ((), outcome) = tokio::join!(self.set_clock(token_id, clock_ms), decide);
         match outcome {
             Ok(Outcome::Decided(decision)) => decision,
@@ -136,9 +152,9 @@ impl Subject {
     }
 
     /// Looks at `clock_ms`.
-    pub(super) async fn peek(&self, token_id: &str, plan: &Plan, clock_ms: i64) -> Report {
+    pub(super) async fn peek(&self, token_id: &str, plan: &Plan, routes: &[&RouteLimits], clock_ms: i64) -> Report {
         let asker = Asker { token_id, version: VERSION };
-        let peek = self.limiter().peek(&asker, plan, clock_ms as u64);
+        let peek = self.limiter().peek(&asker, plan, routes, clock_ms as u64);
         let ((), report) = tokio::join!(self.set_clock(token_id, clock_ms), peek);
         report.unwrap().expect("the version is right")
     }
@@ -158,11 +174,23 @@ impl Subject {
     }
 }
 
-/// Sets the clock of [`scripts`] for one token.
+/// Sets the clock of [`with_set_clock`] for one token.
 pub(super) async fn set_clock(redis: &Redis, token_id: &str, clock_ms: i64) {
     let micros = clock_ms % 1000 * 1000 + i64::from(fastrand::u16(..1000));
     let mut set_clock = redis::cmd("HSET");
     set_clock.arg(format!("cg:{{{token_id}}}:token")).arg("version").arg(VERSION);
     set_clock.arg("seconds").arg(clock_ms / 1000).arg("micros").arg(micros);
     redis.call(&set_clock).await.unwrap();
+}
+
+/// How often a command was called since the statistics were reset.
+pub(super) async fn calls_of(redis: &Redis, command: &str) -> u64 {
+    let text = match say(redis, "INFO commandstats").await {
+        Value::BulkString(bytes) => String::from_utf8(bytes).unwrap(),
+        Value::VerbatimString { text, .. } => text,
+        other => panic!("{other:?}"),
+    };
+    let start = format!("cmdstat_{command}:calls=");
+    let line = text.lines().find_map(|line| line.strip_prefix(&start));
+    line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
 }

@@ -51,8 +51,18 @@ pub async fn raw(gateway: &Gateway, alpn: &str) -> TlsStream<TcpStream> {
 
 /// The same with a server name of its own, for which this certificate is expected.
 pub async fn raw_to(gateway: &Gateway, certificate: &Path, name: &str, alpn: &str) -> TlsStream<TcpStream> {
-    let socket = TcpStream::connect(gateway.https).await.unwrap();
-    connector(certificate, alpn).connect(ServerName::try_from(name.to_owned()).unwrap(), socket).await.unwrap()
+    try_raw_to(gateway, certificate, name, alpn).await.unwrap()
+}
+
+/// The same to a gateway that may not be there.
+pub async fn try_raw_to(
+    gateway: &Gateway,
+    certificate: &Path,
+    name: &str,
+    alpn: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let socket = TcpStream::connect(gateway.https).await?;
+    connector(certificate, alpn).connect(ServerName::try_from(name.to_owned()).unwrap(), socket).await
 }
 
 fn connector(certificate: &Path, alpn: &str) -> tokio_rustls::TlsConnector {

@@ -107,11 +107,17 @@ impl Site {
 
     /// Starts a gateway and waits until it serves.
     pub fn serve(self: &Arc<Self>) -> Gateway {
+        self.serve_with(&[])
+    }
+
+    /// The same with more environment variables.
+    pub fn serve_with(self: &Arc<Self>, environment: &[(&str, &str)]) -> Gateway {
         static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (log, errors) = (self.path(&format!("log-{number}.jsonl")), self.path(&format!("stderr-{number}")));
         let mut command = Command::new(PROGRAM);
         command.args(["serve", "--config"]).arg(self.config()).stdin(Stdio::null());
+        command.envs(environment.iter().copied());
         command.stdout(File::create(&log).unwrap()).stderr(File::create(&errors).unwrap());
         // Its own group: a Ctrl-C at the terminal of the tests is not for it.
         let mut child = command.process_group(0).spawn().unwrap();
@@ -199,7 +205,12 @@ impl Drop for Gateway {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- log of the gateway\n{}", self.output());
+            // Thousands of access lines would bury what happened.
+            let output = self.output();
+            let is_access = |line: &&str| line.contains(r#""message":"request""#);
+            let leave_out = output.lines().filter(is_access).count() > 100;
+            let lines = output.lines().filter(|line| !(leave_out && is_access(line)));
+            eprintln!("--- log of the gateway\n{}", lines.collect::<Vec<_>>().join("\n"));
         }
     }
 }

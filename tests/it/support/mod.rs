@@ -1,7 +1,9 @@
 //! What the tests run against: the real program, real upstreams, real Redis servers, each on a free port.
 
+pub mod calls;
 pub mod client;
 pub mod gateway;
+pub mod proxy;
 pub mod redis;
 pub mod topology;
 pub mod upstream;

@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -23,6 +24,7 @@ type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 #[derive(Debug, Clone)]
 pub struct Seen {
     pub method: Method,
+    pub version: Version,
     pub target: String,
     pub headers: HeaderMap,
 }
@@ -38,15 +40,35 @@ pub struct Upstream {
 struct State {
     seen: Mutex<Vec<Seen>>,
     connections: AtomicUsize,
+    open_connections: AtomicUsize,
     open_streams: AtomicUsize,
+    most_at_once: AtomicUsize,
+}
+
+/// How an upstream speaks.
+#[derive(Clone, Default)]
+pub struct Manner {
+    /// HTTP/2 in clear, or, over TLS, to who agrees to it; so many streams at one time.
+    pub http2: Option<u32>,
+    /// TLS.
+    pub tls: Option<tokio_rustls::TlsAcceptor>,
 }
 
 impl Upstream {
     pub async fn start() -> Self {
+        Self::with(Manner::default()).await
+    }
+
+    /// One that speaks HTTP/2 in clear, and takes so many streams at one time on a connection.
+    pub async fn http2(streams: u32) -> Self {
+        Self::with(Manner { http2: Some(streams), tls: None }).await
+    }
+
+    pub async fn with(manner: Manner) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State::default());
-        let task = tokio::spawn(accept(listener, state.clone()));
+        let task = tokio::spawn(accept(listener, state.clone(), manner));
         Self { address, state, task }
     }
 
@@ -58,6 +80,16 @@ impl Upstream {
     /// Connections made so far.
     pub fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
+    }
+
+    /// Connections that are open.
+    pub fn open_connections(&self) -> usize {
+        self.state.open_connections.load(Ordering::SeqCst)
+    }
+
+    /// The most requests that were under way at one time on one connection.
+    pub fn most_at_once(&self) -> usize {
+        self.state.most_at_once.load(Ordering::SeqCst)
     }
 
     /// Endless streams that somebody still reads.
@@ -72,27 +104,60 @@ impl Drop for Upstream {
     }
 }
 
-async fn accept(listener: TcpListener, state: Arc<State>) {
+async fn accept(listener: TcpListener, state: Arc<State>, manner: Manner) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let Ok((socket, _)) = listener.accept().await else { return };
         state.connections.fetch_add(1, Ordering::SeqCst);
-        let state = state.clone();
+        let (state, manner) = (state.clone(), manner.clone());
         connections.spawn(async move {
-            let service = service_fn(|request| {
-                let state = state.clone();
-                async move { Ok::<_, Infallible>(answer(&state, request).await) }
-            });
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
+            state.open_connections.fetch_add(1, Ordering::SeqCst);
+            match manner.tls {
+                None => serve(socket, manner.http2, &state).await,
+                Some(acceptor) => {
+                    if let Ok(stream) = acceptor.accept(socket).await {
+                        let agreed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                        serve(stream, manner.http2.filter(|_| agreed), &state).await;
+                    }
+                }
+            }
+            state.open_connections.fetch_sub(1, Ordering::SeqCst);
         });
     }
 }
 
+async fn serve<S>(io: S, http2: Option<u32>, state: &Arc<State>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let under_way = Arc::new(AtomicUsize::new(0));
+    let service = service_fn(|request| {
+        let (state, under_way) = (state.clone(), under_way.clone());
+        async move {
+            let now = under_way.fetch_add(1, Ordering::SeqCst) + 1;
+            state.most_at_once.fetch_max(now, Ordering::SeqCst);
+            let answer = answer(&state, request).await;
+            under_way.fetch_sub(1, Ordering::SeqCst);
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let _ = match http2 {
+        None => hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(io), service).await,
+        Some(streams) => {
+            hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .max_concurrent_streams(streams)
+                .serve_connection(TokioIo::new(io), service)
+                .await
+        }
+    };
+}
+
 /// `/echo…`: what arrived, as JSON. `/status/N`: that status. `/slow/MS`: after so many milliseconds. `/bytes/N`: so many bytes.
-/// `/events`: an endless stream, a frame every 20 ms. `/limits`: its own idea of limits. Anything else: as `/echo`.
+/// `/trailers`: a body and trailers. `/events`: an endless stream, a frame every 20 ms. `/limits`: its own idea of limits. Anything else: as `/echo`.
 async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Answer {
     let seen = Seen {
         method: request.method().clone(),
+        version: request.version(),
         target: request.uri().to_string(),
         headers: request.headers().clone(),
     };
@@ -110,6 +175,13 @@ async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Answer {
             Response::new(full("late".into()))
         }
         (Some("bytes"), Some(count)) => bytes_answer(count),
+        (Some("trailers"), _) => {
+            let mut trailers = HeaderMap::new();
+            trailers.insert("x-sum", "42".parse().unwrap());
+            trailers.insert("x-request-id", "theirs".parse().unwrap());
+            let frames = [Frame::data(Bytes::from("body")), Frame::trailers(trailers)].map(Ok);
+            Response::new(BodyExt::boxed_unsync(StreamBody::new(futures_util::stream::iter(frames))))
+        }
         (Some("events"), _) => Response::new(events(state)),
         (Some("limits"), _) => Response::builder()
             .header("x-ratelimit-limit", "7")

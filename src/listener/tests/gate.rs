@@ -1,0 +1,37 @@
+//! The gate by itself, with time that stands still.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::super::gate::{Gate, Patience, Signals};
+use super::super::{TROUBLE_INTERVAL, Trouble};
+use super::LIMITS;
+
+#[tokio::test(start_paused = true)]
+async fn a_client_refused_for_being_slow_gets_to_read_why() {
+    let (mut client, server) = tokio::io::duplex(1 << 16);
+    let patience = Patience { head: Duration::from_secs(10), write: Duration::from_secs(10) };
+    let mut gate = Gate::http1(server, LIMITS, patience, Arc::new(Signals::default()));
+    client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    let mut given = [0; 16];
+    gate.read_exact(&mut given).await.unwrap();
+    assert_eq!(&given, b"CALLGATE-REFUSED");
+    client.write_all(b"host: too late").await.unwrap();
+    // Closed with something unread, the socket would take the answer back.
+    assert!(tokio::time::timeout(Duration::from_millis(500), gate.shutdown()).await.is_err());
+    drop(client);
+    tokio::time::timeout(Duration::from_millis(100), gate.shutdown()).await.unwrap().unwrap();
+}
+
+#[test]
+fn trouble_is_told_when_it_changes_and_now_and_then() {
+    let (mut trouble, start) = (Trouble::default(), Instant::now());
+    let second = Duration::from_secs(1);
+    assert_eq!(trouble.tell(Some(24), start), Some(1));
+    assert_eq!(trouble.tell(Some(24), start + second), None);
+    assert_eq!(trouble.tell(Some(23), start + second), Some(2));
+    assert_eq!(trouble.tell(Some(23), start + TROUBLE_INTERVAL), None);
+    assert_eq!(trouble.tell(Some(23), start + second + TROUBLE_INTERVAL), Some(2));
+}

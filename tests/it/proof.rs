@@ -1,0 +1,7 @@
+//! The standing proof of the limiter, all from outside: real programs, a real Redis, real networks between them that fail, and a
+//! judge that replays every answer.
+
+mod fleet;
+mod judge;
+mod law;
+mod outages;

@@ -1,0 +1,124 @@
+//! What must hold of a run's record, whatever happened while it was made.
+//!
+//! Redis, and each process by itself, is a book of admissions. What a book knows it never admits beyond; what happens to Redis only
+//! decides what the books know. An event that makes Redis forget begins a new book.
+
+use std::time::Duration;
+
+use super::fleet::{By, Entry};
+use super::judge::{Limit, Span, refused_for_nothing};
+
+/// A question that was given up may be counted this long after Redis answers again.
+const LATE: Duration = Duration::from_secs(2);
+
+/// Redis lost admissions: a crash without persistence, or a failover to a replica that lagged behind.
+#[derive(Debug, Clone, Copy)]
+pub struct Loss {
+    /// From before the old memory was gone until the new one served.
+    pub span: Span,
+    /// What was answered longer than this before is known still.
+    pub forgotten: Duration,
+}
+
+/// What happened during a run.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// Of each token.
+    pub limits: Vec<Vec<Limit>>,
+    /// When Redis did not answer, or not all, until all had noticed that it does again.
+    pub outages: Vec<Span>,
+    pub losses: Vec<Loss>,
+    /// While Redis does not answer, everything is admitted.
+    pub allows_all: bool,
+}
+
+/// All breaches of the law, in words; none if all is well.
+pub fn breaches(record: &[Entry], facts: &Facts) -> Vec<String> {
+    let of_token = |token: usize| {
+        let entries: Vec<&Entry> = record.iter().filter(|entry| entry.token == token).collect();
+        let mut breaches = Vec::new();
+        for limit in &facts.limits[token] {
+            breaches.extend(redis_admits_too_many(*limit, &entries, &facts.losses));
+            if !facts.allows_all {
+                breaches.extend(a_process_admits_too_many(*limit, &entries));
+            }
+        }
+        breaches.extend(somebody_is_refused_for_nothing(&facts.limits[token], &entries, &facts.outages));
+        breaches.into_iter().map(move |breach| format!("token {token}: {breach}"))
+    };
+    (0..facts.limits.len()).flat_map(of_token).collect()
+}
+
+/// The admissions among these, each as often as it counts.
+pub fn admissions<'a>(entries: impl IntoIterator<Item = &'a &'a Entry>) -> Vec<Span> {
+    let admitted = entries.into_iter().filter(|entry| entry.is_admitted());
+    admitted.flat_map(|entry| std::iter::repeat_n(entry.span, entry.cost)).collect()
+}
+
+/// Redis never admits more than it knows to be within the limit.
+fn redis_admits_too_many(limit: Limit, entries: &[&Entry], losses: &[Loss]) -> Vec<String> {
+    let by_redis: Vec<&Entry> = entries.iter().copied().filter(|entry| entry.by == Some(By::Redis)).collect();
+    let total = |loss: &&Loss| loss.forgotten >= loss.span.from;
+    // Between any two losses it knows everything.
+    let whole = books(&by_redis, &losses.iter().collect::<Vec<_>>());
+    // Over the lesser losses it knows all but what they cost.
+    let is_known = |entry: &&Entry| {
+        losses.iter().all(|loss| {
+            let long_before = entry.span.to.saturating_add(loss.forgotten) < loss.span.from;
+            total(&loss) || long_before || entry.span.from > loss.span.to
+        })
+    };
+    let known: Vec<&Entry> = by_redis.into_iter().filter(is_known).collect();
+    let over_losses = books(&known, &losses.iter().filter(total).collect::<Vec<_>>());
+    let tell = |book: Vec<Span>| {
+        let (over, of) = (limit.unexplained(&book), book.len());
+        let (surely, possibly) = (limit.most_surely(&book), limit.most_possibly(&book));
+        (over > 0).then(|| {
+            format!(
+                "Redis admitted {over} of {of} beyond {limit:?}: in one window at least {surely}, at most {possibly}"
+            )
+        })
+    };
+    whole.into_iter().chain(over_losses).filter_map(tell).collect()
+}
+
+/// The admissions between losses; what was under way at one belongs to neither side.
+fn books(entries: &[&Entry], losses: &[&Loss]) -> Vec<Vec<Span>> {
+    let mut from = Duration::ZERO;
+    let mut books = Vec::new();
+    for to in losses.iter().map(|loss| loss.span.from).chain([Duration::MAX]) {
+        let inside: Vec<&Entry> =
+            entries.iter().copied().filter(|entry| entry.span.from >= from && entry.span.to < to).collect();
+        books.push(admissions(&inside));
+        from = losses.get(books.len() - 1).map_or(to, |loss| loss.span.to);
+    }
+    books
+}
+
+/// A process that decides by itself counts all that it has admitted, whoever decided that.
+fn a_process_admits_too_many(limit: Limit, entries: &[&Entry]) -> Vec<String> {
+    let is_over = |one: &&&Entry| {
+        let own: Vec<&Entry> = entries.iter().copied().filter(|entry| entry.life == one.life).collect();
+        limit.surely_before(one.span, &admissions(&own)) + one.cost > limit.count
+    };
+    let local = entries.iter().filter(|entry| entry.is_admitted() && entry.by == Some(By::Local));
+    let tell = |one: &&Entry| format!("process {} admitted {:?} beyond {limit:?}", one.life, one.span);
+    local.filter(is_over).map(tell).collect()
+}
+
+/// Nobody is refused who may pass, even if everything counts that Redis may have heard of.
+fn somebody_is_refused_for_nothing(limits: &[Limit], entries: &[&Entry], outages: &[Span]) -> Vec<String> {
+    let mut counted = admissions(entries);
+    for entry in entries {
+        let decided = entry.status.is_some() && matches!(entry.by, Some(By::Redis | By::DenyCache));
+        if !decided {
+            let heals = outages.iter().filter(|outage| outage.from <= entry.span.to && outage.to >= entry.span.from);
+            let to = heals.map(|outage| outage.to).max().unwrap_or(entry.span.to).max(entry.span.to) + LATE;
+            counted.extend(std::iter::repeat_n(Span { from: entry.span.from, to }, entry.cost));
+        }
+    }
+    let refusals = entries.iter().filter(|entry| entry.code.as_deref() == Some("rate_limited"));
+    let refusals: Vec<(Span, usize)> = refusals.map(|entry| (entry.span, entry.cost)).collect();
+    let for_nothing = refused_for_nothing(limits, &refusals, &counted);
+    for_nothing.iter().map(|span| format!("refused for nothing at {span:?}")).collect()
+}

@@ -1,0 +1,28 @@
+//! What Callgate speaks to upstreams: HTTP/2, over TLS and in clear.
+
+mod http2;
+mod misbehaving;
+mod negotiated;
+
+use std::sync::Arc;
+
+use crate::support::gateway::{Gateway, Site, Token};
+
+/// One worker before these endpoints (URLs). `upstream` is more keys of the upstream, `route` more of the route.
+fn site(endpoints: &[String], upstream: &str, route: &str) -> Arc<Site> {
+    let site = Site::new(&format!(
+        "store: memory\ntokens: {{ file: tokens.yaml }}\nroutes: [{{ path: \"/{{*rest}}\", upstream: up{route} }}]\n\
+         plans: {{ standard: {{ limits: {{ minute: 100000/1m }} }} }}\n\
+         upstreams: {{ up: {{ endpoints: {endpoints:?}{upstream} }} }}"
+    ));
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    std::fs::write(site.config(), text.replace("workers: 2", "workers: 1")).unwrap();
+    site
+}
+
+/// [`site`] and a gateway on it.
+fn stage(endpoints: &[String], upstream: &str, route: &str) -> (Gateway, Token) {
+    let site = site(endpoints, upstream, route);
+    let token = site.token(&[]);
+    (site.serve(), token)
+}

@@ -1,0 +1,211 @@
+//! HTTP/2 upstreams that refuse, reset, go away or fall silent: what is sent again, and what is not.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use h2::Reason;
+use h2::server::{Connection, SendResponse};
+use http::Response;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::stage;
+use crate::support::client::{get, http1, http2};
+use crate::support::upstream::Upstream;
+
+type Answer = SendResponse<Bytes>;
+
+/// Answers the n-th request of all with `act(n)`; counts connections.
+async fn scripted(
+    act: impl Fn(usize, Answer, &mut Connection<TcpStream, Bytes>) + Send + Sync + 'static,
+) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (connections, requests, act) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(act));
+    let counted = connections.clone();
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            counted.fetch_add(1, Ordering::SeqCst);
+            let (requests, act) = (requests.clone(), act.clone());
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(socket).await.unwrap();
+                while let Some(Ok((_request, answer))) = connection.accept().await {
+                    act(requests.fetch_add(1, Ordering::SeqCst), answer, &mut connection);
+                }
+            });
+        }
+    });
+    (address, connections)
+}
+
+fn good(mut answer: Answer) {
+    let mut body = answer.send_response(Response::new(()), false).unwrap();
+    body.send_data(Bytes::from("ok"), true).unwrap();
+}
+
+#[tokio::test]
+async fn what_the_upstream_refused_unseen_is_sent_again() {
+    for (reason, resent) in [(Reason::REFUSED_STREAM, true), (Reason::INTERNAL_ERROR, false), (Reason::CANCEL, false)] {
+        let (address, _) =
+            scripted(move |number, mut answer, _| if number == 0 { answer.send_reset(reason) } else { good(answer) })
+                .await;
+        let (gateway, token) = stage(&[format!("http://{address}")], ", protocol: http2", "");
+        let client = http2(&gateway);
+        let first = get(&client, &gateway, "/x", &token).await;
+        assert_eq!(first.status(), if resent { 200 } else { 502 }, "{reason:?}");
+        assert_eq!(get(&client, &gateway, "/x", &token).await.status(), 200, "{reason:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_without_end_is_told() {
+    let (address, _) = scripted(|_, mut answer, _| answer.send_reset(Reason::REFUSED_STREAM)).await;
+    let (gateway, token) = stage(&[format!("http://{address}")], ", protocol: http2", "");
+    assert_eq!(get(&http2(&gateway), &gateway, "/x", &token).await.status(), 502);
+    let line = gateway.access("/x", 1).await.remove(0);
+    assert!(line["error"].as_str().unwrap().contains("refused"), "{line}");
+}
+
+#[tokio::test]
+async fn a_connection_that_goes_away_costs_nobody_a_request() {
+    // Each connection takes five requests and announces its end with the fifth.
+    let (address, connections) = scripted(|number, answer, connection| {
+        good(answer);
+        if number % 5 == 4 {
+            connection.graceful_shutdown();
+        }
+    })
+    .await;
+    let (gateway, token) = stage(&[format!("http://{address}")], ", protocol: http2", "");
+    let client = http1(&gateway);
+    for number in 0..40 {
+        let request = client.post(gateway.url("/x")).bearer_auth(&token.secret);
+        let answer = if number % 2 == 0 { request.body("hello") } else { request }.send().await.unwrap();
+        assert_eq!((answer.status().as_u16(), number), (200, number));
+        assert_eq!(answer.text().await.unwrap(), "ok");
+    }
+    assert!(connections.load(Ordering::SeqCst) >= 8);
+}
+
+#[tokio::test]
+async fn what_a_goaway_leaves_out_is_sent_again_and_what_it_names_is_not() {
+    for (last, statuses) in [(0, [200, 200]), (1, [502, 200]), (3, [502, 502])] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // The first connection: two requests, then GOAWAY and the end. The others are good.
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            socket.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+            let mut heard = Vec::new();
+            while count_of(&heard, 1) < 2 {
+                assert!(socket.read_buf(&mut heard).await.unwrap() > 0);
+            }
+            socket.write_all(&[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, last, 0, 0, 0, 0]).await.unwrap();
+            socket.shutdown().await.unwrap();
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let mut connection = h2::server::handshake(socket).await.unwrap();
+                    while let Some(Ok((_, answer))) = connection.accept().await {
+                        good(answer);
+                    }
+                });
+            }
+        });
+        let (gateway, token) = stage(&[format!("http://{address}")], ", protocol: http2", "");
+        let client = http2(&gateway);
+        let (a, b) = tokio::join!(get(&client, &gateway, "/a", &token), get(&client, &gateway, "/b", &token));
+        let mut answered = [a.status().as_u16(), b.status().as_u16()];
+        answered.sort_unstable_by(|a, b| b.cmp(a));
+        assert_eq!(answered, statuses, "GOAWAY({last})");
+    }
+}
+
+/// How many frames of a type are in what a client sent.
+fn count_of(heard: &[u8], kind: u8) -> usize {
+    let mut rest = heard.strip_prefix(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap_or_default();
+    let mut count = 0;
+    while let [a, b, c, this, _, _, _, _, _, payload @ ..] = rest {
+        let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+        count += usize::from(*this == kind);
+        rest = payload.get(length..).unwrap_or_default();
+    }
+    count
+}
+
+#[tokio::test]
+async fn an_answer_that_is_reset_half_way_is_never_made_whole() {
+    let (address, _) = scripted(|number, mut answer, _| {
+        if number > 0 {
+            return good(answer);
+        }
+        let mut body = answer.send_response(Response::new(()), false).unwrap();
+        body.send_data(Bytes::from("half"), false).unwrap();
+        tokio::spawn(async move {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            body.send_reset(Reason::INTERNAL_ERROR);
+        });
+    })
+    .await;
+    for client_of in [http1, http2] {
+        let (gateway, token) = stage(&[format!("http://{address}")], ", protocol: http2", "");
+        let client = client_of(&gateway);
+        let answer = get(&client, &gateway, "/x", &token).await;
+        assert_eq!(answer.status(), 200);
+        if answer.bytes().await.is_err() {
+            let line = gateway.access("/x", 1).await.remove(0);
+            assert_eq!(line["cut"], true, "{line}");
+            assert_eq!(get(&client, &gateway, "/x", &token).await.text().await.unwrap(), "ok");
+            return;
+        }
+    }
+    panic!("half an answer passed for a whole one");
+}
+
+#[tokio::test]
+async fn who_does_not_speak_http2_is_found_out_before_anything_is_sent() {
+    let upstream = Upstream::start().await;
+    let (gateway, token) = stage(&[format!("http://{}", upstream.address)], ", protocol: http2", "");
+    let answer = http2(&gateway).post(gateway.url("/x")).bearer_auth(&token.secret).body("hello").send().await.unwrap();
+    assert_eq!(answer.status(), 502);
+    let line = gateway.access("/x", 1).await.remove(0);
+    assert!(line["error"].as_str().unwrap().contains("does not speak HTTP/2"), "{line}");
+    assert!(upstream.seen().is_empty());
+    assert_eq!(answer.json::<Value>().await.unwrap()["code"], "bad_gateway");
+}
+
+#[tokio::test]
+async fn who_says_nothing_at_all_is_given_up_once_for_all_who_wait() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (gateway, token) = stage(&[format!("http://{address}")], ", protocol: http2, connect_timeout: 1s", "");
+    let client = http2(&gateway);
+    let started = std::time::Instant::now();
+    let answers = futures_util::future::join_all((0..30).map(|_| get(&client, &gateway, "/x", &token))).await;
+    assert!(answers.iter().all(|answer| answer.status() == 502));
+    // One after the other they would have waited for half a minute.
+    assert!(started.elapsed().as_secs() < 15, "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_asked_whether_it_lives() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        socket.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+        let mut heard = Vec::new();
+        while count_of(&heard, 6) < 1 {
+            assert!(socket.read_buf(&mut heard).await.unwrap() > 0, "it gave up without asking");
+        }
+        // A dead peer does not answer; then the connection ends.
+        while socket.read_buf(&mut heard).await.is_ok_and(|read| read > 0) {}
+    });
+    let (gateway, token) = stage(&[format!("http://{address}")], ", protocol: http2, ping: 1s", "");
+    assert_eq!(get(&http2(&gateway), &gateway, "/x", &token).await.status(), 502);
+    asked.await.unwrap();
+}
