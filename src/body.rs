@@ -75,6 +75,8 @@ pub struct Relay {
     seen: u64,
     clean: CleanTrailers,
     progress: Option<Arc<Progress>>,
+    /// Whether the progress is the other direction's too.
+    joint: bool,
     /// Let go of when the body is.
     _hold: Option<Hold>,
 }
@@ -149,6 +151,7 @@ impl Body {
             seen: 0,
             clean,
             progress: None,
+            joint: false,
             _hold: None,
         })
     }
@@ -157,17 +160,28 @@ impl Body {
     #[must_use]
     pub fn upload(
         incoming: Incoming,
-        idle: Duration,
+        idle: Option<Duration>,
         limit: u64,
         clean: CleanTrailers,
         hold: impl FnOnce() -> Hold,
     ) -> (Self, Option<Arc<Progress>>) {
-        match Self::relay(incoming, Some(idle), limit, clean) {
+        match Self::relay(incoming, idle, limit, clean) {
             Self::Relay(relay) => {
                 let progress = Arc::new(Progress::new());
                 (Self::Relay(Relay { progress: Some(progress.clone()), _hold: Some(hold()), ..relay }), Some(progress))
             }
             whole @ (Self::Empty | Self::Full(_)) => (whole, None),
+        }
+    }
+}
+
+impl Body {
+    /// Measures the silence of a body together with that of the body in the other direction: one is silent while the other speaks.
+    #[must_use]
+    pub fn beside(self, other: &Arc<Progress>) -> Self {
+        match self {
+            Self::Relay(relay) => Self::Relay(Relay { progress: Some(other.clone()), joint: true, ..relay }),
+            whole @ (Self::Empty | Self::Full(_)) => whole,
         }
     }
 }
@@ -211,8 +225,24 @@ impl Relay {
                     progress.awaits();
                 }
                 let Some(idle) = self.idle else { return Poll::Pending };
-                ready!(self.silence.poll(cx, idle));
+                ready!(self.poll_silence(cx, idle));
                 Poll::Ready(Some(Err(BodyError::Stalled(idle))))
+            }
+        }
+    }
+
+    /// Ready when nothing has moved for so long.
+    fn poll_silence(&mut self, cx: &mut Context<'_>, idle: Duration) -> Poll<()> {
+        let mut wait = idle;
+        loop {
+            ready!(self.silence.poll(cx, wait));
+            let silence = self.progress.as_ref().filter(|_| self.joint).map_or(idle, |progress| progress.silence());
+            match idle.checked_sub(silence) {
+                Some(left) if !left.is_zero() => {
+                    wait = left;
+                    self.silence.disarm();
+                }
+                Some(_) | None => return Poll::Ready(()),
             }
         }
     }

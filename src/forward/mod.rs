@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::header::{HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -28,7 +29,7 @@ use pool::{EndpointPool, NoConnection};
 
 pub use client::client_address;
 pub use connect::UpstreamError;
-pub use headers::{asks_for_websocket, is_last_hop};
+pub use headers::{asks_for_websocket, is_grpc, is_last_hop};
 // For the benchmarks alone.
 #[doc(hidden)]
 pub use headers::{onto_client, onto_upstream};
@@ -45,6 +46,8 @@ pub struct Onward<'a> {
     pub https: bool,
     /// The host (and port) that the client asked for.
     pub authority: &'a str,
+    /// Path and query where they are not the client's own.
+    pub target: Option<&'a PathAndQuery>,
     /// The id that goes along.
     pub request_id: &'a HeaderValue,
     /// Who asks, in headers.
@@ -167,7 +170,10 @@ impl Forwarder {
         let upstream = &self.upstreams[onward.route.upstream];
         // Over HTTP/2 nothing is upgraded, and who is asked to may go on without (RFC 9110 §7.8).
         let websocket = headers::asks_for_websocket(&request) && upstream.config.protocol != Protocol::Http2;
-        let (request, client_upgrade, progress) = self.prepare(request, onward, websocket);
+        // A stream of gRPC is a call: silent when neither side speaks, and for as long as the route lets calls be silent.
+        let is_grpc = headers::is_grpc(&request);
+        let (request, client_upgrade, progress) = self.prepare(request, onward, websocket, is_grpc);
+        let beside = progress.clone().filter(|_| is_grpc);
         let (lease, mut response) = upstream.send(request, onward, progress, websocket).await?;
         let endpoint = lease.endpoint();
         if headers::has_two_lengths(response.headers()) {
@@ -190,9 +196,10 @@ impl Forwarder {
             Body::Empty
         } else {
             // Events come when something happens: how long they may be silent is told by the route, as for a call.
-            let is_events = headers::has_events(&parts.headers);
-            let idle = if is_events { onward.route.call.idle_timeout } else { Some(upstream.config.idle_timeout) };
-            Body::relay(body, idle, u64::MAX, headers::clean_for_client)
+            let is_call = is_grpc || headers::has_events(&parts.headers);
+            let idle = if is_call { onward.route.call.idle_timeout } else { Some(upstream.config.idle_timeout) };
+            let body = Body::relay(body, idle, u64::MAX, headers::clean_for_client);
+            beside.iter().fold(body, Body::beside)
         };
         Ok(Answer { response: Response::from_parts(parts, body), lease, endpoint, tunnel })
     }
@@ -203,18 +210,23 @@ impl Forwarder {
         mut request: Request<Incoming>,
         onward: &Onward<'_>,
         websocket: bool,
+        is_grpc: bool,
     ) -> (Request<Body>, Option<OnUpgrade>, Option<Arc<Progress>>) {
         let client_upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
         let (mut parts, incoming) = request.into_parts();
         headers::onto_upstream(&mut parts.headers, parts.version, onward, websocket);
         parts.version = Version::HTTP_11;
-        if let Some(target) = parts.uri.path_and_query() {
+        if let Some(target) = onward.target.or(parts.uri.path_and_query()) {
             parts.uri = Uri::from(target.clone());
         }
         // What hyper's server noted about the client's connection is not for the upstream's.
         parts.extensions.clear();
         let (limit, clean) = (onward.route.max_body, headers::clean_trailers_for_upstream);
-        let (body, progress) = Body::upload(incoming, self.client_idle, limit, clean, onward.hold);
+        let idle = if is_grpc { onward.route.call.idle_timeout } else { Some(self.client_idle) };
+        let (mut body, progress) = Body::upload(incoming, idle, limit, clean, onward.hold);
+        if let Some(progress) = progress.as_ref().filter(|_| is_grpc) {
+            body = body.beside(progress);
+        }
         (Request::from_parts(parts, body), client_upgrade, progress)
     }
 }

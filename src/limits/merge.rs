@@ -10,7 +10,6 @@ use futures_util::future::join_all;
 use redis::Value;
 
 use super::journal::{Claim, Journal, Offer};
-use super::keys::merged_key;
 use crate::store::{Redis, Script, StoreError};
 
 /// The script that merges.
@@ -138,4 +137,12 @@ impl Merger {
             );
         }
     }
+}
+
+/// Where it is kept what has been merged into a log: `<namespace>:{<token id>}:merged` beside `…:log`.
+pub(super) fn merged_key(log: &[u8]) -> Vec<u8> {
+    let (name, kept) = (b"}:log", b"}:merged");
+    // Neither a namespace nor a token's id has braces; a route, which may follow, may.
+    let at = log.windows(name.len()).position(|part| part == name).unwrap_or(log.len());
+    [&log[..at], kept, log.get(at + name.len()..).unwrap_or_default()].concat()
 }

@@ -9,7 +9,6 @@ mod calls;
 mod decision;
 mod deny_cache;
 mod journal;
-mod keys;
 mod log;
 mod logs;
 mod memory;

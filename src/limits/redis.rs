@@ -1,8 +1,10 @@
 //! The limiter that all instances share: one script, one round trip, Redis's clock.
 
+mod keep;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use redis::Value;
 use smallvec::SmallVec;
@@ -12,9 +14,8 @@ use super::calls::{CallLease, LeaseName, Ledger};
 use super::decision::{Decision, Source};
 use super::deny_cache::{DenyCache, Look};
 use super::journal::Journal;
-use super::keys::{key, logs, merged_key, route_key};
 use super::memory::MemoryLimiter;
-use super::merge::Merger;
+use super::merge::{Merger, merged_key};
 use super::question::{Question, pack};
 use super::{Asker, Charge, Outcome, Unavailable};
 use crate::config::{Limit, OnFailure, Plan, RouteLimits};
@@ -30,11 +31,6 @@ pub const PAIR: &str =
 /// The script that keeps leases of calls.
 pub const CALLS: &str = include_str!("calls.lua");
 
-/// Leases are renewed this often; they end 30 s after they were renewed last.
-const HEARTBEAT: Duration = Duration::from_secs(10);
-/// At the end of an instance its leases must be given back within this time, or else they end by themselves.
-const GIVE_BACK: Duration = Duration::from_millis(500);
-
 /// Clears logs of a token, and remembers when, lest what an instance admitted before is merged into them later. (No window is
 /// longer than 30 days.)
 const RESET: &str = "local time = redis.call('TIME')
@@ -46,6 +42,8 @@ end";
 
 /// Errors that only this limiter sees are logged once in so many milliseconds.
 const LOG_INTERVAL_MS: u64 = 10_000;
+
+type Key = SmallVec<[u8; 64]>;
 
 /// The limiter in Redis. One per worker; the local limiter and the deny cache are shared by all workers of a process.
 pub struct RedisLimiter {
@@ -103,7 +101,10 @@ impl RedisLimiter {
             Look::Failed => return self.decide_without(question, now_ms + millis_since(started)),
             Look::Ask(turn) => turn,
         };
-        let answer = self.ask(question, None).await;
+        let answer = match self.catch_up(question).await {
+            Ok(()) => self.ask(question, None).await,
+            Err(error) => Err(error),
+        };
         let now_ms = now_ms + millis_since(started);
         match answer {
             Ok(None) => {
@@ -130,7 +131,7 @@ impl RedisLimiter {
         if self.merger.journal().is_empty() {
             return Ok(());
         }
-        let logs = logs(&self.redis, question);
+        let logs = self.logs(question);
         self.merger.catch_up(logs.iter().map(|(log, _)| &log[..])).await
     }
 
@@ -140,13 +141,12 @@ impl RedisLimiter {
         question: &Question<'_>,
         call: Option<(u32, LeaseName)>,
     ) -> Result<Option<Decision>, StoreError> {
-        self.catch_up(question).await?;
         let Question { asker, plan, charge: Charge { cost, limits: own } } = *question;
-        let [token, log] = ["token", "log"].map(|name| key(&self.redis, asker.token_id, name));
+        let [token, log] = ["token", "log"].map(|name| self.key(asker.token_id, name));
         let (mut version, mut digits) = (itoa::Buffer::new(), itoa::Buffer::new());
         let (version, limits) = (version.format(asker.version).as_bytes(), pack(cost, &plan.limits));
-        let route = own.map(|own| (route_key(&self.redis, asker.token_id, own), pack(cost, &own.limits)));
-        let (most, calls) = (call.map(|(most, _)| most), key(&self.redis, asker.token_id, "calls"));
+        let route = own.map(|own| (self.route_key(asker.token_id, own), pack(cost, &own.limits)));
+        let (most, calls) = (call.map(|(most, _)| most), self.key(asker.token_id, "calls"));
         let mut keys = SmallVec::<[&[u8]; 4]>::from_slice(&[&token, &log]);
         let mut args = SmallVec::<[&[u8]; 5]>::from_slice(&[version, &limits]);
         if let Some((log, limits)) = &route {
@@ -178,8 +178,8 @@ impl RedisLimiter {
         plan: &Plan,
         routes: &[&RouteLimits],
     ) -> Result<Option<Vec<Decision>>, StoreError> {
-        let logs = std::iter::once((key(&self.redis, asker.token_id, "log"), &plan.limits));
-        let logs = logs.chain(routes.iter().map(|own| (route_key(&self.redis, asker.token_id, own), &own.limits)));
+        let logs = std::iter::once((self.key(asker.token_id, "log"), &plan.limits));
+        let logs = logs.chain(routes.iter().map(|own| (self.route_key(asker.token_id, own), &own.limits)));
         let logs: Vec<_> = logs.collect();
         self.merger.catch_up(logs.iter().map(|(log, _)| &log[..])).await?;
         let seen = logs.iter().map(async |(log, limits)| self.look(asker, log, limits).await);
@@ -188,7 +188,7 @@ impl RedisLimiter {
 
     /// What a request of cost 1 would be told if the limits on this log refused it.
     async fn look(&self, asker: &Asker<'_>, log: &[u8], limits: &[Limit]) -> Result<Option<Decision>, StoreError> {
-        let (token, mut version) = (key(&self.redis, asker.token_id, "token"), itoa::Buffer::new());
+        let (token, mut version) = (self.key(asker.token_id, "token"), itoa::Buffer::new());
         let args = [version.format(asker.version).as_bytes(), &pack(0, limits)];
         let answer = self.redis.run(&self.script, &[&token, log], &args).await?;
         read_answer(answer, |bytes| read(bytes, limits, 1, None))
@@ -200,8 +200,8 @@ impl RedisLimiter {
 
     /// Clears a token's log, and those for `routes`.
     pub(super) async fn reset(&self, token_id: &str, routes: &[&RouteLimits]) -> Result<(), StoreError> {
-        let logs = std::iter::once(key(&self.redis, token_id, "log"));
-        let logs: Vec<_> = logs.chain(routes.iter().map(|own| route_key(&self.redis, token_id, own))).collect();
+        let logs = std::iter::once(self.key(token_id, "log"));
+        let logs: Vec<_> = logs.chain(routes.iter().map(|own| self.route_key(token_id, own))).collect();
         let merged: Vec<_> = logs.iter().map(|log| merged_key(log)).collect();
         let keys: Vec<_> = logs.iter().zip(&merged).flat_map(|(log, merged)| [&log[..], &merged[..]]).collect();
         self.redis.run(&self.reset, &keys, &[]).await?;
@@ -227,9 +227,13 @@ impl RedisLimiter {
             }
             Look::Ask(turn) => turn,
         };
+        let caught_up = self.catch_up(question).await;
         // From here on the lease may be taken, even if nobody waits for the answer any more.
         let (lease, name) = self.ask_for_call(question);
-        let answer = self.ask(question, Some((most, name))).await;
+        let answer = match caught_up {
+            Ok(()) => self.ask(question, Some((most, name))).await,
+            Err(error) => Err(error),
+        };
         let now_ms = now_ms + millis_since(started);
         match answer {
             Ok(None) => {
@@ -258,65 +262,34 @@ impl RedisLimiter {
         CallLease::asked_for(self.local.clone(), self.ledger.clone(), question.asker.token_id)
     }
 
-    /// Renews leases and gives them back, for ever.
-    pub(super) async fn keep_calls(&self) {
-        let mut beat = tokio::time::interval(HEARTBEAT);
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = beat.tick() => self.renew_calls().await,
-                () = self.ledger.ended() => {}
-            }
-            self.give_calls_back().await;
+    /// `<namespace>:{<token id>}:<name>`: the braces put all keys of a token into one slot of a cluster.
+    fn key(&self, token_id: &str, name: &str) -> Key {
+        let mut key = Key::new();
+        for part in [self.redis.namespace(), ":{", token_id, "}:", name] {
+            key.extend_from_slice(part.as_bytes());
         }
+        key
     }
 
-    /// Renews all leases now.
-    #[doc(hidden)]
-    pub async fn renew_calls(&self) {
-        self.ledger.renew(|token_id, names| self.tell_calls(token_id, b"renew", names)).await;
+    fn route_key(&self, token_id: &str, own: &RouteLimits) -> Key {
+        let mut key = self.key(token_id, "log/");
+        key.extend_from_slice(own.route.as_bytes());
+        key
     }
 
-    /// Gives back what has ended, now.
-    #[doc(hidden)]
-    pub async fn give_calls_back(&self) {
-        self.ledger.give_back(|token_id, names| self.tell_calls(token_id, b"end", names)).await;
-    }
-
-    /// Merges into Redis what this process admitted while it was away, for ever.
-    pub(super) async fn keep_merging(&self) {
-        self.merger.keep().await;
-    }
-
-    /// Gives leases back and merges what is left to be merged, as far as a moment suffices.
-    pub(super) async fn end(&self) {
-        self.ledger.end_all();
-        // A lease that is not given back ends by itself.
-        let both = async { tokio::join!(self.give_calls_back(), self.merger.finish()) };
-        let _ = tokio::time::timeout(GIVE_BACK, both).await;
-    }
-
-    async fn tell_calls(&self, token_id: Box<str>, verb: &[u8], names: Vec<LeaseName>) {
-        let args: Vec<&[u8]> = std::iter::once(verb).chain(names.iter().map(|name| &name[..])).collect();
-        // A lease that could not be renewed is renewed by the next beat, one that could not be given back ends by itself; an
-        // outage is reported by the connection.
-        let _ = self.redis.run(&self.calls, &[&key(&self.redis, &token_id, "calls")], &args).await;
-    }
-
-    /// Calls that a token has open, over all instances.
-    pub(super) async fn open_calls(&self, token_id: &str) -> Result<u32, StoreError> {
-        match self.redis.run(&self.calls, &[&key(&self.redis, token_id, "calls")], &[b"count"]).await? {
-            Value::Int(open) => Ok(u32::try_from(open).unwrap_or(u32::MAX)),
-            _ => Err(StoreError::Unexpected("a count that is no number")),
-        }
+    /// The logs that a question is about, and the limits on them.
+    fn logs<'q>(&self, question: &Question<'q>) -> SmallVec<[(Key, &'q [Limit]); 2]> {
+        let Question { asker, plan, charge } = *question;
+        let plan = (!plan.limits.is_empty()).then(|| (self.key(asker.token_id, "log"), &plan.limits[..]));
+        let route = charge.limits.map(|own| (self.route_key(asker.token_id, own), &own.limits[..]));
+        plan.into_iter().chain(route).collect()
     }
 
     /// Writes down what Redis has to be told of when it is back.
     fn note(&self, question: &Question<'_>, decision: &Decision) {
         if decision.admitted {
-            let now = Instant::now();
-            for (log, limits) in logs(&self.redis, question) {
-                self.merger.journal().write(&log, limits, question.charge.cost, now);
+            for (log, limits) in self.logs(question) {
+                self.merger.journal().write(&log, limits, question.charge.cost, Instant::now());
             }
         }
     }
