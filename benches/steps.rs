@@ -214,6 +214,7 @@ fn access_line(criterion: &mut Criterion) {
         bytes_out: 205,
         bytes_in: 0,
         cut: false,
+        ended_by: None,
     };
     criterion.bench_function("access line, JSON", |bench| bench.iter(|| json_line(black_box(&record))));
 }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Sleep;
 
 use crate::deadline::Deadline;
 
@@ -22,6 +23,12 @@ pub enum BodyError {
     /// More bytes came than allowed.
     #[error("the body is longer than {0} bytes")]
     TooLarge(u64),
+    /// It was not whole when it had to be.
+    #[error("the answer was not whole within {0:?}")]
+    Late(Duration),
+    /// Whom it is for is no longer entitled to it: why, for the log alone.
+    #[error("{0}")]
+    Withdrawn(&'static str),
     /// The connection that it came from failed.
     #[error("the body broke off")]
     Broken(#[source] hyper::Error),
@@ -43,7 +50,8 @@ impl BodyError {
         match self {
             Self::Stalled(_) => BodyFault::Stalled,
             Self::TooLarge(_) => BodyFault::TooLarge,
-            Self::Broken(_) => BodyFault::Broken,
+            // What a client sends is not withdrawn and never late, what it is sent is.
+            Self::Broken(_) | Self::Withdrawn(_) | Self::Late(_) => BodyFault::Broken,
         }
     }
 }
@@ -71,6 +79,7 @@ pub struct Relay {
     seen: u64,
     clean: CleanTrailers,
     progress: Option<Arc<Progress>>,
+    end: Option<End>,
     /// Let go of when the body is.
     _hold: Option<Hold>,
 }
@@ -145,6 +154,7 @@ impl Body {
             seen: 0,
             clean,
             progress: None,
+            end: None,
             _hold: None,
         })
     }
@@ -168,6 +178,42 @@ impl Body {
     }
 }
 
+impl Body {
+    /// Breaks off what is not whole at `end`.
+    #[must_use]
+    pub fn until(self, end: Option<End>) -> Self {
+        match self {
+            Self::Relay(relay) => Self::Relay(Relay { end, ..relay }),
+            whole @ (Self::Empty | Self::Full(_)) => whole,
+        }
+    }
+}
+
+/// When an answer has to be whole.
+pub struct End {
+    timer: Pin<Box<Sleep>>,
+    after: Duration,
+}
+
+impl End {
+    /// So long after now.
+    #[must_use]
+    pub fn after(after: Duration) -> Self {
+        Self { timer: Box::pin(tokio::time::sleep(after)), after }
+    }
+
+    /// Resolves when it has come.
+    pub async fn wait(&mut self) -> Duration {
+        self.timer.as_mut().await;
+        self.after
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
+        ready!(self.timer.as_mut().poll(cx));
+        Poll::Ready(self.after)
+    }
+}
+
 impl Relay {
     fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = ready!(self.poll_guarded(cx));
@@ -178,6 +224,9 @@ impl Relay {
     }
 
     fn poll_guarded(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(Poll::Ready(after)) = self.end.as_mut().map(|end| end.poll(cx)) {
+            return Poll::Ready(Some(Err(BodyError::Late(after))));
+        }
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(mut frame))) => {
                 self.silence.disarm();
@@ -254,6 +303,8 @@ pub trait Observer: Send + Unpin + 'static {
     fn sent(&mut self, bytes: usize);
     /// A piece is at most so long: how much its receiver has to take before it is seen to have taken anything.
     fn longest_piece(&self) -> usize;
+    /// Looks whether the body must end, and why. `waiting`: nothing of it is there at the moment.
+    fn poll_withdrawn(&mut self, cx: &mut Context<'_>, waiting: bool) -> Poll<&'static str>;
     /// The body ended as it should, or broke off. A body that is dropped before either was abandoned by its receiver.
     fn ended(&mut self, result: Result<(), &BodyError>);
 }
@@ -284,9 +335,15 @@ impl<O: Observer> HttpBody for Observed<O> {
         let this = self.get_mut();
         this.observer.asked();
         let mut polled = match this.rest.is_empty() {
-            true => ready!(Pin::new(&mut this.body).poll_frame(cx)),
-            false => Some(Ok(Frame::data(std::mem::take(&mut this.rest)))),
+            true => Pin::new(&mut this.body).poll_frame(cx),
+            false => Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.rest))))),
         };
+        if !matches!(polled, Poll::Ready(None | Some(Err(_))))
+            && let Poll::Ready(why) = this.observer.poll_withdrawn(cx, polled.is_pending())
+        {
+            polled = Poll::Ready(Some(Err(BodyError::Withdrawn(why))));
+        }
+        let mut polled = ready!(polled);
         let longest = this.observer.longest_piece();
         if let Some(data) = polled.as_mut().and_then(|frame| frame.as_mut().ok()?.data_mut())
             && data.len() > longest

@@ -5,6 +5,9 @@ use std::time::Duration;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 
+/// Told to stop, a task gets so long to say goodbye and to close its sockets.
+const PARTING: Duration = Duration::from_secs(1);
+
 /// Handle of the drain; clones share it.
 #[derive(Clone, Default)]
 pub struct Shutdown {
@@ -42,9 +45,14 @@ impl Shutdown {
         }
         let left = self.tasks.len();
         self.ended.cancel();
-        // Told to stop, a task needs a moment to close its sockets.
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
+        self.parted().await;
         left
+    }
+
+    /// Resolves when every tracked task has ended, or a second after it was told to: tasks need a moment to say goodbye.
+    pub async fn parted(&self) {
+        self.ended().await;
+        let _ = tokio::time::timeout(PARTING, self.tasks.wait()).await;
     }
 
     /// Resolves when the drain begins.

@@ -1,30 +1,36 @@
-//! Keeps web pages away from the admin API: it asks for no credential, and a browser on the operator's machine reaches it.
+//! Keeps web pages away from the admin listener: it may ask for no credential, and a browser on the operator's machine reaches it.
 
 use std::net::IpAddr;
 
 use http::header::{self, HeaderName};
 use http::{Method, Request};
 
-/// What a request that changes something must carry, with any value: no page of another origin can send it, for the browser
-/// would have to ask first (a CORS preflight), and is refused.
+/// What a request that changes something must carry, with any value, if it carries no token: no page of another origin can
+/// send it, for the browser would have to ask first (a CORS preflight), and is refused.
 pub const CONFIRMATION: HeaderName = HeaderName::from_static("x-callgate-admin");
 
-/// Why a request to the API is not answered, if it is not.
-pub(super) fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
+/// Why a request is not for this listener, if it isn't. `is_private`: the listener is on a loopback address.
+pub(super) fn check_origin<B>(request: &Request<B>, is_private: bool) -> Result<(), &'static str> {
     let text = |name: &HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or("?"));
     let host = request.uri().authority().map(|named| named.as_str()).or_else(|| text(&header::HOST));
-    // A name that an attacker makes point here (DNS rebinding) is no name of this machine.
-    if !host.is_some_and(names_loopback) {
-        return Err("The API answers to 127.0.0.1, [::1] and localhost only.");
+    // A name that an attacker makes point here (DNS rebinding) is no name of this machine. On an address that others reach,
+    // nobody gets anything without a token, which such a page doesn't have.
+    if is_private && !host.is_some_and(names_loopback) {
+        return Err("The admin listener answers to 127.0.0.1, [::1] and localhost only.");
     }
     let site = text(&HeaderName::from_static("sec-fetch-site"));
     let foreign = text(&header::ORIGIN).is_some_and(|origin| origin.split_once("://").map(|(_, it)| it) != host);
     if foreign || site.is_some_and(|site| site != "same-origin" && site != "none") {
-        return Err("The API is not for pages of other origins.");
+        return Err("The admin listener is not for pages of other origins.");
     }
+    Ok(())
+}
+
+/// Why a request without a token is not carried out, if it isn't.
+pub(super) fn check_intent<B>(request: &Request<B>) -> Result<(), &'static str> {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     if !is_read && !request.headers().contains_key(CONFIRMATION) {
-        return Err("Requests that change something must carry the header X-Callgate-Admin.");
+        return Err("Requests that change something must carry the header X-Callgate-Admin, or an admin token.");
     }
     Ok(())
 }
@@ -43,28 +49,37 @@ fn names_loopback(host: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn checked(method: Method, headers: &[(&str, &str)]) -> bool {
+    fn request(method: Method, headers: &[(&str, &str)]) -> Request<()> {
         let mut request = Request::builder().method(method).uri("/api/limits/a");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        check(&request.body(()).unwrap()).is_ok()
+        request.body(()).unwrap()
+    }
+
+    fn is_ours(is_private: bool, headers: &[(&str, &str)]) -> bool {
+        check_origin(&request(Method::GET, headers), is_private).is_ok()
     }
 
     #[test]
-    fn only_names_of_this_machine_are_answered() {
+    fn on_loopback_only_names_of_this_machine_are_answered() {
         for good in ["localhost", "LocalHost:9901", "127.0.0.1:9901", "127.1.2.3", "[::1]:9901", "[::1]"] {
-            assert!(checked(Method::GET, &[("host", good)]), "{good}");
+            assert!(is_ours(true, &[("host", good)]), "{good}");
         }
         for bad in ["", "evil.example", "127.0.0.1.evil.example:9901", "localhost.evil.example", "10.0.0.1", "::1:x"] {
-            assert!(!checked(Method::GET, &[("host", bad)]), "{bad}");
+            assert!(!is_ours(true, &[("host", bad)]), "{bad}");
         }
-        assert!(!checked(Method::GET, &[]));
+        assert!(!is_ours(true, &[]));
+        assert!(is_ours(false, &[("host", "gateway.internal:9901")]) && is_ours(false, &[]));
     }
 
     #[test]
     fn pages_of_other_origins_are_refused() {
-        let with = |name, value| checked(Method::GET, &[("host", "localhost:9901"), (name, value)]);
+        let with = |name, value| {
+            let headers = [("host", "localhost:9901"), (name, value)];
+            assert_eq!(is_ours(true, &headers), is_ours(false, &headers));
+            is_ours(true, &headers)
+        };
         assert!(with("origin", "http://localhost:9901") && with("sec-fetch-site", "same-origin"));
         assert!(with("sec-fetch-site", "none"));
         for (name, value) in [
@@ -79,11 +94,10 @@ mod tests {
     }
 
     #[test]
-    fn changes_must_be_confirmed() {
-        let host = ("host", "localhost:9901");
-        assert!(!checked(Method::DELETE, &[host]));
-        assert!(!checked(Method::POST, &[host]));
-        assert!(checked(Method::DELETE, &[host, ("x-callgate-admin", "1")]));
-        assert!(!checked(Method::DELETE, &[host, ("x-callgate-admin", "1"), ("origin", "https://evil.example")]));
+    fn changes_must_be_meant() {
+        let meant = |method: Method, headers: &[(&str, &str)]| check_intent(&request(method, headers)).is_ok();
+        assert!(!meant(Method::DELETE, &[]) && !meant(Method::POST, &[("content-type", "application/json")]));
+        assert!(meant(Method::GET, &[]) && meant(Method::HEAD, &[]));
+        assert!(meant(Method::DELETE, &[("x-callgate-admin", "1")]));
     }
 }

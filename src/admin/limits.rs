@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use http::StatusCode;
+
+use super::answer::{Answer, Problem, json};
 use crate::auth::{Registry, RegistryError};
 use crate::config::{Config, RouteLimits};
 use crate::limits::{Asker, Limiter, Report};
@@ -68,5 +71,26 @@ impl LimitsDesk {
     /// Limits that routes have of their own.
     fn routes(&self) -> Vec<&RouteLimits> {
         self.config.routes.iter().filter_map(|route| route.limits.as_ref()).collect()
+    }
+}
+
+/// `GET /api/limits/{id}`: where a token stands.
+pub(super) async fn show(desk: &LimitsDesk, id: &str) -> Result<Answer, Problem> {
+    Ok(json(StatusCode::OK, &desk.peek(id).await?))
+}
+
+/// `DELETE /api/limits/{id}`: its log is cleared.
+pub(super) async fn clear(desk: &LimitsDesk, id: &str) -> Result<Answer, Problem> {
+    desk.reset(id).await?;
+    Ok(json(StatusCode::OK, &serde_json::json!({ "id": id, "reset": true })))
+}
+
+impl From<DeskError> for Problem {
+    fn from(error: DeskError) -> Self {
+        match error {
+            DeskError::Registry(RegistryError::Unknown { .. }) => Self::NotFound(error.to_string()),
+            DeskError::Contended(_) => Self::Contended(error.to_string()),
+            DeskError::Registry(_) | DeskError::Store(_) => Self::Unavailable(error.to_string()),
+        }
     }
 }

@@ -1,26 +1,33 @@
-//! The second server: metrics, health and a look at limits, for the operator's machines only.
+//! The second server: metrics, health and the API for tokens and limits, for operators only.
 
+mod access;
+mod answer;
+mod failures;
 mod guard;
+mod health;
 mod limits;
+mod router;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
-use http::header::{self, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
-use crate::auth::RegistryError;
+use crate::config::{Config, Role};
 use crate::shutdown::Shutdown;
 use crate::store::StoreHealth;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, request_id};
+use access::{Access, Caller};
+use answer::{Answer, Problem, stamp};
+use router::{Act, Endpoint, Match, Needs};
 
 pub use guard::CONFIRMATION;
 pub use limits::{DeskError, LimitsDesk};
@@ -29,9 +36,13 @@ pub use limits::{DeskError, LimitsDesk};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// After a failed accept so long a pause.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections at one time; one more waits to be accepted.
+const MAX_CONNECTIONS: usize = 1_024;
 
 /// What the admin listener answers from.
 pub struct Admin {
+    config: Arc<Config>,
+    access: Access,
     metrics: Arc<Metrics>,
     store: Option<Arc<StoreHealth>>,
     limits: LimitsDesk,
@@ -41,16 +52,29 @@ pub struct Admin {
 impl Admin {
     /// `store` is there when readiness depends on Redis.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, store: Option<Arc<StoreHealth>>, limits: LimitsDesk, shutdown: Shutdown) -> Self {
-        Self { metrics, store, limits, shutdown }
+    pub fn new(
+        config: Arc<Config>,
+        metrics: Arc<Metrics>,
+        store: Option<Arc<StoreHealth>>,
+        limits: LimitsDesk,
+        shutdown: Shutdown,
+    ) -> Self {
+        Self { access: Access::new(&config.admin), config, metrics, store, limits, shutdown }
     }
 
     /// Serves for as long as the process lives: a drain is when health is asked for most.
     pub async fn run(self: Arc<Self>, socket: TcpListener) {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
+            // Nobody closes the semaphore.
+            let place = places.clone().acquire_owned().await;
             match socket.accept().await {
-                Ok((stream, _)) => {
-                    tokio::spawn(self.clone().serve(stream));
+                Ok((stream, client)) => {
+                    let admin = self.clone();
+                    tokio::spawn(async move {
+                        admin.serve(stream, client).await;
+                        drop(place);
+                    });
                 }
                 Err(error) => {
                     tracing::error!(%error, "can't accept connections on the admin listener");
@@ -60,10 +84,10 @@ impl Admin {
         }
     }
 
-    async fn serve(self: Arc<Self>, stream: TcpStream) {
+    async fn serve(self: Arc<Self>, stream: TcpStream, client: SocketAddr) {
         let service = service_fn(|request| {
             let admin = &self;
-            async move { Ok::<_, Infallible>(admin.answer(&request).await) }
+            async move { Ok::<_, Infallible>(admin.answer(request, client).await) }
         });
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
@@ -72,81 +96,73 @@ impl Admin {
         }
     }
 
-    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-        let path = request.uri().path();
-        if let Some(id) = path.strip_prefix("/api/limits/") {
-            return self.answer_limits(request, id).await;
-        }
-        match path {
-            "/metrics" | "/livez" | "/readyz" if !is_read => not_allowed("GET, HEAD"),
-            "/metrics" => match self.metrics.encode() {
-                Ok(text) => respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text),
-                Err(error) => {
-                    tracing::error!(%error, "can't encode the metrics");
-                    problem(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The metrics can't be encoded.")
-                }
-            },
-            "/livez" => respond(StatusCode::OK, "text/plain; charset=utf-8", "ok\n".to_owned()),
-            "/readyz" => match self.unready() {
-                None => respond(StatusCode::OK, "text/plain; charset=utf-8", "ready\n".to_owned()),
-                Some(why) => {
-                    respond(StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", format!("not ready: {why}\n"))
-                }
-            },
-            _ => problem(StatusCode::NOT_FOUND, "not_found", "Try /metrics, /livez, /readyz or /api/limits/TOKEN-ID."),
-        }
-    }
-
-    /// GET: where a token stands. DELETE: its log is cleared.
-    async fn answer_limits(&self, request: &Request<Incoming>, id: &str) -> Response<Full<Bytes>> {
-        if let Err(why) = guard::check(request) {
-            return problem(StatusCode::FORBIDDEN, "forbidden", why);
-        }
-        let answer = match *request.method() {
-            Method::GET | Method::HEAD => self.limits.peek(id).await.map(|report| serde_json::json!(report)),
-            Method::DELETE => self.limits.reset(id).await.map(|()| serde_json::json!({ "id": id, "reset": true })),
-            _ => return not_allowed("GET, HEAD, DELETE"),
+    async fn answer(&self, request: Request<Incoming>, client: SocketAddr) -> Answer {
+        let id = request_id(&request, SystemTime::now());
+        let mut answer = match self.handle(request, client).await {
+            Ok(answer) => answer,
+            Err(problem) => problem.into_answer(&id),
         };
-        match answer {
-            Ok(json) => respond(StatusCode::OK, "application/json", format!("{json}\n")),
-            Err(error @ DeskError::Registry(RegistryError::Unknown { .. })) => {
-                problem(StatusCode::NOT_FOUND, "not_found", &error.to_string())
+        stamp(&mut answer, id);
+        answer
+    }
+
+    /// The order is the policy: web pages first, then who asks, and only then what there is.
+    async fn handle(&self, request: Request<Incoming>, client: SocketAddr) -> Result<Answer, Problem> {
+        let path = request.uri().path().to_owned();
+        let found = router::find(request.method(), &path);
+        if let Match::Endpoint(Endpoint { needs: Needs::Nothing, act, .. }, id) = found {
+            return self.act(*act, id).await;
+        }
+        guard::check_origin(&request, self.is_private()).map_err(Problem::Foreign)?;
+        let (endpoint, id) = match found {
+            Match::Endpoint(endpoint, id) => (endpoint, id),
+            missed => {
+                self.admit(&request, client, Role::Read)?;
+                return Err(self.missed(missed));
             }
-            Err(error @ DeskError::Contended(_)) => problem(StatusCode::CONFLICT, "contended", &error.to_string()),
-            Err(error @ (DeskError::Registry(_) | DeskError::Store(_))) => {
-                problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", &error.to_string())
+        };
+        match endpoint.needs {
+            Needs::Nothing => {}
+            Needs::Metrics if self.config.admin.public_metrics => {}
+            Needs::Metrics => drop(self.admit(&request, client, Role::Read)?),
+            Needs::Role(role) => drop(self.admit(&request, client, role)?),
+        }
+        self.act(endpoint.act, id).await
+    }
+
+    async fn act(&self, act: Act, id: &str) -> Result<Answer, Problem> {
+        match act {
+            Act::Live => Ok(health::live()),
+            Act::Ready => Ok(health::ready(self)),
+            Act::Metrics => health::metrics(self),
+            Act::PeekLimits => limits::show(&self.limits, id).await,
+            Act::ResetLimits => limits::clear(&self.limits, id).await,
+        }
+    }
+
+    /// Who asks, if they have this role.
+    fn admit(&self, request: &Request<Incoming>, client: SocketAddr, needed: Role) -> Result<Caller, Problem> {
+        let caller = self.access.caller(request.headers(), client.ip(), Instant::now()).map_err(Problem::Denied)?;
+        if caller.role < needed {
+            return Err(Problem::Role(needed));
+        }
+        if !caller.has_token && needed > Role::Read {
+            guard::check_intent(request).map_err(Problem::Foreign)?;
+        }
+        Ok(caller)
+    }
+
+    fn missed(&self, missed: Match<'_>) -> Problem {
+        match missed {
+            Match::OtherMethod(allow) => Problem::Method(allow),
+            Match::Nothing | Match::Endpoint(..) => {
+                Problem::NotFound("Try /metrics, /livez, /readyz or /api/limits/TOKEN-ID.".to_owned())
             }
         }
     }
 
-    /// Why traffic should go elsewhere. An outage of Redis that began after the start is none: the outage policy decides then,
-    /// and all instances share it.
-    fn unready(&self) -> Option<&'static str> {
-        if self.shutdown.is_announced() {
-            return Some("draining");
-        }
-        let store = self.store.as_ref()?;
-        (!store.has_been_up()).then_some("Redis has not answered since the start, so no token is known")
+    /// Whether nobody on another machine can reach the listener.
+    fn is_private(&self) -> bool {
+        self.config.listen.admin.ip().is_loopback()
     }
-}
-
-fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-fn not_allowed(allow: &'static str) -> Response<Full<Bytes>> {
-    let message = format!("Use one of {allow}.");
-    let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &message);
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
-    response
-}
-
-fn problem(status: StatusCode, code: &str, message: &str) -> Response<Full<Bytes>> {
-    respond(status, "application/json", serde_json::json!({ "message": message, "code": code }).to_string())
 }

@@ -8,10 +8,12 @@ use http::HeaderMap;
 use super::cache::TokenCache;
 use super::credential::{Candidate, Credential};
 use super::file::FileStore;
+use super::plans::Plans;
 use super::principal::Principal;
 use super::record::{Record, State};
 use super::redis_tokens::{RedisTokens, RedisTokensError};
 use super::refusal::{Reason, Refusal};
+use super::token::TokenHash;
 use crate::config::Config;
 use crate::store::Redis;
 
@@ -148,10 +150,20 @@ async fn ask(
             return Err(Refusal::Unavailable);
         }
     };
-    let hash = record.holding(candidate.hash).ok_or(Refusal::Invalid(Reason::Unknown))?;
-    usable(&record)?;
-    let plan = cache.plans.resolve(&record);
-    Ok(Arc::new(Principal::new(&record, hash, version, plan, now)))
+    principal_of(&record, version, candidate.hash, &cache.plans, now)
+}
+
+/// Who presents a token with this hash, by this version of its record; whether it has ended is for the caller to judge.
+pub(super) fn principal_of(
+    record: &Record,
+    version: u64,
+    hash: TokenHash,
+    plans: &Plans,
+    now: SystemTime,
+) -> Result<Arc<Principal>, Refusal> {
+    let hash = record.holding(hash).ok_or(Refusal::Invalid(Reason::Unknown))?;
+    usable(record)?;
+    Ok(Arc::new(Principal::new(record, hash, version, plans.resolve(record), now)))
 }
 
 /// Refuses records that are revoked or switched off. Their end is judged at every use, by [`unexpired`].

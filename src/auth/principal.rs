@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::permission;
 use super::record::{Record, StoredHash};
+use super::token::TokenHash;
 use crate::config::Plan;
 
 /// What tells an upstream who a request is. A gateway removes the client's own copies of these.
@@ -34,6 +35,8 @@ pub struct Principal {
     pub account: Arc<str>,
     /// The limits that hold for the token, its own overrides applied.
     pub plan: Arc<Plan>,
+    /// Which of the record's hashes the presented token has.
+    pub(super) hash: TokenHash,
     permissions: Box<[Box<str>]>,
     expires_at: Option<SystemTime>,
     identity: [(HeaderName, HeaderValue); 4],
@@ -57,6 +60,7 @@ impl Principal {
             name: record.name.as_str().into(),
             account: record.account.as_str().into(),
             plan,
+            hash: hash.sha256,
             permissions: record.permissions.iter().map(|permission| permission.as_str().into()).collect(),
             expires_at: ends.into_iter().flatten().min().map(|date| date.time()),
             identity,

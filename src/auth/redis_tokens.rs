@@ -25,7 +25,8 @@ use super::token;
 use crate::store::{Redis, Script, StoreError};
 
 /// Writes a record if its version is still the expected one (empty: if there is none), together with an entry for the audit trail.
-/// Answers with the new version and all entries that are due, or nil.
+/// Answers with the new version and all entries that are due, or nil. A change is announced to whom may have calls of the token open;
+/// that it may not be (by the user's rights) is no reason to fail.
 const WRITE: &str = r"
 local old = redis.call('HGET', KEYS[1], 'version')
 if (old or '') ~= ARGV[1] then return false end
@@ -37,6 +38,7 @@ local due = version .. ' ' .. ARGV[3]
 local before = redis.call('HGET', KEYS[1], 'audit')
 if before then due = before .. '\n' .. due end
 redis.call('HSET', KEYS[1], 'version', version, 'record', ARGV[2], 'audit', due)
+if old then redis.pcall('PUBLISH', ARGV[4], ARGV[5]) end
 return {version, due}
 ";
 
@@ -111,6 +113,15 @@ impl RedisTokens {
         Ok(stored(id, version, json)?.map(|(version, record)| Stored { version, record, usage }))
     }
 
+    /// The version of a record, `None` if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub(super) async fn version(&self, id: &str) -> Result<Option<u64>, StoreError> {
+        let mut command = redis::cmd("HGET");
+        decode(self.redis.call(command.arg(self.key(id)).arg("version")).await?)
+    }
+
     /// Stores a new record and returns its version, or `None` if its id is taken.
     ///
     /// # Errors
@@ -137,7 +148,8 @@ impl RedisTokens {
         let ((), notice) = futures_util::future::try_join(self.index([record]), self.announce(&record.id)).await?;
         let json = serde_json::to_vec(record).expect("records have only text keys");
         let entry_json = serde_json::to_vec(entry).expect("entries have only text keys");
-        let (key, args) = (self.key(&record.id), [expected.as_bytes(), &json, &entry_json]);
+        let (key, channel) = (self.key(&record.id), self.channel());
+        let args = [expected.as_bytes(), &json, &entry_json, channel.as_bytes(), record.id.as_bytes()];
         let answer = decode(self.redis.run(&self.scripts.write, &[key.as_bytes()], &args).await?)?;
         let written: Option<(u64, String)> = answer;
         if written.is_some() {
@@ -159,6 +171,11 @@ impl RedisTokens {
             command.arg(record.created_at.map_or(0, Date::unix)).arg(&record.id);
         }
         self.redis.call(&command).await.map(drop)
+    }
+
+    /// The channel on which the id of each token is published whose record has changed.
+    pub(super) fn channel(&self) -> String {
+        format!("{}:changed", self.redis.namespace())
     }
 
     fn key(&self, id: &str) -> String {

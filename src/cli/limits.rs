@@ -21,6 +21,8 @@ use crate::limits::{DenyCache, Limiter, MemoryLimiter, RedisLimiter, Report};
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Bytes of an instance's answer.
 const LONGEST_ANSWER: u64 = 1 << 20;
+/// The environment variable that may hold an admin token: an argument would be seen by every user of the machine.
+const ADMIN_TOKEN: &str = "CALLGATE_ADMIN_TOKEN";
 
 /// What to do with the limits of a token.
 #[derive(Debug, Subcommand)]
@@ -37,7 +39,8 @@ pub(super) struct LimitsArgs {
     /// The configuration: of its Redis is asked
     #[arg(long, value_name = "FILE", required_unless_present = "admin")]
     config: Option<PathBuf>,
-    /// Ask a running instance instead, at the address of its admin listener; the memory store can be asked in no other way
+    /// Ask a running instance instead, at the address of its admin listener; the memory store can be asked in no other way. If it
+    /// asks for an admin token, put that into the environment variable CALLGATE_ADMIN_TOKEN
     #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
     admin: Option<SocketAddr>,
     /// The token's id, as `token list` shows it
@@ -109,9 +112,10 @@ fn ask(admin: SocketAddr, method: &str, id: &str) -> anyhow::Result<Value> {
     let mut stream =
         TcpStream::connect_timeout(&admin, DEADLINE).with_context(|| format!("no admin listener at {admin}"))?;
     stream.set_read_timeout(Some(DEADLINE))?;
+    let credential = credential()?;
     write!(
         stream,
-        "{method} /api/limits/{id} HTTP/1.1\r\nhost: {admin}\r\n{CONFIRMATION}: 1\r\nconnection: close\r\n\r\n"
+        "{method} /api/limits/{id} HTTP/1.1\r\nhost: {admin}\r\n{CONFIRMATION}: 1\r\n{credential}connection: close\r\n\r\n"
     )?;
     let mut answer = String::new();
     let read = stream.take(LONGEST_ANSWER).read_to_string(&mut answer);
@@ -123,6 +127,18 @@ fn ask(admin: SocketAddr, method: &str, id: &str) -> anyhow::Result<Value> {
         bail!("{admin}: {}", said["message"].as_str().unwrap_or(body));
     }
     Ok(said)
+}
+
+/// The `Authorization` line with the admin token of the environment, if there is one.
+fn credential() -> anyhow::Result<String> {
+    match std::env::var(ADMIN_TOKEN) {
+        Ok(token) if !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Ok(format!("authorization: Bearer {token}\r\n"))
+        }
+        // It is not repeated: it may be a token with something stuck to it.
+        Ok(token) if !token.is_empty() => bail!("{ADMIN_TOKEN} holds something that no admin token can be"),
+        Ok(_) | Err(_) => Ok(String::new()),
+    }
 }
 
 /// What people read.

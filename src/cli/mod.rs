@@ -1,5 +1,6 @@
 //! The commands. Exit codes: 0 good, 1 failed, 2 wrong usage.
 
+mod admin_token;
 pub mod check;
 pub mod demo;
 mod healthcheck;
@@ -44,6 +45,9 @@ enum Command {
     /// Make, list and revoke tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Make tokens for the admin listener
+    #[command(subcommand)]
+    AdminToken(admin_token::AdminTokenCommand),
     /// Look at a token's limits, or clear its log
     #[command(subcommand)]
     Limits(limits::LimitsCommand),
@@ -69,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Serve { config } => on_runtime(serve::run(config)),
         Command::Check { file, json } => return check::check(&file, json),
         Command::Token(command) => on_runtime(token::run(command)),
+        Command::AdminToken(command) => admin_token::run(command),
         Command::Limits(command) => on_runtime(limits::run(command)),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Selftest(args) => return selftest::run(args),

@@ -1,5 +1,7 @@
 //! The configuration compiler: from the tree of a file to a [`Config`], or to everything that is wrong with it.
 
+mod admin;
+mod answers;
 mod limits;
 mod listen;
 mod matching;
@@ -20,8 +22,9 @@ use super::reader::{NeededFile, Reader};
 use super::yaml::{self, Node};
 
 /// The keys at the top of the file, in the order in which they are best read.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "listen",
+    "admin",
     "tls",
     "store",
     "tokens",
@@ -68,6 +71,7 @@ fn assemble<'a>(reader: &'a Reader<'a>, path: &Path, root: &'a Node) -> Option<C
     }
     let file = root.section(&KEYS);
     let listen = listen::listen(&file.field_of("listen"));
+    let admin = admin::admin(&file.field_of("admin"), listen.admin);
     let tls = listen::tls(&file.field_of("tls"));
     let store = store::store(&file);
     let tokens = store::tokens(&file.field_of("tokens"), store.as_ref());
@@ -84,6 +88,7 @@ fn assemble<'a>(reader: &'a Reader<'a>, path: &Path, root: &'a Node) -> Option<C
         source: path.to_owned(),
         runtime,
         listen,
+        admin,
         tls,
         store: store?,
         tokens,

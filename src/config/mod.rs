@@ -1,5 +1,7 @@
 //! Configuration: one YAML file, compiled into a validated form, or into all that is wrong with it.
 
+mod admin;
+mod answers;
 mod compile;
 mod expand;
 mod matching;
@@ -22,7 +24,9 @@ use std::path::Path;
 use compile::{Outcome, compile};
 use reader::{NeededFile, why};
 
+pub use self::admin::{AdminAccess, AdminToken, Role};
 pub use self::redis::{OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls};
+pub use answers::{Cors, HeaderEdits, Origin};
 pub use matching::{HeaderMatch, HostPattern, Piece, Rewrite};
 pub use model::{
     Access, CallLimits, CertificateFiles, Config, Drain, Endpoint, HostHeader, Limits, Listen, Log, LogFormat,
@@ -71,7 +75,7 @@ pub fn parse(path: &Path, text: &str, env: &dyn Fn(&str) -> Option<String>) -> R
 #[must_use]
 pub fn known_keys() -> BTreeSet<String> {
     // Keys are learnt where they are read: so the smallest text that makes the compiler look everywhere.
-    let everywhere = "{ tls: { certificates: [{}] }, store: { redis: { sentinel: {} } }, plans: { a: {} }, upstreams: { a: {} }, routes: [{}] }";
+    let everywhere = "{ tls: { certificates: [{}] }, admin: { tokens: [{}] }, store: { redis: { sentinel: {} } }, plans: { a: {} }, upstreams: { a: {} }, routes: [{}] }";
     let mut keys = compile(Path::new(""), everywhere, &|_| None).keys;
     keys.extend(["plans.*", "plans.*.limits.*", "routes[].limits.*", "upstreams.*"].map(str::to_owned));
     keys

@@ -2,6 +2,7 @@
 
 mod client;
 mod connect;
+mod frames;
 mod headers;
 mod http2;
 mod pool;
@@ -20,7 +21,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use ipnet::IpNet;
 
-use crate::body::{Body, BodyFault, Hold, Progress};
+use crate::body::{Body, BodyFault, End, Hold, Progress};
 use crate::config::{self, Protocol};
 use crate::telemetry::{Metrics, UpstreamMetrics};
 
@@ -33,7 +34,7 @@ pub use headers::{asks_for_websocket, is_last_hop};
 #[doc(hidden)]
 pub use headers::{onto_client, onto_upstream};
 pub use pool::Lease;
-pub use tunnel::{Tunnel, TunnelEnd};
+pub use tunnel::{CutReason, Ender, Tunnel, TunnelEnd};
 
 /// What is settled about a request when it is forwarded.
 pub struct Onward<'a> {
@@ -170,7 +171,15 @@ impl Forwarder {
         // Over HTTP/2 nothing is upgraded, and who is asked to may go on without (RFC 9110 §7.8).
         let websocket = headers::asks_for_websocket(&request) && upstream.config.protocol != Protocol::Http2;
         let (request, client_upgrade, progress) = self.prepare(request, onward, websocket);
-        let (lease, mut response) = upstream.send(request, onward, progress, websocket).await?;
+        let mut end = onward.route.timeout.map(End::after);
+        let sent = upstream.send(request, onward, progress, websocket);
+        let (lease, mut response) = match &mut end {
+            None => sent.await?,
+            Some(end) => tokio::select! {
+                sent = sent => sent?,
+                after = end.wait() => return Err(upstream.late(after)),
+            },
+        };
         let endpoint = lease.endpoint();
         if headers::has_two_lengths(response.headers()) {
             upstream.metrics.broken.inc();
@@ -186,6 +195,7 @@ impl Forwarder {
             .flatten();
         let (mut parts, body) = response.into_parts();
         headers::onto_client(&mut parts.headers, switched);
+        headers::edit_for_client(&mut parts.headers, onward.route);
         // Towards the client it is our version that counts (RFC 9112 §2.3).
         parts.version = Version::HTTP_11;
         let body = if switched {
@@ -193,8 +203,12 @@ impl Forwarder {
         } else {
             // Events come when something happens: how long they may be silent is told by the route, as for a call.
             let is_events = headers::has_events(&parts.headers);
-            let idle = if is_events { onward.route.call.idle_timeout } else { Some(upstream.config.idle_timeout) };
-            Body::relay(body, idle, u64::MAX, headers::clean_for_client)
+            let (idle, end) = if is_events {
+                (onward.route.call.idle_timeout, None)
+            } else {
+                (Some(onward.route.idle_timeout.unwrap_or(upstream.config.idle_timeout)), end)
+            };
+            Body::relay(body, idle, u64::MAX, headers::clean_for_client).until(end)
         };
         Ok(Answer { response: Response::from_parts(parts, body), lease, endpoint, tunnel })
     }
@@ -275,6 +289,11 @@ impl UpstreamPools {
                 }
             }
         }
+    }
+
+    fn late(&self, after: Duration) -> ForwardError {
+        self.metrics.timeouts.inc();
+        ForwardError::Slow { endpoint: self.config.name.clone(), after }
     }
 
     fn unconnected(&self, pool: &EndpointPool, reason: NoConnection) -> ForwardError {

@@ -2,48 +2,60 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http::{Method, Request, StatusCode, Uri, Version};
 use ipnet::IpNet;
 use prometheus::{Histogram, IntCounter};
 use smallvec::SmallVec;
 
-use crate::auth::{self, Principal, Refusal};
+use crate::auth::{self, OpenCall, OpenCalls, Principal, Refusal};
 use crate::body::{BodyError, Observer};
-use crate::config::{self, Config, REQUEST_ID, RouteLimits};
-use crate::forward::{Lease, TunnelEnd, client_address};
+use crate::config::{self, Config, Cors, RouteLimits};
+use crate::forward::{CutReason, Ender, Lease, Tunnel, client_address};
 use crate::limits::{CallLease, Charge, Decision, Source};
 use crate::listener::{Attention, Peer};
 use crate::response::Rejection;
 use crate::route::Found;
-use crate::telemetry::{AccessLog, Metrics, Phase, Record, RouteMetrics, WindowUse};
+use crate::shutdown::Shutdown;
+use crate::telemetry::{AccessLog, Metrics, Phase, Record, RouteMetrics, WindowUse, request_id};
 
-/// The longest request id that is taken over from a client.
-const MAX_REQUEST_ID: usize = 128;
 /// A client on HTTP/2 has to take so many bytes of an answer within `body_idle_timeout`.
 const HTTP2_PIECE: usize = 32 * 1024;
 /// nginx's status for a client that went away before its answer; it stands in the log and the metrics only.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
+/// An answer of which so much was sent is watched over like one that waits for its upstream: it may be long.
+const LONG_ANSWER: u64 = 64 * 1024;
+
 /// The metric cells and the log of all requests, resolved when the configuration is loaded.
 pub struct Cells {
     log: AccessLog,
+    open_calls: Arc<OpenCalls>,
+    settings: Vec<Arc<config::Route>>,
     routes: Vec<Arc<RouteMetrics>>,
     no_route: Arc<RouteMetrics>,
     auth: Vec<(&'static str, IntCounter)>,
     decisions: [[IntCounter; 3]; 2],
     decision_seconds: Histogram,
     shadow_denials: IntCounter,
+    calls_ended: [IntCounter; ENDERS.len()],
 }
+
+/// Who can have ended a call, in the order of [`Ender`].
+const ENDERS: [Ender; 3] = [Ender::Client, Ender::Upstream, Ender::Gateway];
 
 impl Cells {
     /// Resolves every cell.
     #[must_use]
-    pub fn new(metrics: &Metrics, routes: &[Arc<config::Route>], log: AccessLog) -> Self {
+    pub fn new(metrics: &Metrics, routes: &[Arc<config::Route>], log: AccessLog, open_calls: Arc<OpenCalls>) -> Self {
         let decisions = |outcome| Source::ALL.map(|source| metrics.decisions(outcome, source.as_str()));
         Self {
             log,
+            open_calls,
+            settings: routes.to_vec(),
+            calls_ended: ENDERS.map(|by| metrics.calls_ended(by.as_str())),
             routes: routes.iter().map(|route| metrics.route(&route.name)).collect(),
             no_route: metrics.route("none"),
             auth: auth::OUTCOMES.iter().map(|outcome| (*outcome, metrics.auth(outcome))).collect(),
@@ -69,6 +81,10 @@ pub struct Exchange {
     pub(super) decision: Option<(Decision, Arc<Principal>)>,
     /// Held for as long as the call lasts that this may become.
     pub(super) call_lease: Option<CallLease>,
+    /// When the principal was looked up, in announcements of changed tokens.
+    era: u64,
+    /// What ends this answer when its token no longer entitles to it.
+    open: Option<OpenCall>,
     cells: Arc<Cells>,
     route: Option<usize>,
     lease: Option<Lease>,
@@ -107,11 +123,14 @@ impl Exchange {
             bytes_out: 0,
             bytes_in: 0,
             cut: false,
+            ended_by: None,
         };
         Self {
             record,
             decision: None,
             call_lease: None,
+            era: cells.open_calls.era(),
+            open: None,
             cells: cells.clone(),
             route: None,
             lease: None,
@@ -133,6 +152,11 @@ impl Exchange {
         if let Found::Route(index) = found {
             self.route = Some(index);
         }
+    }
+
+    /// Which pages may read its answer, if its route says so.
+    pub(super) fn cors<'c>(&self, config: &'c Config) -> Option<&'c Cors> {
+        config.routes.get(self.route?)?.cors.as_ref()
     }
 
     /// Limits that its route has of its own.
@@ -202,19 +226,41 @@ impl Exchange {
         }
     }
 
-    /// Goes on as a call until its tunnel ends.
-    pub(super) async fn call(mut self, tunnel: impl Future<Output = TunnelEnd>) {
+    /// Goes on as a call until its tunnel ends, the instance, or what entitles to it.
+    pub(super) async fn call(mut self, tunnel: Tunnel, shutdown: &Shutdown) {
         self.is_call = true;
-        let open = self.metrics().calls_open.clone();
-        open.inc();
-        let end = tunnel.await;
-        open.dec();
+        let gauge = self.metrics().calls_open.clone();
+        gauge.inc();
+        let mut open = self.watched_over();
+        let withdrawn = async {
+            match &mut open {
+                Some(open) => open.withdrawn().await,
+                None => std::future::pending().await,
+            }
+        };
+        let told = async {
+            tokio::select! {
+                () = shutdown.ended() => CutReason::Ended,
+                why = withdrawn => CutReason::Withdrawn(why.as_str()),
+            }
+        };
+        let end = tunnel.run(told).await;
+        gauge.dec();
+        self.cells.calls_ended[end.by as usize].inc();
+        self.record.ended_by = Some(end.by.as_str());
         self.record.bytes_in = end.from_client;
         self.record.bytes_out = end.from_upstream;
         self.record.error = end.cut.as_ref().map(|cut| chain(cut).into());
         // A call's connection has become the call; it can't be used again.
         self.lease = None;
         self.over = true;
+    }
+
+    /// Has this exchange ended when its token no longer entitles to it; `None` on a public route.
+    fn watched_over(&self) -> Option<OpenCall> {
+        let (_, principal) = self.decision.as_ref()?;
+        let route = &self.cells.settings[self.route?];
+        Some(self.cells.open_calls.open(principal, route, self.era))
     }
 
     fn metrics(&self) -> &RouteMetrics {
@@ -255,6 +301,16 @@ impl Observer for Option<Exchange> {
         }
     }
 
+    fn poll_withdrawn(&mut self, cx: &mut Context<'_>, waiting: bool) -> Poll<&'static str> {
+        let Some(exchange) = self else { return Poll::Pending };
+        // Most answers are over before there is anything to watch over.
+        if exchange.open.is_none() && (waiting || exchange.record.bytes_out >= LONG_ANSWER) {
+            exchange.open = exchange.watched_over();
+        }
+        let Some(open) = &mut exchange.open else { return Poll::Pending };
+        open.poll_withdrawn(cx).map(|why| why.as_str())
+    }
+
     fn ended(&mut self, result: Result<(), &BodyError>) {
         let Some(exchange) = self else { return };
         exchange.over = true;
@@ -266,6 +322,9 @@ impl Observer for Option<Exchange> {
             }
             Err(error) => {
                 exchange.record.cut = true;
+                if matches!(error, BodyError::Withdrawn(_)) {
+                    exchange.record.ended_by = Some(Ender::Gateway.as_str());
+                }
                 exchange.record.error = Some(chain(error).into());
             }
         }
@@ -287,22 +346,4 @@ impl Drop for Exchange {
 
 fn client_of<B>(request: &Request<B>, socket: SocketAddr, trusted: &[IpNet]) -> std::net::IpAddr {
     if trusted.is_empty() { socket.ip().to_canonical() } else { client_address(request.headers(), socket, trusted) }
-}
-
-/// The client's request id if it is one that a log can hold, else a new UUIDv7 (RFC 9562 §5.7).
-fn request_id<B>(request: &Request<B>, now: SystemTime) -> HeaderValue {
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte);
-    if let Some(given) = request.headers().get(REQUEST_ID)
-        && (1..=MAX_REQUEST_ID).contains(&given.len())
-        && given.as_bytes().iter().all(is_plain)
-    {
-        return given.clone();
-    }
-    let millis = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-    let mut random = [0; 10];
-    fastrand::fill(&mut random);
-    let id = uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
-    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-    // A UUID is made of hexadecimal digits and hyphens.
-    HeaderValue::from_str(id.hyphenated().encode_lower(&mut text)).unwrap_or_else(|_| HeaderValue::from_static("none"))
 }

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use crate::admin::{Admin, LimitsDesk};
-use crate::auth::{FileError, FileStore, Registry, TokenCache};
+use crate::auth::{FileError, FileStore, OpenCalls, RecordWatch, Registry, TokenCache};
 use crate::config::{Config, OnFailure, Store};
 use crate::forward::UpstreamError;
 use crate::gateway::Cells;
@@ -78,6 +78,7 @@ struct Shared {
     tokens: Tokens,
     limiter: Arc<MemoryLimiter>,
     denials: Arc<DenyCache>,
+    open_calls: Arc<OpenCalls>,
     health: Arc<StoreHealth>,
     open: Arc<AtomicUsize>,
     shutdown: Shutdown,
@@ -136,21 +137,28 @@ impl Server {
             }
         }
         let server = Self { https: https_at, http: http_at, admin: admin_at, shared, workers: threads };
-        server.spawn_background(admin, desk)?;
+        server.spawn_background(admin, desk).await?;
         tracing::info!(https = %server.https, http = server.http.map(tracing::field::display), admin = %server.admin, workers, "serving");
         Ok(server)
     }
 
-    fn spawn_background(&self, sockets: Vec<std::net::TcpListener>, desk: LimitsDesk) -> Result<(), StartError> {
+    async fn spawn_background(&self, sockets: Vec<std::net::TcpListener>, desk: LimitsDesk) -> Result<(), StartError> {
         let shared = &self.shared;
         let health = matches!(shared.tokens, Tokens::Redis(_)).then(|| shared.health.clone());
-        let admin = Arc::new(Admin::new(shared.metrics.clone(), health, desk, shared.shutdown.clone()));
+        let admin =
+            Arc::new(Admin::new(shared.config.clone(), shared.metrics.clone(), health, desk, shared.shutdown.clone()));
         for socket in sockets {
             let socket = TcpListener::from_std(socket).map_err(StartError::Worker)?;
             tokio::spawn(admin.clone().run(socket));
         }
-        if let Tokens::File(file) = &shared.tokens {
-            tokio::spawn(file.clone().watch());
+        let calls = shared.open_calls.clone();
+        match (&shared.config.store, &shared.tokens) {
+            (_, Tokens::File(file)) => drop(tokio::spawn(file.clone().watch(calls))),
+            (Store::Redis(store), Tokens::Redis(cache)) => {
+                let redis = Redis::open(store, shared.health.clone()).await?;
+                tokio::spawn(RecordWatch::new(redis, cache.clone(), calls).run());
+            }
+            (Store::Memory, Tokens::Redis(_)) => {}
         }
         let limiter = shared.limiter.clone();
         tokio::spawn(async move {
@@ -202,8 +210,10 @@ impl Shared {
             // The memory store answers as long as the process lives.
             metrics.store_up.set(1);
         }
+        let open_calls = Arc::<OpenCalls>::default();
         Ok(Self {
-            cells: Arc::new(Cells::new(&metrics, &config.routes, log)),
+            cells: Arc::new(Cells::new(&metrics, &config.routes, log, open_calls.clone())),
+            open_calls,
             routes: Arc::new(RouteTable::new(&config.routes)?),
             certificates,
             tls,

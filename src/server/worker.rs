@@ -122,7 +122,7 @@ impl Worker {
         });
         let gateway = self.gateway.clone();
         tokio::spawn(async move { gateway.limiter.keep_calls().await });
-        self.shared.shutdown.ended().await;
+        self.shared.shutdown.parted().await;
         self.gateway.limiter.end_calls().await;
     }
 }

@@ -93,6 +93,13 @@ impl Cluster {
         self.state.map.load().members.iter().any(|member| member.link.is_up())
     }
 
+    /// The nodes to be reached, those that answer at the moment first.
+    pub(super) fn nodes(&self) -> Vec<RedisNode> {
+        let map = self.state.map.load();
+        let (up, down): (Vec<_>, Vec<_>) = map.members.iter().partition(|member| member.link.is_up());
+        up.into_iter().chain(down).map(|member| member.node.clone()).chain(self.state.seeds.iter().cloned()).collect()
+    }
+
     /// Sends a command to the node that serves `slot` (`None`: to any). `script` is what the command runs: a node that does
     /// not know it is given it.
     pub(super) async fn call(

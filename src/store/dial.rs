@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
+use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError, Value};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
 use super::outage::Outage;
 use crate::config::{CertificateFiles, RedisLogin, RedisNode, RedisStore, RedisTls};
@@ -39,6 +40,9 @@ pub enum OpenError {
     #[error("store.redis: TLS settings")]
     Tls(#[source] rustls::Error),
 }
+
+/// A connection without or with TLS.
+type Wire = Either<TcpStream, TlsStream<TcpStream>>;
 
 /// What the client wraps errors of a connection into.
 type SharedError = Arc<dyn std::error::Error + Send + Sync>;
@@ -72,33 +76,41 @@ impl Dialer {
     /// Makes a connection that has answered once, and starts its task.
     pub(super) async fn dial(&self, node: &RedisNode) -> Result<MultiplexedConnection, Outage> {
         let ends = Instant::now() + self.timeout;
-        let silent = || Outage::Silent(node.clone());
-        let socket = timeout_at(ends, tcp(node)).await.map_err(|_| silent())?;
-        let socket = socket.map_err(|error| Outage::Unreachable(node.clone(), error))?;
-        let greeted = match &self.tls {
-            None => timeout_at(ends, self.greet(node, socket)).await,
-            Some(tls) => {
-                let failed = |error| Outage::Tls(node.clone(), error);
-                let name = ServerName::try_from(node.host.to_string());
-                let name = name.map_err(|error| failed(io::Error::other(error)))?;
-                let stream = timeout_at(ends, tls.connect(name, socket)).await;
-                let stream = stream.map_err(|_| Outage::NoHandshake(node.clone()))?.map_err(failed)?;
-                timeout_at(ends, self.greet(node, stream)).await
-            }
-        };
-        greeted.unwrap_or_else(|_| Err(silent()))
+        let wire = self.wire(node, ends).await?;
+        timeout_at(ends, self.greet(node, wire)).await.unwrap_or_else(|_| Err(Outage::Silent(node.clone())))
     }
 
-    async fn greet<S>(&self, node: &RedisNode, stream: S) -> Result<MultiplexedConnection, Outage>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    /// Makes a connection that hears what is published on this channel.
+    pub(super) async fn listen(&self, node: &RedisNode, channel: &str) -> Result<PubSub, Outage> {
+        let ends = Instant::now() + self.timeout;
+        let wire = self.wire(node, ends).await?;
+        let listening = async {
+            let mut connection = PubSub::new(&self.settings, wire).await?;
+            connection.subscribe(channel).await?;
+            Ok(connection)
+        };
+        let listening = timeout_at(ends, listening).await.map_err(|_| Outage::Silent(node.clone()))?;
+        listening.map_err(|error| self.sort(node, error))
+    }
+
+    async fn wire(&self, node: &RedisNode, ends: Instant) -> Result<Wire, Outage> {
+        let socket = timeout_at(ends, tcp(node)).await.map_err(|_| Outage::Silent(node.clone()))?;
+        let socket = socket.map_err(|error| Outage::Unreachable(node.clone(), error))?;
+        let Some(tls) = &self.tls else { return Ok(Either::Left(socket)) };
+        let failed = |error| Outage::Tls(node.clone(), error);
+        let name = ServerName::try_from(node.host.to_string());
+        let name = name.map_err(|error| failed(io::Error::other(error)))?;
+        let stream = timeout_at(ends, tls.connect(name, socket)).await;
+        Ok(Either::Right(stream.map_err(|_| Outage::NoHandshake(node.clone()))?.map_err(failed)?))
+    }
+
+    async fn greet(&self, node: &RedisNode, wire: Wire) -> Result<MultiplexedConnection, Outage> {
         // Deadlines are the caller's.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_pipeline_buffer_size(1024);
-        let made = MultiplexedConnection::new_with_config(&self.settings, stream, config).await;
+        let made = MultiplexedConnection::new_with_config(&self.settings, wire, config).await;
         let (mut connection, driver) = made.map_err(|error| self.sort(node, error))?;
         tokio::spawn(driver);
         let answer = connection.send_packed_command(&redis::cmd("PING")).await.and_then(Value::extract_error);

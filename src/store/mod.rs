@@ -11,6 +11,7 @@ mod outage;
 mod script;
 mod sentinel;
 mod slots;
+mod subscription;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use crate::config::{RedisServers, RedisStore};
 pub use dial::OpenError;
 pub use health::StoreHealth;
 pub use script::Script;
+pub use subscription::{News, Subscription};
 
 /// Why Redis gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +58,8 @@ struct Shared {
     servers: Servers,
     deadline: Duration,
     namespace: Arc<str>,
+    config: RedisServers,
+    dialer: Dialer,
 }
 
 enum Servers {
@@ -72,6 +76,7 @@ impl Redis {
     /// [`OpenError`] when the configuration's files can't be used; an absent server is no error.
     pub async fn open(config: &RedisStore, health: Arc<StoreHealth>) -> Result<Self, OpenError> {
         let dialer = Dialer::new(config)?;
+        let own = dialer.clone();
         let servers = match &config.servers {
             RedisServers::Single(node) => Servers::One(link(Target::Primary(node.clone()), dialer, health).await),
             RedisServers::Sentinel(sentinel) => {
@@ -80,7 +85,13 @@ impl Redis {
             }
             RedisServers::Cluster(seeds) => Servers::Cluster(Cluster::open(seeds, dialer, health).await),
         };
-        let shared = Shared { servers, deadline: config.deadline, namespace: config.namespace.clone() };
+        let shared = Shared {
+            servers,
+            deadline: config.deadline,
+            namespace: config.namespace.clone(),
+            config: config.servers.clone(),
+            dialer: own,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -97,6 +108,12 @@ impl Redis {
             Servers::One(link) => link.is_up(),
             Servers::Cluster(cluster) => cluster.is_up(),
         }
+    }
+
+    /// Hears what is published on a channel, on a connection of its own. With a cluster any node hears what any other is told.
+    #[must_use]
+    pub fn subscribe(&self, channel: String) -> Subscription {
+        Subscription::new(self.clone(), channel)
     }
 
     /// Sends one command and waits for its answer, within the configured deadline. The command names its key first, or none.

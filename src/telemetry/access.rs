@@ -79,6 +79,8 @@ pub struct Record {
     pub bytes_in: u64,
     /// The client or the upstream went away before the answer's end.
     pub cut: bool,
+    /// Who ended a call or a stream: `client`, `upstream` or `gateway`.
+    pub ended_by: Option<&'static str>,
 }
 
 impl Record {
@@ -144,6 +146,7 @@ pub fn json_line(record: &Record) -> String {
         ("token_name", name),
         ("code", record.rejection),
         ("error", record.error.as_deref()),
+        ("ended_by", record.ended_by),
         ("endpoint", record.endpoint.as_deref()),
         ("decided_by", record.decided_by),
     ] {
@@ -214,6 +217,9 @@ fn human_line(record: &Record) -> String {
     if let Some(error) = &record.error {
         line.push(' ');
         push_json_string(&mut line, error);
+    }
+    if let Some(by) = record.ended_by {
+        push(&mut line, format_args!(" ended_by={by}"));
     }
     if record.cut {
         line.push_str(" cut");
@@ -303,6 +309,7 @@ mod tests {
             bytes_out: 7,
             bytes_in: 0,
             cut: false,
+            ended_by: None,
         }
     }
 

@@ -25,6 +25,7 @@ pub struct Metrics {
     upstream_seconds: HistogramVec,
     upstream_failures: IntCounterVec,
     calls_open: IntGaugeVec,
+    calls_ended: IntCounterVec,
     auth: IntCounterVec,
     decisions: IntCounterVec,
     connections_open: IntGaugeVec,
@@ -130,6 +131,11 @@ impl Metrics {
                 &["upstream", "kind"],
             )?,
             calls_open: gauges("callgate_calls_open", "Calls (upgraded streams) open at this moment.", &["route"])?,
+            calls_ended: counters(
+                "callgate_calls_ended_total",
+                "Calls (upgraded streams) that ended, by who ended them: client, upstream, gateway.",
+                &["by"],
+            )?,
             auth: counters("callgate_auth_total", "Authentications, by outcome.", &["outcome"])?,
             decisions: counters(
                 "callgate_decisions_total",
@@ -200,6 +206,12 @@ impl Metrics {
             handshake_failures: self.handshake_failures.clone(),
             handshake_seconds: self.handshake_seconds.clone(),
         }
+    }
+
+    /// The counter of calls that `by` ended.
+    #[must_use]
+    pub fn calls_ended(&self, by: &str) -> IntCounter {
+        self.calls_ended.with_label_values(&[by])
     }
 
     /// The counter of one outcome of authentication.

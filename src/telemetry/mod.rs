@@ -4,6 +4,7 @@ mod access;
 mod log;
 mod metrics;
 mod process;
+mod request_id;
 mod requests;
 
 // For the benchmarks alone.
@@ -12,4 +13,5 @@ pub use access::json_line;
 pub use access::{AccessLog, Phase, Record, WindowUse};
 pub use log::{LogError, LogGuard, init};
 pub use metrics::{ListenerMetrics, Metrics, UpstreamMetrics};
+pub use request_id::request_id;
 pub use requests::RouteMetrics;

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, so that they are linked once and run side by side.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod admin;
 mod auth;
 mod config;
 mod contract;
@@ -24,3 +25,4 @@ mod support;
 mod topologies;
 mod upstreams;
 mod voice;
+mod withdrawal;

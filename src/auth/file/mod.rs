@@ -20,6 +20,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 
 use super::credential::Credential;
+use super::open::{self, OpenCalls};
 use super::plans::Plans;
 use super::principal::Principal;
 use super::record::{Record, StoredHash};
@@ -126,8 +127,12 @@ impl FileStore {
     }
 
     /// Follows the file for ever. A good new file replaces all records at once; of a bad one each problem is logged, and the old
-    /// records stay.
-    pub async fn watch(self: Arc<Self>) {
+    /// records stay. Ends open calls whose tokens no longer entitle to them.
+    pub async fn watch(self: Arc<Self>, calls: Arc<OpenCalls>) {
+        tokio::join!(self.follow(&calls), open::clock(&calls));
+    }
+
+    async fn follow(self: &Arc<Self>, calls: &OpenCalls) {
         loop {
             tokio::time::sleep(POLL).await;
             let store = self.clone();
@@ -138,7 +143,16 @@ impl FileStore {
                     self.path.display()
                 );
             }
+            // Each time, for a call may begin while the file changes.
+            calls.judge_all(SystemTime::now(), |call| self.known(&call.hash));
         }
+    }
+
+    /// Whose token has this stored hash by now.
+    fn known(&self, hash: &TokenHash) -> Result<Arc<Principal>, Refusal> {
+        let records = self.records.load();
+        let stored = records.by_hash.get(hash);
+        stored.map_or(Err(Refusal::Invalid(Reason::Unknown)), |stored| stored.principal.clone())
     }
 
     /// Reads the file if it has changed since it was last read.

@@ -34,7 +34,7 @@ pub(super) fn listen(field: &Field<'_>) -> Listen {
         https: s.or("https", SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8443)), address),
         http: s.or("http", None, |f| address(f).map(Some)),
         redirect: s.or("redirect", false, Field::flag),
-        admin: s.or("admin", SocketAddr::from((Ipv4Addr::LOCALHOST, 9901)), admin_address),
+        admin: s.or("admin", SocketAddr::from((Ipv4Addr::LOCALHOST, 9901)), address),
         max_connections: s.or("max_connections", 10_000, |f| f.number(1..=1_000_000)),
         handshake_timeout: s.or("handshake_timeout", 10 * SECOND, |f| f.duration(SHORTEST..=5 * MINUTE)),
         header_timeout: s.or("header_timeout", 10 * SECOND, |f| f.duration(SHORTEST..=5 * MINUTE)),
@@ -85,17 +85,6 @@ fn address(field: &Field<'_>) -> Option<SocketAddr> {
         field.error(format!("must be an IP address and a port, not {} ({remedy})", field.shown()));
     }
     address
-}
-
-fn admin_address(field: &Field<'_>) -> Option<SocketAddr> {
-    let address = address(field)?;
-    if !address.ip().is_loopback() {
-        field.error(
-            "the admin listener has no credential yet, so it may only listen on a loopback address \
-             (for example \"127.0.0.1:9901\")",
-        );
-    }
-    Some(address)
 }
 
 pub(super) fn tls(field: &Field<'_>) -> Tls {

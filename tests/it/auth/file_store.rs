@@ -10,7 +10,7 @@ async fn a_running_instance_follows_the_file() {
     let path = folder.path().join("tokens.yaml");
     let config = config_with("memory", &format!("{{ file: \"{}\" }}", path.display()));
     let store = Arc::new(FileStore::open(&config, &path).unwrap());
-    let watch = tokio::spawn(store.clone().watch());
+    let watch = tokio::spawn(store.clone().watch(Arc::default()));
     let authenticator = Authenticator::with_file(&config, store);
     let registry = Registry::with_file(&config, &path);
 

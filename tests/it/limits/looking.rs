@@ -166,7 +166,7 @@ async fn the_admin_api_answers_nobody_from_outside() {
         let (status, body) = stage.api(method.clone(), &id, headers).await;
         assert_eq!((status, &body["code"]), (403, &"forbidden".into()), "{method} {headers:?}");
     }
-    assert_eq!(stage.api(Method::OPTIONS, &id, &[]).await.0, 403);
+    assert_eq!(stage.api(Method::OPTIONS, &id, &[]).await.0, 405);
     assert_eq!(stage.api(Method::POST, &id, &[confirmed]).await.0, 405);
     assert_eq!(stage.api(Method::GET, "nobody", &[]).await.1["code"], "not_found");
     let (_, seen) = stage.api(Method::GET, &id, &[]).await;

@@ -29,7 +29,7 @@ async fn the_database_is_the_one_named() {
 async fn a_user_logs_in_and_a_wrong_password_is_called_one() {
     let server = RedisServer::start();
     // No more than Callgate needs.
-    let rights = "~callgate:* +@read +@write +@scripting +@connection +time +role +cluster|slots +cluster|info";
+    let rights = "~callgate:* &callgate:changed +@read +@write +@scripting +@connection +time +role +publish +subscribe +cluster|slots +cluster|info";
     let _: redis::Value = topology::say(&server, &format!("ACL SETUSER gate on >hunter2 {rights}"));
     let _: redis::Value = topology::say(&server, "ACL SETUSER default off");
     let host = format!("127.0.0.1:{}", server.port());

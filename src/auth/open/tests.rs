@@ -1,0 +1,102 @@
+//! Open calls and their ends, by numbers.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::super::date::Date;
+use super::super::record::Record;
+use super::super::record::tests::record_of;
+use super::*;
+use crate::config::Plan;
+
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn principal(record: &Record, version: u64) -> Arc<Principal> {
+    let plan = Arc::new(Plan { name: "standard".into(), limits: Box::default(), ..Plan::default() });
+    Arc::new(Principal::new(record, &record.hashes[0], version, plan, at(0)))
+}
+
+fn route(permission: &str) -> Arc<Route> {
+    Arc::new(Route { access: Access::Token(vec![permission.into()]), ..Route::default() })
+}
+
+fn told(call: &mut OpenCall) -> Option<Withdrawal> {
+    match call.poll_withdrawn(&mut Context::from_waker(std::task::Waker::noop())) {
+        Poll::Ready(why) => Some(why),
+        Poll::Pending => None,
+    }
+}
+
+fn is_empty(calls: &OpenCalls) -> bool {
+    calls.shards.iter().all(|shard| {
+        let book = shard.lock().unwrap();
+        book.calls.is_empty() && book.ends.is_empty()
+    })
+}
+
+#[test]
+fn calls_end_when_their_time_is_over_and_leave_nothing_behind() {
+    let calls = Arc::new(OpenCalls::default());
+    let mut record = record_of("secret-token");
+    let mut unbounded = calls.open(&principal(&record, 1), &route("calls:read"), 0);
+    record.expires_at = Some(Date::new(at(100)));
+    let mut bounded = calls.open(&principal(&record, 1), &route("calls:read"), 0);
+    calls.expire(at(99));
+    assert_eq!((told(&mut bounded), told(&mut unbounded)), (None, None));
+    calls.expire(at(100));
+    assert_eq!((told(&mut bounded), told(&mut unbounded)), (Some(Withdrawal::Expired), None));
+    assert_eq!(told(&mut bounded), None, "it is told once");
+    drop((bounded, unbounded));
+    assert!(is_empty(&calls));
+}
+
+#[test]
+fn a_changed_record_ends_what_it_no_longer_entitles_to() {
+    let calls = Arc::new(OpenCalls::default());
+    let mut record = record_of("secret-token");
+    let mut reads = calls.open(&principal(&record, 1), &route("calls:read"), 0);
+    let mut writes = calls.open(&principal(&record, 1), &route("calls:write"), 0);
+    record.permissions = vec!["calls:read".into()];
+    record.expires_at = Some(Date::new(at(100)));
+    let changed = principal(&record, 2);
+    calls.judge("abc", at(0), |_| Ok(changed.clone()));
+    assert_eq!((told(&mut reads), told(&mut writes)), (None, Some(Withdrawal::Permission)));
+    assert_eq!(calls.tokens(), BTreeMap::from([("abc".into(), vec![2])]));
+    // The new end counts.
+    calls.expire(at(100));
+    assert_eq!(told(&mut reads), Some(Withdrawal::Expired));
+}
+
+#[test]
+fn refusals_end_calls_and_outages_do_not() {
+    for (reason, why) in [
+        (Reason::Revoked, Withdrawal::Revoked),
+        (Reason::Disabled, Withdrawal::Disabled),
+        (Reason::Expired, Withdrawal::Expired),
+        (Reason::Unknown, Withdrawal::Gone),
+    ] {
+        let calls = Arc::new(OpenCalls::default());
+        let mut call = calls.open(&principal(&record_of("secret-token"), 1), &route("calls:read"), 0);
+        calls.judge_all(at(0), |_| Err(Refusal::Unavailable));
+        calls.judge("other", at(0), |_| Err(Refusal::Invalid(reason)));
+        assert_eq!(told(&mut call), None);
+        calls.judge_all(at(0), |_| Err(Refusal::Invalid(reason)));
+        assert_eq!(told(&mut call), Some(why));
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_begins_while_its_token_is_announced_is_looked_at_again() {
+    let calls = Arc::new(OpenCalls::default());
+    let principal = principal(&record_of("secret-token"), 1);
+    let before = calls.era();
+    assert!(!calls.announce("abc"), "it has no calls yet");
+    let now = calls.era();
+    let _late = calls.open(&principal, &route("calls:read"), now);
+    let doubted = tokio::time::timeout(Duration::from_millis(5), calls.doubted());
+    assert!(doubted.await.is_err(), "it was looked up after the announcement");
+    let _early = calls.open(&principal, &route("calls:read"), before);
+    assert_eq!(calls.doubted().await, [Arc::<str>::from("abc")]);
+    assert!(calls.announce("abc"));
+}

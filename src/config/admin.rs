@@ -1,0 +1,50 @@
+//! Who may use the admin listener.
+
+use std::sync::Arc;
+
+use super::Secret;
+
+/// Who may use the admin listener. Whether it lives and is ready, everybody may ask.
+#[derive(Debug, Clone)]
+pub struct AdminAccess {
+    /// What those may do who show no token; `None`: nothing. On an address that others can reach it is always `None`.
+    pub anonymous: Option<Role>,
+    /// The tokens that are good.
+    pub tokens: Vec<AdminToken>,
+    /// Whether everybody may read the metrics.
+    pub public_metrics: bool,
+}
+
+/// A token of the admin listener.
+#[derive(Debug, Clone)]
+pub struct AdminToken {
+    /// Its name in the audit trail.
+    pub name: Arc<str>,
+    /// What it may do.
+    pub role: Role,
+    /// The SHA-256 of its text: 64 hexadecimal digits.
+    pub sha256: Secret,
+}
+
+/// What somebody may do on the admin listener; a later role includes the earlier ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Look.
+    Read,
+    /// Change.
+    Write,
+}
+
+impl Role {
+    /// Every role and its name in the configuration.
+    pub const NAMES: [(&'static str, Role); 2] = [("read", Role::Read), ("write", Role::Write)];
+
+    /// Its name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
+}

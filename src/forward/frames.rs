@@ -1,0 +1,173 @@
+//! Where WebSocket frames end (RFC 6455 §5.2), in bytes that pass by: only there can a frame of our own go out.
+
+/// Follows the frames of one direction. It reads headers and counts payloads; nothing is kept of either.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    /// What there is of a header that is not whole yet.
+    header: [u8; LONGEST_HEADER],
+    known: usize,
+    /// Bytes of the present frame's payload that are still to come.
+    left: u64,
+    closed: bool,
+}
+
+/// Two bytes, eight of length, four of mask.
+const LONGEST_HEADER: usize = 14;
+const OPCODE: u8 = 0x0f;
+const CLOSE: u8 = 0x08;
+const FIN: u8 = 0x80;
+const MASKED: u8 = 0x80;
+/// The longest payload of a control frame (§5.5).
+const LONGEST_CONTROL: usize = 125;
+
+impl Frames {
+    /// Takes note of bytes that pass.
+    pub(super) fn pass(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let taken = self.step(bytes);
+            bytes = &bytes[taken..];
+        }
+    }
+
+    /// How many of these bytes belong to the frame that has begun; 0 between two frames.
+    pub(super) fn rest_of_frame(&self, bytes: &[u8]) -> usize {
+        let mut ahead = Self { header: self.header, ..*self };
+        let mut taken = 0;
+        while taken < bytes.len() && !ahead.is_between() {
+            taken += ahead.step(&bytes[taken..]);
+        }
+        taken
+    }
+
+    /// Whether the last frame is whole and no other has begun.
+    pub(super) fn is_between(&self) -> bool {
+        self.known == 0 && self.left == 0
+    }
+
+    /// Whether a Close frame has passed: no other may follow it.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Takes some bytes, at least one: a byte of a header, or of a payload what is there.
+    fn step(&mut self, bytes: &[u8]) -> usize {
+        if self.left > 0 {
+            let taken = usize::try_from(self.left).map_or(bytes.len(), |left| left.min(bytes.len()));
+            self.left -= taken as u64;
+            return taken;
+        }
+        self.header[self.known] = bytes[0];
+        self.known += 1;
+        if let Some(length) = payload_length(&self.header[..self.known]) {
+            self.closed |= self.header[0] & OPCODE == CLOSE;
+            self.known = 0;
+            self.left = length;
+        }
+        1
+    }
+}
+
+/// The length of a frame's payload, once its header is whole.
+fn payload_length(header: &[u8]) -> Option<u64> {
+    let second = *header.get(1)?;
+    let short = second & !MASKED;
+    let extended = match short {
+        126 => 2,
+        127 => 8,
+        _ => 0,
+    };
+    let mask = if second & MASKED == 0 { 0 } else { 4 };
+    if header.len() < 2 + extended + mask {
+        return None;
+    }
+    let length = header[2..2 + extended].iter().fold(0, |length, byte| length << 8 | u64::from(*byte));
+    Some(if extended == 0 { short.into() } else { length })
+}
+
+/// A Close frame. What a client sends must be masked (§5.3), so what goes to an upstream is.
+pub(super) fn close_frame(code: u16, reason: &str, masked: bool) -> Vec<u8> {
+    let reason = &reason.as_bytes()[..reason.len().min(LONGEST_CONTROL - 2)];
+    let mut frame = vec![FIN | CLOSE, (2 + reason.len()) as u8];
+    let payload = code.to_be_bytes().into_iter().chain(reason.iter().copied());
+    if !masked {
+        frame.extend(payload);
+        return frame;
+    }
+    frame[1] |= MASKED;
+    let mut mask = [0; 4];
+    fastrand::fill(&mut mask);
+    frame.extend(mask);
+    frame.extend(payload.enumerate().map(|(at, byte)| byte ^ mask[at % 4]));
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(opcode: u8, length: usize, masked: bool) -> Vec<u8> {
+        let mut bytes = vec![opcode];
+        match length {
+            0..126 => bytes.push(length as u8),
+            126..65_536 => bytes.extend([&[126][..], &(length as u16).to_be_bytes()].concat()),
+            _ => bytes.extend([&[127][..], &(length as u64).to_be_bytes()].concat()),
+        }
+        if masked {
+            bytes[1] |= 0x80;
+            bytes.extend([1, 2, 3, 4]);
+        }
+        // A payload that looks like frames.
+        bytes.extend(std::iter::repeat_n(0x88, length));
+        bytes
+    }
+
+    #[test]
+    fn frames_end_where_they_do_however_they_are_cut() {
+        for masked in [false, true] {
+            for length in [0, 1, 125, 126, 300, 65_535, 65_536, 70_000] {
+                let bytes = frame(0x82, length, masked);
+                for piece in [1, 2, 3, 7, 64, 1 << 20] {
+                    let mut frames = Frames::default();
+                    let mut passed = 0;
+                    for part in bytes.chunks(piece) {
+                        assert_eq!(frames.is_between(), passed == 0, "{length} {piece}");
+                        frames.pass(part);
+                        passed += part.len();
+                    }
+                    assert!(frames.is_between() && !frames.is_closed(), "{length} {piece}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_a_frame_that_has_begun_is_told_from_the_next() {
+        let two = [frame(0x01, 200, true), frame(0x00, 3, true)].concat();
+        let mut frames = Frames::default();
+        assert_eq!(frames.rest_of_frame(&two), 0);
+        for begun in [1, 3, 7, 100] {
+            frames = Frames::default();
+            frames.pass(&two[..begun]);
+            assert_eq!(frames.rest_of_frame(&two[begun..]), 208 - begun);
+            assert_eq!(frames.rest_of_frame(&two[begun..begun + 1]), 1);
+        }
+        frames.pass(&two[100..208]);
+        assert_eq!(frames.rest_of_frame(&two[208..]), 0);
+    }
+
+    #[test]
+    fn a_close_frame_is_seen_and_made() {
+        for masked in [false, true] {
+            let bytes = close_frame(1008, "no longer", masked);
+            let mut frames = Frames::default();
+            frames.pass(&bytes);
+            assert!(frames.is_closed() && frames.is_between());
+            assert_eq!(bytes.len(), if masked { 17 } else { 13 });
+            let start = if masked { 6 } else { 2 };
+            let mask = if masked { bytes[2..6].to_vec() } else { vec![0; 4] };
+            let payload: Vec<u8> = bytes[start..].iter().enumerate().map(|(at, byte)| byte ^ mask[at % 4]).collect();
+            assert_eq!(payload, [&1008_u16.to_be_bytes()[..], b"no longer"].concat());
+        }
+        assert_eq!(close_frame(1000, &"x".repeat(300), false).len(), 127);
+    }
+}

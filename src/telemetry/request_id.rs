@@ -1,0 +1,28 @@
+//! The id of a request: the client's own, or a new one.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::{HeaderValue, Request};
+
+use crate::config::REQUEST_ID;
+
+/// Characters of a client's request id.
+const LONGEST: usize = 128;
+
+/// The client's request id if it is one that a log can hold, else a new UUIDv7 (RFC 9562 §5.7).
+pub fn request_id<B>(request: &Request<B>, now: SystemTime) -> HeaderValue {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte);
+    if let Some(given) = request.headers().get(REQUEST_ID)
+        && (1..=LONGEST).contains(&given.len())
+        && given.as_bytes().iter().all(is_plain)
+    {
+        return given.clone();
+    }
+    let millis = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let mut random = [0; 10];
+    fastrand::fill(&mut random);
+    let id = uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    // A UUID is made of hexadecimal digits and hyphens.
+    HeaderValue::from_str(id.hyphenated().encode_lower(&mut text)).unwrap_or_else(|_| HeaderValue::from_static("none"))
+}

@@ -1,0 +1,124 @@
+//! Two instances on one Redis: what is done to a token on one of them, or from a command line, ends its calls on both.
+
+use std::process::{Command, Stdio};
+
+use super::stage::{breaks_off, stream};
+use super::*;
+use crate::support::client::{http1, http2};
+use crate::support::gateway::{Gateway, Token};
+use crate::support::redis::RedisServer;
+
+fn store(redis: &RedisServer) -> String {
+    format!("store: {{ redis: {{ url: \"{}\", deadline: 10s }} }}", redis.url())
+}
+
+/// Opens calls and streams on these instances, and returns what ends when all of them have ended, as they should.
+async fn everywhere(instances: &[&Gateway], token: &Token) -> impl Future<Output = ()> + use<> {
+    let mut calls = Vec::new();
+    let mut streams = Vec::new();
+    for gateway in instances {
+        let mut quiet = Caller::open(gateway, "/call", token).await;
+        quiet.quiet().await;
+        calls.extend([quiet, Caller::open(gateway, "/call", token).await]);
+        for client in [http1(gateway), http2(gateway)] {
+            streams.push(stream(&client, gateway, token).await);
+        }
+    }
+    async move {
+        let calls = futures_util::future::join_all(calls.into_iter().map(Caller::farewell));
+        let streams = futures_util::future::join_all(streams.into_iter().map(breaks_off));
+        let (told, broken) = tokio::join!(calls, streams);
+        assert!(told.iter().flatten().all(|(code, _)| *code == NO_LONGER.0) && told.iter().all(Option::is_some));
+        assert!(broken.into_iter().all(|broken| broken));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_ends_calls_on_every_instance_within_a_second() {
+    let (redis, stage) = (RedisServer::start(), Stage::start().await);
+    let site = stage.site(&store(&redis), "", "");
+    let (first, second) = (site.serve(), site.serve());
+    // A machine that is busy with other things may need another try; a sweep every three seconds can't be as quick each time.
+    let mut took = Vec::new();
+    for _ in 0..5 {
+        let token = site.token(&["calls:stream"]);
+        let ended = everywhere(&[&first, &second], &token).await;
+        run(&site, &["token", "revoke", &token.id]);
+        took.push(timed(ended).await.1);
+        if took.len() >= 3 && took.iter().filter(|took| **took < Duration::from_secs(1)).count() >= 3 {
+            return;
+        }
+    }
+    panic!("{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_announcement_costs_seconds() {
+    let (redis, stage) = (RedisServer::start(), Stage::start().await);
+    // Nobody may publish anything, or hear it.
+    redis.say::<()>(&["ACL", "SETUSER", "default", "resetchannels"]);
+    let site = stage.site(&store(&redis), "", "");
+    let gateway = site.serve();
+    let token = site.token(&["calls:stream"]);
+    let ended = everywhere(&[&gateway], &token).await;
+    run(&site, &["token", "revoke", &token.id]);
+    let ((), took) = timed(ended).await;
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(gateway.output().contains("reach open calls some seconds later"), "{}", gateway.output());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_deaf_for_a_moment_looks_at_once() {
+    let (redis, stage) = (RedisServer::start(), Stage::start().await);
+    let site = stage.site(&store(&redis), "", "");
+    let gateway = site.serve();
+    for _ in 0..3 {
+        let token = site.token(&["calls:stream"]);
+        let ended = everywhere(&[&gateway], &token).await;
+        redis.say::<()>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+        run(&site, &["token", "revoke", &token.id]);
+        let ((), took) = timed(ended).await;
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_ends_no_call_and_the_clock_does() {
+    let (mut redis, stage) = (RedisServer::start(), Stage::start().await);
+    let site = stage.site(&store(&redis), "", "");
+    let gateway = site.serve();
+    let (short, long) = (site.token_with(&["calls:stream"], &["--expires", "4s"]), site.token(&["calls:stream"]));
+    let ended = everywhere(&[&gateway], &short).await;
+    let mut lasting = Caller::open(&gateway, "/call", &long).await;
+    redis.kill();
+    ended.await;
+    lasting.quiet().await;
+    assert_eq!(gateway.metric("callgate_calls_open{route=\"/call\"}").await, Some(1.0));
+    // Empty again, it knows the token no longer.
+    redis.restart();
+    assert_eq!(lasting.farewell().await.unwrap().0, NO_LONGER.0);
+    let last = gateway.access("/call", 3).await.pop().unwrap();
+    assert_eq!(last["error"], "the token was replaced or deleted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_was_not_written_here_is_told_too() {
+    let (redis, stage) = (RedisServer::start(), Stage::start().await);
+    let site = stage.site(&store(&redis), "", "");
+    let gateway = site.serve();
+    let token = site.token(&["calls:stream"]);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/foreign/listen.py");
+    let url = format!("wss://localhost:{}/call", gateway.https.port());
+    let mut command = Command::new("/usr/bin/python3");
+    command.arg(script).arg(url).arg(site.path("cert.pem")).arg(&token.secret);
+    let client = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    crate::support::eventually("the call to be open", async || {
+        (gateway.metric("callgate_calls_open{route=\"/call\"}").await == Some(1.0)).then_some(())
+    })
+    .await;
+    run(&site, &["token", "revoke", &token.id]);
+    let output = tokio::task::spawn_blocking(|| client.wait_with_output()).await.unwrap().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said.trim(), format!("{} {}", NO_LONGER.0, NO_LONGER.1), "{errors}");
+}
