@@ -1,7 +1,9 @@
 //! What clients are told: every answer that Callgate makes itself, and the headers stamped on all of them. The only file that
 //! knows which refusal has which status.
 
+mod browser;
 mod grpc;
+mod options;
 mod stamps;
 
 use std::fmt;
@@ -18,6 +20,8 @@ use crate::forward::ForwardError;
 use crate::listener::Fault;
 use crate::route::PathFault;
 
+pub use browser::{preflight, stamp_cors};
+pub use options::options;
 pub use stamps::{stamp_limits, stamp_request_id, stamp_shadow_denial};
 
 /// Seconds after which a client may try again what failed for a reason of ours.
@@ -288,16 +292,6 @@ impl Rejection {
         };
         HeaderValue::try_from(challenge).ok()
     }
-}
-
-/// The answer to an OPTIONS that is not forwarded. `allow` is what the path takes; `None`: whatever there is.
-#[must_use]
-pub fn options(allow: Option<&HeaderValue>) -> Response<Body> {
-    let mut response = Response::new(Body::Empty);
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    let allow = allow.cloned().unwrap_or(HeaderValue::from_static(ORDINARY_METHODS));
-    response.headers_mut().insert(header::ALLOW, allow);
-    response
 }
 
 fn fault_told(fault: Fault) -> Told<'static> {

@@ -7,7 +7,7 @@ use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue, InvalidHeade
 use http::{Request, Version};
 use smallvec::SmallVec;
 
-use crate::config::{HostHeader, REQUEST_ID};
+use crate::config::{HeaderEdits, HostHeader, REQUEST_ID, Route};
 
 use super::Onward;
 use super::client::{X_FORWARDED_FOR, is_trusted};
@@ -198,6 +198,28 @@ pub fn onto_upstream(headers: &mut HeaderMap, version: Version, onward: &Onward<
     } else if wants_trailers {
         headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    edit(headers, &onward.route.request_headers);
+}
+
+/// Makes a route's changes to what the client gets. With `cors`, nothing that the upstream says of that counts.
+pub(super) fn edit_for_client(headers: &mut HeaderMap, route: &Route) {
+    if route.cors.is_some() {
+        let theirs: Names =
+            headers.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
+        for name in theirs {
+            headers.remove(name);
+        }
+    }
+    edit(headers, &route.response_headers);
+}
+
+fn edit(headers: &mut HeaderMap, edits: &HeaderEdits) {
+    for name in &edits.remove {
+        headers.remove(name);
+    }
+    for (name, value) in &edits.set {
+        headers.insert(name, value.clone());
     }
 }
 

@@ -21,7 +21,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use ipnet::IpNet;
 
-use crate::body::{Body, BodyFault, Hold, Progress};
+use crate::body::{Body, BodyFault, End, Hold, Progress};
 use crate::config::{self, Protocol};
 use crate::telemetry::{Metrics, UpstreamMetrics};
 
@@ -174,7 +174,15 @@ impl Forwarder {
         let is_grpc = headers::is_grpc(&request);
         let (request, client_upgrade, progress) = self.prepare(request, onward, websocket, is_grpc);
         let beside = progress.clone().filter(|_| is_grpc);
-        let (lease, mut response) = upstream.send(request, onward, progress, websocket).await?;
+        let mut end = onward.route.timeout.map(End::after);
+        let sent = upstream.send(request, onward, progress, websocket);
+        let (lease, mut response) = match &mut end {
+            None => sent.await?,
+            Some(end) => tokio::select! {
+                sent = sent => sent?,
+                after = end.wait() => return Err(upstream.late(after)),
+            },
+        };
         let endpoint = lease.endpoint();
         if headers::has_two_lengths(response.headers()) {
             upstream.metrics.broken.inc();
@@ -190,15 +198,21 @@ impl Forwarder {
             .flatten();
         let (mut parts, body) = response.into_parts();
         headers::onto_client(&mut parts.headers, switched);
+        headers::edit_for_client(&mut parts.headers, onward.route);
         // Towards the client it is our version that counts (RFC 9112 §2.3).
         parts.version = Version::HTTP_11;
         let body = if switched {
             Body::Empty
         } else {
             // Events come when something happens: how long they may be silent is told by the route, as for a call.
-            let is_call = is_grpc || headers::has_events(&parts.headers);
-            let idle = if is_call { onward.route.call.idle_timeout } else { Some(upstream.config.idle_timeout) };
-            let body = Body::relay(body, idle, u64::MAX, headers::clean_for_client);
+            let is_events = headers::has_events(&parts.headers);
+            let idle = if is_grpc || is_events {
+                onward.route.call.idle_timeout
+            } else {
+                Some(onward.route.idle_timeout.unwrap_or(upstream.config.idle_timeout))
+            };
+            let end = end.filter(|_| !is_events);
+            let body = Body::relay(body, idle, u64::MAX, headers::clean_for_client).until(end);
             beside.iter().fold(body, Body::beside)
         };
         Ok(Answer { response: Response::from_parts(parts, body), lease, endpoint, tunnel })
@@ -285,6 +299,11 @@ impl UpstreamPools {
                 }
             }
         }
+    }
+
+    fn late(&self, after: Duration) -> ForwardError {
+        self.metrics.timeouts.inc();
+        ForwardError::Slow { endpoint: self.config.name.clone(), after }
     }
 
     fn unconnected(&self, pool: &EndpointPool, reason: NoConnection) -> ForwardError {
