@@ -152,6 +152,7 @@ impl Gateway {
             peer: peer.address,
             https: peer.certificate.is_some(),
             authority: &target.authority,
+            target: target.rewritten.as_ref(),
             request_id: &exchange.record.request_id,
             identity: principal.as_deref().map_or(&[], Principal::identity_headers),
             trusted_proxies: &self.config.trusted_proxies,

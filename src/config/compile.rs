@@ -3,6 +3,7 @@
 mod admin;
 mod limits;
 mod listen;
+mod matching;
 mod paths;
 mod plans;
 mod process;

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::header::{HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -48,6 +49,8 @@ pub struct Onward<'a> {
     pub https: bool,
     /// The host (and port) that the client asked for.
     pub authority: &'a str,
+    /// Path and query where they are not the client's own.
+    pub target: Option<&'a PathAndQuery>,
     /// The id that goes along.
     pub request_id: &'a HeaderValue,
     /// Who asks, in headers.
@@ -221,7 +224,7 @@ impl Forwarder {
         let (mut parts, incoming) = request.into_parts();
         headers::onto_upstream(&mut parts.headers, parts.version, onward, websocket);
         parts.version = Version::HTTP_11;
-        if let Some(target) = parts.uri.path_and_query() {
+        if let Some(target) = onward.target.or(parts.uri.path_and_query()) {
             parts.uri = Uri::from(target.clone());
         }
         // What hyper's server noted about the client's connection is not for the upstream's.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use http::header::{self, HeaderValue};
+use http::uri::PathAndQuery;
 use http::{Method, Request, Version};
 use hyper::body::Incoming;
 
@@ -21,6 +22,8 @@ pub(super) struct Target<'a> {
     pub(super) found: Found<'a>,
     /// `*`: no path, but the server as a whole (RFC 9112 §3.2.4).
     pub(super) is_whole_server: bool,
+    /// Path and query as the upstream sees them, where they are not the client's own.
+    pub(super) rewritten: Option<PathAndQuery>,
     /// The methods that the path's routes take, if they don't take all.
     pub(super) allow: Option<&'a HeaderValue>,
 }
@@ -42,10 +45,11 @@ impl<'a> Target<'a> {
         let path = request.uri().path();
         if path == "*" && *request.method() == Method::OPTIONS {
             let (authority, found) = (authority.into(), Found::Nothing);
-            return Ok(Self { authority, found, is_whole_server: true, allow: None });
+            return Ok(Self { authority, found, is_whole_server: true, rewritten: None, allow: None });
         }
         let judged = route::judge(path).map_err(Rejection::Path)?;
-        let found = gateway.routes.find(&judged.matched, request.method());
+        let routes = gateway.routes.of_host(host_of(&authority));
+        let found = routes.find(&judged.matched, request.method(), request.headers());
         let allowed = match found {
             Found::Route(index) => gateway.config.routes[index].allowed_forms,
             Found::WrongMethod(_) | Found::Nothing => config::PathForms::default(),
@@ -54,10 +58,15 @@ impl<'a> Target<'a> {
             return Err(Rejection::AmbiguousPath);
         }
         let allow = match *request.method() {
-            Method::OPTIONS => gateway.routes.allow(&judged.matched),
+            Method::OPTIONS => routes.allow(&judged.matched),
             _ => None,
         };
-        Ok(Self { authority: authority.into(), found, is_whole_server: false, allow })
+        let rewritten = match found {
+            Found::Route(index) => gateway.routes.rewritten(index, &judged.matched),
+            Found::WrongMethod(_) | Found::Nothing => None,
+        };
+        let rewritten = rewritten.map(|path| onward_target(&path, request.uri().query(), allowed)).transpose()?;
+        Ok(Self { authority: authority.into(), found, is_whole_server: false, rewritten, allow })
     }
 
     /// The route found.
@@ -67,6 +76,19 @@ impl<'a> Target<'a> {
             Found::WrongMethod(_) | Found::Nothing => None,
         }
     }
+}
+
+/// A rewritten path with the client's query. Put together anew, it could hold a form that its parts did not.
+fn onward_target(path: &str, query: Option<&str>, allowed: config::PathForms) -> Result<PathAndQuery, Rejection> {
+    let judged = route::judge(path).map_err(Rejection::Path)?;
+    if !judged.forms.without(allowed).is_empty() {
+        return Err(Rejection::AmbiguousPath);
+    }
+    let whole = match query {
+        Some(query) => PathAndQuery::try_from([path, "?", query].concat()),
+        None => PathAndQuery::try_from(path),
+    };
+    whole.map_err(|_| Rejection::AmbiguousPath)
 }
 
 /// The one host of a request: the target's if it names one, else `Host` (RFC 9112 §3.2.2, RFC 9113 §8.3.1).

@@ -19,6 +19,7 @@ mod outage;
 mod patience;
 mod poison;
 mod proof;
+mod routing;
 mod selftest;
 mod streams;
 mod support;

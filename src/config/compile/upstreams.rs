@@ -162,7 +162,7 @@ fn split_port(authority: &str) -> Result<(&str, Option<&str>), String> {
 }
 
 /// A host name (RFC 1123, underscores allowed as container platforms use them) or an IPv4 address.
-fn is_host(host: &str) -> bool {
+pub(super) fn is_host(host: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))

@@ -1,23 +1,10 @@
 //! What upstreams and clients see of each other's headers.
 
 use super::*;
-use crate::config::{Access, CallLimits, PathForms, Route};
+use crate::config::Route;
 
 fn route(forward_credentials: bool) -> Route {
-    Route {
-        name: "r".into(),
-        path: "/".into(),
-        methods: Vec::new(),
-        access: Access::Public,
-        cost: 1,
-        limits: None,
-        upstream: 0,
-        forward_credentials,
-        allowed_forms: PathForms::default(),
-        max_body: 0,
-        first_byte_timeout: None,
-        call: CallLimits { max_duration: None, idle_timeout: None },
-    }
+    Route { forward_credentials, ..Route::default() }
 }
 
 fn headers(lines: &[(&str, &str)]) -> HeaderMap {
@@ -40,6 +27,7 @@ fn sent(lines: &[(&str, &str)], version: Version, trusted: &[&str], websocket: b
         identity: &[(HeaderName::from_static("x-callgate-token-id"), HeaderValue::from_static("t1"))],
         trusted_proxies: &trusted,
         hold: &|| Box::new(()),
+        target: None,
     };
     onto_upstream(&mut headers, version, &onward, websocket);
     headers
