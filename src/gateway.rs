@@ -61,7 +61,8 @@ impl Handler for Gateway {
     type Body = Observed<Option<Exchange>>;
 
     /// The outer half: makes the record, turns an error into an answer, stamps it. Every path is logged and counted once.
-    async fn handle(self: &Arc<Self>, request: Request<Incoming>, peer: &Arc<Peer>) -> Response<Self::Body> {
+    async fn handle(self: &Arc<Self>, mut request: Request<Incoming>, peer: &Arc<Peer>) -> Response<Self::Body> {
+        forward::unfold_websocket(&mut request);
         let mut exchange = Exchange::begin(&self.cells, &request, peer, &self.config.trusted_proxies);
         let (is_head, is_grpc) = (request.method() == Method::HEAD, is_grpc(&request));
         let origin = request.headers().get(header::ORIGIN).cloned();

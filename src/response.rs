@@ -324,6 +324,7 @@ fn forward_told(error: &ForwardError) -> Told<'static> {
         ForwardError::Connect { .. }
         | ForwardError::Broken { .. }
         | ForwardError::Unasked(_)
+        | ForwardError::NoWebSocket(_)
         | ForwardError::TwoLengths(_) => {
             (S::BAD_GATEWAY, "bad_gateway", "The service behind this gateway did not answer properly.")
         }
