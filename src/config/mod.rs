@@ -1,6 +1,7 @@
 //! Configuration: one YAML file, compiled into a validated form, or into all that is wrong with it.
 
 mod admin;
+mod answers;
 mod compile;
 mod expand;
 mod matching;
@@ -25,6 +26,7 @@ use reader::{NeededFile, why};
 
 pub use self::admin::{AdminAccess, AdminToken, Role};
 pub use self::redis::{OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls};
+pub use answers::{Cors, HeaderEdits, Origin};
 pub use matching::{HeaderMatch, HostPattern, Piece, Rewrite};
 pub use model::{
     Access, CallLimits, CertificateFiles, Config, Drain, Endpoint, HostHeader, Limits, Listen, Log, LogFormat,

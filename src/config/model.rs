@@ -11,6 +11,7 @@ use http::{HeaderName, Method};
 use ipnet::IpNet;
 
 use super::admin::AdminAccess;
+use super::answers::{Cors, HeaderEdits};
 use super::matching::{HeaderMatch, HostPattern, Rewrite};
 use super::plan::{Plan, RouteLimits};
 use super::redis::RedisStore;
@@ -180,6 +181,16 @@ pub struct Route {
     pub max_body: u64,
     /// The response's head must come within this time of the request's head being sent; `None`: the upstream's.
     pub first_byte_timeout: Option<Duration>,
+    /// The response's body may make no progress for this long; `None`: the upstream's.
+    pub idle_timeout: Option<Duration>,
+    /// The whole answer must be there within this time, unless it is a call or a stream of events; `None`: no bound.
+    pub timeout: Option<Duration>,
+    /// Changes to what the upstream gets.
+    pub request_headers: HeaderEdits,
+    /// Changes to what the upstream answers.
+    pub response_headers: HeaderEdits,
+    /// Which web pages may read the answers; `None`: those that the upstream says.
+    pub cors: Option<Cors>,
     /// Long-lived streams through this route.
     pub call: CallLimits,
 }
@@ -202,6 +213,11 @@ impl Default for Route {
             allowed_forms: PathForms::default(),
             max_body: 1 << 30,
             first_byte_timeout: None,
+            idle_timeout: None,
+            timeout: None,
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+            cors: None,
             call: CallLimits { max_duration: None, idle_timeout: None },
         }
     }

@@ -2,6 +2,7 @@
 
 mod client;
 mod connect;
+mod extended;
 mod frames;
 mod headers;
 mod http2;
@@ -21,14 +22,16 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use ipnet::IpNet;
 
-use crate::body::{Body, BodyFault, Hold, Progress};
+use crate::body::{Body, BodyFault, End, Hold, Progress};
 use crate::config::{self, Protocol};
 use crate::telemetry::{Metrics, UpstreamMetrics};
 
+use extended::Handshake;
 use pool::{EndpointPool, NoConnection};
 
 pub use client::client_address;
 pub use connect::UpstreamError;
+pub use extended::unfold_websocket;
 pub use headers::{asks_for_websocket, is_grpc, is_last_hop};
 // For the benchmarks alone.
 #[doc(hidden)]
@@ -97,6 +100,9 @@ pub enum ForwardError {
     /// The upstream switched protocols although nobody asked for that.
     #[error("{0} switched protocols unasked")]
     Unasked(Arc<str>),
+    /// It was asked to open a WebSocket for an HTTP/2 client, and answered what would tell the client that it is open.
+    #[error("{0} did not open a WebSocket, and did not refuse to")]
+    NoWebSocket(Arc<str>),
     /// The answer is said to have one length and to be in chunks: whoever reads it may end it elsewhere (RFC 9112 §6.3).
     #[error("the answer of {0} has two lengths")]
     TwoLengths(Arc<str>),
@@ -170,38 +176,54 @@ impl Forwarder {
         let upstream = &self.upstreams[onward.route.upstream];
         // Over HTTP/2 nothing is upgraded, and who is asked to may go on without (RFC 9110 §7.8).
         let websocket = headers::asks_for_websocket(&request) && upstream.config.protocol != Protocol::Http2;
+        let unfolded = extended::is_unfolded(&request);
         // A stream of gRPC is a call: silent when neither side speaks, and for as long as the route lets calls be silent.
         let is_grpc = headers::is_grpc(&request);
-        let (request, client_upgrade, progress) = self.prepare(request, onward, websocket, is_grpc);
+        let (mut request, client_upgrade, progress) = self.prepare(request, onward, websocket, is_grpc);
+        let handshake = unfolded.then(|| Handshake::begin(request.headers_mut()));
         let beside = progress.clone().filter(|_| is_grpc);
-        let (lease, mut response) = upstream.send(request, onward, progress, websocket).await?;
+        let mut end = onward.route.timeout.map(End::after);
+        let sent = upstream.send(request, onward, progress, websocket);
+        let (lease, mut response) = match &mut end {
+            None => sent.await?,
+            Some(end) => tokio::select! {
+                sent = sent => sent?,
+                after = end.wait() => return Err(upstream.late(after)),
+            },
+        };
         let endpoint = lease.endpoint();
-        if headers::has_two_lengths(response.headers()) {
+        if let Err(error) = judge(&response, &endpoint, websocket, handshake.as_ref()) {
             upstream.metrics.broken.inc();
-            return Err(ForwardError::TwoLengths(endpoint));
+            return Err(error);
         }
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if switched && !(websocket && headers::has_websocket(response.headers())) {
-            upstream.metrics.broken.inc();
-            return Err(ForwardError::Unasked(endpoint));
-        }
         let tunnel = switched
             .then(|| Some(Tunnel::new(client_upgrade?, hyper::upgrade::on(&mut response), onward.route.call)))
             .flatten();
         let (mut parts, body) = response.into_parts();
         headers::onto_client(&mut parts.headers, switched);
+        headers::edit_for_client(&mut parts.headers, onward.route);
         // Towards the client it is our version that counts (RFC 9112 §2.3).
         parts.version = Version::HTTP_11;
         let body = if switched {
             Body::Empty
         } else {
             // Events come when something happens: how long they may be silent is told by the route, as for a call.
-            let is_call = is_grpc || headers::has_events(&parts.headers);
-            let idle = if is_call { onward.route.call.idle_timeout } else { Some(upstream.config.idle_timeout) };
-            let body = Body::relay(body, idle, u64::MAX, headers::clean_for_client);
+            let is_events = headers::has_events(&parts.headers);
+            let idle = if is_grpc || is_events {
+                onward.route.call.idle_timeout
+            } else {
+                Some(onward.route.idle_timeout.unwrap_or(upstream.config.idle_timeout))
+            };
+            let end = end.filter(|_| !is_events);
+            let body = Body::relay(body, idle, u64::MAX, headers::clean_for_client).until(end);
             beside.iter().fold(body, Body::beside)
         };
-        Ok(Answer { response: Response::from_parts(parts, body), lease, endpoint, tunnel })
+        let mut response = Response::from_parts(parts, body);
+        if unfolded && switched {
+            Handshake::fold(&mut response);
+        }
+        Ok(Answer { response, lease, endpoint, tunnel })
     }
 
     /// Makes the client's request one to the upstream.
@@ -229,6 +251,30 @@ impl Forwarder {
         }
         (Request::from_parts(parts, body), client_upgrade, progress)
     }
+}
+
+/// Refuses answers that can't be passed on: they would be taken for another thing than they are.
+fn judge(
+    response: &Response<Incoming>,
+    endpoint: &Arc<str>,
+    websocket: bool,
+    handshake: Option<&Handshake>,
+) -> Result<(), ForwardError> {
+    let headers = response.headers();
+    if headers::has_two_lengths(headers) {
+        return Err(ForwardError::TwoLengths(endpoint.clone()));
+    }
+    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if switched && !(websocket && headers::has_websocket(headers)) {
+        return Err(ForwardError::Unasked(endpoint.clone()));
+    }
+    // To an extended CONNECT every 2xx says that the WebSocket is open.
+    let opened =
+        |handshake: &Handshake| if switched { handshake.is_accepted(headers) } else { !response.status().is_success() };
+    if handshake.is_some_and(|handshake| !opened(handshake)) {
+        return Err(ForwardError::NoWebSocket(endpoint.clone()));
+    }
+    Ok(())
 }
 
 /// How often a request is sent again that an HTTP/2 peer did not look at.
@@ -285,6 +331,11 @@ impl UpstreamPools {
                 }
             }
         }
+    }
+
+    fn late(&self, after: Duration) -> ForwardError {
+        self.metrics.timeouts.inc();
+        ForwardError::Slow { endpoint: self.config.name.clone(), after }
     }
 
     fn unconnected(&self, pool: &EndpointPool, reason: NoConnection) -> ForwardError {

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use crate::auth::{self, OpenCall, OpenCalls, Principal, Refusal};
 use crate::body::{BodyError, Observer};
-use crate::config::{self, Config, RouteLimits};
+use crate::config::{self, Config, Cors, RouteLimits};
 use crate::forward::{CutReason, Ender, Lease, Tunnel, client_address};
 use crate::limits::{CallLease, Charge, Decision, Source};
 use crate::listener::{Attention, Peer};
@@ -152,6 +152,11 @@ impl Exchange {
         if let Found::Route(index) = found {
             self.route = Some(index);
         }
+    }
+
+    /// Which pages may read its answer, if its route says so.
+    pub(super) fn cors<'c>(&self, config: &'c Config) -> Option<&'c Cors> {
+        config.routes.get(self.route?)?.cors.as_ref()
     }
 
     /// Limits that its route has of its own.

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use crate::config::{self, Config};
 use crate::listener::{Peer, is_authority};
 use crate::response::Rejection;
-use crate::route::{self, Found};
+use crate::route::{self, Found, HostRoutes};
 
 use super::Gateway;
 
@@ -22,6 +22,8 @@ pub(super) struct Target<'a> {
     pub(super) found: Found<'a>,
     /// `*`: no path, but the server as a whole (RFC 9112 §3.2.4).
     pub(super) is_whole_server: bool,
+    /// A browser asks whether a page may send a request with this method to this route, which allows it.
+    pub(super) preflight: Option<(usize, Method)>,
     /// Path and query as the upstream sees them, where they are not the client's own.
     pub(super) rewritten: Option<PathAndQuery>,
     /// The methods that the path's routes take, if they don't take all.
@@ -45,7 +47,7 @@ impl<'a> Target<'a> {
         let path = request.uri().path();
         if path == "*" && *request.method() == Method::OPTIONS {
             let (authority, found) = (authority.into(), Found::Nothing);
-            return Ok(Self { authority, found, is_whole_server: true, rewritten: None, allow: None });
+            return Ok(Self { authority, found, is_whole_server: true, preflight: None, rewritten: None, allow: None });
         }
         let judged = route::judge(path).map_err(Rejection::Path)?;
         let routes = gateway.routes.of_host(host_of(&authority));
@@ -66,7 +68,8 @@ impl<'a> Target<'a> {
             Found::WrongMethod(_) | Found::Nothing => None,
         };
         let rewritten = rewritten.map(|path| onward_target(&path, request.uri().query(), allowed)).transpose()?;
-        Ok(Self { authority: authority.into(), found, is_whole_server: false, rewritten, allow })
+        let preflight = preflight(&gateway.config, routes, &judged.matched, request);
+        Ok(Self { authority: authority.into(), found, is_whole_server: false, preflight, rewritten, allow })
     }
 
     /// The route found.
@@ -76,6 +79,24 @@ impl<'a> Target<'a> {
             Found::WrongMethod(_) | Found::Nothing => None,
         }
     }
+}
+
+/// The route that a preflight asks about, if it allows what is asked; a preflight that is refused is a request like any other.
+fn preflight(
+    config: &Config,
+    routes: HostRoutes<'_>,
+    path: &str,
+    request: &Request<Incoming>,
+) -> Option<(usize, Method)> {
+    let headers = request.headers();
+    if *request.method() != Method::OPTIONS {
+        return None;
+    }
+    let origin = headers.get(header::ORIGIN)?;
+    let asked = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
+    let asked = Method::from_bytes(asked.as_bytes()).ok()?;
+    let allows = |route: &usize| config.routes[*route].cors.as_ref().is_some_and(|cors| cors.allows(origin));
+    routes.candidates(path, &asked).find(allows).map(|route| (route, asked))
 }
 
 /// A rewritten path with the client's query. Put together anew, it could hold a form that its parts did not.

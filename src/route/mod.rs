@@ -119,6 +119,11 @@ impl<'a> HostRoutes<'a> {
         self.0.find(path, method, headers)
     }
 
+    /// The routes of a path that take this method, whatever headers they ask for: a browser asks before it sends those.
+    pub fn candidates(self, path: &str, method: &Method) -> impl Iterator<Item = usize> + use<'a> {
+        self.0.candidates(path, method)
+    }
+
     /// The methods that a path's routes take, as `Allow` lists them; `None` when they take all, or there are none.
     #[must_use]
     pub fn allow(self, path: &str) -> Option<&'a HeaderValue> {

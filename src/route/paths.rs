@@ -108,6 +108,13 @@ impl Paths {
         found
     }
 
+    /// The routes of a path that take this method, whatever headers they ask for.
+    pub(super) fn candidates(&self, path: &str, method: &Method) -> impl Iterator<Item = usize> + use<'_> {
+        let method = method.clone();
+        let all = self.site(path).map_or(&[][..], |site| &site.candidates);
+        all.iter().filter(move |candidate| candidate.takes_method(&method)).map(|candidate| candidate.route)
+    }
+
     /// The methods that a path's routes take, as `Allow` lists them; `None` when they take all, or there are none.
     pub(super) fn allow(&self, path: &str) -> Option<&HeaderValue> {
         let site = self.site(path)?;

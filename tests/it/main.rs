@@ -7,6 +7,7 @@ mod config;
 mod contract;
 mod deploy;
 mod drain;
+mod extended;
 mod foreign;
 mod forwarding;
 mod framing;

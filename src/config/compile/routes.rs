@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 
+use super::answers::{self, Way};
 use super::limits::{check_cost, route_limits};
 use super::matching;
 use super::paths::{Asked, Patterns, check};
@@ -39,6 +40,11 @@ const KNOWN: &[&str] = &[
     "allow_path_forms",
     "max_body",
     "first_byte_timeout",
+    "idle_timeout",
+    "timeout",
+    "request_headers",
+    "response_headers",
+    "cors",
     "call",
 ];
 /// The methods that a misspelt one is compared with.
@@ -113,6 +119,11 @@ impl All<'_> {
             max_body: s.or("max_body", 1 << 30, |f| f.size(0..=1 << 40)),
             first_byte_timeout: s
                 .or("first_byte_timeout", None, |f| f.duration(Duration::from_millis(10)..=3_600 * SECOND).map(Some)),
+            idle_timeout: s.or("idle_timeout", None, |f| f.duration(Duration::from_millis(100)..=DAY).map(Some)),
+            timeout: s.or("timeout", None, |f| f.duration_or_none(Duration::from_millis(10)..=DAY)),
+            request_headers: answers::edits(&s.field_of("request_headers"), Way::Upstream),
+            response_headers: answers::edits(&s.field_of("response_headers"), Way::Client),
+            cors: answers::cors(&s),
             call: CallLimits {
                 max_duration: call.or("max_duration", None, |f| f.duration_or_none(SECOND..=30 * DAY)),
                 idle_timeout: call.or("idle_timeout", Some(CALL_IDLE), |f| f.duration_or_none(SECOND..=DAY)),

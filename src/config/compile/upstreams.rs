@@ -105,7 +105,7 @@ fn endpoints(s: &Section<'_>) -> Vec<Endpoint> {
 }
 
 /// Messages repeat nothing of the address: it may hold a password where none belongs.
-fn endpoint(text: &str) -> Result<Endpoint, String> {
+pub(super) fn endpoint(text: &str) -> Result<Endpoint, String> {
     let (tls, authority) = match text.split_once("://") {
         Some(("http", rest)) => (false, rest),
         Some(("https", rest)) => (true, rest),

@@ -241,3 +241,28 @@ fn trailers_are_cleaned_both_ways() {
     clean_for_client(&mut downward);
     assert_eq!(names(&downward), ["authorization", "x-forwarded-for", "x-sum", "x_callgate_account"]);
 }
+
+#[test]
+fn a_route_with_cors_speaks_for_its_upstream() {
+    let lines = [
+        ("access-control-allow-origin", "*"),
+        ("access-control-allow-credentials", "true"),
+        ("x-a", "1"),
+        ("x-a", "2"),
+    ];
+    let mut route = Route::default();
+    route.response_headers.remove.push(HeaderName::from_static("x-a"));
+    let mut answer = headers(&lines);
+    edit_for_client(&mut answer, &route);
+    assert_eq!((answer.len(), answer.get_all("x-a").iter().count()), (2, 0), "{answer:?}");
+    route.cors = Some(crate::config::Cors {
+        origins: vec![crate::config::Origin::Exact("https://app.test".into())],
+        headers: HeaderValue::from_static("authorization"),
+        expose: Vec::new(),
+        credentials: false,
+        max_age: std::time::Duration::from_secs(1),
+    });
+    let mut answer = headers(&lines);
+    edit_for_client(&mut answer, &route);
+    assert!(answer.is_empty(), "{answer:?}");
+}

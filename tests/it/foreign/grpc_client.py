@@ -59,6 +59,20 @@ def talk(pause):
     return {"heard": heard, "code": call.code().name}
 
 
+def listen():
+    """One message, and then only the service speaks, although the client might."""
+    messages = queue.Queue()
+    messages.put(b"go")
+    call = channel.stream_stream("/voice.Calls/Tick")(iter(messages.get, None), timeout=60, metadata=metadata)
+    heard = []
+    try:
+        heard.extend(int(message) for message in call)
+    except grpc.RpcError:
+        pass
+    messages.put(None)
+    return {"heard": heard, "code": call.code().name}
+
+
 def give_up():
     call = channel.unary_unary("/voice.Calls/Wait").future(b"", timeout=20, metadata=metadata)
     time.sleep(1)
@@ -77,6 +91,7 @@ deeds = {
     "streams": streams,
     "talk": lambda: talk(0),
     "talk-pause": lambda: talk(3),
+    "listen": listen,
     "give-up": give_up,
 }
 print(json.dumps(deeds[deed]()), flush=True)

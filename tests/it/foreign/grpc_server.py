@@ -31,6 +31,13 @@ def echo(messages, context):
         yield message
 
 
+def tick(messages, context):
+    next(messages)
+    for number in range(6):
+        time.sleep(0.5)
+        yield b"%d" % number
+
+
 def wait(message, context):
     for _ in range(600):
         if not context.is_active():
@@ -51,6 +58,7 @@ def main():
         "Count": grpc.unary_stream_rpc_method_handler(count),
         "Total": grpc.stream_unary_rpc_method_handler(total),
         "Echo": grpc.stream_stream_rpc_method_handler(echo),
+        "Tick": grpc.stream_stream_rpc_method_handler(tick),
         "Wait": grpc.unary_unary_rpc_method_handler(wait),
         "Told": grpc.unary_unary_rpc_method_handler(told),
     }

@@ -252,7 +252,7 @@ async fn each_goes_on_by_itself(outage: Outage) {
         assert!(own().all(|entry| entry.told_limits && entry.by != Some(By::Redis)), "{outage:?}");
         let admitted = own().filter(|entry| entry.by == Some(By::Local) && entry.is_admitted()).count();
         let refused = own().filter(|entry| entry.by == Some(By::Local) && !entry.is_admitted()).count();
-        assert!(admitted > 20 && refused > 20, "{outage:?}: {admitted} admitted, {refused} refused by itself");
+        assert!(admitted > 5 && refused > 5, "{outage:?}: {admitted} admitted, {refused} refused by itself");
     }
     let took = median(during.iter().map(|entry| entry.deciding).collect());
     assert!(took < ADDED, "{outage:?}: deciding took {took:?} at the median");

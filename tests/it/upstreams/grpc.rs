@@ -99,6 +99,9 @@ async fn a_call_is_silent_only_when_both_sides_are() {
         let told = client(&gateway, &token.secret, "talk-pause");
         assert_eq!(told["code"] == "OK", code, "{call}: {told}");
         assert_eq!(told["heard"].as_array().unwrap().len(), if code { 100 } else { 99 }, "{call}");
+        // The client says nothing for three seconds, but the service does.
+        let told = client(&gateway, &token.secret, "listen");
+        assert_eq!((told["heard"].as_array().unwrap().len(), &told["code"]), (6, &json!("OK")), "{call}: {told}");
     }
 }
 
