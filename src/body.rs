@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Sleep;
 
 use crate::deadline::Deadline;
 
@@ -22,6 +23,9 @@ pub enum BodyError {
     /// More bytes came than allowed.
     #[error("the body is longer than {0} bytes")]
     TooLarge(u64),
+    /// It was not whole when it had to be.
+    #[error("the answer was not whole within {0:?}")]
+    Late(Duration),
     /// Whom it is for is no longer entitled to it: why, for the log alone.
     #[error("{0}")]
     Withdrawn(&'static str),
@@ -46,8 +50,8 @@ impl BodyError {
         match self {
             Self::Stalled(_) => BodyFault::Stalled,
             Self::TooLarge(_) => BodyFault::TooLarge,
-            // What a client sends is not withdrawn, what it is sent is.
-            Self::Broken(_) | Self::Withdrawn(_) => BodyFault::Broken,
+            // What a client sends is not withdrawn and never late, what it is sent is.
+            Self::Broken(_) | Self::Withdrawn(_) | Self::Late(_) => BodyFault::Broken,
         }
     }
 }
@@ -75,6 +79,9 @@ pub struct Relay {
     seen: u64,
     clean: CleanTrailers,
     progress: Option<Arc<Progress>>,
+    /// Whether the progress is the other direction's too.
+    joint: bool,
+    end: Option<End>,
     /// Let go of when the body is.
     _hold: Option<Hold>,
 }
@@ -149,6 +156,8 @@ impl Body {
             seen: 0,
             clean,
             progress: None,
+            joint: false,
+            end: None,
             _hold: None,
         })
     }
@@ -157,18 +166,63 @@ impl Body {
     #[must_use]
     pub fn upload(
         incoming: Incoming,
-        idle: Duration,
+        idle: Option<Duration>,
         limit: u64,
         clean: CleanTrailers,
         hold: impl FnOnce() -> Hold,
     ) -> (Self, Option<Arc<Progress>>) {
-        match Self::relay(incoming, Some(idle), limit, clean) {
+        match Self::relay(incoming, idle, limit, clean) {
             Self::Relay(relay) => {
                 let progress = Arc::new(Progress::new());
                 (Self::Relay(Relay { progress: Some(progress.clone()), _hold: Some(hold()), ..relay }), Some(progress))
             }
             whole @ (Self::Empty | Self::Full(_)) => (whole, None),
         }
+    }
+}
+
+impl Body {
+    /// Measures the silence of a body together with that of the body in the other direction: one is silent while the other speaks.
+    #[must_use]
+    pub fn beside(self, other: &Arc<Progress>) -> Self {
+        match self {
+            Self::Relay(relay) => Self::Relay(Relay { progress: Some(other.clone()), joint: true, ..relay }),
+            whole @ (Self::Empty | Self::Full(_)) => whole,
+        }
+    }
+
+    /// Breaks off what is not whole at `end`.
+    #[must_use]
+    pub fn until(self, end: Option<End>) -> Self {
+        match self {
+            Self::Relay(relay) => Self::Relay(Relay { end, ..relay }),
+            whole @ (Self::Empty | Self::Full(_)) => whole,
+        }
+    }
+}
+
+/// When an answer has to be whole.
+pub struct End {
+    timer: Pin<Box<Sleep>>,
+    after: Duration,
+}
+
+impl End {
+    /// So long after now.
+    #[must_use]
+    pub fn after(after: Duration) -> Self {
+        Self { timer: Box::pin(tokio::time::sleep(after)), after }
+    }
+
+    /// Resolves when it has come.
+    pub async fn wait(&mut self) -> Duration {
+        self.timer.as_mut().await;
+        self.after
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
+        ready!(self.timer.as_mut().poll(cx));
+        Poll::Ready(self.after)
     }
 }
 
@@ -182,6 +236,9 @@ impl Relay {
     }
 
     fn poll_guarded(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(Poll::Ready(after)) = self.end.as_mut().map(|end| end.poll(cx)) {
+            return Poll::Ready(Some(Err(BodyError::Late(after))));
+        }
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(mut frame))) => {
                 self.silence.disarm();
@@ -211,8 +268,24 @@ impl Relay {
                     progress.awaits();
                 }
                 let Some(idle) = self.idle else { return Poll::Pending };
-                ready!(self.silence.poll(cx, idle));
+                ready!(self.poll_silence(cx, idle));
                 Poll::Ready(Some(Err(BodyError::Stalled(idle))))
+            }
+        }
+    }
+
+    /// Ready when nothing has moved for so long.
+    fn poll_silence(&mut self, cx: &mut Context<'_>, idle: Duration) -> Poll<()> {
+        let mut wait = idle;
+        loop {
+            ready!(self.silence.poll(cx, wait));
+            let silence = self.progress.as_ref().filter(|_| self.joint).map_or(idle, |progress| progress.silence());
+            match idle.checked_sub(silence) {
+                Some(left) if !left.is_zero() => {
+                    wait = left;
+                    self.silence.disarm();
+                }
+                Some(_) | None => return Poll::Ready(()),
             }
         }
     }

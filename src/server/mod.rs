@@ -17,7 +17,7 @@ use crate::auth::{FileError, FileStore, OpenCalls, RecordWatch, Registry, TokenC
 use crate::config::{Config, OnFailure, RedisStore, Store};
 use crate::forward::UpstreamError;
 use crate::gateway::Cells;
-use crate::limits::{DenyCache, Limiter, MemoryLimiter, RedisLimiter};
+use crate::limits::{DenyCache, Journal, Limiter, MemoryLimiter, RedisLimiter};
 use crate::listener::{self, Certificates, Tls, TlsError};
 use crate::route::{RouteError, RouteTable};
 use crate::shutdown::Shutdown;
@@ -81,6 +81,7 @@ struct Shared {
     limiter: Arc<MemoryLimiter>,
     denials: Arc<DenyCache>,
     open_calls: Arc<OpenCalls>,
+    journal: Arc<Journal>,
     health: Arc<StoreHealth>,
     open: Arc<AtomicUsize>,
     shutdown: Shutdown,
@@ -189,6 +190,15 @@ impl Server {
             // A worker that panicked has said so; there is nothing left to end.
             let _ = tokio::task::spawn_blocking(move || worker.join()).await;
         }
+        let journal = &self.shared.journal;
+        if !journal.is_empty() {
+            let (admissions, logs) = (journal.len(), journal.logs());
+            tracing::warn!(
+                admissions,
+                logs,
+                "{admissions} admissions made while Redis was away could not be merged into {logs} logs"
+            );
+        }
         tracing::info!("ended");
         cut
     }
@@ -221,6 +231,7 @@ impl Shared {
             tokens,
             limiter: Arc::new(MemoryLimiter::new(MAX_LOCAL_TOKENS)),
             denials: Arc::new(DenyCache::new(MAX_DENIALS)),
+            journal: Arc::new(Journal::new(metrics.merging.clone())),
             health,
             open: Arc::default(),
             shutdown: Shutdown::default(),
@@ -236,7 +247,8 @@ impl Shared {
                 let store = RedisStore { deadline: store.deadline.max(ADMIN_DEADLINE), ..(**store).clone() };
                 let redis = Redis::open(&store, self.health.clone()).await?;
                 let (local, denials) = (self.limiter.clone(), self.denials.clone());
-                let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials);
+                let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials)
+                    .with_journal(self.journal.clone());
                 (Registry::with_redis(redis), Limiter::Redis(limiter))
             }
             (Store::Memory, Some(file)) => {
