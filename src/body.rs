@@ -10,9 +10,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::Sleep;
 
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, End};
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +79,8 @@ pub struct Relay {
     clean: CleanTrailers,
     progress: Option<Arc<Progress>>,
     end: Option<End>,
+    /// Whether the progress is the other direction's too.
+    joint: bool,
     /// Let go of when the body is.
     _hold: Option<Hold>,
 }
@@ -155,6 +156,7 @@ impl Body {
             clean,
             progress: None,
             end: None,
+            joint: false,
             _hold: None,
         })
     }
@@ -163,12 +165,12 @@ impl Body {
     #[must_use]
     pub fn upload(
         incoming: Incoming,
-        idle: Duration,
+        idle: Option<Duration>,
         limit: u64,
         clean: CleanTrailers,
         hold: impl FnOnce() -> Hold,
     ) -> (Self, Option<Arc<Progress>>) {
-        match Self::relay(incoming, Some(idle), limit, clean) {
+        match Self::relay(incoming, idle, limit, clean) {
             Self::Relay(relay) => {
                 let progress = Arc::new(Progress::new());
                 (Self::Relay(Relay { progress: Some(progress.clone()), _hold: Some(hold()), ..relay }), Some(progress))
@@ -181,36 +183,20 @@ impl Body {
 impl Body {
     /// Breaks off what is not whole at `end`.
     #[must_use]
-    pub fn until(self, end: Option<End>) -> Self {
+    pub(crate) fn until(self, end: Option<End>) -> Self {
         match self {
             Self::Relay(relay) => Self::Relay(Relay { end, ..relay }),
             whole @ (Self::Empty | Self::Full(_)) => whole,
         }
     }
-}
 
-/// When an answer has to be whole.
-pub struct End {
-    timer: Pin<Box<Sleep>>,
-    after: Duration,
-}
-
-impl End {
-    /// So long after now.
+    /// Measures the silence of a body together with that of the body in the other direction: one is silent while the other speaks.
     #[must_use]
-    pub fn after(after: Duration) -> Self {
-        Self { timer: Box::pin(tokio::time::sleep(after)), after }
-    }
-
-    /// Resolves when it has come.
-    pub async fn wait(&mut self) -> Duration {
-        self.timer.as_mut().await;
-        self.after
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
-        ready!(self.timer.as_mut().poll(cx));
-        Poll::Ready(self.after)
+    pub fn beside(self, other: &Arc<Progress>) -> Self {
+        match self {
+            Self::Relay(relay) => Self::Relay(Relay { progress: Some(other.clone()), joint: true, ..relay }),
+            whole @ (Self::Empty | Self::Full(_)) => whole,
+        }
     }
 }
 
@@ -256,8 +242,24 @@ impl Relay {
                     progress.awaits();
                 }
                 let Some(idle) = self.idle else { return Poll::Pending };
-                ready!(self.silence.poll(cx, idle));
+                ready!(self.poll_silence(cx, idle));
                 Poll::Ready(Some(Err(BodyError::Stalled(idle))))
+            }
+        }
+    }
+
+    /// Ready when nothing has moved for so long.
+    fn poll_silence(&mut self, cx: &mut Context<'_>, idle: Duration) -> Poll<()> {
+        let mut wait = idle;
+        loop {
+            ready!(self.silence.poll(cx, wait));
+            let silence = self.progress.as_ref().filter(|_| self.joint).map_or(idle, |progress| progress.silence());
+            match idle.checked_sub(silence) {
+                Some(left) if !left.is_zero() => {
+                    wait = left;
+                    self.silence.disarm();
+                }
+                Some(_) | None => return Poll::Ready(()),
             }
         }
     }

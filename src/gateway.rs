@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use crate::auth::{Authenticator, Principal};
 use crate::body::{Body, Observed};
 use crate::config::{self, Access, Config};
-use crate::forward::{self, Answer, Forwarder, Onward, asks_for_websocket};
+use crate::forward::{self, Answer, Forwarder, Onward, asks_for_websocket, is_grpc};
 use crate::limits::{Asker, Charge, Limiter, Outcome, Source};
 use crate::listener::{Certificates, Handler, Peer};
 use crate::response::{self, Rejection};
@@ -63,7 +63,7 @@ impl Handler for Gateway {
     /// The outer half: makes the record, turns an error into an answer, stamps it. Every path is logged and counted once.
     async fn handle(self: &Arc<Self>, request: Request<Incoming>, peer: &Arc<Peer>) -> Response<Self::Body> {
         let mut exchange = Exchange::begin(&self.cells, &request, peer, &self.config.trusted_proxies);
-        let is_head = request.method() == Method::HEAD;
+        let (is_head, is_grpc) = (request.method() == Method::HEAD, is_grpc(&request));
         let origin = request.headers().get(header::ORIGIN).cloned();
         let result = self.serve(request, peer, &mut exchange).await;
         let mut tunnel = None;
@@ -79,7 +79,12 @@ impl Handler for Gateway {
             }
             Err(rejection) => {
                 exchange.rejected(&rejection);
-                rejection.into_response(&self.config.tokens.realm, &exchange.record.request_id, is_head)
+                let realm = &self.config.tokens.realm;
+                if is_grpc {
+                    rejection.into_grpc_response(realm)
+                } else {
+                    rejection.into_response(realm, &exchange.record.request_id, is_head)
+                }
             }
         };
         let headers = response.headers_mut();
@@ -94,7 +99,9 @@ impl Handler for Gateway {
         if exchange.record.shadow_denied {
             response::stamp_shadow_denial(headers);
         }
-        exchange.record.status = response.status();
+        if exchange.record.rejection.is_none() {
+            exchange.record.status = response.status();
+        }
         if tunnel.is_none() {
             // It did not become a call.
             exchange.call_lease = None;

@@ -114,6 +114,16 @@ pub fn asks_for_websocket<B>(request: &Request<B>) -> bool {
     request.version() == Version::HTTP_11 && has_websocket(request.headers())
 }
 
+/// Whether a request is one of gRPC, and its client understands nothing but gRPC's own answers. gRPC-Web, which is plain HTTP, is not.
+#[must_use]
+pub fn is_grpc<B>(request: &Request<B>) -> bool {
+    let kind = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let begins = |name: &[u8]| kind.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+    request.version() == Version::HTTP_2
+        && begins(b"application/grpc")
+        && matches!(kind.get(b"application/grpc".len()), None | Some(b'+' | b';' | b' '))
+}
+
 /// Whether a message switches to the WebSocket protocol: `Upgrade` names it alone, and `Connection` lists `Upgrade`.
 pub(super) fn has_websocket(headers: &HeaderMap) -> bool {
     let mut upgrades = headers.get_all(header::UPGRADE).iter();

@@ -21,15 +21,16 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use ipnet::IpNet;
 
-use crate::body::{Body, BodyFault, End, Hold, Progress};
+use crate::body::{Body, BodyFault, Hold, Progress};
 use crate::config::{self, Protocol};
+use crate::deadline::End;
 use crate::telemetry::{Metrics, UpstreamMetrics};
 
 use pool::{EndpointPool, NoConnection};
 
 pub use client::client_address;
 pub use connect::UpstreamError;
-pub use headers::{asks_for_websocket, is_last_hop};
+pub use headers::{asks_for_websocket, is_grpc, is_last_hop};
 // For the benchmarks alone.
 #[doc(hidden)]
 pub use headers::{onto_client, onto_upstream};
@@ -170,8 +171,11 @@ impl Forwarder {
         let upstream = &self.upstreams[onward.route.upstream];
         // Over HTTP/2 nothing is upgraded, and who is asked to may go on without (RFC 9110 §7.8).
         let websocket = headers::asks_for_websocket(&request) && upstream.config.protocol != Protocol::Http2;
-        let (request, client_upgrade, progress) = self.prepare(request, onward, websocket);
-        let mut end = onward.route.timeout.map(End::after);
+        // A stream of gRPC is a call: silent when neither side speaks, and for as long as the route lets calls be silent.
+        let is_grpc = headers::is_grpc(&request);
+        let (request, client_upgrade, progress) = self.prepare(request, onward, websocket, is_grpc);
+        let beside = progress.clone().filter(|_| is_grpc);
+        let mut end = onward.route.timeout.filter(|_| !is_grpc).map(End::after);
         let sent = upstream.send(request, onward, progress, websocket);
         let (lease, mut response) = match &mut end {
             None => sent.await?,
@@ -202,13 +206,13 @@ impl Forwarder {
             Body::Empty
         } else {
             // Events come when something happens: how long they may be silent is told by the route, as for a call.
-            let is_events = headers::has_events(&parts.headers);
-            let (idle, end) = if is_events {
+            let (idle, end) = if is_grpc || headers::has_events(&parts.headers) {
                 (onward.route.call.idle_timeout, None)
             } else {
                 (Some(onward.route.idle_timeout.unwrap_or(upstream.config.idle_timeout)), end)
             };
-            Body::relay(body, idle, u64::MAX, headers::clean_for_client).until(end)
+            let body = Body::relay(body, idle, u64::MAX, headers::clean_for_client).until(end);
+            beside.iter().fold(body, Body::beside)
         };
         Ok(Answer { response: Response::from_parts(parts, body), lease, endpoint, tunnel })
     }
@@ -219,6 +223,7 @@ impl Forwarder {
         mut request: Request<Incoming>,
         onward: &Onward<'_>,
         websocket: bool,
+        is_grpc: bool,
     ) -> (Request<Body>, Option<OnUpgrade>, Option<Arc<Progress>>) {
         let client_upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
         let (mut parts, incoming) = request.into_parts();
@@ -230,7 +235,11 @@ impl Forwarder {
         // What hyper's server noted about the client's connection is not for the upstream's.
         parts.extensions.clear();
         let (limit, clean) = (onward.route.max_body, headers::clean_trailers_for_upstream);
-        let (body, progress) = Body::upload(incoming, self.client_idle, limit, clean, onward.hold);
+        let idle = if is_grpc { onward.route.call.idle_timeout } else { Some(self.client_idle) };
+        let (mut body, progress) = Body::upload(incoming, idle, limit, clean, onward.hold);
+        if let Some(progress) = progress.as_ref().filter(|_| is_grpc) {
+            body = body.beside(progress);
+        }
         (Request::from_parts(parts, body), client_upgrade, progress)
     }
 }

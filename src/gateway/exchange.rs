@@ -221,6 +221,8 @@ impl Exchange {
     pub(super) fn rejected(&mut self, rejection: &Rejection) {
         self.answered = true;
         self.record.rejection = Some(rejection.code());
+        // To a gRPC client the answer says 200.
+        self.record.status = rejection.status();
         if let Rejection::Forward(error) = rejection {
             self.record.error = Some(chain(error).into());
         }
