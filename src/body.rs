@@ -12,9 +12,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::Sleep;
 
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, End};
 
 pub use observed::{Observed, Observer};
 
@@ -83,9 +82,9 @@ pub struct Relay {
     seen: u64,
     clean: CleanTrailers,
     progress: Option<Arc<Progress>>,
+    end: Option<End>,
     /// Whether the progress is the other direction's too.
     joint: bool,
-    end: Option<End>,
     /// Let go of when the body is.
     _hold: Option<Hold>,
 }
@@ -160,8 +159,8 @@ impl Body {
             seen: 0,
             clean,
             progress: None,
-            joint: false,
             end: None,
+            joint: false,
             _hold: None,
         })
     }
@@ -186,6 +185,15 @@ impl Body {
 }
 
 impl Body {
+    /// Breaks off what is not whole at `end`.
+    #[must_use]
+    pub(crate) fn until(self, end: Option<End>) -> Self {
+        match self {
+            Self::Relay(relay) => Self::Relay(Relay { end, ..relay }),
+            whole @ (Self::Empty | Self::Full(_)) => whole,
+        }
+    }
+
     /// Measures the silence of a body together with that of the body in the other direction: one is silent while the other speaks.
     #[must_use]
     pub fn beside(self, other: &Arc<Progress>) -> Self {
@@ -193,40 +201,6 @@ impl Body {
             Self::Relay(relay) => Self::Relay(Relay { progress: Some(other.clone()), joint: true, ..relay }),
             whole @ (Self::Empty | Self::Full(_)) => whole,
         }
-    }
-
-    /// Breaks off what is not whole at `end`.
-    #[must_use]
-    pub fn until(self, end: Option<End>) -> Self {
-        match self {
-            Self::Relay(relay) => Self::Relay(Relay { end, ..relay }),
-            whole @ (Self::Empty | Self::Full(_)) => whole,
-        }
-    }
-}
-
-/// When an answer has to be whole.
-pub struct End {
-    timer: Pin<Box<Sleep>>,
-    after: Duration,
-}
-
-impl End {
-    /// So long after now.
-    #[must_use]
-    pub fn after(after: Duration) -> Self {
-        Self { timer: Box::pin(tokio::time::sleep(after)), after }
-    }
-
-    /// Resolves when it has come.
-    pub async fn wait(&mut self) -> Duration {
-        self.timer.as_mut().await;
-        self.after
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
-        ready!(self.timer.as_mut().poll(cx));
-        Poll::Ready(self.after)
     }
 }
 

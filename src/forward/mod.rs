@@ -22,8 +22,9 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use ipnet::IpNet;
 
-use crate::body::{Body, BodyFault, End, Hold, Progress};
+use crate::body::{Body, BodyFault, Hold, Progress};
 use crate::config::{self, Protocol};
+use crate::deadline::End;
 use crate::telemetry::{Metrics, UpstreamMetrics};
 
 use extended::Handshake;
@@ -182,7 +183,7 @@ impl Forwarder {
         let (mut request, client_upgrade, progress) = self.prepare(request, onward, websocket, is_grpc);
         let handshake = unfolded.then(|| Handshake::begin(request.headers_mut()));
         let beside = progress.clone().filter(|_| is_grpc);
-        let mut end = onward.route.timeout.map(End::after);
+        let mut end = onward.route.timeout.filter(|_| !is_grpc).map(End::after);
         let sent = upstream.send(request, onward, progress, websocket);
         let (lease, mut response) = match &mut end {
             None => sent.await?,
@@ -209,13 +210,11 @@ impl Forwarder {
             Body::Empty
         } else {
             // Events come when something happens: how long they may be silent is told by the route, as for a call.
-            let is_events = headers::has_events(&parts.headers);
-            let idle = if is_grpc || is_events {
-                onward.route.call.idle_timeout
+            let (idle, end) = if is_grpc || headers::has_events(&parts.headers) {
+                (onward.route.call.idle_timeout, None)
             } else {
-                Some(onward.route.idle_timeout.unwrap_or(upstream.config.idle_timeout))
+                (Some(onward.route.idle_timeout.unwrap_or(upstream.config.idle_timeout)), end)
             };
-            let end = end.filter(|_| !is_events);
             let body = Body::relay(body, idle, u64::MAX, headers::clean_for_client).until(end);
             beside.iter().fold(body, Body::beside)
         };
