@@ -1,28 +1,24 @@
 //! What clients are told: every answer that Callgate makes itself, and the headers stamped on all of them. The only file that
 //! knows which refusal has which status.
 
+mod stamps;
+
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 
 use crate::auth::Refusal;
 use crate::body::Body;
-use crate::config::{self, Limit, REQUEST_ID};
 use crate::forward::ForwardError;
-use crate::limits::Decision;
 use crate::listener::Fault;
 use crate::route::PathFault;
 
-const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
-const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
-const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
-const X_RATELIMIT_SHADOW: HeaderName = HeaderName::from_static("x-ratelimit-shadow");
-const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+pub use stamps::{stamp_limits, stamp_request_id, stamp_shadow_denial};
+
 /// Seconds after which a client may try again what failed for a reason of ours.
 const RETRY_SOON: u64 = 1;
 /// Seconds after which a client may try again to open a call: nobody knows when another one ends.
@@ -181,7 +177,12 @@ impl Rejection {
             Self::Unauthenticated(Refusal::Invalid(_)) => {
                 told(S::UNAUTHORIZED, "invalid_token", "The token is not valid.")
             }
-            Self::Unauthenticated(Refusal::Unavailable) | Self::Undecided => told(
+            Self::Unauthenticated(Refusal::TooManyFailures { .. }) => told(
+                S::TOO_MANY_REQUESTS,
+                "too_many_failures",
+                "Too many authentications from this address have failed. Try again later.",
+            ),
+            Self::Unauthenticated(Refusal::Unavailable | Refusal::Crowded) | Self::Undecided => told(
                 S::SERVICE_UNAVAILABLE,
                 "unavailable",
                 "The request can't be checked at the moment. Try again shortly.",
@@ -240,6 +241,9 @@ impl Rejection {
             Self::RateLimited { retry_after_s, .. } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
             }
+            Self::Unauthenticated(Refusal::TooManyFailures { retry_after_s }) => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
+            }
             Self::TooManyCalls(_) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_CALL));
             }
@@ -260,7 +264,9 @@ impl Rejection {
             }
             Self::HttpsRequired
             | Self::Misdirected
-            | Self::Unauthenticated(_)
+            | Self::Unauthenticated(
+                Refusal::Missing | Refusal::Repeated | Refusal::Invalid(_) | Refusal::Crowded | Refusal::Unavailable,
+            )
             | Self::Undecided
             | Self::Forbidden(_)
             | Self::NotFound
@@ -281,7 +287,22 @@ impl Rejection {
             Self::Forbidden(permission) => {
                 format!("Bearer realm=\"{realm}\", error=\"insufficient_scope\", scope=\"{permission}\"")
             }
-            _ => return None,
+            Self::Unauthenticated(Refusal::TooManyFailures { .. } | Refusal::Crowded | Refusal::Unavailable)
+            | Self::Fault(_)
+            | Self::Path(_)
+            | Self::AmbiguousPath
+            | Self::Authority
+            | Self::Method
+            | Self::HttpsRequired
+            | Self::Redirect(_)
+            | Self::Misdirected
+            | Self::Undecided
+            | Self::RateLimited { .. }
+            | Self::TooManyCalls(_)
+            | Self::NotFound
+            | Self::MethodNotAllowed(_)
+            | Self::TooLarge
+            | Self::Forward(_) => return None,
         };
         HeaderValue::try_from(challenge).ok()
     }
@@ -350,50 +371,5 @@ impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.0 == 1 { "" } else { "s" };
         write!(f, "{} second{plural}", self.0)
-    }
-}
-
-/// Stamps what every answer carries: the request's id.
-pub fn stamp_request_id(headers: &mut HeaderMap, request_id: &HeaderValue) {
-    headers.insert(REQUEST_ID, request_id.clone());
-}
-
-/// Stamps where the token stands in the windows of `limits`, in the families of headers that the configuration asks for.
-pub fn stamp_limits<'a>(
-    headers: &mut HeaderMap,
-    decision: &Decision,
-    limits: impl Iterator<Item = &'a Limit>,
-    families: &config::Limits,
-) {
-    let Some(reported) = decision.reported() else { return };
-    if families.x_ratelimit {
-        headers.insert(X_RATELIMIT_LIMIT, HeaderValue::from(reported.limit));
-        headers.insert(X_RATELIMIT_REMAINING, HeaderValue::from(reported.remaining));
-        headers.insert(X_RATELIMIT_RESET, HeaderValue::from(reported.reset_s));
-    }
-    if families.ietf {
-        stamp_ietf(headers, decision, limits);
-    }
-}
-
-/// Marks an answer to a request that a plan on trial denied.
-pub fn stamp_shadow_denial(headers: &mut HeaderMap) {
-    headers.insert(X_RATELIMIT_SHADOW, HeaderValue::from_static("denied"));
-}
-
-/// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers): lists of items, one for each window.
-fn stamp_ietf<'a>(headers: &mut HeaderMap, decision: &Decision, limits: impl Iterator<Item = &'a Limit>) {
-    use std::fmt::Write as _;
-    let (mut policy, mut standing) = (String::new(), String::new());
-    for (limit, window) in limits.zip(decision.windows()) {
-        let comma = if policy.is_empty() { "" } else { ", " };
-        let (name, window_s) = (&limit.name, window.window_ms.div_ceil(1000));
-        // A `String` takes everything.
-        let _ = write!(policy, "{comma}\"{name}\";q={};w={window_s}", window.limit);
-        let _ = write!(standing, "{comma}\"{name}\";r={};t={}", window.remaining(), decision.wait_s(window));
-    }
-    if let (Ok(policy), Ok(standing)) = (HeaderValue::try_from(policy), HeaderValue::try_from(standing)) {
-        headers.insert(RATELIMIT_POLICY, policy);
-        headers.insert(RATELIMIT, standing);
     }
 }

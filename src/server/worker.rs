@@ -74,11 +74,15 @@ impl Worker {
                 let redis = Redis::open(store, shared.health.clone()).await?;
                 let limiter =
                     RedisLimiter::new(redis.clone(), store.on_failure, shared.limiter.clone(), shared.denials.clone());
-                (Authenticator::with_redis(config, redis, cache.clone()), Limiter::Redis(limiter))
+                (
+                    Authenticator::with_redis(config, redis, cache.clone(), shared.failures.clone()),
+                    Limiter::Redis(limiter),
+                )
             }
-            (Store::Memory | Store::Redis(_), Tokens::File(file)) => {
-                (Authenticator::with_file(config, file.clone()), Limiter::Memory(shared.limiter.clone()))
-            }
+            (Store::Memory | Store::Redis(_), Tokens::File(file)) => (
+                Authenticator::with_file(config, file.clone(), shared.failures.clone()),
+                Limiter::Memory(shared.limiter.clone()),
+            ),
             (Store::Memory, Tokens::Redis(_)) => {
                 unreachable!("the memory store has a token file, which the configuration demands")
             }

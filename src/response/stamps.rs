@@ -1,0 +1,58 @@
+//! The headers that are stamped on answers, whoever made them: the request's id, and where the token stands in its limits.
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::config::{self, Limit, REQUEST_ID};
+use crate::limits::Decision;
+
+const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+const X_RATELIMIT_SHADOW: HeaderName = HeaderName::from_static("x-ratelimit-shadow");
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// Stamps what every answer carries: the request's id.
+pub fn stamp_request_id(headers: &mut HeaderMap, request_id: &HeaderValue) {
+    headers.insert(REQUEST_ID, request_id.clone());
+}
+
+/// Stamps where the token stands in the windows of `limits`, in the families of headers that the configuration asks for.
+pub fn stamp_limits<'a>(
+    headers: &mut HeaderMap,
+    decision: &Decision,
+    limits: impl Iterator<Item = &'a Limit>,
+    families: &config::Limits,
+) {
+    let Some(reported) = decision.reported() else { return };
+    if families.x_ratelimit {
+        headers.insert(X_RATELIMIT_LIMIT, HeaderValue::from(reported.limit));
+        headers.insert(X_RATELIMIT_REMAINING, HeaderValue::from(reported.remaining));
+        headers.insert(X_RATELIMIT_RESET, HeaderValue::from(reported.reset_s));
+    }
+    if families.ietf {
+        stamp_ietf(headers, decision, limits);
+    }
+}
+
+/// Marks an answer to a request that a plan on trial denied.
+pub fn stamp_shadow_denial(headers: &mut HeaderMap) {
+    headers.insert(X_RATELIMIT_SHADOW, HeaderValue::from_static("denied"));
+}
+
+/// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers): lists of items, one for each window.
+fn stamp_ietf<'a>(headers: &mut HeaderMap, decision: &Decision, limits: impl Iterator<Item = &'a Limit>) {
+    use std::fmt::Write as _;
+    let (mut policy, mut standing) = (String::new(), String::new());
+    for (limit, window) in limits.zip(decision.windows()) {
+        let comma = if policy.is_empty() { "" } else { ", " };
+        let (name, window_s) = (&limit.name, window.window_ms.div_ceil(1000));
+        // A `String` takes everything.
+        let _ = write!(policy, "{comma}\"{name}\";q={};w={window_s}", window.limit);
+        let _ = write!(standing, "{comma}\"{name}\";r={};t={}", window.remaining(), decision.wait_s(window));
+    }
+    if let (Ok(policy), Ok(standing)) = (HeaderValue::try_from(policy), HeaderValue::try_from(standing)) {
+        headers.insert(RATELIMIT_POLICY, policy);
+        headers.insert(RATELIMIT, standing);
+    }
+}
