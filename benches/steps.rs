@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use callgate::auth::{Actor, Authenticator, Draft, Failures, FileStore, NewToken, Refusal, Registry};
-use callgate::config::{self, Access, CallLimits, Config, PathForms, Route};
+use callgate::config::{self, Access, Config, Route};
 use callgate::forward::{Onward, onto_client, onto_upstream};
 use callgate::response::{self, Rejection};
 use callgate::route::{self, RouteTable};
@@ -25,14 +25,7 @@ fn route(path: &str, methods: &[Method]) -> Arc<Route> {
         path: path.into(),
         methods: methods.to_vec(),
         access: Access::Token(vec!["calls:read".into()]),
-        upstream: 0,
-        forward_credentials: false,
-        allowed_forms: PathForms::default(),
-        max_body: 1 << 30,
-        cost: 1,
-        limits: None,
-        first_byte_timeout: None,
-        call: CallLimits { max_duration: None, idle_timeout: None },
+        ..Route::default()
     })
 }
 
@@ -44,6 +37,7 @@ fn routes(criterion: &mut Criterion) {
             routes.push(route(&format!("/api/v1/service{number}/calls"), &[Method::GET]));
             routes.push(route(&format!("/api/v1/service{number}/calls/{{id}}/stream"), &[]));
         }
+        let headers = HeaderMap::new();
         let table = RouteTable::new(&routes).expect("routes that don't clash");
         let number = count / 4;
         for (name, path) in [
@@ -52,7 +46,7 @@ fn routes(criterion: &mut Criterion) {
             ("catch-all", "/api/v1/recordings/0192f0c4-7d5e".to_owned()),
         ] {
             group.bench_function(format!("find, {count} routes, {name}"), |bench| {
-                bench.iter(|| black_box(table.find(black_box(&path), &Method::GET)));
+                bench.iter(|| black_box(table.of_host("api.test").find(black_box(&path), &Method::GET, &headers)));
             });
         }
     }
@@ -110,6 +104,7 @@ fn headers(criterion: &mut Criterion) {
         identity: &identity,
         trusted_proxies: &[],
         hold: &|| Box::new(()),
+        target: None,
     };
     let mut group = criterion.benchmark_group("headers");
     for (name, headers) in [("plain client", &plain), ("browser", &browser)] {

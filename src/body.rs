@@ -1,5 +1,7 @@
 //! Bodies on their way through: relayed frame by frame, never collected, never copied.
 
+mod observed;
+
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,8 +12,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Sleep;
 
 use crate::deadline::Deadline;
+
+pub use observed::{Observed, Observer};
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +27,9 @@ pub enum BodyError {
     /// More bytes came than allowed.
     #[error("the body is longer than {0} bytes")]
     TooLarge(u64),
+    /// It was not whole when it had to be.
+    #[error("the answer was not whole within {0:?}")]
+    Late(Duration),
     /// Whom it is for is no longer entitled to it: why, for the log alone.
     #[error("{0}")]
     Withdrawn(&'static str),
@@ -46,8 +54,8 @@ impl BodyError {
         match self {
             Self::Stalled(_) => BodyFault::Stalled,
             Self::TooLarge(_) => BodyFault::TooLarge,
-            // What a client sends is not withdrawn, what it is sent is.
-            Self::Broken(_) | Self::Withdrawn(_) => BodyFault::Broken,
+            // What a client sends is not withdrawn and never late, what it is sent is.
+            Self::Broken(_) | Self::Withdrawn(_) | Self::Late(_) => BodyFault::Broken,
         }
     }
 }
@@ -75,6 +83,9 @@ pub struct Relay {
     seen: u64,
     clean: CleanTrailers,
     progress: Option<Arc<Progress>>,
+    /// Whether the progress is the other direction's too.
+    joint: bool,
+    end: Option<End>,
     /// Let go of when the body is.
     _hold: Option<Hold>,
 }
@@ -149,6 +160,8 @@ impl Body {
             seen: 0,
             clean,
             progress: None,
+            joint: false,
+            end: None,
             _hold: None,
         })
     }
@@ -157,18 +170,63 @@ impl Body {
     #[must_use]
     pub fn upload(
         incoming: Incoming,
-        idle: Duration,
+        idle: Option<Duration>,
         limit: u64,
         clean: CleanTrailers,
         hold: impl FnOnce() -> Hold,
     ) -> (Self, Option<Arc<Progress>>) {
-        match Self::relay(incoming, Some(idle), limit, clean) {
+        match Self::relay(incoming, idle, limit, clean) {
             Self::Relay(relay) => {
                 let progress = Arc::new(Progress::new());
                 (Self::Relay(Relay { progress: Some(progress.clone()), _hold: Some(hold()), ..relay }), Some(progress))
             }
             whole @ (Self::Empty | Self::Full(_)) => (whole, None),
         }
+    }
+}
+
+impl Body {
+    /// Measures the silence of a body together with that of the body in the other direction: one is silent while the other speaks.
+    #[must_use]
+    pub fn beside(self, other: &Arc<Progress>) -> Self {
+        match self {
+            Self::Relay(relay) => Self::Relay(Relay { progress: Some(other.clone()), joint: true, ..relay }),
+            whole @ (Self::Empty | Self::Full(_)) => whole,
+        }
+    }
+
+    /// Breaks off what is not whole at `end`.
+    #[must_use]
+    pub fn until(self, end: Option<End>) -> Self {
+        match self {
+            Self::Relay(relay) => Self::Relay(Relay { end, ..relay }),
+            whole @ (Self::Empty | Self::Full(_)) => whole,
+        }
+    }
+}
+
+/// When an answer has to be whole.
+pub struct End {
+    timer: Pin<Box<Sleep>>,
+    after: Duration,
+}
+
+impl End {
+    /// So long after now.
+    #[must_use]
+    pub fn after(after: Duration) -> Self {
+        Self { timer: Box::pin(tokio::time::sleep(after)), after }
+    }
+
+    /// Resolves when it has come.
+    pub async fn wait(&mut self) -> Duration {
+        self.timer.as_mut().await;
+        self.after
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
+        ready!(self.timer.as_mut().poll(cx));
+        Poll::Ready(self.after)
     }
 }
 
@@ -182,6 +240,9 @@ impl Relay {
     }
 
     fn poll_guarded(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(Poll::Ready(after)) = self.end.as_mut().map(|end| end.poll(cx)) {
+            return Poll::Ready(Some(Err(BodyError::Late(after))));
+        }
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(mut frame))) => {
                 self.silence.disarm();
@@ -211,8 +272,24 @@ impl Relay {
                     progress.awaits();
                 }
                 let Some(idle) = self.idle else { return Poll::Pending };
-                ready!(self.silence.poll(cx, idle));
+                ready!(self.poll_silence(cx, idle));
                 Poll::Ready(Some(Err(BodyError::Stalled(idle))))
+            }
+        }
+    }
+
+    /// Ready when nothing has moved for so long.
+    fn poll_silence(&mut self, cx: &mut Context<'_>, idle: Duration) -> Poll<()> {
+        let mut wait = idle;
+        loop {
+            ready!(self.silence.poll(cx, wait));
+            let silence = self.progress.as_ref().filter(|_| self.joint).map_or(idle, |progress| progress.silence());
+            match idle.checked_sub(silence) {
+                Some(left) if !left.is_zero() => {
+                    wait = left;
+                    self.silence.disarm();
+                }
+                Some(_) | None => return Poll::Ready(()),
             }
         }
     }
@@ -247,91 +324,5 @@ impl HttpBody for Body {
             Body::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Body::Relay(relay) => relay.incoming.size_hint(),
         }
-    }
-}
-
-/// Watches a body leave.
-pub trait Observer: Send + Unpin + 'static {
-    /// The receiver asks for the next piece.
-    fn asked(&mut self);
-    /// So many bytes are handed on.
-    fn sent(&mut self, bytes: usize);
-    /// A piece is at most so long: how much its receiver has to take before it is seen to have taken anything.
-    fn longest_piece(&self) -> usize;
-    /// Looks whether the body must end, and why. `waiting`: nothing of it is there at the moment.
-    fn poll_withdrawn(&mut self, cx: &mut Context<'_>, waiting: bool) -> Poll<&'static str>;
-    /// The body ended as it should, or broke off. A body that is dropped before either was abandoned by its receiver.
-    fn ended(&mut self, result: Result<(), &BodyError>);
-}
-
-/// A body and who watches it leave.
-pub struct Observed<O> {
-    body: Body,
-    /// What is left of a piece that is too long.
-    rest: Bytes,
-    observer: O,
-}
-
-impl<O: Observer> Observed<O> {
-    /// Puts a watch on a body.
-    pub fn new(body: Body, mut observer: O) -> Self {
-        if body.is_end_stream() {
-            observer.ended(Ok(()));
-        }
-        Self { body, rest: Bytes::new(), observer }
-    }
-}
-
-impl<O: Observer> HttpBody for Observed<O> {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let this = self.get_mut();
-        this.observer.asked();
-        let mut polled = match this.rest.is_empty() {
-            true => Pin::new(&mut this.body).poll_frame(cx),
-            false => Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.rest))))),
-        };
-        if !matches!(polled, Poll::Ready(None | Some(Err(_))))
-            && let Poll::Ready(why) = this.observer.poll_withdrawn(cx, polled.is_pending())
-        {
-            polled = Poll::Ready(Some(Err(BodyError::Withdrawn(why))));
-        }
-        let mut polled = ready!(polled);
-        let longest = this.observer.longest_piece();
-        if let Some(data) = polled.as_mut().and_then(|frame| frame.as_mut().ok()?.data_mut())
-            && data.len() > longest
-        {
-            this.rest = data.split_off(longest);
-        }
-        match &polled {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    this.observer.sent(data.len());
-                }
-                // hyper stops polling at the last frame of a body of known length, and at trailers.
-                if frame.is_trailers() || this.is_end_stream() {
-                    this.observer.ended(Ok(()));
-                }
-            }
-            Some(Err(error)) => this.observer.ended(Err(error)),
-            None => this.observer.ended(Ok(())),
-        }
-        Poll::Ready(polled)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let (rest, body) = (self.rest.len() as u64, self.body.size_hint());
-        let mut hint = SizeHint::new();
-        hint.set_lower(body.lower() + rest);
-        if let Some(upper) = body.upper() {
-            hint.set_upper(upper + rest);
-        }
-        hint
     }
 }

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use crate::auth::{Authenticator, Principal};
 use crate::body::{Body, Observed};
 use crate::config::{self, Access, Config};
-use crate::forward::{self, Answer, Forwarder, Onward, asks_for_websocket};
+use crate::forward::{self, Answer, Forwarder, Onward, asks_for_websocket, is_grpc};
 use crate::limits::{Asker, Charge, Limiter, Outcome, Source};
 use crate::listener::{Certificates, Handler, Peer};
 use crate::response::{self, Rejection};
@@ -61,9 +61,11 @@ impl Handler for Gateway {
     type Body = Observed<Option<Exchange>>;
 
     /// The outer half: makes the record, turns an error into an answer, stamps it. Every path is logged and counted once.
-    async fn handle(self: &Arc<Self>, request: Request<Incoming>, peer: &Arc<Peer>) -> Response<Self::Body> {
+    async fn handle(self: &Arc<Self>, mut request: Request<Incoming>, peer: &Arc<Peer>) -> Response<Self::Body> {
+        forward::unfold_websocket(&mut request);
         let mut exchange = Exchange::begin(&self.cells, &request, peer, &self.config.trusted_proxies);
-        let is_head = request.method() == Method::HEAD;
+        let (is_head, is_grpc) = (request.method() == Method::HEAD, is_grpc(&request));
+        let origin = request.headers().get(header::ORIGIN).cloned();
         let result = self.serve(request, peer, &mut exchange).await;
         let mut tunnel = None;
         let mut response = match result {
@@ -78,7 +80,12 @@ impl Handler for Gateway {
             }
             Err(rejection) => {
                 exchange.rejected(&rejection);
-                rejection.into_response(&self.config.tokens.realm, &exchange.record.request_id, is_head)
+                let realm = &self.config.tokens.realm;
+                if is_grpc {
+                    rejection.into_grpc_response(realm)
+                } else {
+                    rejection.into_response(realm, &exchange.record.request_id, is_head)
+                }
             }
         };
         let headers = response.headers_mut();
@@ -87,10 +94,15 @@ impl Handler for Gateway {
             let limits = principal.plan.limits_with(exchange.route_limits(&self.config));
             response::stamp_limits(headers, decision, limits, &self.config.limits);
         }
+        if let Some(cors) = exchange.cors(&self.config) {
+            response::stamp_cors(headers, cors, origin.as_ref(), &self.config.limits);
+        }
         if exchange.record.shadow_denied {
             response::stamp_shadow_denial(headers);
         }
-        exchange.record.status = response.status();
+        if exchange.record.rejection.is_none() {
+            exchange.record.status = response.status();
+        }
         if tunnel.is_none() {
             // It did not become a call.
             exchange.call_lease = None;
@@ -120,6 +132,10 @@ impl Gateway {
             return Err(Rejection::Fault(fault));
         }
         let target = Target::judge(self, &request, peer)?;
+        // Browsers ask without a token; what they are told is what any page could try out.
+        if let Some((index, method)) = &target.preflight {
+            return Ok(Served::Here(self.preflight(*index, method, exchange)));
+        }
         let route = target.route(&self.config);
         if let Some(route) = route {
             exchange.route(route, target.found);
@@ -144,6 +160,7 @@ impl Gateway {
             peer: peer.address,
             https: peer.certificate.is_some(),
             authority: &target.authority,
+            target: target.rewritten.as_ref(),
             request_id: &exchange.record.request_id,
             identity: principal.as_deref().map_or(&[], Principal::identity_headers),
             trusted_proxies: &self.config.trusted_proxies,
@@ -158,6 +175,12 @@ impl Gateway {
             Some(fault) if answer.tunnel.is_some() => Err(Rejection::Fault(fault)),
             _ => Ok(Served::Forwarded(answer)),
         }
+    }
+
+    fn preflight(&self, index: usize, method: &Method, exchange: &mut Exchange) -> Response<Body> {
+        let route = &self.config.routes[index];
+        exchange.route(route, Found::Route(index));
+        route.cors.as_ref().map_or_else(|| response::options(None), |cors| response::preflight(cors, method))
     }
 
     /// Who asks, and may they now; the authentication is counted by how it ended.

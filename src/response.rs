@@ -1,6 +1,9 @@
 //! What clients are told: every answer that Callgate makes itself, and the headers stamped on all of them. The only file that
 //! knows which refusal has which status.
 
+mod browser;
+mod grpc;
+mod options;
 mod stamps;
 
 use std::fmt;
@@ -17,6 +20,8 @@ use crate::forward::ForwardError;
 use crate::listener::Fault;
 use crate::route::PathFault;
 
+pub use browser::{preflight, stamp_cors};
+pub use options::options;
 pub use stamps::{stamp_limits, stamp_request_id, stamp_shadow_denial};
 
 /// Seconds after which a client may try again what failed for a reason of ours.
@@ -136,6 +141,12 @@ impl Rejection {
     #[must_use]
     pub fn code(&self) -> &'static str {
         self.told().code
+    }
+
+    /// The status; also the log's.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.told().status
     }
 
     fn told(&self) -> Told<'_> {
@@ -308,16 +319,6 @@ impl Rejection {
     }
 }
 
-/// The answer to an OPTIONS that is not forwarded. `allow` is what the path takes; `None`: whatever there is.
-#[must_use]
-pub fn options(allow: Option<&HeaderValue>) -> Response<Body> {
-    let mut response = Response::new(Body::Empty);
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    let allow = allow.cloned().unwrap_or(HeaderValue::from_static(ORDINARY_METHODS));
-    response.headers_mut().insert(header::ALLOW, allow);
-    response
-}
-
 fn fault_told(fault: Fault) -> Told<'static> {
     use StatusCode as S;
     let told = |status, code, message| Told { status, code, message: Message::Fixed(message) };
@@ -348,6 +349,7 @@ fn forward_told(error: &ForwardError) -> Told<'static> {
         ForwardError::Connect { .. }
         | ForwardError::Broken { .. }
         | ForwardError::Unasked(_)
+        | ForwardError::NoWebSocket(_)
         | ForwardError::TwoLengths(_) => {
             (S::BAD_GATEWAY, "bad_gateway", "The service behind this gateway did not answer properly.")
         }

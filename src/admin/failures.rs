@@ -5,29 +5,34 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Failed attempts of one address in any [`WINDOW`]: enough for a mistake, too few to guess a token that somebody thought up.
-pub(super) const MOST: usize = 10;
 /// How long a failed attempt counts.
 pub(super) const WINDOW: Duration = Duration::from_secs(60);
 /// Addresses that are remembered; a new one takes the place of the one that has been quiet for longest.
 const MAX_ADDRESSES: usize = 4_096;
 
 /// The failed attempts of the last minute, by address.
-#[derive(Default)]
-pub(super) struct Failures(Mutex<HashMap<IpAddr, VecDeque<Instant>>>);
+pub(super) struct Failures {
+    /// Of one address in any [`WINDOW`].
+    most: usize,
+    by_address: Mutex<HashMap<IpAddr, VecDeque<Instant>>>,
+}
 
 impl Failures {
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, by_address: Mutex::default() }
+    }
+
     /// How long an address must wait before its tokens are looked at again, if it must.
     pub(super) fn wait(&self, client: IpAddr, now: Instant) -> Option<Duration> {
-        let failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let failures = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         let of_client = failures.get(&network(client))?;
-        let oldest = *of_client.get(of_client.len().checked_sub(MOST)?)?;
+        let oldest = *of_client.get(of_client.len().checked_sub(self.most)?)?;
         (oldest + WINDOW).checked_duration_since(now).filter(|wait| !wait.is_zero())
     }
 
     /// Counts a failed attempt.
     pub(super) fn count(&self, client: IpAddr, now: Instant) {
-        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         let client = network(client);
         if failures.len() >= MAX_ADDRESSES && !failures.contains_key(&client) {
             let quietest =
@@ -36,7 +41,7 @@ impl Failures {
         }
         let of_client = failures.entry(client).or_default();
         of_client.push_back(now);
-        if of_client.len() > MOST {
+        if of_client.len() > self.most {
             of_client.pop_front();
         }
     }
@@ -57,6 +62,7 @@ fn network(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
+    const MOST: usize = 10;
     const SECOND: Duration = Duration::from_secs(1);
 
     fn address(text: &str) -> IpAddr {
@@ -65,7 +71,7 @@ mod tests {
 
     #[test]
     fn an_address_waits_until_its_oldest_failure_is_a_minute_old() {
-        let (failures, start, client) = (Failures::default(), Instant::now(), address("192.0.2.1"));
+        let (failures, start, client) = (Failures::new(MOST), Instant::now(), address("192.0.2.1"));
         for number in 0..MOST as u32 {
             assert_eq!(failures.wait(client, start + number * SECOND), None);
             failures.count(client, start + number * SECOND);
@@ -80,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_network_of_ipv6_is_one_client() {
-        let (failures, now) = (Failures::default(), Instant::now());
+        let (failures, now) = (Failures::new(MOST), Instant::now());
         for number in 0..MOST {
             failures.count(address(&format!("2001:db8::{number}")), now);
             failures.count(address("::ffff:192.0.2.1"), now);
@@ -92,12 +98,12 @@ mod tests {
 
     #[test]
     fn any_number_of_addresses_takes_a_bounded_place() {
-        let (failures, now) = (Failures::default(), Instant::now());
+        let (failures, now) = (Failures::new(MOST), Instant::now());
         let of = |number: u32| IpAddr::from(number.to_be_bytes());
         for number in 0..2 * MAX_ADDRESSES as u32 {
             failures.count(of(number), now + Duration::from_millis(number.into()));
         }
-        let remembered = failures.0.lock().unwrap();
+        let remembered = failures.by_address.lock().unwrap();
         assert_eq!(remembered.len(), MAX_ADDRESSES);
         assert!(remembered.contains_key(&of(2 * MAX_ADDRESSES as u32 - 1)) && !remembered.contains_key(&of(0)));
     }

@@ -3,7 +3,8 @@
 use http::StatusCode;
 
 use super::Admin;
-use super::answer::{Answer, Problem, page};
+use super::answer::{Answer, page};
+use super::problem::Problem;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
@@ -37,6 +38,6 @@ fn unready(admin: &Admin) -> Option<&'static str> {
     if admin.shutdown.is_announced() {
         return Some("draining");
     }
-    let store = admin.store.as_ref()?;
+    let store = admin.desk.store.as_ref()?;
     (!store.has_been_up()).then_some("Redis has not answered since the start, so no token is known")
 }

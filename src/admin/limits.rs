@@ -5,7 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
 
-use super::answer::{Answer, Problem, json};
+use super::Call;
+use super::answer::{Answer, json};
+use super::problem::{Problem, sentence};
 use crate::auth::{Registry, RegistryError};
 use crate::config::{Config, RouteLimits};
 use crate::limits::{Asker, Limiter, Report};
@@ -17,7 +19,7 @@ const ATTEMPTS: usize = 5;
 /// Where limits are looked at and logs cleared.
 pub struct LimitsDesk {
     config: Arc<Config>,
-    registry: Registry,
+    registry: Arc<Registry>,
     limiter: Limiter,
 }
 
@@ -38,7 +40,7 @@ pub enum DeskError {
 impl LimitsDesk {
     /// `limiter` must be the one that decides: for the memory store, that of the running process.
     #[must_use]
-    pub fn new(config: Arc<Config>, registry: Registry, limiter: Limiter) -> Self {
+    pub fn new(config: Arc<Config>, registry: Arc<Registry>, limiter: Limiter) -> Self {
         Self { config, registry, limiter }
     }
 
@@ -75,22 +77,24 @@ impl LimitsDesk {
 }
 
 /// `GET /api/limits/{id}`: where a token stands.
-pub(super) async fn show(desk: &LimitsDesk, id: &str) -> Result<Answer, Problem> {
-    Ok(json(StatusCode::OK, &desk.peek(id).await?))
+pub(super) async fn show(call: Call<'_>) -> Result<Answer, Problem> {
+    call.query.done()?;
+    Ok(json(StatusCode::OK, &call.admin.desk.limits.peek(call.id).await?))
 }
 
 /// `DELETE /api/limits/{id}`: its log is cleared.
-pub(super) async fn clear(desk: &LimitsDesk, id: &str) -> Result<Answer, Problem> {
-    desk.reset(id).await?;
-    Ok(json(StatusCode::OK, &serde_json::json!({ "id": id, "reset": true })))
+pub(super) async fn clear(call: Call<'_>) -> Result<Answer, Problem> {
+    call.query.done()?;
+    call.admin.desk.limits.reset(call.id).await?;
+    Ok(json(StatusCode::OK, &serde_json::json!({ "id": call.id, "reset": true })))
 }
 
 impl From<DeskError> for Problem {
     fn from(error: DeskError) -> Self {
         match error {
-            DeskError::Registry(RegistryError::Unknown { .. }) => Self::NotFound(error.to_string()),
-            DeskError::Contended(_) => Self::Contended(error.to_string()),
-            DeskError::Registry(_) | DeskError::Store(_) => Self::Unavailable(error.to_string()),
+            DeskError::Registry(error) => error.into(),
+            DeskError::Contended(_) => Self::Conflict(sentence(&error.to_string()), "contended"),
+            DeskError::Store(error) => RegistryError::from(error).into(),
         }
     }
 }

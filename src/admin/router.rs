@@ -10,6 +10,10 @@ pub(super) struct Endpoint {
     /// `{id}` stands for one segment.
     pub(super) path: &'static str,
     pub(super) needs: Needs,
+    /// The body it takes.
+    pub(super) takes: Takes,
+    /// The names that its query may hold.
+    pub(super) query: &'static [&'static str],
     pub(super) act: Act,
 }
 
@@ -18,10 +22,21 @@ pub(super) struct Endpoint {
 pub(super) enum Needs {
     /// Anybody: probes come from machines that have no secret.
     Nothing,
-    /// Who may read metrics: those with this role, or everybody where it is so configured.
+    /// Who may read metrics: those with the role `read`, or everybody where it is so configured.
     Metrics,
     /// Who has this role.
     Role(Role),
+}
+
+/// What body an endpoint takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Takes {
+    /// None; what comes all the same is not looked at.
+    Nothing,
+    /// JSON of at most so many bytes.
+    Json(usize),
+    /// The same, or none.
+    JsonIfAny(usize),
 }
 
 /// What an endpoint does.
@@ -30,24 +45,73 @@ pub(super) enum Act {
     Live,
     Ready,
     Metrics,
+    Describe,
+    ListTokens,
+    CreateToken,
+    ShowToken,
+    ChangeToken,
+    RotateToken,
+    RevokeToken,
+    EnableToken,
+    DisableToken,
+    RevokeAccount,
+    Audit,
     PeekLimits,
     ResetLimits,
 }
 
-const fn at(method: Method, path: &'static str, needs: Needs, act: Act) -> Endpoint {
-    Endpoint { method, path, needs, act }
+impl Endpoint {
+    const fn new(method: Method, path: &'static str, needs: Needs, takes: Takes, act: Act) -> Self {
+        Self { method, path, needs, takes, query: &[], act }
+    }
+
+    const fn get(path: &'static str, needs: Needs, act: Act) -> Self {
+        Self::new(Method::GET, path, needs, Takes::Nothing, act)
+    }
+
+    const fn post(path: &'static str, takes: Takes, act: Act) -> Self {
+        Self::new(Method::POST, path, WRITE, takes, act)
+    }
+
+    const fn asks(mut self, query: &'static [&'static str]) -> Self {
+        self.query = query;
+        self
+    }
 }
 
 const READ: Needs = Needs::Role(Role::Read);
 const WRITE: Needs = Needs::Role(Role::Write);
+/// A token with all its permissions takes less than 10 KiB.
+const JSON: Takes = Takes::Json(64 << 10);
+const JSON_IF_ANY: Takes = Takes::JsonIfAny(64 << 10);
 
 /// HEAD comes with GET.
-pub(super) static ENDPOINTS: [Endpoint; 5] = [
-    at(Method::GET, "/livez", Needs::Nothing, Act::Live),
-    at(Method::GET, "/readyz", Needs::Nothing, Act::Ready),
-    at(Method::GET, "/metrics", Needs::Metrics, Act::Metrics),
-    at(Method::GET, "/api/limits/{id}", READ, Act::PeekLimits),
-    at(Method::DELETE, "/api/limits/{id}", WRITE, Act::ResetLimits),
+pub(super) static ENDPOINTS: [Endpoint; 16] = [
+    Endpoint::get("/livez", Needs::Nothing, Act::Live),
+    Endpoint::get("/readyz", Needs::Nothing, Act::Ready),
+    Endpoint::get("/metrics", Needs::Metrics, Act::Metrics),
+    Endpoint::get("/api/openapi.json", READ, Act::Describe),
+    Endpoint::get("/api/tokens", READ, Act::ListTokens).asks(&[
+        "account",
+        "name",
+        "plan",
+        "state",
+        "permission",
+        "after",
+        "limit",
+    ]),
+    Endpoint::post("/api/tokens", JSON, Act::CreateToken),
+    Endpoint::get("/api/tokens/{id}", READ, Act::ShowToken),
+    Endpoint::new(Method::PATCH, "/api/tokens/{id}", WRITE, JSON, Act::ChangeToken),
+    Endpoint::post("/api/tokens/{id}/rotate", JSON_IF_ANY, Act::RotateToken),
+    Endpoint::post("/api/tokens/{id}/revoke", JSON_IF_ANY, Act::RevokeToken),
+    Endpoint::post("/api/tokens/{id}/enable", JSON_IF_ANY, Act::EnableToken),
+    Endpoint::post("/api/tokens/{id}/disable", JSON_IF_ANY, Act::DisableToken),
+    Endpoint::post("/api/accounts/revoke", JSON, Act::RevokeAccount),
+    Endpoint::get("/api/audit", READ, Act::Audit)
+        .asks(&["token", "account", "by", "action", "since", "before", "limit"]),
+    Endpoint::get("/api/limits/{id}", READ, Act::PeekLimits),
+    Endpoint::new(Method::DELETE, "/api/limits/{id}", WRITE, Takes::Nothing, Act::ResetLimits),
 ];
 
 /// What a path is for.

@@ -1,5 +1,8 @@
 //! Permissions: texts such as `calls:write`, held by tokens and asked by routes.
 
+use super::did_you_mean;
+use crate::config::{Access, Config};
+
 /// Characters of a permission.
 const MAX_LEN: usize = 100;
 
@@ -20,6 +23,21 @@ pub(super) fn is_permission(text: &str) -> bool {
         !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
     };
     text.len() <= MAX_LEN && (text == "*" || words.split(':').all(is_word))
+}
+
+/// A remark for each permission that no route of this configuration asks for: it may be mistyped.
+#[must_use]
+pub fn strange_permissions(config: &Config, held: &[String]) -> Vec<String> {
+    let asked: Vec<&str> = config
+        .routes
+        .iter()
+        .filter_map(|route| if let Access::Token(asked) = &route.access { Some(asked) } else { None })
+        .flatten()
+        .map(|asked| &**asked)
+        .collect();
+    let is_strange = |held: &&String| *held != "*" && !asked.iter().any(|asked| covers(held, asked));
+    let remark = |held: &String| format!("no route asks for \"{held}\"{}", did_you_mean(held, asked.iter().copied()));
+    held.iter().filter(is_strange).map(remark).collect()
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ async fn desk(args: &LimitsArgs) -> anyhow::Result<LimitsDesk> {
             let redis = connect(store).await?;
             let (local, denials) = (Arc::new(MemoryLimiter::new(1)), Arc::new(DenyCache::new(1)));
             let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials);
-            Ok(LimitsDesk::new(config.clone(), Registry::with_redis(redis), Limiter::Redis(limiter)))
+            Ok(LimitsDesk::new(config.clone(), Arc::new(Registry::with_redis(redis)), Limiter::Redis(limiter)))
         }
     }
 }

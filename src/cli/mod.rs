@@ -42,7 +42,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Make, list and revoke tokens
+    /// Make, list, show, change, rotate, revoke and import tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
     /// Make tokens for the admin listener

@@ -13,6 +13,8 @@ pub struct AdminAccess {
     pub tokens: Vec<AdminToken>,
     /// Whether everybody may read the metrics.
     pub public_metrics: bool,
+    /// Wrong tokens that one address may show in a minute.
+    pub max_failures: usize,
 }
 
 /// A token of the admin listener.

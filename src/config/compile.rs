@@ -1,8 +1,10 @@
 //! The configuration compiler: from the tree of a file to a [`Config`], or to everything that is wrong with it.
 
 mod admin;
+mod answers;
 mod limits;
 mod listen;
+mod matching;
 mod paths;
 mod plans;
 mod process;

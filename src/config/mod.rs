@@ -1,8 +1,10 @@
 //! Configuration: one YAML file, compiled into a validated form, or into all that is wrong with it.
 
 mod admin;
+mod answers;
 mod compile;
 mod expand;
+mod matching;
 mod model;
 mod nearest;
 mod place;
@@ -24,6 +26,8 @@ use reader::{NeededFile, why};
 
 pub use self::admin::{AdminAccess, AdminToken, Role};
 pub use self::redis::{OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls};
+pub use answers::{Cors, HeaderEdits, Origin};
+pub use matching::{HeaderMatch, HostPattern, Piece, Rewrite};
 pub use model::{
     Access, CallLimits, CertificateFiles, Config, Drain, Endpoint, FailureLimits, HostHeader, Limits, Listen, Log,
     LogFormat, PathForms, Protocol, REQUEST_ID, Route, Runtime, Store, Tls, Tokens, Upstream,

@@ -11,6 +11,8 @@ use http::{HeaderName, Method};
 use ipnet::IpNet;
 
 use super::admin::AdminAccess;
+use super::answers::{Cors, HeaderEdits};
+use super::matching::{HeaderMatch, HostPattern, Rewrite};
 use super::plan::{Plan, RouteLimits};
 use super::redis::RedisStore;
 
@@ -163,15 +165,21 @@ pub enum Access {
     Public,
 }
 
-/// Path + methods → upstream.
+/// Host + path + methods → upstream.
 #[derive(Debug, Clone)]
 pub struct Route {
     /// The name in metrics and logs.
     pub name: Arc<str>,
+    /// The hosts that it is for; empty: all that no route names.
+    pub hosts: Vec<HostPattern>,
     /// A matchit pattern, for example `/api/v1/calls/{id}`.
     pub path: Arc<str>,
     /// The methods it takes; empty means all. HEAD comes with GET.
     pub methods: Vec<Method>,
+    /// What the request must have beside that.
+    pub headers: Vec<HeaderMatch>,
+    /// The path that the upstream sees; `None`: the client's, byte for byte.
+    pub rewrite: Option<Rewrite>,
     /// Who may use it.
     pub access: Access,
     /// What a request counts in its token's limits, 1 to 1000.
@@ -188,8 +196,46 @@ pub struct Route {
     pub max_body: u64,
     /// The response's head must come within this time of the request's head being sent; `None`: the upstream's.
     pub first_byte_timeout: Option<Duration>,
+    /// The response's body may make no progress for this long; `None`: the upstream's.
+    pub idle_timeout: Option<Duration>,
+    /// The whole answer must be there within this time, unless it is a call or a stream of events; `None`: no bound.
+    pub timeout: Option<Duration>,
+    /// Changes to what the upstream gets.
+    pub request_headers: HeaderEdits,
+    /// Changes to what the upstream answers.
+    pub response_headers: HeaderEdits,
+    /// Which web pages may read the answers; `None`: those that the upstream says.
+    pub cors: Option<Cors>,
     /// Long-lived streams through this route.
     pub call: CallLimits,
+}
+
+impl Default for Route {
+    /// A public route to the first upstream that takes everything at `/`; to be filled in.
+    fn default() -> Self {
+        Self {
+            name: "route".into(),
+            hosts: Vec::new(),
+            path: "/".into(),
+            methods: Vec::new(),
+            headers: Vec::new(),
+            rewrite: None,
+            access: Access::Public,
+            cost: 1,
+            limits: None,
+            upstream: 0,
+            forward_credentials: false,
+            allowed_forms: PathForms::default(),
+            max_body: 1 << 30,
+            first_byte_timeout: None,
+            idle_timeout: None,
+            timeout: None,
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+            cors: None,
+            call: CallLimits { max_duration: None, idle_timeout: None },
+        }
+    }
 }
 
 /// How long calls (WebSockets and other upgraded streams) may live.

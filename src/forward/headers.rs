@@ -4,13 +4,14 @@
 use std::net::IpAddr;
 
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
-use http::{Request, Version};
+use http::{Method, Request, Version};
 use smallvec::SmallVec;
 
-use crate::config::{HostHeader, REQUEST_ID};
+use crate::config::{HeaderEdits, HostHeader, REQUEST_ID, Route};
 
 use super::Onward;
 use super::client::{X_FORWARDED_FOR, is_trusted};
+use super::extended;
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -108,10 +109,21 @@ fn take_off(headers: &mut HeaderMap, drop: impl Fn(Kind) -> bool) {
     }
 }
 
-/// Whether a request asks for a WebSocket (RFC 6455 §4.1).
+/// Whether a request asks for a WebSocket (RFC 6455 §4.1, RFC 8441 §5).
 #[must_use]
 pub fn asks_for_websocket<B>(request: &Request<B>) -> bool {
-    request.version() == Version::HTTP_11 && has_websocket(request.headers())
+    extended::is_unfolded(request) || (request.version() == Version::HTTP_11 && has_websocket(request.headers()))
+}
+
+/// Whether a request is one of gRPC, and its client understands nothing but gRPC's own answers. gRPC-Web, which is plain HTTP, is not.
+#[must_use]
+pub fn is_grpc<B>(request: &Request<B>) -> bool {
+    let kind = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let begins = |name: &[u8]| kind.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+    request.version() == Version::HTTP_2
+        && *request.method() == Method::POST
+        && begins(b"application/grpc")
+        && matches!(kind.get(b"application/grpc".len()), None | Some(b'+' | b';' | b' '))
 }
 
 /// Whether a message switches to the WebSocket protocol: `Upgrade` names it alone, and `Connection` lists `Upgrade`.
@@ -188,6 +200,28 @@ pub fn onto_upstream(headers: &mut HeaderMap, version: Version, onward: &Onward<
     } else if wants_trailers {
         headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    edit(headers, &onward.route.request_headers);
+}
+
+/// Makes a route's changes to what the client gets. With `cors`, nothing that the upstream says of that counts.
+pub(super) fn edit_for_client(headers: &mut HeaderMap, route: &Route) {
+    if route.cors.is_some() {
+        let theirs: Names =
+            headers.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
+        for name in theirs {
+            headers.remove(name);
+        }
+    }
+    edit(headers, &route.response_headers);
+}
+
+fn edit(headers: &mut HeaderMap, edits: &HeaderEdits) {
+    for name in &edits.remove {
+        headers.remove(name);
+    }
+    for (name, value) in &edits.set {
+        headers.insert(name, value.clone());
     }
 }
 

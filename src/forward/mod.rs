@@ -2,6 +2,7 @@
 
 mod client;
 mod connect;
+mod extended;
 mod frames;
 mod headers;
 mod http2;
@@ -15,20 +16,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::header::{HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use ipnet::IpNet;
 
-use crate::body::{Body, BodyFault, Hold, Progress};
+use crate::body::{Body, BodyFault, End, Hold, Progress};
 use crate::config::{self, Protocol};
 use crate::telemetry::{Metrics, UpstreamMetrics};
 
+use extended::Handshake;
 use pool::{EndpointPool, NoConnection};
 
 pub use client::client_address;
 pub use connect::UpstreamError;
-pub use headers::{asks_for_websocket, is_last_hop};
+pub use extended::unfold_websocket;
+pub use headers::{asks_for_websocket, is_grpc, is_last_hop};
 // For the benchmarks alone.
 #[doc(hidden)]
 pub use headers::{onto_client, onto_upstream};
@@ -45,6 +49,8 @@ pub struct Onward<'a> {
     pub https: bool,
     /// The host (and port) that the client asked for.
     pub authority: &'a str,
+    /// Path and query where they are not the client's own.
+    pub target: Option<&'a PathAndQuery>,
     /// The id that goes along.
     pub request_id: &'a HeaderValue,
     /// Who asks, in headers.
@@ -94,6 +100,9 @@ pub enum ForwardError {
     /// The upstream switched protocols although nobody asked for that.
     #[error("{0} switched protocols unasked")]
     Unasked(Arc<str>),
+    /// It was asked to open a WebSocket for an HTTP/2 client, and answered what would tell the client that it is open.
+    #[error("{0} did not open a WebSocket, and did not refuse to")]
+    NoWebSocket(Arc<str>),
     /// The answer is said to have one length and to be in chunks: whoever reads it may end it elsewhere (RFC 9112 §6.3).
     #[error("the answer of {0} has two lengths")]
     TwoLengths(Arc<str>),
@@ -167,23 +176,33 @@ impl Forwarder {
         let upstream = &self.upstreams[onward.route.upstream];
         // Over HTTP/2 nothing is upgraded, and who is asked to may go on without (RFC 9110 §7.8).
         let websocket = headers::asks_for_websocket(&request) && upstream.config.protocol != Protocol::Http2;
-        let (request, client_upgrade, progress) = self.prepare(request, onward, websocket);
-        let (lease, mut response) = upstream.send(request, onward, progress, websocket).await?;
+        let unfolded = extended::is_unfolded(&request);
+        // A stream of gRPC is a call: silent when neither side speaks, and for as long as the route lets calls be silent.
+        let is_grpc = headers::is_grpc(&request);
+        let (mut request, client_upgrade, progress) = self.prepare(request, onward, websocket, is_grpc);
+        let handshake = unfolded.then(|| Handshake::begin(request.headers_mut()));
+        let beside = progress.clone().filter(|_| is_grpc);
+        let mut end = onward.route.timeout.map(End::after);
+        let sent = upstream.send(request, onward, progress, websocket);
+        let (lease, mut response) = match &mut end {
+            None => sent.await?,
+            Some(end) => tokio::select! {
+                sent = sent => sent?,
+                after = end.wait() => return Err(upstream.late(after)),
+            },
+        };
         let endpoint = lease.endpoint();
-        if headers::has_two_lengths(response.headers()) {
+        if let Err(error) = judge(&response, &endpoint, websocket, handshake.as_ref()) {
             upstream.metrics.broken.inc();
-            return Err(ForwardError::TwoLengths(endpoint));
+            return Err(error);
         }
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if switched && !(websocket && headers::has_websocket(response.headers())) {
-            upstream.metrics.broken.inc();
-            return Err(ForwardError::Unasked(endpoint));
-        }
         let tunnel = switched
             .then(|| Some(Tunnel::new(client_upgrade?, hyper::upgrade::on(&mut response), onward.route.call)))
             .flatten();
         let (mut parts, body) = response.into_parts();
         headers::onto_client(&mut parts.headers, switched);
+        headers::edit_for_client(&mut parts.headers, onward.route);
         // Towards the client it is our version that counts (RFC 9112 §2.3).
         parts.version = Version::HTTP_11;
         let body = if switched {
@@ -191,10 +210,20 @@ impl Forwarder {
         } else {
             // Events come when something happens: how long they may be silent is told by the route, as for a call.
             let is_events = headers::has_events(&parts.headers);
-            let idle = if is_events { onward.route.call.idle_timeout } else { Some(upstream.config.idle_timeout) };
-            Body::relay(body, idle, u64::MAX, headers::clean_for_client)
+            let idle = if is_grpc || is_events {
+                onward.route.call.idle_timeout
+            } else {
+                Some(onward.route.idle_timeout.unwrap_or(upstream.config.idle_timeout))
+            };
+            let end = end.filter(|_| !is_events);
+            let body = Body::relay(body, idle, u64::MAX, headers::clean_for_client).until(end);
+            beside.iter().fold(body, Body::beside)
         };
-        Ok(Answer { response: Response::from_parts(parts, body), lease, endpoint, tunnel })
+        let mut response = Response::from_parts(parts, body);
+        if unfolded && switched {
+            Handshake::fold(&mut response);
+        }
+        Ok(Answer { response, lease, endpoint, tunnel })
     }
 
     /// Makes the client's request one to the upstream.
@@ -203,20 +232,49 @@ impl Forwarder {
         mut request: Request<Incoming>,
         onward: &Onward<'_>,
         websocket: bool,
+        is_grpc: bool,
     ) -> (Request<Body>, Option<OnUpgrade>, Option<Arc<Progress>>) {
         let client_upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
         let (mut parts, incoming) = request.into_parts();
         headers::onto_upstream(&mut parts.headers, parts.version, onward, websocket);
         parts.version = Version::HTTP_11;
-        if let Some(target) = parts.uri.path_and_query() {
+        if let Some(target) = onward.target.or(parts.uri.path_and_query()) {
             parts.uri = Uri::from(target.clone());
         }
         // What hyper's server noted about the client's connection is not for the upstream's.
         parts.extensions.clear();
         let (limit, clean) = (onward.route.max_body, headers::clean_trailers_for_upstream);
-        let (body, progress) = Body::upload(incoming, self.client_idle, limit, clean, onward.hold);
+        let idle = if is_grpc { onward.route.call.idle_timeout } else { Some(self.client_idle) };
+        let (mut body, progress) = Body::upload(incoming, idle, limit, clean, onward.hold);
+        if let Some(progress) = progress.as_ref().filter(|_| is_grpc) {
+            body = body.beside(progress);
+        }
         (Request::from_parts(parts, body), client_upgrade, progress)
     }
+}
+
+/// Refuses answers that can't be passed on: they would be taken for another thing than they are.
+fn judge(
+    response: &Response<Incoming>,
+    endpoint: &Arc<str>,
+    websocket: bool,
+    handshake: Option<&Handshake>,
+) -> Result<(), ForwardError> {
+    let headers = response.headers();
+    if headers::has_two_lengths(headers) {
+        return Err(ForwardError::TwoLengths(endpoint.clone()));
+    }
+    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if switched && !(websocket && headers::has_websocket(headers)) {
+        return Err(ForwardError::Unasked(endpoint.clone()));
+    }
+    // To an extended CONNECT every 2xx says that the WebSocket is open.
+    let opened =
+        |handshake: &Handshake| if switched { handshake.is_accepted(headers) } else { !response.status().is_success() };
+    if handshake.is_some_and(|handshake| !opened(handshake)) {
+        return Err(ForwardError::NoWebSocket(endpoint.clone()));
+    }
+    Ok(())
 }
 
 /// How often a request is sent again that an HTTP/2 peer did not look at.
@@ -273,6 +331,11 @@ impl UpstreamPools {
                 }
             }
         }
+    }
+
+    fn late(&self, after: Duration) -> ForwardError {
+        self.metrics.timeouts.inc();
+        ForwardError::Slow { endpoint: self.config.name.clone(), after }
     }
 
     fn unconnected(&self, pool: &EndpointPool, reason: NoConnection) -> ForwardError {

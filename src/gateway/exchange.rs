@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use crate::auth::{self, OpenCall, OpenCalls, Principal, Refusal};
 use crate::body::{BodyError, Observer};
-use crate::config::{self, Config, RouteLimits};
+use crate::config::{self, Config, Cors, RouteLimits};
 use crate::forward::{CutReason, Ender, Lease, Tunnel, client_address};
 use crate::limits::{CallLease, Charge, Decision, Source};
 use crate::listener::{Attention, Peer};
@@ -153,6 +153,11 @@ impl Exchange {
         }
     }
 
+    /// Which pages may read its answer, if its route says so.
+    pub(super) fn cors<'c>(&self, config: &'c Config) -> Option<&'c Cors> {
+        config.routes.get(self.route?)?.cors.as_ref()
+    }
+
     /// Limits that its route has of its own.
     pub(super) fn route_limits<'c>(&self, config: &'c Config) -> Option<&'c RouteLimits> {
         config.routes.get(self.route?)?.limits.as_ref()
@@ -215,6 +220,8 @@ impl Exchange {
     pub(super) fn rejected(&mut self, rejection: &Rejection) {
         self.answered = true;
         self.record.rejection = Some(rejection.code());
+        // To a gRPC client the answer says 200.
+        self.record.status = rejection.status();
         if let Rejection::Forward(error) = rejection {
             self.record.error = Some(chain(error).into());
         }

@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 
 use http::header::{self, HeaderValue};
+use http::uri::PathAndQuery;
 use http::{Method, Request, Version};
 use hyper::body::Incoming;
 
 use crate::config::{self, Config};
 use crate::listener::{Peer, is_authority};
 use crate::response::Rejection;
-use crate::route::{self, Found};
+use crate::route::{self, Found, HostRoutes};
 
 use super::Gateway;
 
@@ -21,6 +22,10 @@ pub(super) struct Target<'a> {
     pub(super) found: Found<'a>,
     /// `*`: no path, but the server as a whole (RFC 9112 §3.2.4).
     pub(super) is_whole_server: bool,
+    /// A browser asks whether a page may send a request with this method to this route, which allows it.
+    pub(super) preflight: Option<(usize, Method)>,
+    /// Path and query as the upstream sees them, where they are not the client's own.
+    pub(super) rewritten: Option<PathAndQuery>,
     /// The methods that the path's routes take, if they don't take all.
     pub(super) allow: Option<&'a HeaderValue>,
 }
@@ -42,10 +47,11 @@ impl<'a> Target<'a> {
         let path = request.uri().path();
         if path == "*" && *request.method() == Method::OPTIONS {
             let (authority, found) = (authority.into(), Found::Nothing);
-            return Ok(Self { authority, found, is_whole_server: true, allow: None });
+            return Ok(Self { authority, found, is_whole_server: true, preflight: None, rewritten: None, allow: None });
         }
         let judged = route::judge(path).map_err(Rejection::Path)?;
-        let found = gateway.routes.find(&judged.matched, request.method());
+        let routes = gateway.routes.of_host(host_of(&authority));
+        let found = routes.find(&judged.matched, request.method(), request.headers());
         let allowed = match found {
             Found::Route(index) => gateway.config.routes[index].allowed_forms,
             Found::WrongMethod(_) | Found::Nothing => config::PathForms::default(),
@@ -54,10 +60,16 @@ impl<'a> Target<'a> {
             return Err(Rejection::AmbiguousPath);
         }
         let allow = match *request.method() {
-            Method::OPTIONS => gateway.routes.allow(&judged.matched),
+            Method::OPTIONS => routes.allow(&judged.matched),
             _ => None,
         };
-        Ok(Self { authority: authority.into(), found, is_whole_server: false, allow })
+        let rewritten = match found {
+            Found::Route(index) => gateway.routes.rewritten(index, &judged.matched),
+            Found::WrongMethod(_) | Found::Nothing => None,
+        };
+        let rewritten = rewritten.map(|path| onward_target(&path, request.uri().query(), allowed)).transpose()?;
+        let preflight = preflight(&gateway.config, routes, &judged.matched, request);
+        Ok(Self { authority: authority.into(), found, is_whole_server: false, preflight, rewritten, allow })
     }
 
     /// The route found.
@@ -67,6 +79,37 @@ impl<'a> Target<'a> {
             Found::WrongMethod(_) | Found::Nothing => None,
         }
     }
+}
+
+/// The route that a preflight asks about, if it allows what is asked; a preflight that is refused is a request like any other.
+fn preflight(
+    config: &Config,
+    routes: HostRoutes<'_>,
+    path: &str,
+    request: &Request<Incoming>,
+) -> Option<(usize, Method)> {
+    let headers = request.headers();
+    if *request.method() != Method::OPTIONS {
+        return None;
+    }
+    let origin = headers.get(header::ORIGIN)?;
+    let asked = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
+    let asked = Method::from_bytes(asked.as_bytes()).ok()?;
+    let allows = |route: &usize| config.routes[*route].cors.as_ref().is_some_and(|cors| cors.allows(origin));
+    routes.candidates(path, &asked).find(allows).map(|route| (route, asked))
+}
+
+/// A rewritten path with the client's query. Put together anew, it could hold a form that its parts did not.
+fn onward_target(path: &str, query: Option<&str>, allowed: config::PathForms) -> Result<PathAndQuery, Rejection> {
+    let judged = route::judge(path).map_err(Rejection::Path)?;
+    if !judged.forms.without(allowed).is_empty() {
+        return Err(Rejection::AmbiguousPath);
+    }
+    let whole = match query {
+        Some(query) => PathAndQuery::try_from([path, "?", query].concat()),
+        None => PathAndQuery::try_from(path),
+    };
+    whole.map_err(|_| Rejection::AmbiguousPath)
 }
 
 /// The one host of a request: the target's if it names one, else `Host` (RFC 9112 §3.2.2, RFC 9113 §8.3.1).

@@ -6,41 +6,34 @@ use crate::config::Limit;
 /// The first byte of an answer that refuses because of open calls alone.
 const TOO_MANY_CALLS: u8 = 255;
 
-/// What the script answered to a question about a token whose version it confirmed.
-pub(super) struct Answer {
-    pub(super) decision: Decision,
-    /// The numbers of a refusal stand for so many milliseconds.
-    pub(super) steady_ms: u32,
-}
-
 /// Reads the script's answer, of which `decide.lua` says what it looks like; `None` if its length is not the right one.
 /// `most` is the number of calls that may be open, for a request that opens one.
-pub(super) fn read(bytes: &[u8], limits: &[Limit], cost: u32, most: Option<u32>) -> Option<Answer> {
+pub(super) fn read(bytes: &[u8], limits: &[Limit], cost: u32, most: Option<u32>) -> Option<Decision> {
     if limits.is_empty() {
-        let decision = match bytes {
-            [] => Decision::uncounted(Source::Redis, 0),
-            [TOO_MANY_CALLS] => Decision::new(false, Source::Redis, cost, 0, []).with_too_many_calls(most?),
-            _ => return None,
+        return match bytes {
+            [] => Some(Decision::uncounted(Source::Redis, 0)),
+            [TOO_MANY_CALLS] => Some(Decision::new(false, Source::Redis, cost, 0, []).with_too_many_calls(most?)),
+            _ => None,
         };
-        return Some(Answer { decision, steady_ms: 0 });
     }
     let ([staged, time @ ..], rest) = bytes.split_first_chunk::<7>()?;
     let admitted = !matches!(*staged, 0 | TOO_MANY_CALLS);
-    let (numbers, behind) = rest.split_at_checked(8 * limits.len() + 4)?;
+    let (numbers, behind) = rest.split_at_checked(8 * limits.len())?;
+    let number = |i: usize| u32::from_le_bytes([0, 1, 2, 3].map(|byte| numbers[4 * i + byte]));
     let time_ms = u48(time);
-    let clock_ms = match behind.len() {
-        0 => time_ms,
-        6 if admitted => u48(behind),
+    // Behind an admission stands its stamp, and the clock if that is another time.
+    let (newest, clock_ms) = match (admitted, behind.split_first_chunk::<4>()) {
+        (false, None) if behind.is_empty() => (0, time_ms),
+        (true, Some((newest, []))) => (u32::from_le_bytes(*newest), time_ms),
+        (true, Some((newest, clock))) if clock.len() == 6 => (u32::from_le_bytes(*newest), u48(clock)),
         _ => return None,
     };
-    let number = |i: usize| u32::from_le_bytes([0, 1, 2, 3].map(|byte| numbers[4 * i + byte]));
-    let last = number(2 * limits.len());
     let windows = limits.iter().enumerate().map(|(i, limit)| {
         let (used, second) = (number(2 * i), number(2 * i + 1));
         let window_ms = limit.window_ms.get();
-        // The oldest stamp that counts, next to the newest, or else the wait itself.
+        // The oldest stamp that counts, or else the wait itself.
         let frees_ms = match admitted {
-            true => (time_ms + u64::from(window_ms)).saturating_sub(u64::from(last.wrapping_sub(second))),
+            true => (time_ms + u64::from(window_ms)).saturating_sub(u64::from(newest.wrapping_sub(second))),
             false => time_ms + u64::from(second),
         };
         Standing { used, limit: limit.count, window_ms, frees_ms }
@@ -49,16 +42,14 @@ pub(super) fn read(bytes: &[u8], limits: &[Limit], cost: u32, most: Option<u32>)
     if *staged == TOO_MANY_CALLS {
         decision = decision.with_too_many_calls(most?);
     }
-    Some(Answer { decision, steady_ms: if admitted { 0 } else { last } })
+    Some(decision)
 }
 
 /// Reads the answer of `pair.lua` in the same way: one on the plan's limits, one on the route's own.
-pub(super) fn read_pair(bytes: &[u8], plan: &[Limit], own: &[Limit], cost: u32, most: Option<u32>) -> Option<Answer> {
+pub(super) fn read_pair(bytes: &[u8], plan: &[Limit], own: &[Limit], cost: u32, most: Option<u32>) -> Option<Decision> {
     let (&length, rest) = bytes.split_first()?;
     let (plan_bytes, own_bytes) = rest.split_at_checked(length.into())?;
-    let (first, second) = (read(plan_bytes, plan, cost, most)?, read(own_bytes, own, cost, None)?);
-    let steady_ms = if plan.is_empty() { second.steady_ms } else { first.steady_ms.min(second.steady_ms) };
-    Some(Answer { decision: first.decision.and(second.decision), steady_ms })
+    Some(read(plan_bytes, plan, cost, most)?.and(read(own_bytes, own, cost, None)?))
 }
 
 /// 6 bytes, little-endian.
@@ -80,14 +71,14 @@ mod tests {
         // The newest stamp has wrapped round, the oldest has not.
         let [oldest, newest] = [u32::MAX - 999, 9_000].map(u32::to_le_bytes);
         let front = [&[4], &clock[..6], &[3, 0, 0, 0], &oldest, &newest].concat();
-        let decision = read(&front, &limits(), 1, None).unwrap().decision;
+        let decision = read(&front, &limits(), 1, None).unwrap();
         let expected = Standing { used: 3, limit: 5, window_ms: 60_000, frees_ms: 1_700_000_050_123 };
         assert!(decision.admitted);
         assert_eq!(decision.windows(), [expected]);
         assert_eq!(decision.reported().unwrap().retry_after_s, 50);
         // The server's clock is two seconds behind.
         let behind = (1_700_000_000_123u64 - 2_000).to_le_bytes();
-        let decision = read(&[&front, &behind[..6]].concat(), &limits(), 1, None).unwrap().decision;
+        let decision = read(&[&front, &behind[..6]].concat(), &limits(), 1, None).unwrap();
         assert_eq!(decision.windows(), [expected]);
         assert_eq!(decision.reported().unwrap().retry_after_s, 52);
     }
@@ -95,29 +86,28 @@ mod tests {
     #[test]
     fn reads_a_refusal() {
         let clock = 1_700_000_000_123u64.to_le_bytes();
-        let refused = [&[0], &clock[..6], &[3, 0, 0, 0], &[0x10, 0x27, 0, 0], &[9, 0, 0, 0]].concat();
-        let answer = read(&refused, &limits(), 3, None).unwrap();
+        let refused = [&[0], &clock[..6], &[3, 0, 0, 0], &[0x10, 0x27, 0, 0]].concat();
+        let decision = read(&refused, &limits(), 3, None).unwrap();
         let expected = Standing { used: 3, limit: 5, window_ms: 60_000, frees_ms: 1_700_000_010_123 };
-        assert!(!answer.decision.admitted);
-        assert_eq!(answer.decision.windows(), [expected]);
-        assert_eq!(answer.steady_ms, 9);
+        assert!(!decision.admitted);
+        assert_eq!(decision.windows(), [expected]);
     }
 
     #[test]
     fn reads_too_many_calls() {
         let clock = 1_700_000_000_123u64.to_le_bytes();
-        let refused = [&[255], &clock[..6], &[3, 0, 0, 0], &[0x10, 0x27, 0, 0], &[9, 0, 0, 0]].concat();
-        let decision = read(&refused, &limits(), 1, Some(20)).unwrap().decision;
+        let refused = [&[255], &clock[..6], &[3, 0, 0, 0], &[0x10, 0x27, 0, 0]].concat();
+        let decision = read(&refused, &limits(), 1, Some(20)).unwrap();
         assert_eq!((decision.admitted, decision.too_many_calls), (false, Some(20)));
         assert_eq!(decision.reported().unwrap().remaining, 2);
         assert!(read(&refused, &limits(), 1, None).is_none());
-        assert_eq!(read(&[255], &[], 1, Some(20)).unwrap().decision.too_many_calls, Some(20));
+        assert_eq!(read(&[255], &[], 1, Some(20)).unwrap().too_many_calls, Some(20));
         assert!(read(&[255], &[], 1, None).is_none() && read(&[0], &[], 1, Some(20)).is_none());
     }
 
     #[test]
     fn refuses_answers_of_another_length() {
-        for (staged, right) in [(0, &[19][..]), (1, &[19, 25])] {
+        for (staged, right) in [(0, &[15][..]), (1, &[19, 25])] {
             for length in 1..40 {
                 let mut bytes = vec![0; length];
                 bytes[0] = staged;

@@ -14,9 +14,9 @@
 --
 -- Answers nil if the version is another one or the record is gone, with nothing counted; '' if the plan has no limits;
 -- otherwise a string. If admitted: the front of the log as it is now (below), followed by 6 bytes this server's clock
--- (Unix ms) if that is behind it. If refused: a 0 byte, 6 bytes this server's clock, per limit 4 bytes requests in its
--- window and 4 bytes ms until the window frees a slot, and 4 bytes ms for which all these numbers stay what they are. If
--- only the open calls are too many: the same with a first byte of 255, or this byte alone if the plan has no limits.
+-- (Unix ms) if that is behind it. If refused: a 0 byte, 6 bytes this server's clock, and per limit 4 bytes requests in its
+-- window and 4 bytes ms until the window frees a slot. If only the open calls are too many: the same with a first byte of
+-- 255, or this byte alone if the plan has no limits.
 --
 -- The log costs 4 bytes per admission: its stamp in ms modulo 2^32. Only ages relative to the newest stamp are ever
 -- computed, so neither the wrap after 49 days nor a change of the clock matters. All integers are unsigned and
@@ -184,13 +184,11 @@ if not admitted then
   -- A refusal writes nothing, so it stands until a slot is free. Only a new clock is written down, or else a token that
   -- is refused again and again would have to wait for the old one.
   if moved and not looks then call('SETRANGE', key, string.format('%d', 8 + (staging - 14) / 3), pack('<I6', newest)) end
-  local steady = longest
   for j = 1, width do
     local limit, window, count = ask[2 * j], ask[2 * j + 1], row[F + 1 + 2 * j]
     local wait = lead
     if count > 0 then
       wait = window - elapsed - (head - row[F + 2 + 2 * j]) % WRAP + lead
-      if wait < steady then steady = wait end
     end
     if cost > limit then
       wait = window + lead
@@ -199,8 +197,7 @@ if not admitted then
     end
     ask[2 * j], ask[2 * j + 1] = count, wait
   end
-  ask[2 * width + 2] = steady
-  return pack('<BI6' .. string.rep('I', 2 * width + 1), verdict, clock, spread(ask, 2))
+  return pack('<BI6' .. string.rep('I', 2 * width), verdict, clock, spread(ask, 2))
 end
 
 local stamp = (head + elapsed) % WRAP

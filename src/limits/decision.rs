@@ -119,11 +119,32 @@ impl Decision {
     /// The same refusal, given again `later_ms` milliseconds later.
     pub(super) fn repeated(&self, source: Source, later_ms: u64) -> Self {
         let mut again = Self { source, now_ms: self.now_ms + later_ms, ..self.clone() };
-        // What is told relative to the present moves with it.
-        for window in again.windows.iter_mut().filter(|window| self.cost > window.limit || window.used == 0) {
-            window.frees_ms += later_ms;
+        for window in &mut again.windows {
+            // What is told relative to the present moves with it; what has passed meanwhile is the present.
+            let is_relative = self.cost > window.limit || window.used == 0;
+            let frees_ms = if is_relative { window.frees_ms + later_ms } else { window.frees_ms };
+            window.frees_ms = frees_ms.max(again.now_ms);
         }
         again
+    }
+
+    /// What the same request is told from now on until the window that refuses frees a slot: this refusal, or the one that
+    /// follows an admission to the last slot.
+    pub(super) fn next_refusal(&self) -> Option<Self> {
+        let is_last = self.cost == 1 && self.windows.iter().any(|window| self.is_refused_by(window));
+        let is_sure = if self.admitted { is_last } else { self.too_many_calls.is_none() };
+        is_sure.then(|| Self { admitted: false, ..self.clone() })
+    }
+
+    /// How long a refusal stands, whoever asks: in so many ms the last of the windows that refuse frees a slot.
+    pub(super) fn stands_ms(&self) -> u64 {
+        let refusing = self.windows.iter().filter(|window| self.is_refused_by(window));
+        refusing.map(|window| window.frees_ms.saturating_sub(self.now_ms)).max().unwrap_or(0)
+    }
+
+    /// How many more requests of this cost all windows have room for.
+    pub(super) fn room(&self) -> u32 {
+        self.windows.iter().map(|window| window.remaining() / self.cost.max(1)).min().unwrap_or(u32::MAX)
     }
 
     /// Where the token stands, in the order of the plan's limits, and then the route's own. Empty if there are none, or if nothing was counted

@@ -1,25 +1,33 @@
-//! Refusals that still stand, remembered so that a flood on a used-up token costs Redis next to nothing.
+//! Refusals that still stand, remembered so that a flood on a used-up token costs Redis at most one call a second.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
+use tokio::sync::watch;
 
 use super::decision::{Decision, Source, numbers};
 use super::question::Question;
 use super::shards::Shards;
 
 /// What this instance can't know (a limit raised elsewhere, a log deleted by hand, a clock that jumped) is wrong for at
-/// most so long.
+/// most so long; and for so long after a refusal has ended, no more requests ask at one time than may be admitted.
 const LONGEST: Duration = Duration::from_secs(1);
+/// Refusals remembered of one token: one for each cost, and for each route with limits of its own.
+const MOST: usize = 8;
 
 /// Refusals of Redis that still stand. One for all workers of a process, of a bounded size.
 ///
 /// A refused request writes nothing, so nothing that any instance does can make room before the window frees a slot: until
 /// then, on the monotonic clock from before the question was sent, the same answer is right, and is given without asking.
-/// It is remembered only while all of its numbers stand, those of the windows that have room too.
+/// The same goes for a request after the one that took the last slot. After a second one request asks again, and the others
+/// are still answered from memory; when the refusal has ended, they wait for its answer instead. The windows that
+/// refuse are told as they are; what is told of others is up to a second old.
 pub struct DenyCache {
-    refusals: Shards<Refusal>,
+    tokens: Shards<SmallVec<[Refusal; 1]>>,
+    /// Numbers for flights.
+    flights: AtomicU64,
 }
 
 struct Refusal {
@@ -32,128 +40,208 @@ struct Refusal {
     decision: Decision,
     /// When the answer arrived.
     since: Instant,
-    until: Instant,
+    /// Until then it is given to everybody.
+    trusted: Instant,
+    /// Then the window that refuses frees a slot.
+    ends: Instant,
+    /// Who asks again.
+    flight: Option<Flight>,
+}
+
+/// Requests that ask whether a refusal still stands, or what comes after it.
+struct Flight {
+    number: u64,
+    asking: u32,
+    /// So many may ask at one time, because so many may be admitted.
+    room: u32,
+    /// Tells those who wait to look again when nobody asks any more; true: Redis gave no answer.
+    landed: watch::Sender<bool>,
+}
+
+/// What is known about a question.
+pub(super) enum Look<'a> {
+    /// Its answer.
+    Refused(Decision),
+    /// Another request has just asked, and Redis gave no answer.
+    Failed,
+    /// Nothing: it is to be asked.
+    Ask(Turn<'a>),
+}
+
+enum Known {
+    Refused(Decision),
+    Nothing,
+    /// Nothing, and nobody else asks now: this is the number of the flight.
+    Turn(u64),
+    Wait(watch::Receiver<bool>),
 }
 
 impl DenyCache {
-    /// A cache of at most `tokens` refusals (rounded up to a multiple of 64), at some 250 bytes each.
+    /// A cache of at most `tokens` tokens (rounded up to a multiple of 64), at some 300 bytes each.
     #[must_use]
     pub fn new(tokens: usize) -> Self {
-        Self { refusals: Shards::new(tokens) }
+        Self { tokens: Shards::new(tokens), flights: AtomicU64::new(0) }
     }
 
     /// Forgets what it knows of a token. To be called when this instance changes its record, its plan or its log.
     pub fn forget(&self, token_id: &str) {
-        self.refusals.remove(token_id);
+        self.tokens.remove(token_id);
     }
 
-    /// The refusal of this very question, if it still stands at `now`.
-    pub(super) fn answer(&self, question: &Question<'_>, now: Instant) -> Option<Decision> {
-        self.refusals.with(question.asker.token_id, |refusal| {
-            let stands = now < refusal.until
-                && refusal.version == question.asker.version
-                && refusal.cost == question.charge.cost
-                && refusal.route.as_ref() == question.charge.limits.map(|own| &own.route)
-                && refusal.limits.iter().copied().eq(question.limits().map(numbers));
-            // Redis's clock was read before the answer arrived, so this is rather too little than too much: who is told to
-            // wait a little too long is admitted then, who is told too little is not.
-            let later_ms = now.saturating_duration_since(refusal.since).as_millis() as u64;
-            stands.then(|| refusal.decision.repeated(Source::DenyCache, later_ms))
-        })?
-    }
-
-    /// Remembers a refusal. Its numbers stand for `steady_ms` milliseconds from when Redis decided, which was after the
-    /// question was `sent`; the answer arrived `now`.
-    pub(super) fn remember(
-        &self,
-        question: &Question<'_>,
-        decision: &Decision,
-        steady_ms: u32,
-        sent: Instant,
-        now: Instant,
-    ) {
-        let until = sent + Duration::from_millis(u64::from(steady_ms)).min(LONGEST);
-        if until <= now {
-            return;
+    /// What is known about a question. If the answer is on its way to another request, this waits for it, `patience` at most.
+    pub(super) async fn look<'a>(&'a self, question: &'a Question<'a>, patience: Duration) -> Look<'a> {
+        let mut sent = Instant::now();
+        let ends = sent + patience;
+        loop {
+            let mut landed = match self.known(question, sent) {
+                Known::Refused(refusal) => return Look::Refused(refusal),
+                Known::Nothing => return Look::Ask(Turn { cache: self, question, sent, flight: None }),
+                Known::Turn(number) => return Look::Ask(Turn { cache: self, question, sent, flight: Some(number) }),
+                Known::Wait(landed) => landed,
+            };
+            // If there is nothing to be told any more, somebody has an answer.
+            let told = tokio::time::timeout_at(ends.into(), landed.changed()).await;
+            if told.is_err() || *landed.borrow() {
+                return Look::Failed;
+            }
+            sent = Instant::now();
         }
+    }
+
+    fn known(&self, question: &Question<'_>, now: Instant) -> Known {
+        let known = self.tokens.with(question.asker.token_id, |refusals| {
+            let refusal = refusals.iter_mut().find(|refusal| refusal.answers(question))?;
+            if now < refusal.trusted {
+                return Some(Known::Refused(refusal.repeated(now)));
+            }
+            if now >= refusal.ends + LONGEST {
+                return None;
+            }
+            let flight = refusal.flight.get_or_insert_with(|| Flight {
+                number: self.flights.fetch_add(1, Ordering::Relaxed),
+                asking: 0,
+                room: 1,
+                landed: watch::Sender::new(false),
+            });
+            if flight.asking < flight.room {
+                flight.asking += 1;
+                return Some(Known::Turn(flight.number));
+            }
+            let landed = flight.landed.subscribe();
+            Some(if now < refusal.ends { Known::Refused(refusal.repeated(now)) } else { Known::Wait(landed) })
+        });
+        known.flatten().unwrap_or(Known::Nothing)
+    }
+
+    /// Remembers a refusal of a question that was `sent` then and whose answer arrived `now`.
+    fn remember(&self, question: &Question<'_>, decision: Decision, sent: Instant, now: Instant) {
+        let ends = sent + Duration::from_millis(decision.stands_ms());
         let refusal = Refusal {
             version: question.asker.version,
             cost: question.charge.cost,
             route: question.charge.limits.map(|own| own.route.clone()),
             limits: question.limits().map(numbers).collect(),
-            decision: decision.clone(),
+            decision,
             since: now,
-            until,
+            trusted: ends.min(sent + LONGEST),
+            ends,
+            flight: None,
         };
-        self.refusals.insert(question.asker.token_id, refusal, |known| known.until);
+        let youngest = |refusals: &SmallVec<[Refusal; 1]>| refusals.iter().map(|refusal| refusal.ends).max();
+        self.tokens.with_entry(question.asker.token_id, SmallVec::new, youngest, |refusals| {
+            refusals.retain(|known| !known.answers(question) && now < known.ends + LONGEST);
+            if refusals.len() == MOST {
+                refusals.remove(0);
+            }
+            refusals.push(refusal);
+        });
+    }
+
+    /// Somebody of a flight has an answer, or has gone away without one.
+    fn land(&self, question: &Question<'_>, number: u64, room: Option<u32>) {
+        self.tokens.with(question.asker.token_id, |refusals| {
+            let flights = refusals.iter_mut().filter_map(|refusal| refusal.flight.as_mut());
+            let Some(flight) = flights.into_iter().find(|flight| flight.number == number) else { return };
+            flight.asking -= 1;
+            flight.room = room.unwrap_or(flight.room).max(1);
+            if flight.asking == 0 {
+                flight.landed.send_replace(false);
+            }
+        });
+    }
+
+    /// Redis gave no answer: who waited does not ask in vain once more.
+    fn fail(&self, question: &Question<'_>, number: u64) {
+        self.tokens.with(question.asker.token_id, |refusals| {
+            refusals.retain(|refusal| match &refusal.flight {
+                Some(flight) if flight.number == number => {
+                    flight.landed.send_replace(true);
+                    false
+                }
+                _ => true,
+            });
+        });
+    }
+}
+
+impl Refusal {
+    /// Whether this is the answer to that question, for as long as it stands.
+    fn answers(&self, question: &Question<'_>) -> bool {
+        self.version == question.asker.version
+            && self.cost == question.charge.cost
+            && self.route.as_ref() == question.charge.limits.map(|own| &own.route)
+            && self.limits.iter().copied().eq(question.limits().map(numbers))
+    }
+
+    fn repeated(&self, now: Instant) -> Decision {
+        // Redis's clock was read before the answer arrived, so this is rather too little than too much: who is told to
+        // wait a little too long is admitted then, who is told too little is not.
+        let later_ms = now.saturating_duration_since(self.since).as_millis() as u64;
+        self.decision.repeated(Source::DenyCache, later_ms)
+    }
+}
+
+/// A request's turn to ask Redis. Dropped without an answer, it is the next one's.
+pub(super) struct Turn<'a> {
+    cache: &'a DenyCache,
+    question: &'a Question<'a>,
+    /// When Redis was asked, or earlier.
+    sent: Instant,
+    flight: Option<u64>,
+}
+
+impl Turn<'_> {
+    /// This was the answer, and it arrived `now`.
+    pub(super) fn decided(mut self, decision: &Decision, now: Instant) {
+        let flight = self.flight.take();
+        if let Some(refusal) = decision.next_refusal() {
+            self.cache.remember(self.question, refusal, self.sent, now);
+        } else if let Some(number) = flight {
+            self.cache.land(self.question, number, Some(decision.room()));
+        }
+    }
+
+    /// The token's record has changed: nothing that is known of it holds.
+    pub(super) fn stale(mut self) {
+        self.flight = None;
+        self.cache.forget(self.question.asker.token_id);
+    }
+
+    /// Redis gave no answer.
+    pub(super) fn failed(mut self) {
+        if let Some(number) = self.flight.take() {
+            self.cache.fail(self.question, number);
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.flight {
+            self.cache.land(self.question, number, None);
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::num::NonZeroU32;
-
-    use super::super::Asker;
-    use super::super::decision::Standing;
-    use super::*;
-    use crate::config::{Limit, Plan};
-
-    const TOKEN: Asker<'_> = Asker { token_id: "t", version: 7 };
-
-    fn plan(count: u32) -> Plan {
-        let limit = Limit { name: "w".into(), count, window_ms: NonZeroU32::new(5_000).unwrap() };
-        Plan { name: "p".into(), limits: [limit].into(), ..Plan::default() }
-    }
-
-    fn refusal(frees_ms: u64) -> Decision {
-        let window = Standing { used: 3, limit: 3, window_ms: 5_000, frees_ms };
-        Decision::new(false, Source::Redis, 1, 100_000, [window])
-    }
-
-    #[test]
-    fn answers_the_same_question_until_a_slot_is_free() {
-        let (cache, plan, sent) = (DenyCache::new(100), plan(3), Instant::now());
-        let question = Question { asker: TOKEN, plan: &plan, charge: 1.into() };
-        let after = |ms| sent + Duration::from_millis(ms);
-        cache.remember(&question, &refusal(100_700), 700, sent, after(5));
-        let again = cache.answer(&question, after(505)).unwrap();
-        assert_eq!(again.source, Source::DenyCache);
-        assert_eq!(again.windows(), refusal(100_700).windows());
-        assert!(cache.answer(&question, after(699)).is_some());
-        assert!(cache.answer(&question, after(700)).is_none());
-    }
-
-    #[test]
-    fn answers_for_a_second_at_most() {
-        let (cache, plan, sent) = (DenyCache::new(100), plan(3), Instant::now());
-        let question = Question { asker: TOKEN, plan: &plan, charge: 1.into() };
-        cache.remember(&question, &refusal(104_300), 4_300, sent, sent);
-        let late = cache.answer(&question, sent + Duration::from_millis(999)).unwrap().reported().unwrap();
-        assert_eq!((late.reset_s, late.retry_after_s), (105, 4));
-        assert!(cache.answer(&question, sent + Duration::from_millis(1_000)).is_none());
-    }
-
-    #[test]
-    fn answers_no_other_question() {
-        let (cache, strict, raised, now) = (DenyCache::new(100), plan(3), plan(4), Instant::now());
-        let question = Question { asker: TOKEN, plan: &strict, charge: 1.into() };
-        cache.remember(&question, &refusal(100_900), 900, now, now);
-        assert!(cache.answer(&Question { plan: &raised, ..question }, now).is_none());
-        assert!(cache.answer(&Question { charge: 2.into(), ..question }, now).is_none());
-        assert!(cache.answer(&Question { asker: Asker { version: 8, ..TOKEN }, ..question }, now).is_none());
-        assert!(cache.answer(&Question { asker: Asker { token_id: "u", ..TOKEN }, ..question }, now).is_none());
-        assert!(cache.answer(&question, now).is_some());
-        cache.forget("t");
-        assert!(cache.answer(&question, now).is_none());
-    }
-
-    #[test]
-    fn a_window_that_never_admits_is_always_a_whole_window_away() {
-        let (cache, plan, now) = (DenyCache::new(100), plan(0), Instant::now());
-        let question = Question { asker: TOKEN, plan: &plan, charge: 1.into() };
-        let window = Standing { used: 0, limit: 0, window_ms: 5_000, frees_ms: 105_000 };
-        cache.remember(&question, &Decision::new(false, Source::Redis, 1, 100_000, [window]), 5_000, now, now);
-        let later = cache.answer(&question, now + Duration::from_millis(400)).unwrap();
-        assert_eq!(later.windows()[0].frees_ms, 105_400);
-    }
-}
+mod tests;

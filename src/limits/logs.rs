@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::decision::Decision;
-use super::log::Log;
+use super::log::{JUMP_MS, Log};
 use super::question::Charge;
 use crate::config::{Plan, RouteLimits};
 
@@ -76,11 +76,16 @@ impl Logs {
     }
 }
 
-/// The log for a route, made if need be; then those that hold nothing any more go.
+/// So many logs of routes may hold nothing any more before they are looked through.
+const FEW: usize = 4;
+
+/// The log for a route, made if need be; if there are many, then those go that hold nothing any more, even if the clock runs back a little.
 fn route_log<'a>(routes: &'a mut Option<Box<RouteLogs>>, own: &RouteLimits, clock_ms: u64) -> &'a mut Log {
     let logs = routes.get_or_insert_default();
     let at = logs.iter().position(|(name, _)| *name == own.route).unwrap_or_else(|| {
-        logs.retain(|(_, log)| !log.is_expired(clock_ms));
+        if logs.len() >= FEW {
+            logs.retain(|(_, log)| !log.is_expired(clock_ms.saturating_sub(JUMP_MS)));
+        }
         logs.push((own.route.clone(), Log::default()));
         logs.len() - 1
     });

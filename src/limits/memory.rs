@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::decision::{Decision, Source};
+use super::log::JUMP_MS;
 use super::logs::Logs;
 use super::question::Charge;
 use super::shards::Shards;
@@ -113,7 +114,9 @@ impl MemoryLimiter {
     /// Forgets tokens whose windows are all empty at `now_ms` (Unix ms): a bounded part of them at each call, so that it
     /// can be called every second or so on a worker.
     pub fn sweep(&self, now_ms: u64) {
-        self.logs.sweep(SWEEP, |logs| !logs.is_expired(now_ms));
+        // Even if the clock runs back a little.
+        let surely_ms = now_ms.saturating_sub(JUMP_MS);
+        self.logs.sweep(SWEEP, |logs| !logs.is_expired(surely_ms));
     }
 
     /// Tokens that it holds.
@@ -159,9 +162,9 @@ mod tests {
         let limiter = MemoryLimiter::new(1_000);
         limiter.decide("a", &plan(1, 1_000), 1, 1_000_000);
         limiter.decide("b", &plan(1, 2_000), 1, 1_000_000);
-        limiter.sweep(1_000_999);
+        limiter.sweep(1_005_999);
         assert_eq!(limiter.tokens(), 2);
-        limiter.sweep(1_001_000);
+        limiter.sweep(1_006_000);
         assert_eq!(limiter.tokens(), 1);
         assert!(!limiter.decide("b", &plan(1, 2_000), 1, 1_001_000).admitted);
     }

@@ -8,9 +8,11 @@ mod answer;
 mod calls;
 mod decision;
 mod deny_cache;
+mod journal;
 mod log;
 mod logs;
 mod memory;
+mod merge;
 mod question;
 mod redis;
 mod report;
@@ -21,7 +23,9 @@ use std::sync::Arc;
 pub use calls::CallLease;
 pub use decision::{Decision, Reported, Source, Standing};
 pub use deny_cache::DenyCache;
+pub use journal::Journal;
 pub use memory::MemoryLimiter;
+pub use merge::MERGE;
 pub use question::Charge;
 pub use redis::{CALLS, DECIDE, PAIR, RedisLimiter};
 pub use report::{Report, WindowReport};
@@ -110,20 +114,31 @@ impl Limiter {
         }
     }
 
-    /// Renews the leases of this worker's calls, and gives back those of calls that have ended. To be run for as long as
-    /// calls are served.
-    pub async fn keep_calls(&self) {
+    /// Renews the leases of this worker's calls, gives back those of calls that have ended, and merges into Redis what was
+    /// admitted while it did not answer. To be run for as long as requests are served.
+    pub async fn keep(&self) {
         match self {
             Self::Memory(_) => std::future::pending().await,
-            Self::Redis(redis) => redis.keep_calls().await,
+            Self::Redis(redis) => {
+                tokio::join!(redis.keep_calls(), redis.keep_merging());
+            }
         }
     }
 
-    /// Gives back all leases of this worker, at the end of the instance, if that can be done within a moment.
-    pub async fn end_calls(&self) {
+    /// At the end of the instance: gives back all leases of this worker, and merges what is left to be merged, if that can
+    /// be done within a moment.
+    pub async fn end(&self) {
         match self {
             Self::Memory(_) => {}
-            Self::Redis(redis) => redis.end_calls().await,
+            Self::Redis(redis) => redis.end().await,
+        }
+    }
+
+    /// Forgets what this process remembers of a token's refusals. To be called when it changes the token's record or plan.
+    pub fn forget(&self, token_id: &str) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Redis(redis) => redis.forget(token_id),
         }
     }
 

@@ -1,17 +1,21 @@
 //! The limiter that all instances share: one script, one round trip, Redis's clock.
 
+mod keep;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use redis::Value;
 use smallvec::SmallVec;
 
-use super::answer::{Answer, read, read_pair};
+use super::answer::{read, read_pair};
 use super::calls::{CallLease, LeaseName, Ledger};
 use super::decision::{Decision, Source};
-use super::deny_cache::DenyCache;
+use super::deny_cache::{DenyCache, Look};
+use super::journal::Journal;
 use super::memory::MemoryLimiter;
+use super::merge::{Merger, merged_key};
 use super::question::{Question, pack};
 use super::{Asker, Charge, Outcome, Unavailable};
 use crate::config::{Limit, OnFailure, Plan, RouteLimits};
@@ -27,16 +31,19 @@ pub const PAIR: &str =
 /// The script that keeps leases of calls.
 pub const CALLS: &str = include_str!("calls.lua");
 
-/// Leases are renewed this often; they end 30 s after they were renewed last.
-const HEARTBEAT: Duration = Duration::from_secs(10);
-/// At the end of an instance its leases must be given back within this time, or else they end by themselves.
-const GIVE_BACK: Duration = Duration::from_millis(500);
-
-/// Clears logs of a token.
-const RESET: &str = "return redis.call('DEL', unpack(KEYS))";
+/// Clears logs of a token, and remembers when, lest what an instance admitted before is merged into them later. (No window is
+/// longer than 30 days.)
+const RESET: &str = "local time = redis.call('TIME')
+for i = 1, #KEYS, 2 do
+  redis.call('DEL', KEYS[i])
+  redis.call('ZADD', KEYS[i + 1], string.format('%d', time[1] * 1000 + time[2] / 1000), 'reset')
+  redis.call('PEXPIRE', KEYS[i + 1], '2592000000')
+end";
 
 /// Errors that only this limiter sees are logged once in so many milliseconds.
 const LOG_INTERVAL_MS: u64 = 10_000;
+
+type Key = SmallVec<[u8; 64]>;
 
 /// The limiter in Redis. One per worker; the local limiter and the deny cache are shared by all workers of a process.
 pub struct RedisLimiter {
@@ -48,6 +55,7 @@ pub struct RedisLimiter {
     ledger: Arc<Ledger>,
     on_failure: OnFailure,
     local: Arc<MemoryLimiter>,
+    merger: Box<Merger>,
     denials: Arc<DenyCache>,
     next_log_ms: AtomicU64,
 }
@@ -58,6 +66,7 @@ impl RedisLimiter {
     #[must_use]
     pub fn new(redis: Redis, on_failure: OnFailure, local: Arc<MemoryLimiter>, denials: Arc<DenyCache>) -> Self {
         Self {
+            merger: Box::new(Merger::new(redis.clone(), Arc::default())),
             redis,
             script: Script::new(DECIDE),
             pair: Script::new(PAIR),
@@ -71,6 +80,12 @@ impl RedisLimiter {
         }
     }
 
+    /// The same with a journal that other workers share, of what is admitted locally while Redis does not answer.
+    #[must_use]
+    pub fn with_journal(self, journal: Arc<Journal>) -> Self {
+        Self { merger: Box::new(Merger::new(self.redis.clone(), journal)), ..self }
+    }
+
     /// The same with scripts in place of [`DECIDE`], [`PAIR`] and [`CALLS`], so that a test can put another clock in them.
     #[doc(hidden)]
     #[must_use]
@@ -80,32 +95,52 @@ impl RedisLimiter {
     }
 
     pub(super) async fn decide(&self, question: &Question<'_>, now_ms: u64) -> Result<Outcome, Unavailable> {
-        let sent = Instant::now();
-        if let Some(refusal) = self.denials.answer(question, sent) {
-            return Ok(Outcome::Decided(refusal));
-        }
-        let answer = self.ask(question, None).await;
-        let received = Instant::now();
-        let now_ms = now_ms + (received - sent).as_millis() as u64;
+        let started = Instant::now();
+        let turn = match self.denials.look(question, self.redis.deadline()).await {
+            Look::Refused(refusal) => return Ok(Outcome::Decided(refusal)),
+            Look::Failed => return self.decide_without(question, now_ms + millis_since(started)),
+            Look::Ask(turn) => turn,
+        };
+        let answer = match self.catch_up(question).await {
+            Ok(()) => self.ask(question, None).await,
+            Err(error) => Err(error),
+        };
+        let now_ms = now_ms + millis_since(started);
         match answer {
-            Ok(None) => Ok(Outcome::Stale),
-            Ok(Some(Answer { decision, steady_ms })) => {
-                if !decision.admitted {
-                    self.denials.remember(question, &decision, steady_ms, sent, received);
-                } else {
+            Ok(None) => {
+                turn.stale();
+                Ok(Outcome::Stale)
+            }
+            Ok(Some(decision)) => {
+                turn.decided(&decision, Instant::now());
+                if decision.admitted {
                     self.record(question, now_ms);
                 }
                 Ok(Outcome::Decided(decision))
             }
             Err(error) => {
+                turn.failed();
                 self.report(&error, now_ms);
                 self.decide_without(question, now_ms)
             }
         }
     }
 
+    /// Sees to it that Redis knows what this process admitted in its stead, in the logs that are asked.
+    async fn catch_up(&self, question: &Question<'_>) -> Result<(), StoreError> {
+        if self.merger.journal().is_empty() {
+            return Ok(());
+        }
+        let logs = self.logs(question);
+        self.merger.catch_up(logs.iter().map(|(log, _)| &log[..])).await
+    }
+
     /// Asks Redis; `None` if the token's version is another one by now.
-    async fn ask(&self, question: &Question<'_>, call: Option<(u32, LeaseName)>) -> Result<Option<Answer>, StoreError> {
+    async fn ask(
+        &self,
+        question: &Question<'_>,
+        call: Option<(u32, LeaseName)>,
+    ) -> Result<Option<Decision>, StoreError> {
         let Question { asker, plan, charge: Charge { cost, limits: own } } = *question;
         let [token, log] = ["token", "log"].map(|name| self.key(asker.token_id, name));
         let (mut version, mut digits) = (itoa::Buffer::new(), itoa::Buffer::new());
@@ -145,7 +180,9 @@ impl RedisLimiter {
     ) -> Result<Option<Vec<Decision>>, StoreError> {
         let logs = std::iter::once((self.key(asker.token_id, "log"), &plan.limits));
         let logs = logs.chain(routes.iter().map(|own| (self.route_key(asker.token_id, own), &own.limits)));
-        let seen = logs.map(async |(log, limits)| self.look(asker, &log, limits).await);
+        let logs: Vec<_> = logs.collect();
+        self.merger.catch_up(logs.iter().map(|(log, _)| &log[..])).await?;
+        let seen = logs.iter().map(async |(log, limits)| self.look(asker, log, limits).await);
         futures_util::future::try_join_all(seen).await.map(|seen| seen.into_iter().collect())
     }
 
@@ -154,17 +191,22 @@ impl RedisLimiter {
         let (token, mut version) = (self.key(asker.token_id, "token"), itoa::Buffer::new());
         let args = [version.format(asker.version).as_bytes(), &pack(0, limits)];
         let answer = self.redis.run(&self.script, &[&token, log], &args).await?;
-        let answer = read_answer(answer, |bytes| read(bytes, limits, 1, None))?;
-        Ok(answer.map(|answer| answer.decision))
+        read_answer(answer, |bytes| read(bytes, limits, 1, None))
+    }
+
+    pub(super) fn forget(&self, token_id: &str) {
+        self.denials.forget(token_id);
     }
 
     /// Clears a token's log, and those for `routes`.
     pub(super) async fn reset(&self, token_id: &str, routes: &[&RouteLimits]) -> Result<(), StoreError> {
         let logs = std::iter::once(self.key(token_id, "log"));
         let logs: Vec<_> = logs.chain(routes.iter().map(|own| self.route_key(token_id, own))).collect();
-        let keys: Vec<_> = logs.iter().map(|key| &key[..]).collect();
+        let merged: Vec<_> = logs.iter().map(|log| merged_key(log)).collect();
+        let keys: Vec<_> = logs.iter().zip(&merged).flat_map(|(log, merged)| [&log[..], &merged[..]]).collect();
         self.redis.run(&self.reset, &keys, &[]).await?;
         self.local.reset(token_id);
+        logs.iter().for_each(|log| self.merger.journal().forget(log));
         self.denials.forget(token_id);
         Ok(())
     }
@@ -176,103 +218,90 @@ impl RedisLimiter {
         most: u32,
         now_ms: u64,
     ) -> Result<(Outcome, Option<CallLease>), Unavailable> {
-        let sent = Instant::now();
-        if let Some(refusal) = self.denials.answer(question, sent) {
-            return Ok((Outcome::Decided(refusal), None));
-        }
+        let started = Instant::now();
+        let turn = match self.denials.look(question, self.redis.deadline()).await {
+            Look::Refused(refusal) => return Ok((Outcome::Decided(refusal), None)),
+            Look::Failed => {
+                let (lease, _) = self.ask_for_call(question);
+                return self.decide_call_without(question, most, lease, now_ms + millis_since(started));
+            }
+            Look::Ask(turn) => turn,
+        };
+        let caught_up = self.catch_up(question).await;
         // From here on the lease may be taken, even if nobody waits for the answer any more.
-        let (lease, name) = CallLease::asked_for(self.local.clone(), self.ledger.clone(), question.asker.token_id);
-        let answer = self.ask(question, Some((most, name))).await;
-        let received = Instant::now();
-        let now_ms = now_ms + (received - sent).as_millis() as u64;
+        let (lease, name) = self.ask_for_call(question);
+        let answer = match caught_up {
+            Ok(()) => self.ask(question, Some((most, name))).await,
+            Err(error) => Err(error),
+        };
+        let now_ms = now_ms + millis_since(started);
         match answer {
             Ok(None) => {
+                turn.stale();
                 lease.refused();
                 Ok((Outcome::Stale, None))
             }
-            Ok(Some(Answer { decision, .. })) if decision.admitted => {
-                self.record(question, now_ms);
-                Ok((Outcome::Decided(decision), Some(lease.granted(false))))
-            }
-            Ok(Some(Answer { decision, steady_ms })) => {
-                lease.refused();
-                if decision.too_many_calls.is_none() {
-                    self.denials.remember(question, &decision, steady_ms, sent, received);
+            Ok(Some(decision)) => {
+                turn.decided(&decision, Instant::now());
+                if decision.admitted {
+                    self.record(question, now_ms);
+                    return Ok((Outcome::Decided(decision), Some(lease.granted(false))));
                 }
+                lease.refused();
                 Ok((Outcome::Decided(decision), None))
             }
             Err(error) => {
+                turn.failed();
                 self.report(&error, now_ms);
                 self.decide_call_without(question, most, lease, now_ms)
             }
         }
     }
 
-    /// Renews leases and gives them back, for ever.
-    pub(super) async fn keep_calls(&self) {
-        let mut beat = tokio::time::interval(HEARTBEAT);
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = beat.tick() => self.renew_calls().await,
-                () = self.ledger.ended() => {}
-            }
-            self.give_calls_back().await;
-        }
-    }
-
-    /// Renews all leases now.
-    #[doc(hidden)]
-    pub async fn renew_calls(&self) {
-        self.ledger.renew(|token_id, names| self.tell_calls(token_id, b"renew", names)).await;
-    }
-
-    /// Gives back what has ended, now.
-    #[doc(hidden)]
-    pub async fn give_calls_back(&self) {
-        self.ledger.give_back(|token_id, names| self.tell_calls(token_id, b"end", names)).await;
-    }
-
-    pub(super) async fn end_calls(&self) {
-        self.ledger.end_all();
-        // What is not given back ends by itself.
-        let _ = tokio::time::timeout(GIVE_BACK, self.give_calls_back()).await;
-    }
-
-    async fn tell_calls(&self, token_id: Box<str>, verb: &[u8], names: Vec<LeaseName>) {
-        let args: Vec<&[u8]> = std::iter::once(verb).chain(names.iter().map(|name| &name[..])).collect();
-        // A lease that could not be renewed is renewed by the next beat, one that could not be given back ends by itself; an
-        // outage is reported by the connection.
-        let _ = self.redis.run(&self.calls, &[&self.key(&token_id, "calls")], &args).await;
-    }
-
-    /// Calls that a token has open, over all instances.
-    pub(super) async fn open_calls(&self, token_id: &str) -> Result<u32, StoreError> {
-        match self.redis.run(&self.calls, &[&self.key(token_id, "calls")], &[b"count"]).await? {
-            Value::Int(open) => Ok(u32::try_from(open).unwrap_or(u32::MAX)),
-            _ => Err(StoreError::Unexpected("a count that is no number")),
-        }
+    fn ask_for_call(&self, question: &Question<'_>) -> (CallLease, LeaseName) {
+        CallLease::asked_for(self.local.clone(), self.ledger.clone(), question.asker.token_id)
     }
 
     /// `<namespace>:{<token id>}:<name>`: the braces put all keys of a token into one slot of a cluster.
-    fn key(&self, token_id: &str, name: &str) -> SmallVec<[u8; 64]> {
-        let mut key = SmallVec::new();
+    fn key(&self, token_id: &str, name: &str) -> Key {
+        let mut key = Key::new();
         for part in [self.redis.namespace(), ":{", token_id, "}:", name] {
             key.extend_from_slice(part.as_bytes());
         }
         key
     }
 
-    fn route_key(&self, token_id: &str, own: &RouteLimits) -> SmallVec<[u8; 64]> {
+    fn route_key(&self, token_id: &str, own: &RouteLimits) -> Key {
         let mut key = self.key(token_id, "log/");
         key.extend_from_slice(own.route.as_bytes());
         key
     }
 
+    /// The logs that a question is about, and the limits on them.
+    fn logs<'q>(&self, question: &Question<'q>) -> SmallVec<[(Key, &'q [Limit]); 2]> {
+        let Question { asker, plan, charge } = *question;
+        let plan = (!plan.limits.is_empty()).then(|| (self.key(asker.token_id, "log"), &plan.limits[..]));
+        let route = charge.limits.map(|own| (self.route_key(asker.token_id, own), &own.limits[..]));
+        plan.into_iter().chain(route).collect()
+    }
+
+    /// Writes down what Redis has to be told of when it is back.
+    fn note(&self, question: &Question<'_>, decision: &Decision) {
+        if decision.admitted {
+            for (log, limits) in self.logs(question) {
+                self.merger.journal().write(&log, limits, question.charge.cost, Instant::now());
+            }
+        }
+    }
+
     fn decide_without(&self, question: &Question<'_>, now_ms: u64) -> Result<Outcome, Unavailable> {
         let Question { asker, plan, charge } = *question;
         match self.on_failure {
-            OnFailure::Local => Ok(Outcome::Decided(self.local.decide(asker.token_id, plan, charge, now_ms))),
+            OnFailure::Local => {
+                let decision = self.local.decide(asker.token_id, plan, charge, now_ms);
+                self.note(question, &decision);
+                Ok(Outcome::Decided(decision))
+            }
             OnFailure::Deny => Err(Unavailable),
             OnFailure::Allow => Ok(Outcome::Decided(Decision::uncounted(Source::Local, now_ms))),
         }
@@ -291,6 +320,7 @@ impl RedisLimiter {
         match self.on_failure {
             OnFailure::Local => {
                 let decision = self.local.decide_call(asker.token_id, plan, most, charge, now_ms);
+                self.note(question, &decision);
                 let lease = decision.admitted.then(|| lease.granted(true));
                 Ok((Outcome::Decided(decision), lease))
             }
@@ -319,7 +349,7 @@ impl RedisLimiter {
 }
 
 /// What a script answered: `None` if the token's version is another one by now.
-fn read_answer(answer: Value, read: impl FnOnce(&[u8]) -> Option<Answer>) -> Result<Option<Answer>, StoreError> {
+fn read_answer(answer: Value, read: impl FnOnce(&[u8]) -> Option<Decision>) -> Result<Option<Decision>, StoreError> {
     match answer {
         Value::Nil => Ok(None),
         Value::BulkString(bytes) => {
@@ -327,4 +357,8 @@ fn read_answer(answer: Value, read: impl FnOnce(&[u8]) -> Option<Answer>) -> Res
         }
         _ => Err(StoreError::Unexpected("the decision script's answer is not a string")),
     }
+}
+
+fn millis_since(started: Instant) -> u64 {
+    started.elapsed().as_millis() as u64
 }

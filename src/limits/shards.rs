@@ -73,18 +73,6 @@ impl<V> Shards<V> {
         f(&mut shard.entries[at].value)
     }
 
-    /// Sets the entry of `id`. If its shard is full, the entry of least `worth` among a few goes.
-    pub(super) fn insert<W: Ord>(&self, id: &str, value: V, worth: impl Fn(&V) -> W) {
-        let hash = self.hasher.hash_one(id);
-        let mut shard = self.shard(hash);
-        match shard.find(hash, id) {
-            Some(at) => shard.entries[at].value = value,
-            None => {
-                shard.insert(hash, id, value, self.room, worth);
-            }
-        }
-    }
-
     /// Forgets the entry of `id`.
     pub(super) fn remove(&self, id: &str) {
         let hash = self.hasher.hash_one(id);

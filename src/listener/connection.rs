@@ -26,6 +26,9 @@ use super::head::{self, Fault, HeadLimits};
 use super::streams::{StreamClock, Streams};
 use super::{Listener, Place, Tls};
 
+/// At the end of the drain the calls on an HTTP/2 connection get so long to say goodbye on it; the instance waits a second.
+const LAST_WORDS: Duration = Duration::from_millis(900);
+
 /// What answers requests.
 pub trait Handler: Send + Sync + 'static {
     /// The body of its answers.
@@ -78,7 +81,7 @@ impl Peer {
         self.signals.refusal()
     }
 
-    /// From here on the connection is a tunnel: its bytes are no longer judged as requests.
+    /// From here on the connection is a tunnel, and its bytes are no longer judged as requests; of HTTP/2, it carries one.
     pub fn became_tunnel(&self) {
         self.signals.tunnel();
     }
@@ -237,7 +240,8 @@ where
         .max_buf_size((listener.settings.max_head_bytes * 2).max(64 * 1024));
     let connection = pin!(builder.serve_connection(TokioIo::new(gate), service).with_upgrades());
     let idle = peer.idle(listener.settings.idle_timeout);
-    let ended = drive(connection, &listener.shutdown, idle, pending(), |it| it.graceful_shutdown()).await;
+    let cut = listener.shutdown.ended();
+    let ended = drive(connection, &listener.shutdown, idle, pending(), cut, |it| it.graceful_shutdown()).await;
     log_end(peer.address, ended);
 }
 
@@ -255,6 +259,8 @@ where
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(listener.settings.max_concurrent_streams)
+        // For WebSockets (RFC 8441).
+        .enable_connect_protocol()
         // What is larger is refused without a word. So that most of what is too large gets an answer like all others, there is
         // room for twice as much as passes.
         .max_header_list_size(u32::try_from(listener.settings.max_head_bytes * 2).unwrap_or(u32::MAX))
@@ -267,11 +273,18 @@ where
     let idle = peer.idle(listener.settings.idle_timeout);
     // The last piece of an answer can wait for a window that stays closed even when its exchange is over.
     let lost = peer.idle(listener.settings.idle_timeout + patience);
-    let ended = drive(connection, &listener.shutdown, idle, lost, |it| it.graceful_shutdown()).await;
+    let cut = async {
+        listener.shutdown.ended().await;
+        if peer.signals.is_tunnel() {
+            tokio::time::sleep(LAST_WORDS).await;
+        }
+    };
+    let ended = drive(connection, &listener.shutdown, idle, lost, cut, |it| it.graceful_shutdown()).await;
     log_end(peer.address, ended);
 }
 
-/// Polls a connection until it ends, which it is asked to when it is `idle` or drained, and must when it is `lost`. The drain is
+/// Polls a connection until it ends, which it is asked to when it is `idle` or drained, and must when it is `lost`, or `cut` at the
+/// end of the drain. The drain is
 /// looked at once, to be woken by it, and from then on by a flag: a connection wakes up for every packet, and all connections share
 /// that one signal.
 async fn drive<C>(
@@ -279,13 +292,14 @@ async fn drive<C>(
     shutdown: &Shutdown,
     idle: impl Future<Output = ()>,
     lost: impl Future<Output = ()>,
+    cut: impl Future<Output = ()>,
     close: impl Fn(Pin<&mut C>),
 ) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {
-    let (mut draining, mut ended) = (pin!(shutdown.draining()), pin!(shutdown.ended()));
-    let (mut idle, mut lost) = (pin!(idle), pin!(lost));
+    let mut draining = pin!(shutdown.draining());
+    let (mut idle, mut lost, mut cut) = (pin!(idle), pin!(lost), pin!(cut));
     let (mut listens, mut closing) = (false, false);
     poll_fn(|cx: &mut Context<'_>| {
         if !listens {
@@ -296,7 +310,7 @@ where
             closing = true;
             close(connection.as_mut());
         }
-        if lost.as_mut().poll(cx).is_ready() || (shutdown.is_draining() && ended.as_mut().poll(cx).is_ready()) {
+        if lost.as_mut().poll(cx).is_ready() || (shutdown.is_draining() && cut.as_mut().poll(cx).is_ready()) {
             return Poll::Ready(Ok(()));
         }
         connection.as_mut().poll(cx)

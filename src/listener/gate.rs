@@ -66,6 +66,11 @@ impl Signals {
     pub(super) fn tunnel(&self) {
         self.tunnel.store(true, Ordering::Release);
     }
+
+    /// Whether that was said.
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.tunnel.load(Ordering::Acquire)
+    }
 }
 
 /// How long a connection may be silent in the middle of something.
@@ -273,7 +278,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
                 continue;
             }
             if let Some(framing) = &mut this.framing
-                && this.signals.tunnel.load(Ordering::Acquire)
+                && this.signals.is_tunnel()
             {
                 framing.tunnel();
                 this.passed = this.held.split().freeze();

@@ -1,4 +1,4 @@
-//! The headers that are stamped on answers, whoever made them: the request's id, and where the token stands in its limits.
+//! Headers that are stamped on every answer, the upstream's and Callgate's own.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 

@@ -1,12 +1,19 @@
-//! Path + method → route. What is judged here is what is forwarded, byte for byte.
+//! Host + path + method → route. What is judged here is what is forwarded, byte for byte, unless the route says how to rewrite it.
 
 mod path;
+mod paths;
+mod rewrite;
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::{HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method};
 
-use crate::config;
+use crate::config::{self, HostPattern};
+
+use paths::Paths;
+use rewrite::Rewriter;
 
 pub use path::{JudgedPath, PathFault, judge};
 
@@ -18,7 +25,7 @@ pub struct RouteError {
     reason: String,
 }
 
-/// What a path and a method lead to.
+/// What a request leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found<'a> {
     /// The index of the route.
@@ -31,17 +38,13 @@ pub enum Found<'a> {
 
 /// All routes of one configuration.
 pub struct RouteTable {
-    exact: matchit::Router<usize>,
-    /// The same patterns in lower case: where an upstream that folds case would see another route than we do.
-    folded: matchit::Router<usize>,
-    sites: Vec<Site>,
-}
-
-/// One path pattern and the routes that share it.
-struct Site {
-    by_method: Vec<(Vec<Method>, usize)>,
-    allow: HeaderValue,
-    ends_with_slash: bool,
+    exact: HashMap<Box<str>, Paths>,
+    /// By how hosts end, the longest first.
+    suffixes: Vec<(Box<str>, Paths)>,
+    /// For all other hosts.
+    others: Paths,
+    /// By route.
+    rewriters: Vec<Option<Rewriter>>,
 }
 
 impl RouteTable {
@@ -50,195 +53,166 @@ impl RouteTable {
     /// # Errors
     /// A pattern that is malformed or in conflict with another; the configuration's own check says it more kindly.
     pub fn new(routes: &[Arc<config::Route>]) -> Result<Self, RouteError> {
-        let mut table = Self { exact: matchit::Router::new(), folded: matchit::Router::new(), sites: Vec::new() };
-        let mut patterns: Vec<Arc<str>> = Vec::new();
+        let mut by_host: HashMap<Option<&HostPattern>, Vec<usize>> = HashMap::new();
         for (index, route) in routes.iter().enumerate() {
-            let site = match patterns.iter().position(|known| *known == route.path) {
-                Some(site) => site,
-                None => {
-                    let site = patterns.len();
-                    table
-                        .exact
-                        .insert(&*route.path, site)
-                        .map_err(|error| RouteError { name: route.name.clone(), reason: error.to_string() })?;
-                    // Two patterns that differ in case only are both there on purpose; the first stands for both.
-                    let _ = table.folded.insert(fold_pattern(&route.path), site);
-                    patterns.push(route.path.clone());
-                    let ends_with_slash = route.path.len() > 1 && route.path.ends_with('/');
-                    table.sites.push(Site {
-                        by_method: Vec::new(),
-                        allow: HeaderValue::from_static(""),
-                        ends_with_slash,
-                    });
-                    site
-                }
-            };
-            table.sites[site].by_method.push((route.methods.clone(), index));
-        }
-        for (site, pattern) in patterns.iter().enumerate() {
-            if let Some(root) = pattern.find("{*").map(|at| &pattern[..at]) {
-                // The rest may be empty. A route of its own for that path was there before, and stays.
-                let _ = table.exact.insert(root, site);
-                let _ = table.folded.insert(fold_pattern(root), site);
+            if route.hosts.is_empty() {
+                by_host.entry(None).or_default().push(index);
+            }
+            for host in &route.hosts {
+                by_host.entry(Some(host)).or_default().push(index);
             }
         }
-        for site in &mut table.sites {
-            site.allow = allow_header(&site.by_method);
+        let rewriters = routes.iter().map(|route| Rewriter::new(route)).collect::<Result<_, _>>()?;
+        let others = Paths::new(routes, by_host.get(&None).map_or(&[], Vec::as_slice))?;
+        let mut table = Self { exact: HashMap::new(), suffixes: Vec::new(), others, rewriters };
+        for (host, indices) in by_host {
+            match host {
+                Some(HostPattern::Exact(host)) => {
+                    table.exact.insert(host.as_ref().into(), Paths::new(routes, &indices)?);
+                }
+                Some(HostPattern::Suffix(end)) => {
+                    table.suffixes.push((end.as_ref().into(), Paths::new(routes, &indices)?));
+                }
+                None => {}
+            }
         }
+        table.suffixes.sort_by_key(|(end, _)| std::cmp::Reverse(end.len()));
         Ok(table)
     }
 
+    /// The routes of one host, given without a port: those that name it, else those of the longest wildcard that covers it,
+    /// else those that name none. Only these count: what another host's routes guard is theirs.
+    #[must_use]
+    pub fn of_host(&self, host: &str) -> HostRoutes<'_> {
+        HostRoutes(self.paths(host))
+    }
+
+    fn paths(&self, host: &str) -> &Paths {
+        if self.exact.is_empty() && self.suffixes.is_empty() {
+            return &self.others;
+        }
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let host = match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            true => Cow::Owned(host.to_ascii_lowercase()),
+            false => Cow::Borrowed(host),
+        };
+        let covers = |end: &str| host.len() > end.len() && host.ends_with(end);
+        let by_suffix = || self.suffixes.iter().find(|(end, _)| covers(end)).map(|(_, paths)| paths);
+        self.exact.get(&*host).or_else(by_suffix).unwrap_or(&self.others)
+    }
+
+    /// The path that the upstream of a route sees in place of this one, which [`judge`] has passed; `None`: the client's own.
+    #[must_use]
+    pub fn rewritten(&self, route: usize, path: &str) -> Option<String> {
+        self.rewriters.get(route)?.as_ref()?.rewrite(path)
+    }
+}
+
+/// The routes that one host has.
+#[derive(Clone, Copy)]
+pub struct HostRoutes<'a>(&'a Paths);
+
+impl<'a> HostRoutes<'a> {
     /// Finds the route of a path that [`judge`] has passed.
     #[must_use]
-    pub fn find(&self, path: &str, method: &Method) -> Found<'_> {
-        let Some(site) = self.site(path) else { return Found::Nothing };
-        let takes = |methods: &Vec<Method>| {
-            methods.is_empty()
-                || methods.contains(method)
-                || (*method == Method::HEAD && methods.contains(&Method::GET))
-        };
-        match site.by_method.iter().find(|(methods, _)| takes(methods)) {
-            Some((_, route)) => Found::Route(*route),
-            None => Found::WrongMethod(&site.allow),
-        }
+    pub fn find(self, path: &str, method: &Method, headers: &HeaderMap) -> Found<'a> {
+        self.0.find(path, method, headers)
+    }
+
+    /// The routes of a path that take this method, whatever headers they ask for: a browser asks before it sends those.
+    pub fn candidates(self, path: &str, method: &Method) -> impl Iterator<Item = usize> + use<'a> {
+        self.0.candidates(path, method)
     }
 
     /// The methods that a path's routes take, as `Allow` lists them; `None` when they take all, or there are none.
     #[must_use]
-    pub fn allow(&self, path: &str) -> Option<&HeaderValue> {
-        let site = self.site(path)?;
-        let takes_all = site.by_method.iter().any(|(methods, _)| methods.is_empty());
-        (!takes_all).then_some(&site.allow)
+    pub fn allow(self, path: &str) -> Option<&'a HeaderValue> {
+        self.0.allow(path)
     }
-
-    /// A path that an upstream may well read as another one is judged as that other one: many take `/calls/` for `/calls`
-    /// and `/CALLS` for `/calls`, and a catch-all route must not open what a stricter route guards.
-    fn site(&self, path: &str) -> Option<&Site> {
-        let literal = self.exact.at(path).ok().map(|found| *found.value);
-        let site = match path.strip_suffix('/') {
-            Some(bare) if !bare.is_empty() && !literal.is_some_and(|site| self.sites[site].ends_with_slash) => {
-                self.exact.at(bare).ok().map(|found| *found.value).or(literal)
-            }
-            _ => literal,
-        }?;
-        if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            let folded = path.to_ascii_lowercase();
-            let bare = folded.strip_suffix('/').filter(|bare| !bare.is_empty()).unwrap_or(&folded);
-            let other = self.folded.at(bare).or_else(|_| self.folded.at(&folded)).ok().map(|found| *found.value);
-            if other.is_some_and(|other| other != site) {
-                return None;
-            }
-        }
-        self.sites.get(site)
-    }
-}
-
-/// Lower case, but for the names in braces.
-fn fold_pattern(pattern: &str) -> String {
-    let mut in_braces = false;
-    let fold = |character: char| {
-        in_braces = (in_braces || character == '{') && character != '}';
-        if in_braces { character } else { character.to_ascii_lowercase() }
-    };
-    pattern.chars().map(fold).collect()
-}
-
-fn allow_header(by_method: &[(Vec<Method>, usize)]) -> HeaderValue {
-    let mut names: Vec<&str> = Vec::new();
-    for method in by_method.iter().flat_map(|(methods, _)| methods) {
-        names.push(method.as_str());
-        if *method == Method::GET {
-            names.push("HEAD");
-        }
-    }
-    names.sort_unstable();
-    names.dedup();
-    // Method names are tokens, and tokens are header values.
-    HeaderValue::from_str(&names.join(", ")).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Access, CallLimits, PathForms};
+    use crate::config::{HeaderMatch, Route};
 
-    fn table(routes: &[(&str, &[Method])]) -> RouteTable {
+    type Headers<'a> = &'a [(&'static str, &'static str)];
+
+    fn table(routes: &[(&[&str], &str, Headers<'_>)]) -> RouteTable {
+        let host = |text: &&str| match text.strip_prefix('*') {
+            Some(end) => HostPattern::Suffix(end.into()),
+            None => HostPattern::Exact((*text).into()),
+        };
+        let header = |(name, value): &(&'static str, &'static str)| HeaderMatch {
+            name: http::HeaderName::from_static(name),
+            value: (*value != "*").then(|| HeaderValue::from_static(value)),
+        };
         let routes: Vec<_> = routes
             .iter()
-            .map(|(path, methods)| {
-                Arc::new(config::Route {
-                    name: (*path).into(),
-                    path: (*path).into(),
-                    methods: methods.to_vec(),
-                    access: Access::Token(Vec::new()),
-                    cost: 1,
-                    limits: None,
-                    upstream: 0,
-                    forward_credentials: false,
-                    allowed_forms: PathForms::default(),
-                    max_body: 0,
-                    first_byte_timeout: None,
-                    call: CallLimits { max_duration: None, idle_timeout: None },
-                })
+            .map(|(hosts, path, headers)| {
+                let (hosts, headers) = (hosts.iter().map(host).collect(), headers.iter().map(header).collect());
+                Arc::new(Route { hosts, path: (*path).into(), headers, ..Route::default() })
             })
             .collect();
         RouteTable::new(&routes).unwrap()
     }
 
-    fn calls() -> RouteTable {
-        table(&[
-            ("/api/v1/calls", &[Method::GET]),
-            ("/api/v1/calls", &[Method::POST]),
-            ("/api/v1/calls/{id}/stream", &[]),
-            ("/api/v1/{*rest}", &[]),
-        ])
+    fn found(table: &RouteTable, host: &str, path: &str, headers: Headers<'_>) -> Option<usize> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        match table.of_host(host).find(path, &Method::GET, &map) {
+            Found::Route(route) => Some(route),
+            Found::Nothing | Found::WrongMethod(_) => None,
+        }
     }
 
     #[test]
-    fn a_path_and_a_method_lead_to_their_route() {
-        let table = calls();
-        assert_eq!(table.find("/api/v1/calls", &Method::GET), Found::Route(0));
-        assert_eq!(table.find("/api/v1/calls", &Method::HEAD), Found::Route(0));
-        assert_eq!(table.find("/api/v1/calls", &Method::POST), Found::Route(1));
-        assert_eq!(table.find("/api/v1/calls/17/stream", &Method::PATCH), Found::Route(2));
-        assert_eq!(table.find("/api/v1/else", &Method::GET), Found::Route(3));
-        assert_eq!(table.find("/api/v2/else", &Method::GET), Found::Nothing);
+    fn the_host_decides_first_and_alone() {
+        let table = table(&[
+            (&["api.test"], "/a", &[]),
+            (&["*.test"], "/{*rest}", &[]),
+            (&["*.b.test", "c.other"], "/{*rest}", &[]),
+            (&[], "/a", &[]),
+            (&[], "/b", &[]),
+        ]);
+        for (host, path, route) in [
+            ("api.test", "/a", Some(0)),
+            ("API.Test.", "/a", Some(0)),
+            ("api.test", "/b", None),
+            ("x.test", "/b", Some(1)),
+            ("x.y.test", "/b", Some(1)),
+            ("a.b.test", "/a", Some(2)),
+            ("b.test", "/a", Some(1)),
+            ("c.other", "/a", Some(2)),
+            ("test", "/a", Some(3)),
+            (".test", "/a", Some(3)),
+            ("other", "/b", Some(4)),
+            ("", "/b", Some(4)),
+        ] {
+            assert_eq!(found(&table, host, path, &[]), route, "{host} {path}");
+        }
     }
 
     #[test]
-    fn a_catch_all_takes_nothing_too_unless_another_route_does() {
-        assert_eq!(calls().find("/api/v1/", &Method::GET), Found::Route(3));
-        assert_eq!(calls().find("/api/v1", &Method::GET), Found::Nothing);
-        let table = table(&[("/{*rest}", &[]), ("/", &[])]);
-        assert_eq!(table.find("/", &Method::GET), Found::Route(1));
-    }
-
-    #[test]
-    fn a_wrong_method_says_what_is_allowed() {
-        let allow = HeaderValue::from_static("GET, HEAD, POST");
-        assert_eq!(calls().find("/api/v1/calls", &Method::DELETE), Found::WrongMethod(&allow));
-    }
-
-    #[test]
-    fn a_trailing_slash_does_not_slip_past_a_route_into_a_catch_all() {
-        assert_eq!(calls().find("/api/v1/calls/", &Method::POST), Found::Route(1));
-        assert_eq!(calls().find("/api/v1/calls/7/stream/", &Method::GET), Found::Route(2));
-        assert_eq!(calls().find("/api/v1/calls/7/", &Method::GET), Found::Route(3));
-    }
-
-    #[test]
-    fn a_route_that_ends_with_a_slash_is_itself() {
-        let table = table(&[("/files", &[]), ("/files/", &[])]);
-        assert_eq!(table.find("/files", &Method::GET), Found::Route(0));
-        assert_eq!(table.find("/files/", &Method::GET), Found::Route(1));
-    }
-
-    #[test]
-    fn another_case_does_not_slip_past_a_route_into_a_catch_all() {
-        assert_eq!(calls().find("/api/v1/CALLS", &Method::POST), Found::Nothing);
-        assert_eq!(calls().find("/api/v1/Calls/", &Method::POST), Found::Nothing);
-        assert_eq!(calls().find("/api/v1/calls/AbC/stream", &Method::GET), Found::Route(2));
-        assert_eq!(calls().find("/api/v1/calls/AbC/STREAM", &Method::GET), Found::Nothing);
-        assert_eq!(calls().find("/api/v1/Files/X", &Method::GET), Found::Route(3));
+    fn of_several_routes_with_one_path_the_one_that_asks_for_most_is_taken() {
+        let table = table(&[
+            (&[], "/a", &[]),
+            (&[], "/a", &[("x-version", "2")]),
+            (&[], "/a", &[("x-beta", "*"), ("x-version", "2")]),
+            (&[], "/b", &[("x-beta", "*")]),
+        ]);
+        for (path, headers, route) in [
+            ("/a", &[][..], Some(0)),
+            ("/a", &[("x-version", "1")], Some(0)),
+            ("/a", &[("x-version", "2")], Some(1)),
+            ("/a", &[("x-version", "1"), ("x-version", "2")], Some(1)),
+            ("/a", &[("x-version", "2"), ("x-beta", "")], Some(2)),
+            ("/b", &[("x-beta", "yes")], Some(3)),
+            ("/b", &[], None),
+        ] {
+            assert_eq!(found(&table, "h", path, headers), route, "{path} {headers:?}");
+        }
     }
 }

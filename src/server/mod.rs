@@ -12,12 +12,12 @@ use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::admin::{Admin, LimitsDesk};
+use crate::admin::{Admin, Desk, LimitsDesk};
 use crate::auth::{Failures, FileError, FileStore, OpenCalls, RecordWatch, Registry, TokenCache};
-use crate::config::{Config, OnFailure, Store};
+use crate::config::{Config, OnFailure, RedisStore, Store};
 use crate::forward::UpstreamError;
 use crate::gateway::Cells;
-use crate::limits::{DenyCache, Limiter, MemoryLimiter, RedisLimiter};
+use crate::limits::{DenyCache, Journal, Limiter, MemoryLimiter, RedisLimiter};
 use crate::listener::{self, Certificates, Tls, TlsError};
 use crate::route::{RouteError, RouteTable};
 use crate::shutdown::Shutdown;
@@ -30,6 +30,8 @@ use worker::Worker;
 const MAX_LOCAL_TOKENS: usize = 1_000_000;
 /// Tokens whose refusals are remembered; each takes less than 200 bytes.
 const MAX_DENIALS: usize = 100_000;
+/// How long Redis may take for a request to the admin API: no client waits for it.
+const ADMIN_DEADLINE: Duration = Duration::from_secs(2);
 /// How often logs that have run out are let go.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -80,6 +82,7 @@ struct Shared {
     denials: Arc<DenyCache>,
     open_calls: Arc<OpenCalls>,
     failures: Arc<Failures>,
+    journal: Arc<Journal>,
     health: Arc<StoreHealth>,
     open: Arc<AtomicUsize>,
     shutdown: Shutdown,
@@ -119,7 +122,7 @@ impl Server {
         let http = config.listen.http.map(|address| bind("listen.http", address, workers)).transpose()?;
         let admin = bind("listen.admin", config.listen.admin, 1)?;
         let shared = Arc::new(Shared::new(config, metrics, log)?);
-        let desk = shared.limits_desk().await?;
+        let desk = shared.desk().await?;
         let address = |sockets: &[std::net::TcpListener]| sockets[0].local_addr().map_err(StartError::Worker);
         let (https_at, admin_at) = (address(&https)?, address(&admin)?);
         let http_at = http.as_deref().map(address).transpose()?;
@@ -143,11 +146,10 @@ impl Server {
         Ok(server)
     }
 
-    async fn spawn_background(&self, sockets: Vec<std::net::TcpListener>, desk: LimitsDesk) -> Result<(), StartError> {
+    async fn spawn_background(&self, sockets: Vec<std::net::TcpListener>, desk: Desk) -> Result<(), StartError> {
         let shared = &self.shared;
-        let health = matches!(shared.tokens, Tokens::Redis(_)).then(|| shared.health.clone());
-        let admin =
-            Arc::new(Admin::new(shared.config.clone(), shared.metrics.clone(), health, desk, shared.shutdown.clone()));
+        let (config, metrics) = (shared.config.clone(), shared.metrics.clone());
+        let admin = Arc::new(Admin::new(config, metrics, desk, shared.shutdown.clone()));
         for socket in sockets {
             let socket = TcpListener::from_std(socket).map_err(StartError::Worker)?;
             tokio::spawn(admin.clone().run(socket));
@@ -192,6 +194,15 @@ impl Server {
             // A worker that panicked has said so; there is nothing left to end.
             let _ = tokio::task::spawn_blocking(move || worker.join()).await;
         }
+        let journal = &self.shared.journal;
+        if !journal.is_empty() {
+            let (admissions, logs) = (journal.len(), journal.logs());
+            tracing::warn!(
+                admissions,
+                logs,
+                "{admissions} admissions made while Redis was away could not be merged into {logs} logs"
+            );
+        }
         tracing::info!("ended");
         cut
     }
@@ -225,6 +236,7 @@ impl Shared {
             tokens,
             limiter: Arc::new(MemoryLimiter::new(MAX_LOCAL_TOKENS)),
             denials: Arc::new(DenyCache::new(MAX_DENIALS)),
+            journal: Arc::new(Journal::new(metrics.merging.clone())),
             health,
             open: Arc::default(),
             shutdown: Shutdown::default(),
@@ -233,13 +245,15 @@ impl Shared {
         })
     }
 
-    /// What the admin API looks at limits with: a connection of its own, and this process's memory.
-    async fn limits_desk(&self) -> Result<LimitsDesk, StartError> {
+    /// What the admin API works with: a connection of its own, and this process's memory.
+    async fn desk(&self) -> Result<Desk, StartError> {
         let (registry, limiter) = match (&self.config.store, &self.config.tokens.file) {
             (Store::Redis(store), _) => {
-                let redis = Redis::open(store, self.health.clone()).await?;
+                let store = RedisStore { deadline: store.deadline.max(ADMIN_DEADLINE), ..(**store).clone() };
+                let redis = Redis::open(&store, self.health.clone()).await?;
                 let (local, denials) = (self.limiter.clone(), self.denials.clone());
-                let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials);
+                let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials)
+                    .with_journal(self.journal.clone());
                 (Registry::with_redis(redis), Limiter::Redis(limiter))
             }
             (Store::Memory, Some(file)) => {
@@ -249,7 +263,12 @@ impl Shared {
                 unreachable!("the memory store has a token file, which the configuration demands")
             }
         };
-        Ok(LimitsDesk::new(self.config.clone(), registry, limiter))
+        let (file, store) = match &self.tokens {
+            Tokens::File(file) => (Some(file.clone()), None),
+            Tokens::Redis(_) => (None, Some(self.health.clone())),
+        };
+        let registry = Arc::new(registry);
+        Ok(Desk { limits: LimitsDesk::new(self.config.clone(), registry.clone(), limiter), registry, file, store })
     }
 }
 

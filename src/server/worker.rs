@@ -72,8 +72,9 @@ impl Worker {
         let (authenticator, limiter) = match (&config.store, &shared.tokens) {
             (Store::Redis(store), Tokens::Redis(cache)) => {
                 let redis = Redis::open(store, shared.health.clone()).await?;
-                let limiter =
-                    RedisLimiter::new(redis.clone(), store.on_failure, shared.limiter.clone(), shared.denials.clone());
+                let (local, denials) = (shared.limiter.clone(), shared.denials.clone());
+                let limiter = RedisLimiter::new(redis.clone(), store.on_failure, local, denials)
+                    .with_journal(shared.journal.clone());
                 (
                     Authenticator::with_redis(config, redis, cache.clone(), shared.failures.clone()),
                     Limiter::Redis(limiter),
@@ -125,8 +126,8 @@ impl Worker {
             }
         });
         let gateway = self.gateway.clone();
-        tokio::spawn(async move { gateway.limiter.keep_calls().await });
+        tokio::spawn(async move { gateway.limiter.keep().await });
         self.shared.shutdown.parted().await;
-        self.gateway.limiter.end_calls().await;
+        self.gateway.limiter.end().await;
     }
 }

@@ -101,6 +101,12 @@ impl Redis {
         &self.shared.namespace
     }
 
+    /// How long a call may take.
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        self.shared.deadline
+    }
+
     /// Whether there is a connection at the moment; with a cluster, to any of its nodes.
     #[must_use]
     pub fn is_up(&self) -> bool {

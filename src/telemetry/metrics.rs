@@ -39,6 +39,8 @@ pub struct Metrics {
     pub shadow_denials: IntCounter,
     /// 1 while Redis answers.
     pub store_up: IntGauge,
+    /// What becomes of requests that were admitted while Redis did not answer.
+    pub merging: MergeMetrics,
     /// Access lines that were dropped because the log's reader is too slow.
     pub log_dropped: IntCounter,
     /// Tokens in the memory of this process.
@@ -56,6 +58,17 @@ pub struct ListenerMetrics {
     pub handshake_failures: IntCounter,
     /// Seconds of the TLS handshakes that succeeded.
     pub handshake_seconds: Histogram,
+}
+
+/// The cells of the admissions that were made while Redis did not answer.
+#[derive(Clone)]
+pub struct MergeMetrics {
+    /// Those that wait to be merged into Redis.
+    pub waiting: IntGauge,
+    /// Those that were.
+    pub merged: IntCounter,
+    /// Those that will not be, because there were too many.
+    pub dropped: IntCounter,
 }
 
 /// The cells of one upstream.
@@ -168,6 +181,20 @@ impl Metrics {
                 "Requests that were forwarded although their plan, which has shadow: true, denied them.",
             )?,
             store_up: one("callgate_store_up", "1 while the store answers, else 0.")?,
+            merging: MergeMetrics {
+                waiting: one(
+                    "callgate_unmerged_admissions",
+                    "Requests admitted while Redis did not answer, which it has not been told of yet.",
+                )?,
+                merged: count(
+                    "callgate_merged_admissions_total",
+                    "Requests admitted while Redis did not answer, which it has been told of since.",
+                )?,
+                dropped: count(
+                    "callgate_dropped_admissions_total",
+                    "Requests admitted while Redis did not answer, which it will not be told of: they were too many.",
+                )?,
+            },
             log_dropped: count("callgate_log_lines_dropped_total", "Log lines lost because their reader is too slow.")?,
             tokens_cached: one("callgate_token_records_cached", "Token records in the memory of this process.")?,
             certificate_expiry,

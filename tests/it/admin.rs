@@ -1,6 +1,10 @@
-//! The admin listener: who may ask.
+//! The admin listener: who may ask, and the API.
 
 mod access;
+mod description;
+mod tokens;
+
+use std::sync::Arc;
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
@@ -47,12 +51,25 @@ async fn told(request: RequestBuilder) -> (u16, reqwest::header::HeaderMap, Valu
 }
 
 /// A site without upstreams that matter, its `admin:` as given; `open` puts its admin listener on all addresses.
-fn site(admin: &str, open: bool) -> std::sync::Arc<Site> {
-    let site = Site::in_memory(([127, 0, 0, 1], 9).into(), "  - { path: \"/{*rest}\", upstream: up }");
-    let mut config = std::fs::read_to_string(site.config()).unwrap() + "\n" + admin + "\n";
-    if open {
-        config = config.replace("admin: \"127.0.0.1:0\"", "admin: \"0.0.0.0:0\"");
-    }
-    std::fs::write(site.config(), config).unwrap();
+fn site(admin: &str, open: bool) -> Arc<Site> {
+    if open { open_site(FILE, admin) } else { private_site(FILE, admin) }
+}
+
+/// The memory store.
+const FILE: &str = "store: memory\ntokens: { file: tokens.yaml }";
+
+/// A site with this store, and its admin listener on loopback.
+fn private_site(store: &str, admin: &str) -> Arc<Site> {
+    Site::new(&format!(
+        "{store}\n{admin}\nroutes:\n  - {{ path: /echo, permission: \"calls:read\", upstream: up }}\n  \
+           - {{ path: \"/{{*rest}}\", upstream: up }}\nupstreams: {{ up: {{ endpoints: [\"http://127.0.0.1:9\"] }} }}"
+    ))
+}
+
+/// The same, its admin listener on all addresses.
+fn open_site(store: &str, admin: &str) -> Arc<Site> {
+    let site = private_site(store, admin);
+    let config = std::fs::read_to_string(site.config()).unwrap();
+    std::fs::write(site.config(), config.replace("admin: \"127.0.0.1:0\"", "admin: \"0.0.0.0:0\"")).unwrap();
     site
 }

@@ -425,7 +425,7 @@ proptest! {
             match kind {
                 0 => text[at] = c,
                 1 => text.insert(at, c),
-                2 => { text.remove(at); }
+                2 if text.len() > 1 => { text.remove(at); }
                 _ => text.truncate(at.max(1)),
             }
         }

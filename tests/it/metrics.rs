@@ -14,7 +14,7 @@ use crate::support::upstream::Upstream;
 /// Stands in everything secret that these tests send.
 const MARK: &str = "s3cr3tmark";
 
-const NAMES: [&str; 19] = [
+const NAMES: [&str; 22] = [
     "callgate_requests_total",
     "callgate_request_duration_seconds",
     "callgate_upstream_duration_seconds",
@@ -22,6 +22,9 @@ const NAMES: [&str; 19] = [
     "callgate_decisions_total",
     "callgate_decision_duration_seconds",
     "callgate_store_up",
+    "callgate_unmerged_admissions",
+    "callgate_merged_admissions_total",
+    "callgate_dropped_admissions_total",
     "callgate_auth_total",
     "callgate_calls_open",
     "callgate_connections_open",

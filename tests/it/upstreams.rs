@@ -1,5 +1,6 @@
-//! What Callgate speaks to upstreams: HTTP/2, over TLS and in clear.
+//! What Callgate speaks to upstreams: HTTP/2, over TLS and in clear, and gRPC on it.
 
+mod grpc;
 mod http2;
 mod misbehaving;
 mod negotiated;

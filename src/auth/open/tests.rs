@@ -6,7 +6,7 @@ use super::super::date::Date;
 use super::super::record::Record;
 use super::super::record::tests::record_of;
 use super::*;
-use crate::config::{CallLimits, PathForms, Plan};
+use crate::config::Plan;
 
 fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
@@ -18,20 +18,7 @@ fn principal(record: &Record, version: u64) -> Arc<Principal> {
 }
 
 fn route(permission: &str) -> Arc<Route> {
-    Arc::new(Route {
-        name: "r".into(),
-        path: "/".into(),
-        methods: Vec::new(),
-        access: Access::Token(vec![permission.into()]),
-        cost: 1,
-        limits: None,
-        upstream: 0,
-        forward_credentials: false,
-        allowed_forms: PathForms::default(),
-        max_body: 0,
-        first_byte_timeout: None,
-        call: CallLimits { max_duration: None, idle_timeout: None },
-    })
+    Arc::new(Route { access: Access::Token(vec![permission.into()]), ..Route::default() })
 }
 
 fn told(call: &mut OpenCall) -> Option<Withdrawal> {

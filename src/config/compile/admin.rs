@@ -11,7 +11,7 @@ const REMEDY: &str = "`callgate admin-token create --name NAME` makes one and pr
 
 /// `address` is where the admin listener will be.
 pub(super) fn admin(field: &Field<'_>, address: SocketAddr) -> AdminAccess {
-    let s = field.section(&["anonymous", "tokens", "public_metrics"]);
+    let s = field.section(&["anonymous", "tokens", "public_metrics", "max_failures"]);
     let list = s.field_of("tokens");
     let mut tokens: Vec<AdminToken> = Vec::new();
     for item in list.items() {
@@ -41,7 +41,12 @@ pub(super) fn admin(field: &Field<'_>, address: SocketAddr) -> AdminAccess {
     if anonymous.is_none() && is_private && list.items().is_empty() {
         s.field_of("anonymous").warn(format!("nobody can use the admin listener: admin.tokens is empty ({REMEDY})"));
     }
-    AdminAccess { anonymous, tokens, public_metrics: s.or("public_metrics", false, Field::flag) }
+    AdminAccess {
+        anonymous,
+        tokens,
+        public_metrics: s.or("public_metrics", false, Field::flag),
+        max_failures: s.or("max_failures", 10, |f| f.number(1..=1_000)),
+    }
 }
 
 fn token(field: &Field<'_>) -> Option<AdminToken> {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use http::Method;
 use matchit::{InsertError, Router};
 
+use crate::config::matching::HeaderMatch;
 use crate::config::model::PathForms;
 
 /// Bytes of a pattern, and braces in it: the router gives up, by a panic, where it runs out of letters for parameters.
@@ -84,8 +85,15 @@ fn forms(path: &str) -> impl Iterator<Item = (PathForms, &'static str)> {
 #[derive(Default)]
 pub(super) struct Patterns {
     router: Router<()>,
-    /// Per pattern: the routes that have it, each with its methods (none: all).
-    taken: HashMap<String, Vec<(usize, Vec<Method>)>>,
+    /// Per pattern: the routes that have it, each with its methods (none: all) and headers.
+    taken: HashMap<String, Vec<(usize, Asked)>>,
+}
+
+/// What a route asks of a request beside its host and path.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Asked {
+    pub(super) methods: Vec<Method>,
+    pub(super) headers: Vec<HeaderMatch>,
 }
 
 impl Patterns {
@@ -93,10 +101,12 @@ impl Patterns {
     ///
     /// # Errors
     /// Why it can't stand beside the ones before it, to be put behind the name of the setting.
-    pub(super) fn add(&mut self, index: usize, path: &str, methods: &[Method]) -> Result<(), String> {
+    pub(super) fn add(&mut self, index: usize, path: &str, asked: &Asked) -> Result<(), String> {
         if let Some(others) = self.taken.get_mut(path) {
-            let clash = others.iter().find_map(|(other, theirs)| Some((*other, shared(methods, theirs)?)));
-            others.push((index, methods.to_vec()));
+            let rivals = others.iter().filter(|(_, theirs)| theirs.headers == asked.headers);
+            let clash =
+                rivals.filter_map(|(other, theirs)| Some((*other, shared(&asked.methods, &theirs.methods)?))).next();
+            others.push((index, asked.clone()));
             return match clash {
                 None => Ok(()),
                 Some((other, method)) => Err(format!(
@@ -105,7 +115,7 @@ impl Patterns {
             };
         }
         self.router.insert(path, ()).map_err(|error| self.explain(path, &error))?;
-        self.taken.insert(path.to_owned(), vec![(index, methods.to_vec())]);
+        self.taken.insert(path.to_owned(), vec![(index, asked.clone())]);
         Ok(())
     }
 
@@ -212,15 +222,15 @@ mod tests {
             ("/{x}ab", "/a{x}/b", "text around a parameter"),
         ] {
             let mut patterns = Patterns::default();
-            assert_eq!(patterns.add(0, first, &[]), Ok(()));
-            let told = patterns.add(1, second, &[]).unwrap_err();
+            assert_eq!(patterns.add(0, first, &Asked::default()), Ok(()));
+            let told = patterns.add(1, second, &Asked::default()).unwrap_err();
             assert!(told.contains(reason) && told.contains("routes[0]"), "{first} and {second}: {told}");
         }
         let mut patterns = Patterns::default();
         for (index, path) in
             ["/", "/a", "/a/{id}", "/{b}/{id}", "/a/b/{*rest}", "/a/{name}/c", "/b/v{n}"].into_iter().enumerate()
         {
-            assert_eq!(patterns.add(index, path, &[]), Ok(()), "{path}");
+            assert_eq!(patterns.add(index, path, &Asked::default()), Ok(()), "{path}");
         }
     }
 

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use http::Method;
 
+use super::answers::{self, Way};
 use super::limits::{check_cost, route_limits};
-use super::paths::{Patterns, check};
+use super::matching;
+use super::paths::{Asked, Patterns, check};
 use super::plans::PlansByName;
 use super::upstreams::Upstreams;
+use crate::config::matching::HostPattern;
 use crate::config::model::{Access, CallLimits, PathForms, Route};
 use crate::config::nearest::nearest;
 use crate::config::place::hint;
@@ -20,10 +23,14 @@ const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 /// A call whose both ends have been silent for so long is dead: WebSocket pings and silence frames come far more often.
 const CALL_IDLE: Duration = Duration::from_secs(300);
-const KNOWN: [&str; 13] = [
+const KNOWN: &[&str] = &[
     "name",
+    "host",
     "path",
     "methods",
+    "headers",
+    "strip_prefix",
+    "rewrite",
     "permission",
     "auth",
     "cost",
@@ -33,6 +40,11 @@ const KNOWN: [&str; 13] = [
     "allow_path_forms",
     "max_body",
     "first_byte_timeout",
+    "idle_timeout",
+    "timeout",
+    "request_headers",
+    "response_headers",
+    "cors",
     "call",
 ];
 /// The methods that a misspelt one is compared with.
@@ -46,7 +58,7 @@ pub(super) fn routes(file: &Section<'_>, plans: Option<&PlansByName>, upstreams:
     if items.is_empty() && list.is_list() {
         list.error(format!("is empty, so nothing could be reached ({remedy})"));
     }
-    let mut all = All { plans, upstreams, patterns: Patterns::default(), names: HashMap::new() };
+    let mut all = All { plans, upstreams, patterns: HashMap::new(), names: HashMap::new() };
     let routes: Vec<_> = items.iter().enumerate().map(|(index, field)| all.route(index, field)).collect();
     if !routes.is_empty() && routes.iter().all(Option::is_some) {
         let used: HashSet<usize> = routes.iter().flatten().map(|route| route.upstream).collect();
@@ -63,18 +75,29 @@ pub(super) fn routes(file: &Section<'_>, plans: Option<&PlansByName>, upstreams:
 struct All<'u> {
     plans: Option<&'u PlansByName>,
     upstreams: &'u Upstreams<'u>,
-    patterns: Patterns,
+    /// Per host; under `None`, what is for all others.
+    patterns: HashMap<Option<HostPattern>, Patterns>,
     /// Per name, the route that has it.
     names: HashMap<String, usize>,
 }
 
 impl All<'_> {
     fn route(&mut self, index: usize, field: &Field<'_>) -> Option<Route> {
-        let s = field.section(&KNOWN);
+        let s = field.section(KNOWN);
         let allowed_forms = forms(&s);
         let methods = methods(&s);
-        let path = self.path(index, &s, allowed_forms, methods.as_deref());
-        let name = self.name(index, &s, path.as_deref(), methods.as_deref());
+        let (hosts, headers) = (matching::hosts(&s), matching::headers(&s));
+        let path = self.path(&s, allowed_forms);
+        let clashes = match (&path, &methods) {
+            (Some(path), Some(methods)) => {
+                let asked = Asked { methods: methods.clone(), headers: headers.clone() };
+                self.clashes(index, &s, path, &hosts, &asked)
+            }
+            _ => true,
+        };
+        let rewrite = matching::rewrite(&s, path.as_deref(), allowed_forms);
+        let full = path.as_deref().map(|path| hosts.first().map_or_else(String::new, ToString::to_string) + path);
+        let name = self.name(index, &s, full.as_deref(), methods.as_deref(), clashes);
         let upstream = self.upstream(&s);
         let access = access(&s);
         let limits = self.limits(&s, name.as_deref().unwrap_or_default(), &access);
@@ -82,8 +105,11 @@ impl All<'_> {
         let call = s.field_of("call").section(&["max_duration", "idle_timeout"]);
         let route = Route {
             name: name.unwrap_or_default().into(),
+            hosts,
             path: path.as_deref().unwrap_or_default().into(),
             methods: methods.unwrap_or_default(),
+            headers,
+            rewrite,
             access,
             cost,
             limits,
@@ -93,6 +119,11 @@ impl All<'_> {
             max_body: s.or("max_body", 1 << 30, |f| f.size(0..=1 << 40)),
             first_byte_timeout: s
                 .or("first_byte_timeout", None, |f| f.duration(Duration::from_millis(10)..=3_600 * SECOND).map(Some)),
+            idle_timeout: s.or("idle_timeout", None, |f| f.duration(Duration::from_millis(100)..=DAY).map(Some)),
+            timeout: s.or("timeout", None, |f| f.duration_or_none(Duration::from_millis(10)..=DAY)),
+            request_headers: answers::edits(&s.field_of("request_headers"), Way::Upstream),
+            response_headers: answers::edits(&s.field_of("response_headers"), Way::Client),
+            cors: answers::cors(&s),
             call: CallLimits {
                 max_duration: call.or("max_duration", None, |f| f.duration_or_none(SECOND..=30 * DAY)),
                 idle_timeout: call.or("idle_timeout", Some(CALL_IDLE), |f| f.duration_or_none(SECOND..=DAY)),
@@ -101,33 +132,48 @@ impl All<'_> {
         (path.is_some() && upstream.is_some()).then_some(route)
     }
 
-    fn path(&mut self, index: usize, s: &Section<'_>, forms: PathForms, methods: Option<&[Method]>) -> Option<String> {
+    fn path(&mut self, s: &Section<'_>, forms: PathForms) -> Option<String> {
         let field = s.require("path", "for example /api/v1/calls, /api/v1/calls/{id} or /api/v1/{*rest}")?;
         let path = field.text()?;
-        let sound =
-            check(&path, forms).and_then(|()| methods.map_or(Ok(()), |list| self.patterns.add(index, &path, list)));
-        if let Err(message) = sound {
-            field.error(message);
+        match check(&path, forms) {
+            Ok(()) => Some(path),
+            Err(message) => {
+                field.error(message);
+                None
+            }
         }
-        Some(path)
     }
 
-    /// The name that was given, or one made of methods and path, such as `GET,POST /api/v1/calls`: it holds a slash, so it
-    /// can't be the same as a given one.
+    /// Puts a path beside those of the same hosts, and complains when they stand in each other's way.
+    fn clashes(&mut self, index: usize, s: &Section<'_>, path: &str, hosts: &[HostPattern], asked: &Asked) -> bool {
+        let hosts: Vec<_> = if hosts.is_empty() { vec![None] } else { hosts.iter().cloned().map(Some).collect() };
+        let clash = hosts.into_iter().find_map(|host| {
+            let patterns = self.patterns.entry(host).or_default();
+            patterns.add(index, path, asked).err()
+        });
+        if let Some(message) = &clash {
+            s.field_of("path").error(message);
+        }
+        clash.is_some()
+    }
+
+    /// The name that was given, or one made of methods, host and path, such as `GET,POST /api/v1/calls`: it holds a slash, so it
+    /// can't be the same as a given one. `path` begins with the first host, if there is one.
     fn name(
         &mut self,
         index: usize,
         s: &Section<'_>,
         path: Option<&str>,
         methods: Option<&[Method]>,
+        clashes: bool,
     ) -> Option<String> {
         let Some(field) = s.get("name") else {
             let methods: Vec<&str> = methods?.iter().map(Method::as_str).collect();
-            return Some(if methods.is_empty() {
-                path?.to_owned()
-            } else {
-                format!("{} {}", methods.join(","), path?)
-            });
+            let name = if methods.is_empty() { path?.to_owned() } else { format!("{} {}", methods.join(","), path?) };
+            if let Some(other) = self.names.insert(name.clone(), index).filter(|_| !clashes) {
+                s.field_of("path").error(format!("is told from routes[{other}] by headers alone (give it a `name`)"));
+            }
+            return Some(name);
         };
         let name = field.name(64, "A-Z a-z 0-9 _ . : -", |b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b))?;
         match self.names.get(&name) {

@@ -105,7 +105,7 @@ fn endpoints(s: &Section<'_>) -> Vec<Endpoint> {
 }
 
 /// Messages repeat nothing of the address: it may hold a password where none belongs.
-fn endpoint(text: &str) -> Result<Endpoint, String> {
+pub(super) fn endpoint(text: &str) -> Result<Endpoint, String> {
     let (tls, authority) = match text.split_once("://") {
         Some(("http", rest)) => (false, rest),
         Some(("https", rest)) => (true, rest),
@@ -162,7 +162,7 @@ fn split_port(authority: &str) -> Result<(&str, Option<&str>), String> {
 }
 
 /// A host name (RFC 1123, underscores allowed as container platforms use them) or an IPv4 address.
-fn is_host(host: &str) -> bool {
+pub(super) fn is_host(host: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))

@@ -1,23 +1,10 @@
 //! What upstreams and clients see of each other's headers.
 
 use super::*;
-use crate::config::{Access, CallLimits, PathForms, Route};
+use crate::config::Route;
 
 fn route(forward_credentials: bool) -> Route {
-    Route {
-        name: "r".into(),
-        path: "/".into(),
-        methods: Vec::new(),
-        access: Access::Public,
-        cost: 1,
-        limits: None,
-        upstream: 0,
-        forward_credentials,
-        allowed_forms: PathForms::default(),
-        max_body: 0,
-        first_byte_timeout: None,
-        call: CallLimits { max_duration: None, idle_timeout: None },
-    }
+    Route { forward_credentials, ..Route::default() }
 }
 
 fn headers(lines: &[(&str, &str)]) -> HeaderMap {
@@ -40,6 +27,7 @@ fn sent(lines: &[(&str, &str)], version: Version, trusted: &[&str], websocket: b
         identity: &[(HeaderName::from_static("x-callgate-token-id"), HeaderValue::from_static("t1"))],
         trusted_proxies: &trusted,
         hold: &|| Box::new(()),
+        target: None,
     };
     onto_upstream(&mut headers, version, &onward, websocket);
     headers
@@ -252,4 +240,29 @@ fn trailers_are_cleaned_both_ways() {
     assert_eq!(names(&upward), ["x-ratelimit-limit", "x-sum"]);
     clean_for_client(&mut downward);
     assert_eq!(names(&downward), ["authorization", "x-forwarded-for", "x-sum", "x_callgate_account"]);
+}
+
+#[test]
+fn a_route_with_cors_speaks_for_its_upstream() {
+    let lines = [
+        ("access-control-allow-origin", "*"),
+        ("access-control-allow-credentials", "true"),
+        ("x-a", "1"),
+        ("x-a", "2"),
+    ];
+    let mut route = Route::default();
+    route.response_headers.remove.push(HeaderName::from_static("x-a"));
+    let mut answer = headers(&lines);
+    edit_for_client(&mut answer, &route);
+    assert_eq!((answer.len(), answer.get_all("x-a").iter().count()), (2, 0), "{answer:?}");
+    route.cors = Some(crate::config::Cors {
+        origins: vec![crate::config::Origin::Exact("https://app.test".into())],
+        headers: HeaderValue::from_static("authorization"),
+        expose: Vec::new(),
+        credentials: false,
+        max_age: std::time::Duration::from_secs(1),
+    });
+    let mut answer = headers(&lines);
+    edit_for_client(&mut answer, &route);
+    assert!(answer.is_empty(), "{answer:?}");
 }

@@ -3,7 +3,7 @@
 use callgate::auth::{FileStore, TokenHash};
 use callgate::cli::token::{TokenCommand, run_with};
 use clap::Parser;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::support::redis::RedisServer;
@@ -86,10 +86,75 @@ async fn life_of_a_token(config: &Config) {
     let line = lines.iter().find(|line| line.starts_with(id)).unwrap();
     assert!(line.contains("Café  acme     calls:read   standard  revoked  2"), "{table}");
     let list: Value = serde_json::from_str(&say(config, &["list", "--account", "other", "--json"]).await.out).unwrap();
-    assert_eq!(list.as_array().unwrap().len(), 1);
-    assert_eq!((&list[0]["state"], &list[0]["revoked_at"]), (&Value::from("active"), &Value::Null));
+    let tokens = &list["tokens"];
+    assert_eq!((tokens.as_array().unwrap().len(), &list["next"]), (1, &Value::Null));
+    assert_eq!((&tokens[0]["state"], &tokens[0]["revoked_at"]), (&Value::from("active"), &Value::Null));
     for secret in [token, secret, &hash] {
         assert!(!table.contains(secret) && !list.to_string().contains(secret));
+    }
+}
+
+/// Everything that can be done to a token once it is made, the same in both stores.
+async fn deeds(config: &Config) {
+    let made = say(config, &["create", "--name", "Dialler", "--account", "deeds", "--json"]).await.out;
+    let made: Value = serde_json::from_str(&made).unwrap();
+    let (id, secret) = (made["id"].as_str().unwrap(), made["token"].as_str().unwrap());
+    let json = async |words: &[&str]| -> Value {
+        let said = say(config, &[words, &["--json"]].concat()).await;
+        said.result.unwrap();
+        serde_json::from_str(&said.out).unwrap()
+    };
+    let shown = json(&["show", id]).await;
+    assert_eq!((&shown["state"], &shown["effective"]["limits"]["minute"]), (&"active".into(), &"60/1m".into()));
+    let version = shown["version"].as_u64().unwrap().to_string();
+
+    let words = ["update", id, "--name", "New", "--permission", "cals:read", "--plan", "enterprise"];
+    let said = say(config, &[&words[..], &["--limit", "minute=7/1m", "--if-version", &version]].concat()).await;
+    assert_eq!(said.out, format!("Token {id} (New) is changed.\n"));
+    assert_eq!(said.remarks, "warning: no route asks for \"cals:read\" (did you mean \"calls:read\"?)\n");
+    let late = say(config, &["update", id, "--name", "Late", "--if-version", &version]).await;
+    assert!(late.error().contains("was changed meanwhile"), "{}", late.error());
+    let sheet = say(config, &["show", id]).await.out;
+    for line in
+        ["name         New", "plan         enterprise", "limits       minute 7/1m (its own)", "last used    never"]
+    {
+        assert!(sheet.lines().any(|other| other == line), "{line}\n{sheet}");
+    }
+    let back = json(&["update", id, "--default-plan", "--no-limits", "--no-permissions", "--expires", "30d"]).await;
+    assert_eq!((&back["plan"], &back["limits"], &back["changed"]), (&"standard".into(), &json!({}), &true.into()));
+    assert_eq!(json(&["update", id, "--never-expires"]).await["expires_at"], Value::Null);
+
+    let rotated = say(config, &["rotate", id, "--grace", "1h"]).await;
+    let new = rotated.out.trim();
+    assert!(new.starts_with(&format!("kal_live_{id}")) && new != secret, "{new}");
+    assert!(rotated.remarks.contains("not shown again") && !rotated.remarks.contains(new));
+    assert!(say(config, &["show", id]).await.out.contains("old secret   until "));
+    assert!(json(&["rotate", id, "--grace", "0"]).await["old_secret_until"].is_null());
+
+    assert_eq!(say(config, &["disable", id]).await.out, format!("Token {id} (New) is disabled.\n"));
+    assert_eq!(say(config, &["disable", id]).await.out, format!("Token {id} (New) was disabled already.\n"));
+    assert_eq!(json(&["list", "--state", "disabled"]).await["tokens"][0]["id"], id);
+    assert_eq!(json(&["enable", id]).await["enabled"], true);
+    assert_eq!(json(&["revoke", "--account", "deeds"]).await["revoked"], json!([id]));
+    let nobody = say(config, &["revoke", "--account", "deeds"]).await;
+    assert_eq!(nobody.out, "The account \"deeds\" has no token that is not revoked.\n");
+    assert!(say(config, &["enable", id]).await.error().ends_with("is revoked, for good: make a new one"));
+
+    let audit = json(&["audit", "--account", "deeds", "--since", "1h"]).await;
+    let done: Vec<&str> = audit["entries"].as_array().unwrap().iter().map(|e| e["action"].as_str().unwrap()).collect();
+    assert_eq!(
+        done,
+        ["revoke", "enable", "disable", "rotate", "rotate", "update", "update", "update", "create"],
+        "{audit}"
+    );
+    let table = say(config, &["audit", "--token", id, "--limit", "1"]).await;
+    assert!(table.out.starts_with("WHEN (UTC)") && table.out.contains("revoked_at: null → \"2"), "{}", table.out);
+    assert!(table.remarks.starts_with("More may follow: --before "), "{}", table.remarks);
+    let page = json(&["list", "--limit", "1"]).await;
+    let rest = json(&["list", "--after", page["next"].as_str().unwrap()]).await;
+    assert!(!rest["tokens"].as_array().unwrap().contains(&page["tokens"][0]));
+    for secret in [secret, new] {
+        assert!(!audit.to_string().contains(secret) && !page.to_string().contains(secret));
     }
 }
 
@@ -103,6 +168,7 @@ async fn with_a_file() {
     assert_eq!(store.len(), 3);
     let authenticator = Authenticator::with_file(&config, store, failures(&config));
     assert!(ask(&authenticator, "4|secret-of-sanctum").await.is_ok());
+    deeds(&config).await;
 }
 
 #[tokio::test]
@@ -110,6 +176,7 @@ async fn with_redis() {
     let server = RedisServer::start();
     let config = config_with(&format!("{{ redis: {{ url: \"{}\" }} }}", server.url()), "{}");
     life_of_a_token(&config).await;
+    deeds(&config).await;
 }
 
 #[tokio::test]
@@ -186,6 +253,12 @@ fn wrong_usage_is_refused_before_anything_is_done() {
         &["create", "--name", "n", "--account", "a", "--sha256", "kal_live_x"],
         &["create", "--name", "n", "--account", "a", "--id", "x"],
         &["revoke"],
+        &["revoke", "x", "--account", "a"],
+        &["update", "x"],
+        &["update", "x", "--plan", "p", "--default-plan"],
+        &["rotate", "x", "--grace", "soon"],
+        &["list", "--state", "gone"],
+        &["list", "--limit", "0"],
     ] {
         assert_eq!(parse(words).unwrap_err().exit_code(), 2, "{words:?}");
     }

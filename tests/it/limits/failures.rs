@@ -121,7 +121,7 @@ async fn nobody_or_everybody_is_admitted_if_the_policy_says_so() {
     let (deny, redis) = instance(&server, OnFailure::Deny).await;
     let (allow, _) = instance(&server, OnFailure::Allow).await;
     issue(&redis, "t").await;
-    let plan = plan(&[(2, 60_000)]);
+    let plan = plan(&[(3, 60_000)]);
     assert!(decide(&deny, "t", &plan).await.admitted);
     assert!(decide(&allow, "t", &plan).await.admitted);
     server.kill();

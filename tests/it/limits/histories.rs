@@ -16,9 +16,9 @@ use super::stores::{Subject, plan, route};
 const WINDOWS: [u32; 8] = [1_000, 1_500, 2_000, 10_000, 60_000, 3_600_000, 86_400_000, 2_592_000_000];
 
 /// One of several, whatever their number turns out to be.
-type Pick = u32;
+pub(super) type Pick = u32;
 
-fn pick<T>(from: &[T], pick: Pick) -> &T {
+pub(super) fn pick<T>(from: &[T], pick: Pick) -> &T {
     &from[pick as usize % from.len()]
 }
 
@@ -43,7 +43,7 @@ struct Step {
 
 /// How the clock gets from one request to the next.
 #[derive(Debug, Clone)]
-enum Gap {
+pub(super) enum Gap {
     /// By so many ms, forwards or backwards.
     By(i64),
     /// To the moment, or a ms beside it, at which some admission leaves some window of the plan.
@@ -52,7 +52,7 @@ enum Gap {
     AsTold { off: i64 },
 }
 
-fn limits() -> impl Strategy<Value = Vec<(u32, u32)>> {
+pub(super) fn limits() -> impl Strategy<Value = Vec<(u32, u32)>> {
     let window = (prop_oneof![1 => Just(0u32), 12 => 1..12u32, 6 => 12..60u32], select(&WINDOWS[..]));
     prop::collection::vec(window, 0..5).prop_map(|mut limits| {
         limits.sort_by_key(|(_, window)| *window);
@@ -61,7 +61,7 @@ fn limits() -> impl Strategy<Value = Vec<(u32, u32)>> {
     })
 }
 
-fn gap() -> impl Strategy<Value = Gap> {
+pub(super) fn gap() -> impl Strategy<Value = Gap> {
     prop_oneof![
         8 => Just(Gap::By(0)),
         6 => (1..60i64).prop_map(Gap::By),

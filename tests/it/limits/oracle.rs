@@ -8,6 +8,8 @@ const JUMP_MS: i64 = 5_000;
 pub(super) struct Oracle {
     /// When requests were admitted, in ms, in order.
     admissions: Vec<i64>,
+    /// The longest window of the plan at the last admission, in ms.
+    longest: i64,
 }
 
 /// The right answer.
@@ -48,6 +50,7 @@ impl Oracle {
                 // An admission forgets what the plan's longest window no longer sees.
                 log.admissions.retain(|at| *at > now - longest);
                 log.admissions.extend((0..cost).map(|_| now));
+                log.longest = longest;
             }
             windows.extend(log.windows(limits, refusing, cost, now));
         }
@@ -83,12 +86,28 @@ impl Oracle {
         limits.iter().zip(refusing).map(window).collect()
     }
 
+    /// Adds what was admitted elsewhere, `ages` ms ago, under a plan whose longest window this is. Answers how many count.
+    pub(super) fn merge(&mut self, longest: i64, ages: &[i64], clock: i64) -> i64 {
+        let longest = longest.max(if self.admissions.is_empty() { 0 } else { self.longest });
+        let mut merged = self.clone();
+        let now = merged.time(clock);
+        let fresh: Vec<i64> = ages.iter().map(|age| clock - age).filter(|at| *at > now - longest).collect();
+        if !fresh.is_empty() {
+            merged.admissions.extend(&fresh);
+            merged.admissions.sort_unstable();
+            let newest = merged.admissions[merged.admissions.len() - 1];
+            merged.admissions.retain(|at| *at > newest - longest);
+            *self = Self { longest, ..merged };
+        }
+        fresh.len() as i64
+    }
+
     /// What a look at the token has to show, per limit: used, limit, and from when on there is room (s), in how many s.
     pub(super) fn peek(&self, limits: &[(u32, u32)], clock: i64) -> Vec<(u32, u32, i64, i64)> {
         let newest = self.admissions.last().copied().unwrap_or(clock);
         let behind = newest - clock;
         let moved = if behind > JUMP_MS { behind } else { 0 };
-        let seen = Oracle { admissions: self.admissions.iter().map(|at| at - moved).collect() };
+        let seen = Oracle { admissions: self.admissions.iter().map(|at| at - moved).collect(), longest: self.longest };
         let now = clock.max(newest - moved);
         let look = |&(limit, window): &(u32, u32)| {
             let used = seen.used(window, now);

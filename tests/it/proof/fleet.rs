@@ -33,7 +33,9 @@ pub struct Entry {
     pub deciding: Duration,
     /// Whether the answer told a limit.
     pub told_limits: bool,
-    id: String,
+    /// Whether it asked for a call.
+    pub is_call: bool,
+    pub id: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +47,12 @@ pub enum By {
 
 impl Entry {
     pub fn is_admitted(&self) -> bool {
-        self.status == Some(200)
+        matches!(self.status, Some(200 | 101))
+    }
+
+    /// Whether a limit refused it.
+    pub fn is_refused(&self) -> bool {
+        self.code.as_deref() == Some("rate_limited")
     }
 }
 
@@ -53,6 +60,8 @@ impl Entry {
 pub struct Life {
     pub gateway: Gateway,
     pub number: usize,
+    /// When its end began.
+    pub ended: Mutex<Option<Duration>>,
     /// It was ended without warning: its access log may lack the last lines.
     pub killed: AtomicBool,
     clients: [Client; 2],
@@ -96,7 +105,8 @@ impl Fleet {
     pub fn takes_over(&self, place: usize, gateway: Gateway) -> Arc<Life> {
         let mut lives = self.lives.lock().unwrap();
         let clients = [http1(&gateway), http2(&gateway)];
-        let life = Arc::new(Life { gateway, number: lives.len(), killed: AtomicBool::new(false), clients });
+        let number = lives.len();
+        let life = Arc::new(Life { gateway, number, ended: Mutex::default(), killed: AtomicBool::new(false), clients });
         lives.push(life.clone());
         *self.places[place].lock().unwrap() = Some(life.clone());
         life
@@ -111,32 +121,42 @@ impl Fleet {
     }
 
     /// Asks one instance once; `protocol` is 0 for HTTP/1.1 and 1 for HTTP/2. The path says how much it counts.
-    pub async fn ask(&self, life: &Life, protocol: usize, token: usize, path: &str, cost: usize) -> Entry {
-        let id = format!("run-{}", self.ids.fetch_add(1, Ordering::Relaxed));
+    pub async fn ask(&self, life: &Life, protocol: usize, token: usize, path: &str, cost: usize) {
+        let mut entry = Entry { cost, ..self.entry(token, life.number) };
         let request = life.clients[protocol].get(life.gateway.url(path)).bearer_auth(&self.tokens[token].secret);
-        let from = self.now();
-        let answer = request.header("x-request-id", &id).send().await;
-        let mut entry = Entry {
-            token,
-            cost,
-            life: life.number,
-            span: Span { from, to: self.now() },
-            status: answer.as_ref().ok().map(|answer| answer.status().as_u16()),
-            code: None,
-            by: None,
-            deciding: Duration::ZERO,
-            told_limits: false,
-            id,
-        };
+        let answer = request.header("x-request-id", &entry.id).send().await;
+        entry.span.to = self.now();
         if let Ok(answer) = answer {
+            entry.status = Some(answer.status().as_u16());
             entry.told_limits = !header(&answer, "x-ratelimit-limit").is_empty();
             let own = answer.status() != 200;
             let body = answer.text().await.unwrap_or_default();
             let told = serde_json::from_str::<serde_json::Value>(&body).ok().filter(|_| own);
             entry.code = told.and_then(|told| told["code"].as_str().map(str::to_owned));
         }
-        self.entries.lock().unwrap().push(entry.clone());
-        entry
+        self.enter(entry);
+    }
+
+    /// The entry of a request that is about to be sent.
+    pub fn entry(&self, token: usize, life: usize) -> Entry {
+        let now = self.now();
+        Entry {
+            token,
+            cost: 1,
+            life,
+            span: Span { from: now, to: now },
+            status: None,
+            code: None,
+            by: None,
+            deciding: Duration::ZERO,
+            told_limits: false,
+            is_call: false,
+            id: format!("run-{}", self.ids.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
+    pub fn enter(&self, entry: Entry) {
+        self.entries.lock().unwrap().push(entry);
     }
 
     /// Keeps asking until the run is over: `next` says at which place, with which protocol, token, path and cost.
@@ -147,7 +167,7 @@ impl Fleet {
     ) -> tokio::task::JoinHandle<()> {
         let fleet = self.clone();
         tokio::spawn(async move {
-            while !fleet.over.load(Ordering::Relaxed) {
+            while !fleet.is_over() {
                 let (place, protocol, token, path, cost) = next();
                 if let Some(life) = fleet.at(place) {
                     fleet.ask(&life, protocol, token, path, cost).await;
@@ -157,9 +177,46 @@ impl Fleet {
         })
     }
 
+    /// Nobody is sent to this place from now on.
+    pub fn leaves(&self, place: usize) -> Option<Arc<Life>> {
+        self.places[place].lock().unwrap().take()
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
     /// Ends all lanes.
     pub fn end(&self) {
         self.over.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until all instances that serve say that Redis answers, and that they have merged into it what they admitted
+    /// meanwhile; when the latter was so.
+    pub async fn recovers(&self) -> Span {
+        let living = || (0..self.places.len()).filter_map(|place| self.at(place));
+        let [up, unmerged] = ["callgate_store_up", "callgate_unmerged_admissions"];
+        for (series, value) in [(up, 1.0), (unmerged, 0.0)] {
+            for life in living() {
+                let is_there = async || (life.gateway.metric(series).await == Some(value)).then_some(());
+                eventually(series, is_there).await;
+            }
+        }
+        eventually("all to be merged at one time", async || {
+            let from = self.now();
+            for life in living() {
+                if life.gateway.metric(unmerged).await != Some(0.0) {
+                    return None;
+                }
+            }
+            Some(Span { from, to: self.now() })
+        })
+        .await
+    }
+
+    /// When each life began to end, if it did.
+    pub fn ends(&self) -> Vec<Option<Duration>> {
+        self.lives().iter().map(|life| *life.ended.lock().unwrap()).collect()
     }
 
     /// All answers by now, without who decided them.
@@ -181,8 +238,9 @@ impl Fleet {
             })
             .await;
             for entry in answered {
-                if let Some((by, deciding)) = deciders.get(&entry.id) {
-                    (entry.by, entry.deciding) = (*by, *deciding);
+                if let Some(line) = deciders.get(&entry.id) {
+                    (entry.by, entry.deciding) = (line.by, line.deciding);
+                    entry.code = entry.code.take().or(line.code.clone());
                 }
             }
         }
@@ -190,10 +248,17 @@ impl Fleet {
     }
 }
 
-/// By the id of a request: who decided it, if anybody, and how long that took.
-fn deciders(gateway: &Gateway) -> HashMap<String, (Option<By>, Duration)> {
+/// What an access line tells of a decision.
+struct Line {
+    by: Option<By>,
+    deciding: Duration,
+    code: Option<String>,
+}
+
+/// Access lines by the ids of their requests.
+fn deciders(gateway: &Gateway) -> HashMap<String, Line> {
     let lines = gateway.log().into_iter().filter(|line| line["message"] == "request");
-    let decider = |line: serde_json::Value| {
+    let read = |line: serde_json::Value| {
         let by = match line["decided_by"].as_str() {
             Some("redis") => Some(By::Redis),
             Some("deny_cache") => Some(By::DenyCache),
@@ -201,8 +266,9 @@ fn deciders(gateway: &Gateway) -> HashMap<String, (Option<By>, Duration)> {
             Some(other) => panic!("a decider unknown here: {other}"),
             None => None,
         };
-        let took = Duration::from_secs_f64(line["decision_ms"].as_f64().unwrap_or(0.0) / 1e3);
-        (line["request_id"].as_str().unwrap().to_owned(), (by, took))
+        let deciding = Duration::from_secs_f64(line["decision_ms"].as_f64().unwrap_or(0.0) / 1e3);
+        let code = line["code"].as_str().map(str::to_owned);
+        (line["request_id"].as_str().unwrap().to_owned(), Line { by, deciding, code })
     };
-    lines.map(decider).collect()
+    lines.map(read).collect()
 }

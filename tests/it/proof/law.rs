@@ -1,7 +1,8 @@
 //! What must hold of a run's record, whatever happened while it was made.
 //!
 //! Redis, and each process by itself, is a book of admissions. What a book knows it never admits beyond; what happens to Redis only
-//! decides what the books know. An event that makes Redis forget begins a new book.
+//! decides what the books know. An event that makes Redis forget begins a new book. What a process admits by itself is known to
+//! Redis before it decides on that process's next request for the token, and on all others' once all is merged.
 
 use std::time::Duration;
 
@@ -28,6 +29,10 @@ pub struct Facts {
     /// When Redis did not answer, or not all, until all had noticed that it does again.
     pub outages: Vec<Span>,
     pub losses: Vec<Loss>,
+    /// At some moment of each of these, no instance that was there had anything left to merge into Redis.
+    pub merged: Vec<Span>,
+    /// When each life began to end, if it did.
+    pub ended: Vec<Option<Duration>>,
     /// While Redis does not answer, everything is admitted.
     pub allows_all: bool,
 }
@@ -40,7 +45,7 @@ pub fn breaches(record: &[Entry], facts: &Facts) -> Vec<String> {
         for limit in &facts.limits[token] {
             breaches.extend(redis_admits_too_many(*limit, &entries, &facts.losses));
             if !facts.allows_all {
-                breaches.extend(a_process_admits_too_many(*limit, &entries));
+                breaches.extend(somebody_admits_knowingly_too_many(*limit, &entries, facts));
             }
         }
         breaches.extend(somebody_is_refused_for_nothing(&facts.limits[token], &entries, &facts.outages));
@@ -95,15 +100,34 @@ fn books(entries: &[&Entry], losses: &[&Loss]) -> Vec<Vec<Span>> {
     books
 }
 
-/// A process that decides by itself counts all that it has admitted, whoever decided that.
-fn a_process_admits_too_many(limit: Limit, entries: &[&Entry]) -> Vec<String> {
+/// Whoever decides counts what is known where the decision is made.
+fn somebody_admits_knowingly_too_many(limit: Limit, entries: &[&Entry], facts: &Facts) -> Vec<String> {
+    let admitted: Vec<&Entry> = entries.iter().copied().filter(|entry| entry.is_admitted()).collect();
     let is_over = |one: &&&Entry| {
-        let own: Vec<&Entry> = entries.iter().copied().filter(|entry| entry.life == one.life).collect();
-        limit.surely_before(one.span, &admissions(&own)) + one.cost > limit.count
+        let known: Vec<&Entry> = admitted.iter().copied().filter(|other| facts.knows(one, other)).collect();
+        limit.surely_before(one.span, &admissions(&known)) + one.cost > limit.count
     };
-    let local = entries.iter().filter(|entry| entry.is_admitted() && entry.by == Some(By::Local));
-    let tell = |one: &&Entry| format!("process {} admitted {:?} beyond {limit:?}", one.life, one.span);
-    local.filter(is_over).map(tell).collect()
+    let tell = |one: &&Entry| format!("{:?} admitted {:?} in life {} beyond {limit:?}", one.by, one.span, one.life);
+    admitted.iter().filter(is_over).map(tell).collect()
+}
+
+impl Facts {
+    /// Whether who decided on one request knew of another one, if that was admitted before.
+    fn knows(&self, one: &Entry, other: &Entry) -> bool {
+        let same = one.life == other.life;
+        let last = self.losses.iter().rev().find(|loss| loss.span.from <= one.span.to);
+        let (lost_from, lost_to) = last.map_or((Duration::ZERO, Duration::ZERO), |loss| (loss.span.from, loss.span.to));
+        let ended = self.ended.get(other.life).copied().flatten().unwrap_or(Duration::MAX);
+        let is_merged = |when: &Span| other.span.to < when.from && when.to < one.span.from.min(ended);
+        match (one.by, other.by) {
+            (Some(By::Local), _) => same,
+            (Some(By::Redis), Some(By::Redis)) => other.span.from >= lost_to,
+            (Some(By::Redis), Some(By::Local)) => {
+                other.span.from >= lost_from && (same || self.merged.iter().any(is_merged))
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Nobody is refused who may pass, even if everything counts that Redis may have heard of.
@@ -117,7 +141,7 @@ fn somebody_is_refused_for_nothing(limits: &[Limit], entries: &[&Entry], outages
             counted.extend(std::iter::repeat_n(Span { from: entry.span.from, to }, entry.cost));
         }
     }
-    let refusals = entries.iter().filter(|entry| entry.code.as_deref() == Some("rate_limited"));
+    let refusals = entries.iter().filter(|entry| entry.is_refused());
     let refusals: Vec<(Span, usize)> = refusals.map(|entry| (entry.span, entry.cost)).collect();
     let for_nothing = refused_for_nothing(limits, &refusals, &counted);
     for_nothing.iter().map(|span| format!("refused for nothing at {span:?}")).collect()

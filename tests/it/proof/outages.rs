@@ -128,6 +128,8 @@ impl Scene {
         let to = self.fleet.now();
         self.ends();
         self.all_are(1.0).await;
+        let merged = self.fleet.recovers().await;
+        self.facts.merged.push(merged);
         let healed = self.fleet.now();
         self.calm.push(Span { from: calm, to: from });
         self.open.push(Span { from: opened, to });
@@ -250,18 +252,17 @@ async fn each_goes_on_by_itself(outage: Outage) {
         assert!(own().all(|entry| entry.told_limits && entry.by != Some(By::Redis)), "{outage:?}");
         let admitted = own().filter(|entry| entry.by == Some(By::Local) && entry.is_admitted()).count();
         let refused = own().filter(|entry| entry.by == Some(By::Local) && !entry.is_admitted()).count();
-        assert!(admitted > 20 && refused > 20, "{outage:?}: {admitted} admitted, {refused} refused by itself");
+        assert!(admitted > 5 && refused > 5, "{outage:?}: {admitted} admitted, {refused} refused by itself");
     }
     let took = median(during.iter().map(|entry| entry.deciding).collect());
     assert!(took < ADDED, "{outage:?}: deciding took {took:?} at the median");
+    // In all, no more than the limit times the instances; and once more for a Redis that has forgotten.
+    let books = PLACES + scene.facts.losses.len();
     for (token, limits) in scene.facts.limits.iter().enumerate() {
-        let recovers = scene.open[0].to;
-        let until: Vec<&Entry> =
-            record.iter().filter(|entry| entry.token == token && entry.span.to < recovers).collect();
+        let of_token: Vec<&Entry> = record.iter().filter(|entry| entry.token == token).collect();
         for limit in limits {
-            let together = Limit { count: limit.count * PLACES, ..*limit };
-            let admitted = admissions(&until);
-            assert_eq!(together.unexplained(&admitted), 0, "{outage:?}: {limit:?} times {PLACES}");
+            let together = Limit { count: limit.count * books, ..*limit };
+            assert_eq!(together.unexplained(&admissions(&of_token)), 0, "{outage:?}: {limit:?} times {books}");
         }
     }
 }

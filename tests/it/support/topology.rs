@@ -14,11 +14,16 @@ const SLOTS: usize = 16_384;
 
 /// Sends one command, its words separated by blanks, and reads the answer.
 pub fn say<T: FromRedisValue>(server: &RedisServer, words: &str) -> T {
-    let mut connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+    try_say(server, words).unwrap()
+}
+
+/// The same to a server that may break off, as one does that changes its role.
+pub fn try_say<T: FromRedisValue>(server: &RedisServer, words: &str) -> redis::RedisResult<T> {
+    let mut connection = redis::Client::open(server.url())?.get_connection()?;
     let mut words = words.split(' ');
     let mut command = redis::cmd(words.next().unwrap());
     words.for_each(|word| _ = command.arg(word));
-    command.query(&mut connection).unwrap()
+    command.query(&mut connection)
 }
 
 /// How often a server has answered with an error of this name.
@@ -128,6 +133,19 @@ impl Watched {
             });
         }
         watched
+    }
+
+    /// Which of the servers the sentinels say is the primary, once most of them agree.
+    pub fn primary(&self) -> Option<usize> {
+        let told = self.sentinels.iter().filter_map(|(_, port)| {
+            let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
+            let mut question = redis::cmd("SENTINEL");
+            question.arg("GET-MASTER-ADDR-BY-NAME").arg("mymaster");
+            let (_, port): (String, u16) = question.query(&mut client.get_connection().ok()?).ok()?;
+            self.servers.iter().position(|server| server.port() == port)
+        });
+        let told: Vec<usize> = told.collect();
+        (0..2).find(|server| told.iter().filter(|one| *one == server).count() >= 2)
     }
 
     /// The value of `store.redis.sentinel`.

@@ -1,0 +1,97 @@
+//! What a route changes in headers, and which web pages may read its answers.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+
+/// Headers that a route takes off and puts on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeaderEdits {
+    /// Put on, in place of any that are there. Values of requests are marked sensitive: they may be credentials.
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    /// Taken off.
+    pub remove: Vec<HeaderName>,
+}
+
+/// Which web pages may read a route's answers (CORS).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cors {
+    /// Where they come from, at least one.
+    pub origins: Vec<Origin>,
+    /// Headers that they may send, as a list.
+    pub headers: HeaderValue,
+    /// Headers that they may read beside those of Callgate's own.
+    pub expose: Vec<HeaderName>,
+    /// Whether they may let the browser send cookies along.
+    pub credentials: bool,
+    /// How long a browser may go by what it was told.
+    pub max_age: Duration,
+}
+
+/// Where web pages come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Anywhere.
+    Any,
+    /// This one.
+    Exact(Box<str>),
+    /// Every host below one: the scheme with `://`, and how the rest ends, for example `.example.com:8080`.
+    Below(Box<str>, Box<str>),
+}
+
+impl Cors {
+    /// Whether every page may read the answers.
+    #[must_use]
+    pub fn is_for_all(&self) -> bool {
+        self.origins.contains(&Origin::Any)
+    }
+
+    /// Whether pages from this origin may read the answers.
+    #[must_use]
+    pub fn allows(&self, origin: &HeaderValue) -> bool {
+        let Ok(text) = origin.to_str() else { return false };
+        self.origins.iter().any(|allowed| match allowed {
+            Origin::Any => true,
+            Origin::Exact(exact) => text == &**exact,
+            Origin::Below(scheme, end) => {
+                let label = text.strip_prefix(&**scheme).and_then(|rest| rest.strip_suffix(&**end));
+                let is_host_char = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+                label.is_some_and(|label| !label.is_empty() && label.bytes().all(is_host_char))
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_compared_whole() {
+        let cors = |origins: Vec<Origin>| Cors {
+            origins,
+            headers: HeaderValue::from_static(""),
+            expose: Vec::new(),
+            credentials: false,
+            max_age: Duration::ZERO,
+        };
+        let exact = cors(vec![Origin::Exact("https://app.test".into())]);
+        let below = cors(vec![Origin::Below("https://".into(), ".app.test".into())]);
+        for (origin, by_exact, by_below) in [
+            ("https://app.test", true, false),
+            ("https://a.app.test", false, true),
+            ("https://a.b.app.test", false, true),
+            ("http://a.app.test", false, false),
+            ("https://.app.test", false, false),
+            ("https://evil.test/.app.test", false, false),
+            ("https://evil.test#.app.test", false, false),
+            ("https://app.test.evil", false, false),
+            ("https://evilapp.test", false, false),
+            ("null", false, false),
+        ] {
+            let value = HeaderValue::from_static(origin);
+            assert_eq!((exact.allows(&value), below.allows(&value)), (by_exact, by_below), "{origin}");
+        }
+        assert!(cors(vec![Origin::Any]).allows(&HeaderValue::from_static("null")));
+    }
+}

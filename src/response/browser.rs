@@ -1,0 +1,51 @@
+//! What browsers are told: which pages may read an answer (CORS, as the Fetch standard says).
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Response, StatusCode};
+
+use crate::body::Body;
+use crate::config::{self, Cors};
+
+/// The answer to a preflight for a request with this method; [`stamp_cors`] adds for whom it is.
+#[must_use]
+pub fn preflight(cors: &Cors, method: &Method) -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    // A browser remembers these methods for the path, so only the one that was asked for is told: others may be other routes'.
+    if let Ok(method) = HeaderValue::from_str(method.as_str()) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, method);
+    }
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, cors.headers.clone());
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from(cors.max_age.as_secs()));
+    let asked = HeaderValue::from_static("Access-Control-Request-Method, Access-Control-Request-Headers");
+    headers.insert(header::VARY, asked);
+    response
+}
+
+/// Lets pages from `origin` read an answer, and the limits in it, if the route allows them.
+pub fn stamp_cors(headers: &mut HeaderMap, cors: &Cors, origin: Option<&HeaderValue>, families: &config::Limits) {
+    let for_all = cors.is_for_all();
+    if !for_all {
+        // A cache must not show one page what another one was told.
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    }
+    let Some(origin) = origin.filter(|origin| cors.allows(origin)) else { return };
+    let allowed = if for_all { HeaderValue::from_static("*") } else { origin.clone() };
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+    if cors.credentials {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+    }
+    let mut exposed = vec!["x-request-id", "retry-after", "www-authenticate"];
+    if families.x_ratelimit {
+        exposed.extend(["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"]);
+    }
+    if families.ietf {
+        exposed.extend(["ratelimit", "ratelimit-policy"]);
+    }
+    exposed.extend(cors.expose.iter().map(http::HeaderName::as_str));
+    // Names of headers are what a header can hold.
+    if let Ok(exposed) = HeaderValue::try_from(exposed.join(", ")) {
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+    }
+}

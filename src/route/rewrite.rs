@@ -1,0 +1,104 @@
+//! The path that an upstream sees, made of the one that was judged.
+
+use crate::config::{self, Piece, Rewrite};
+
+use super::RouteError;
+
+/// Rewrites the paths of one route.
+pub(super) enum Rewriter {
+    StripPrefix(Box<str>),
+    Template { pattern: matchit::Router<()>, pieces: Box<[Piece]> },
+}
+
+impl Rewriter {
+    /// `None` for a route that leaves paths as they are.
+    pub(super) fn new(route: &config::Route) -> Result<Option<Self>, RouteError> {
+        Ok(match &route.rewrite {
+            None => None,
+            Some(Rewrite::StripPrefix(prefix)) => Some(Self::StripPrefix(prefix.as_ref().into())),
+            Some(Rewrite::Template(pieces)) => {
+                let mut pattern = matchit::Router::new();
+                let refuse =
+                    |error: matchit::InsertError| RouteError { name: route.name.clone(), reason: error.to_string() };
+                pattern.insert(&*route.path, ()).map_err(refuse)?;
+                Some(Self::Template { pattern, pieces: pieces.as_ref().into() })
+            }
+        })
+    }
+
+    /// A path of this route in its new form. It keeps a slash at its end that the route does not have.
+    pub(super) fn rewrite(&self, path: &str) -> Option<String> {
+        match self {
+            Self::StripPrefix(prefix) => {
+                let rest = path.strip_prefix(&**prefix)?;
+                Some(if rest.is_empty() { "/".to_owned() } else { rest.to_owned() })
+            }
+            Self::Template { pattern, pieces } => {
+                let bare = || path.strip_suffix('/').map(|bare| (bare, "/"));
+                // A {*rest} may stand for nothing, which its pattern alone does not match.
+                let (found, end) = match (pattern.at(path), bare()) {
+                    (Ok(found), _) => (Some(found), ""),
+                    (Err(_), Some((bare, slash))) => match pattern.at(bare) {
+                        Ok(found) => (Some(found), slash),
+                        Err(_) => (None, ""),
+                    },
+                    (Err(_), None) => (None, ""),
+                };
+                let mut new = String::with_capacity(path.len() + 16);
+                for piece in pieces {
+                    match piece {
+                        Piece::Text(text) => new.push_str(text),
+                        Piece::Parameter(name) => {
+                            new.push_str(
+                                found.as_ref().and_then(|found| found.params.get(&**name)).unwrap_or_default(),
+                            );
+                        }
+                    }
+                }
+                if !new.ends_with('/') {
+                    new.push_str(end);
+                }
+                Some(new)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Route;
+
+    fn rewritten(pattern: &str, rewrite: Rewrite, path: &str) -> String {
+        let route = Route { path: pattern.into(), rewrite: Some(rewrite), ..Route::default() };
+        Rewriter::new(&route).unwrap().unwrap().rewrite(path).unwrap()
+    }
+
+    #[test]
+    fn a_prefix_is_taken_off() {
+        let strip = || Rewrite::StripPrefix("/api/v1".into());
+        for (path, expected) in
+            [("/api/v1/calls/7", "/calls/7"), ("/api/v1/", "/"), ("/api/v1", "/"), ("/api/v1/a/", "/a/")]
+        {
+            assert_eq!(rewritten("/api/v1/{*rest}", strip(), path), expected);
+        }
+    }
+
+    #[test]
+    fn a_template_is_filled_in() {
+        let text = |text: &str| Piece::Text(text.into());
+        let parameter = |name: &str| Piece::Parameter(name.into());
+        let template = || Rewrite::Template([text("/v2/"), parameter("id"), text("/events")].into());
+        for (path, expected) in [
+            ("/calls/7/stream", "/v2/7/events"),
+            ("/calls/a%20b%2F/stream", "/v2/a%20b%2F/events"),
+            ("/calls/7/stream/", "/v2/7/events/"),
+        ] {
+            assert_eq!(rewritten("/calls/{id}/stream", template(), path), expected);
+        }
+        let rest = || Rewrite::Template([text("/new/"), parameter("rest")].into());
+        for (path, expected) in [("/old/a/b", "/new/a/b"), ("/old/", "/new/"), ("/old/a/", "/new/a/")] {
+            assert_eq!(rewritten("/old/{*rest}", rest(), path), expected);
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! What instances admitted by themselves while Redis was away is merged into it when it is back: once, and none is forgotten.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use callgate::config::{OnFailure, Plan};
+use callgate::limits::{
+    Asker, Charge, Decision, DenyCache, Journal, Limiter, MERGE, MemoryLimiter, Outcome, RedisLimiter, Source,
+};
+use callgate::store::Redis;
+use redis::Value;
+use rustix::process::Signal;
+
+use super::stores::{VERSION, connect, decide, instance, instance_within, issue, plan, route, say, unix_ms};
+use crate::support::client::{get, header, http2};
+use crate::support::eventually;
+use crate::support::gateway::{Gateway, Site};
+use crate::support::redis::RedisServer;
+use crate::support::upstream::Upstream;
+
+/// So that a Redis that is killed still has everything when it comes back.
+fn durable() -> RedisServer {
+    RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"])
+}
+
+async fn back(redis: &Redis) {
+    let ping = redis::cmd("PING");
+    eventually("the connection to be back", async || redis.call(&ping).await.ok()).await;
+}
+
+/// Decides until Redis does; the answer to that, and how many more were admitted locally until then.
+async fn used(limiter: &Limiter, token: &str, plan: &Plan) -> (u32, u32) {
+    let mut local = 0;
+    let used = eventually("Redis to decide", async || {
+        let decision = decide(limiter, token, plan).await;
+        local += u32::from(decision.admitted && decision.source == Source::Local);
+        (decision.source == Source::Redis).then(|| decision.windows()[0].used)
+    });
+    (used.await, local)
+}
+
+#[tokio::test]
+async fn what_an_instance_admitted_by_itself_counts_before_its_next_decision() {
+    let mut server = durable();
+    let (first, redis) = instance(&server, OnFailure::Local).await;
+    let (second, other) = instance(&server, OnFailure::Local).await;
+    issue(&redis, "t").await;
+    let plan = plan(&[(60, 60_000), (1_000, 3_600_000)]);
+    for _ in 0..10 {
+        assert_eq!(decide(&first, "t", &plan).await.source, Source::Redis);
+    }
+    server.kill();
+    for _ in 0..7 {
+        assert_eq!(decide(&first, "t", &plan).await.source, Source::Local);
+    }
+    for _ in 0..20 {
+        assert_eq!(decide(&second, "t", &plan).await.source, Source::Local);
+    }
+    server.restart();
+    back(&redis).await;
+    let (seen, more) = used(&first, "t", &plan).await;
+    assert_eq!(seen, 10 + 7 + more + 1);
+    back(&other).await;
+    let (all, later) = used(&second, "t", &plan).await;
+    assert_eq!(all, seen + 20 + later + 1);
+    // Until the union is used up, and not one more.
+    for used in all + 1..=60 {
+        assert_eq!(decide(&first, "t", &plan).await.windows()[0].used, used);
+    }
+    assert!(!decide(&first, "t", &plan).await.admitted);
+}
+
+/// Instances that did not know of each other may have admitted more than the limit: then nobody is admitted until that left.
+#[tokio::test]
+async fn what_was_admitted_too_often_is_waited_for() {
+    let mut server = durable();
+    let (first, redis) = instance(&server, OnFailure::Local).await;
+    let (second, other) = instance(&server, OnFailure::Local).await;
+    issue(&redis, "t").await;
+    let plan = plan(&[(5, 3_000), (1_000, 3_600_000)]);
+    server.kill();
+    for limiter in [&first, &second] {
+        for _ in 0..5 {
+            assert!(decide(limiter, "t", &plan).await.admitted);
+        }
+    }
+    server.restart();
+    back(&redis).await;
+    back(&other).await;
+    // The hour remembers all of them, however long this took.
+    used(&second, "t", &plan).await;
+    let decision = eventually("both to have merged", async || {
+        let decision = decide(&first, "t", &plan).await;
+        (decision.source == Source::Redis && decision.windows()[1].used >= 10).then_some(decision)
+    })
+    .await;
+    assert!(decision.windows()[0].used <= 10);
+}
+
+#[tokio::test]
+async fn the_background_merges_what_nobody_asks_for() {
+    let mut server = durable();
+    let (limiter, redis) = instance(&server, OnFailure::Local).await;
+    let (witness, other) = instance(&server, OnFailure::Local).await;
+    let plan = plan(&[(60, 60_000)]);
+    for token in 0..200 {
+        issue(&redis, &format!("t{token}")).await;
+    }
+    server.kill();
+    for token in 0..200 {
+        for _ in 0..=token % 3 {
+            assert!(decide(&limiter, &format!("t{token}"), &plan).await.admitted);
+        }
+    }
+    let limiter = Arc::new(limiter);
+    let keeper = tokio::spawn({
+        let limiter = limiter.clone();
+        async move { limiter.keep().await }
+    });
+    server.restart();
+    back(&other).await;
+    eventually("all to be merged", async || {
+        let Value::Array(keys) = say(&other, "KEYS cg:*:log").await else { panic!() };
+        (keys.len() == 200).then_some(())
+    })
+    .await;
+    for token in 0..200 {
+        let decision = decide(&witness, &format!("t{token}"), &plan).await;
+        assert_eq!((decision.source, decision.windows()[0].used), (Source::Redis, token % 3 + 2), "t{token}");
+    }
+    keeper.abort();
+}
+
+/// Workers share a journal; whatever the order of what they do at the same time, each admission counts once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_merge_nothing_twice_and_forget_nothing() {
+    let mut server = durable();
+    let plan = Arc::new(plan(&[(100_000, 3_600_000)]));
+    let (journal, local) = (Arc::new(Journal::default()), Arc::new(MemoryLimiter::new(1_000)));
+    let mut workers = Vec::new();
+    for _ in 0..3 {
+        let redis = connect(&server, OnFailure::Local).await;
+        let denials = Arc::new(DenyCache::new(64));
+        let limiter = RedisLimiter::new(redis.clone(), OnFailure::Local, local.clone(), denials);
+        workers.push((Arc::new(Limiter::Redis(limiter.with_journal(journal.clone()))), redis));
+    }
+    for token in 0..8 {
+        issue(&workers[0].1, &format!("t{token}")).await;
+    }
+    let keepers: Vec<_> = workers.iter().map(|(limiter, _)| limiter.clone()).collect();
+    let keepers: Vec<_> =
+        keepers.into_iter().map(|limiter| tokio::spawn(async move { limiter.keep().await })).collect();
+    let over = Arc::new(AtomicBool::new(false));
+    let load = workers.iter().map(|(limiter, _)| {
+        let (limiter, plan, over) = (limiter.clone(), plan.clone(), over.clone());
+        tokio::spawn(async move {
+            let mut admitted = [0u32; 8];
+            while !over.load(Ordering::Relaxed) {
+                let tokens: Vec<usize> = (0..4).map(|_| fastrand::usize(..8)).collect();
+                let asked = tokens.iter().map(|token| format!("t{token}")).collect::<Vec<_>>();
+                let decisions = asked.iter().map(|token| decide(&limiter, token, &plan));
+                for (token, decision) in tokens.iter().zip(futures_util::future::join_all(decisions).await) {
+                    assert!(decision.admitted);
+                    admitted[*token] += 1;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            admitted
+        })
+    });
+    let load: Vec<_> = load.collect();
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        server.kill();
+        eventually("some to be admitted locally", async || (journal.len() > 100).then_some(())).await;
+        server.restart();
+        eventually("the journal to be empty", async || journal.is_empty().then_some(())).await;
+    }
+    over.store(true, Ordering::Relaxed);
+    let mut admitted = [0; 8];
+    for worker in load {
+        worker.await.unwrap().iter().zip(&mut admitted).for_each(|(more, sum)| *sum += more);
+    }
+    eventually("the journal to be empty", async || journal.is_empty().then_some(())).await;
+    // A call that was under way when Redis was killed may have been carried out all the same: each of the 3 workers had at
+    // most 4 of them, 3 times.
+    let mut twice = 0;
+    for (token, admitted) in admitted.iter().enumerate() {
+        let used = decide(&workers[0].0, &format!("t{token}"), &plan).await.windows()[0].used - 1;
+        assert!(used >= *admitted, "t{token}: {used} of {admitted}");
+        twice += used - admitted;
+    }
+    assert!(twice <= 36, "{twice} counted twice");
+    keepers.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// What a route limits by itself has a log of its own, and is merged into that too.
+#[tokio::test]
+async fn both_logs_of_a_request_are_merged() {
+    let mut server = durable();
+    let (limiter, redis) = instance(&server, OnFailure::Local).await;
+    let (witness, other) = instance(&server, OnFailure::Local).await;
+    issue(&redis, "t").await;
+    let (plan, own) = (plan(&[(60, 60_000)]), route("a}:log/b", &[(9, 60_000), (90, 600_000)]));
+    let ask = async |limiter: &Limiter| {
+        let (asker, charge) = (Asker { token_id: "t", version: VERSION }, Charge { cost: 2, limits: Some(&own) });
+        match limiter.decide(&asker, &plan, charge, unix_ms()).await.unwrap() {
+            Outcome::Decided(decision) => decision,
+            Outcome::Stale => panic!("stale"),
+        }
+    };
+    server.kill();
+    for _ in 0..3 {
+        assert_eq!(ask(&limiter).await.source, Source::Local);
+    }
+    assert_eq!(decide(&limiter, "t", &plan).await.source, Source::Local);
+    server.restart();
+    back(&redis).await;
+    back(&other).await;
+    let decision = ask(&limiter).await;
+    let used = |decision: &Decision| decision.windows().iter().map(|window| window.used).collect::<Vec<_>>();
+    assert_eq!((decision.source, used(&decision)), (Source::Redis, vec![9, 8, 8]));
+    let refused = ask(&witness).await;
+    assert_eq!((refused.source, refused.admitted, used(&refused)), (Source::Redis, false, vec![9, 8, 8]));
+}
+
+#[tokio::test]
+async fn a_merge_whose_answer_is_lost_counts_once() {
+    let mut server = durable();
+    let (limiter, redis) = instance_within(&server, OnFailure::Local, Duration::from_millis(300)).await;
+    let (witness, other) = instance(&server, OnFailure::Local).await;
+    issue(&redis, "t").await;
+    let plan = plan(&[(600, 600_000)]);
+    server.kill();
+    for _ in 0..5 {
+        assert_eq!(decide(&limiter, "t", &plan).await.source, Source::Local);
+    }
+    server.restart();
+    back(&redis).await;
+    back(&other).await;
+    // Scripts wait, and are carried out when the deadline is over, if Redis knows them.
+    server.say::<String>(&["SCRIPT", "LOAD", MERGE]);
+    server.say::<()>(&["CLIENT", "PAUSE", "1500", "WRITE"]);
+    assert_eq!(decide(&limiter, "t", &plan).await.source, Source::Local);
+    eventually("the merge to be carried out", async || {
+        matches!(say(&other, "EXISTS cg:{t}:log").await, Value::Int(1)).then_some(())
+    })
+    .await;
+    assert_eq!(decide(&witness, "t", &plan).await.windows()[0].used, 5 + 1);
+    let (seen, more) = used(&limiter, "t", &plan).await;
+    assert_eq!(seen, 5 + 1 + 1 + more + 1);
+}
+
+#[tokio::test]
+async fn what_was_admitted_before_a_reset_is_not_merged_after_it() {
+    let mut server = durable();
+    let (first, redis) = instance(&server, OnFailure::Local).await;
+    let (second, other) = instance(&server, OnFailure::Local).await;
+    issue(&redis, "t").await;
+    let plan = plan(&[(60, 60_000)]);
+    server.kill();
+    for limiter in [&first, &second] {
+        for _ in 0..9 {
+            assert!(decide(limiter, "t", &plan).await.admitted);
+        }
+    }
+    server.restart();
+    back(&redis).await;
+    back(&other).await;
+    first.reset("t", &[]).await.unwrap();
+    for (used, limiter) in [(1, &first), (2, &second)] {
+        let decision = decide(limiter, "t", &plan).await;
+        assert_eq!((decision.source, decision.windows()[0].used), (Source::Redis, used));
+    }
+}
+
+/// What operators see of it, and the end of an instance in the midst of an outage.
+#[tokio::test]
+async fn the_gateway_tells_what_it_merged_and_what_it_could_not() {
+    let mut redis = durable();
+    let upstream = Upstream::start().await;
+    let mut gateway = Site::on_redis(&redis.url(), ", deadline: 2s", upstream.address, "").serve();
+    let (token, client) = (gateway.site.token(&[]), http2(&gateway));
+    let said = |gateway: &Gateway, what: &str| {
+        gateway.log().iter().any(|line| line["message"].as_str().is_some_and(|message| message.contains(what)))
+    };
+    let ask = async |times: usize| {
+        for _ in 0..times {
+            let response = get(&client, &gateway, "/status/200", &token).await;
+            assert_eq!(response.status(), 200);
+        }
+    };
+    ask(3).await;
+    redis.kill();
+    ask(4).await;
+    assert_eq!(gateway.metric("callgate_unmerged_admissions").await, Some(4.0));
+    redis.restart();
+    eventually("the merge to be told", async || {
+        said(&gateway, "merged 4 admissions made while Redis was away into 1 logs").then_some(())
+    })
+    .await;
+    assert_eq!(gateway.metric("callgate_merged_admissions_total").await, Some(4.0));
+    assert_eq!(gateway.metric("callgate_unmerged_admissions").await, Some(0.0));
+    assert_eq!(gateway.metric("callgate_dropped_admissions_total").await, Some(0.0));
+    let response = get(&client, &gateway, "/status/200", &token).await;
+    assert_eq!(header(&response, "x-ratelimit-remaining"), "52");
+
+    redis.kill();
+    ask(2).await;
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.wait().await.code(), Some(0));
+    assert!(said(&gateway, "2 admissions made while Redis was away could not be merged into 1 logs"));
+}

@@ -1,0 +1,158 @@
+//! gRPC, with the grpcio package on both sides: calls of all four kinds, and refusals that its clients understand.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use super::{site, stage};
+use crate::support::client::http2;
+use crate::support::gateway::{Gateway, Token};
+use crate::support::{eventually_blocking, upstream::Upstream};
+
+/// Debian's Python, whose packages tests/run installs.
+const PYTHON: &str = "/usr/bin/python3";
+
+/// A gRPC server; dropped, it is gone.
+struct Server {
+    child: Child,
+    endpoint: String,
+    lines: std::sync::mpsc::Receiver<String>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/foreign").join(name)
+}
+
+fn server() -> Server {
+    let mut command = Command::new(PYTHON);
+    let mut child = command.arg(script("grpc_server.py")).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let port = lines.next().expect("it prints its port (tests/run installs python3-grpcio)");
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || lines.try_for_each(|line| sender.send(line)));
+    Server { child, endpoint: format!("http://127.0.0.1:{port}"), lines: receiver }
+}
+
+/// What the client says of a deed.
+fn client(gateway: &Gateway, token: &str, deed: &str) -> Value {
+    let mut command = Command::new(PYTHON);
+    command.arg(script("grpc_client.py")).arg(gateway.https.port().to_string());
+    command.arg(gateway.site.path("cert.pem")).args([token, deed]);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{deed}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn grpc_stage(upstream: &str, route: &str) -> (Server, Gateway, Token) {
+    let server = server();
+    let (gateway, token) =
+        stage(std::slice::from_ref(&server.endpoint), &format!(", protocol: http2{upstream}"), route);
+    (server, gateway, token)
+}
+
+#[tokio::test]
+async fn calls_of_all_kinds_pass_with_their_metadata() {
+    let (server, gateway, token) = grpc_stage("", "");
+    let ask = |deed| client(&gateway, &token.secret, deed);
+    let told = ask("shout");
+    assert_eq!((&told["code"], &told["answer"]), (&json!("OK"), &json!("HELLO")));
+    assert_eq!(told["first"]["x-first"], "1");
+    assert_eq!(told["first"]["x-ratelimit-limit"], "100000");
+    assert_eq!((&told["last"]["x-last"], &told["last"]["x-sum-bin"]), (&json!("2"), &json!("0001ff")));
+    assert_eq!(ask("large"), 8 << 20);
+    let told = ask("fail");
+    let wanted = ("FAILED_PRECONDITION", "the line is büsy 100%", "2");
+    let got = (&told["code"], &told["details"], &told["last"]["x-last"]);
+    assert_eq!(got, (&json!(wanted.0), &json!(wanted.1), &json!(wanted.2)));
+    assert_eq!(ask("unknown")["code"], "UNIMPLEMENTED");
+    let told = ask("streams");
+    assert_eq!(told["count"], json!((0..1000).collect::<Vec<_>>()));
+    assert_eq!((&told["total"], &told["code"]), (&json!(20_000_000), &json!("OK")));
+    let told = ask("talk");
+    assert_eq!((&told["heard"], &told["code"]), (&json!((0..100).collect::<Vec<_>>()), &json!("OK")));
+    let told = ask("told")["answer"].as_str().unwrap().to_owned();
+    assert!(told.contains("x-callgate-token-id") && !told.contains("Bearer"), "{told}");
+    // Deadlines and cancellations reach the service.
+    assert_eq!(ask("wait")["code"], "DEADLINE_EXCEEDED");
+    assert_eq!(ask("give-up")["code"], "CANCELLED");
+    for _ in 0..2 {
+        eventually_blocking("the service to hear of it", || {
+            server.lines.try_recv().ok().filter(|line| line == "cancelled")
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_call_is_silent_only_when_both_sides_are() {
+    for (call, code) in [("{ idle_timeout: 1s }", false), ("{ idle_timeout: none }", true)] {
+        // What bounds the silence of plain bodies bounds that of calls no longer.
+        let (_server, gateway, token) = grpc_stage(", idle_timeout: 1s", &format!(", call: {call}"));
+        let told = client(&gateway, &token.secret, "talk-pause");
+        assert_eq!(told["code"] == "OK", code, "{call}: {told}");
+        assert_eq!(told["heard"].as_array().unwrap().len(), if code { 100 } else { 99 }, "{call}");
+        // The client says nothing for three seconds, but the service does.
+        let told = client(&gateway, &token.secret, "listen");
+        assert_eq!((told["heard"].as_array().unwrap().len(), &told["code"]), (6, &json!("OK")), "{call}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn refusals_are_told_as_grpc_tells_them() {
+    let server = server();
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let site = site(std::slice::from_ref(&server.endpoint), ", protocol: http2", ", permission: \"calls:read\"");
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    let routes = "routes: [{ path: /voice.Calls/Fail, upstream: up, methods: [GET] }, { path: /voice.Calls/Unknown, upstream: gone }, \
+                  { path: /voice.Calls/Wait, upstream: up, first_byte_timeout: 1s }, { path: /voice.Calls/Total, upstream: up, max_body: 1KB }, ";
+    let text = text
+        .replace("routes: [", routes)
+        .replace("upstreams: {", &format!("upstreams: {{ gone: {{ endpoints: [\"http://{dead}\"] }},"));
+    std::fs::write(site.config(), text).unwrap();
+    let (poor, good) = (site.token(&[]), site.token_with(&["calls:read"], &["--limit", "minute=3/1m"]));
+    let plenty = site.token(&["calls:read"]);
+    let gateway = site.serve();
+    for (token, deed, code, details) in [
+        ("", "shout", "UNAUTHENTICATED", "Bearer token"),
+        ("kal_live_nonsense", "shout", "UNAUTHENTICATED", "not valid"),
+        (&poor.secret, "shout", "PERMISSION_DENIED", "lacks the permission \"calls:read\""),
+        (&plenty.secret, "fail", "UNIMPLEMENTED", "method"),
+        (&plenty.secret, "unknown", "UNAVAILABLE", "did not answer properly"),
+        (&plenty.secret, "wait-long", "DEADLINE_EXCEEDED", "in time"),
+    ] {
+        let told = client(&gateway, token, deed);
+        assert_eq!(told["code"], code, "{deed}: {told}");
+        assert!(told["details"].as_str().unwrap().contains(details), "{deed}: {told}");
+    }
+    for number in 0..4 {
+        let told = client(&gateway, &good.secret, "shout");
+        assert_eq!(told["code"], if number < 3 { "OK" } else { "RESOURCE_EXHAUSTED" });
+        if number == 3 {
+            let all = &told["last"];
+            let (pushback, wait) = (all["grpc-retry-pushback-ms"].as_str(), all["retry-after"].as_str().unwrap());
+            assert_eq!((pushback, &all["x-ratelimit-remaining"]), (Some(&*format!("{wait}000")), &json!("0")), "{all}");
+        }
+    }
+    let lines = gateway.access("/voice.Calls/Shout", 7).await;
+    let statuses: Vec<_> = lines.iter().map(|line| line["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [401, 401, 403, 200, 200, 200, 429]);
+}
+
+#[tokio::test]
+async fn who_does_not_speak_grpc_gets_json() {
+    let upstream = Upstream::start().await;
+    let (gateway, _) = stage(&[format!("http://{}", upstream.address)], "", "");
+    for kind in ["application/grpc-web+proto", "application/grpcx", "application/json"] {
+        let answer = http2(&gateway).post(gateway.url("/x")).header("content-type", kind).send().await.unwrap();
+        assert_eq!(answer.status(), 401, "{kind}");
+        assert_eq!(answer.json::<Value>().await.unwrap()["code"], "unauthenticated");
+    }
+}
