@@ -11,9 +11,12 @@ use super::problem::Problem;
 use super::tokens::{Deed, expected_version};
 use crate::auth::Edited;
 
+/// How long an old secret lives on unless a request says so: as long as with the command.
+const GRACE_SECONDS: u32 = 24 * 3_600;
+
 /// `POST /api/tokens/{id}/rotate`: a new secret; the old one works for `grace_seconds` more.
 pub(super) async fn rotate(mut call: Call<'_>) -> Result<Answer, Problem> {
-    let grace = call.body.number("grace_seconds").flatten().unwrap_or(0);
+    let grace = call.body.number("grace_seconds").flatten().unwrap_or(GRACE_SECONDS);
     std::mem::take(&mut call.body).done()?;
     let expected = expected_version(&call).await?;
     let (config, grace) = (&call.admin.config, Duration::from_secs(grace.into()));

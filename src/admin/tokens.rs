@@ -7,10 +7,13 @@ use serde::Serialize;
 
 use super::answer::{Answer, etag, json};
 use super::condition::Condition;
+use super::intake::Fields;
 use super::problem::Problem;
 use super::{Admin, Call, Desk};
-use crate::auth::{Change, Date, Draft, Filter, Origin, Record, State, Usage, limit_text, strange_permissions};
-use crate::config::Secret;
+use crate::auth::{
+    Change, Date, Draft, Filter, Origin, Record, State, TokenHash, Usage, limit_text, strange_permissions,
+};
+use crate::config::{Limit, Plan, Secret};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Bytes of an idempotency key.
@@ -31,9 +34,21 @@ pub(super) struct Shown<'a> {
     enabled: bool,
     revoked_at: Option<Date>,
     state: &'static str,
+    /// The ends of old secrets that work still.
+    old_secrets_until: Vec<Date>,
     version: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Use>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    effective: Option<Effective<'a>>,
+}
+
+/// What holds for a token by its plan and its own limits.
+#[derive(Serialize)]
+struct Effective<'a> {
+    plan: &'a str,
+    limits: BTreeMap<&'a str, String>,
+    concurrent_calls: Option<u32>,
 }
 
 /// How a token is used, some minute late.
@@ -66,20 +81,23 @@ struct Page<'a> {
 
 impl<'a> Shown<'a> {
     pub(super) fn new(call: &Call<'_>, record: &'a Record, version: u64, usage: Option<Usage>) -> Self {
+        let ends = record.hashes.iter().filter_map(|hash| hash.expires_at);
         Self {
             id: &record.id,
             name: &record.name,
             account: &record.account,
             permissions: &record.permissions,
             plan: record.plan.as_deref(),
-            limits: record.limits.iter().map(|limit| (&*limit.name, limit_text(limit))).collect(),
+            limits: texts(&record.limits),
             concurrent_calls: record.concurrent_calls,
             created_at: record.created_at,
             expires_at: record.expires_at,
             enabled: record.enabled,
             revoked_at: record.revoked_at,
             state: record.state(call.now).as_str(),
+            old_secrets_until: ends.filter(|end| end.time() > call.now).collect(),
             version,
+            effective: None,
             usage: usage.map(|usage| Use { last_used_at: usage.last_used, requests: usage.requests }),
         }
     }
@@ -128,9 +146,10 @@ pub(super) async fn create(mut call: Call<'_>) -> Result<Answer, Problem> {
         concurrent_calls: body.number("concurrent_calls").flatten(),
         expires_at: body.date("expires_at").flatten(),
     };
+    let origin = origin(body);
     std::mem::take(body).done()?;
     let Admin { config, desk: Desk { registry, .. }, .. } = call.admin;
-    let issued = registry.issue(config, draft, Origin::New, key.as_deref(), &call.by, call.now).await?;
+    let issued = registry.issue(config, draft, origin, key.as_deref(), &call.by, call.now).await?;
     call.admin.refresh().await;
     let record = &issued.edited.record;
     let mut deed = Deed::new(&call, record, issued.edited.version);
@@ -150,7 +169,9 @@ pub(super) async fn create(mut call: Call<'_>) -> Result<Answer, Problem> {
 pub(super) async fn show(call: Call<'_>) -> Result<Answer, Problem> {
     let Admin { config, desk: Desk { registry, .. }, .. } = call.admin;
     let found = registry.find(config, call.id).await?;
-    let shown = Shown::new(&call, &found.record, found.version, Some(found.usage));
+    let mut shown = Shown::new(&call, &found.record, found.version, Some(found.usage));
+    let Plan { name, limits, concurrent_calls, .. } = &*found.plan;
+    shown.effective = Some(Effective { plan: name, limits: texts(limits), concurrent_calls: *concurrent_calls });
     Ok(with_etag(json(StatusCode::OK, &shown), found.version))
 }
 
@@ -182,6 +203,29 @@ pub(super) async fn change(mut call: Call<'_>) -> Result<Answer, Problem> {
     let mut deed = Deed::new(&call, &edited.record, edited.version);
     deed.warnings = Some(strange_permissions(config, &edited.record.permissions));
     Ok(deed.into_answer(StatusCode::OK))
+}
+
+fn texts(limits: &[Limit]) -> BTreeMap<&str, String> {
+    limits.iter().map(|limit| (&*limit.name, limit_text(limit))).collect()
+}
+
+/// Where the secret of a new token comes from: it is made, unless the SHA-256 of one is given that exists already.
+fn origin(body: &mut Fields) -> Origin {
+    let (sha256, id) = (body.text("sha256").flatten(), body.text("id").flatten());
+    let Some(hex) = sha256 else {
+        if id.is_some() {
+            body.fault("id", "goes with sha256 only");
+        }
+        return Origin::New;
+    };
+    match TokenHash::from_hex(&hex) {
+        Some(hash) => Origin::Registered { id, hash },
+        None => {
+            // It is not repeated: it could be the token.
+            body.fault("sha256", "must be 64 hexadecimal digits (SHA-256 of the token), not the token itself");
+            Origin::New
+        }
+    }
 }
 
 /// The version that `If-Match` demands; `None`: any.

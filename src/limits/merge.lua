@@ -32,8 +32,9 @@ if log then
   if newest - clock > JUMP then newest = clock end
   old = log:sub(staging + 1, staging + 4 * (staged < held and staged or held))
   if held > staged then
-    local ring = log:sub(staging + 33)
-    old = old .. (ring:sub(4 * first + 1) .. ring:sub(1, 4 * first)):sub(1, 4 * (held - staged))
+    local ring, deep = staging + 32, 4 * (held - staged)
+    local ahead = log:sub(ring + 4 * first + 1, ring + 4 * first + deep)
+    old = old .. ahead .. log:sub(ring + 1, ring + deep - #ahead)
   end
   -- The plan may be another one by now; whichever looks back further needs the most.
   local length = unpack('<I', known, 4 * width - 3)

@@ -14,11 +14,13 @@ fn press(store: &str) {
     let ops = AdminToken::new();
     let gateway =
         open_site(store, &format!("admin: {{ max_failures: 1000, tokens: [{}] }}", ops.line("ops", "write"))).serve();
+    let (look, change) = (gateway.site.token(&[]), gateway.site.token(&[]));
     let base = format!("http://127.0.0.1:{}", gateway.admin.port());
     let mut command = Command::new(here.join(PROGRAM));
     command.arg("--config-file").arg(here.join("tests/it/admin/schemathesis.toml")).args(["--no-color", "run"]);
     command.arg(format!("{base}/api/openapi.json")).args(["--url", &base, "--checks", "all"]);
     command.args(["--header", &format!("Authorization: Bearer {}", ops.secret)]);
+    command.env("TOKEN_TO_LOOK_AT", &look.id).env("TOKEN_TO_CHANGE", &change.id);
     // It leaves notes where it runs.
     let output = command.current_dir(gateway.site.folder.path()).output();
     let output = output.expect("schemathesis is installed (tests/run does that)");

@@ -97,10 +97,17 @@ async fn a_token_lives_its_whole_life_over_the_api() {
         assert_ne!(changed["version"], made["version"]);
         assert_eq!((&changed["expires_at"], &changed["account"]), (&Value::Null, &"acme".into()));
 
+        let effective = &stage.get(path).await["effective"];
+        assert_eq!(
+            effective,
+            &json!({ "plan": "standard", "limits": { "minute": "60/1m", "hour": "1000/1h" }, "concurrent_calls": null })
+        );
+
         let (_, rotated) = stage.post(&format!("{path}/rotate"), &json!({ "grace_seconds": 3600 })).await;
         assert!(rotated["old_secret_until"].is_string() && rotated["token"] != made["token"], "{rotated}");
         assert_eq!((stage.status(&made["token"]).await, stage.status(&rotated["token"]).await), (502, 502));
-        let (_, last) = stage.post(&format!("{path}/rotate"), &json!({})).await;
+        assert_eq!(rotated["old_secrets_until"], json!([rotated["old_secret_until"]]));
+        let (_, last) = stage.post(&format!("{path}/rotate"), &json!({ "grace_seconds": 0 })).await;
         assert_eq!((stage.status(&rotated["token"]).await, stage.status(&last["token"]).await), (401, 502));
         for (deed, state, status) in
             [("disable", "disabled", 401), ("enable", "active", 502), ("revoke", "revoked", 401)]
@@ -173,6 +180,26 @@ async fn a_repeated_request_makes_one_token() {
         assert_eq!(ask("key-2", "a").await.0, 201);
         assert_eq!(ask(&"k".repeat(256), "a").await.0, 400);
         assert_eq!(stage.get("/api/tokens").await["tokens"].as_array().unwrap().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_token_from_elsewhere_is_registered_by_its_hash() {
+    for stage in stages() {
+        let secret = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMN";
+        let hash = "08b14f5392d7acf18d7613f91b41ba279d5a3e0758877059b5da1da18b939817";
+        let asked = json!({ "name": "old", "account": "acme", "sha256": hash });
+        let made = stage.create(asked.clone()).await;
+        assert!(made["token"].is_null(), "{made}");
+        assert_eq!(stage.status(&format!("17|{secret}").into()).await, 502);
+        let (status, again) = stage.post("/api/tokens", &asked).await;
+        assert_eq!((status, &again["code"]), (409, &"exists".into()));
+        for (bad, field) in [(json!("17|abc"), "sha256"), (json!(5), "sha256"), (json!(null), "id")] {
+            let asked = json!({ "name": "old", "account": "acme", "sha256": bad, "id": "0123456789AB" });
+            let (status, told) = stage.post("/api/tokens", &asked).await;
+            assert_eq!((status, told["errors"][field].is_array()), (422, true), "{told}");
+            assert!(!told.to_string().contains("17|abc"));
+        }
     }
 }
 

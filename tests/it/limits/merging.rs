@@ -211,3 +211,19 @@ async fn a_merged_log_is_as_small_as_any() {
         assert!([left, names].iter().all(|left| (4_490_000..=4_500_000).contains(left)), "{left} {names}");
     }
 }
+
+/// Names are kept until no window could see what they name.
+#[tokio::test]
+async fn a_merge_is_remembered_for_as_long_as_it_could_be_repeated() {
+    let subject = Subject::redis().await;
+    let Subject::Redis { redis, .. } = &subject else { unreachable!() };
+    let (limits, clock) = ([(60, 60_000)], 1_700_000_000_000);
+    let merge = async |name: &[u8], age, clock| send(&subject, "t", name, &limits, &[age], clock).await;
+    assert_eq!((merge(b"a", 0, clock).await, merge(b"b", 0, clock).await), (1, 1));
+    let later = clock + 59_999;
+    assert_eq!(merge(b"c", 0, later).await, 1);
+    assert_eq!((merge(b"a", 59_999, later).await, merge(b"b", 59_999, later).await), (-1, -1));
+    assert_eq!(merge(b"d", 0, clock + 60_000).await, 1);
+    assert_eq!(merge(b"a", 60_000, clock + 60_000).await, 0);
+    assert!(matches!(say(redis, "ZCARD cg:{t}:merged").await, Value::Int(2)));
+}

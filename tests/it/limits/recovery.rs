@@ -275,6 +275,33 @@ async fn what_was_admitted_before_a_reset_is_not_merged_after_it() {
     }
 }
 
+#[tokio::test]
+async fn an_instance_that_ends_merges_what_is_left() {
+    let mut server = durable();
+    let (limiter, redis) = instance(&server, OnFailure::Local).await;
+    let (witness, other) = instance(&server, OnFailure::Local).await;
+    let plan = plan(&[(60, 60_000)]);
+    server.kill();
+    for token in 0..100 {
+        for _ in 0..3 {
+            assert!(decide(&limiter, &format!("t{token}"), &plan).await.admitted);
+        }
+    }
+    server.restart();
+    back(&redis).await;
+    back(&other).await;
+    eventually("all to be merged", async || {
+        limiter.end().await;
+        matches!(say(&other, "DBSIZE").await, Value::Int(200)).then_some(())
+    })
+    .await;
+    for token in 0..100 {
+        let token = format!("t{token}");
+        issue(&other, &token).await;
+        assert_eq!(decide(&witness, &token, &plan).await.windows()[0].used, 4);
+    }
+}
+
 /// What operators see of it, and the end of an instance in the midst of an outage.
 #[tokio::test]
 async fn the_gateway_tells_what_it_merged_and_what_it_could_not() {
