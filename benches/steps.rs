@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use callgate::auth::{Actor, Authenticator, Draft, FileStore, NewToken, Refusal, Registry};
+use callgate::auth::{Actor, Authenticator, Draft, Failures, FileStore, NewToken, Refusal, Registry};
 use callgate::config::{self, Access, Config, Route};
 use callgate::forward::{Onward, onto_client, onto_upstream};
 use callgate::response::{self, Rejection};
@@ -157,7 +157,7 @@ fn authentication(criterion: &mut Criterion) {
         .block_on(registry.create(record, &Actor::person("bench", "here"), std::time::SystemTime::now()))
         .expect("a written record");
     let file = Arc::new(FileStore::open(&config, &path).expect("a readable file"));
-    let authenticator = Authenticator::with_file(&config, file);
+    let authenticator = Authenticator::with_file(&config, file, Arc::new(Failures::new(&config.tokens.failures)));
     let bearer = |text: &str| {
         let value = HeaderValue::try_from(format!("Bearer {text}")).expect("a header value");
         HeaderMap::from_iter([(header::AUTHORIZATION, value)])
@@ -171,7 +171,8 @@ fn authentication(criterion: &mut Criterion) {
     ] {
         group.bench_function(name, |bench| {
             bench.iter(|| {
-                let found = runtime.block_on(authenticator.authenticate(black_box(&headers), now));
+                let found =
+                    runtime.block_on(authenticator.authenticate(black_box(&headers), [127, 0, 0, 1].into(), now));
                 assert_eq!(found.is_ok(), good);
             });
         });

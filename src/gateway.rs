@@ -183,8 +183,23 @@ impl Gateway {
         route.cors.as_ref().map_or_else(|| response::options(None), |cors| response::preflight(cors, method))
     }
 
-    /// Who asks, and may they now. A record that has changed since it was cached is read again before anything is counted.
+    /// Who asks, and may they now; the authentication is counted by how it ended.
     async fn admit(
+        &self,
+        request: &Request<Incoming>,
+        route: Option<&config::Route>,
+        exchange: &mut Exchange,
+    ) -> Result<Arc<Principal>, Rejection> {
+        let admitted = self.authenticate_and_decide(request, route, exchange).await;
+        self.cells.authenticated(match &admitted {
+            Err(Rejection::Unauthenticated(refusal)) => Some(*refusal),
+            Ok(_) | Err(_) => None,
+        });
+        admitted
+    }
+
+    /// A record that has changed since it was cached is read again before anything is counted.
+    async fn authenticate_and_decide(
         &self,
         request: &Request<Incoming>,
         route: Option<&config::Route>,
@@ -192,11 +207,11 @@ impl Gateway {
     ) -> Result<Arc<Principal>, Rejection> {
         let charge = route.map_or(Charge::from(1), Charge::from);
         let opens_call = route.is_some() && asks_for_websocket(request);
-        let now = exchange.record.received;
+        let (now, client) = (exchange.record.received, exchange.record.client);
         let started = Instant::now();
-        let found = self.authenticator.authenticate(request.headers(), now).await;
+        let found = self.authenticator.authenticate(request.headers(), client, now).await;
         exchange.record.phase(Phase::Auth, started.elapsed());
-        let mut principal = self.cells.authenticated(found).map_err(Rejection::Unauthenticated)?;
+        let mut principal = found.map_err(Rejection::Unauthenticated)?;
         exchange.principal(&principal);
         for _ in 0..MAX_REREADS {
             let asker = Asker { token_id: &principal.id, version: principal.version };
@@ -218,7 +233,7 @@ impl Gateway {
                     return exchange.decided(decision, charge, principal);
                 }
                 Outcome::Stale => {
-                    let found = self.authenticator.reread(&principal, request.headers(), now).await;
+                    let found = self.authenticator.reread(&principal, request.headers(), client, now).await;
                     principal = found.map_err(Rejection::Unauthenticated)?;
                     exchange.principal(&principal);
                 }

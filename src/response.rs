@@ -188,7 +188,12 @@ impl Rejection {
             Self::Unauthenticated(Refusal::Invalid(_)) => {
                 told(S::UNAUTHORIZED, "invalid_token", "The token is not valid.")
             }
-            Self::Unauthenticated(Refusal::Unavailable) | Self::Undecided => told(
+            Self::Unauthenticated(Refusal::TooManyFailures { .. }) => told(
+                S::TOO_MANY_REQUESTS,
+                "too_many_failures",
+                "Too many authentications from this address have failed. Try again later.",
+            ),
+            Self::Unauthenticated(Refusal::Unavailable | Refusal::Crowded) | Self::Undecided => told(
                 S::SERVICE_UNAVAILABLE,
                 "unavailable",
                 "The request can't be checked at the moment. Try again shortly.",
@@ -247,6 +252,9 @@ impl Rejection {
             Self::RateLimited { retry_after_s, .. } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
             }
+            Self::Unauthenticated(Refusal::TooManyFailures { retry_after_s }) => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
+            }
             Self::TooManyCalls(_) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_CALL));
             }
@@ -267,7 +275,9 @@ impl Rejection {
             }
             Self::HttpsRequired
             | Self::Misdirected
-            | Self::Unauthenticated(_)
+            | Self::Unauthenticated(
+                Refusal::Missing | Refusal::Repeated | Refusal::Invalid(_) | Refusal::Crowded | Refusal::Unavailable,
+            )
             | Self::Undecided
             | Self::Forbidden(_)
             | Self::NotFound
@@ -288,7 +298,22 @@ impl Rejection {
             Self::Forbidden(permission) => {
                 format!("Bearer realm=\"{realm}\", error=\"insufficient_scope\", scope=\"{permission}\"")
             }
-            _ => return None,
+            Self::Unauthenticated(Refusal::TooManyFailures { .. } | Refusal::Crowded | Refusal::Unavailable)
+            | Self::Fault(_)
+            | Self::Path(_)
+            | Self::AmbiguousPath
+            | Self::Authority
+            | Self::Method
+            | Self::HttpsRequired
+            | Self::Redirect(_)
+            | Self::Misdirected
+            | Self::Undecided
+            | Self::RateLimited { .. }
+            | Self::TooManyCalls(_)
+            | Self::NotFound
+            | Self::MethodNotAllowed(_)
+            | Self::TooLarge
+            | Self::Forward(_) => return None,
         };
         HeaderValue::try_from(challenge).ok()
     }

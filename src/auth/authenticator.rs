@@ -1,5 +1,6 @@
 //! The step `authenticate`: from a request's headers to who it is.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -7,6 +8,7 @@ use http::HeaderMap;
 
 use super::cache::TokenCache;
 use super::credential::{Candidate, Credential};
+use super::failures::{Failures, Leave};
 use super::file::FileStore;
 use super::plans::Plans;
 use super::principal::Principal;
@@ -21,6 +23,7 @@ use crate::store::Redis;
 pub struct Authenticator {
     prefix: Arc<str>,
     source: Source,
+    failures: Arc<Failures>,
 }
 
 enum Source {
@@ -31,24 +34,30 @@ enum Source {
 impl Authenticator {
     /// Reads tokens from the file of the memory store, which all workers share.
     #[must_use]
-    pub fn with_file(config: &Config, file: Arc<FileStore>) -> Self {
-        Self { prefix: config.tokens.prefix.clone(), source: Source::File(file) }
+    pub fn with_file(config: &Config, file: Arc<FileStore>, failures: Arc<Failures>) -> Self {
+        Self { prefix: config.tokens.prefix.clone(), source: Source::File(file), failures }
     }
 
     /// Reads tokens from Redis, through a cache that all workers share.
     #[must_use]
-    pub fn with_redis(config: &Config, redis: Redis, cache: Arc<TokenCache>) -> Self {
+    pub fn with_redis(config: &Config, redis: Redis, cache: Arc<TokenCache>, failures: Arc<Failures>) -> Self {
         let tokens = RedisTokens::new(redis);
-        Self { prefix: config.tokens.prefix.clone(), source: Source::Redis { tokens, cache } }
+        Self { prefix: config.tokens.prefix.clone(), source: Source::Redis { tokens, cache }, failures }
     }
 
-    /// Who sends a request with these headers at `now`. Redis is asked only for tokens that this process doesn't know.
+    /// Who sends a request with these headers from `client` at `now`. Redis is asked only for tokens that this process doesn't know,
+    /// and not for a client that has failed too often.
     ///
     /// # Errors
     /// [`Refusal`]
-    pub async fn authenticate(&self, headers: &HeaderMap, now: SystemTime) -> Result<Arc<Principal>, Refusal> {
-        let credential = Credential::from_headers(headers, &self.prefix)?;
-        self.find(&credential, now).await
+    pub async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        client: IpAddr,
+        now: SystemTime,
+    ) -> Result<Arc<Principal>, Refusal> {
+        let credential = self.credential(headers, client)?;
+        self.find(&credential, client, now, false).await
     }
 
     /// Who sends the request, after the limiter found that the record has another version than `stale`: reads it anew.
@@ -59,13 +68,14 @@ impl Authenticator {
         &self,
         stale: &Principal,
         headers: &HeaderMap,
+        client: IpAddr,
         now: SystemTime,
     ) -> Result<Arc<Principal>, Refusal> {
-        let credential = Credential::from_headers(headers, &self.prefix)?;
+        let credential = self.credential(headers, client)?;
         if let Source::Redis { cache, .. } = &self.source {
             cache.remove_version(&credential.hash, stale.version);
         }
-        self.find(&credential, now).await
+        self.find(&credential, client, now, true).await
     }
 
     /// Notes that the store still has the version of `principal`: its record may be used for another `tokens.cache_ttl` should
@@ -77,9 +87,35 @@ impl Authenticator {
         }
     }
 
-    async fn find(&self, credential: &Credential<'_>, now: SystemTime) -> Result<Arc<Principal>, Refusal> {
+    fn credential<'a>(&self, headers: &'a HeaderMap, client: IpAddr) -> Result<Credential<'a>, Refusal> {
+        Credential::from_headers(headers, &self.prefix).map_err(|refusal| self.judged(client, refusal))
+    }
+
+    /// What is said of a token that failed without a look-up.
+    fn judged(&self, client: IpAddr, refusal: Refusal) -> Refusal {
+        match refusal {
+            Refusal::Invalid(_) => self.failures.failed(client, refusal),
+            Refusal::Missing
+            | Refusal::Repeated
+            | Refusal::TooManyFailures { .. }
+            | Refusal::Crowded
+            | Refusal::Unavailable => refusal,
+        }
+    }
+
+    /// `was_good`: the token was good a moment ago, so it may be looked up whoever else fails.
+    async fn find(
+        &self,
+        credential: &Credential<'_>,
+        client: IpAddr,
+        now: SystemTime,
+        was_good: bool,
+    ) -> Result<Arc<Principal>, Refusal> {
         let (tokens, cache) = match &self.source {
-            Source::File(file) => return file.find(credential).and_then(|principal| unexpired(principal, now)),
+            Source::File(file) => {
+                let found = file.find(credential).and_then(|principal| unexpired(principal, now));
+                return found.map_err(|refusal| self.judged(client, refusal));
+            }
             Source::Redis { tokens, cache } => (tokens, cache),
         };
         let known = cache.get(&credential.hash);
@@ -89,13 +125,21 @@ impl Authenticator {
         {
             return Ok(principal.clone());
         }
+        let leave = match &known {
+            None if !was_good => self.failures.ask(client, &credential.hash)?,
+            None | Some(_) => Leave::default(),
+        };
         let read = cache.once(credential.hash, || look_up(tokens, cache, credential, now)).await;
-        match (read, known) {
+        let found = match (read, known) {
             (Ok(principal), _) => unexpired(principal, now),
             // Its end may have been put off, but nobody can tell at the moment.
             (Err(Refusal::Unavailable), Some(known)) if known.is_expired(now) => Err(Refusal::Invalid(Reason::Expired)),
             (Err(refusal), _) => Err(refusal),
+        };
+        if let Err(Refusal::Invalid(_)) = found {
+            self.failures.in_vain(client, leave);
         }
+        found
     }
 }
 
@@ -128,7 +172,13 @@ async fn look_up(
         Ok(principal) => cache.insert(credential.hash, principal.clone()),
         Err(Refusal::Invalid(_)) => cache.remove(&credential.hash),
         // What is cached may still serve until it is too old.
-        Err(Refusal::Missing | Refusal::Repeated | Refusal::Unavailable) => {}
+        Err(
+            Refusal::Missing
+            | Refusal::Repeated
+            | Refusal::TooManyFailures { .. }
+            | Refusal::Crowded
+            | Refusal::Unavailable,
+        ) => {}
     }
     found
 }

@@ -17,9 +17,22 @@ use crate::config::Config;
 
 type Outcome = Result<Arc<Principal>, Refusal>;
 
+/// Bytes that an ordinary record takes in memory. A larger one takes the place of several.
+const ORDINARY: u64 = 512;
+
+/// How much of the cache a record takes up: so it is bounded in records and in bytes.
+#[derive(Clone)]
+struct Weight;
+
+impl quick_cache::Weighter<TokenHash, Arc<Principal>> for Weight {
+    fn weight(&self, _: &TokenHash, principal: &Arc<Principal>) -> u64 {
+        ORDINARY.max(principal.bytes() as u64)
+    }
+}
+
 /// What the workers of a process know of Redis's tokens together. It belongs to one configuration, whose plans are in its principals.
 pub struct TokenCache {
-    principals: quick_cache::sync::Cache<TokenHash, Arc<Principal>>,
+    principals: quick_cache::sync::Cache<TokenHash, Arc<Principal>, Weight>,
     flights: Mutex<HashMap<TokenHash, Arc<OnceCell<Outcome>>>>,
     pub(super) plans: Plans,
     pub(super) ttl: Duration,
@@ -33,7 +46,20 @@ impl TokenCache {
     }
 
     fn of(plans: Plans, size: usize, ttl: Duration) -> Self {
-        Self { principals: quick_cache::sync::Cache::new(size), flights: Mutex::default(), plans, ttl }
+        let principals = quick_cache::sync::Cache::with_weighter(size, size as u64 * ORDINARY, Weight);
+        Self { principals, flights: Mutex::default(), plans, ttl }
+    }
+
+    /// How many records are in memory.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.principals.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     pub(super) fn get(&self, hash: &TokenHash) -> Option<Arc<Principal>> {

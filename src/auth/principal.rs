@@ -92,6 +92,15 @@ impl Principal {
         self.expires_at.is_some_and(|end| end <= now)
     }
 
+    /// Bytes that it takes in memory, about; a plan of its own included.
+    pub(super) fn bytes(&self) -> usize {
+        let texts = self.id.len() + self.name.len() + self.account.len();
+        let permissions: usize = self.permissions.iter().map(|permission| permission.len() + 32).sum();
+        let headers: usize = self.identity.iter().map(|(_, value)| value.len() + 64).sum();
+        let limits = self.plan.limits.len() * 64;
+        size_of::<Self>() + texts + permissions + headers + limits
+    }
+
     /// Notes that the store still has this version.
     pub(super) fn confirm(&self, now: SystemTime) {
         let now = unix_ms(now);

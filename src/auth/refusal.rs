@@ -12,6 +12,15 @@ pub enum Refusal {
     /// The token is no good; clients are not told why.
     #[error("the token is not valid: {}", .0.as_str())]
     Invalid(Reason),
+    /// So many authentications have failed from this network that the token is not looked at.
+    #[error("too many failed authentications")]
+    TooManyFailures {
+        /// Seconds until the network may fail again, at least 1.
+        retry_after_s: u32,
+    },
+    /// So many unknown tokens are looked up that this one has to wait.
+    #[error("too many unknown tokens are looked up")]
+    Crowded,
     /// The store does not answer and the token is not known here, or its record can't be read.
     #[error("the token can't be looked up at the moment")]
     Unavailable,
@@ -54,11 +63,24 @@ impl Refusal {
             Self::Missing => "missing",
             Self::Repeated => "repeated",
             Self::Invalid(reason) => reason.as_str(),
+            Self::TooManyFailures { .. } => "too_many_failures",
+            Self::Crowded => "crowded",
             Self::Unavailable => "unavailable",
         }
     }
 }
 
 /// Every value of `callgate_auth_total{outcome}`; the first stands for a good token.
-pub const OUTCOMES: [&str; 9] =
-    ["ok", "missing", "repeated", "malformed", "unknown", "expired", "disabled", "revoked", "unavailable"];
+pub const OUTCOMES: [&str; 11] = [
+    "ok",
+    "missing",
+    "repeated",
+    "malformed",
+    "unknown",
+    "expired",
+    "disabled",
+    "revoked",
+    "too_many_failures",
+    "crowded",
+    "unavailable",
+];

@@ -29,8 +29,8 @@ pub use self::redis::{OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServ
 pub use answers::{Cors, HeaderEdits, Origin};
 pub use matching::{HeaderMatch, HostPattern, Piece, Rewrite};
 pub use model::{
-    Access, CallLimits, CertificateFiles, Config, Drain, Endpoint, HostHeader, Limits, Listen, Log, LogFormat,
-    PathForms, Protocol, REQUEST_ID, Route, Runtime, Store, Tls, Tokens, Upstream,
+    Access, CallLimits, CertificateFiles, Config, Drain, Endpoint, FailureLimits, HostHeader, Limits, Listen, Log,
+    LogFormat, PathForms, Protocol, REQUEST_ID, Route, Runtime, Store, Tls, Tokens, Upstream,
 };
 pub use nearest::nearest;
 pub use plan::{CONCURRENT_CALLS, Limit, MAX_COUNT, Plan, RouteLimits, WINDOW_MS};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,6 +130,21 @@ pub struct Tokens {
     pub cache_ttl: Duration,
     /// Records kept in memory per process.
     pub cache_size: usize,
+    /// Failed authentications.
+    pub failures: FailureLimits,
+}
+
+/// How often authentication may fail.
+#[derive(Debug, Clone)]
+pub struct FailureLimits {
+    /// So many failures of one network of clients in so many milliseconds; `None`: any number.
+    pub limit: Option<(NonZeroU32, NonZeroU32)>,
+    /// Bits of an IPv4 address that make a network of clients, 8 to 32.
+    pub ipv4_prefix: u8,
+    /// Bits of an IPv6 address that make a network of clients, 16 to 128.
+    pub ipv6_prefix: u8,
+    /// Look-ups a second, per process, of tokens that are not found.
+    pub lookups: u32,
 }
 
 /// How limits are told to clients.

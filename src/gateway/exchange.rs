@@ -66,12 +66,11 @@ impl Cells {
     }
 
     /// Counts an authentication by its outcome.
-    pub(super) fn authenticated(&self, found: Result<Arc<Principal>, Refusal>) -> Result<Arc<Principal>, Refusal> {
-        let outcome = found.as_ref().err().map_or(auth::OUTCOMES[0], |refusal| refusal.outcome());
+    pub(super) fn authenticated(&self, refusal: Option<Refusal>) {
+        let outcome = refusal.map_or(auth::OUTCOMES[0], Refusal::outcome);
         if let Some((_, cell)) = self.auth.iter().find(|(name, _)| *name == outcome) {
             cell.inc();
         }
-        found
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use crate::admin::{Admin, Desk, LimitsDesk};
-use crate::auth::{FileError, FileStore, OpenCalls, RecordWatch, Registry, TokenCache};
+use crate::auth::{Failures, FileError, FileStore, OpenCalls, RecordWatch, Registry, TokenCache};
 use crate::config::{Config, OnFailure, RedisStore, Store};
 use crate::forward::UpstreamError;
 use crate::gateway::Cells;
@@ -81,6 +81,7 @@ struct Shared {
     limiter: Arc<MemoryLimiter>,
     denials: Arc<DenyCache>,
     open_calls: Arc<OpenCalls>,
+    failures: Arc<Failures>,
     journal: Arc<Journal>,
     health: Arc<StoreHealth>,
     open: Arc<AtomicUsize>,
@@ -162,12 +163,15 @@ impl Server {
             }
             (Store::Memory, Tokens::Redis(_)) => {}
         }
-        let limiter = shared.limiter.clone();
+        let (limiter, shared) = (shared.limiter.clone(), shared.clone());
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(SWEEP_INTERVAL);
             loop {
                 tick.tick().await;
                 limiter.sweep(unix_ms(SystemTime::now()));
+                if let Tokens::Redis(cache) = &shared.tokens {
+                    shared.metrics.tokens_cached.set(i64::try_from(cache.len()).unwrap_or(i64::MAX));
+                }
             }
         });
         Ok(())
@@ -225,6 +229,7 @@ impl Shared {
         Ok(Self {
             cells: Arc::new(Cells::new(&metrics, &config.routes, log, open_calls.clone())),
             open_calls,
+            failures: Arc::new(Failures::new(&config.tokens.failures)),
             routes: Arc::new(RouteTable::new(&config.routes)?),
             certificates,
             tls,

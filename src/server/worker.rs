@@ -75,11 +75,15 @@ impl Worker {
                 let (local, denials) = (shared.limiter.clone(), shared.denials.clone());
                 let limiter = RedisLimiter::new(redis.clone(), store.on_failure, local, denials)
                     .with_journal(shared.journal.clone());
-                (Authenticator::with_redis(config, redis, cache.clone()), Limiter::Redis(limiter))
+                (
+                    Authenticator::with_redis(config, redis, cache.clone(), shared.failures.clone()),
+                    Limiter::Redis(limiter),
+                )
             }
-            (Store::Memory | Store::Redis(_), Tokens::File(file)) => {
-                (Authenticator::with_file(config, file.clone()), Limiter::Memory(shared.limiter.clone()))
-            }
+            (Store::Memory | Store::Redis(_), Tokens::File(file)) => (
+                Authenticator::with_file(config, file.clone(), shared.failures.clone()),
+                Limiter::Memory(shared.limiter.clone()),
+            ),
             (Store::Memory, Tokens::Redis(_)) => {
                 unreachable!("the memory store has a token file, which the configuration demands")
             }

@@ -5,12 +5,15 @@ mod deeds;
 mod file_store;
 mod redis_store;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use callgate::auth::{Actor, Authenticator, Filter, Principal, Reason, Record, Refusal, Registry, RegistryError};
-use callgate::config::{self, Config};
+use callgate::auth::{
+    Actor, Authenticator, Failures, Filter, Principal, Reason, Record, Refusal, Registry, RegistryError,
+};
+use callgate::config::{self, Config, FailureLimits};
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
 /// A configuration whose store and tokens are as told.
@@ -27,6 +30,14 @@ fn config_with(store: &str, tokens: &str) -> Config {
     loaded.unwrap_or_else(|problems| panic!("{problems}")).config
 }
 
+/// Who asks, where that does not matter.
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Failures without a bound: tests ask often until something is no longer refused.
+fn failures(config: &Config) -> Arc<Failures> {
+    Arc::new(Failures::new(&FailureLimits { limit: None, ..config.tokens.failures.clone() }))
+}
+
 fn bearer(token: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {token}")).unwrap());
@@ -34,7 +45,7 @@ fn bearer(token: &str) -> HeaderMap {
 }
 
 async fn ask(authenticator: &Authenticator, token: &str) -> Result<Arc<Principal>, Refusal> {
-    authenticator.authenticate(&bearer(token), SystemTime::now()).await
+    authenticator.authenticate(&bearer(token), CLIENT, SystemTime::now()).await
 }
 
 /// The refusal, or `None`: principals have no equality.

@@ -191,7 +191,8 @@ async fn a_revoked_token_is_refused_from_the_very_next_request_on_every_instance
         let (before, after): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(sent, _)| *sent < returned);
         assert!(before.iter().any(|(_, status)| *status == 200), "the lane was admitted before");
         assert!(after.len() > 5, "{} requests after the revocation", after.len());
-        let admitted = after.iter().filter(|(_, status)| *status != 401).count();
+        // Who fails too often is told that instead.
+        let admitted = after.iter().filter(|(_, status)| ![401, 429].contains(status)).count();
         assert_eq!(admitted, 0, "of {} requests sent after the revocation", after.len());
     }
 }

@@ -211,7 +211,13 @@ impl Book {
                     continue;
                 }
                 // Nothing is known; an outage ends no call.
-                Err(Refusal::Missing | Refusal::Repeated | Refusal::Unavailable) => continue,
+                Err(
+                    Refusal::Missing
+                    | Refusal::Repeated
+                    | Refusal::TooManyFailures { .. }
+                    | Refusal::Crowded
+                    | Refusal::Unavailable,
+                ) => continue,
             };
             if principal.is_expired(now) {
                 self.withdraw(&key, Withdrawal::Expired);

@@ -166,7 +166,7 @@ async fn with_a_file() {
     life_of_a_token(&config).await;
     let store = Arc::new(FileStore::open(&config, &path).unwrap());
     assert_eq!(store.len(), 3);
-    let authenticator = Authenticator::with_file(&config, store);
+    let authenticator = Authenticator::with_file(&config, store, failures(&config));
     assert!(ask(&authenticator, "4|secret-of-sanctum").await.is_ok());
     deeds(&config).await;
 }

@@ -51,13 +51,16 @@ impl Desk {
         let authenticator = match &self.source {
             Source::File(store, _) => {
                 store.refresh();
-                Authenticator::with_file(&self.config, store.clone())
+                Authenticator::with_file(&self.config, store.clone(), failures(&self.config))
             }
-            Source::Redis(redis, _) => {
-                Authenticator::with_redis(&self.config, redis.clone(), Arc::new(TokenCache::new(&self.config)))
-            }
+            Source::Redis(redis, _) => Authenticator::with_redis(
+                &self.config,
+                redis.clone(),
+                Arc::new(TokenCache::new(&self.config)),
+                failures(&self.config),
+            ),
         };
-        refusal(authenticator.authenticate(&bearer(token), now).await)
+        refusal(authenticator.authenticate(&bearer(token), CLIENT, now).await)
     }
 
     async fn ask(&self, token: &str) -> Option<Refusal> {

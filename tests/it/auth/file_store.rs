@@ -11,7 +11,7 @@ async fn a_running_instance_follows_the_file() {
     let config = config_with("memory", &format!("{{ file: \"{}\" }}", path.display()));
     let store = Arc::new(FileStore::open(&config, &path).unwrap());
     let watch = tokio::spawn(store.clone().watch(Arc::default()));
-    let authenticator = Authenticator::with_file(&config, store);
+    let authenticator = Authenticator::with_file(&config, store, failures(&config));
     let registry = Registry::with_file(&config, &path);
 
     let token = NewToken::generate("kal_live").unwrap();
@@ -25,7 +25,7 @@ async fn a_running_instance_follows_the_file() {
     assert_eq!(refusal(ask(&authenticator, &text).await), Some(Refusal::Invalid(Reason::Unknown)));
     registry.create(draft.into_record(&config, token.id.clone(), token.hash, now).unwrap(), &by(), now).await.unwrap();
     until("the token works", async || ask(&authenticator, &text).await.is_ok()).await;
-    let late = authenticator.authenticate(&bearer(&text), now + Duration::from_secs(60)).await;
+    let late = authenticator.authenticate(&bearer(&text), CLIENT, now + Duration::from_secs(60)).await;
     assert_eq!(refusal(late), Some(Refusal::Invalid(Reason::Expired)));
 
     std::fs::remove_file(&path).unwrap();

@@ -27,7 +27,8 @@ impl Instance {
     async fn with(server: &RedisServer, tokens: &str) -> Self {
         let config = config_with(&format!("{{ redis: {{ url: \"{}\", deadline: 500ms }} }}", server.url()), tokens);
         let redis = connect(&config).await;
-        let authenticator = Authenticator::with_redis(&config, redis.clone(), Arc::new(TokenCache::new(&config)));
+        let authenticator =
+            Authenticator::with_redis(&config, redis.clone(), Arc::new(TokenCache::new(&config)), failures(&config));
         let registry = Registry::with_redis(redis.clone());
         Self { config, redis, authenticator, registry }
     }
@@ -105,7 +106,7 @@ async fn a_token_works_from_its_creation_to_its_revocation() {
     assert!(instance.version(&token.id).await > principal.version);
     // The cached record is used until the limiter's script finds its version stale.
     assert!(ask(&instance.authenticator, &text).await.is_ok());
-    let again = instance.authenticator.reread(&principal, &bearer(&text), SystemTime::now()).await;
+    let again = instance.authenticator.reread(&principal, &bearer(&text), CLIENT, SystemTime::now()).await;
     assert_eq!(refusal(again), Some(Refusal::Invalid(Reason::Revoked)));
     assert_eq!(refusal(ask(&instance.authenticator, &text).await), Some(Refusal::Invalid(Reason::Revoked)));
 
@@ -210,15 +211,15 @@ async fn without_redis_known_tokens_work_and_others_are_never_refused_as_invalid
     }
     // A minute after Redis last confirmed the record it may have been revoked long ago.
     let later = SystemTime::now() + Duration::from_secs(61);
-    let result = instance.authenticator.authenticate(&bearer(&known), later).await;
+    let result = instance.authenticator.authenticate(&bearer(&known), CLIENT, later).await;
     assert_eq!(refusal(result), Some(Refusal::Unavailable));
     instance.authenticator.confirm(&principal, later);
-    assert!(instance.authenticator.authenticate(&bearer(&known), later).await.is_ok());
+    assert!(instance.authenticator.authenticate(&bearer(&known), CLIENT, later).await.is_ok());
 
     server.restart();
     until("Redis is back", async || instance.redis.is_up()).await;
     // It came back empty: nobody is known any more, once somebody asks.
-    let result = instance.authenticator.reread(&principal, &bearer(&known), SystemTime::now()).await;
+    let result = instance.authenticator.reread(&principal, &bearer(&known), CLIENT, SystemTime::now()).await;
     assert_eq!(refusal(result), Some(Refusal::Invalid(Reason::Unknown)));
 }
 
@@ -242,7 +243,7 @@ async fn the_end_is_judged_at_every_use_and_may_be_put_off() {
     let (text, _) = instance.create(|draft| draft.expires_at = Some(start + Duration::from_secs(30))).await;
     let at = async |seconds| {
         let now = start + Duration::from_secs(seconds);
-        refusal(instance.authenticator.authenticate(&bearer(&text), now).await)
+        refusal(instance.authenticator.authenticate(&bearer(&text), CLIENT, now).await)
     };
     assert_eq!(at(28).await, None);
     assert_eq!(at(31).await, Some(Refusal::Invalid(Reason::Expired)));
@@ -265,7 +266,7 @@ async fn an_ended_token_is_refused_as_such_during_an_outage() {
     let (text, _) = instance.create(|draft| draft.expires_at = Some(start + Duration::from_secs(30))).await;
     ask(&instance.authenticator, &text).await.unwrap();
     server.kill();
-    let result = instance.authenticator.authenticate(&bearer(&text), start + Duration::from_secs(31)).await;
+    let result = instance.authenticator.authenticate(&bearer(&text), CLIENT, start + Duration::from_secs(31)).await;
     assert_eq!(refusal(result), Some(Refusal::Invalid(Reason::Expired)));
 }
 
