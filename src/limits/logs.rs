@@ -33,6 +33,17 @@ impl Logs {
         answer(&mut self.plan, &plan.limits, cost, clock_ms).and(answer(route, &own.limits, cost, clock_ms))
     }
 
+    /// Refuses such a request, whether there is room or not.
+    pub(super) fn refuse(&mut self, plan: &Plan, charge: Charge<'_>, clock_ms: u64) -> Decision {
+        let refusal = self.plan.refuse(&plan.limits, charge.cost, clock_ms);
+        match charge.limits {
+            None => refusal,
+            Some(own) => {
+                refusal.and(route_log(&mut self.routes, own, clock_ms).refuse(&own.limits, charge.cost, clock_ms))
+            }
+        }
+    }
+
     /// What such a request would be told at `clock_ms` (Unix ms) if it were refused. Changes nothing.
     pub(super) fn peek(&mut self, plan: &Plan, charge: Charge<'_>, clock_ms: u64) -> Decision {
         let seen = self.plan.peek(&plan.limits, charge.cost, clock_ms);

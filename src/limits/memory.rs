@@ -67,7 +67,9 @@ impl MemoryLimiter {
             }
             return decision;
         }
-        self.peek(token_id, plan, charge, now_ms).with_too_many_calls(most)
+        let refuse = |logs: &mut Logs| logs.refuse(plan, charge, now_ms);
+        let refusal = self.logs.with(token_id, refuse).unwrap_or_else(|| refuse(&mut Logs::default()));
+        refusal.with_too_many_calls(most)
     }
 
     /// Counts a call that somebody else let in.

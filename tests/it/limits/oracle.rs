@@ -59,7 +59,7 @@ impl Oracle {
     }
 
     /// The time that counts for this log. A clock that is far behind is a new one.
-    fn time(&mut self, clock: i64) -> i64 {
+    pub(super) fn time(&mut self, clock: i64) -> i64 {
         let newest = self.admissions.last().copied().unwrap_or(clock);
         if clock < newest - JUMP_MS {
             self.admissions.iter_mut().for_each(|at| *at -= newest - clock);
