@@ -164,7 +164,7 @@ impl Target {
 
     /// Deletes everything of tokens, and says how many keys that was.
     pub(super) async fn delete(&self, tokens: &[String]) -> anyhow::Result<u64> {
-        let keys = ["token", "log", "calls"];
+        let keys = ["token", "log", "calls", "merged"];
         let deleted = tokens.iter().map(async |id| {
             self.ask::<u64>(redis::cmd("DEL").arg(keys.map(|name| self.key(id, name)).as_slice())).await
         });
