@@ -81,7 +81,8 @@ async fn accept(listener: TcpListener, to: SocketAddr, way: Arc<Way>) {
             let Ok(server) = TcpStream::connect(to).await else { return };
             let _ = (client.set_nodelay(true), server.set_nodelay(true));
             let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-            let there = pump(from_client, to_server, &way, |question| way.asked(question), |now| now != Passing::Nothing);
+            let there =
+                pump(from_client, to_server, &way, |question| way.asked(question), |now| now != Passing::Nothing);
             let back = pump(from_server, to_client, &way, |_| (), |now| now == Passing::Both);
             tokio::join!(there, back);
         });
