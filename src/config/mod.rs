@@ -15,6 +15,7 @@ mod redis;
 mod scalars;
 mod secret;
 mod units;
+mod upstream;
 mod yaml;
 
 use std::collections::BTreeSet;
@@ -29,14 +30,15 @@ pub use self::redis::{OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServ
 pub use answers::{Cors, HeaderEdits, Origin};
 pub use matching::{HeaderMatch, HostPattern, Piece, Rewrite};
 pub use model::{
-    Access, CallLimits, CertificateFiles, Config, Drain, Endpoint, FailureLimits, HostHeader, Limits, Listen, Log,
-    LogFormat, PathForms, Protocol, REQUEST_ID, Route, Runtime, Store, Tls, Tokens, Upstream,
+    Access, CallLimits, CertificateFiles, Config, Drain, FailureLimits, Limits, Listen, Log, LogFormat, PathForms,
+    REQUEST_ID, Route, Runtime, Store, Tls, Tokens,
 };
 pub use nearest::nearest;
 pub use plan::{CONCURRENT_CALLS, Limit, MAX_COUNT, Plan, RouteLimits, WINDOW_MS};
 pub use problem::{Problem, Problems, Severity};
 pub use secret::Secret;
 pub use units::{parse_duration, parse_limit, parse_size};
+pub use upstream::{Endpoint, HostHeader, Protocol, Upstream};
 
 /// Bytes of a configuration file: far more than anybody writes, and read in a moment.
 const MAX_BYTES: usize = 8 << 20;

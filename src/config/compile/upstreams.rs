@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::model::{Endpoint, HostHeader, Protocol, Upstream};
 use crate::config::place::shown;
 use crate::config::reader::{Field, Section};
+use crate::config::upstream::{Endpoint, HostHeader, Protocol, Upstream};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
