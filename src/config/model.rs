@@ -150,13 +150,15 @@ pub struct FailureLimits {
     pub lookups: u32,
 }
 
-/// How limits are told to clients.
+/// How limits are told to clients, and what keeping them may take.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Stamp `X-RateLimit-*`.
     pub x_ratelimit: bool,
     /// Stamp `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
     pub ietf: bool,
+    /// Tokens whose logs are kept in memory per process.
+    pub max_tokens: usize,
 }
 
 /// Who a route asks for.

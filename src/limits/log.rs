@@ -231,3 +231,50 @@ impl Log {
 fn has_room(count: u32, cost: u32, limit: u32) -> bool {
     u64::from(count) + u64::from(cost) <= u64::from(limit)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    /// Bytes of a log after so many admissions, a millisecond apart.
+    fn bytes(limits: &[Limit], admissions: u64) -> usize {
+        let mut log = Log::default();
+        for ms in 0..admissions {
+            assert!(log.decide(limits, 1, 1_700_000_000_000 + ms).admitted);
+        }
+        size_of::<Log>() + 4 * log.ring.len()
+    }
+
+    #[test]
+    fn a_log_takes_four_bytes_an_admission_and_a_little() {
+        let limit = |count, window_ms| Limit {
+            name: "w".into(),
+            count,
+            window_ms: NonZeroU32::new(window_ms).expect("a window is not empty"),
+        };
+        let usual = [limit(1_000, 60_000), limit(1_000, 3_600_000)];
+        let measured = [1, 5, 60, 1_000].map(|admissions| bytes(&usual, admissions));
+        for (bytes, most) in measured.iter().zip([160, 160, 420, 4_400]) {
+            assert!(*bytes <= most, "{measured:?}");
+        }
+        let enterprise = [limit(100_000, 60_000), limit(100_000, 3_600_000)];
+        let measured = bytes(&enterprise, 100_000);
+        assert!(measured <= 525_000, "{measured}");
+    }
+
+    #[test]
+    fn a_log_shrinks_when_its_token_calms_down() {
+        let limits = [Limit { name: "w".into(), count: 2_000, window_ms: NonZeroU32::new(10_000).expect("not 0") }];
+        let mut log = Log::default();
+        for i in 0..2_000 {
+            log.decide(&limits, 1, 1_700_000_000_000 + i);
+        }
+        assert!(log.ring.len() >= 2_000);
+        for i in 0..20 {
+            log.decide(&limits, 1, 1_700_000_020_000 + 1_000 * i);
+        }
+        assert!(log.ring.len() <= 64, "{}", log.ring.len());
+    }
+}

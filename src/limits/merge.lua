@@ -5,7 +5,8 @@
 -- KEYS[2]  what was merged into it, a sorted set of names by when they were (Unix ms); and `reset`, when the log was cleared
 -- ARGV[1]  the name of these admissions: they are merged once, however often they are sent
 -- ARGV[2]  the windows (ms) of the token's plan, shortest first, 4 bytes each
--- ARGV[3]  how long ago each admission was (ms), the latest first, 4 bytes each
+-- ARGV[3]  how old each admission was (ms), the latest first, 4 bytes each …
+-- ARGV[4]  … when the clock here said this (Unix ms): a call may be carried out long after it was sent
 --
 -- Answers how many of them the log has got: not those that no window sees any more, nor those from before it was cleared.
 -- If they were merged before, -1. The log may then hold more than the plan admits; it admits again when that has left.
@@ -59,10 +60,12 @@ local function last(low, high, inside)
 end
 
 -- Of what is offered, the part that a window sees.
-local ages, bound = ARGV[3], longest - (now - clock)
+local ages, bound, waited = ARGV[3], longest - (now - clock), clock - ARGV[4]
+if waited < 0 then waited = 0 end
+local function age_offered(i) return unpack('<I', ages, 4 * i - 3) + waited end
 local reset = tonumber(call('ZSCORE', KEYS[2], 'reset') or nil)
 if reset and reset - clock <= JUMP and clock - reset < bound then bound = clock - reset end
-local fresh = last(0, #ages / 4 + 1, function(i) return unpack('<I', ages, 4 * i - 3) < bound end)
+local fresh = last(0, #ages / 4 + 1, function(i) return age_offered(i) < bound end)
 if fresh == 0 then return 0 end
 
 -- From here on ages are counted from what will be the newest stamp.
@@ -70,7 +73,7 @@ local function age_of(stamps, i) return (head - unpack('<I', stamps, 4 * i - 3))
 local function count(stamps, length)
   return last(0, #stamps / 4 + 1, function(i) return age_of(stamps, i) < length end)
 end
-local latest = clock - unpack('<I', ages)
+local latest = clock - age_offered(1)
 if not log then
   newest, head = latest, latest % WRAP
 elseif latest > newest then
@@ -82,7 +85,7 @@ end
 -- Both rows become one: runs of the old one, and between them what is new.
 local pieces, from = {}, 1
 for i = 1, fresh do
-  local age = newest - clock + unpack('<I', ages, 4 * i - 3)
+  local age = newest - clock + age_offered(i)
   local to = last(from - 1, #old / 4 + 1, function(k) return age_of(old, k) <= age end)
   if to >= from then
     pieces[#pieces + 1] = old:sub(4 * from - 3, 4 * to)

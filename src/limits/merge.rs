@@ -15,6 +15,9 @@ use crate::store::{Redis, Script, StoreError};
 /// The script that merges.
 pub const MERGE: &str = include_str!("merge.lua");
 
+/// What Redis's clock says where a log is, in Unix milliseconds.
+const CLOCK: &str = "local time = redis.call('TIME') return time[1] * 1000 + math.floor(time[2] / 1000)";
+
 /// How often it is looked whether Redis is back, while something waits to be merged.
 const LOOK: Duration = Duration::from_millis(100);
 /// The pause after merges none of which succeeded.
@@ -26,12 +29,13 @@ const BREATH: Duration = Duration::from_millis(10);
 pub(super) struct Merger {
     redis: Redis,
     script: Script,
+    clock: Script,
     journal: Arc<Journal>,
 }
 
 impl Merger {
     pub(super) fn new(redis: Redis, journal: Arc<Journal>) -> Self {
-        Self { redis, script: Script::new(MERGE), journal }
+        Self { redis, script: Script::new(MERGE), clock: Script::new(CLOCK), journal }
     }
 
     pub(super) fn journal(&self) -> &Arc<Journal> {
@@ -76,9 +80,17 @@ impl Merger {
         Ok(())
     }
 
+    /// A Redis that hangs may carry a call out when nobody waits for it any more. So it is told how old the admissions were by its own
+    /// clock; they get that much younger, and no more, than they were as its answer to that question took to come.
     async fn merge(&self, offer: Offer) -> Result<(), StoreError> {
-        let (merged, windows, ages) = (merged_key(offer.log()), offer.windows(), offer.ages(Instant::now()));
-        match self.redis.run(&self.script, &[offer.log(), &merged], &[offer.name(), &windows, &ages]).await? {
+        let asked = Instant::now();
+        let Value::Int(clock) = self.redis.run(&self.clock, &[offer.log()], &[]).await? else {
+            return Err(StoreError::Unexpected("its clock is no number"));
+        };
+        let (merged, windows, ages) = (merged_key(offer.log()), offer.windows(), offer.ages(asked));
+        let mut digits = itoa::Buffer::new();
+        let args: [&[u8]; 4] = [offer.name(), &windows, &ages, digits.format(clock).as_bytes()];
+        match self.redis.run(&self.script, &[offer.log(), &merged], &args).await? {
             Value::Int(_) => {
                 offer.settle();
                 Ok(())

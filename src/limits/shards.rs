@@ -1,6 +1,7 @@
 //! A bounded map from token ids to something small, sharded so that workers seldom meet.
 
 use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use foldhash::fast::RandomState;
@@ -17,6 +18,8 @@ pub(super) struct Shards<V> {
     shards: Box<[Lane<V>]>,
     /// Entries that a shard may hold.
     room: usize,
+    /// Entries of some worth that had to make room.
+    lost: AtomicU64,
 }
 
 /// Its own pair of cache lines, so that neighbours don't slow each other down.
@@ -45,6 +48,7 @@ impl<V> Shards<V> {
             hasher: RandomState::default(),
             shards: (0..SHARDS).map(|_| shard()).collect(),
             room: entries.div_ceil(SHARDS).clamp(1, u32::MAX as usize),
+            lost: AtomicU64::new(0),
         }
     }
 
@@ -56,8 +60,9 @@ impl<V> Shards<V> {
         Some(f(&mut shard.entries[at].value))
     }
 
-    /// Uses the entry of `id`, made if need be. If its shard is full, the entry of least `worth` among a few goes.
-    pub(super) fn with_entry<R, W: Ord>(
+    /// Uses the entry of `id`, made if need be. If its shard is full, the entry of least `worth` among a few goes; one that is worth
+    /// nothing is no loss.
+    pub(super) fn with_entry<R, W: Ord + Default>(
         &self,
         id: &str,
         make: impl FnOnce() -> V,
@@ -68,7 +73,12 @@ impl<V> Shards<V> {
         let mut shard = self.shard(hash);
         let at = match shard.find(hash, id) {
             Some(at) => at,
-            None => shard.insert(hash, id, make(), self.room, worth),
+            None => {
+                if shard.entries.len() >= self.room && shard.evict(worth) > Some(W::default()) {
+                    self.lost.fetch_add(1, Ordering::Relaxed);
+                }
+                shard.insert(hash, id, make())
+            }
         };
         f(&mut shard.entries[at].value)
     }
@@ -107,6 +117,11 @@ impl<V> Shards<V> {
         }
     }
 
+    /// How many entries of some worth had to make room since this was asked last.
+    pub(super) fn take_lost(&self) -> u64 {
+        self.lost.swap(0, Ordering::Relaxed)
+    }
+
     /// The number of entries.
     pub(super) fn len(&self) -> usize {
         self.shards.iter().map(|lane| lane.0.lock().unwrap_or_else(PoisonError::into_inner).entries.len()).sum()
@@ -124,10 +139,7 @@ impl<V> Shard<V> {
         self.index.find(hash, |&at| *self.entries[at as usize].id == *id).map(|&at| at as usize)
     }
 
-    fn insert<W: Ord>(&mut self, hash: u64, id: &str, value: V, room: usize, worth: impl Fn(&V) -> W) -> usize {
-        if self.entries.len() >= room {
-            self.evict(worth);
-        }
+    fn insert(&mut self, hash: u64, id: &str, value: V) -> usize {
         let at = self.entries.len();
         self.entries.push(Entry { hash, id: id.into(), value });
         let entries = &self.entries;
@@ -152,12 +164,13 @@ impl<V> Shard<V> {
         }
     }
 
-    fn evict<W: Ord>(&mut self, worth: impl Fn(&V) -> W) {
+    /// Makes room for one entry; what the one was worth that went.
+    fn evict<W: Ord>(&mut self, worth: impl Fn(&V) -> W) -> Option<W> {
         let entries = self.entries.len();
         let sample = (0..SAMPLE).map(|_| fastrand::usize(..entries));
-        if let Some(at) = sample.min_by_key(|&at| worth(&self.entries[at].value)) {
-            self.remove(at);
-        }
+        let (least, at) = sample.map(|at| (worth(&self.entries[at].value), at)).min()?;
+        self.remove(at);
+        Some(least)
     }
 }
 

@@ -26,8 +26,6 @@ use crate::telemetry::{AccessLog, Metrics};
 
 use worker::Worker;
 
-/// Tokens whose logs the in-memory limiter keeps; a log takes from 100 bytes to a few kilobytes.
-const MAX_LOCAL_TOKENS: usize = 1_000_000;
 /// Tokens whose refusals are remembered; each takes less than 200 bytes.
 const MAX_DENIALS: usize = 100_000;
 /// How long Redis may take for a request to the admin API: no client waits for it.
@@ -170,6 +168,15 @@ impl Server {
             loop {
                 tick.tick().await;
                 limiter.sweep(unix_ms(SystemTime::now()));
+                shared.metrics.tokens_limited.set(i64::try_from(limiter.tokens()).unwrap_or(i64::MAX));
+                let forgotten = limiter.take_forgotten();
+                if forgotten > 0 {
+                    shared.metrics.tokens_forgotten.inc_by(forgotten);
+                    tracing::warn!(
+                        forgotten,
+                        "limits.max_tokens is too low: {forgotten} tokens were forgotten within {SWEEP_INTERVAL:?}, and may be admitted anew"
+                    );
+                }
                 if let Tokens::Redis(cache) = &shared.tokens {
                     shared.metrics.tokens_cached.set(i64::try_from(cache.len()).unwrap_or(i64::MAX));
                 }
@@ -237,7 +244,7 @@ impl Shared {
             certificates,
             tls,
             tokens,
-            limiter: Arc::new(MemoryLimiter::new(MAX_LOCAL_TOKENS)),
+            limiter: Arc::new(MemoryLimiter::new(config.limits.max_tokens)),
             denials: Arc::new(DenyCache::new(MAX_DENIALS)),
             journal: Arc::new(Journal::new(metrics.merging.clone())),
             health,

@@ -100,6 +100,17 @@ impl Cluster {
         up.into_iter().chain(down).map(|member| member.node.clone()).chain(self.state.seeds.iter().cloned()).collect()
     }
 
+    /// How many primaries it has links to.
+    pub(super) fn members(&self) -> usize {
+        self.state.map.load().members.len()
+    }
+
+    /// Sends a command to one of them.
+    pub(super) async fn call_member(&self, at: usize, command: &Cmd, deadline: Duration) -> Result<Value, StoreError> {
+        let member = self.state.map.load().members.get(at).cloned().ok_or(StoreError::Down)?;
+        member.link.call(command, false, deadline).await
+    }
+
     /// Sends a command to the node that serves `slot` (`None`: to any). `script` is what the command runs: a node that does
     /// not know it is given it.
     pub(super) async fn call(

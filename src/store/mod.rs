@@ -135,6 +135,27 @@ impl Redis {
         }
     }
 
+    /// How many servers it is connected to, or would be: one, or each primary of a cluster.
+    #[must_use]
+    pub fn servers(&self) -> usize {
+        match &self.shared.servers {
+            Servers::One(_) => 1,
+            Servers::Cluster(cluster) => cluster.members(),
+        }
+    }
+
+    /// The same as [`Redis::call`] for the server of this number, whatever the command's key. Which number a server of a cluster has
+    /// changes when servers come or go.
+    ///
+    /// # Errors
+    /// [`StoreError`]; `Down` too if there is none of this number.
+    pub async fn call_server(&self, server: usize, command: &Cmd) -> Result<Value, StoreError> {
+        match &self.shared.servers {
+            Servers::One(link) => link.call(command, false, self.shared.deadline).await,
+            Servers::Cluster(cluster) => cluster.call_member(server, command, self.shared.deadline).await,
+        }
+    }
+
     /// Runs a script by its digest, within the configured deadline. A server that doesn't know it is given it, in place. With a
     /// cluster, all keys must lie in one slot.
     ///

@@ -54,6 +54,10 @@ pub(super) fn slot_of_command(command: &Cmd) -> Option<u16> {
     if name.eq_ignore_ascii_case(b"EVAL") || name.eq_ignore_ascii_case(b"EVALSHA") {
         return words.nth(1).filter(|count| **count != *b"0").and_then(|_| words.next()).map(slot_of);
     }
+    if name.eq_ignore_ascii_case(b"MEMORY") {
+        // MEMORY USAGE key
+        return words.nth(1).map(slot_of);
+    }
     words.next().map(slot_of)
 }
 

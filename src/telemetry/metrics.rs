@@ -46,8 +46,12 @@ pub struct Metrics {
     pub merging: MergeMetrics,
     /// Access lines that were dropped because the log's reader is too slow.
     pub log_dropped: IntCounter,
-    /// Tokens in the memory of this process.
+    /// Token records in the memory of this process.
     pub tokens_cached: IntGauge,
+    /// Tokens whose admissions are in the memory of this process.
+    pub tokens_limited: IntGauge,
+    /// Tokens whose admissions had to be forgotten for others.
+    pub tokens_forgotten: IntCounter,
 }
 
 /// The cells of one listener.
@@ -226,6 +230,14 @@ impl Metrics {
             },
             log_dropped: count("callgate_log_lines_dropped_total", "Log lines lost because their reader is too slow.")?,
             tokens_cached: one("callgate_token_records_cached", "Token records in the memory of this process.")?,
+            tokens_limited: one(
+                "callgate_limited_tokens",
+                "Tokens whose admissions are in the memory of this process.",
+            )?,
+            tokens_forgotten: count(
+                "callgate_forgotten_tokens_total",
+                "Tokens whose admissions were forgotten for want of room (limits.max_tokens): they may be admitted anew.",
+            )?,
             certificate_expiry,
             registry,
         })

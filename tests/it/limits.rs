@@ -13,3 +13,4 @@ mod real_clock;
 mod recovery;
 mod route_limits;
 mod stores;
+mod told;

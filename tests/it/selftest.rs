@@ -9,6 +9,7 @@ use tokio::process::Command;
 use crate::support::eventually;
 use crate::support::gateway::PROGRAM;
 use crate::support::redis::RedisServer;
+use crate::support::topology::RedisCluster;
 
 async fn selftest(args: &[&str]) -> Output {
     let mut command = Command::new(PROGRAM);
@@ -57,6 +58,58 @@ async fn a_good_redis_is_exact_and_left_as_it_was() {
     let client = redis::Client::open(url).unwrap();
     let left: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut client.get_connection().unwrap()).unwrap();
     assert_eq!(left, Vec::<String>::new());
+}
+
+/// A file whose Redis is tested, with a namespace that its user may write and no other.
+fn configuration(store: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "tls: {{ certificates: [{{ cert: a.pem, key: b.pem }}] }}\nstore: {{ redis: {{ {store}, namespace: voice }} }}\n\
+         routes: [{{ path: /, upstream: a }}]\nupstreams: {{ a: {{ endpoints: [\"http://127.0.0.1:1\"] }} }}\n"
+    );
+    std::fs::write(folder.path().join("callgate.yaml"), text).unwrap();
+    for name in ["a.pem", "b.pem"] {
+        std::fs::write(folder.path().join(name), "").unwrap();
+    }
+    folder
+}
+
+async fn selftest_of(store: &str) -> (Output, Value) {
+    let folder = configuration(store);
+    let file = folder.path().join("callgate.yaml");
+    let output = selftest(&["--config", file.to_str().unwrap(), "--seconds", "1", "--json"]).await;
+    let report = serde_json::from_str(&stdout(&output)).unwrap_or_default();
+    (output, report)
+}
+
+#[tokio::test]
+async fn a_cluster_is_tested_by_its_configuration_on_all_nodes() {
+    let cluster = tokio::task::spawn_blocking(RedisCluster::start).await.unwrap();
+    let (output, report) = selftest_of(&format!("cluster: {}", cluster.urls())).await;
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    assert_eq!((&report["good"], &report["redis"]["mode"]), (&true.into(), &"cluster".into()), "{report}");
+    assert!(report["address"].as_str().unwrap().starts_with("the cluster of 127.0.0.1:"), "{report}");
+    assert_eq!(report["bytes_per_token"]["done"].as_array().unwrap().len(), 4, "{report}");
+    let cut = &report["cut"]["done"];
+    assert_eq!([&cut["cut"], &cut["back"], &cut["failed"]], [12, 4, 0], "{cut}");
+    for node in &cluster.nodes {
+        assert_eq!(node.say::<u64>(&["DBSIZE"]), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_user_that_may_write_its_namespace_alone_is_enough() {
+    let server = RedisServer::start();
+    server.say::<()>(&["ACL", "SETUSER", "voice", "on", ">hunter2", "~voice:*", "+@all", "-@dangerous", "+info"]);
+    let store = format!("url: \"redis://127.0.0.1:{}\", username: voice, password: hunter2", server.port());
+    let (output, report) = selftest_of(&store).await;
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    assert!(report["namespace"].as_str().unwrap().starts_with("voice:selftest-"), "{report}");
+    assert!(report["cut"]["failed"].is_string() && !report.to_string().contains("hunter2"), "{report}");
+    assert_eq!(server.say::<u64>(&["DBSIZE"]), 0);
+    let (refused, _) = selftest_of(&store.replace("hunter2", "hunter3")).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("refuses the user name or the password"), "{}", stderr(&refused));
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use futures_util::future;
 use serde::Serialize;
 
 use super::contest::Group;
@@ -94,7 +95,9 @@ async fn act(stage: Arc<Stage>, number: usize) -> anyhow::Result<Vec<Step>> {
         Ok(instance) => {
             let mut name = redis::cmd("CLIENT");
             name.arg("SETNAME").arg(&*store.namespace);
-            instance.redis.call(&name).await.map(drop)
+            let servers = 0..instance.redis.servers();
+            let named = servers.map(|server| instance.redis.call_server(server, &name));
+            future::try_join_all(named).await.map(drop)
         }
         Err(_) => Ok(()),
     };

@@ -12,6 +12,7 @@ mod speed;
 mod target;
 
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,9 +25,7 @@ use futures_util::future;
 use contest::{DECIDERS, Group, contend};
 use instance::{INSTANCES, Instance};
 use report::{Attempt, Bytes, Report};
-use target::{Plans, Target};
-
-use crate::config::RedisStore;
+use target::{Configured, Plans, Target};
 
 /// Tokens that are contended for, per plan.
 const CONTENDED: usize = 8;
@@ -40,8 +39,18 @@ const OTHER_SECONDS: u64 = 5;
 #[derive(Debug, Args)]
 pub(super) struct SelftestArgs {
     /// The Redis: redis://…, rediss://… or file:PATH of a file with such a URL; its password is never printed
-    #[arg(long, value_name = "URL", env = "CALLGATE_REDIS_URL", hide_env_values = true)]
-    redis: String,
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "CALLGATE_REDIS_URL",
+        hide_env_values = true,
+        required_unless_present = "config"
+    )]
+    redis: Option<String>,
+    /// Test the Redis of this configuration: one server, a cluster or one behind Sentinel, with its login. All keys begin with its
+    /// namespace, so that its user may write them
+    #[arg(long, value_name = "FILE", conflicts_with = "redis")]
+    config: Option<PathBuf>,
     /// How long to measure the speed
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
@@ -53,16 +62,14 @@ pub(super) struct SelftestArgs {
 /// Tests a Redis and prints what came of it. The exit code is 1 if anything was inexact or Redis can't be used, 2 if the
 /// URL is none.
 pub(super) fn run(args: SelftestArgs) -> ExitCode {
-    let (store, plans) = match target::configure(&args.redis) {
-        Ok(configured) => configured,
-        Err(why) => {
-            eprintln!("callgate: --redis: {why}");
-            return ExitCode::from(2);
-        }
+    let configured = match (&args.config, &args.redis) {
+        (Some(file), _) => Configured::by_file(file),
+        (None, Some(url)) => Configured::by_url(url).map_err(|why| Misuse(format!("--redis: {why}")).into()),
+        (None, None) => Err(Misuse("--redis URL or --config FILE is needed".to_owned()).into()),
     };
     let mut good = false;
     let done = super::on_runtime(async {
-        match test(&args, store, plans).await {
+        match test(&args, configured?).await {
             Ok(report) => {
                 good = report.is_good();
                 let text = if args.json { report.as_json() } else { report.to_string() };
@@ -81,12 +88,17 @@ pub(super) fn run(args: SelftestArgs) -> ExitCode {
         Ok(()) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("callgate: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<Misuse>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
 
-async fn test(args: &SelftestArgs, store: RedisStore, plans: Plans) -> anyhow::Result<Report> {
+/// What is wrong with the arguments.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Misuse(String);
+
+async fn test(args: &SelftestArgs, Configured { address, store, plans }: Configured) -> anyhow::Result<Report> {
     let began = Instant::now();
     let stop = Arc::new(AtomicBool::new(false));
     let (ends, told) = (super::serve::Ends::new()?, stop.clone());
@@ -94,7 +106,7 @@ async fn test(args: &SelftestArgs, store: RedisStore, plans: Plans) -> anyhow::R
         ends.wait().await;
         told.store(true, Ordering::Relaxed);
     });
-    let target = Target::open(&args.redis, store).await?;
+    let target = Target::open(address, store).await?;
     if io::stderr().is_terminal() {
         eprintln!("Testing {} for about {} seconds …", target.address, args.seconds + OTHER_SECONDS);
     }
@@ -145,13 +157,8 @@ impl Groups {
         let measure = |crowd, time| speed::measure(target.store.clone(), self.busy.clone(), crowd, time, stop.clone());
         let speed = [measure((1, 1), time / 4).await?, measure((INSTANCES, DECIDERS), time * 3 / 4).await?];
         let bytes = self.weigh(target).await;
-        let is_cluster = facts.mode.as_deref() == Some("cluster");
-        let cut = match is_cluster {
-            // The number of a connection means something else on each node.
-            true => Attempt::Failed("not tested on Redis Cluster".to_owned()),
-            false => Attempt::of(cut::survive(target, self.busy.clone(), stop.clone()).await),
-        };
-        Ok(Report::new(target, facts, exact, speed, Attempt::of(bytes), cut))
+        let cut = cut::survive(target, self.busy.clone(), stop.clone()).await;
+        Ok(Report::new(target, facts, exact, speed, Attempt::of(bytes), Attempt::of(cut)))
     }
 
     /// Bytes of a token's log after so many admissions.

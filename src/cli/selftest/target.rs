@@ -2,15 +2,15 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use futures_util::future;
 use redis::{Cmd, FromRedisValue};
 use serde::Serialize;
 
-use super::instance;
-use crate::config::{self, Config, Plan, RedisStore, Severity, Store};
+use crate::cli::token::connect;
+use crate::config::{self, Config, Plan, RedisNode, RedisServers, RedisStore, Severity, Store};
 use crate::limits::DECIDE;
 use crate::store::{Redis, Script};
 
@@ -19,8 +19,6 @@ pub(super) const VERSION: u64 = 1;
 
 /// Records delete themselves after this time (ms), in case nobody else does.
 const RECORD_TTL_MS: u64 = 900_000;
-/// How long connecting may take: a person waits here, not a request.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The oldest Redis whose scripts may read the clock and write.
 const OLDEST: u32 = 5;
 
@@ -67,31 +65,69 @@ routes: [{ path: /, upstream: none }]
 upstreams: { none: { endpoints: ["http://127.0.0.1:1"] } }
 "#;
 
-/// What a configuration with this URL comes to.
-///
-/// # Errors
-/// What is wrong with the URL, without repeating it.
-pub(super) fn configure(url: &str) -> Result<(RedisStore, Plans), String> {
-    // Short enough for keys to be as long as a gateway's: their length is part of what a token takes.
-    let id: String = std::iter::repeat_with(fastrand::lowercase).take(6).collect();
-    let variable = |name: &str| match name {
-        "URL" => Some(url.to_owned()),
-        "NAMESPACE" => Some(format!("cg-selftest-{id}")),
-        _ => None,
-    };
-    let loaded = config::parse(Path::new("self-test"), CONFIGURATION, &variable);
-    let Config { store, plans, .. } = loaded
-        .map_err(|problems| {
-            let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
-            errors.map(|problem| problem.message.clone()).collect::<Vec<_>>().join("; ")
-        })?
-        .config;
-    let plan = |name: &str| plans.get(name).cloned().ok_or_else(|| format!("there is no plan {name}"));
-    let plans = Plans { usual: plan("usual")?, sliding: plan("sliding")?, wide: plan("wide")? };
-    match store {
-        Store::Redis(store) => Ok((*store, plans)),
-        Store::Memory => Err("is not a Redis".to_owned()),
+/// What is tested, and with which plans.
+pub(super) struct Configured {
+    /// Where it is, without user and password.
+    pub(super) address: String,
+    pub(super) store: RedisStore,
+    pub(super) plans: Plans,
+}
+
+impl Configured {
+    /// The Redis at a URL.
+    ///
+    /// # Errors
+    /// What is wrong with the URL, without repeating it.
+    pub(super) fn by_url(url: &str) -> Result<Self, String> {
+        let namespace = format!("cg-selftest-{}", nonce());
+        let variable = |name: &str| match name {
+            "URL" => Some(url.to_owned()),
+            "NAMESPACE" => Some(namespace.clone()),
+            _ => None,
+        };
+        let loaded = config::parse(Path::new("self-test"), CONFIGURATION, &variable);
+        let Config { store, plans, .. } = loaded
+            .map_err(|problems| {
+                let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
+                errors.map(|problem| problem.message.clone()).collect::<Vec<_>>().join("; ")
+            })?
+            .config;
+        let plan = |name: &str| plans.get(name).cloned().ok_or_else(|| format!("there is no plan {name}"));
+        let plans = Plans { usual: plan("usual")?, sliding: plan("sliding")?, wide: plan("wide")? };
+        match store {
+            Store::Redis(store) => Ok(Self { address: address(url), store: *store, plans }),
+            Store::Memory => Err("is not a Redis".to_owned()),
+        }
     }
+
+    /// The Redis of a configuration, with keys in its namespace.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration, or that it has no Redis.
+    pub(super) fn by_file(file: &Path) -> anyhow::Result<Self> {
+        let Store::Redis(configured) = config::load(file)?.config.store else {
+            bail!("{}: `store: memory` has no Redis to test (set store.redis)", file.display());
+        };
+        let own = Self::by_url("redis://127.0.0.1").map_err(anyhow::Error::msg)?;
+        let address = match &configured.servers {
+            RedisServers::Single(node) => node.to_string(),
+            RedisServers::Cluster(nodes) => format!("the cluster of {}", listed(nodes)),
+            RedisServers::Sentinel(sentinel) => format!("{} behind {}", sentinel.service, listed(&sentinel.nodes)),
+        };
+        let namespace = format!("{}:selftest-{}", configured.namespace, nonce()).into();
+        let RedisStore { deadline, connect_timeout, on_failure, .. } = own.store;
+        let store = RedisStore { namespace, deadline, connect_timeout, on_failure, ..*configured };
+        Ok(Self { address, store, plans: own.plans })
+    }
+}
+
+/// Short enough for keys to be as long as a gateway's: their length is part of what a token takes.
+fn nonce() -> String {
+    std::iter::repeat_with(fastrand::lowercase).take(6).collect()
+}
+
+fn listed(nodes: &[RedisNode]) -> String {
+    nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// A URL without user, password and options.
@@ -107,22 +143,8 @@ impl Target {
     ///
     /// # Errors
     /// Why Redis can't be used, without the URL's password.
-    pub(super) async fn open(url: &str, store: RedisStore) -> anyhow::Result<Self> {
-        let address = address(url);
-        let redis = instance::open(&store).await?;
-        if !redis.is_up() {
-            // Asked once more, for the reason.
-            let url = match url.strip_prefix("file:") {
-                Some(path) => std::fs::read_to_string(path).with_context(|| format!("reading {path}"))?,
-                None => url.to_owned(),
-            };
-            let attempt = async { redis::Client::open(url.trim())?.get_multiplexed_async_connection().await.map(drop) };
-            match tokio::time::timeout(CONNECT_TIMEOUT, attempt).await {
-                Ok(Ok(())) => bail!("Redis at {address} answered only now: try again"),
-                Ok(Err(error)) => bail!("Redis at {address} can't be used: {error}"),
-                Err(_) => bail!("Redis at {address} did not answer within {} seconds", CONNECT_TIMEOUT.as_secs()),
-            }
-        }
+    pub(super) async fn open(address: String, store: RedisStore) -> anyhow::Result<Self> {
+        let redis = connect(&store).await.with_context(|| format!("Redis at {address} can't be used"))?;
         let target = Self { address, store, redis };
         let keys = ["token", "log"].map(|name| target.key("nobody", name));
         let keys = [keys[0].as_bytes(), keys[1].as_bytes()];
@@ -164,7 +186,7 @@ impl Target {
 
     /// Deletes everything of tokens, and says how many keys that was.
     pub(super) async fn delete(&self, tokens: &[String]) -> anyhow::Result<u64> {
-        let keys = ["token", "log", "calls"];
+        let keys = ["token", "log", "calls", "merged"];
         let deleted = tokens.iter().map(async |id| {
             self.ask::<u64>(redis::cmd("DEL").arg(keys.map(|name| self.key(id, name)).as_slice())).await
         });
@@ -178,12 +200,17 @@ impl Target {
 
     /// Cuts the connections that were given this `name`, and no others; says how many.
     pub(super) async fn cut(&self, name: &str) -> anyhow::Result<usize> {
-        let list: String = self.ask(redis::cmd("CLIENT").arg("LIST")).await?;
         let wanted = format!("name={name}");
-        let ours = list.lines().filter(|line| line.split(' ').any(|field| field == wanted));
         let mut cut = 0;
-        for id in ours.filter_map(|line| line.split(' ').find_map(|field| field.strip_prefix("id="))) {
-            cut += self.ask::<usize>(redis::cmd("CLIENT").arg("KILL").arg("ID").arg(id)).await?;
+        // The number of a connection means something to its server alone.
+        for server in 0..self.redis.servers() {
+            let list = self.redis.call_server(server, redis::cmd("CLIENT").arg("LIST")).await?;
+            let list = String::from_redis_value(list)?;
+            let ours = list.lines().filter(|line| line.split(' ').any(|field| field == wanted));
+            for id in ours.filter_map(|line| line.split(' ').find_map(|field| field.strip_prefix("id="))) {
+                let killed = self.redis.call_server(server, redis::cmd("CLIENT").arg("KILL").arg("ID").arg(id)).await?;
+                cut += usize::from_redis_value(killed)?;
+            }
         }
         Ok(cut)
     }
@@ -236,11 +263,10 @@ mod tests {
     #[test]
     fn a_bad_url_is_not_repeated() {
         for url in ["http://:hunter2@host", "redis://:hunter2@host:port", "hunter2"] {
-            let told = configure(url).map(|_| ()).unwrap_err();
+            let told = Configured::by_url(url).map(|_| ()).unwrap_err();
             assert!(!told.contains("hunter2") && told.contains("redis://"), "{told}");
         }
-        let (one, _) = configure("redis://:hunter2@host").unwrap();
-        let (other, _) = configure("redis://:hunter2@host").unwrap();
+        let [one, other] = [(); 2].map(|()| Configured::by_url("redis://:hunter2@host").unwrap().store);
         assert_ne!(one.namespace, other.namespace);
         assert!(!format!("{one:?}").contains("hunter2"));
     }

@@ -15,8 +15,9 @@ const STANDARD: &str = "standard";
 const STANDARD_LIMITS: [(&str, &str); 2] = [("minute", "60/1m"), ("hour", "1000/1h")];
 
 pub(super) fn limits(field: &Field<'_>) -> Limits {
-    let s = field.section(&["headers"]);
-    let mut limits = Limits { x_ratelimit: false, ietf: false };
+    let s = field.section(&["headers", "max_tokens"]);
+    let max_tokens = s.or("max_tokens", 1_000_000, |f| f.number(1_000..=100_000_000));
+    let mut limits = Limits { x_ratelimit: false, ietf: false, max_tokens };
     match s.get("headers") {
         None => limits.x_ratelimit = true,
         Some(headers) => {

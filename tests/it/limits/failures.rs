@@ -96,7 +96,7 @@ async fn the_local_limiter_goes_on_where_redis_stopped() {
 #[tokio::test]
 async fn a_redis_that_hangs_holds_nobody_up() {
     let server = RedisServer::start();
-    let (limiter, redis) = instance_within(&server, OnFailure::Local, Duration::from_millis(50)).await;
+    let (limiter, redis) = instance_within(&server.url(), OnFailure::Local, Duration::from_millis(50)).await;
     issue(&redis, "t").await;
     let plan = plan(&[(600, 60_000)]);
     decide(&limiter, "t", &plan).await;

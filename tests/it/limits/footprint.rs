@@ -1,10 +1,11 @@
 //! What a token's log costs Redis: bytes, and for how long.
 
 use callgate::config::OnFailure;
+use callgate::limits::Asker;
 use callgate::store::Redis;
 use redis::Value;
 
-use super::stores::{Subject, connect, decide, instance, issue, plan, say};
+use super::stores::{Subject, VERSION, connect, decide, instance, issue, plan, say, unix_ms};
 use crate::support::redis::RedisServer;
 
 async fn number(redis: &Redis, words: &str) -> i64 {
@@ -31,6 +32,21 @@ async fn a_log_takes_four_bytes_an_admission_and_a_little() {
     for (bytes, bar) in measured.iter().zip([160, 160, 420, 4_400]) {
         assert!(*bytes <= bar, "{measured:?}");
     }
+}
+
+#[tokio::test]
+async fn the_log_of_an_enterprise_takes_no_more_for_each() {
+    let server = RedisServer::start();
+    let (limiter, redis) = instance(&server, OnFailure::Deny).await;
+    issue(&redis, "0123456789ab").await;
+    let plan = plan(&[(200_000, 60_000), (1_000_000, 3_600_000)]);
+    let asker = Asker { token_id: "0123456789ab", version: VERSION };
+    for _ in 0..100 {
+        limiter.decide(&asker, &plan, 1_000, unix_ms()).await.unwrap();
+    }
+    let bytes = number(&redis, "MEMORY USAGE cg:{0123456789ab}:log").await;
+    println!("bytes after 100,000 admissions: {bytes}");
+    assert!((400_000..=525_000).contains(&bytes), "{bytes}");
 }
 
 #[tokio::test]

@@ -119,18 +119,20 @@ impl Stage<'_> {
     }
 }
 
-/// Merges by hand, at a moment of Redis's clock; `ages` are the youngest first.
+/// Merges by hand, at a moment of Redis's clock, a call that was sent some time ago; `ages` are the youngest first.
 async fn send(subject: &Subject, token: &str, name: &[u8], limits: &[(u32, u32)], ages: &[i64], clock: i64) -> i64 {
     let Subject::Redis { redis, .. } = subject else { unreachable!() };
     let shipped = "call('TIME')";
     assert_eq!(MERGE.matches(shipped).count(), 1, "the script asks for the time in one place");
     let by_hand = MERGE.replace(shipped, "call('HMGET', (KEYS[1]:gsub('log$', 'token')), 'seconds', 'micros')");
     let windows: Vec<u8> = limits.iter().flat_map(|(_, window)| window.to_le_bytes()).collect();
-    let ages: Vec<u8> = ages.iter().flat_map(|age| (*age as u32).to_le_bytes()).collect();
+    // It was sent when the latest admission was at least made.
+    let waited = fastrand::i64(0..=ages.first().copied().unwrap_or(0).min(10_000));
+    let ages: Vec<u8> = ages.iter().flat_map(|age| ((age - waited) as u32).to_le_bytes()).collect();
     set_clock(redis, token, clock).await;
     let mut command = redis::cmd("EVAL");
     command.arg(by_hand).arg(2).arg(format!("cg:{{{token}}}:log")).arg(format!("cg:{{{token}}}:merged"));
-    match redis.call(command.arg(name).arg(windows).arg(ages)).await.unwrap() {
+    match redis.call(command.arg(name).arg(windows).arg(ages).arg(clock - waited)).await.unwrap() {
         Value::Int(merged) => merged,
         other => panic!("{other:?}"),
     }

@@ -1,5 +1,6 @@
 //! What instances admitted by themselves while Redis was away is merged into it when it is back: once, and none is forgotten.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use super::stores::{VERSION, connect, decide, instance, instance_within, issue, 
 use crate::support::client::{get, header, http2};
 use crate::support::eventually;
 use crate::support::gateway::{Gateway, Site};
+use crate::support::proxy::{Passing, Proxy};
 use crate::support::redis::RedisServer;
 use crate::support::upstream::Upstream;
 
@@ -225,31 +227,69 @@ async fn both_logs_of_a_request_are_merged() {
     assert_eq!((refused.source, refused.admitted, used(&refused)), (Source::Redis, false, vec![9, 8, 8]));
 }
 
-#[tokio::test]
-async fn a_merge_whose_answer_is_lost_counts_once() {
-    let mut server = durable();
-    let (limiter, redis) = instance_within(&server, OnFailure::Local, Duration::from_millis(300)).await;
-    let (witness, other) = instance(&server, OnFailure::Local).await;
+/// Longer than any answer takes, and short enough to wait for.
+const PATIENCE: Duration = Duration::from_millis(400);
+
+/// One instance behind a network of its own, which has admitted as many as told by itself, on a Redis that is back.
+async fn behind_a_network(server: &mut RedisServer, plan: &Plan, count: usize) -> (Limiter, Proxy) {
+    let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], server.port()))).await;
+    let url = format!("redis://{}", proxy.address);
+    let (limiter, redis) = instance_within(&url, OnFailure::Local, PATIENCE).await;
     issue(&redis, "t").await;
-    let plan = plan(&[(600, 600_000)]);
     server.kill();
-    for _ in 0..5 {
-        assert_eq!(decide(&limiter, "t", &plan).await.source, Source::Local);
+    for _ in 0..count {
+        assert_eq!(decide(&limiter, "t", plan).await.source, Source::Local);
     }
     server.restart();
     back(&redis).await;
-    back(&other).await;
-    // Scripts wait, and are carried out when the deadline is over, if Redis knows them.
+    (limiter, proxy)
+}
+
+#[tokio::test]
+async fn a_merge_whose_answer_is_lost_counts_once() {
+    let mut server = durable();
+    let plan = plan(&[(600, 600_000)]);
+    let (limiter, proxy) = behind_a_network(&mut server, &plan, 5).await;
+    let (witness, other) = instance(&server, OnFailure::Local).await;
     server.say::<String>(&["SCRIPT", "LOAD", MERGE]);
-    server.say::<()>(&["CLIENT", "PAUSE", "1500", "WRITE"]);
+    proxy.when_asked(redis::Script::new(MERGE).get_hash(), Passing::Questions);
     assert_eq!(decide(&limiter, "t", &plan).await.source, Source::Local);
+    assert!(proxy.was_asked());
     eventually("the merge to be carried out", async || {
         matches!(say(&other, "EXISTS cg:{t}:log").await, Value::Int(1)).then_some(())
     })
     .await;
     assert_eq!(decide(&witness, "t", &plan).await.windows()[0].used, 5 + 1);
+    proxy.let_pass(Passing::Both);
     let (seen, more) = used(&limiter, "t", &plan).await;
     assert_eq!(seen, 5 + 1 + 1 + more + 1);
+}
+
+#[tokio::test]
+async fn a_merge_that_comes_late_puts_admissions_where_they_were() {
+    let mut server = durable();
+    let plan = plan(&[(600, 600_000)]);
+    let (limiter, proxy) = behind_a_network(&mut server, &plan, 5).await;
+    let admitted = unix_ms();
+    server.say::<String>(&["SCRIPT", "LOAD", MERGE]);
+    proxy.when_asked(redis::Script::new(MERGE).get_hash(), Passing::Nothing);
+    // Given up for want of an answer, and decided here.
+    assert_eq!(decide(&limiter, "t", &plan).await.source, Source::Local);
+    assert!(proxy.was_asked());
+    let (witness, other) = instance(&server, OnFailure::Local).await;
+    assert_eq!(say(&other, "EXISTS cg:{t}:log").await, Value::Int(0));
+    let late = eventually("some time to pass", async || {
+        (unix_ms() > admitted + 4 * PATIENCE.as_millis() as u64).then(unix_ms)
+    });
+    let late = late.await;
+    proxy.let_pass(Passing::Both);
+    eventually("the merge to be carried out", async || {
+        matches!(say(&other, "EXISTS cg:{t}:log").await, Value::Int(1)).then_some(())
+    })
+    .await;
+    let seen = decide(&witness, "t", &plan).await.windows()[0];
+    let oldest = seen.frees_ms - 600_000;
+    assert!(oldest <= admitted + PATIENCE.as_millis() as u64, "{oldest}, admitted by {admitted}, merged at {late}");
 }
 
 #[tokio::test]

@@ -42,16 +42,16 @@ pub(super) fn unix_ms() -> u64 {
 
 /// A connection with a deadline that a busy machine can keep.
 pub(super) async fn connect(server: &RedisServer, on_failure: OnFailure) -> Redis {
-    connect_within(server, on_failure, Duration::from_secs(2)).await
+    connect_within(&server.url(), on_failure, Duration::from_secs(2)).await
 }
 
-async fn connect_within(server: &RedisServer, on_failure: OnFailure, deadline: Duration) -> Redis {
+async fn connect_within(url: &str, on_failure: OnFailure, deadline: Duration) -> Redis {
     let config = RedisStore {
         namespace: "cg".into(),
         deadline,
         connect_timeout: Duration::from_secs(5),
         on_failure,
-        ..RedisStore::at(&server.url()).unwrap()
+        ..RedisStore::at(url).unwrap()
     };
     let health = Arc::new(StoreHealth::new(IntGauge::new("store_up", "test").unwrap()));
     let redis = Redis::open(&config, health).await.unwrap();
@@ -76,16 +76,12 @@ pub(super) async fn issue(redis: &Redis, token_id: &str) {
 
 /// An instance of the gateway as far as limits go: its own connection, deny cache and local limiter.
 pub(super) async fn instance(server: &RedisServer, on_failure: OnFailure) -> (Limiter, Redis) {
-    instance_within(server, on_failure, Duration::from_secs(2)).await
+    instance_within(&server.url(), on_failure, Duration::from_secs(2)).await
 }
 
 /// The same with a deadline for its commands.
-pub(super) async fn instance_within(
-    server: &RedisServer,
-    on_failure: OnFailure,
-    deadline: Duration,
-) -> (Limiter, Redis) {
-    let redis = connect_within(server, on_failure, deadline).await;
+pub(super) async fn instance_within(url: &str, on_failure: OnFailure, deadline: Duration) -> (Limiter, Redis) {
+    let redis = connect_within(url, on_failure, deadline).await;
     let local = Arc::new(MemoryLimiter::new(1_000));
     let denials = Arc::new(DenyCache::new(1_000));
     (Limiter::Redis(RedisLimiter::new(redis.clone(), on_failure, local, denials)), redis)

@@ -12,6 +12,10 @@ use super::judge::{Limit, Span, refused_for_nothing};
 /// A question that was given up may be counted this long after Redis answers again.
 const LATE: Duration = Duration::from_secs(2);
 
+/// What a process admitted by itself stands in Redis later than it was, by as long as Redis took to say what time it is: at most
+/// the deadline of these runs.
+const MERGED_LATE: Duration = Duration::from_secs(1);
+
 /// Redis lost admissions: a crash without persistence, or a failover to a replica that lagged behind.
 #[derive(Debug, Clone, Copy)]
 pub struct Loss {
@@ -132,8 +136,11 @@ impl Facts {
 
 /// Nobody is refused who may pass, even if everything counts that Redis may have heard of.
 fn somebody_is_refused_for_nothing(limits: &[Limit], entries: &[&Entry], outages: &[Span]) -> Vec<String> {
-    let mut counted = admissions(entries);
+    let mut counted = Vec::new();
     for entry in entries {
+        let late = if entry.by == Some(By::Local) { MERGED_LATE } else { Duration::ZERO };
+        let span = Span { to: entry.span.to + late, ..entry.span };
+        counted.extend(std::iter::repeat_n(span, if entry.is_admitted() { entry.cost } else { 0 }));
         let decided = entry.status.is_some() && matches!(entry.by, Some(By::Redis | By::DenyCache));
         if !decided {
             let heals = outages.iter().filter(|outage| outage.from <= entry.span.to && outage.to >= entry.span.from);
