@@ -4,7 +4,6 @@ mod client;
 mod connect;
 mod error;
 mod extended;
-mod frames;
 mod headers;
 mod http2;
 mod open;
@@ -45,12 +44,14 @@ pub use headers::{onto_client, onto_upstream};
 pub use pool::Lease;
 pub use resolve::Names;
 pub use tls::UpstreamError;
-pub use tunnel::{CutReason, Ender, Tunnel, TunnelEnd};
+pub use tunnel::{CutReason, Ender, Heard, Tunnel, TunnelEnd};
 
 /// What is settled about a request when it is forwarded.
 pub struct Onward<'a> {
-    /// Where it goes.
+    /// The settings that hold for it.
     pub route: &'a config::Route,
+    /// Where it goes: an index in [`config::Config::upstreams`].
+    pub upstream: usize,
     /// The address at the other end of the client's connection.
     pub peer: SocketAddr,
     /// Whether the client speaks TLS to us.
@@ -123,7 +124,7 @@ impl Forwarder {
     /// # Errors
     /// [`ForwardError`]; nothing has been answered then.
     pub async fn forward(&self, request: Request<Incoming>, onward: &Onward<'_>) -> Result<Answer, ForwardError> {
-        let upstream = &self.upstreams[onward.route.upstream];
+        let upstream = &self.upstreams[onward.upstream];
         // Over HTTP/2 nothing is upgraded, and who is asked to may go on without (RFC 9110 §7.8).
         let websocket = headers::asks_for_websocket(&request) && upstream.config.protocol != Protocol::Http2;
         let unfolded = extended::is_unfolded(&request);
