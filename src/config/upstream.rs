@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::balancing::Balancing;
+
 /// A named service.
 #[derive(Debug, Clone)]
 pub struct Upstream {
@@ -31,6 +33,8 @@ pub struct Upstream {
     pub ping: Option<Duration>,
     /// Certificates to trust beside the system's own.
     pub ca: Option<PathBuf>,
+    /// How its endpoints share its requests.
+    pub balancing: Balancing,
 }
 
 /// One address of an upstream.

@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::admin::{Admin, Desk, LimitsDesk};
 use crate::auth::{Failures, FileError, FileStore, OpenCalls, RecordWatch, Registry, TokenCache};
 use crate::config::{Config, OnFailure, RedisStore, Store};
-use crate::forward::UpstreamError;
+use crate::forward::{Forwarder, UpstreamError, Upstreams};
 use crate::gateway::Cells;
 use crate::limits::{DenyCache, Journal, Limiter, MemoryLimiter, RedisLimiter};
 use crate::listener::{self, Certificates, Tls, TlsError};
@@ -73,6 +73,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     cells: Arc<Cells>,
     routes: Arc<RouteTable>,
+    upstreams: Arc<Upstreams>,
     certificates: Arc<Certificates>,
     tls: Tls,
     tokens: Tokens,
@@ -152,6 +153,7 @@ impl Server {
             let socket = TcpListener::from_std(socket).map_err(StartError::Worker)?;
             tokio::spawn(admin.clone().run(socket));
         }
+        self.spawn_health_checks()?;
         let calls = shared.open_calls.clone();
         match (&shared.config.store, &shared.tokens) {
             (_, Tokens::File(file)) => drop(tokio::spawn(file.clone().watch(calls))),
@@ -179,6 +181,21 @@ impl Server {
                 if let Tokens::Redis(cache) = &shared.tokens {
                     shared.metrics.tokens_cached.set(i64::try_from(cache.len()).unwrap_or(i64::MAX));
                 }
+            }
+        });
+        Ok(())
+    }
+
+    /// Endpoints are watched for as long as the process lives, and asked until the drain.
+    fn spawn_health_checks(&self) -> Result<(), StartError> {
+        let Shared { config, upstreams, metrics, shutdown, .. } = &*self.shared;
+        let prober = Forwarder::new(config, upstreams, metrics)?;
+        let (upstreams, shutdown) = (upstreams.clone(), shutdown.clone());
+        tokio::spawn(async move { upstreams.watch().await });
+        tokio::spawn(async move {
+            tokio::select! {
+                () = prober.check_health() => {}
+                () = shutdown.draining() => {}
             }
         });
         Ok(())
@@ -238,6 +255,7 @@ impl Shared {
             open_calls,
             failures: Arc::new(Failures::new(&config.tokens.failures)),
             routes: Arc::new(RouteTable::new(&config.routes)?),
+            upstreams: Upstreams::new(&config, &metrics),
             certificates,
             tls,
             tokens,

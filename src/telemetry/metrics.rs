@@ -7,6 +7,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use super::balance::{BalanceMetrics, BalanceVecs};
 use super::process::ProcessCollector;
 use super::requests::RouteMetrics;
 
@@ -24,6 +25,7 @@ pub struct Metrics {
     request_seconds: HistogramVec,
     upstream_seconds: HistogramVec,
     upstream_failures: IntCounterVec,
+    balance: BalanceVecs,
     calls_open: IntGaugeVec,
     calls_ended: IntCounterVec,
     auth: IntCounterVec,
@@ -147,6 +149,7 @@ impl Metrics {
                 "Exchanges with an upstream that failed, by kind: connect, broken, timeout.",
                 &["upstream", "kind"],
             )?,
+            balance: BalanceVecs::register(&registry)?,
             calls_open: gauges("callgate_calls_open", "Calls (upgraded streams) open at this moment.", &["route"])?,
             calls_ended: counters(
                 "callgate_calls_ended_total",
@@ -234,6 +237,12 @@ impl Metrics {
             broken: self.upstream_failures.with_label_values(&[name, "broken"]),
             timeouts: self.upstream_failures.with_label_values(&[name, "timeout"]),
         }
+    }
+
+    /// The cells of an upstream's balancing, with those of its endpoints.
+    #[must_use]
+    pub fn balance(&self, upstream: &str, endpoints: &[Arc<str>]) -> BalanceMetrics {
+        self.balance.cells(upstream, endpoints)
     }
 
     /// The cells of a listener (`https` or `http`).

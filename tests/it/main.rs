@@ -3,6 +3,7 @@
 
 mod admin;
 mod auth;
+mod balancing;
 mod config;
 mod contract;
 mod deploy;
