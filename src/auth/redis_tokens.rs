@@ -8,6 +8,7 @@
 //! different Cluster slots, so they are written one after the other, the index first: a writer that dies in between leaves an id
 //! without a record, which the next listing removes, and never a token that works and isn't listed.
 
+mod import;
 mod listing;
 mod trail;
 
@@ -68,6 +69,7 @@ pub struct RedisTokens {
 struct Scripts {
     write: Script,
     settle: Script,
+    import: Script,
     page: Script,
 }
 
@@ -86,6 +88,7 @@ impl RedisTokens {
         let scripts = Scripts {
             write: Script::new(WRITE),
             settle: Script::new(trail::SETTLE),
+            import: Script::new(import::IMPORT),
             page: Script::new(listing::READ_PAGE),
         };
         Self { redis, scripts: Arc::new(scripts) }

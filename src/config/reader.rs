@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::expand::expand;
+use super::files::{Holds, NeededFile};
 use super::nearest::nearest;
 use super::place::{Place, Step, hint, shown};
 use super::problem::{Problem, Severity};
@@ -20,15 +21,6 @@ pub(super) struct Reader<'a> {
     problems: RefCell<Vec<Problem>>,
     files: RefCell<Vec<NeededFile>>,
     keys: RefCell<BTreeSet<String>>,
-}
-
-/// A file that the configuration names, and where it does.
-pub(super) struct NeededFile {
-    pub(super) at: At,
-    pub(super) path: String,
-    pub(super) file: PathBuf,
-    /// Whether Callgate can start without it.
-    pub(super) optional: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -90,21 +82,13 @@ impl<'a> Field<'a> {
 
     /// This value as a map that may hold `known` keys and no others.
     pub(super) fn section(&self, known: &'static [&'static str]) -> Section<'a> {
-        self.section_of_today(known, &[])
-    }
-
-    /// This value as a map that may hold `known` keys and no others; `later` are keys that a later version will know, and
-    /// what they are for.
-    pub(super) fn section_of_today(&self, known: &'static [&'static str], later: &[(&str, &str)]) -> Section<'a> {
         let mut keys = self.reader.keys.borrow_mut();
         keys.extend(known.iter().map(|key| self.place.then(Step::Key(key)).pattern()));
         drop(keys);
         let section = Section { field: self.clone(), entries: self.entries(), known };
         for (entry, field) in section.entries.iter().zip(self.named()) {
             let key = Field { at: entry.key_at, ..field };
-            if let Some((_, what)) = later.iter().find(|(later, _)| *later == entry.key) {
-                key.error(format!("{what} are not supported in this version (remove the key)"));
-            } else if !known.contains(&entry.key.as_str()) {
+            if !known.contains(&entry.key.as_str()) {
                 key.error(format!("unknown key{}", hint(&entry.key, known.iter().copied())));
             }
         }
@@ -244,15 +228,20 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// The path of a file, made relative to the configuration's folder.
+    /// The path of a file, made relative to the configuration's folder. `optional`: of tokens, which need not be there yet.
     pub(super) fn file(&self, optional: bool) -> Option<PathBuf> {
+        self.file_of(if optional { Holds::Tokens } else { Holds::Anything })
+    }
+
+    /// The same for a file that is looked into.
+    pub(super) fn file_of(&self, holds: Holds) -> Option<PathBuf> {
         let text = self.text()?;
         if text.is_empty() {
             self.error("must be the path of a file, not an empty text");
             return None;
         }
         let file = self.reader.resolve(&text);
-        let needed = NeededFile { at: self.at, path: self.path(), file: file.clone(), optional };
+        let needed = NeededFile { at: self.at, path: self.path(), file: file.clone(), holds };
         self.reader.files.borrow_mut().push(needed);
         Some(file)
     }

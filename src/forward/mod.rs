@@ -9,8 +9,11 @@ mod extended;
 mod frames;
 mod headers;
 mod http2;
+mod open;
 mod pool;
 mod probe;
+mod resolve;
+mod tls;
 mod tunnel;
 mod upstream;
 
@@ -37,13 +40,14 @@ use upstream::{Errand, UpstreamPools};
 
 pub use balance::{EndpointReport, UpstreamReport, Upstreams};
 pub use client::client_address;
-pub use connect::UpstreamError;
 pub use error::ForwardError;
 pub use extended::unfold_websocket;
 pub use headers::{asks_for_websocket, is_grpc, is_last_hop};
 // For the benchmarks alone.
 #[doc(hidden)]
 pub use headers::{onto_client, onto_upstream};
+pub use resolve::Names;
+pub use tls::UpstreamError;
 pub use tunnel::{CutReason, Ender, Tunnel, TunnelEnd};
 pub use upstream::Lease;
 
@@ -92,12 +96,18 @@ impl Forwarder {
     ///
     /// # Errors
     /// [`UpstreamError`] when TLS can't be used as configured.
-    pub fn new(config: &config::Config, shared: &Upstreams, metrics: &Metrics) -> Result<Self, UpstreamError> {
+    pub fn new(
+        config: &config::Config,
+        names: &Names,
+        shared: &Upstreams,
+        metrics: &Metrics,
+    ) -> Result<Self, UpstreamError> {
         let upstreams = config.upstreams.iter().enumerate().map(|(index, upstream)| {
-            let connectors = connect::connectors(upstream)?;
+            let connectors = tls::connectors(upstream)?;
             let endpoints = upstream.endpoints.iter().map(|endpoint| {
-                let tls = connect::tls_for(endpoint, connectors.as_ref())?;
-                Ok(Arc::new(EndpointPool::new(endpoint, upstream, tls)))
+                let tls = tls::tls_for(endpoint, connectors.as_ref(), upstream.tls.server_name.as_deref())?;
+                let place = names.place(endpoint, upstream.resolve_interval);
+                Ok(Arc::new(EndpointPool::new(endpoint, place, upstream, tls)))
             });
             Ok(UpstreamPools {
                 config: upstream.clone(),

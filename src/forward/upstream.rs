@@ -80,8 +80,8 @@ struct Vain {
     /// The request, as long as sending it again can't make anything happen twice.
     request: Option<Request<Body>>,
     why: Why,
-    /// Whether the connection was there before.
-    reused: bool,
+    /// Whether the connection may have been closed because it waited for so long.
+    waited: bool,
     shared: Option<Arc<Shared>>,
 }
 
@@ -110,7 +110,7 @@ impl UpstreamPools {
                 Err(vain) => *vain,
             };
             let Some(again) = vain.request else { break vain.told };
-            let Some(next) = self.next(index, &vain.why, vain.reused, &mut course, errand.key) else { break vain.told };
+            let Some(next) = self.next(index, &vain.why, vain.waited, &mut course, errand.key) else { break vain.told };
             if let Ok((connection, _, response)) = vain.told
                 && response.body().is_end_stream()
             {
@@ -123,7 +123,7 @@ impl UpstreamPools {
     }
 
     /// Who is to be asked next, if anybody: another endpoint, or the same one when it was its connection that failed.
-    fn next(&self, index: usize, why: &Why, reused: bool, course: &mut Course, key: Option<u64>) -> Option<usize> {
+    fn next(&self, index: usize, why: &Why, waited: bool, course: &mut Course, key: Option<u64>) -> Option<usize> {
         let same_again = match why {
             Why::Stale => {
                 course.stale += 1;
@@ -131,7 +131,7 @@ impl UpstreamPools {
             }
             Why::Full | Why::Failed(RetryOn::Connect | RetryOn::Unavailable) => false,
             Why::Failed(RetryOn::Refused) => true,
-            Why::Failed(RetryOn::Broken) => reused,
+            Why::Failed(RetryOn::Broken) => waited,
         };
         course.tried.push(index);
         let now = self.roster.now();
@@ -203,7 +203,10 @@ impl UpstreamPools {
         }
         // A client's body that broke off makes no better request.
         let request = request.filter(|_| theirs);
-        Err(Box::new(Vain { told: Err(told), request, why, reused: lease.reused, shared: lease.shared().cloned() }))
+        let shared = lease.shared().cloned();
+        // A connection that others use meanwhile does not break because it has waited.
+        let waited = lease.reused && shared.is_none();
+        Err(Box::new(Vain { told: Err(told), request, why, waited, shared }))
     }
 
     /// What may be sent again after it has left, if the request has no body: on a shared connection, which may be refused by its peer,
@@ -247,7 +250,7 @@ impl UpstreamPools {
             }
             NoConnection::Full => (ForwardError::Full(endpoint), Why::Full),
         };
-        Vain { told: Err(told), request: Some(request), why, reused: false, shared: None }
+        Vain { told: Err(told), request: Some(request), why, waited: false, shared: None }
     }
 
     /// Tells whose fault it was: the client's, whose body broke off, or the upstream's.
@@ -264,7 +267,7 @@ impl UpstreamPools {
 impl Vain {
     /// One that there is nothing to be done about.
     fn last(told: Result<Answered, ForwardError>, on: RetryOn) -> Self {
-        Self { told, request: None, why: Why::Failed(on), reused: false, shared: None }
+        Self { told, request: None, why: Why::Failed(on), waited: false, shared: None }
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::admin::{Admin, Desk, LimitsDesk};
 use crate::auth::{Failures, FileError, FileStore, OpenCalls, RecordWatch, Registry, TokenCache};
 use crate::config::{Config, OnFailure, RedisStore, Store};
-use crate::forward::{Forwarder, UpstreamError, Upstreams};
+use crate::forward::{Forwarder, Names, UpstreamError, Upstreams};
 use crate::gateway::Cells;
 use crate::limits::{DenyCache, Journal, Limiter, MemoryLimiter, RedisLimiter};
 use crate::listener::{self, Certificates, Tls, TlsError};
@@ -74,6 +74,7 @@ struct Shared {
     cells: Arc<Cells>,
     routes: Arc<RouteTable>,
     upstreams: Arc<Upstreams>,
+    names: Arc<Names>,
     certificates: Arc<Certificates>,
     tls: Tls,
     tokens: Tokens,
@@ -188,8 +189,8 @@ impl Server {
 
     /// Endpoints are watched for as long as the process lives, and asked until the drain.
     fn spawn_health_checks(&self) -> Result<(), StartError> {
-        let Shared { config, upstreams, metrics, shutdown, .. } = &*self.shared;
-        let prober = Forwarder::new(config, upstreams, metrics)?;
+        let Shared { config, names, upstreams, metrics, shutdown, .. } = &*self.shared;
+        let prober = Forwarder::new(config, names, upstreams, metrics)?;
         let (upstreams, shutdown) = (upstreams.clone(), shutdown.clone());
         tokio::spawn(async move { upstreams.watch().await });
         tokio::spawn(async move {
@@ -233,6 +234,7 @@ impl Server {
 }
 
 impl Shared {
+    /// To be called on the runtime of the background tasks.
     fn new(config: Arc<Config>, metrics: Arc<Metrics>, log: AccessLog) -> Result<Self, StartError> {
         let certificates = Arc::new(Certificates::load(&config.tls.certificates)?);
         for (file, expiry) in certificates.expiries() {
@@ -256,6 +258,7 @@ impl Shared {
             failures: Arc::new(Failures::new(&config.tokens.failures)),
             routes: Arc::new(RouteTable::new(&config.routes)?),
             upstreams: Upstreams::new(&config, &metrics),
+            names: Names::start(&config, &metrics),
             certificates,
             tls,
             tokens,
@@ -293,7 +296,13 @@ impl Shared {
             Tokens::Redis(_) => (None, Some(self.health.clone())),
         };
         let registry = Arc::new(registry);
-        Ok(Desk { limits: LimitsDesk::new(self.config.clone(), registry.clone(), limiter), registry, file, store })
+        Ok(Desk {
+            limits: LimitsDesk::new(self.config.clone(), registry.clone(), limiter),
+            registry,
+            file,
+            upstreams: self.upstreams.clone(),
+            store,
+        })
     }
 }
 

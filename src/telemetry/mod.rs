@@ -14,6 +14,6 @@ pub use access::json_line;
 pub use access::{AccessLog, Phase, Record, WindowUse};
 pub use balance::BalanceMetrics;
 pub use log::{LogError, LogGuard, init};
-pub use metrics::{ListenerMetrics, MergeMetrics, Metrics, UpstreamMetrics};
+pub use metrics::{ListenerMetrics, MergeMetrics, Metrics, NameMetrics, UpstreamMetrics};
 pub use request_id::request_id;
 pub use requests::RouteMetrics;

@@ -3,6 +3,7 @@
 mod commands;
 mod deeds;
 mod file_store;
+mod import;
 mod redis_store;
 
 use std::net::{IpAddr, Ipv4Addr};

@@ -26,7 +26,14 @@ pub(super) fn balancing(s: &Section<'_>, parts: Vec<Part>) -> Balancing {
         slow_start: s.or("slow_start", None, |f| f.duration_or_none(SECOND..=HOUR)),
         health: s.get("health").and_then(|f| health(&f)),
         ejection: s.or("ejection", Some(ejection(None)), |f| {
-            if f.is_map() { Some(Some(ejection(Some(f)))) } else { f.choice(&[("none", None)]) }
+            if f.is_map() {
+                return Some(Some(ejection(Some(f))));
+            }
+            let is_none = f.scalar()?.is_text("none");
+            if !is_none {
+                f.error(format!("must be a map (for example {{ failures: 5 }}) or none, not {}", f.kind()));
+            }
+            is_none.then_some(None)
         }),
         retry: retry(s.get("retry").as_ref()),
         max_requests: s.or("max_requests", None, |f| f.number_or_none(1..=1_000_000)),
@@ -96,14 +103,8 @@ fn header_name(field: &Field<'_>) -> Option<HeaderName> {
 fn health(field: &Field<'_>) -> Option<Health> {
     let known = &["path", "host", "status", "interval", "jitter", "timeout", "healthy", "unhealthy"];
     let s = field.section(known);
-    let path = s.require("path", "for example /healthz")?;
-    let text = path.text()?;
-    if !text.starts_with('/') || text.contains('#') || PathAndQuery::try_from(text.as_str()).is_err() {
-        path.error(format!("must be a path, and a query if need be (for example /healthz), not {}", path.shown()));
-        return None;
-    }
-    let health = Health {
-        path: Arc::from(text),
+    let path = s.require("path", "for example /healthz").and_then(|f| path(&f));
+    Some(Health {
         host: s.or("host", None, |f| host(f).map(Some)),
         status: s.or("status", vec![200..=299], statuses),
         interval: s.or("interval", 10 * SECOND, |f| f.duration(100 * MILLISECOND..=HOUR)),
@@ -111,8 +112,18 @@ fn health(field: &Field<'_>) -> Option<Health> {
         timeout: s.or("timeout", 2 * SECOND, |f| f.duration(10 * MILLISECOND..=60 * SECOND)),
         healthy: s.or("healthy", 2, |f| f.number(1..=100)),
         unhealthy: s.or("unhealthy", 3, |f| f.number(1..=100)),
-    };
-    Some(health)
+        path: path?,
+    })
+}
+
+fn path(field: &Field<'_>) -> Option<Arc<str>> {
+    let text = field.text()?;
+    if !text.starts_with('/') || text.contains('#') || PathAndQuery::try_from(text.as_str()).is_err() {
+        let remedy = "for example /healthz";
+        field.error(format!("must be a path, and a query if need be ({remedy}), not {}", field.shown()));
+        return None;
+    }
+    Some(Arc::from(text))
 }
 
 fn host(field: &Field<'_>) -> Option<Arc<str>> {

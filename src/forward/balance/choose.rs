@@ -13,7 +13,7 @@ pub(super) struct Candidate {
     pub(super) in_flight: usize,
 }
 
-/// Two are drawn by weight, and the one wins that has fewer requests for its weight (Mitzenmacher, "The power of two choices in
+/// Two different ones are drawn by weight, and the one wins that has fewer requests for its weight (Mitzenmacher, "The power of two choices in
 /// randomized load balancing", 2001). Equals stay in the order of the draw, so that an idle upstream is used by weight too.
 /// `draw` gives a number below its argument.
 pub(super) fn least_requests(
@@ -24,22 +24,28 @@ pub(super) fn least_requests(
     if total == 0 {
         return None;
     }
-    let mut drawn = || {
-        let mut left = draw(total);
-        let found = candidates.clone().find(|candidate| match left.checked_sub(candidate.weight) {
-            Some(rest) => {
-                left = rest;
-                false
-            }
-            None => true,
-        });
-        // What others change meanwhile may have made the total smaller.
-        found.or_else(|| candidates.clone().next())
-    };
-    let (first, second) = (drawn()?, drawn()?);
+    // What others change meanwhile may have made the total smaller.
+    let first = at(candidates.clone(), draw(total)).or_else(|| candidates.clone().next())?;
+    let others = candidates.clone().filter(|other| other.index != first.index);
+    let rest = others.clone().map(|other| other.weight).sum();
+    if rest == 0 {
+        return Some(first.index);
+    }
+    let second = at(others, draw(rest)).unwrap_or(first);
     // In flight per weight, without a division.
     let load = |one: &Candidate, other: &Candidate| one.in_flight as u128 * u128::from(other.weight);
     Some(if load(&second, &first) < load(&first, &second) { second.index } else { first.index })
+}
+
+/// Who stands at `place` when each takes up as much as it weighs.
+fn at(mut candidates: impl Iterator<Item = Candidate>, mut place: u64) -> Option<Candidate> {
+    candidates.find(|candidate| match place.checked_sub(candidate.weight) {
+        Some(rest) => {
+            place = rest;
+            false
+        }
+        None => true,
+    })
 }
 
 /// Whose turn it is: smooth weighted round robin, as nginx made it known. A worker has its own.
