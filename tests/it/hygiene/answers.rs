@@ -8,8 +8,10 @@ use http::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use super::{EVERYTHING, Stage, statuses};
 use crate::support::client::{http1, http2};
 use crate::support::gateway::Site;
+use crate::support::recorder::Recorder;
 
 const CLEAN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nclean";
 
@@ -65,7 +67,7 @@ async fn nobody_is_poisoned(method: Method, poisoned: &'static str, expected: &[
 }
 
 #[tokio::test]
-async fn left_over_bytes_of_an_answer_are_nobodys_answer() {
+async fn rfc9110_6_4_1_left_over_bytes_of_an_answer_are_nobodys_answer() {
     for poisoned in [
         "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirstHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n0\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison",
@@ -81,7 +83,7 @@ async fn left_over_bytes_of_an_answer_are_nobodys_answer() {
 }
 
 #[tokio::test]
-async fn an_answer_of_two_lengths_is_refused() {
+async fn rfc9112_6_3_an_answer_of_two_lengths_is_refused() {
     for poisoned in [
         "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nfirst",
         "HTTP/1.1 200 OK\r\ncontent-length: 5, 6\r\n\r\nfirst",
@@ -97,4 +99,98 @@ async fn an_answer_of_two_lengths_is_refused() {
     nobody_is_poisoned(Method::GET, twice, &[(200, "first"), (502, "bad_gateway")]).await;
     let broken = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\nfirst\r\n0\r\n\r\n";
     nobody_is_poisoned(Method::GET, broken, &[(0, "broken"), (200, "broken"), (502, "bad_gateway")]).await;
+}
+
+/// Heads that hold what no head may, or that are no heads: nobody gets half of one.
+#[tokio::test]
+async fn rfc9112_5_and_2_2_malformed_heads_of_answers_are_502() {
+    for poisoned in [
+        "HTTP/1.1 200 OK\r\nx: a\rb\r\ncontent-length: 5\r\n\r\nfirst",
+        "HTTP/1.1 200 OK\r\nx: a\0b\r\ncontent-length: 5\r\n\r\nfirst",
+        "HTTP/1.1 200 OK\r\nx: a\r\n b\r\ncontent-length: 5\r\n\r\nfirst",
+        "HTTP/1.1 200 OK\r\n x: a\r\ncontent-length: 5\r\n\r\nfirst",
+        "HTTP/1.1 200 OK\r\nno colon\r\ncontent-length: 5\r\n\r\nfirst",
+        "HTTP/1.1 2000 OK\r\ncontent-length: 5\r\n\r\nfirst",
+        "HTTP/1.1 20 OK\r\ncontent-length: 5\r\n\r\nfirst",
+        "HTTP/1.1 099 OK\r\ncontent-length: 5\r\n\r\nfirst",
+        "HTTP/2.0 200 OK\r\ncontent-length: 5\r\n\r\nfirst",
+        "ICY 200 OK\r\ncontent-length: 5\r\n\r\nfirst",
+        "GET / HTTP/1.1\r\nhost: a\r\n\r\n",
+        "\r\n\r\n\r\n<html>no head</html>",
+    ] {
+        nobody_is_poisoned(Method::GET, poisoned, &[(502, "bad_gateway")]).await;
+    }
+}
+
+/// A value that a client could read as two header lines, or as an answer of its own, goes out as one line or not at all.
+#[tokio::test]
+async fn an_upstream_can_not_split_an_answer() {
+    for split in ["a\r\r\nset-cookie: b", "a%0d%0aset-cookie: b", "a\u{560d}\u{560a}set-cookie: b"] {
+        let stage = Stage::before(
+            Recorder::answering(move |_| {
+                format!("HTTP/1.1 200 OK\r\nlocation: {split}\r\ncontent-length: 2\r\n\r\nok").into_bytes()
+            })
+            .await,
+            EVERYTHING,
+        );
+        let answer = stage.send("GET /x HTTP/1.1\r\nhost: a\r\nAUTH\r\nconnection: close\r\n\r\n").await;
+        assert_eq!(statuses(&answer).len(), 1, "{answer}");
+        assert!(!answer.contains("\nset-cookie") && !answer.contains("\rset-cookie"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_of_an_answer_without_end_is_502_and_kept_by_nobody() {
+    let endless: [fn(usize) -> String; 3] =
+        [|_| "x: y\r\n".to_owned(), |number| format!("x-{number}: {}\r\n", "y".repeat(1000)), |_| "y".repeat(10_000)];
+    for line in endless {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let _ = socket.read(&mut [0; 4096]).await;
+                    let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nx: y").await;
+                    // As much as anybody would ever keep, and much more.
+                    for number in 0..20_000 {
+                        if socket.write_all(line(number).as_bytes()).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        let site = Site::in_memory(address, "  - { path: \"/{*rest}\", upstream: up }");
+        let (token, gateway) = (site.token(&[]), site.serve());
+        let before = gateway.resident();
+        for client in [http1(&gateway), http2(&gateway)] {
+            let answer = client.get(gateway.url("/x")).bearer_auth(&token.secret).send().await.unwrap();
+            assert_eq!(answer.status(), 502);
+        }
+        assert!(gateway.resident() < before + (20 << 20), "{before} {}", gateway.resident());
+    }
+}
+
+/// A 101 that nobody asked for would leave the gateway's rules behind (RFC 9110 §7.8).
+#[tokio::test]
+async fn rfc9110_7_8_a_switch_that_nobody_asked_for_is_502() {
+    for poisoned in [
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison",
+        "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n",
+    ] {
+        nobody_is_poisoned(Method::GET, poisoned, &[(502, "bad_gateway")]).await;
+    }
+}
+
+/// What the upstream says before its answer is not its answer.
+#[tokio::test]
+async fn rfc9110_15_2_an_interim_answer_ends_nothing() {
+    for poisoned in [
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirst",
+        "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirst",
+        "HTTP/1.1 102 Processing\r\ncontent-length: 5\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirst",
+    ] {
+        nobody_is_poisoned(Method::GET, poisoned, &[(200, "first")]).await;
+    }
 }
