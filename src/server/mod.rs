@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::admin::{Admin, Desk, LimitsDesk};
 use crate::auth::{Failures, FileError, FileStore, OpenCalls, RecordWatch, Registry, TokenCache};
 use crate::config::{Config, OnFailure, RedisStore, Store};
-use crate::forward::UpstreamError;
+use crate::forward::{Names, UpstreamError};
 use crate::gateway::Cells;
 use crate::limits::{DenyCache, Journal, Limiter, MemoryLimiter, RedisLimiter};
 use crate::listener::{self, Certificates, Tls, TlsError};
@@ -73,6 +73,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     cells: Arc<Cells>,
     routes: Arc<RouteTable>,
+    names: Arc<Names>,
     certificates: Arc<Certificates>,
     tls: Tls,
     tokens: Tokens,
@@ -216,6 +217,7 @@ impl Server {
 }
 
 impl Shared {
+    /// To be called on the runtime of the background tasks.
     fn new(config: Arc<Config>, metrics: Arc<Metrics>, log: AccessLog) -> Result<Self, StartError> {
         let certificates = Arc::new(Certificates::load(&config.tls.certificates)?);
         for (file, expiry) in certificates.expiries() {
@@ -238,6 +240,7 @@ impl Shared {
             open_calls,
             failures: Arc::new(Failures::new(&config.tokens.failures)),
             routes: Arc::new(RouteTable::new(&config.routes)?),
+            names: Names::start(&config, &metrics),
             certificates,
             tls,
             tokens,

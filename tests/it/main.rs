@@ -22,6 +22,7 @@ mod metrics;
 mod outage;
 mod patience;
 mod proof;
+mod proxied;
 mod routing;
 mod selftest;
 mod streams;
