@@ -20,7 +20,8 @@ async fn rapid_resets_in_one_breath_end_the_connection() {
     let code = stage
         .harmless(async {
             let mut frames = Frames::connect(&stage.gateway).await;
-            let one = |stream| [open(stream, "/open/slow/60000"), encode(kind::RST_STREAM, 0, stream, &CANCEL)].concat();
+            let one =
+                |stream| [open(stream, "/open/slow/60000"), encode(kind::RST_STREAM, 0, stream, &CANCEL)].concat();
             let all: Vec<u8> = streams(20_000).flat_map(one).collect();
             // It breaks off half-way when the gateway has had enough.
             for piece in all.chunks(16 * 1024) {
@@ -50,7 +51,9 @@ async fn rapid_resets_of_a_patient_attacker_end_the_connection_too() {
                 loop {
                     match frames.next().await {
                         None => return sent,
-                        Some(frame) if frame.kind == kind::PING && frame.payload == u64::from(stream).to_be_bytes() => break,
+                        Some(frame) if frame.kind == kind::PING && frame.payload == u64::from(stream).to_be_bytes() => {
+                            break;
+                        }
                         Some(_) => {}
                     }
                 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use super::Stage;
 use crate::support::PATIENCE;
@@ -12,9 +13,14 @@ use crate::support::client::{raw, read_to_end};
 use crate::support::frames::{Frames, kind, request};
 
 /// Short deadlines, so that the tests are.
-const HASTY: &str =
-    ", handshake_timeout: 1s, header_timeout: 1s, body_idle_timeout: 1s, idle_timeout: 2s";
+const HASTY: &str = ", handshake_timeout: 1s, header_timeout: 1s, body_idle_timeout: 1s, idle_timeout: 2s";
 const CONNECTIONS: usize = 100;
+
+/// Sends a text for sure: many connections share a task here, and what is written waits in TLS when that task has had its turn.
+async fn send(stream: &mut TlsStream<TcpStream>, text: &str) {
+    stream.write_all(text.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+}
 
 #[tokio::test]
 async fn handshakes_that_stall_are_given_up() {
@@ -24,8 +30,9 @@ async fn handshakes_that_stall_are_given_up() {
         let stalled = join_all((0..CONNECTIONS).map(|_| async {
             let mut socket = TcpStream::connect(stage.gateway.https).await.unwrap();
             socket.write_all(bytes).await.unwrap();
-            let end = socket.read_to_end(&mut Vec::new());
-            let _ = tokio::time::timeout(PATIENCE, end).await.expect("the gateway gives up");
+            let mut answer = Vec::new();
+            let _ =
+                tokio::time::timeout(PATIENCE, socket.read_to_end(&mut answer)).await.expect("the gateway gives up");
         }));
         stage.harmless(stalled).await;
     }
@@ -37,7 +44,7 @@ async fn heads_that_trickle_are_408() {
     let stage = Stage::new(HASTY).await;
     let trickle = join_all((0..CONNECTIONS).map(|_| async {
         let mut stream = raw(&stage.gateway, "http/1.1").await;
-        let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n").await;
+        send(&mut stream, "GET / HTTP/1.1\r\nhost: a\r\n").await;
         let (mut reader, mut writer) = tokio::io::split(stream);
         let read = async {
             let mut answer = Vec::new();
@@ -68,7 +75,7 @@ async fn bodies_that_stall_are_408() {
     let stalled = join_all((0..CONNECTIONS).map(|_| async {
         let mut stream = raw(&stage.gateway, "http/1.1").await;
         let head = "POST /open/echo HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\na";
-        stream.write_all(head.as_bytes()).await.unwrap();
+        send(&mut stream, head).await;
         read_to_end(&mut stream).await
     }));
     for answer in stage.harmless(stalled).await {
@@ -84,7 +91,7 @@ async fn readers_that_stall_are_cut_off() {
     let stalled = async {
         let held = join_all((0..CONNECTIONS).map(|_| async {
             let mut stream = raw(&stage.gateway, "http/1.1").await;
-            stream.write_all(b"GET /open/bytes/50000000 HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+            send(&mut stream, "GET /open/bytes/50000000 HTTP/1.1\r\nhost: a\r\n\r\n").await;
             stream
         }))
         .await;
@@ -143,9 +150,9 @@ async fn windows_that_open_by_a_byte_are_not_waited_for() {
 #[tokio::test]
 async fn connections_of_http2_that_say_nothing_are_closed() {
     let stage = Stage::new(HASTY).await;
+    let gateway = &stage.gateway;
     let silent = join_all((0..CONNECTIONS).map(|number| async move {
-        let stage = &stage;
-        let mut frames = Frames::connect(&stage.gateway).await;
+        let mut frames = Frames::connect(gateway).await;
         if number % 2 == 0 {
             frames.send(kind::HEADERS, 0, 1, &request("GET", "/open/x", None)).await;
         }

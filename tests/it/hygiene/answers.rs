@@ -194,3 +194,57 @@ async fn rfc9110_15_2_an_interim_answer_ends_nothing() {
         nobody_is_poisoned(Method::GET, poisoned, &[(200, "first")]).await;
     }
 }
+
+/// The upstream reads a request and hangs up: whatever it has done with it, it is not asked again (RFC 9110 §9.2.2).
+#[tokio::test]
+async fn rfc9112_9_3_1_a_request_that_was_sent_is_never_sent_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut heard = Vec::new();
+            // A first request is answered, so that the second one comes on a connection that was used before.
+            for answer in [CLEAN, ""] {
+                while !heard.ends_with(b"hello") {
+                    if socket.read_buf(&mut heard).await.unwrap_or(0) == 0 {
+                        return;
+                    }
+                }
+                heard.clear();
+                counted.fetch_add(1, Ordering::SeqCst);
+                let _ = socket.write_all(answer.as_bytes()).await;
+            }
+        }
+    });
+    let site = Site::in_memory(address, "  - { path: \"/{*rest}\", upstream: up }");
+    let (token, gateway) = (site.token(&[]), site.serve());
+    let client = http1(&gateway);
+    for method in [Method::POST, Method::PUT] {
+        let before = asked.load(Ordering::SeqCst);
+        let mut statuses = Vec::new();
+        for _ in 0..2 {
+            let request = client.request(method.clone(), gateway.url("/x")).bearer_auth(&token.secret).body("hello");
+            statuses.push(request.send().await.unwrap().status().as_u16());
+        }
+        assert_eq!(statuses, [200, 502], "{method}");
+        assert_eq!(asked.load(Ordering::SeqCst) - before, 2, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn rfc9110_6_6_1_every_answer_has_one_date() {
+    let dated = Recorder::answering(|message| {
+        let date = if message.line().contains("/dated") { "date: Tue, 15 Nov 1994 08:12:31 GMT\r\n" } else { "" };
+        format!("HTTP/1.1 200 OK\r\n{date}content-length: 2\r\n\r\nok").into_bytes()
+    })
+    .await;
+    let stage = Stage::before(dated, EVERYTHING);
+    for (target, auth) in [("/dated", "AUTH\r\n"), ("/undated", "AUTH\r\n"), ("/refused", ""), ("/a/../b", "AUTH\r\n")]
+    {
+        let answer = stage.send(&format!("GET {target} HTTP/1.1\r\nhost: a\r\n{auth}connection: close\r\n\r\n")).await;
+        assert_eq!(answer.matches("\r\ndate: ").count(), 1, "{target}: {answer}");
+        assert_eq!(answer.contains("15 Nov 1994"), target == "/dated", "{answer}");
+    }
+}

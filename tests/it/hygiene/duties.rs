@@ -16,12 +16,15 @@ fn tests_in(folder: &str) -> BTreeSet<String> {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = std::fs::read_to_string(path).unwrap();
-                // Those of proptest have their attribute elsewhere, and the same form.
-                let marked = text.split("test]\n").skip(1).filter_map(|rest| {
-                    let line = rest.lines().find(|line| !line.trim_start().starts_with("//"))?;
-                    Some(line.split_once("fn ")?.1.split('(').next()?.to_owned())
-                });
-                found.extend(marked);
+                let mut is_marked = false;
+                for line in text.lines().map(str::trim_start) {
+                    if line.starts_with("#[") {
+                        is_marked |= line.contains("test]") || line.contains("test(");
+                    } else if let Some((_, name)) = line.split_once("fn ").filter(|_| is_marked) {
+                        found.extend(name.split('(').next().map(str::to_owned));
+                        is_marked = false;
+                    }
+                }
             }
         }
     }

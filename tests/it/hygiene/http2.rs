@@ -31,6 +31,9 @@ async fn ask(stage: &Stage, fields: &[(String, String)], body: Option<&str>) -> 
     }
 }
 
+/// Fields to replace or to add.
+type Changes = &'static [(&'static str, &'static str)];
+
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Answered(u16),
@@ -39,7 +42,7 @@ enum Outcome {
 }
 
 /// Requests that are changed in one thing each: none is answered well, and not a byte of any arrives.
-async fn all_malformed(cases: &[(&str, &[(&str, &str)], &str)]) {
+async fn all_malformed(cases: &[(&str, Changes, &str)]) {
     let stage = Stage::new().await;
     assert_eq!(ask(&stage, &fields(&stage), Some("hello")).await, Outcome::Answered(200), "the unchanged one");
     let good = stage.upstream.heard();
