@@ -15,6 +15,7 @@ mod guessing;
 mod instances;
 mod instants;
 mod layers;
+mod leaks;
 mod limits;
 mod metrics;
 mod outage;
