@@ -7,7 +7,10 @@ mod extended;
 mod frames;
 mod headers;
 mod http2;
+mod open;
 mod pool;
+mod resolve;
+mod tls;
 mod tunnel;
 mod upstream;
 
@@ -33,7 +36,6 @@ use pool::EndpointPool;
 use upstream::UpstreamPools;
 
 pub use client::client_address;
-pub use connect::UpstreamError;
 pub use error::ForwardError;
 pub use extended::unfold_websocket;
 pub use headers::{asks_for_websocket, is_grpc, is_last_hop};
@@ -41,6 +43,8 @@ pub use headers::{asks_for_websocket, is_grpc, is_last_hop};
 #[doc(hidden)]
 pub use headers::{onto_client, onto_upstream};
 pub use pool::Lease;
+pub use resolve::Names;
+pub use tls::UpstreamError;
 pub use tunnel::{CutReason, Ender, Tunnel, TunnelEnd};
 
 /// What is settled about a request when it is forwarded.
@@ -88,12 +92,13 @@ impl Forwarder {
     ///
     /// # Errors
     /// [`UpstreamError`] when TLS can't be used as configured.
-    pub fn new(config: &config::Config, metrics: &Metrics) -> Result<Self, UpstreamError> {
+    pub fn new(config: &config::Config, names: &Names, metrics: &Metrics) -> Result<Self, UpstreamError> {
         let upstreams = config.upstreams.iter().map(|upstream| {
-            let connectors = connect::connectors(upstream)?;
+            let connectors = tls::connectors(upstream)?;
             let endpoints = upstream.endpoints.iter().map(|endpoint| {
-                let tls = connect::tls_for(endpoint, connectors.as_ref())?;
-                Ok(Arc::new(EndpointPool::new(endpoint, upstream, tls)))
+                let tls = tls::tls_for(endpoint, connectors.as_ref(), upstream.tls.server_name.as_deref())?;
+                let place = names.place(endpoint, upstream.resolve_interval);
+                Ok(Arc::new(EndpointPool::new(endpoint, place, upstream, tls)))
             });
             Ok(UpstreamPools {
                 config: upstream.clone(),

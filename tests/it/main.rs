@@ -22,6 +22,7 @@ mod outage;
 mod patience;
 mod poison;
 mod proof;
+mod proxied;
 mod routing;
 mod selftest;
 mod streams;
