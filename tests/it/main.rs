@@ -17,6 +17,7 @@ mod hygiene;
 mod instances;
 mod instants;
 mod layers;
+mod leaks;
 mod limits;
 mod metrics;
 mod outage;
