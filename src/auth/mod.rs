@@ -20,6 +20,7 @@ mod redis_tokens;
 mod refusal;
 mod registry;
 mod token;
+mod usage;
 
 pub use audit::{Action, Actor, Entry, TRAIL_LENGTH, TrailFilter, TrailPage};
 pub use authenticator::Authenticator;
@@ -40,6 +41,7 @@ pub use registry::{
     Registry, RegistryError, Rotated,
 };
 pub use token::{NewToken, TokenHash};
+pub use usage::{UsageBook, UsageKeeper};
 
 /// ` (did you mean "…"?)` with the known name that comes nearest, or nothing.
 fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {

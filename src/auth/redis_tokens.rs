@@ -11,6 +11,7 @@
 mod import;
 mod listing;
 mod trail;
+mod usage;
 
 pub(super) use listing::{Page, Place};
 
@@ -70,6 +71,7 @@ struct Scripts {
     write: Script,
     settle: Script,
     import: Script,
+    add_use: Script,
     page: Script,
 }
 
@@ -89,6 +91,7 @@ impl RedisTokens {
             write: Script::new(WRITE),
             settle: Script::new(trail::SETTLE),
             import: Script::new(import::IMPORT),
+            add_use: Script::new(usage::ADD_USE),
             page: Script::new(listing::READ_PAGE),
         };
         Self { redis, scripts: Arc::new(scripts) }

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use super::super::audit::{Action, Actor, Entry};
 use super::super::plans::Plans;
-use super::super::record::{Record, Usage};
+use super::super::record::Record;
 use super::super::redis_tokens::{Page, Place, Stored};
 use super::super::registry::{Edited, Fate, Operation, RegistryError, entry_of};
 use super::super::token::TokenHash;
@@ -21,6 +21,7 @@ use super::exchange::{LOCK_WAIT, Locked, beside};
 use super::parse::{Placed, parse};
 use super::text::{self, Edits};
 use super::trail;
+use super::usage;
 use crate::config::Config;
 
 /// Why a token file was not changed.
@@ -284,7 +285,7 @@ impl TokenFile {
 
     /// Records with what is kept beside them.
     fn stored(&self, records: impl IntoIterator<Item = Record>) -> Result<Vec<Stored>, EditError> {
-        let usages: HashMap<String, Usage> = HashMap::new();
+        let usages = usage::read(&self.path);
         let stored = |record: Record| Stored {
             version: record.fingerprint(),
             usage: usages.get(&record.id).copied().unwrap_or_default(),
