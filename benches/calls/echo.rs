@@ -1,0 +1,61 @@
+//! The smallest voice service there can be: it opens every WebSocket and says each frame again.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::HOST;
+use crate::line::{FRAME, HEAD_FROM_CLIENT, HEAD_FROM_SERVER};
+
+/// Starts it on a thread of its own, for as long as the process lives; returns its port.
+pub(crate) fn start() -> u16 {
+    let listener = std::net::TcpListener::bind((HOST, 0)).expect("a free port");
+    listener.set_nonblocking(true).expect("a socket that doesn't block");
+    let port = listener.local_addr().expect("its address").port();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            let listener = TcpListener::from_std(listener).expect("a listener");
+            while let Ok((socket, _)) = listener.accept().await {
+                tokio::spawn(call(socket));
+            }
+        });
+    });
+    port
+}
+
+/// One call, until its client goes.
+async fn call(mut socket: TcpStream) -> Option<()> {
+    socket.set_nodelay(true).ok()?;
+    let mut bytes = Vec::with_capacity(2 * (HEAD_FROM_CLIENT.len() + FRAME));
+    while !bytes.ends_with(b"\r\n\r\n") {
+        if socket.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    }
+    let head = String::from_utf8(std::mem::take(&mut bytes)).ok()?;
+    let named = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("sec-websocket-key").then(|| value.trim().to_owned())
+    };
+    let accept = derive_accept_key(head.lines().find_map(named)?.as_bytes());
+    let switch = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {accept}\r\n\r\n"
+    );
+    socket.write_all(switch.as_bytes()).await.ok()?;
+    let mut answer = Vec::new();
+    loop {
+        if socket.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+        let whole = HEAD_FROM_CLIENT.len() + FRAME;
+        while bytes.len() >= whole {
+            assert!(bytes.starts_with(&HEAD_FROM_CLIENT), "another frame than was sent");
+            answer.extend_from_slice(&HEAD_FROM_SERVER);
+            answer.extend_from_slice(&bytes[HEAD_FROM_CLIENT.len()..whole]);
+            bytes.drain(..whole);
+        }
+        socket.write_all(&answer).await.ok()?;
+        answer.clear();
+    }
+}
