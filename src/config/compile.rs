@@ -11,14 +11,16 @@ mod process;
 mod redis;
 mod routes;
 mod store;
+mod upstream_tls;
 mod upstreams;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::files::NeededFile;
 use super::model::Config;
 use super::problem::{Problem, Severity};
-use super::reader::{NeededFile, Reader};
+use super::reader::Reader;
 use super::yaml::{self, Node};
 
 /// The keys at the top of the file, in the order in which they are best read.

@@ -4,6 +4,7 @@ mod admin;
 mod answers;
 mod compile;
 mod expand;
+mod files;
 mod matching;
 mod model;
 mod nearest;
@@ -23,7 +24,7 @@ use std::io::Read;
 use std::path::Path;
 
 use compile::{Outcome, compile};
-use reader::{NeededFile, why};
+use reader::why;
 
 pub use self::admin::{AdminAccess, AdminToken, Role};
 pub use self::redis::{OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls};
@@ -38,7 +39,7 @@ pub use plan::{CONCURRENT_CALLS, Limit, MAX_COUNT, Plan, RouteLimits, WINDOW_MS}
 pub use problem::{Problem, Problems, Severity};
 pub use secret::Secret;
 pub use units::{parse_duration, parse_limit, parse_size};
-pub use upstream::{Endpoint, HostHeader, Protocol, Upstream};
+pub use upstream::{Endpoint, EndpointAddress, HostHeader, Protocol, Upstream, UpstreamTls};
 
 /// Bytes of a configuration file: far more than anybody writes, and read in a moment.
 const MAX_BYTES: usize = 8 << 20;
@@ -59,7 +60,7 @@ pub struct Loaded {
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
     let text = read(path)?;
     let mut outcome = compile(path, &text, &|name| std::env::var(name).ok());
-    outcome.problems.extend(outcome.files.iter().filter_map(|needed| check_file(path, needed)));
+    outcome.problems.extend(outcome.files.iter().filter_map(|needed| files::check(path, needed)));
     settle(outcome)
 }
 
@@ -77,7 +78,7 @@ pub fn parse(path: &Path, text: &str, env: &dyn Fn(&str) -> Option<String>) -> R
 #[must_use]
 pub fn known_keys() -> BTreeSet<String> {
     // Keys are learnt where they are read: so the smallest text that makes the compiler look everywhere.
-    let everywhere = "{ tls: { certificates: [{}] }, admin: { tokens: [{}] }, store: { redis: { sentinel: {} } }, plans: { a: {} }, upstreams: { a: {} }, routes: [{}] }";
+    let everywhere = "{ listen: { proxy_protocol: {} }, tls: { certificates: [{}] }, admin: { tokens: [{}] }, store: { redis: { sentinel: {} } }, plans: { a: {} }, upstreams: { a: {} }, routes: [{}] }";
     let mut keys = compile(Path::new(""), everywhere, &|_| None).keys;
     keys.extend(["plans.*", "plans.*.limits.*", "routes[].limits.*", "upstreams.*"].map(str::to_owned));
     keys
@@ -116,20 +117,4 @@ fn read(path: &Path) -> Result<String, Problems> {
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
         fail(before.matches('\n').count() + 1, column, "is not UTF-8 text from here on".to_owned())
     })
-}
-
-/// What is wrong with a file that the configuration names.
-fn check_file(config: &Path, needed: &NeededFile) -> Option<Problem> {
-    let found = std::fs::File::open(&needed.file).and_then(|file| file.metadata());
-    let (message, severity) = match found {
-        Ok(metadata) if metadata.is_dir() => ("is a folder, not a file".to_owned(), Severity::Error),
-        Ok(_) => return None,
-        Err(error) if needed.optional && error.kind() == std::io::ErrorKind::NotFound => {
-            ("does not exist yet, so no token is good (`callgate token create` makes it)".to_owned(), Severity::Warning)
-        }
-        Err(error) => (why(&error), Severity::Error),
-    };
-    let message = format!("{} {message}", needed.file.display());
-    let (line, column, path) = (needed.at.line, needed.at.column, needed.path.clone());
-    Some(Problem { file: config.into(), line, column, path, message, severity })
 }

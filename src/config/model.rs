@@ -70,6 +70,8 @@ pub struct Listen {
     pub redirect: bool,
     /// The admin listener.
     pub admin: SocketAddr,
+    /// Networks of proxies that must begin each connection to the listeners for clients with a PROXY protocol header.
+    pub proxy_protocol: Vec<IpNet>,
     /// Connections of clients at one time, over all listeners but admin.
     pub max_connections: usize,
     /// A TLS handshake must be done within this time.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::expand::expand;
+use super::files::{Holds, NeededFile};
 use super::nearest::nearest;
 use super::place::{Place, Step, hint, shown};
 use super::problem::{Problem, Severity};
@@ -20,15 +21,6 @@ pub(super) struct Reader<'a> {
     problems: RefCell<Vec<Problem>>,
     files: RefCell<Vec<NeededFile>>,
     keys: RefCell<BTreeSet<String>>,
-}
-
-/// A file that the configuration names, and where it does.
-pub(super) struct NeededFile {
-    pub(super) at: At,
-    pub(super) path: String,
-    pub(super) file: PathBuf,
-    /// Whether Callgate can start without it.
-    pub(super) optional: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -244,15 +236,20 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// The path of a file, made relative to the configuration's folder.
+    /// The path of a file, made relative to the configuration's folder. `optional`: of tokens, which need not be there yet.
     pub(super) fn file(&self, optional: bool) -> Option<PathBuf> {
+        self.file_of(if optional { Holds::Tokens } else { Holds::Anything })
+    }
+
+    /// The same for a file that is looked into.
+    pub(super) fn file_of(&self, holds: Holds) -> Option<PathBuf> {
         let text = self.text()?;
         if text.is_empty() {
             self.error("must be the path of a file, not an empty text");
             return None;
         }
         let file = self.reader.resolve(&text);
-        let needed = NeededFile { at: self.at, path: self.path(), file: file.clone(), optional };
+        let needed = NeededFile { at: self.at, path: self.path(), file: file.clone(), holds };
         self.reader.files.borrow_mut().push(needed);
         Some(file)
     }

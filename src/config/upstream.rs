@@ -1,8 +1,10 @@
 //! `upstreams`, validated: named services, where they are, and how they are spoken to.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use super::model::CertificateFiles;
 
 /// A named service.
 #[derive(Debug, Clone)]
@@ -29,8 +31,25 @@ pub struct Upstream {
     pub max_connections: usize,
     /// An HTTP/2 connection that is silent for this long is asked whether it still lives; `None`: never.
     pub ping: Option<Duration>,
-    /// Certificates to trust beside the system's own.
+    /// A connection is given no more requests after this time; `None`: never for its age.
+    pub max_lifetime: Option<Duration>,
+    /// How often the addresses behind its host names are looked up.
+    pub resolve_interval: Duration,
+    /// How its `https://` endpoints are spoken to.
+    pub tls: UpstreamTls,
+}
+
+/// TLS towards an upstream.
+#[derive(Debug, Clone, Default)]
+pub struct UpstreamTls {
+    /// The certificates to trust; `None`: the system's own.
     pub ca: Option<PathBuf>,
+    /// What Callgate shows to a server that asks for a certificate.
+    pub client: Option<CertificateFiles>,
+    /// The name that is asked for (SNI) and must stand in the certificate; `None`: the endpoint's host.
+    pub server_name: Option<Arc<str>>,
+    /// Refuse TLS 1.2.
+    pub only_tls13: bool,
 }
 
 /// One address of an upstream.
@@ -38,19 +57,31 @@ pub struct Upstream {
 pub struct Endpoint {
     /// Whether the connection is TLS (`https://`).
     pub tls: bool,
-    /// A host name or address literal, without brackets.
-    pub host: Arc<str>,
-    /// The TCP port.
-    pub port: u16,
+    /// Where it listens.
+    pub address: EndpointAddress,
+}
+
+/// Where an endpoint listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointAddress {
+    /// On TCP.
+    Tcp {
+        /// A host name or address literal, without brackets.
+        host: Arc<str>,
+        /// The port.
+        port: u16,
+    },
+    /// On a Unix socket with this absolute path.
+    Unix(Arc<Path>),
 }
 
 impl std::fmt::Display for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let scheme = if self.tls { "https" } else { "http" };
-        if self.host.contains(':') {
-            write!(f, "{scheme}://[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{scheme}://{}:{}", self.host, self.port)
+        match &self.address {
+            EndpointAddress::Tcp { host, port } if host.contains(':') => write!(f, "{scheme}://[{host}]:{port}"),
+            EndpointAddress::Tcp { host, port } => write!(f, "{scheme}://{host}:{port}"),
+            EndpointAddress::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::{Body, Progress};
 
-use super::pool::Open;
+use super::open::Open;
 
 /// Requests that share one connection at most, whatever its peer would take: what RFC 9113 §6.5.2 advises servers to take at least.
 const MOST_STREAMS: usize = 100;
@@ -39,7 +39,7 @@ pub(super) struct Shared {
     streams: AtomicUsize,
     retired: AtomicBool,
     used: Progress,
-    _open: Open,
+    open: Open,
 }
 
 /// A request's place on a shared connection; dropped, it is free again.
@@ -98,7 +98,7 @@ impl Shared {
             streams: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
             used: Progress::new(),
-            _open: open,
+            open,
         }))
     }
 
@@ -112,6 +112,21 @@ impl Shared {
             return None;
         }
         Some(Stream { sender: self.sender.clone(), connection: self.clone() })
+    }
+
+    /// What it is among the connections of its endpoint.
+    pub(super) fn open(&self) -> &Open {
+        &self.open
+    }
+
+    /// Requests that are under way on it.
+    pub(super) fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    /// It takes no more requests, and ends with those that it has.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
     }
 
     /// Whether it may carry more requests, now or later.
@@ -129,11 +144,6 @@ impl Stream {
     /// The connection that it is a place on.
     pub(super) fn connection(&self) -> &Arc<Shared> {
         &self.connection
-    }
-
-    /// The connection may be dead and not know: it takes no more requests, and ends with those that it has.
-    pub(super) fn retire(&self) {
-        self.connection.retired.store(true, Ordering::Relaxed);
     }
 }
 

@@ -2,18 +2,22 @@
 
 mod client;
 mod connect;
+mod error;
 mod extended;
 mod frames;
 mod headers;
 mod http2;
+mod open;
 mod pool;
+mod resolve;
+mod tls;
 mod tunnel;
+mod upstream;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use http::header::{HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
@@ -22,22 +26,25 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use ipnet::IpNet;
 
-use crate::body::{Body, BodyFault, Hold, Progress};
+use crate::body::{Body, Hold, Progress};
 use crate::config::{self, Protocol};
 use crate::deadline::End;
-use crate::telemetry::{Metrics, UpstreamMetrics};
+use crate::telemetry::Metrics;
 
 use extended::Handshake;
-use pool::{EndpointPool, NoConnection};
+use pool::EndpointPool;
+use upstream::UpstreamPools;
 
 pub use client::client_address;
-pub use connect::UpstreamError;
+pub use error::ForwardError;
 pub use extended::unfold_websocket;
 pub use headers::{asks_for_websocket, is_grpc, is_last_hop};
 // For the benchmarks alone.
 #[doc(hidden)]
 pub use headers::{onto_client, onto_upstream};
 pub use pool::Lease;
+pub use resolve::Names;
+pub use tls::UpstreamError;
 pub use tunnel::{CutReason, Ender, Tunnel, TunnelEnd};
 
 /// What is settled about a request when it is forwarded.
@@ -74,69 +81,10 @@ pub struct Answer {
     pub tunnel: Option<Tunnel>,
 }
 
-/// Why there is no answer from the upstream.
-#[derive(Debug, thiserror::Error)]
-pub enum ForwardError {
-    /// No endpoint could be connected to.
-    #[error("can't connect to {endpoint}")]
-    Connect {
-        /// The last one tried.
-        endpoint: Arc<str>,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// Every endpoint has as many connections as it may.
-    #[error("{0} has as many connections as it may (max_connections)")]
-    Full(Arc<str>),
-    /// The upstream broke off, or what it sent is no HTTP.
-    #[error("the exchange with {endpoint} broke off")]
-    Broken {
-        /// Who.
-        endpoint: Arc<str>,
-        /// Why.
-        #[source]
-        source: hyper::Error,
-    },
-    /// The upstream switched protocols although nobody asked for that.
-    #[error("{0} switched protocols unasked")]
-    Unasked(Arc<str>),
-    /// It was asked to open a WebSocket for an HTTP/2 client, and answered what would tell the client that it is open.
-    #[error("{0} did not open a WebSocket, and did not refuse to")]
-    NoWebSocket(Arc<str>),
-    /// The answer is said to have one length and to be in chunks: whoever reads it may end it elsewhere (RFC 9112 §6.3).
-    #[error("the answer of {0} has two lengths")]
-    TwoLengths(Arc<str>),
-    /// The head of the response did not come in time.
-    #[error("{endpoint} did not answer within {after:?}")]
-    Slow {
-        /// Who.
-        endpoint: Arc<str>,
-        /// The deadline.
-        after: Duration,
-    },
-    /// The client's body is longer than the route allows.
-    #[error("the request body is too large")]
-    TooLarge,
-    /// The client's body made no progress.
-    #[error("the request body stalled")]
-    Stalled,
-    /// The client's body broke off, or broke its framing.
-    #[error("the request body broke off")]
-    ClientGone,
-}
-
 /// One worker's way to every upstream.
 pub struct Forwarder {
     upstreams: Vec<UpstreamPools>,
     client_idle: Duration,
-}
-
-struct UpstreamPools {
-    config: Arc<config::Upstream>,
-    endpoints: Vec<Arc<EndpointPool>>,
-    turn: AtomicUsize,
-    metrics: UpstreamMetrics,
 }
 
 impl Forwarder {
@@ -144,12 +92,13 @@ impl Forwarder {
     ///
     /// # Errors
     /// [`UpstreamError`] when TLS can't be used as configured.
-    pub fn new(config: &config::Config, metrics: &Metrics) -> Result<Self, UpstreamError> {
+    pub fn new(config: &config::Config, names: &Names, metrics: &Metrics) -> Result<Self, UpstreamError> {
         let upstreams = config.upstreams.iter().map(|upstream| {
-            let connectors = connect::connectors(upstream)?;
+            let connectors = tls::connectors(upstream)?;
             let endpoints = upstream.endpoints.iter().map(|endpoint| {
-                let tls = connect::tls_for(endpoint, connectors.as_ref())?;
-                Ok(Arc::new(EndpointPool::new(endpoint, upstream, tls)))
+                let tls = tls::tls_for(endpoint, connectors.as_ref(), upstream.tls.server_name.as_deref())?;
+                let place = names.place(endpoint, upstream.resolve_interval);
+                Ok(Arc::new(EndpointPool::new(endpoint, place, upstream, tls)))
             });
             Ok(UpstreamPools {
                 config: upstream.clone(),
@@ -274,103 +223,4 @@ fn judge(
         return Err(ForwardError::NoWebSocket(endpoint.clone()));
     }
     Ok(())
-}
-
-/// How often a request is sent again that an HTTP/2 peer did not look at.
-const MOST_RESENT: usize = 2;
-
-impl UpstreamPools {
-    /// Tries connections until one takes the request. A request is sent again only while nothing of it has left, or when the peer
-    /// says that it has not looked at it.
-    async fn send(
-        &self,
-        mut request: Request<Body>,
-        onward: &Onward<'_>,
-        progress: Option<Arc<Progress>>,
-        websocket: bool,
-    ) -> Result<(Lease, Response<Incoming>), ForwardError> {
-        let deadline = onward.route.first_byte_timeout.unwrap_or(self.config.first_byte_timeout);
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let (mut tried, mut resent, mut refused) = (0, 0, None);
-        loop {
-            let pool = &self.endpoints[(turn + tried) % self.endpoints.len()];
-            let mut lease = match pool.lease(websocket, refused.as_deref()).await {
-                Ok(lease) => lease,
-                Err(reason) => {
-                    tried += 1;
-                    let error = self.unconnected(pool, reason);
-                    if tried < self.endpoints.len() {
-                        continue;
-                    }
-                    return Err(error);
-                }
-            };
-            headers::set_host(request.headers_mut(), onward, self.config.host, &pool.authority);
-            let copy = lease.shared().and_then(|_| http2::copy_of(&request));
-            let started = Instant::now();
-            match within(deadline, progress.as_deref(), lease.send(request)).await {
-                Some(Ok(response)) => {
-                    self.metrics.seconds.observe(started.elapsed().as_secs_f64());
-                    return Ok((lease, response));
-                }
-                Some(Err(mut error)) => {
-                    let may_resend = resent < MOST_RESENT && lease.shared().is_some();
-                    request = match (error.take_message(), error.into_error(), copy) {
-                        (Some(unsent), ..) if lease.reused || may_resend => unsent,
-                        (None, error, Some(copy)) if may_resend && http2::is_unprocessed(&error) => copy,
-                        (_, error, _) => return Err(self.broken(pool, progress.as_deref(), error)),
-                    };
-                    resent += 1;
-                    refused = lease.shared().cloned();
-                }
-                None => {
-                    lease.retire();
-                    self.metrics.timeouts.inc();
-                    return Err(ForwardError::Slow { endpoint: pool.label.clone(), after: deadline });
-                }
-            }
-        }
-    }
-
-    fn late(&self, after: Duration) -> ForwardError {
-        self.metrics.timeouts.inc();
-        ForwardError::Slow { endpoint: self.config.name.clone(), after }
-    }
-
-    fn unconnected(&self, pool: &EndpointPool, reason: NoConnection) -> ForwardError {
-        let endpoint = pool.label.clone();
-        match reason {
-            NoConnection::Failed(source) => {
-                self.metrics.connect_failures.inc();
-                ForwardError::Connect { endpoint, source }
-            }
-            NoConnection::Full => ForwardError::Full(endpoint),
-        }
-    }
-
-    /// Tells whose fault it was: the client's, whose body broke off, or the upstream's.
-    fn broken(&self, pool: &EndpointPool, progress: Option<&Progress>, source: hyper::Error) -> ForwardError {
-        match progress.and_then(Progress::fault) {
-            Some(BodyFault::TooLarge) => ForwardError::TooLarge,
-            Some(BodyFault::Stalled) => ForwardError::Stalled,
-            Some(BodyFault::Broken) => ForwardError::ClientGone,
-            None => {
-                self.metrics.broken.inc();
-                ForwardError::Broken { endpoint: pool.label.clone(), source }
-            }
-        }
-    }
-}
-
-/// Waits for the head of a response. While the request's body is still moving, the deadline moves with it; while the client lets
-/// us wait for its body, nothing can be expected of the upstream, and the body has a deadline of its own.
-async fn within<F: Future>(deadline: Duration, progress: Option<&Progress>, sent: F) -> Option<F::Output> {
-    let mut sent = std::pin::pin!(sent);
-    let mut wait = deadline;
-    loop {
-        match tokio::time::timeout(wait, sent.as_mut()).await {
-            Ok(output) => return Some(output),
-            Err(_) => wait = deadline.checked_sub(progress?.hesitation()).filter(|left| !left.is_zero())?,
-        }
-    }
 }

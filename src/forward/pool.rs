@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::IpAddr;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -13,13 +14,21 @@ use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
+use smallvec::SmallVec;
 use tokio::sync::Semaphore;
 
 use crate::body::Body;
-use crate::config::{Endpoint, Protocol, Upstream};
+use crate::config::{Endpoint, EndpointAddress, Protocol, Upstream};
 
-use super::connect::{self, Connected, UpstreamTls};
+use super::connect::{self, Connected, Place};
 use super::http2::{self, Shared, Stream};
+use super::open::{Open, Settings};
+use super::tls::UpstreamTls;
+
+/// Addresses of one name that connections shared by requests are made to at one time, per worker.
+const MOST_SPREAD: usize = 16;
+/// After a vain attempt to connect to another address so long a pause.
+const SPREAD_PAUSE: Duration = Duration::from_secs(5);
 
 /// The connections of one worker to one endpoint.
 pub(super) struct EndpointPool {
@@ -28,24 +37,13 @@ pub(super) struct EndpointPool {
     pub(super) authority: HeaderValue,
     /// The endpoint as logs name it.
     pub(super) label: Arc<str>,
+    place: Place,
     tls: Option<UpstreamTls>,
     ready: Mutex<Ready>,
     open: Arc<AtomicUsize>,
     /// Who makes a connection that others may share does so alone.
-    turn: Semaphore,
+    turn: Arc<Semaphore>,
     settings: Settings,
-}
-
-/// What holds for all connections of an upstream.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Settings {
-    pub(super) protocol: Protocol,
-    pub(super) connect_timeout: Duration,
-    pub(super) idle_timeout: Duration,
-    pub(super) ping: Option<Duration>,
-    keep_alive: Duration,
-    max_idle: usize,
-    max_connections: usize,
 }
 
 /// Connections that can take a request, or will.
@@ -57,6 +55,8 @@ struct Ready {
     only_http1: bool,
     /// When the last attempt to make a connection failed that others waited for, and why.
     failure: Option<(Instant, io::ErrorKind, Arc<str>)>,
+    /// When a connection to another address could not be made last.
+    no_spread: Option<Instant>,
 }
 
 struct Idle {
@@ -67,11 +67,8 @@ struct Idle {
 /// A connection that carries one request at a time.
 struct Own {
     sender: SendRequest<Body>,
-    _open: Open,
+    open: Open,
 }
-
-/// One connection among those that an endpoint may have; dropped, it is closed.
-pub(super) struct Open(Arc<AtomicUsize>);
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -96,9 +93,13 @@ enum Way {
 }
 
 impl EndpointPool {
-    pub(super) fn new(endpoint: &Endpoint, upstream: &Upstream, tls: Option<UpstreamTls>) -> Self {
+    pub(super) fn new(endpoint: &Endpoint, place: Place, upstream: &Upstream, tls: Option<UpstreamTls>) -> Self {
         let label = endpoint.to_string();
-        let authority = label.split_once("://").map_or(&*label, |(_, rest)| rest);
+        let authority = match endpoint.address {
+            EndpointAddress::Tcp { .. } => label.split_once("://").map_or(&*label, |(_, rest)| rest),
+            // A path is no host.
+            EndpointAddress::Unix(_) => "localhost",
+        };
         let default_port = if endpoint.tls { ":443" } else { ":80" };
         let authority = authority.strip_suffix(default_port).unwrap_or(authority);
         let protocol =
@@ -107,19 +108,12 @@ impl EndpointPool {
             endpoint: endpoint.clone(),
             authority: HeaderValue::from_str(authority).unwrap_or_else(|_| HeaderValue::from_static("upstream")),
             label: label.into(),
+            place,
             tls,
             ready: Mutex::default(),
             open: Arc::default(),
-            turn: Semaphore::new(1),
-            settings: Settings {
-                protocol,
-                connect_timeout: upstream.connect_timeout,
-                idle_timeout: upstream.idle_timeout,
-                ping: upstream.ping,
-                keep_alive: upstream.keep_alive,
-                max_idle: upstream.max_idle,
-                max_connections: upstream.max_connections,
-            },
+            turn: Arc::new(Semaphore::new(1)),
+            settings: Settings::of(upstream, protocol),
         }
     }
 
@@ -166,16 +160,14 @@ impl EndpointPool {
 
     /// A connection that is there, if one is fit for use.
     async fn reuse(self: &Arc<Self>, own: bool, avoid: Option<&Shared>) -> Option<Lease> {
-        if !own {
-            let ready = self.lock();
-            let fit = ready.shared.iter().filter(|shared| avoid.is_none_or(|avoid| !std::ptr::eq(avoid, &***shared)));
-            if let Some(stream) = fit.into_iter().find_map(Shared::take) {
-                return Some(self.leased(Way::Stream(stream), true));
-            }
+        if !own && let Some(stream) = self.share(avoid) {
+            return Some(self.leased(Way::Stream(stream), true));
         }
         loop {
             let Idle { mut own, since } = self.lock().idle.pop_back()?;
-            if since.elapsed() >= self.settings.keep_alive || own.sender.is_closed() {
+            let now = Instant::now();
+            let waited = now.duration_since(since) >= self.settings.keep_alive;
+            if waited || own.sender.is_closed() || !own.open.is_current(&self.place, now) {
                 continue;
             }
             // Its task may not have run since the last response ended; it is given one turn to do so.
@@ -192,16 +184,63 @@ impl EndpointPool {
         }
     }
 
+    /// A place on the shared connection that has the most room.
+    fn share(self: &Arc<Self>, avoid: Option<&Shared>) -> Option<Stream> {
+        let ready = self.lock();
+        if ready.shared.is_empty() {
+            return None;
+        }
+        let now = Instant::now();
+        let fit = |shared: &&Arc<Shared>| {
+            let current = shared.open().is_current(&self.place, now);
+            if !current {
+                shared.retire();
+            }
+            current && shared.is_fit() && avoid.is_none_or(|avoid| !std::ptr::eq(avoid, &***shared))
+        };
+        let fit: SmallVec<[&Arc<Shared>; 4]> = ready.shared.iter().filter(fit).collect();
+        let roomiest = *fit.iter().min_by_key(|shared| shared.streams())?;
+        let is_busy = roomiest.streams() > 0;
+        // The roomiest may be at what its peer takes when another one is not.
+        let stream = roomiest.take().or_else(|| fit.iter().find_map(|shared| shared.take()));
+        let failed_lately = ready.no_spread.is_some_and(|when| now.duration_since(when) < SPREAD_PAUSE);
+        if is_busy && !failed_lately && fit.len() < MOST_SPREAD {
+            let used: SmallVec<[IpAddr; 4]> = fit.iter().filter_map(|shared| shared.open().address()).collect();
+            if let Some(other) = self.place.beside(&used) {
+                self.spread(other);
+            }
+        }
+        stream
+    }
+
+    /// Makes a connection to another of the name's addresses, beside those that are there: requests that share connections would
+    /// all go to one address else.
+    fn spread(self: &Arc<Self>, other: Place) {
+        let Ok(turn) = self.turn.clone().try_acquire_owned() else { return };
+        let pool = self.clone();
+        tokio::spawn(async move {
+            let made = pool.connect_to(&other, false).await;
+            if made.is_err() {
+                pool.lock().no_spread = Some(Instant::now());
+            }
+            drop(turn);
+        });
+    }
+
     /// A new connection.
     async fn connect(self: &Arc<Self>, own: bool) -> Result<Lease, NoConnection> {
-        let open = Open::take(&self.open, self.settings.max_connections).ok_or(NoConnection::Full)?;
+        self.connect_to(&self.place, own).await
+    }
+
+    async fn connect_to(self: &Arc<Self>, place: &Place, own: bool) -> Result<Lease, NoConnection> {
+        let open = Open::take(&self.open, &self.settings).ok_or(NoConnection::Full)?;
         let protocol = if own { Protocol::Http1 } else { self.settings.protocol };
-        let connecting = connect::connect(&self.endpoint, self.tls.as_ref(), protocol, &self.settings, open);
+        let connecting = connect::connect(place, self.tls.as_ref(), protocol, &self.settings, open);
         let connected = tokio::time::timeout(self.settings.connect_timeout, connecting).await;
         let way = match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(Connected::Http1(sender, open)) => {
                 self.lock().only_http1 = true;
-                Way::Own(Own { sender, _open: open })
+                Way::Own(Own { sender, open })
             }
             Ok(Connected::Http2(shared)) => {
                 let stream = shared.take();
@@ -219,33 +258,24 @@ impl EndpointPool {
         Lease { way, reused, pool: self.clone() }
     }
 
-    /// Closes connections that waited too long, so that an upstream never has to.
+    /// Closes connections that waited too long, so that an upstream never has to, and those that are no longer to be used.
     pub(super) fn sweep(&self) {
-        let keep_alive = self.settings.keep_alive;
+        let (keep_alive, now) = (self.settings.keep_alive, Instant::now());
         let mut ready = self.lock();
-        ready.idle.retain(|idle| idle.since.elapsed() < keep_alive && !idle.own.sender.is_closed());
+        ready.idle.retain(|idle| {
+            let own = &idle.own;
+            now.duration_since(idle.since) < keep_alive
+                && !own.sender.is_closed()
+                && own.open.is_current(&self.place, now)
+        });
         // Streams hold their connection: it ends with the last of them.
-        ready.shared.retain(|shared| shared.is_fit() && !shared.is_unused_for(keep_alive));
+        ready.shared.retain(|shared| {
+            shared.is_fit() && !shared.is_unused_for(keep_alive) && shared.open().is_current(&self.place, now)
+        });
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Ready> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Open {
-    fn take(open: &Arc<AtomicUsize>, cap: usize) -> Option<Self> {
-        if open.fetch_add(1, Ordering::Relaxed) >= cap {
-            open.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Self(open.clone()))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -286,7 +316,7 @@ impl Lease {
         match self.way {
             // Nobody else uses it: dropped, it is closed.
             Way::Own(_) => {}
-            Way::Stream(stream) => stream.retire(),
+            Way::Stream(stream) => stream.connection().retire(),
         }
     }
 

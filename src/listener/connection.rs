@@ -23,6 +23,7 @@ use crate::shutdown::Shutdown;
 
 use super::gate::{Gate, Signals};
 use super::head::{self, Fault, HeadLimits};
+use super::proxy_protocol::{self, ProxyError};
 use super::streams::{StreamClock, Streams};
 use super::{Listener, Place, Tls};
 
@@ -45,7 +46,7 @@ pub trait Handler: Send + Sync + 'static {
 /// Who is at the other end of a connection.
 #[derive(Debug)]
 pub struct Peer {
-    /// The client's address, as the socket says.
+    /// The client's address, as the socket says, or a proxy that speaks the PROXY protocol.
     pub address: SocketAddr,
     /// Which certificate it was shown; `None` on the plain listener.
     pub certificate: Option<usize>,
@@ -159,7 +160,17 @@ impl Peer {
 }
 
 /// Serves one accepted connection to its end.
-pub(super) async fn serve<H: Handler>(listener: &Listener<H>, socket: TcpStream, address: SocketAddr, place: Place) {
+pub(super) async fn serve<H: Handler>(
+    listener: &Listener<H>,
+    mut socket: TcpStream,
+    address: SocketAddr,
+    place: Place,
+) {
+    let introduced = tokio::select! {
+        introduced = introduce(listener, &mut socket, address) => introduced,
+        () = listener.shutdown.draining() => return,
+    };
+    let Some(address) = introduced else { return };
     let peer = |certificate| {
         let limits = listener.head_limits();
         Arc::new(Peer {
@@ -197,6 +208,24 @@ pub(super) async fn serve<H: Handler>(listener: &Listener<H>, socket: TcpStream,
         serve_http2(listener, stream, peer(Some(certificate))).await;
     } else {
         serve_http1(listener, stream, peer(Some(certificate))).await;
+    }
+}
+
+/// The client's address: the socket's, or what a proxy tells that must speak the PROXY protocol; `None` when it does not.
+async fn introduce<H>(listener: &Listener<H>, socket: &mut TcpStream, address: SocketAddr) -> Option<SocketAddr> {
+    let ip = address.ip().to_canonical();
+    if !listener.settings.proxy_protocol.iter().any(|network| network.contains(&ip)) {
+        return Some(address);
+    }
+    let told = tokio::time::timeout(listener.settings.handshake_timeout, proxy_protocol::read(socket)).await;
+    match told.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into())) {
+        Ok(told) => Some(told.unwrap_or(address)),
+        Err(ProxyError::Closed) => None,
+        Err(error @ (ProxyError::Absent | ProxyError::Malformed(_) | ProxyError::Io(_))) => {
+            listener.metrics.proxy_failures.inc();
+            tracing::debug!(proxy = %address, error = &error as &dyn std::error::Error, "a proxy did not say whose connection it passes on");
+            None
+        }
     }
 }
 

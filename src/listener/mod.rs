@@ -4,6 +4,7 @@ mod connection;
 mod framing;
 mod gate;
 mod head;
+mod proxy_protocol;
 mod streams;
 #[cfg(test)]
 mod tests;

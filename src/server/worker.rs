@@ -94,7 +94,8 @@ impl Worker {
             certificates: shared.certificates.clone(),
             authenticator,
             limiter,
-            forwarder: Forwarder::new(config, &shared.metrics)?,
+            usage: shared.usage.clone(),
+            forwarder: Forwarder::new(config, &shared.names, &shared.metrics)?,
             cells: shared.cells.clone(),
             shutdown: shared.shutdown.clone(),
         });

@@ -24,12 +24,15 @@ pub struct Metrics {
     request_seconds: HistogramVec,
     upstream_seconds: HistogramVec,
     upstream_failures: IntCounterVec,
+    look_up_failures: IntCounterVec,
+    addresses: IntGaugeVec,
     calls_open: IntGaugeVec,
     calls_ended: IntCounterVec,
     auth: IntCounterVec,
     decisions: IntCounterVec,
     connections_open: IntGaugeVec,
     connections_refused: IntCounterVec,
+    proxy_failures: IntCounterVec,
     certificate_expiry: GaugeVec,
     handshake_failures: IntCounter,
     handshake_seconds: Histogram,
@@ -58,6 +61,8 @@ pub struct ListenerMetrics {
     pub open: IntGauge,
     /// Connections closed at once because the cap was reached.
     pub refused: IntCounter,
+    /// Connections of proxies that did not begin with a good PROXY protocol header.
+    pub proxy_failures: IntCounter,
     /// TLS handshakes that failed or took too long.
     pub handshake_failures: IntCounter,
     /// Seconds of the TLS handshakes that succeeded.
@@ -86,6 +91,15 @@ pub struct UpstreamMetrics {
     pub broken: IntCounter,
     /// Responses whose head did not come in time.
     pub timeouts: IntCounter,
+}
+
+/// The cells of one host name.
+#[derive(Clone)]
+pub struct NameMetrics {
+    /// Look-ups that failed.
+    pub failures: IntCounter,
+    /// Addresses that the last look-up found.
+    pub addresses: IntGauge,
 }
 
 impl Metrics {
@@ -147,6 +161,16 @@ impl Metrics {
                 "Exchanges with an upstream that failed, by kind: connect, broken, timeout.",
                 &["upstream", "kind"],
             )?,
+            look_up_failures: counters(
+                "callgate_name_failures_total",
+                "Host names of upstreams that could not be looked up.",
+                &["host"],
+            )?,
+            addresses: gauges(
+                "callgate_name_addresses",
+                "Addresses behind a host name of an upstream, by the last look-up that succeeded.",
+                &["host"],
+            )?,
             calls_open: gauges("callgate_calls_open", "Calls (upgraded streams) open at this moment.", &["route"])?,
             calls_ended: counters(
                 "callgate_calls_ended_total",
@@ -163,6 +187,11 @@ impl Metrics {
             connections_refused: counters(
                 "callgate_connections_refused_total",
                 "Connections closed at once because listen.max_connections was reached.",
+                &["listener"],
+            )?,
+            proxy_failures: counters(
+                "callgate_proxy_protocol_failures_total",
+                "Connections closed because a proxy of listen.proxy_protocol did not say whose they are.",
                 &["listener"],
             )?,
             handshake_failures: count("callgate_tls_handshake_failures_total", "TLS handshakes that failed.")?,
@@ -236,12 +265,22 @@ impl Metrics {
         }
     }
 
+    /// The cells of an upstream's host name.
+    #[must_use]
+    pub fn name(&self, host: &str) -> NameMetrics {
+        NameMetrics {
+            failures: self.look_up_failures.with_label_values(&[host]),
+            addresses: self.addresses.with_label_values(&[host]),
+        }
+    }
+
     /// The cells of a listener (`https` or `http`).
     #[must_use]
     pub fn listener(&self, name: &str) -> ListenerMetrics {
         ListenerMetrics {
             open: self.connections_open.with_label_values(&[name]),
             refused: self.connections_refused.with_label_values(&[name]),
+            proxy_failures: self.proxy_failures.with_label_values(&[name]),
             handshake_failures: self.handshake_failures.clone(),
             handshake_seconds: self.handshake_seconds.clone(),
         }

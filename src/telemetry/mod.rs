@@ -12,6 +12,6 @@ mod requests;
 pub use access::json_line;
 pub use access::{AccessLog, Phase, Record, WindowUse};
 pub use log::{LogError, LogGuard, init};
-pub use metrics::{ListenerMetrics, MergeMetrics, Metrics, UpstreamMetrics};
+pub use metrics::{ListenerMetrics, MergeMetrics, Metrics, NameMetrics, UpstreamMetrics};
 pub use request_id::request_id;
 pub use requests::RouteMetrics;

@@ -175,7 +175,7 @@ fn the_shipped_file_loads_with_everything_switched_on() {
     assert_eq!((&*redis.namespace, redis.on_failure), ("callgate", OnFailure::Local));
     assert_eq!((redis.deadline, redis.connect_timeout), (Duration::from_millis(50), Duration::from_secs(1)));
     assert_eq!(config.routes[0].first_byte_timeout, Some(Duration::from_secs(30)));
-    assert_eq!(config.upstreams[0].ca.as_deref(), Some(Path::new("tls/internal-ca.pem")));
+    assert_eq!(config.upstreams[0].tls.ca.as_deref(), Some(Path::new("tls/internal-ca.pem")));
 
     // What stands there for Redis are defaults, too.
     let bare = "store: { redis: { url: \"redis://127.0.0.1:6379\" } }\n";

@@ -21,6 +21,7 @@ mod outage;
 mod patience;
 mod poison;
 mod proof;
+mod proxied;
 mod routing;
 mod selftest;
 mod streams;

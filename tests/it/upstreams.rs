@@ -1,9 +1,12 @@
-//! What Callgate speaks to upstreams: HTTP/2, over TLS and in clear, and gRPC on it.
+//! What Callgate speaks to upstreams, and how it finds them: HTTP/2 and gRPC, certificates, names with many addresses, Unix sockets.
 
+mod certificates;
 mod grpc;
 mod http2;
 mod misbehaving;
+mod names;
 mod negotiated;
+mod sockets;
 
 use std::sync::Arc;
 

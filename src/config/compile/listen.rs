@@ -3,8 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::config::model::{CertificateFiles, Listen, Tls};
 use crate::config::reader::Field;
+
+use super::process::network;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -20,6 +24,7 @@ pub(super) fn listen(field: &Field<'_>) -> Listen {
         "http",
         "redirect",
         "admin",
+        "proxy_protocol",
         "max_connections",
         "handshake_timeout",
         "header_timeout",
@@ -35,6 +40,7 @@ pub(super) fn listen(field: &Field<'_>) -> Listen {
         http: s.or("http", None, |f| address(f).map(Some)),
         redirect: s.or("redirect", false, Field::flag),
         admin: s.or("admin", SocketAddr::from((Ipv4Addr::LOCALHOST, 9901)), address),
+        proxy_protocol: s.get("proxy_protocol").map(|f| proxy_protocol(&f)).unwrap_or_default(),
         max_connections: s.or("max_connections", 10_000, |f| f.number(1..=1_000_000)),
         handshake_timeout: s.or("handshake_timeout", 10 * SECOND, |f| f.duration(SHORTEST..=5 * MINUTE)),
         header_timeout: s.or("header_timeout", 10 * SECOND, |f| f.duration(SHORTEST..=5 * MINUTE)),
@@ -62,6 +68,17 @@ pub(super) fn listen(field: &Field<'_>) -> Listen {
         }
     }
     listen
+}
+
+fn proxy_protocol(field: &Field<'_>) -> Vec<IpNet> {
+    let s = field.section(&["from"]);
+    let remedy = "the networks of the proxies that speak it, for example [10.0.0.0/8]";
+    let Some(list) = s.require("from", remedy) else { return Vec::new() };
+    let items = list.one_or_many();
+    if items.is_empty() && list.is_list() {
+        list.error(format!("is empty ({remedy})"));
+    }
+    items.iter().filter_map(network).collect()
 }
 
 /// Whether both can't be bound. Port 0 means any free one.

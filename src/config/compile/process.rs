@@ -18,7 +18,8 @@ pub(super) fn trusted_proxies(field: &Field<'_>) -> Vec<IpNet> {
     field.one_or_many().iter().filter_map(network).collect()
 }
 
-fn network(field: &Field<'_>) -> Option<IpNet> {
+/// A network of proxies that are believed.
+pub(super) fn network(field: &Field<'_>) -> Option<IpNet> {
     let text = field.text()?;
     let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     let Ok(network) = network else {

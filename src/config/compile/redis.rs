@@ -9,6 +9,8 @@ use crate::config::redis::{
     LAST_DATABASE, OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls, RedisUrl,
 };
 
+use super::upstream_tls::client_pair;
+
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 /// The port of a sentinel whose URL names none.
@@ -203,20 +205,9 @@ fn tls(s: &Section<'_>, used: Option<bool>) -> Option<RedisTls> {
     }
     let file = |f: Field<'_>| f.file(false);
     let ca = s.get("ca").and_then(file);
-    let client = match (s.get("cert"), s.get("key")) {
-        (Some(cert), Some(key)) => match (file(cert), file(key)) {
-            (Some(cert), Some(key)) => Some(CertificateFiles { cert, key }),
-            _ => None,
-        },
-        (Some(_), None) => {
-            s.require("key", "the private key of `cert`");
-            None
-        }
-        (None, Some(_)) => {
-            s.require("cert", "the certificate of `key`");
-            None
-        }
-        (None, None) => None,
-    };
+    let client = client_pair(s).and_then(|(cert, key)| match (file(cert), file(key)) {
+        (Some(cert), Some(key)) => Some(CertificateFiles { cert, key }),
+        _ => None,
+    });
     used.map(|_| RedisTls { ca, client })
 }

@@ -2,12 +2,15 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::place::shown;
 use crate::config::reader::{Field, Section};
-use crate::config::upstream::{Endpoint, HostHeader, Protocol, Upstream};
+use crate::config::upstream::{Endpoint, EndpointAddress, HostHeader, Protocol, Upstream};
+
+use super::upstream_tls::upstream_tls;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -52,15 +55,24 @@ fn upstream(name: &str, field: &Field<'_>) -> Upstream {
         "keep_alive",
         "max_idle",
         "max_connections",
+        "max_lifetime",
+        "resolve_interval",
         "ping",
         "ca",
+        "cert",
+        "key",
+        "server_name",
+        "min_version",
     ];
     let s = field.section_of_today(known, &[("health", "health checks of upstreams")]);
     let host = [("preserve", HostHeader::Preserve), ("endpoint", HostHeader::Endpoint)];
     let protocols = [("http1", Protocol::Http1), ("http2", Protocol::Http2), ("auto", Protocol::Auto)];
+    let endpoints = endpoints(&s);
+    let tls = upstream_tls(&s, endpoints.iter().any(|endpoint| endpoint.tls));
     let upstream = Upstream {
         name: Arc::from(name),
-        endpoints: endpoints(&s),
+        endpoints,
+        tls,
         protocol: s.or("protocol", Protocol::Http1, |f| f.choice(&protocols)),
         host: s.or("host", HostHeader::Preserve, |f| f.choice(&host)),
         connect_timeout: s.or("connect_timeout", 2 * SECOND, |f| f.duration(10 * MILLISECOND..=MINUTE)),
@@ -70,11 +82,9 @@ fn upstream(name: &str, field: &Field<'_>) -> Upstream {
         max_idle: s.or("max_idle", 64, |f| f.number(0..=10_000)),
         max_connections: s.or("max_connections", 1_000, |f| f.number(1..=100_000)),
         ping: s.or("ping", None, |f| f.duration(SECOND..=HOUR).map(Some)),
-        ca: s.or("ca", None, |f| f.file(false).map(Some)),
+        max_lifetime: s.or("max_lifetime", None, |f| f.duration_or_none(SECOND..=7 * 24 * HOUR)),
+        resolve_interval: s.or("resolve_interval", 10 * SECOND, |f| f.duration(SECOND..=HOUR)),
     };
-    if upstream.ca.is_some() && !upstream.endpoints.iter().any(|endpoint| endpoint.tls) {
-        s.field_of("ca").warn("is not used: no endpoint starts with https:// (remove it, or use TLS)");
-    }
     if upstream.protocol == Protocol::Auto && !upstream.endpoints.iter().any(|endpoint| endpoint.tls) {
         s.field_of("protocol").warn(
             "auto is a question of TLS, and no endpoint starts with https:// (write http2 if the service speaks it in clear, else http1)",
@@ -106,10 +116,16 @@ fn endpoints(s: &Section<'_>) -> Vec<Endpoint> {
 
 /// Messages repeat nothing of the address: it may hold a password where none belongs.
 pub(super) fn endpoint(text: &str) -> Result<Endpoint, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return unix(path).map(|address| Endpoint { tls: false, address });
+    }
     let (tls, authority) = match text.split_once("://") {
         Some(("http", rest)) => (false, rest),
         Some(("https", rest)) => (true, rest),
-        _ => return Err("must start with http:// or https:// (for example \"http://10.0.0.11:3000\")".to_owned()),
+        _ => {
+            let remedy = "for example \"http://10.0.0.11:3000\", or \"unix:/run/api.sock\"";
+            return Err(format!("must start with http:// or https:// ({remedy})"));
+        }
     };
     if authority.contains('@') {
         return Err("must not hold a user or password (the service behind gets the client's own headers)".to_owned());
@@ -131,7 +147,20 @@ pub(super) fn endpoint(text: &str) -> Result<Endpoint, String> {
             .filter(|number| *number != 0 && port.bytes().all(|b| b.is_ascii_digit()))
             .ok_or("the port must be a whole number from 1 to 65535")?,
     };
-    Ok(Endpoint { tls, host: Arc::from(host), port })
+    Ok(Endpoint { tls, address: EndpointAddress::Tcp { host: Arc::from(host), port } })
+}
+
+/// Bytes of a Unix socket's path: what the kernel's address holds, less the zero at its end.
+const LONGEST_SOCKET_PATH: usize = 107;
+
+fn unix(path: &str) -> Result<EndpointAddress, String> {
+    if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
+        return Err("a Unix socket needs an absolute path (for example \"unix:/run/api.sock\")".to_owned());
+    }
+    if path.len() > LONGEST_SOCKET_PATH {
+        return Err(format!("the path of a Unix socket has at most {LONGEST_SOCKET_PATH} bytes"));
+    }
+    Ok(EndpointAddress::Unix(Arc::from(Path::new(path))))
 }
 
 /// The host without brackets, and what stands behind the colon.
@@ -187,6 +216,7 @@ mod tests {
             ("https://media.internal", "https://media.internal:443"),
             ("https://[2001:db8::1]:8443", "https://[2001:db8::1]:8443"),
             ("http://[::1]", "http://[::1]:80"),
+            ("unix:/run/my app.sock", "unix:/run/my app.sock"),
             ("http://my_service-1.ns.svc.cluster.local.:1", "http://my_service-1.ns.svc.cluster.local.:1"),
         ] {
             assert_eq!(endpoint(text).map(|endpoint| endpoint.to_string()).as_deref(), Ok(shown));
@@ -220,6 +250,11 @@ mod tests {
             "http://a?b",
             "http://a#b",
             "http://ä",
+            "unix:",
+            "unix:api.sock",
+            "unix:/run/",
+            "unix:/\0",
+            &format!("unix:/{}", "a".repeat(107)),
         ] {
             assert!(endpoint(text).is_err(), "{text:?} was read as an endpoint");
         }

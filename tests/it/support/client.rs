@@ -65,7 +65,8 @@ pub async fn try_raw_to(
     connector(certificate, alpn).connect(ServerName::try_from(name.to_owned()).unwrap(), socket).await
 }
 
-fn connector(certificate: &Path, alpn: &str) -> tokio_rustls::TlsConnector {
+/// Expects this certificate, and offers one protocol.
+pub fn connector(certificate: &Path, alpn: &str) -> tokio_rustls::TlsConnector {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(certificate).unwrap()).unwrap();

@@ -65,7 +65,11 @@ impl Upstream {
     }
 
     pub async fn with(manner: Manner) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), manner)
+    }
+
+    /// One that accepts on this socket.
+    pub fn on(listener: TcpListener, manner: Manner) -> Self {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State::default());
         let task = tokio::spawn(accept(listener, state.clone(), manner));
