@@ -1,5 +1,8 @@
 //! The smallest voice service there can be: it opens every WebSocket and says each frame again.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -7,21 +10,43 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use crate::HOST;
 use crate::line::{FRAME, HEAD_FROM_CLIENT, HEAD_FROM_SERVER};
 
-/// Starts it on a thread of its own, for as long as the process lives; returns its port.
-pub(crate) fn start() -> u16 {
-    let listener = std::net::TcpListener::bind((HOST, 0)).expect("a free port");
-    listener.set_nonblocking(true).expect("a socket that doesn't block");
-    let port = listener.local_addr().expect("its address").port();
+/// What this program is started with to be the service.
+pub(crate) const WORD: &str = "--echo";
+
+/// The service, in a process of its own: its sockets are not to count among the clients'. Dropped, it ends.
+pub(crate) struct Echo {
+    child: Child,
+    pub(crate) port: u16,
+}
+
+/// Starts it and waits until it listens.
+pub(crate) fn start() -> Echo {
+    let program = std::env::current_exe().expect("this program");
+    let mut child = Command::new(program).arg(WORD).stdout(Stdio::piped()).spawn().expect("this program once more");
+    let mut line = String::new();
+    let said = child.stdout.take().expect("a pipe");
+    BufReader::new(said).read_line(&mut line).expect("its port");
+    Echo { port: line.trim().parse().expect("a number"), child }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Says its port and serves until it is ended.
+pub(crate) fn serve() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    std::thread::spawn(move || {
-        runtime.block_on(async {
-            let listener = TcpListener::from_std(listener).expect("a listener");
-            while let Ok((socket, _)) = listener.accept().await {
-                tokio::spawn(call(socket));
-            }
-        });
+    runtime.block_on(async {
+        let listener = TcpListener::bind((HOST, 0)).await.expect("a free port");
+        println!("{}", listener.local_addr().expect("its address").port());
+        while let Ok((socket, _)) = listener.accept().await {
+            tokio::spawn(call(socket));
+        }
     });
-    port
 }
 
 /// One call, until its client goes.
