@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod admin;
+mod attack;
 mod auth;
 mod config;
 mod contract;
@@ -12,14 +13,15 @@ mod foreign;
 mod forwarding;
 mod framing;
 mod guessing;
+mod hygiene;
 mod instances;
 mod instants;
 mod layers;
+mod leaks;
 mod limits;
 mod metrics;
 mod outage;
 mod patience;
-mod poison;
 mod proof;
 mod proxied;
 mod routing;
