@@ -2,6 +2,7 @@
 
 mod admin;
 mod answers;
+mod balancing;
 mod destinations;
 mod limits;
 mod listen;

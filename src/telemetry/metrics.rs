@@ -7,6 +7,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use super::balance::{BalanceMetrics, BalanceVecs};
 use super::calls::{CALL_BUCKETS, CallFamilies};
 use super::process::ProcessCollector;
 use super::requests::RouteMetrics;
@@ -25,6 +26,7 @@ pub struct Metrics {
     request_seconds: HistogramVec,
     upstream_seconds: HistogramVec,
     upstream_failures: IntCounterVec,
+    balance: BalanceVecs,
     look_up_failures: IntCounterVec,
     addresses: IntGaugeVec,
     calls: CallFamilies,
@@ -162,6 +164,7 @@ impl Metrics {
                 "Exchanges with an upstream that failed, by kind: connect, broken, timeout.",
                 &["upstream", "kind"],
             )?,
+            balance: BalanceVecs::register(&registry)?,
             look_up_failures: counters(
                 "callgate_name_failures_total",
                 "Host names of upstreams that could not be looked up.",
@@ -282,6 +285,12 @@ impl Metrics {
             broken: self.upstream_failures.with_label_values(&[name, "broken"]),
             timeouts: self.upstream_failures.with_label_values(&[name, "timeout"]),
         }
+    }
+
+    /// The cells of an upstream's balancing, with those of its endpoints.
+    #[must_use]
+    pub fn balance(&self, upstream: &str, endpoints: &[Arc<str>]) -> BalanceMetrics {
+        self.balance.cells(upstream, endpoints)
     }
 
     /// The cells of an upstream's host name.

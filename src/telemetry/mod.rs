@@ -1,6 +1,7 @@
 //! What operators see: metrics, the access log, diagnostics.
 
 mod access;
+mod balance;
 mod calls;
 mod log;
 mod metrics;
@@ -12,6 +13,7 @@ mod requests;
 #[doc(hidden)]
 pub use access::json_line;
 pub use access::{AccessLog, Phase, Record, WindowUse};
+pub use balance::BalanceMetrics;
 pub use calls::CallMetrics;
 pub use log::{LogError, LogGuard, init};
 pub use metrics::{ListenerMetrics, MergeMetrics, Metrics, NameMetrics, UpstreamMetrics};

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod admin;
+mod attack;
 mod auth;
+mod balancing;
 mod config;
 mod contract;
 mod deploy;
@@ -12,15 +14,16 @@ mod foreign;
 mod forwarding;
 mod framing;
 mod guessing;
+mod hygiene;
 mod instances;
 mod instants;
 mod joined;
 mod layers;
+mod leaks;
 mod limits;
 mod metrics;
 mod outage;
 mod patience;
-mod poison;
 mod proof;
 mod proxied;
 mod routing;

@@ -1,6 +1,6 @@
 //! Where a route's requests go: `upstream`, one or several by weight, and `split_by`.
 
-use crate::config::place::hint;
+use crate::config::place::{hint, shown};
 use crate::config::reader::{Field, Section};
 use crate::config::split::{Split, SplitBy};
 
@@ -14,10 +14,6 @@ pub(super) fn split(s: &Section<'_>, upstreams: &Upstreams<'_>) -> Option<Split>
     let choices = [("token", SplitBy::Token), ("request", SplitBy::Request)];
     let by = s.or("split_by", SplitBy::default(), |f| f.choice(&choices));
     if !field.is_map() {
-        if s.get("split_by").is_some() {
-            s.field_of("split_by")
-                .error("has no meaning with one upstream (write `upstream: { stable: 95, canary: 5 }`, or remove it)");
-        }
         return named(&field, &field.text()?, upstreams).map(Split::to);
     }
     let weighted = field.names();
@@ -43,7 +39,7 @@ pub(super) fn named(field: &Field<'_>, name: &str, upstreams: &Upstreams<'_>) ->
     // Where there is no upstream at all, that has been told.
     if found.is_none() && !upstreams.compiled.is_empty() {
         let names = upstreams.compiled.iter().map(|upstream| &*upstream.name);
-        field.error(format!("no upstream is called {}{}", crate::config::place::shown(name), hint(name, names)));
+        field.error(format!("no upstream is called {}{}", shown(name), hint(name, names)));
     }
     found
 }
