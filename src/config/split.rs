@@ -65,7 +65,7 @@ impl Split {
     fn at(&self, place: u64) -> usize {
         let total = self.shares.last().map_or(0, |last| last.below);
         // Below the total, as the place is below 2^32.
-        let point = (place * u64::from(total) >> 32) as u32;
+        let point = ((place * u64::from(total)) >> 32) as u32;
         let share = self.shares.partition_point(|share| share.below <= point);
         self.shares[share].upstream
     }

@@ -83,7 +83,7 @@ pub struct Answer {
     /// Who answered.
     pub endpoint: Arc<str>,
     /// The two ends of a call, when the upstream switched protocols.
-    pub tunnel: Option<Tunnel>,
+    pub tunnel: Option<Box<Tunnel>>,
 }
 
 /// One worker's way to every upstream.
@@ -159,7 +159,7 @@ impl Forwarder {
         }
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let tunnel = switched
-            .then(|| Some(Tunnel::new(client_upgrade?, hyper::upgrade::on(&mut response), onward.route.call)))
+            .then(|| Some(Box::new(Tunnel::new(client_upgrade?, hyper::upgrade::on(&mut response), onward.route.call))))
             .flatten();
         let (mut parts, body) = response.into_parts();
         headers::onto_client(&mut parts.headers, switched);

@@ -230,7 +230,7 @@ impl Exchange {
     }
 
     /// Goes on as a call until its tunnel ends, the instance, or what entitles to it.
-    pub(super) async fn call(mut self, tunnel: Tunnel, shutdown: &Shutdown) {
+    pub(super) async fn call(mut self, tunnel: Box<Tunnel>, shutdown: &Shutdown) {
         self.is_call = true;
         let gauge = self.metrics().calls.open.clone();
         gauge.inc();
