@@ -14,6 +14,7 @@ mod framing;
 mod guessing;
 mod instances;
 mod instants;
+mod interim;
 mod layers;
 mod limits;
 mod metrics;
