@@ -171,7 +171,7 @@ async fn a_client_that_leaves_between_them_is_noticed() {
     let (gateway, token, _leave) = stage().await;
     let mut stream = raw(&gateway, "http/1.1").await;
     stream.write_all(request("/hints/wait", &token).as_bytes()).await.unwrap();
-    stream.read_u8().await.unwrap();
+    tokio::time::timeout(PATIENCE, stream.read_u8()).await.expect("hints in time").unwrap();
     drop(stream);
     eventually("the exchange to be over", async || {
         let line = gateway.log().into_iter().find(|line| line["path"] == "/hints/wait");
