@@ -10,7 +10,7 @@ use std::time::Instant;
 use http::{Method, Request, Response, header};
 use hyper::body::Incoming;
 
-use crate::auth::{Authenticator, Principal};
+use crate::auth::{Authenticator, Principal, UsageBook};
 use crate::body::{Body, Observed};
 use crate::config::{self, Access, Config};
 use crate::forward::{self, Answer, Forwarder, Onward, asks_for_websocket, is_grpc};
@@ -49,6 +49,8 @@ pub struct Gateway {
     pub authenticator: Authenticator,
     /// May they, now.
     pub limiter: Limiter,
+    /// How tokens are used, to be written later.
+    pub usage: Arc<UsageBook>,
     /// To the upstream and back.
     pub forwarder: Forwarder,
     /// Metrics and the access log.
@@ -231,7 +233,9 @@ impl Gateway {
                     if decision.source == Source::Redis {
                         self.authenticator.confirm(&principal, now);
                     }
-                    return exchange.decided(decision, charge, principal);
+                    let principal = exchange.decided(decision, charge, principal)?;
+                    self.usage.note(&principal.id, now);
+                    return Ok(principal);
                 }
                 Outcome::Stale => {
                     let found = self.authenticator.reread(&principal, request.headers(), client, now).await;

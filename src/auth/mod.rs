@@ -10,6 +10,7 @@ mod credential;
 mod date;
 mod failures;
 mod file;
+mod import;
 mod open;
 mod permission;
 mod plans;
@@ -19,6 +20,7 @@ mod redis_tokens;
 mod refusal;
 mod registry;
 mod token;
+mod usage;
 
 pub use audit::{Action, Actor, Entry, TRAIL_LENGTH, TrailFilter, TrailPage};
 pub use authenticator::Authenticator;
@@ -26,6 +28,7 @@ pub use cache::TokenCache;
 pub use date::Date;
 pub use failures::Failures;
 pub use file::{EditError, FileError, FileStore, TokenFile};
+pub use import::{COLUMNS, Defaults, Export, ExportError, LONGEST_EXPORT};
 pub use open::{OpenCall, OpenCalls, RecordWatch, Withdrawal};
 pub use permission::{covers, strange_permissions};
 pub use plans::limit_text;
@@ -34,10 +37,11 @@ pub use record::{Record, State, StoredHash, Usage};
 pub use redis_tokens::{RedisTokens, RedisTokensError};
 pub use refusal::{OUTCOMES, Reason, Refusal};
 pub use registry::{
-    Change, Draft, Edited, Fault, Filter, Found, Issued, Listed, Listing, MAX_GRACE, Origin, Registry, RegistryError,
-    Rotated,
+    Change, Draft, Edited, Fault, Filter, Found, Imported, Issued, Listed, Listing, MAX_GRACE, Origin, Refused,
+    Registry, RegistryError, Rotated,
 };
 pub use token::{NewToken, TokenHash};
+pub use usage::{UsageBook, UsageKeeper};
 
 /// ` (did you mean "…"?)` with the known name that comes nearest, or nothing.
 fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {

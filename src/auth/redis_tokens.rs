@@ -8,8 +8,10 @@
 //! different Cluster slots, so they are written one after the other, the index first: a writer that dies in between leaves an id
 //! without a record, which the next listing removes, and never a token that works and isn't listed.
 
+mod import;
 mod listing;
 mod trail;
+mod usage;
 
 pub(super) use listing::{Page, Place};
 
@@ -68,6 +70,8 @@ pub struct RedisTokens {
 struct Scripts {
     write: Script,
     settle: Script,
+    import: Script,
+    add_use: Script,
     page: Script,
 }
 
@@ -86,6 +90,8 @@ impl RedisTokens {
         let scripts = Scripts {
             write: Script::new(WRITE),
             settle: Script::new(trail::SETTLE),
+            import: Script::new(import::IMPORT),
+            add_use: Script::new(usage::ADD_USE),
             page: Script::new(listing::READ_PAGE),
         };
         Self { redis, scripts: Arc::new(scripts) }

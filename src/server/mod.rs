@@ -13,7 +13,9 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use crate::admin::{Admin, Desk, LimitsDesk};
-use crate::auth::{Failures, FileError, FileStore, OpenCalls, RecordWatch, Registry, TokenCache};
+use crate::auth::{
+    Failures, FileError, FileStore, OpenCalls, RecordWatch, Registry, TokenCache, UsageBook, UsageKeeper,
+};
 use crate::config::{Config, OnFailure, RedisStore, Store};
 use crate::forward::{Names, UpstreamError};
 use crate::gateway::Cells;
@@ -81,6 +83,7 @@ struct Shared {
     denials: Arc<DenyCache>,
     open_calls: Arc<OpenCalls>,
     failures: Arc<Failures>,
+    usage: Arc<UsageBook>,
     journal: Arc<Journal>,
     health: Arc<StoreHealth>,
     open: Arc<AtomicUsize>,
@@ -102,6 +105,7 @@ pub struct Server {
     /// Where the admin listener is.
     pub admin: SocketAddr,
     shared: Arc<Shared>,
+    keeper: Arc<UsageKeeper>,
     workers: Vec<std::thread::JoinHandle<()>>,
 }
 
@@ -121,7 +125,8 @@ impl Server {
         let http = config.listen.http.map(|address| bind("listen.http", address, workers)).transpose()?;
         let admin = bind("listen.admin", config.listen.admin, 1)?;
         let shared = Arc::new(Shared::new(config, metrics, log)?);
-        let desk = shared.desk().await?;
+        let (desk, keeper) = shared.desk().await?;
+        let keeper = Arc::new(keeper);
         let address = |sockets: &[std::net::TcpListener]| sockets[0].local_addr().map_err(StartError::Worker);
         let (https_at, admin_at) = (address(&https)?, address(&admin)?);
         let http_at = http.as_deref().map(address).transpose()?;
@@ -139,7 +144,7 @@ impl Server {
                 }
             }
         }
-        let server = Self { https: https_at, http: http_at, admin: admin_at, shared, workers: threads };
+        let server = Self { https: https_at, http: http_at, admin: admin_at, shared, keeper, workers: threads };
         server.spawn_background(admin, desk).await?;
         tracing::info!(https = %server.https, http = server.http.map(tracing::field::display), admin = %server.admin, workers, "serving");
         Ok(server)
@@ -162,6 +167,8 @@ impl Server {
             }
             (Store::Memory, Tokens::Redis(_)) => {}
         }
+        let keeper = self.keeper.clone();
+        tokio::spawn(async move { keeper.keep().await });
         let (limiter, shared) = (shared.limiter.clone(), shared.clone());
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(SWEEP_INTERVAL);
@@ -202,6 +209,7 @@ impl Server {
             // A worker that panicked has said so; there is nothing left to end.
             let _ = tokio::task::spawn_blocking(move || worker.join()).await;
         }
+        self.keeper.finish().await;
         let journal = &self.shared.journal;
         if !journal.is_empty() {
             let (admissions, logs) = (journal.len(), journal.logs());
@@ -239,6 +247,7 @@ impl Shared {
             cells: Arc::new(Cells::new(&metrics, &config.routes, log, open_calls.clone())),
             open_calls,
             failures: Arc::new(Failures::new(&config.tokens.failures)),
+            usage: Arc::default(),
             routes: Arc::new(RouteTable::new(&config.routes)?),
             names: Names::start(&config, &metrics),
             certificates,
@@ -255,19 +264,22 @@ impl Shared {
         })
     }
 
-    /// What the admin API works with: a connection of its own, and this process's memory.
-    async fn desk(&self) -> Result<Desk, StartError> {
-        let (registry, limiter) = match (&self.config.store, &self.config.tokens.file) {
+    /// What the admin API works with: a connection of its own, and this process's memory; and who writes over it how tokens are used.
+    async fn desk(&self) -> Result<(Desk, UsageKeeper), StartError> {
+        let book = self.usage.clone();
+        let (registry, limiter, keeper) = match (&self.config.store, &self.config.tokens.file) {
             (Store::Redis(store), _) => {
                 let store = RedisStore { deadline: store.deadline.max(ADMIN_DEADLINE), ..(**store).clone() };
                 let redis = Redis::open(&store, self.health.clone()).await?;
                 let (local, denials) = (self.limiter.clone(), self.denials.clone());
                 let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials)
                     .with_journal(self.journal.clone());
-                (Registry::with_redis(redis), Limiter::Redis(limiter))
+                let keeper = UsageKeeper::with_redis(redis.clone(), book);
+                (Registry::with_redis(redis), Limiter::Redis(limiter), keeper)
             }
             (Store::Memory, Some(file)) => {
-                (Registry::with_file(&self.config, file), Limiter::Memory(self.limiter.clone()))
+                let keeper = UsageKeeper::with_file(&self.config, file, book);
+                (Registry::with_file(&self.config, file), Limiter::Memory(self.limiter.clone()), keeper)
             }
             (Store::Memory, None) => {
                 unreachable!("the memory store has a token file, which the configuration demands")
@@ -278,7 +290,8 @@ impl Shared {
             Tokens::Redis(_) => (None, Some(self.health.clone())),
         };
         let registry = Arc::new(registry);
-        Ok(Desk { limits: LimitsDesk::new(self.config.clone(), registry.clone(), limiter), registry, file, store })
+        let limits = LimitsDesk::new(self.config.clone(), registry.clone(), limiter);
+        Ok((Desk { limits, registry, file, store }, keeper))
     }
 }
 

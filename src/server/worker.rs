@@ -94,6 +94,7 @@ impl Worker {
             certificates: shared.certificates.clone(),
             authenticator,
             limiter,
+            usage: shared.usage.clone(),
             forwarder: Forwarder::new(config, &shared.names, &shared.metrics)?,
             cells: shared.cells.clone(),
             shutdown: shared.shutdown.clone(),

@@ -3,7 +3,9 @@
 mod commands;
 mod deeds;
 mod file_store;
+mod import;
 mod redis_store;
+mod usage;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;

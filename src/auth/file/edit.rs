@@ -4,7 +4,7 @@
 //! An edit is made in the text itself, line by line. What comes out is parsed again; should it not say exactly what it was meant to (an
 //! unusual layout), the tokens concerned are written anew, or else the whole file, of which only the comment at its head is kept.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,16 @@ use std::time::SystemTime;
 
 use super::super::audit::{Action, Actor, Entry};
 use super::super::plans::Plans;
-use super::super::record::{Record, Usage};
+use super::super::record::Record;
 use super::super::redis_tokens::{Page, Place, Stored};
-use super::super::registry::{Edited, Operation, RegistryError};
+use super::super::registry::{Edited, Fate, Operation, RegistryError, entry_of};
+use super::super::token::TokenHash;
 use super::FileError;
 use super::exchange::{LOCK_WAIT, Locked, beside};
 use super::parse::{Placed, parse};
 use super::text::{self, Edits};
 use super::trail;
+use super::usage;
 use crate::config::Config;
 
 /// Why a token file was not changed.
@@ -121,6 +123,46 @@ impl TokenFile {
             Ok(Deed { edits: Edits { added: vec![record.clone()], ..Edits::default() }, entries })
         })?;
         Ok(Edited { version: record.fingerprint(), record, changed: true, rewritten })
+    }
+
+    /// Adds those of many records that are not there yet, in one write; says of each what became of it, and whether the whole file had
+    /// to be written anew.
+    ///
+    /// # Errors
+    /// [`EditError`]; then none was added.
+    pub(in crate::auth) fn import(
+        &self,
+        records: Vec<Record>,
+        dry_run: bool,
+        by: &Actor,
+        now: SystemTime,
+    ) -> Result<(Vec<Fate>, bool), EditError> {
+        let mut fates = Vec::with_capacity(records.len());
+        let rewritten = self.change(now, |placed| {
+            let of_id: HashMap<&str, &Record> = placed.iter().map(|old| (&*old.record.id, &old.record)).collect();
+            let hashes = placed.iter().flat_map(|old| old.record.hashes.iter().map(|hash| (hash.sha256, &old.record)));
+            let of_hash: HashMap<TokenHash, &Record> = hashes.collect();
+            let (mut deed, mut ids) = (Deed::default(), HashSet::new());
+            for record in records {
+                let same = record.hashes.iter().find_map(|hash| of_hash.get(&hash.sha256));
+                fates.push(match (same, of_id.contains_key(&*record.id) || !ids.insert(record.id.clone())) {
+                    (Some(there), _) => Fate::Present(there.id.clone()),
+                    (None, true) => Fate::Taken(record.id),
+                    (None, false) => {
+                        deed.edits.added.push(record.clone());
+                        Fate::Written(record.id)
+                    }
+                });
+            }
+            if dry_run {
+                return Ok(Deed::default());
+            }
+            if !deed.edits.added.is_empty() {
+                deed.entries.push(entry_of(deed.edits.added.iter(), by, now));
+            }
+            Ok(deed)
+        })?;
+        Ok((fates, rewritten))
     }
 
     /// Does something to a token.
@@ -243,7 +285,7 @@ impl TokenFile {
 
     /// Records with what is kept beside them.
     fn stored(&self, records: impl IntoIterator<Item = Record>) -> Result<Vec<Stored>, EditError> {
-        let usages: HashMap<String, Usage> = HashMap::new();
+        let usages = usage::read(&self.path);
         let stored = |record: Record| Stored {
             version: record.fingerprint(),
             usage: usages.get(&record.id).copied().unwrap_or_default(),

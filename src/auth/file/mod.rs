@@ -8,6 +8,7 @@ mod tests;
 mod text;
 mod trail;
 mod tree;
+mod usage;
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};

@@ -32,6 +32,20 @@ impl RedisTokens {
         Ok(notice)
     }
 
+    /// Puts a line into the trail, and the oldest out of it when it is full.
+    pub(super) async fn enter(&self, version: u64, line: &str) -> Result<(), StoreError> {
+        let mut add = redis::cmd("ZADD");
+        add.arg(self.trail_key()).arg(version).arg(line);
+        self.redis.call(&add).await?;
+        self.trim().await
+    }
+
+    async fn trim(&self) -> Result<(), StoreError> {
+        let mut trim = redis::cmd("ZREMRANGEBYRANK");
+        trim.arg(self.trail_key()).arg(0).arg(oldest_kept());
+        self.redis.call(&trim).await.map(drop)
+    }
+
     /// Takes entries that lie beside a record to the trail, and the announcement back.
     pub(super) async fn deliver(&self, id: &str, due: Option<&str>, notice: &str) -> Result<(), StoreError> {
         if let Some(due) = due {
@@ -41,9 +55,7 @@ impl RedisTokens {
                 add.arg(line.split(' ').next().unwrap_or_default()).arg(line);
             }
             self.redis.call(&add).await?;
-            let mut trim = redis::cmd("ZREMRANGEBYRANK");
-            trim.arg(self.trail_key()).arg(0).arg(oldest_kept());
-            self.redis.call(&trim).await?;
+            self.trim().await?;
             self.redis.run(&self.scripts.settle, &[self.key(id).as_bytes()], &[due.as_bytes()]).await?;
         }
         let mut done = redis::cmd("ZREM");
@@ -95,7 +107,7 @@ impl RedisTokens {
         Ok(lines.iter().filter_map(read).collect())
     }
 
-    fn trail_key(&self) -> String {
+    pub(super) fn trail_key(&self) -> String {
         format!("{}:audit", self.redis.namespace())
     }
 

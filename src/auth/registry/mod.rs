@@ -5,6 +5,7 @@
 
 mod draft;
 mod error;
+mod import;
 mod listing;
 mod operation;
 mod outcome;
@@ -25,6 +26,8 @@ use crate::store::Redis;
 
 pub use draft::{Change, Draft};
 pub use error::{Fault, RegistryError};
+pub(super) use import::{Fate, entry_of};
+pub use import::{Imported, Refused};
 pub use listing::{Filter, Listed, Listing};
 pub use operation::MAX_GRACE;
 pub(super) use operation::{MAX_OLD_SECRETS, Operation};

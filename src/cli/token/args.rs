@@ -14,6 +14,8 @@ use crate::auth::{Action, Date, State, TokenHash};
 pub enum TokenCommand {
     /// Make a token and print its secret, once; or register an existing token by its SHA-256
     Create(CreateArgs),
+    /// Register many tokens that were made elsewhere, by their hashes, from an export such as that of Laravel Sanctum's table
+    Import(ImportArgs),
     /// List tokens: all, or those that fit
     List(ListArgs),
     /// Show one token: what it may do, its limits, how it is used
@@ -85,6 +87,31 @@ pub struct CreateArgs {
     /// With --sha256, for a token that Callgate made elsewhere: its id, the 12 characters after its prefix
     #[arg(long, requires = "sha256")]
     pub(super) id: Option<String>,
+}
+
+/// Arguments of `token import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    #[command(flatten)]
+    pub(super) basics: Basics,
+    /// The export: CSV (with commas, semicolons or tabs) whose first line names the columns, a JSON list of objects, or one JSON object a
+    /// line. The columns: sha256 (or hash, or token: the SHA-256 of the token in hexadecimal), name, account (or tokenable_type and
+    /// tokenable_id), permissions (or abilities), plan, limits, concurrent_calls, enabled, expires_at, created_at, and callgate_id
+    /// for tokens that another Callgate made. Others are ignored [default: standard input]
+    #[arg(value_name = "EXPORT")]
+    pub(super) export: Option<PathBuf>,
+    /// Whose the tokens are of which the export doesn't say
+    #[arg(long)]
+    pub(super) account: Option<String>,
+    /// What those may do of which the export doesn't say; may be repeated
+    #[arg(long = "permission", value_name = "PERMISSION")]
+    pub(super) permissions: Vec<String>,
+    /// The plan of those of which the export doesn't say [default: the configuration's default plan]
+    #[arg(long)]
+    pub(super) plan: Option<String>,
+    /// Change nothing: say what would be done
+    #[arg(long)]
+    pub(super) dry_run: bool,
 }
 
 /// Arguments of `token list`.

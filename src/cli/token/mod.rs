@@ -1,6 +1,7 @@
 //! `callgate token …`: the whole life of tokens, in whichever store the configuration names.
 
 mod args;
+mod import;
 mod table;
 mod view;
 
@@ -57,6 +58,7 @@ pub async fn run_with(
     let mut session = Session { config, registry: open(config).await?, now, by: actor(), json, out, remarks };
     match command {
         TokenCommand::Create(args) => session.create(args).await,
+        TokenCommand::Import(args) => session.import(args).await,
         TokenCommand::List(args) => session.list(args).await,
         TokenCommand::Show(args) => session.show(args).await,
         TokenCommand::Update(args) => session.update(args).await,
@@ -72,6 +74,7 @@ impl TokenCommand {
     fn basics(&self) -> &Basics {
         match self {
             Self::Create(args) => &args.basics,
+            Self::Import(args) => &args.basics,
             Self::List(args) => &args.basics,
             Self::Show(args) => &args.basics,
             Self::Update(args) => &args.basics,
@@ -270,13 +273,14 @@ impl Session<'_> {
     }
 
     fn remark_on_rewrite(&mut self, edited: &Edited) -> io::Result<()> {
-        if edited.rewritten {
-            writeln!(
-                self.remarks,
-                "note: the token file had an unusual layout and was written anew; only the comment at its head was kept"
-            )?;
-        }
-        Ok(())
+        if edited.rewritten { self.tell_of_rewrite() } else { Ok(()) }
+    }
+
+    fn tell_of_rewrite(&mut self) -> io::Result<()> {
+        writeln!(
+            self.remarks,
+            "note: the token file had an unusual layout and was written anew; only the comment at its head was kept"
+        )
     }
 }
 

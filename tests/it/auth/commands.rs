@@ -15,14 +15,14 @@ struct Line {
 }
 
 /// What a command said: its result, stdout and stderr.
-struct Said {
-    result: anyhow::Result<()>,
-    out: String,
-    remarks: String,
+pub(super) struct Said {
+    pub(super) result: anyhow::Result<()>,
+    pub(super) out: String,
+    pub(super) remarks: String,
 }
 
 impl Said {
-    fn error(&self) -> String {
+    pub(super) fn error(&self) -> String {
         format!("{:#}", self.result.as_ref().unwrap_err())
     }
 }
@@ -32,7 +32,7 @@ fn parse(words: &[&str]) -> Result<TokenCommand, clap::Error> {
     Line::try_parse_from(words).map(|line| line.command)
 }
 
-async fn say(config: &Config, words: &[&str]) -> Said {
+pub(super) async fn say(config: &Config, words: &[&str]) -> Said {
     let command = parse(words).unwrap_or_else(|error| panic!("{error}"));
     let (mut out, mut remarks) = (Vec::new(), Vec::new());
     let result = run_with(config, command, SystemTime::now(), &mut out, &mut remarks).await;

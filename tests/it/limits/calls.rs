@@ -151,11 +151,14 @@ async fn a_window_that_refuses_takes_no_lease() {
     issue(&redis, "t").await;
     let plan = capped(&[(2, 60_000)]);
     let _calls = [open(&limiter, "t", &plan, 0).await, open(&limiter, "t", &plan, 0).await];
-    for _ in 0..3 {
-        let (refused, lease) = open(&limiter, "t", &plan, 0).await;
+    // The instance that admitted the last one knows; others have to ask.
+    let (other, _) = instance(&server, OnFailure::Deny).await;
+    for (limiter, source) in [(&limiter, Source::DenyCache), (&other, Source::Redis)] {
+        let (refused, lease) = open(limiter, "t", &plan, 0).await;
         assert_eq!((refused.admitted, refused.too_many_calls, lease.is_none()), (false, None, true));
+        assert_eq!(refused.source, source);
+        assert_eq!(leases(&redis).await, 2);
     }
-    assert_eq!(leases(&redis).await, 2);
 }
 
 #[tokio::test]

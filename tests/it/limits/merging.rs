@@ -126,9 +126,9 @@ async fn send(subject: &Subject, token: &str, name: &[u8], limits: &[(u32, u32)]
     assert_eq!(MERGE.matches(shipped).count(), 1, "the script asks for the time in one place");
     let by_hand = MERGE.replace(shipped, "call('HMGET', (KEYS[1]:gsub('log$', 'token')), 'seconds', 'micros')");
     let windows: Vec<u8> = limits.iter().flat_map(|(_, window)| window.to_le_bytes()).collect();
-    // It was sent when the latest admission was at least made.
-    let waited = fastrand::i64(0..=ages.first().copied().unwrap_or(0).min(10_000));
-    let ages: Vec<u8> = ages.iter().flat_map(|age| ((age - waited) as u32).to_le_bytes()).collect();
+    // It was sent when the latest admission was at least made; or else the clock was set back on the way.
+    let waited = fastrand::i64(-100..=ages.first().copied().unwrap_or(0).min(10_000));
+    let ages: Vec<u8> = ages.iter().flat_map(|age| ((age - waited.max(0)) as u32).to_le_bytes()).collect();
     set_clock(redis, token, clock).await;
     let mut command = redis::cmd("EVAL");
     command.arg(by_hand).arg(2).arg(format!("cg:{{{token}}}:log")).arg(format!("cg:{{{token}}}:merged"));

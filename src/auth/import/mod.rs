@@ -1,0 +1,79 @@
+//! Tokens that were made elsewhere, as an export lists them: by their hashes, in CSV or JSON.
+
+mod row;
+mod table;
+
+use serde_json::{Map, Value};
+
+pub(super) use row::Wanted;
+pub use row::{COLUMNS, Defaults};
+
+/// Bytes of an export.
+pub const LONGEST_EXPORT: u64 = 512 << 20;
+
+/// An export, read and not yet checked.
+#[derive(Debug, Default)]
+pub struct Export {
+    pub(super) rows: Vec<Row>,
+    /// Columns that mean nothing here.
+    pub ignored: Vec<String>,
+}
+
+/// One token of an export.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// Its place: of CSV and of JSON lines the line, of one JSON list the place in it, from 1.
+    pub(super) line: u64,
+    /// What is told of it by names of columns, in small letters; or why it can't be read.
+    pub(super) fields: Result<Map<String, Value>, String>,
+}
+
+/// Why an export can't be read at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// It holds nothing.
+    #[error("it is empty: a first line with the names of columns is needed, or JSON objects")]
+    Empty,
+    /// No column can hold the hashes.
+    #[error("none of its columns is called sha256, hash or token: which one holds the SHA-256 of the tokens?")]
+    NoHashes,
+    /// It is said to be JSON and is not.
+    #[error("it is no JSON list: {0}")]
+    Json(String),
+}
+
+impl Export {
+    /// Reads CSV with a line of names first (the separator is a comma, a semicolon or a tab), a JSON list of objects, or one JSON
+    /// object a line.
+    ///
+    /// # Errors
+    /// [`ExportError`]; what is wrong with single lines is told when they are imported.
+    pub fn read(text: &str) -> Result<Self, ExportError> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let rows = match text.trim_start().bytes().next() {
+            None => return Err(ExportError::Empty),
+            Some(b'[') => table::json_list(text)?,
+            Some(b'{') => table::json_lines(text),
+            Some(_) => table::csv(text)?,
+        };
+        let mut ignored: Vec<String> = Vec::new();
+        for name in rows.iter().filter_map(|row| row.fields.as_ref().ok()).flat_map(|fields| fields.keys()) {
+            if !COLUMNS.contains(&name.as_str()) && !ignored.contains(name) && ignored.len() < 100 {
+                ignored.push(name.clone());
+            }
+        }
+        Ok(Self { rows, ignored })
+    }
+
+    /// How many tokens it lists, good or not.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether it lists none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+}

@@ -1,0 +1,129 @@
+//! The forms that an export comes in: each becomes rows of named values.
+
+use serde_json::{Map, Value};
+
+use super::{ExportError, Row};
+
+/// What stands for nothing in exports of databases.
+const NOTHING: [&str; 3] = ["", "NULL", "\\N"];
+/// Columns that can hold the hash.
+pub(super) const HASHES: [&str; 3] = ["sha256", "hash", "token"];
+
+/// CSV, whose first line names the columns.
+pub(super) fn csv(text: &str) -> Result<Vec<Row>, ExportError> {
+    let head = text.trim_start().lines().next().unwrap_or_default();
+    let most = [b',', b';', b'\t'].into_iter().max_by_key(|separator| {
+        let count = head.bytes().filter(|byte| byte == separator).count();
+        (count, *separator == b',')
+    });
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(most.unwrap_or(b','))
+        .trim(csv::Trim::Headers)
+        .from_reader(text.trim_start_matches(['\n', '\r']).as_bytes());
+    let blank = text.len() - text.trim_start_matches(['\n', '\r']).len();
+    let before = text[..blank].matches('\n').count() as u64;
+    let names: Vec<String> = match reader.headers() {
+        Ok(head) => head.iter().map(str::to_lowercase).collect(),
+        Err(_) => Vec::new(),
+    };
+    if !names.iter().any(|name| HASHES.contains(&name.as_str())) {
+        return Err(ExportError::NoHashes);
+    }
+    let mut rows = Vec::new();
+    for record in reader.records() {
+        let (line, fields) = match record {
+            Ok(record) => {
+                let value = |cell: &str| if NOTHING.contains(&cell) { Value::Null } else { cell.into() };
+                let fields = names.iter().cloned().zip(record.iter().map(value)).collect();
+                (record.position().map_or(0, csv::Position::line), Ok(fields))
+            }
+            Err(error) => {
+                let line = error.position().map_or(0, csv::Position::line);
+                (line, Err(told(&error)))
+            }
+        };
+        rows.push(Row { line: line + before, fields });
+    }
+    Ok(rows)
+}
+
+/// What is wrong with a line, without repeating any of it.
+fn told(error: &csv::Error) -> String {
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            format!("has {len} columns, not {expected_len} as the first line")
+        }
+        csv::ErrorKind::Utf8 { .. } => "is not UTF-8".to_owned(),
+        _ => "can't be read as CSV".to_owned(),
+    }
+}
+
+/// One JSON list of objects.
+pub(super) fn json_list(text: &str) -> Result<Vec<Row>, ExportError> {
+    let list: Vec<Value> = serde_json::from_str(text).map_err(|error| {
+        // The text of the error could quote the export; its place and kind don't.
+        ExportError::Json(format!("{:?} error at line {}, column {}", error.classify(), error.line(), error.column()))
+    })?;
+    Ok(list.into_iter().zip(1..).map(|(value, line)| Row { line, fields: object(value) }).collect())
+}
+
+/// One JSON object a line.
+pub(super) fn json_lines(text: &str) -> Vec<Row> {
+    let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
+    let read = |(text, line): (&str, u64)| {
+        let value = serde_json::from_str(text).map_err(|error| format!("is no JSON (column {})", error.column()));
+        Row { line, fields: value.and_then(object) }
+    };
+    lines.map(read).collect()
+}
+
+fn object(value: Value) -> Result<Map<String, Value>, String> {
+    match value {
+        Value::Object(fields) => Ok(fields.into_iter().map(|(name, value)| (name.to_lowercase(), value)).collect()),
+        _ => Err("is no JSON object".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(rows: &[Row]) -> Vec<(u64, Result<String, &str>)> {
+        let fields = |row: &Row| match &row.fields {
+            Ok(fields) => Ok(Value::Object(fields.clone()).to_string()),
+            Err(why) => Err(why.clone()),
+        };
+        rows.iter().map(|row| (row.line, fields(row).map_err(|why| &*why.leak()))).collect()
+    }
+
+    #[test]
+    fn csv_is_read_with_its_quotes_separators_and_line_numbers() {
+        let text =
+            "\nToken,Name,Abilities\nab,\"a \"\"b\"\", c\",\"[\"\"*\"\"]\"\ncd,\"two\nlines\",NULL\nef,x\ngh,,\\N\n";
+        assert_eq!(
+            shown(&csv(text).unwrap()),
+            [
+                (3, Ok(r#"{"abilities":"[\"*\"]","name":"a \"b\", c","token":"ab"}"#.to_owned())),
+                (4, Ok("{\"abilities\":null,\"name\":\"two\\nlines\",\"token\":\"cd\"}".to_owned())),
+                (6, Err("has 2 columns, not 3 as the first line")),
+                (7, Ok(r#"{"abilities":null,"name":null,"token":"gh"}"#.to_owned())),
+            ]
+        );
+        for separator in ["\t", ";"] {
+            let text = format!("sha256{separator}name\nab{separator}a, b\n");
+            assert_eq!(shown(&csv(&text).unwrap()), [(2, Ok(r#"{"name":"a, b","sha256":"ab"}"#.to_owned()))]);
+        }
+        assert!(matches!(csv("name,account\na,b\n"), Err(ExportError::NoHashes)));
+    }
+
+    #[test]
+    fn json_is_read_in_both_forms() {
+        let rows = json_lines("{\"Hash\":\"ab\",\"n\":1}\n\n{\"hash\":\n[1]\n");
+        let (first, rest) = (shown(&rows[..1]), &rows[1..]);
+        assert_eq!(first, [(1, Ok(r#"{"hash":"ab","n":1}"#.to_owned()))]);
+        assert_eq!(shown(rest), [(3, Err("is no JSON (column 8)")), (4, Err("is no JSON object"))]);
+        let rows = json_list("[{\"hash\":\"ab\"}, 7]").unwrap();
+        assert_eq!(shown(&rows), [(1, Ok(r#"{"hash":"ab"}"#.to_owned())), (2, Err("is no JSON object"))]);
+        assert_eq!(json_list("[{").unwrap_err().to_string(), "it is no JSON list: Eof error at line 1, column 2");
+    }
+}

@@ -1,0 +1,109 @@
+//! How tokens are used: counted as they are admitted, written late, and shown.
+
+use callgate::auth::{Draft, Origin, UsageBook, UsageKeeper};
+use callgate::store::{Redis, StoreHealth};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::*;
+use crate::support::client::{get, http2};
+use crate::support::gateway::Site;
+use crate::support::redis::RedisServer;
+use crate::support::upstream::Upstream;
+
+fn shown(site: &Site, id: &str) -> Value {
+    let output = site.run(&["token", "show", id, "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Five requests that are admitted, whatever comes of them, and two that are not.
+async fn use_and_end(site: &Arc<Site>) {
+    let token = site.token_with(&[], &["--limit", "minute=5/1m"]);
+    let unused = site.token(&[]);
+    let version = shown(site, &token.id)["version"].clone();
+    let mut gateway = site.serve();
+    let began = SystemTime::now() - Duration::from_secs(1);
+    let client = http2(&gateway);
+    for (path, status) in [("/echo", 200), ("/status/404", 404), ("/echo", 200), ("/status/503", 503), ("/echo", 200)] {
+        assert_eq!(get(&client, &gateway, path, &token).await.status(), status);
+    }
+    for _ in 0..2 {
+        assert_eq!(get(&client, &gateway, "/echo", &token).await.status(), 429);
+    }
+    assert_eq!(shown(site, &token.id)["usage"]["requests"], 0);
+    drop(client);
+    gateway.signal(Signal::TERM);
+    assert!(gateway.wait().await.success());
+    let used = shown(site, &token.id);
+    assert_eq!((&used["usage"]["requests"], &used["version"]), (&5.into(), &version));
+    let last = humantime::parse_rfc3339(used["usage"]["last_used_at"].as_str().unwrap()).unwrap();
+    assert!(last >= began && last <= SystemTime::now(), "{used}");
+    assert_eq!(shown(site, &unused.id)["usage"], serde_json::json!({ "last_used_at": null, "requests": 0 }));
+    let list = String::from_utf8(site.run(&["token", "list"]).stdout).unwrap();
+    let line = list.lines().find(|line| line.starts_with(&token.id)).unwrap();
+    assert!(
+        line.trim_end().ends_with('5') && line.contains(&humantime::format_rfc3339(last).to_string()[..10]),
+        "{list}"
+    );
+}
+
+#[tokio::test]
+async fn with_redis_it_stands_beside_the_record() {
+    let (redis, upstream) = (RedisServer::start(), Upstream::start().await);
+    use_and_end(&Site::on_redis(&redis.url(), ", deadline: 5s", upstream.address, "")).await;
+}
+
+#[tokio::test]
+async fn with_a_file_it_stands_in_another_one_beside_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let upstream = Upstream::start().await;
+    let site = Site::in_memory(upstream.address, "  - { path: \"/{*rest}\", upstream: up }");
+    use_and_end(&site).await;
+    let beside = site.path("tokens.yaml.usage");
+    assert_eq!(std::fs::metadata(&beside).unwrap().permissions().mode() & 0o777, 0o600);
+    // What is damaged is no reason to show no tokens, nor to stop counting.
+    std::fs::write(&beside, "{\"half").unwrap();
+    let config = callgate::config::load(&site.config()).unwrap().config;
+    let registry = Registry::with_file(&config, &site.path("tokens.yaml"));
+    let records = all(&registry, &config).await.unwrap();
+    let book = Arc::new(UsageBook::default());
+    book.note(&records[0].id.as_str().into(), SystemTime::now());
+    book.note(&"removed".into(), SystemTime::now());
+    UsageKeeper::with_file(&config, &site.path("tokens.yaml"), book).write().await;
+    assert_eq!(shown(&site, &records[0].id)["usage"]["requests"], 1);
+    assert!(!std::fs::read_to_string(&beside).unwrap().contains("removed"));
+}
+
+#[tokio::test]
+async fn what_redis_does_not_take_is_kept_for_the_next_time() {
+    let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let config = config_with(&format!("{{ redis: {{ url: \"{}\", deadline: 5s }} }}", server.url()), "{}");
+    let config::Store::Redis(store) = &config.store else { unreachable!() };
+    let health = Arc::new(StoreHealth::new(prometheus::IntGauge::new("store_up", "test").unwrap()));
+    let redis = Redis::open(store, health).await.unwrap();
+    let (registry, book) = (Registry::with_redis(redis.clone()), Arc::new(UsageBook::default()));
+    let keeper = UsageKeeper::with_redis(redis.clone(), book.clone());
+    let mut ids = Vec::new();
+    for _ in 0..300 {
+        let draft = Draft { name: "n".into(), account: "acme".into(), ..Draft::default() };
+        let issued = registry.issue(&config, draft, Origin::New, None, &by(), SystemTime::now()).await.unwrap();
+        ids.push(Arc::<str>::from(issued.edited.record.id));
+    }
+    let used = |ids: &[Arc<str>]| ids.iter().for_each(|id| book.note(id, SystemTime::now()));
+    server.kill();
+    used(&ids);
+    until("the loss to be noticed", async || !redis.is_up()).await;
+    keeper.write().await;
+    used(&ids[..10]);
+    server.restart();
+    until("the connection to be back", async || redis.is_up()).await;
+    book.note(&"gone00000000".into(), SystemTime::now());
+    keeper.write().await;
+    let requests = async |id: &str| registry.find(&config, id).await.unwrap().usage.requests;
+    assert_eq!((requests(&ids[0]).await, requests(&ids[299]).await), (2, 1));
+    // A record that is gone stays gone.
+    assert_eq!(server.say::<u64>(&["EXISTS", "callgate:{gone00000000}:token"]), 0);
+    keeper.write().await;
+    assert_eq!(requests(&ids[0]).await, 2);
+}
