@@ -24,6 +24,9 @@ use super::tls::UpstreamTls;
 
 /// When an address has not answered for this long, the next one is tried beside it (RFC 8305 §5 advises 250 ms).
 const STAGGER: Duration = Duration::from_millis(250);
+/// HTTP/1.1: so much is read at a time; the head of an answer must fit into it. hyper's own measure, 400 kB, is twice in memory for each
+/// client that reads slowly.
+const BUFFER: usize = 64 * 1024;
 
 /// Where an endpoint is.
 pub(super) enum Place {
@@ -133,7 +136,9 @@ where
     if protocol == Protocol::Http2 {
         return Shared::handshake(io, settings.ping, open).await.map(Connected::Http2);
     }
-    let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(BUFFER);
+    let (sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
     tokio::spawn(async move {
         // Whoever uses the connection learns of its end by its own error.
         if let Err(error) = connection.with_upgrades().await {

@@ -39,7 +39,7 @@ enum Kind {
     Override,
 }
 
-/// Judges a name in any spelling that an upstream may fold into the same variable: `_` counts as `-`.
+/// Judges a name in any spelling that an upstream may fold into the same variable.
 fn kind(name: &HeaderName) -> Option<Kind> {
     let text = name.as_str();
     // Most names are told apart by their first byte.
@@ -52,6 +52,8 @@ fn kind(name: &HeaderName) -> Option<Kind> {
         b'f' if *name == header::FORWARDED => Some(Kind::Forwarding),
         b'h' if is(text, "http2-settings") => Some(Kind::HopByHop),
         b'k' if is(text, "keep-alive") => Some(Kind::HopByHop),
+        // Programs of the CGI kind would find it as HTTP_PROXY, and ask others through it (CVE-2016-5385).
+        b'p' if text == "proxy" => Some(Kind::Override),
         b'p' if is(text, "proxy-connection") || is(text, "proxy-authorization") => Some(Kind::HopByHop),
         b'r' if is(text, "ratelimit") || is(text, "ratelimit-policy") => Some(Kind::Limit),
         b't' if *name == header::TE || is(text, "transfer-encoding") => Some(Kind::HopByHop),
@@ -65,12 +67,13 @@ fn kind(name: &HeaderName) -> Option<Kind> {
     }
 }
 
+/// Letters and digits tell names apart; of everything else CGI, WSGI and PHP make an underscore.
 fn begins(text: &str, prefix: &str) -> bool {
     text.len() >= prefix.len()
         && text
             .bytes()
             .zip(prefix.bytes())
-            .all(|(byte, wanted)| if byte == b'_' { wanted == b'-' } else { byte == wanted })
+            .all(|(byte, wanted)| byte == wanted || !(byte.is_ascii_alphanumeric() || wanted.is_ascii_alphanumeric()))
 }
 
 fn is(text: &str, name: &str) -> bool {
@@ -201,7 +204,22 @@ pub fn onto_upstream(headers: &mut HeaderMap, version: Version, onward: &Onward<
         headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    edit(headers, &onward.route.request_headers);
+    let edits = &onward.route.request_headers;
+    take_off_edited(headers, edits);
+    edit(headers, edits);
+}
+
+/// What a route puts on or takes off stands nowhere in another spelling: the upstream might read that one.
+fn take_off_edited(headers: &mut HeaderMap, edits: &HeaderEdits) {
+    let edited = || edits.remove.iter().chain(edits.set.iter().map(|(name, _)| name));
+    if edited().next().is_none() {
+        return;
+    }
+    let is_edited = |name: &&HeaderName| edited().any(|edited| *name != edited && is(name.as_str(), edited.as_str()));
+    let spellings: Names = headers.keys().filter(is_edited).cloned().collect();
+    for name in spellings {
+        headers.remove(name);
+    }
 }
 
 /// Makes a route's changes to what the client gets. With `cors`, nothing that the upstream says of that counts.
@@ -253,17 +271,44 @@ pub fn onto_client(headers: &mut HeaderMap, websocket: bool) {
     }
 }
 
-/// A client's trailers: some servers merge them into the headers, so they may say no more than those (RFC 9110 §6.5.1).
+/// What would change how a message is framed, routed, read or proved if a server merged it into the headers (RFC 9110 §6.5.1),
+/// beside what the names of each direction say.
+const NEVER_TRAILERS: [HeaderName; 12] = [
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::HOST,
+    header::MAX_FORWARDS,
+    header::RANGE,
+    header::SET_COOKIE,
+    header::TRAILER,
+    REQUEST_ID,
+];
+
+/// A client's trailers: some servers merge them into the headers, so they may say no more than those.
 pub(super) fn clean_trailers_for_upstream(trailers: &mut HeaderMap) {
     take_off(trailers, |kind| match kind {
         Kind::HopByHop | Kind::Forwarding | Kind::Identity | Kind::Credential | Kind::Override => true,
         Kind::Limit => false,
     });
-    trailers.remove(REQUEST_ID);
+    for name in NEVER_TRAILERS {
+        trailers.remove(name);
+    }
 }
 
-/// What an upstream may not tell the client, in headers or in trailers.
-pub(super) fn clean_for_client(headers: &mut HeaderMap) {
+/// An upstream's trailers, for the client.
+pub(super) fn clean_trailers_for_client(trailers: &mut HeaderMap) {
+    clean_for_client(trailers);
+    for name in NEVER_TRAILERS {
+        trailers.remove(name);
+    }
+}
+
+/// What an upstream may not tell the client.
+fn clean_for_client(headers: &mut HeaderMap) {
     take_off(headers, |kind| match kind {
         Kind::HopByHop | Kind::Limit => true,
         Kind::Forwarding | Kind::Identity | Kind::Credential | Kind::Override => false,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::header::{self, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{Request, Uri, Version};
+use http_body::Body as _;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -159,6 +160,7 @@ impl Drop for Stream {
 pub(super) fn onto_http2(request: &mut Request<Body>, tls: bool, fallback: &HeaderValue) {
     let host = request.headers_mut().remove(header::HOST);
     request.headers_mut().remove(header::CONNECTION);
+    request.headers_mut().remove(header::TRANSFER_ENCODING);
     let read = |host: &HeaderValue| Authority::try_from(host.as_bytes()).ok();
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     parts.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
@@ -168,8 +170,13 @@ pub(super) fn onto_http2(request: &mut Request<Body>, tls: bool, fallback: &Head
     *request.version_mut() = Version::HTTP_2;
 }
 
-/// The other way round, for a request that is tried again on an HTTP/1.1 connection.
+/// Gives a request the form that HTTP/1.1 has; it may have been tried on an HTTP/2 connection before.
 pub(super) fn onto_http1(request: &mut Request<Body>) {
+    let is_endless = request.body().size_hint().exact().is_none();
+    if is_endless && !request.headers().contains_key(header::CONTENT_LENGTH) {
+        // Of a GET or HEAD hyper would leave the body out unless told.
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     if request.version() != Version::HTTP_2 {
         return;
     }
@@ -198,7 +205,6 @@ pub(super) fn is_unprocessed(error: &hyper::Error) -> bool {
 
 /// A copy of a request that has no body.
 pub(super) fn copy_of(request: &Request<Body>) -> Option<Request<Body>> {
-    use http_body::Body as _;
     if !request.body().is_end_stream() {
         return None;
     }

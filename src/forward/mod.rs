@@ -178,7 +178,7 @@ impl Forwarder {
             } else {
                 (Some(onward.route.idle_timeout.unwrap_or(upstream.config.idle_timeout)), end)
             };
-            let body = Body::relay(body, idle, u64::MAX, headers::clean_for_client).until(end);
+            let body = Body::relay(body, idle, u64::MAX, headers::clean_trailers_for_client).until(end);
             beside.iter().fold(body, Body::beside)
         };
         let mut response = Response::from_parts(parts, body);

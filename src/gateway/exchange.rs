@@ -336,6 +336,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         // Before the answer the status is still 499; after it, the client did not wait for the end.
         self.record.cut |= self.answered && !self.over;
+        self.attention.over(!self.over, self.record.started.elapsed());
         let metrics = self.metrics();
         metrics.count(&self.record.method, self.record.status);
         if !self.is_call {

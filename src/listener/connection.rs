@@ -31,6 +31,14 @@ use super::{Listener, Place, Tls};
 /// At the end of the drain the calls on an HTTP/2 connection get so long to say goodbye on it; the instance waits a second.
 const LAST_WORDS: Duration = Duration::from_millis(900);
 
+/// HTTP/2: requests that a client may give up as soon as they are made, beyond those that come to an end. With one more it is told to
+/// go, with twice as many it is cut off: somebody makes work and throws it away (CVE-2023-44487).
+const MOST_GIVEN_UP: usize = 100;
+/// As soon as they are made: within this time.
+const GIVEN_UP_AT_ONCE: Duration = Duration::from_secs(1);
+/// HTTP/2: mistakes of a client that make us reset a stream, of which there may be so many on a connection (CVE-2025-8671).
+const MOST_MISTAKES: usize = 100;
+
 /// What answers requests.
 pub trait Handler: Send + Sync + 'static {
     /// The body of its answers.
@@ -55,6 +63,8 @@ pub struct Peer {
     limits: HeadLimits,
     /// Exchanges, and uploads that outlive theirs.
     under_way: AtomicUsize,
+    /// Requests given up at once, less those that came to an end.
+    given_up: AtomicUsize,
     moved: Progress,
     /// A call outlives the HTTP connection that it began on; it holds the place until it ends.
     _place: Place,
@@ -133,6 +143,19 @@ impl Attention {
     }
 }
 
+impl Attention {
+    /// The exchange is over, so long after it began; `given_up`: because the client did not wait for its end.
+    pub fn over(&self, given_up: bool, after: Duration) {
+        let count = &self.busy.peer.given_up;
+        if !given_up {
+            // Less than nothing is nothing: good manners can't be saved up. Not worth a loop: nobody counts on one more or less.
+            count.store(count.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+        } else if after < GIVEN_UP_AT_ONCE {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Drop for Attention {
     fn drop(&mut self) {
         self.taken();
@@ -152,6 +175,11 @@ impl Peer {
     pub fn busy(self: &Arc<Self>) -> Busy {
         self.under_way.fetch_add(1, Ordering::Relaxed);
         Busy { peer: self.clone() }
+    }
+
+    /// Whether the client gives up too many requests, so many times over.
+    fn gives_up(&self, times: usize) -> bool {
+        self.given_up.load(Ordering::Relaxed) > MOST_GIVEN_UP * times
     }
 
     /// Resolves when nothing has been under way for so long.
@@ -187,6 +215,7 @@ pub(super) async fn serve<H: Handler>(
             signals: Arc::default(),
             limits,
             under_way: AtomicUsize::new(0),
+            given_up: AtomicUsize::new(0),
             moved: Progress::new(),
             _place: place,
         })
@@ -278,7 +307,7 @@ where
     let connection = pin!(builder.serve_connection(TokioIo::new(gate), service).with_upgrades());
     let idle = peer.idle(listener.settings.idle_timeout);
     let cut = listener.shutdown.ended();
-    let ended = drive(connection, &listener.shutdown, idle, pending(), cut, |it| it.graceful_shutdown()).await;
+    let ended = drive(connection, &listener.shutdown, &peer, idle, pending(), cut, |it| it.graceful_shutdown()).await;
     log_end(peer.address, ended);
 }
 
@@ -304,6 +333,7 @@ where
         .initial_stream_window_size(256 * 1024)
         .initial_connection_window_size(1024 * 1024)
         .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(MOST_MISTAKES)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(listener.settings.header_timeout);
     let connection = pin!(builder.serve_connection(TokioIo::new(gate), service));
@@ -316,17 +346,17 @@ where
             tokio::time::sleep(LAST_WORDS).await;
         }
     };
-    let ended = drive(connection, &listener.shutdown, idle, lost, cut, |it| it.graceful_shutdown()).await;
+    let ended = drive(connection, &listener.shutdown, &peer, idle, lost, cut, |it| it.graceful_shutdown()).await;
     log_end(peer.address, ended);
 }
 
-/// Polls a connection until it ends, which it is asked to when it is `idle` or drained, and must when it is `lost`, or `cut` at the
-/// end of the drain. The drain is
-/// looked at once, to be woken by it, and from then on by a flag: a connection wakes up for every packet, and all connections share
-/// that one signal.
+/// Polls a connection until it ends, which it is asked to when it is `idle`, drained or makes requests only to give them up, and must
+/// when it is `lost`, goes on giving up, or is `cut` at the end of the drain. The drain is looked at once, to be woken by it, and from
+/// then on by a flag: a connection wakes up for every packet, and all connections share that one signal.
 async fn drive<C>(
     mut connection: Pin<&mut C>,
     shutdown: &Shutdown,
+    peer: &Peer,
     idle: impl Future<Output = ()>,
     lost: impl Future<Output = ()>,
     cut: impl Future<Output = ()>,
@@ -343,9 +373,13 @@ where
             listens = true;
             let _ = draining.as_mut().poll(cx);
         }
-        if !closing && (shutdown.is_draining() || idle.as_mut().poll(cx).is_ready()) {
+        if !closing && (shutdown.is_draining() || peer.gives_up(1) || idle.as_mut().poll(cx).is_ready()) {
             closing = true;
             close(connection.as_mut());
+        }
+        if peer.gives_up(2) {
+            tracing::debug!(client = %peer.address, "the client makes requests only to give them up");
+            return Poll::Ready(Ok(()));
         }
         if lost.as_mut().poll(cx).is_ready() || (shutdown.is_draining() && cut.as_mut().poll(cx).is_ready()) {
             return Poll::Ready(Ok(()));

@@ -102,9 +102,18 @@ pub(super) fn fault_of_http2<B>(request: &Request<B>, limits: &HeadLimits) -> Op
     if headers.len() > limits.lines || bytes + target.len() > limits.bytes {
         return Some(Fault::HeadersTooLarge);
     }
+    if headers.values().any(|value| has_blank_at_edge(value.as_bytes())) {
+        return Some(Fault::Malformed("blanks around a header value"));
+    }
     // h2 has compared the first one with the body; the upstream would be given all of them.
     let lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     (lengths.count() > 1).then_some(Fault::Malformed("more than one Content-Length header"))
+}
+
+/// In HTTP/1.1 they are no part of the value; in HTTP/2 there is nothing else that they could be (RFC 9113 §8.2.1).
+fn has_blank_at_edge(value: &[u8]) -> bool {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    is_blank(value.first()) || is_blank(value.last())
 }
 
 /// Which limit an overlong head breaks: the target's, when not even its first line fits.
@@ -252,7 +261,7 @@ impl Seen {
         if !value.eq_ignore_ascii_case(b"chunked") {
             let known =
                 value.split(|byte| *byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked"));
-            let plain = value.iter().all(|byte| is_tchar(*byte));
+            let plain = !value.is_empty() && value.iter().all(|byte| is_tchar(*byte));
             return Err(if plain && !known {
                 Fault::UnknownCoding
             } else {

@@ -60,7 +60,7 @@ fn is_dot_segment(text: &str) -> bool {
 
 fn decode(path: &str, forms: &mut PathForms) -> Result<String, PathFault> {
     let mut decoded = String::with_capacity(path.len());
-    let mut rest = path;
+    let (mut rest, mut lead) = (path, 0);
     while let Some(at) = rest.find('%') {
         decoded.push_str(&rest[..at]);
         let escape = rest.get(at..at + 3).ok_or(PathFault::MalformedEscape)?;
@@ -68,6 +68,12 @@ fn decode(path: &str, forms: &mut PathForms) -> Result<String, PathFault> {
         // `from_str_radix` takes a sign; an escape doesn't.
         if !escape.as_bytes()[1].is_ascii_hexdigit() {
             return Err(PathFault::MalformedEscape);
+        }
+        // The byte before it, if that was escaped too: a character that is written longer than it need be may be a slash.
+        lead = if at == 0 { lead } else { 0 };
+        match (std::mem::replace(&mut lead, byte), byte) {
+            (0xe0, 0x80..=0x9f) | (0xf0, 0x80..=0x8f) => return Err(PathFault::ForbiddenByte),
+            _ => {}
         }
         match byte {
             0x00..=0x1f | 0x7f | 0xc0 | 0xc1 | 0xf5.. => return Err(PathFault::ForbiddenByte),
@@ -128,7 +134,7 @@ mod tests {
         for path in ["/%", "/%2", "/%zz", "/%+1", "/a%2"] {
             assert_eq!(judge(path), Err(PathFault::MalformedEscape), "{path}");
         }
-        for path in ["/%00", "/a%0d%0a", "/%7f", "/%c0%ae", "/%ff"] {
+        for path in ["/%00", "/a%0d%0a", "/%7f", "/%c0%ae", "/%ff", "/%e0%80%af", "/a%F0%80%80%af"] {
             assert_eq!(judge(path), Err(PathFault::ForbiddenByte), "{path}");
         }
         assert_eq!(judge("*"), Err(PathFault::NotAbsolute));

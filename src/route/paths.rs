@@ -11,7 +11,7 @@ use super::{Found, RouteError};
 /// The routes of one host.
 pub(super) struct Paths {
     exact: matchit::Router<usize>,
-    /// The same patterns in lower case: where an upstream that folds case would see another route than we do.
+    /// The same patterns, [`folded`]: where an upstream that is less exact would see another route than we do.
     folded: matchit::Router<usize>,
     sites: Vec<Site>,
 }
@@ -22,6 +22,8 @@ struct Site {
     candidates: Vec<Candidate>,
     allow: HeaderValue,
     ends_with_slash: bool,
+    /// It has no parameters: who asks for it asks for just this.
+    is_literal: bool,
 }
 
 /// A route, and what it asks beside its path.
@@ -71,6 +73,7 @@ impl Paths {
                         candidates: Vec::new(),
                         allow: HeaderValue::from_static(""),
                         ends_with_slash,
+                        is_literal: !route.path.contains('{'),
                     });
                     site
                 }
@@ -123,7 +126,7 @@ impl Paths {
     }
 
     /// A path that an upstream may well read as another one is judged as that other one: many take `/calls/` for `/calls`
-    /// and `/CALLS` for `/calls`, and a catch-all route must not open what a stricter route guards.
+    /// and `/CALLS` or `/calls.` for `/calls`, and a catch-all route must not open what a stricter route guards.
     fn site(&self, path: &str) -> Option<&Site> {
         let literal = self.exact.at(path).ok().map(|found| *found.value);
         let site = match path.strip_suffix('/') {
@@ -132,8 +135,10 @@ impl Paths {
             }
             _ => literal,
         }?;
-        if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            let folded = path.to_ascii_lowercase();
+        // Two patterns that differ in that only are both there on purpose.
+        if !self.sites[site].is_literal
+            && let Some(folded) = folded(path)
+        {
             let bare = folded.strip_suffix('/').filter(|bare| !bare.is_empty()).unwrap_or(&folded);
             let other = self.folded.at(bare).or_else(|_| self.folded.at(&folded)).ok().map(|found| *found.value);
             if other.is_some_and(|other| other != site) {
@@ -142,6 +147,27 @@ impl Paths {
         }
         self.sites.get(site)
     }
+}
+
+/// A path as file systems of the forgiving kind take it: in lower case, without dots and blanks at the ends of its segments. `None`
+/// when that is what it is.
+fn folded(path: &str) -> Option<String> {
+    let has_loose_end = |segment: &str| segment.ends_with('.') || segment.ends_with("%20");
+    if !path.split('/').any(has_loose_end) {
+        return path.bytes().any(|byte| byte.is_ascii_uppercase()).then(|| path.to_ascii_lowercase());
+    }
+    let mut folded = String::with_capacity(path.len());
+    for (at, mut segment) in path.split('/').enumerate() {
+        while let Some(rest) = segment.strip_suffix('.').or_else(|| segment.strip_suffix("%20")) {
+            segment = rest;
+        }
+        if at > 0 {
+            folded.push('/');
+        }
+        folded.push_str(segment);
+    }
+    folded.make_ascii_lowercase();
+    Some(folded)
 }
 
 /// Lower case, but for the names in braces.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod admin;
+mod attack;
 mod auth;
 mod config;
 mod contract;
@@ -12,6 +13,7 @@ mod foreign;
 mod forwarding;
 mod framing;
 mod guessing;
+mod hygiene;
 mod instances;
 mod instants;
 mod interim;
@@ -20,7 +22,6 @@ mod limits;
 mod metrics;
 mod outage;
 mod patience;
-mod poison;
 mod proof;
 mod proxied;
 mod routing;

@@ -2,8 +2,10 @@
 
 pub mod calls;
 pub mod client;
+pub mod frames;
 pub mod gateway;
 pub mod proxy;
+pub mod recorder;
 pub mod redis;
 pub mod topology;
 pub mod upstream;

@@ -1,0 +1,87 @@
+//! Header names that an upstream may fold into others: who asks, by which method and for which path is said by the gateway alone.
+
+use super::Stage;
+
+/// CGI, WSGI, PHP and others make one variable of names that differ in more than letter case.
+fn spellings(name: &str) -> [String; 6] {
+    let camel: String = name.split('-').map(|word| word[..1].to_uppercase() + &word[1..]).collect::<Vec<_>>().join("-");
+    [
+        name.to_owned(),
+        camel.clone(),
+        camel.replace('-', "_"),
+        name.to_uppercase().replace('-', "_"),
+        name.replacen('-', "_", 1),
+        name.replace('-', "."),
+    ]
+}
+
+#[tokio::test]
+async fn identity_headers_of_clients_are_removed_in_every_spelling() {
+    let stage = Stage::new().await;
+    let names =
+        ["x-callgate-token-id", "x-callgate-account", "x-callgate-permissions", "x-callgate-plan", "x-callgate-new"];
+    for name in names {
+        for spelling in spellings(name) {
+            let message = stage.forwarded(&format!("{spelling}: forged\r\n{spelling}: forged again\r\n")).await;
+            assert!(!message.head.contains("forged"), "{spelling}: {message:?}");
+        }
+    }
+    assert_eq!(stage.upstream.last().all("x-callgate-account"), ["acme"]);
+}
+
+#[tokio::test]
+async fn what_replaces_method_or_path_is_removed_in_every_spelling() {
+    let stage = Stage::new().await;
+    for name in [
+        "x-http-method-override",
+        "x-http-method",
+        "x-method-override",
+        "x-original-url",
+        "x-rewrite-url",
+        "x-request-id",
+    ] {
+        for spelling in spellings(name) {
+            let message = stage.forwarded(&format!("{spelling}: forged thing\r\n")).await;
+            assert!(!message.head.contains("forged"), "{spelling}: {message:?}");
+        }
+    }
+}
+
+/// A program that is run for a request takes `Proxy` for the variable `HTTP_PROXY`, and asks through it (CVE-2016-5385).
+#[tokio::test]
+async fn a_client_names_no_proxy_to_programs_behind() {
+    let stage = Stage::new().await;
+    for name in ["proxy", "Proxy", "PROXY"] {
+        assert!(!stage.forwarded(&format!("{name}: http://evil\r\n")).await.head.contains("evil"));
+    }
+}
+
+/// What a route puts on a request counts, and no other spelling of it stands beside it.
+#[tokio::test]
+async fn what_a_route_sets_or_removes_is_gone_in_every_spelling() {
+    let stage = Stage::with(
+        "routes: [{ path: \"/{*rest}\", upstream: up, request_headers: { set: { X-User-Id: \"42\" }, remove: [x-debug-mode] } }]",
+    )
+    .await;
+    for name in ["x-user-id", "x-debug-mode"] {
+        for spelling in spellings(name) {
+            let message = stage.forwarded(&format!("{spelling}: forged\r\n")).await;
+            assert!(!message.head.contains("forged"), "{spelling}: {message:?}");
+            assert_eq!(message.all("x-user-id"), ["42"]);
+        }
+    }
+    // Names that are like these, and others, are the client's own.
+    let message = stage.forwarded("x-user-identity: 7\r\nxuserid: 8\r\n").await;
+    assert_eq!((message.all("x-user-identity"), message.all("xuserid")), (vec!["7"], vec!["8"]));
+}
+
+/// The client's own headers pass as they are, in their order, underscores and all.
+#[tokio::test]
+async fn other_headers_pass_untouched() {
+    let stage = Stage::new().await;
+    let message =
+        stage.forwarded("x_my_own: 1\r\nX-Twice: a\r\nx-twice: b\r\naccept: */*\r\nidempotency-key: \"k\"\r\n").await;
+    assert_eq!(message.all("x_my_own"), ["1"]);
+    assert_eq!(message.all("x-twice"), ["a", "b"]);
+    assert_eq!((message.all("accept"), message.all("idempotency-key")), (vec!["*/*"], vec!["\"k\""]));
+}
