@@ -9,6 +9,7 @@ mod failures;
 mod faults;
 mod guard;
 mod health;
+mod import;
 mod intake;
 mod limits;
 mod problem;
@@ -206,6 +207,7 @@ impl Call<'_> {
             Act::Describe => Ok(self.admin.description.answer()),
             Act::ListTokens => tokens::list(self).await,
             Act::CreateToken => tokens::create(self).await,
+            Act::ImportTokens => import::import(self).await,
             Act::ShowToken => tokens::show(self).await,
             Act::ChangeToken => tokens::change(self).await,
             Act::RotateToken => token_deeds::rotate(self).await,

@@ -48,6 +48,7 @@ pub(super) enum Act {
     Describe,
     ListTokens,
     CreateToken,
+    ImportTokens,
     ShowToken,
     ChangeToken,
     RotateToken,
@@ -86,7 +87,7 @@ const JSON: Takes = Takes::Json(64 << 10);
 const JSON_IF_ANY: Takes = Takes::JsonIfAny(64 << 10);
 
 /// HEAD comes with GET.
-pub(super) static ENDPOINTS: [Endpoint; 16] = [
+pub(super) static ENDPOINTS: [Endpoint; 17] = [
     Endpoint::get("/livez", Needs::Nothing, Act::Live),
     Endpoint::get("/readyz", Needs::Nothing, Act::Ready),
     Endpoint::get("/metrics", Needs::Metrics, Act::Metrics),
@@ -101,6 +102,7 @@ pub(super) static ENDPOINTS: [Endpoint; 16] = [
         "limit",
     ]),
     Endpoint::post("/api/tokens", JSON, Act::CreateToken),
+    Endpoint::post("/api/import", Takes::Json(4 << 20), Act::ImportTokens),
     Endpoint::get("/api/tokens/{id}", READ, Act::ShowToken),
     Endpoint::new(Method::PATCH, "/api/tokens/{id}", WRITE, JSON, Act::ChangeToken),
     Endpoint::post("/api/tokens/{id}/rotate", JSON_IF_ANY, Act::RotateToken),

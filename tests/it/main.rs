@@ -18,6 +18,7 @@ mod instances;
 mod instants;
 mod interim;
 mod layers;
+mod leaks;
 mod limits;
 mod metrics;
 mod outage;
