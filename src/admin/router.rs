@@ -57,6 +57,7 @@ pub(super) enum Act {
     DisableToken,
     RevokeAccount,
     Audit,
+    ListUpstreams,
     PeekLimits,
     ResetLimits,
 }
@@ -87,7 +88,7 @@ const JSON: Takes = Takes::Json(64 << 10);
 const JSON_IF_ANY: Takes = Takes::JsonIfAny(64 << 10);
 
 /// HEAD comes with GET.
-pub(super) static ENDPOINTS: [Endpoint; 17] = [
+pub(super) static ENDPOINTS: [Endpoint; 18] = [
     Endpoint::get("/livez", Needs::Nothing, Act::Live),
     Endpoint::get("/readyz", Needs::Nothing, Act::Ready),
     Endpoint::get("/metrics", Needs::Metrics, Act::Metrics),
@@ -112,6 +113,7 @@ pub(super) static ENDPOINTS: [Endpoint; 17] = [
     Endpoint::post("/api/accounts/revoke", JSON, Act::RevokeAccount),
     Endpoint::get("/api/audit", READ, Act::Audit)
         .asks(&["token", "account", "by", "action", "since", "before", "limit"]),
+    Endpoint::get("/api/upstreams", READ, Act::ListUpstreams),
     Endpoint::get("/api/limits/{id}", READ, Act::PeekLimits),
     Endpoint::new(Method::DELETE, "/api/limits/{id}", WRITE, Takes::Nothing, Act::ResetLimits),
 ];

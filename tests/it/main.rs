@@ -4,6 +4,7 @@
 mod admin;
 mod attack;
 mod auth;
+mod balancing;
 mod config;
 mod contract;
 mod deploy;
