@@ -104,6 +104,7 @@ fn headers(criterion: &mut Criterion) {
         request_id: &REQUEST,
         identity: &identity,
         trusted_proxies: &[],
+        interim: None,
         hold: &|| Box::new(()),
         target: None,
     };
