@@ -97,6 +97,7 @@ fn headers(criterion: &mut Criterion) {
     let route = route("/api/v1/{*rest}", &[]);
     let onward = Onward {
         route: &route,
+        upstream: 0,
         peer: "192.0.2.17:40000".parse().expect("an address"),
         https: true,
         authority: "api.example.com",
@@ -208,6 +209,7 @@ fn access_line(criterion: &mut Criterion) {
         status: StatusCode::OK,
         rejection: None,
         error: None,
+        upstream: Some("api".into()),
         endpoint: Some("http://10.0.0.11:3000".into()),
         decided_by: Some("redis"),
         shadow_denied: false,
@@ -215,6 +217,7 @@ fn access_line(criterion: &mut Criterion) {
         phases: [3, 180, 900].map(|us| Some(Duration::from_micros(us))),
         bytes_out: 205,
         bytes_in: 0,
+        messages: None,
         cut: false,
         ended_by: None,
     };

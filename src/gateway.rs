@@ -157,8 +157,11 @@ impl Gateway {
         if announced_length(&request) > Some(route.max_body) {
             return Err(Rejection::TooLarge);
         }
+        let upstream = route.upstream.choose(principal.as_deref().map(|principal| &*principal.id));
+        exchange.record.upstream = Some(self.config.upstreams[upstream].name.clone());
         let onward = Onward {
             route,
+            upstream,
             peer: peer.address,
             https: peer.certificate.is_some(),
             authority: &target.authority,

@@ -3,6 +3,7 @@
 mod admin;
 mod answers;
 mod balancing;
+mod destinations;
 mod limits;
 mod listen;
 mod matching;

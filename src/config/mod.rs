@@ -16,6 +16,7 @@ mod reader;
 mod redis;
 mod scalars;
 mod secret;
+mod split;
 mod units;
 mod upstream;
 mod yaml;
@@ -40,6 +41,7 @@ pub use nearest::nearest;
 pub use plan::{CONCURRENT_CALLS, Limit, MAX_COUNT, Plan, RouteLimits, WINDOW_MS};
 pub use problem::{Problem, Problems, Severity};
 pub use secret::Secret;
+pub use split::{Split, SplitBy};
 pub use units::{parse_duration, parse_limit, parse_size};
 pub use upstream::{Endpoint, EndpointAddress, HostHeader, Protocol, Upstream, UpstreamTls};
 

@@ -15,6 +15,7 @@ use super::answers::{Cors, HeaderEdits};
 use super::matching::{HeaderMatch, HostPattern, Rewrite};
 use super::plan::{Plan, RouteLimits};
 use super::redis::RedisStore;
+use super::split::Split;
 use super::upstream::Upstream;
 
 /// One whole configuration, checked and with every name resolved.
@@ -191,8 +192,8 @@ pub struct Route {
     pub cost: u32,
     /// Limits for each token on this route alone, beside those of its plan.
     pub limits: Option<RouteLimits>,
-    /// The index of its upstream in [`Config::upstreams`].
-    pub upstream: usize,
+    /// Where it leads.
+    pub upstream: Split,
     /// Send the client's `Authorization` on to the upstream.
     pub forward_credentials: bool,
     /// Ambiguous forms of a path that this route takes all the same.
@@ -228,7 +229,7 @@ impl Default for Route {
             access: Access::Public,
             cost: 1,
             limits: None,
-            upstream: 0,
+            upstream: Split::to(0),
             forward_credentials: false,
             allowed_forms: PathForms::default(),
             max_body: 1 << 30,
@@ -238,7 +239,12 @@ impl Default for Route {
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
             cors: None,
-            call: CallLimits { max_duration: None, idle_timeout: None },
+            call: CallLimits {
+                max_duration: None,
+                idle_timeout: None,
+                ping: None,
+                ping_timeout: Duration::from_secs(20),
+            },
         }
     }
 }
@@ -250,6 +256,10 @@ pub struct CallLimits {
     pub max_duration: Option<Duration>,
     /// Without a byte in either direction; `None`: no bound. Holds for server-sent events too.
     pub idle_timeout: Option<Duration>,
+    /// Each side of a WebSocket is pinged when it has said nothing for so long; `None`: never.
+    pub ping: Option<Duration>,
+    /// A side that says nothing for so long after a ping is gone.
+    pub ping_timeout: Duration,
 }
 
 /// A set of ambiguous forms of a request path (bits).

@@ -6,7 +6,6 @@ mod client;
 mod connect;
 mod error;
 mod extended;
-mod frames;
 mod headers;
 mod http2;
 mod interim;
@@ -50,13 +49,15 @@ pub use headers::{asks_for_websocket, is_grpc, is_last_hop};
 pub use headers::{onto_client, onto_upstream};
 pub use resolve::Names;
 pub use tls::UpstreamError;
-pub use tunnel::{CutReason, Ender, Tunnel, TunnelEnd};
+pub use tunnel::{CutReason, Ender, Heard, Tunnel, TunnelEnd};
 pub use upstream::Lease;
 
 /// What is settled about a request when it is forwarded.
 pub struct Onward<'a> {
-    /// Where it goes.
+    /// The settings that hold for it.
     pub route: &'a config::Route,
+    /// Where it goes: an index in [`config::Config::upstreams`].
+    pub upstream: usize,
     /// The address at the other end of the client's connection.
     pub peer: SocketAddr,
     /// Whether the client speaks TLS to us.
@@ -86,7 +87,7 @@ pub struct Answer {
     /// Who answered.
     pub endpoint: Arc<str>,
     /// The two ends of a call, when the upstream switched protocols.
-    pub tunnel: Option<Tunnel>,
+    pub tunnel: Option<Box<Tunnel>>,
 }
 
 /// One worker's way to every upstream.
@@ -136,7 +137,7 @@ impl Forwarder {
     /// # Errors
     /// [`ForwardError`]; nothing has been answered then.
     pub async fn forward(&self, request: Request<Incoming>, onward: &Onward<'_>) -> Result<Answer, ForwardError> {
-        let upstream = &self.upstreams[onward.route.upstream];
+        let upstream = &self.upstreams[onward.upstream];
         // Over HTTP/2 nothing is upgraded, and who is asked to may go on without (RFC 9110 §7.8).
         let websocket = headers::asks_for_websocket(&request) && upstream.config.protocol != Protocol::Http2;
         let unfolded = extended::is_unfolded(&request);
@@ -172,7 +173,7 @@ impl Forwarder {
         }
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let tunnel = switched
-            .then(|| Some(Tunnel::new(client_upgrade?, hyper::upgrade::on(&mut response), onward.route.call)))
+            .then(|| Some(Box::new(Tunnel::new(client_upgrade?, hyper::upgrade::on(&mut response), onward.route.call))))
             .flatten();
         let (mut parts, body) = response.into_parts();
         headers::onto_client(&mut parts.headers, switched);

@@ -114,6 +114,7 @@ impl Exchange {
             status: StatusCode::from_u16(CLIENT_CLOSED_REQUEST).unwrap_or(StatusCode::BAD_REQUEST),
             rejection: None,
             error: None,
+            upstream: None,
             endpoint: None,
             decided_by: None,
             windows: SmallVec::new(),
@@ -121,6 +122,7 @@ impl Exchange {
             phases: [None; 3],
             bytes_out: 0,
             bytes_in: 0,
+            messages: None,
             cut: false,
             ended_by: None,
         };
@@ -233,9 +235,9 @@ impl Exchange {
     }
 
     /// Goes on as a call until its tunnel ends, the instance, or what entitles to it.
-    pub(super) async fn call(mut self, tunnel: Tunnel, shutdown: &Shutdown) {
+    pub(super) async fn call(mut self, tunnel: Box<Tunnel>, shutdown: &Shutdown) {
         self.is_call = true;
-        let gauge = self.metrics().calls_open.clone();
+        let gauge = self.metrics().calls.open.clone();
         gauge.inc();
         let mut open = self.watched_over();
         let withdrawn = async {
@@ -254,8 +256,12 @@ impl Exchange {
         gauge.dec();
         self.cells.calls_ended[end.by as usize].inc();
         self.record.ended_by = Some(end.by.as_str());
-        self.record.bytes_in = end.from_client;
-        self.record.bytes_out = end.from_upstream;
+        self.record.bytes_in = end.from_client.bytes;
+        self.record.bytes_out = end.from_upstream.bytes;
+        let messages = [end.from_client.messages, end.from_upstream.messages];
+        self.record.messages = Some(messages);
+        let bytes = [self.record.bytes_in, self.record.bytes_out];
+        self.metrics().calls.ended(self.record.started.elapsed(), bytes, messages);
         self.record.error = end.cut.as_ref().map(|cut| chain(cut).into());
         // A call's connection has become the call; it can't be used again.
         self.lease = None;

@@ -64,6 +64,8 @@ pub struct Record {
     pub rejection: Option<&'static str>,
     /// What went wrong, for the log only.
     pub error: Option<Box<str>>,
+    /// The upstream that its route chose.
+    pub upstream: Option<Arc<str>>,
     /// The endpoint that answered.
     pub endpoint: Option<Arc<str>>,
     /// What decided, when a limit was asked.
@@ -78,6 +80,8 @@ pub struct Record {
     pub bytes_out: u64,
     /// Bytes of a call from the client.
     pub bytes_in: u64,
+    /// Messages of a call from the client, and from the upstream.
+    pub messages: Option<[u64; 2]>,
     /// The client or the upstream went away before the answer's end.
     pub cut: bool,
     /// Who ended a call or a stream: `client`, `upstream` or `gateway`.
@@ -175,6 +179,7 @@ pub fn json_line(record: &Record) -> String {
         ("code", record.rejection),
         ("error", record.error.as_deref()),
         ("ended_by", record.ended_by),
+        ("upstream", record.upstream.as_deref()),
         ("endpoint", record.endpoint.as_deref()),
         ("decided_by", record.decided_by),
     ] {
@@ -200,6 +205,10 @@ pub fn json_line(record: &Record) -> String {
     push_number(&mut line, r#","bytes_out":"#, record.bytes_out);
     if record.bytes_in > 0 {
         push_number(&mut line, r#","bytes_in":"#, record.bytes_in);
+    }
+    if let Some([from_client, from_upstream]) = record.messages {
+        push_number(&mut line, r#","messages_in":"#, from_client);
+        push_number(&mut line, r#","messages_out":"#, from_upstream);
     }
     if record.cut {
         line.push_str(r#","cut":true"#);
@@ -245,6 +254,9 @@ fn human_line(record: &Record) -> String {
     if let Some(error) = &record.error {
         line.push(' ');
         push_json_string(&mut line, error);
+    }
+    if let Some([from_client, from_upstream]) = record.messages {
+        push(&mut line, format_args!(" messages={from_client}/{from_upstream}"));
     }
     if let Some(by) = record.ended_by {
         push(&mut line, format_args!(" ended_by={by}"));
@@ -329,6 +341,7 @@ mod tests {
             status: StatusCode::TOO_MANY_REQUESTS,
             rejection: Some("rate_limited"),
             error: None,
+            upstream: None,
             endpoint: None,
             decided_by: Some("redis"),
             windows: SmallVec::from_vec(vec![WindowUse { name: "minute".into(), used: 60, limit: 60 }]),
@@ -336,6 +349,7 @@ mod tests {
             phases: [1_500, 7, 12_034].map(|us| Some(Duration::from_micros(us))),
             bytes_out: 7,
             bytes_in: 0,
+            messages: Some([3, 4]),
             cut: false,
             ended_by: None,
         }
@@ -349,6 +363,7 @@ mod tests {
         assert_eq!(value["limits"]["minute"]["used"], 60);
         assert_eq!(value["status"], 429);
         assert_eq!(value["shadow"], "denied");
+        assert_eq!((&value["messages_in"], &value["messages_out"]), (&3.into(), &4.into()));
         assert_eq!(value["auth_ms"], 1.5);
         assert!(line.contains(r#""auth_ms":1.500,"decision_ms":0.007,"upstream_ms":12.034,"duration_ms":"#), "{line}");
         assert_eq!(value["token_name"], "my \"token\"\u{1b}[31m");

@@ -8,6 +8,7 @@ use prometheus::{
 };
 
 use super::balance::{BalanceMetrics, BalanceVecs};
+use super::calls::{CALL_BUCKETS, CallFamilies};
 use super::process::ProcessCollector;
 use super::requests::RouteMetrics;
 
@@ -28,7 +29,7 @@ pub struct Metrics {
     balance: BalanceVecs,
     look_up_failures: IntCounterVec,
     addresses: IntGaugeVec,
-    calls_open: IntGaugeVec,
+    calls: CallFamilies,
     calls_ended: IntCounterVec,
     auth: IntCounterVec,
     decisions: IntCounterVec,
@@ -174,7 +175,25 @@ impl Metrics {
                 "Addresses behind a host name of an upstream, by the last look-up that succeeded.",
                 &["host"],
             )?,
-            calls_open: gauges("callgate_calls_open", "Calls (upgraded streams) open at this moment.", &["route"])?,
+            calls: CallFamilies {
+                open: gauges("callgate_calls_open", "Calls (upgraded streams) open at this moment.", &["route"])?,
+                seconds: histograms(
+                    "callgate_call_duration_seconds",
+                    "From the head of a call's request to its end.",
+                    CALL_BUCKETS,
+                    &["route"],
+                )?,
+                bytes: counters(
+                    "callgate_call_bytes_total",
+                    "Bytes of calls that have ended, by who sent them: client, upstream.",
+                    &["route", "from"],
+                )?,
+                messages: counters(
+                    "callgate_call_messages_total",
+                    "Whole messages of calls that have ended, by who sent them: client, upstream.",
+                    &["route", "from"],
+                )?,
+            },
             calls_ended: counters(
                 "callgate_calls_ended_total",
                 "Calls (upgraded streams) that ended, by who ended them: client, upstream, gateway.",
@@ -253,7 +272,7 @@ impl Metrics {
             name,
             self.requests.clone(),
             self.request_seconds.with_label_values(&[name]),
-            self.calls_open.with_label_values(&[name]),
+            self.calls.route(name),
         ))
     }
 

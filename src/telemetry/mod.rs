@@ -2,6 +2,7 @@
 
 mod access;
 mod balance;
+mod calls;
 mod log;
 mod metrics;
 mod process;
@@ -13,6 +14,7 @@ mod requests;
 pub use access::json_line;
 pub use access::{AccessLog, Phase, Record, WindowUse};
 pub use balance::BalanceMetrics;
+pub use calls::CallMetrics;
 pub use log::{LogError, LogGuard, init};
 pub use metrics::{ListenerMetrics, MergeMetrics, Metrics, NameMetrics, UpstreamMetrics};
 pub use request_id::request_id;

@@ -3,7 +3,9 @@
 use std::sync::OnceLock;
 
 use http::{Method, StatusCode};
-use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
+use prometheus::{Histogram, IntCounter, IntCounterVec};
+
+use super::calls::CallMetrics;
 
 const METHODS: [&str; 8] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "other"];
 /// Statuses with a cell of their own; any other one is looked up by its label.
@@ -19,14 +21,14 @@ pub struct RouteMetrics {
     cells: Box<[OnceLock<IntCounter>]>,
     /// Seconds from the head of a request to the end of its answer.
     pub seconds: Histogram,
-    /// Calls open at this moment.
-    pub calls_open: IntGauge,
+    /// Its calls.
+    pub calls: CallMetrics,
 }
 
 impl RouteMetrics {
-    pub(super) fn new(name: &str, vec: IntCounterVec, seconds: Histogram, calls_open: IntGauge) -> Self {
+    pub(super) fn new(name: &str, vec: IntCounterVec, seconds: Histogram, calls: CallMetrics) -> Self {
         let cells = (0..METHODS.len() * STATUSES.len()).map(|_| OnceLock::new()).collect();
-        Self { name: name.into(), vec, cells, seconds, calls_open }
+        Self { name: name.into(), vec, cells, seconds, calls }
     }
 
     /// Counts one request.

@@ -132,7 +132,7 @@ fn the_minimal_file_means_the_defaults() {
     assert_eq!((&*route.name, &*route.path), ("/api/v1/{*rest}", "/api/v1/{*rest}"));
     assert_eq!(route.access, Access::Token(Vec::new()));
     assert_eq!(route.max_body, 1 << 30);
-    assert_eq!(config.upstreams[route.upstream].endpoints[0].to_string(), "http://127.0.0.1:3000");
+    assert_eq!(config.upstreams[route.upstream.choose(None)].endpoints[0].to_string(), "http://127.0.0.1:3000");
     assert_eq!(config.log.format, LogFormat::Json);
 }
 
@@ -228,7 +228,7 @@ upstreams:
     assert_eq!(config.routes[1].access, Access::Token(vec!["calls:write".into(), "calls:*".into()]));
     assert_eq!(config.routes[2].call.max_duration, Some(Duration::from_secs(4 * 3600)));
     assert_eq!(config.routes[3].access, Access::Public);
-    assert_eq!(config.routes.iter().map(|route| route.upstream).collect::<Vec<_>>(), [0, 0, 1, 2]);
+    assert_eq!(config.routes.iter().map(|route| route.upstream.choose(None)).collect::<Vec<_>>(), [0, 0, 1, 2]);
     assert_eq!(config.upstreams[1].host, HostHeader::Endpoint);
     assert_eq!(config.upstreams[1].endpoints[0].to_string(), "https://[2001:db8::1]:443");
 }

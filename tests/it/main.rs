@@ -18,6 +18,7 @@ mod hygiene;
 mod instances;
 mod instants;
 mod interim;
+mod joined;
 mod layers;
 mod leaks;
 mod limits;

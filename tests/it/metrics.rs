@@ -14,7 +14,7 @@ use crate::support::upstream::Upstream;
 /// Stands in everything secret that these tests send.
 const MARK: &str = "s3cr3tmark";
 
-const NAMES: [&str; 28] = [
+const NAMES: [&str; 31] = [
     "callgate_requests_total",
     "callgate_request_duration_seconds",
     "callgate_upstream_duration_seconds",
@@ -33,6 +33,9 @@ const NAMES: [&str; 28] = [
     "callgate_dropped_admissions_total",
     "callgate_auth_total",
     "callgate_calls_open",
+    "callgate_call_duration_seconds",
+    "callgate_call_bytes_total",
+    "callgate_call_messages_total",
     "callgate_connections_open",
     "callgate_connections_refused_total",
     "callgate_tls_handshake_duration_seconds",

@@ -250,3 +250,50 @@ async fn a_whole_answer_has_a_deadline_and_events_have_none() {
     let lines = stage.gateway.access("/events", 2).await;
     assert!(lines.iter().all(|line| line["error"].as_str().unwrap().contains("not whole within 700ms")), "{lines:?}");
 }
+
+#[tokio::test]
+async fn a_split_keeps_a_token_on_its_side_and_draws_single_requests() {
+    let [stable, canary] = [Upstream::start().await, Upstream::start().await];
+    let split = "upstream: { stable: 50, canary: 50 }";
+    let site = Site::new(&format!(
+        "store: memory\ntokens: {{ file: tokens.yaml }}\nroutes:\n  - {{ path: /token, {split} }}\n  - {{ path: /again, {split} }}\n  \
+         - {{ path: /request, {split}, split_by: request }}\n  - {{ path: /public, {split}, auth: none }}\n\
+         upstreams: {{ stable: {{ endpoints: [\"http://{}\"] }}, canary: {{ endpoints: [\"http://{}\"] }} }}",
+        stable.address, canary.address
+    ));
+    let tokens: Vec<Token> = (0..16).map(|_| site.token(&[])).collect();
+    let gateway = site.serve();
+    let client = http2(&gateway);
+    let ask = async |path: &str, token: &Token| {
+        let before = (stable.seen().len(), canary.seen().len());
+        let response = client.get(gateway.url(path)).bearer_auth(&token.secret).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        match (stable.seen().len() - before.0, canary.seen().len() - before.1) {
+            (1, 0) => "stable",
+            (0, 1) => "canary",
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut sides = Vec::new();
+    for token in &tokens {
+        let side = ask("/token", token).await;
+        for path in ["/token", "/again", "/again"] {
+            assert_eq!(ask(path, token).await, side);
+        }
+        sides.push(side);
+    }
+    // One in thirty thousand times all are on one side.
+    assert!(sides.contains(&"stable") && sides.contains(&"canary"), "{sides:?}");
+    let logged = gateway.access("/token", 32).await;
+    for side in ["stable", "canary"] {
+        let count = logged.iter().filter(|line| line["upstream"] == side).count();
+        assert_eq!(count, 2 * sides.iter().filter(|it| **it == side).count());
+    }
+    for path in ["/request", "/public"] {
+        let mut drawn = Vec::new();
+        for _ in 0..40 {
+            drawn.push(ask(path, &tokens[0]).await);
+        }
+        assert!(drawn.contains(&"stable") && drawn.contains(&"canary"), "{path}: {drawn:?}");
+    }
+}

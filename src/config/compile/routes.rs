@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::answers::{self, Way};
+use super::destinations;
 use super::limits::{check_cost, route_limits};
 use super::matching;
 use super::paths::{Asked, Patterns, check};
@@ -15,14 +16,17 @@ use super::upstreams::Upstreams;
 use crate::config::matching::HostPattern;
 use crate::config::model::{Access, CallLimits, PathForms, Route};
 use crate::config::nearest::nearest;
-use crate::config::place::hint;
 use crate::config::plan::RouteLimits;
 use crate::config::reader::{Field, Section};
+use crate::config::split::Split;
 
 const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 /// A call whose both ends have been silent for so long is dead: WebSocket pings and silence frames come far more often.
 const CALL_IDLE: Duration = Duration::from_secs(300);
+/// A phone in a lift is back before; a load balancer keeps a dead connection for far longer.
+const PING_PATIENCE: Duration = Duration::from_secs(20);
 const KNOWN: &[&str] = &[
     "name",
     "host",
@@ -36,6 +40,7 @@ const KNOWN: &[&str] = &[
     "cost",
     "limits",
     "upstream",
+    "split_by",
     "forward_credentials",
     "allow_path_forms",
     "max_body",
@@ -61,7 +66,7 @@ pub(super) fn routes(file: &Section<'_>, plans: Option<&PlansByName>, upstreams:
     let mut all = All { plans, upstreams, patterns: HashMap::new(), names: HashMap::new() };
     let routes: Vec<_> = items.iter().enumerate().map(|(index, field)| all.route(index, field)).collect();
     if !routes.is_empty() && routes.iter().all(Option::is_some) {
-        let used: HashSet<usize> = routes.iter().flatten().map(|route| route.upstream).collect();
+        let used: HashSet<usize> = routes.iter().flatten().flat_map(|route| route.upstream.upstreams()).collect();
         for (index, field) in upstreams.fields.iter().enumerate() {
             if !used.contains(&index) {
                 field.warn("no route uses this upstream (remove it, or name it in a route)");
@@ -98,11 +103,12 @@ impl All<'_> {
         let rewrite = matching::rewrite(&s, path.as_deref(), allowed_forms);
         let full = path.as_deref().map(|path| hosts.first().map_or_else(String::new, ToString::to_string) + path);
         let name = self.name(index, &s, full.as_deref(), methods.as_deref(), clashes);
-        let upstream = self.upstream(&s);
+        let upstream = destinations::split(&s, self.upstreams);
         let access = access(&s);
         let limits = self.limits(&s, name.as_deref().unwrap_or_default(), &access);
         let cost = self.cost(&s, &access, limits.as_ref());
-        let call = s.field_of("call").section(&["max_duration", "idle_timeout"]);
+        let sound = path.is_some() && upstream.is_some();
+        let upstream = upstream.unwrap_or_else(|| Split::to(0));
         let route = Route {
             name: name.unwrap_or_default().into(),
             hosts,
@@ -113,23 +119,20 @@ impl All<'_> {
             access,
             cost,
             limits,
-            upstream: upstream.unwrap_or_default(),
+            upstream,
             forward_credentials: s.or("forward_credentials", false, Field::flag),
             allowed_forms,
             max_body: s.or("max_body", 1 << 30, |f| f.size(0..=1 << 40)),
             first_byte_timeout: s
-                .or("first_byte_timeout", None, |f| f.duration(Duration::from_millis(10)..=3_600 * SECOND).map(Some)),
+                .or("first_byte_timeout", None, |f| f.duration(Duration::from_millis(10)..=HOUR).map(Some)),
             idle_timeout: s.or("idle_timeout", None, |f| f.duration(Duration::from_millis(100)..=DAY).map(Some)),
             timeout: s.or("timeout", None, |f| f.duration_or_none(Duration::from_millis(10)..=DAY)),
             request_headers: answers::edits(&s.field_of("request_headers"), Way::Upstream),
             response_headers: answers::edits(&s.field_of("response_headers"), Way::Client),
             cors: answers::cors(&s),
-            call: CallLimits {
-                max_duration: call.or("max_duration", None, |f| f.duration_or_none(SECOND..=30 * DAY)),
-                idle_timeout: call.or("idle_timeout", Some(CALL_IDLE), |f| f.duration_or_none(SECOND..=DAY)),
-            },
+            call: call_limits(&s),
         };
-        (path.is_some() && upstream.is_some()).then_some(route)
+        sound.then_some(route)
     }
 
     fn path(&mut self, s: &Section<'_>, forms: PathForms) -> Option<String> {
@@ -207,18 +210,6 @@ impl All<'_> {
         }
         cost
     }
-
-    fn upstream(&self, s: &Section<'_>) -> Option<usize> {
-        let field = s.require("upstream", "the name of one under `upstreams`")?;
-        let name = field.text()?;
-        let found = self.upstreams.indices.get(name.as_str()).copied();
-        // Where there is no upstream at all, that has been told.
-        if found.is_none() && !self.upstreams.compiled.is_empty() {
-            let names = self.upstreams.compiled.iter().map(|upstream| &*upstream.name);
-            field.error(format!("no upstream is called {}{}", field.shown(), hint(&name, names)));
-        }
-        found
-    }
 }
 
 /// `None` when one of them was complained about: then nothing is said about clashes.
@@ -268,6 +259,20 @@ fn method(field: &Field<'_>) -> Option<Method> {
     };
     field.error(problem);
     None
+}
+
+fn call_limits(s: &Section<'_>) -> CallLimits {
+    let call = s.field_of("call").section(&["max_duration", "idle_timeout", "ping", "ping_timeout"]);
+    let ping = call.or("ping", None, |f| f.duration_or_none(SECOND..=HOUR));
+    if ping.is_none() && call.get("ping").is_none() && call.get("ping_timeout").is_some() {
+        call.field_of("ping_timeout").error("has no meaning without `ping` (add `ping: 30s`, or remove it)");
+    }
+    CallLimits {
+        max_duration: call.or("max_duration", None, |f| f.duration_or_none(SECOND..=30 * DAY)),
+        idle_timeout: call.or("idle_timeout", Some(CALL_IDLE), |f| f.duration_or_none(SECOND..=DAY)),
+        ping,
+        ping_timeout: call.or("ping_timeout", PING_PATIENCE, |f| f.duration(SECOND..=HOUR)),
+    }
 }
 
 fn forms(s: &Section<'_>) -> PathForms {

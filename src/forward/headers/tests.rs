@@ -20,6 +20,7 @@ fn sent(lines: &[(&str, &str)], version: Version, trusted: &[&str], websocket: b
     let trusted: Vec<ipnet::IpNet> = trusted.iter().map(|net| net.parse().unwrap()).collect();
     let onward = Onward {
         route: &route(false),
+        upstream: 0,
         peer: "[2001:db8::7]:5000".parse().unwrap(),
         https: true,
         authority: "api.test:8443",

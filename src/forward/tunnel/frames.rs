@@ -8,6 +8,8 @@ pub(super) struct Frames {
     known: usize,
     /// Bytes of the present frame's payload that are still to come.
     left: u64,
+    messages: u64,
+    pings: u64,
     closed: bool,
 }
 
@@ -15,8 +17,10 @@ pub(super) struct Frames {
 const LONGEST_HEADER: usize = 14;
 const OPCODE: u8 = 0x0f;
 const CLOSE: u8 = 0x08;
-const FIN: u8 = 0x80;
-const MASKED: u8 = 0x80;
+const PING: u8 = 0x09;
+pub(super) const PONG: u8 = 0x0a;
+pub(super) const FIN: u8 = 0x80;
+pub(super) const MASKED: u8 = 0x80;
 /// The longest payload of a control frame (§5.5).
 const LONGEST_CONTROL: usize = 125;
 
@@ -49,6 +53,16 @@ impl Frames {
         self.closed
     }
 
+    /// Messages whose last frame has begun.
+    pub(super) fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// Pings that have begun.
+    pub(super) fn pings(&self) -> u64 {
+        self.pings
+    }
+
     /// Takes some bytes, at least one: a byte of a header, or of a payload what is there.
     fn step(&mut self, bytes: &[u8]) -> usize {
         if self.left > 0 {
@@ -59,7 +73,11 @@ impl Frames {
         self.header[self.known] = bytes[0];
         self.known += 1;
         if let Some(length) = payload_length(&self.header[..self.known]) {
-            self.closed |= self.header[0] & OPCODE == CLOSE;
+            let opcode = self.header[0] & OPCODE;
+            self.closed |= opcode == CLOSE;
+            self.pings += u64::from(opcode == PING);
+            // Of the frames of a message only the last has this bit; those that may stand between them, from 8 on, are none of it.
+            self.messages += u64::from(opcode < CLOSE && self.header[0] & FIN != 0);
             self.known = 0;
             self.left = length;
         }
@@ -84,11 +102,20 @@ fn payload_length(header: &[u8]) -> Option<u64> {
     Some(if extended == 0 { short.into() } else { length })
 }
 
-/// A Close frame. What a client sends must be masked (§5.3), so what goes to an upstream is.
+/// A Close frame.
 pub(super) fn close_frame(code: u16, reason: &str, masked: bool) -> Vec<u8> {
     let reason = &reason.as_bytes()[..reason.len().min(LONGEST_CONTROL - 2)];
-    let mut frame = vec![FIN | CLOSE, (2 + reason.len()) as u8];
-    let payload = code.to_be_bytes().into_iter().chain(reason.iter().copied());
+    control_frame(CLOSE, &[&code.to_be_bytes(), reason].concat(), masked)
+}
+
+/// A Ping frame with at most 125 bytes.
+pub(super) fn ping_frame(payload: &[u8], masked: bool) -> Vec<u8> {
+    control_frame(PING, payload, masked)
+}
+
+/// What a client sends must be masked (§5.3), so what goes to an upstream is.
+fn control_frame(opcode: u8, payload: &[u8], masked: bool) -> Vec<u8> {
+    let mut frame = vec![FIN | opcode, payload.len() as u8];
     if !masked {
         frame.extend(payload);
         return frame;
@@ -97,7 +124,7 @@ pub(super) fn close_frame(code: u16, reason: &str, masked: bool) -> Vec<u8> {
     let mut mask = [0; 4];
     fastrand::fill(&mut mask);
     frame.extend(mask);
-    frame.extend(payload.enumerate().map(|(at, byte)| byte ^ mask[at % 4]));
+    frame.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ mask[at % 4]));
     frame
 }
 
@@ -153,6 +180,17 @@ mod tests {
         }
         frames.pass(&two[100..208]);
         assert_eq!(frames.rest_of_frame(&two[208..]), 0);
+    }
+
+    #[test]
+    fn messages_are_counted_by_their_last_frame_and_pings_apart() {
+        // A text, a message of three fragments with a ping and a pong among them, an empty one.
+        let kinds = [0x81, 0x02, 0x89, 0x00, 0x8a, 0x80, 0x82];
+        let bytes: Vec<u8> = kinds.into_iter().flat_map(|kind| frame(kind, 5, true)).collect();
+        let mut frames = Frames::default();
+        frames.pass(&bytes);
+        assert_eq!((frames.messages(), frames.pings()), (3, 1));
+        assert_eq!(ping_frame(b"12345678", false), b"\x89\x0812345678");
     }
 
     #[test]

@@ -1,0 +1,127 @@
+//! Where a route's requests go: to one upstream, or to several by weight.
+
+/// A route's upstreams, by the share of the requests that each gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Split {
+    /// At least one, in the order of the file; weights of 0 are left out.
+    shares: Vec<Share>,
+    /// What stays together.
+    by: SplitBy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Share {
+    /// An index in [`Config::upstreams`](super::Config::upstreams).
+    upstream: usize,
+    /// The sum of the weights up to this one.
+    below: u32,
+}
+
+/// What of a split route's requests goes to one and the same upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SplitBy {
+    /// All requests of a token.
+    #[default]
+    Token,
+    /// Nothing: each request is drawn by itself.
+    Request,
+}
+
+impl Split {
+    /// Everything to one upstream.
+    #[must_use]
+    pub fn to(upstream: usize) -> Self {
+        Self { shares: vec![Share { upstream, below: 1 }], by: SplitBy::default() }
+    }
+
+    /// To these, by weight; `None` when all weights are 0.
+    pub(super) fn weighted(weights: &[(usize, u32)], by: SplitBy) -> Option<Self> {
+        let mut below = 0;
+        let with_weight = weights.iter().filter(|(_, weight)| *weight > 0);
+        let shares: Vec<Share> = with_weight
+            .map(|(upstream, weight)| {
+                below += weight;
+                Share { upstream: *upstream, below }
+            })
+            .collect();
+        (!shares.is_empty()).then_some(Self { shares, by })
+    }
+
+    /// Which upstream takes a request of this token. A token stays where it is, on every instance and on every route with the same
+    /// weights, and when weights change, no more tokens move than have to: the names in the file and their order are all that counts.
+    #[must_use]
+    pub fn choose(&self, token_id: Option<&str>) -> usize {
+        let [one] = &self.shares[..] else {
+            let number = match (self.by, token_id) {
+                (SplitBy::Token, Some(id)) => hash(id.as_bytes()),
+                (SplitBy::Token, None) | (SplitBy::Request, _) => fastrand::u64(..),
+            };
+            return self.at(number >> 32);
+        };
+        one.upstream
+    }
+
+    /// The share at a place between 0 and 2^32.
+    fn at(&self, place: u64) -> usize {
+        let total = self.shares.last().map_or(0, |last| last.below);
+        // Below the total, as the place is below 2^32.
+        let point = ((place * u64::from(total)) >> 32) as u32;
+        let share = self.shares.partition_point(|share| share.below <= point);
+        self.shares[share].upstream
+    }
+
+    /// The upstreams, in order.
+    pub fn upstreams(&self) -> impl Iterator<Item = usize> {
+        self.shares.iter().map(|share| share.upstream)
+    }
+}
+
+/// FNV-1a, with the last step of SplitMix64, as its upper bits are poor for short texts. It must never change: tokens would move.
+fn hash(bytes: &[u8]) -> u64 {
+    let folded = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    let mixed = (folded ^ (folded >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sides(split: &Split) -> Vec<usize> {
+        (0..20_000).map(|number| split.choose(Some(&format!("token{number}")))).collect()
+    }
+
+    #[test]
+    fn shares_are_as_large_as_their_weights() {
+        for by in [SplitBy::Token, SplitBy::Request] {
+            let split = Split::weighted(&[(4, 70), (9, 0), (2, 25), (7, 5)], by).unwrap();
+            let sides = sides(&split);
+            for (upstream, percent) in [(4, 70), (9, 0), (2, 25), (7, 5)] {
+                let count = sides.iter().filter(|side| **side == upstream).count();
+                // Five standard deviations of 20,000 draws at most.
+                assert!(count.abs_diff(percent * 200) < 330, "{by:?}: {count} of {percent} %");
+            }
+        }
+        assert_eq!(Split::weighted(&[(1, 0)], SplitBy::Token), None);
+        assert_eq!(Split::to(3).choose(None), 3);
+    }
+
+    #[test]
+    fn a_token_stays_and_a_larger_share_only_takes() {
+        let split = |canary| Split::weighted(&[(0, 100 - canary), (1, canary)], SplitBy::Token).unwrap();
+        let (five, twenty) = (sides(&split(5)), sides(&split(20)));
+        assert_eq!(five, sides(&split(5)));
+        assert!(five.iter().zip(&twenty).all(|(before, after)| before <= after), "nobody goes back");
+        // Known forever.
+        assert_eq!(hash(b"token1") >> 32, 0x6941_d979);
+    }
+
+    #[test]
+    fn the_ends_of_the_range_have_a_share() {
+        let split = Split::weighted(&[(5, 1), (6, u32::MAX - 1)], SplitBy::Token).unwrap();
+        assert_eq!((split.at(0), split.at(u64::from(u32::MAX))), (5, 6));
+    }
+}

@@ -1,0 +1,365 @@
+//! What the two sides of a call see of each other, and of Callgate: raw frames on both.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+
+use crate::support::PATIENCE;
+use crate::support::calls::call;
+use crate::support::gateway::{Gateway, Site, Token};
+
+const TEXT: u8 = 0x81;
+const CLOSE: u8 = 0x88;
+const PING: u8 = 0x89;
+const PONG: u8 = 0x8a;
+/// The key that clients here mask with.
+const KEY: [u8; 4] = [1, 2, 3, 4];
+
+/// A gateway, and the place where its calls arrive.
+struct Exchange {
+    gateway: Gateway,
+    token: Token,
+    listener: TcpListener,
+}
+
+impl Exchange {
+    async fn start(settings: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let route = format!("  - {{ path: /call, upstream: up, call: {{ {settings} }} }}");
+        let site = Site::in_memory(listener.local_addr().unwrap(), &route);
+        let token = site.token(&[]);
+        Self { gateway: site.serve(), token, listener }
+    }
+
+    /// Both ends of a call that has just begun.
+    async fn call(&self) -> (TlsStream<TcpStream>, TcpStream) {
+        let answer = async {
+            let (mut socket, _) = self.listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(socket.read_u8().await.unwrap());
+            }
+            let switch = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
+            socket.write_all(switch.as_bytes()).await.unwrap();
+            socket
+        };
+        let (client, upstream) = tokio::join!(call(&self.gateway, &self.token, "/call"), answer);
+        (client.unwrap(), upstream)
+    }
+
+    /// The access line of the only call.
+    async fn line(&self) -> Value {
+        self.gateway.access("/call", 1).await.remove(0)
+    }
+}
+
+/// A frame of at most 125 bytes, as a client or as a server makes it.
+fn frame(kind: u8, payload: &[u8], masked: bool) -> Vec<u8> {
+    let mut bytes = vec![kind, payload.len() as u8 | if masked { 0x80 } else { 0 }];
+    if masked {
+        bytes.extend(KEY);
+    }
+    bytes.extend(payload.iter().zip(KEY.into_iter().cycle()).map(|(byte, key)| byte ^ if masked { key } else { 0 }));
+    bytes
+}
+
+async fn say(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) {
+    stream.write_all(bytes).await.unwrap();
+    stream.flush().await.unwrap();
+}
+
+/// The next frame, unmasked; `None` at the end.
+async fn hear(stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Vec<u8>)> {
+    let hearing = async {
+        let kind = stream.read_u8().await.ok()?;
+        let second = stream.read_u8().await.unwrap();
+        let mut key = [0; 4];
+        if second & 0x80 != 0 {
+            stream.read_exact(&mut key).await.unwrap();
+        }
+        let mut payload = vec![0; usize::from(second & 0x7f)];
+        stream.read_exact(&mut payload).await.unwrap();
+        Some((kind, payload.iter().zip(key.into_iter().cycle()).map(|(byte, key)| byte ^ key).collect()))
+    };
+    timeout(PATIENCE, hearing).await.expect("a frame, or the end")
+}
+
+/// The next frame that is none of these.
+async fn hear_but(ours: &[(u8, Vec<u8>)], stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Vec<u8>)> {
+    loop {
+        let heard = hear(stream).await;
+        if heard.as_ref().is_none_or(|heard| !ours.contains(heard)) {
+            return heard;
+        }
+    }
+}
+
+/// The status and the reason of the Close frame that comes next.
+async fn farewell(stream: &mut (impl AsyncRead + Unpin)) -> (u16, String) {
+    let (kind, payload) = hear(stream).await.expect("a frame");
+    assert_eq!(kind, CLOSE, "{payload:?}");
+    (u16::from_be_bytes([payload[0], payload[1]]), String::from_utf8(payload[2..].to_vec()).unwrap())
+}
+
+fn close(code: u16, masked: bool) -> Vec<u8> {
+    frame(CLOSE, &code.to_be_bytes(), masked)
+}
+
+#[tokio::test]
+async fn a_silent_side_is_pinged_and_its_answers_go_no_further() {
+    let stage = Exchange::start("ping: 1s, ping_timeout: 19s").await;
+    let (mut client, mut upstream) = stage.call().await;
+    let mut ours = Vec::new();
+    for round in 0..2 {
+        let (kind, asked) = hear(&mut client).await.unwrap();
+        assert_eq!((kind, asked.len()), (PING, 8), "{round}");
+        say(&mut client, &frame(PONG, &asked, true)).await;
+        ours.push((kind, asked));
+        let (kind, asked) = hear(&mut upstream).await.unwrap();
+        assert_eq!((kind, asked.len()), (PING, 8), "{round}");
+        say(&mut upstream, &frame(PONG, &asked, false)).await;
+        ours.push((kind, asked));
+    }
+    assert!(ours[0] == ours[2] && ours[1] == ours[3] && ours[0] != ours[1], "{ours:?}");
+    // What the sides ask each other passes, and so does what nobody has asked for.
+    for (kind, text) in [(PING, "there?"), (PONG, "there?"), (PONG, "unasked!"), (TEXT, "hello")] {
+        say(&mut client, &frame(kind, text.as_bytes(), true)).await;
+        say(&mut upstream, &frame(kind, text.as_bytes(), false)).await;
+    }
+    for (kind, text) in [(PING, "there?"), (PONG, "there?"), (PONG, "unasked!"), (TEXT, "hello")] {
+        for heard in [hear_but(&ours, &mut upstream).await, hear_but(&ours, &mut client).await] {
+            assert_eq!(heard, Some((kind, text.as_bytes().to_vec())));
+        }
+    }
+    say(&mut client, &close(1000, true)).await;
+    assert_eq!(hear_but(&ours, &mut upstream).await, Some((CLOSE, 1000_u16.to_be_bytes().to_vec())));
+    drop(upstream);
+    assert_eq!(hear_but(&ours, &mut client).await, None);
+    drop(client);
+    let line = stage.line().await;
+    // Six, eight and five bytes, and the Close frame's two, in frames with headers of six bytes here and of two there.
+    assert_eq!((&line["bytes_in"], &line["bytes_out"]), (&57.into(), &33.into()), "{line}");
+    assert_eq!((&line["messages_in"], &line["messages_out"]), (&1.into(), &1.into()), "{line}");
+    assert_eq!((&line["ended_by"], &line["error"]), (&"client".into(), &Value::Null), "{line}");
+    let count = async |what: &str, from: &str| {
+        let series = format!("callgate_call_{what}_total{{from=\"{from}\",route=\"/call\"}}");
+        stage.gateway.metric(&series).await
+    };
+    assert_eq!((count("bytes", "client").await, count("bytes", "upstream").await), (Some(57.0), Some(33.0)));
+    assert_eq!((count("messages", "client").await, count("messages", "upstream").await), (Some(1.0), Some(1.0)));
+    assert_eq!(stage.gateway.metric("callgate_call_duration_seconds_count{route=\"/call\"}").await, Some(1.0));
+}
+
+#[tokio::test]
+async fn who_does_not_answer_a_ping_is_gone() {
+    for (silent, told, error) in [
+        ("client", [(1001, "the client does not answer"); 2], "the client did not answer a ping"),
+        (
+            "upstream",
+            [(1011, "the service does not answer"), (1001, "the service does not answer")],
+            "the upstream did not answer a ping",
+        ),
+    ] {
+        let stage = Exchange::start("ping: 1s, ping_timeout: 3s").await;
+        let (mut client, mut upstream) = stage.call().await;
+        let (at_client, at_upstream) = tokio::join!(
+            stay_until_farewell(&mut client, true, silent != "client"),
+            stay_until_farewell(&mut upstream, false, silent != "upstream"),
+        );
+        for ((pings, code, reason), told) in [at_client, at_upstream].iter().zip(told) {
+            assert!(*pings > 0 && (*code, reason.as_str()) == told, "{silent}: {pings} {code} {reason}");
+        }
+        let line = stage.line().await;
+        assert_eq!((&line["ended_by"], &line["error"]), (&"gateway".into(), &error.into()), "{line}");
+    }
+}
+
+/// Answers pings, or doesn't; how many there were, and the Close frame at the end.
+async fn stay_until_farewell(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    masked: bool,
+    answers: bool,
+) -> (usize, u16, String) {
+    let mut pings = 0;
+    loop {
+        let (kind, payload) = hear(stream).await.expect("a farewell");
+        if kind == CLOSE {
+            let reason = String::from_utf8(payload[2..].to_vec()).unwrap();
+            return (pings, u16::from_be_bytes([payload[0], payload[1]]), reason);
+        }
+        assert_eq!(kind, PING);
+        pings += 1;
+        if answers {
+            // It may be over already.
+            let _ = stream.write_all(&frame(PONG, &payload, masked)).await;
+            let _ = stream.flush().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_ping_waits_for_the_end_of_a_frame() {
+    let stage = Exchange::start("ping: 1s, ping_timeout: 19s").await;
+    let (mut client, mut upstream) = stage.call().await;
+    let frames = [frame(0x01, b"first", false), frame(0x80, b"rest", false)];
+    say(&mut upstream, &frames[0][..4]).await;
+    // Whose turn comes first is asked first; so by now the client's ping is due.
+    assert_eq!(hear(&mut upstream).await.unwrap().0, PING);
+    say(&mut upstream, &[&frames[0][4..], &frames[1]].concat()).await;
+    let heard = [hear(&mut client).await, hear(&mut client).await, hear(&mut client).await].map(Option::unwrap);
+    assert_eq!((&heard[0], &heard[2]), (&(0x01, b"first".to_vec()), &(0x80, b"rest".to_vec())));
+    // Between two fragments of a message, which is allowed (RFC 6455 §5.4).
+    assert_eq!(heard[1].0, PING);
+}
+
+#[tokio::test]
+async fn answers_to_pings_keep_no_call_alive_that_is_silent() {
+    let stage = Exchange::start("ping: 1s, idle_timeout: 3s").await;
+    let (mut client, mut upstream) = stage.call().await;
+    let mut pings = 0;
+    let told = loop {
+        match hear(&mut client).await.expect("a farewell") {
+            (PING, asked) => say(&mut client, &frame(PONG, &asked, true)).await,
+            (_, close) => break close,
+        }
+        pings += 1;
+        let (_, asked) = hear(&mut upstream).await.unwrap();
+        // It may be over already.
+        let _ = upstream.write_all(&frame(PONG, &asked, false)).await;
+    };
+    assert!((1..=3).contains(&pings), "{pings}");
+    assert_eq!(told, [&1001_u16.to_be_bytes()[..], b"silent for too long"].concat());
+    assert_eq!(stage.line().await["error"], "the call was silent for too long");
+}
+
+#[tokio::test]
+async fn a_side_is_told_when_the_other_is_gone() {
+    let ended = "the connection ended without a Close frame";
+    for (gone, way, error) in [
+        ("upstream", "ends", ended),
+        ("upstream", "resets", "the call broke off"),
+        ("client", "ends", ended),
+        ("client", "resets", "the call broke off"),
+    ] {
+        let stage = Exchange::start("").await;
+        let (mut client, mut upstream) = stage.call().await;
+        say(&mut client, &frame(TEXT, b"hello", true)).await;
+        assert_eq!(hear(&mut upstream).await, Some((TEXT, b"hello".to_vec())));
+        let told = match (gone, way) {
+            ("upstream", way) => {
+                if way == "resets" {
+                    upstream.set_zero_linger().unwrap();
+                }
+                drop(upstream);
+                farewell(&mut client).await
+            }
+            (_, "resets") => {
+                client.get_ref().0.set_zero_linger().unwrap();
+                drop(client);
+                farewell(&mut upstream).await
+            }
+            _ => {
+                client.shutdown().await.unwrap();
+                farewell(&mut upstream).await
+            }
+        };
+        let expected = if gone == "upstream" { (1011, "the service is gone") } else { (1001, "the client is gone") };
+        assert_eq!((told.0, told.1.as_str()), expected, "{gone} {way}");
+        let line = stage.line().await;
+        assert_eq!(line["ended_by"], gone, "{way}: {line}");
+        assert!(line["error"].as_str().unwrap().starts_with(error), "{way}: {line}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_side_said_before_it_left_arrives() {
+    // A Close frame, and then a reset, as from servers that close with something unread.
+    let stage = Exchange::start("").await;
+    let (mut client, mut upstream) = stage.call().await;
+    say(&mut client, &frame(TEXT, b"unread", true)).await;
+    upstream.readable().await.unwrap();
+    say(&mut upstream, &close(1013, false)).await;
+    drop(upstream);
+    assert_eq!(farewell(&mut client).await.0, 1013);
+    drop(client);
+    let line = stage.line().await;
+    assert_eq!((&line["ended_by"], &line["error"]), (&"upstream".into(), &Value::Null), "{line}");
+
+    // In the middle of a frame there is no place for a goodbye.
+    let stage = Exchange::start("").await;
+    let (mut client, mut upstream) = stage.call().await;
+    say(&mut upstream, &frame(TEXT, b"half of it", false)[..5]).await;
+    drop(upstream);
+    let mut heard = Vec::new();
+    timeout(PATIENCE, client.read_to_end(&mut heard)).await.unwrap().unwrap();
+    assert_eq!(heard, frame(TEXT, b"half of it", false)[..5]);
+}
+
+#[tokio::test]
+async fn a_side_that_has_said_its_last_still_hears_the_other() {
+    let stage = Exchange::start("").await;
+    let (mut client, mut upstream) = stage.call().await;
+    upstream.shutdown().await.unwrap();
+    assert_eq!(farewell(&mut client).await.0, 1011);
+    assert_eq!(hear(&mut client).await, None);
+    for text in [&b"one"[..], b"two"] {
+        say(&mut client, &frame(TEXT, text, true)).await;
+        assert_eq!(hear(&mut upstream).await, Some((TEXT, text.to_vec())));
+    }
+    drop(client);
+    assert_eq!(farewell(&mut upstream).await.0, 1001);
+    assert_eq!(hear(&mut upstream).await, None);
+
+    let (mut client, mut upstream) = stage.call().await;
+    client.shutdown().await.unwrap();
+    assert_eq!(farewell(&mut upstream).await.0, 1001);
+    assert_eq!(hear(&mut upstream).await, None);
+    for text in [&b"one"[..], b"two"] {
+        say(&mut upstream, &frame(TEXT, text, false)).await;
+        assert_eq!(hear(&mut client).await, Some((TEXT, text.to_vec())));
+    }
+    drop(upstream);
+    assert_eq!(farewell(&mut client).await.0, 1011);
+    assert_eq!(hear(&mut client).await, None);
+}
+
+#[tokio::test]
+async fn a_slow_side_slows_the_other_down_and_loses_nothing() {
+    let stage = Exchange::start("ping: 1s, ping_timeout: 1m").await;
+    let (mut client, mut upstream) = stage.call().await;
+    // 64 MB in frames of 64 kB, while the client takes nothing for a moment: far more than all buffers hold.
+    let payload = vec![7; 65_536];
+    let sent = tokio::spawn(async move {
+        let head = [&[0x82, 127][..], &65_536_u64.to_be_bytes()].concat();
+        for _ in 0..1_000 {
+            upstream.write_all(&[&head[..], &payload].concat()).await.unwrap();
+        }
+        upstream.write_all(&close(1000, false)).await.unwrap();
+        upstream
+    });
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(!sent.is_finished() && stage.gateway.resident() < 100 << 20);
+    let (mut messages, mut pings) = (0, 0);
+    loop {
+        let (kind, second) = (client.read_u8().await.unwrap(), client.read_u8().await.unwrap());
+        let length = if second == 127 { client.read_u64().await.unwrap() } else { second.into() };
+        let mut payload = vec![0; length as usize];
+        client.read_exact(&mut payload).await.unwrap();
+        match kind {
+            PING => pings += 1,
+            CLOSE => break,
+            _ => {
+                assert!(length == 65_536 && payload.iter().all(|byte| *byte == 7));
+                messages += 1;
+            }
+        }
+    }
+    // It could not hear any, but one is said as soon as there is room.
+    assert_eq!((messages, pings), (1_000, 1));
+    drop((client, sent.await.unwrap()));
+    assert_eq!(stage.line().await["messages_out"], 1_000);
+}
