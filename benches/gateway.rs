@@ -7,6 +7,7 @@
 #[path = "gateway/load.rs"]
 mod load;
 #[path = "gateway/program.rs"]
+#[allow(dead_code, reason = "shared with another benchmark")]
 mod program;
 #[path = "../tests/it/support/redis.rs"]
 #[allow(dead_code, clippy::unwrap_used, reason = "shared with the tests")]

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+/// The program under test, unless the environment names another build of it in `CALLGATE_PROGRAM`.
+const CALLGATE: &str = env!("CARGO_BIN_EXE_callgate");
 /// How long a server may take to listen; under callgrind everything takes fifty times as long.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -75,6 +77,13 @@ impl Program {
         ticks as f64 * 1e6 / rustix::param::clock_ticks_per_second() as f64
     }
 
+    /// Resident memory, in bytes.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a running process");
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        kib.expect("its memory").trim().parse::<u64>().expect("a number") * 1024
+    }
+
     /// Lets callgrind, under which it runs, count from zero.
     pub(crate) fn zero_instructions(&self) {
         let mut command = Command::new("callgrind_control");
@@ -111,4 +120,22 @@ fn ticks(pid: u32) -> u64 {
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("its address").port()
+}
+
+/// The program under test.
+pub(crate) fn callgate() -> String {
+    std::env::var("CALLGATE_PROGRAM").unwrap_or_else(|_| CALLGATE.to_owned())
+}
+
+/// Makes a token with `callgate token create`.
+pub(crate) fn create_token(config: &Path, plan: &str) -> String {
+    let output = Command::new(callgate())
+        .args(["token", "create", "--name", "bench", "--account", "acme", "--permission", "calls:read", "--json"])
+        .args(["--plan", plan, "--config"])
+        .arg(config)
+        .output()
+        .expect("the program");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let made: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    made["token"].as_str().expect("a token").to_owned()
 }

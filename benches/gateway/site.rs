@@ -6,12 +6,10 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::program::{Cores, Program, free_port};
+use crate::program::{Cores, Program, callgate, create_token, free_port};
 use crate::server::RedisServer;
 use crate::upstream;
 
-/// The program under test, unless the environment names another build of it in `CALLGATE_PROGRAM`.
-const CALLGATE: &str = env!("CARGO_BIN_EXE_callgate");
 /// Tokens that share the load.
 const TOKENS: usize = 64;
 /// Well-formed but for its checksum: it is refused without a look-up.
@@ -103,11 +101,11 @@ impl Site {
         let port = free_port();
         let config = self.configure(store, access_log, port);
         let mut command = match profile {
-            None => self.cores.server(&program()),
+            None => self.cores.server(&callgate()),
             Some(profile) => {
                 let mut command = self.cores.server("valgrind");
                 command.args(["--quiet", "--tool=callgrind", "--dump-instr=no"]);
-                command.arg(format!("--callgrind-out-file={}", profile.display())).arg(program());
+                command.arg(format!("--callgrind-out-file={}", profile.display())).arg(callgate());
                 command
             }
         };
@@ -175,21 +173,4 @@ impl Site {
             upstream = self.upstream,
         )
     }
-}
-
-fn program() -> String {
-    std::env::var("CALLGATE_PROGRAM").unwrap_or_else(|_| CALLGATE.to_owned())
-}
-
-/// Makes a token with `callgate token create`.
-fn create_token(config: &Path, plan: &str) -> String {
-    let output = Command::new(program())
-        .args(["token", "create", "--name", "bench", "--account", "acme", "--permission", "calls:read", "--json"])
-        .args(["--plan", plan, "--config"])
-        .arg(config)
-        .output()
-        .expect("the program");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let made: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    made["token"].as_str().expect("a token").to_owned()
 }

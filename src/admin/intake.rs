@@ -182,6 +182,16 @@ impl Fields {
         self.read(name, "must be a whole number that is not negative", |value| value.as_u64()?.try_into().ok())
     }
 
+    /// True or false.
+    pub(super) fn truth(&mut self, name: &'static str) -> Option<Option<bool>> {
+        self.read(name, "must be true or false", |value| value.as_bool())
+    }
+
+    /// A list of anything.
+    pub(super) fn list(&mut self, name: &'static str) -> Option<Option<Vec<Value>>> {
+        self.read(name, "must be a list", |value| if let Value::Array(items) = value { Some(items) } else { None })
+    }
+
     /// A date.
     pub(super) fn date(&mut self, name: &'static str) -> Option<Option<SystemTime>> {
         self.read(name, "must be a date in UTC such as 2027-01-31T12:00:00Z", |value| {

@@ -9,6 +9,7 @@ mod failures;
 mod faults;
 mod guard;
 mod health;
+mod import;
 mod intake;
 mod limits;
 mod problem;
@@ -16,6 +17,7 @@ mod query;
 mod router;
 mod token_deeds;
 mod tokens;
+mod upstreams;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -32,6 +34,7 @@ use tokio::sync::Semaphore;
 
 use crate::auth::{Actor, FileStore, Registry};
 use crate::config::{Config, Role};
+use crate::forward::Upstreams;
 use crate::shutdown::Shutdown;
 use crate::store::StoreHealth;
 use crate::telemetry::{Metrics, request_id};
@@ -64,6 +67,8 @@ pub struct Desk {
     pub limits: LimitsDesk,
     /// With the memory store, the records that this process goes by.
     pub file: Option<Arc<FileStore>>,
+    /// How the upstreams are.
+    pub upstreams: Arc<Upstreams>,
     /// With Redis, how it is; readiness depends on it.
     pub store: Option<Arc<StoreHealth>>,
 }
@@ -206,6 +211,7 @@ impl Call<'_> {
             Act::Describe => Ok(self.admin.description.answer()),
             Act::ListTokens => tokens::list(self).await,
             Act::CreateToken => tokens::create(self).await,
+            Act::ImportTokens => import::import(self).await,
             Act::ShowToken => tokens::show(self).await,
             Act::ChangeToken => tokens::change(self).await,
             Act::RotateToken => token_deeds::rotate(self).await,
@@ -214,6 +220,7 @@ impl Call<'_> {
             Act::DisableToken => token_deeds::switch(self, false).await,
             Act::RevokeAccount => token_deeds::revoke_account(self).await,
             Act::Audit => audit::list(self).await,
+            Act::ListUpstreams => upstreams::list(self),
             Act::PeekLimits => limits::show(self).await,
             Act::ResetLimits => limits::clear(self).await,
         }

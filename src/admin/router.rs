@@ -48,6 +48,7 @@ pub(super) enum Act {
     Describe,
     ListTokens,
     CreateToken,
+    ImportTokens,
     ShowToken,
     ChangeToken,
     RotateToken,
@@ -56,6 +57,7 @@ pub(super) enum Act {
     DisableToken,
     RevokeAccount,
     Audit,
+    ListUpstreams,
     PeekLimits,
     ResetLimits,
 }
@@ -86,7 +88,7 @@ const JSON: Takes = Takes::Json(64 << 10);
 const JSON_IF_ANY: Takes = Takes::JsonIfAny(64 << 10);
 
 /// HEAD comes with GET.
-pub(super) static ENDPOINTS: [Endpoint; 16] = [
+pub(super) static ENDPOINTS: [Endpoint; 18] = [
     Endpoint::get("/livez", Needs::Nothing, Act::Live),
     Endpoint::get("/readyz", Needs::Nothing, Act::Ready),
     Endpoint::get("/metrics", Needs::Metrics, Act::Metrics),
@@ -101,6 +103,7 @@ pub(super) static ENDPOINTS: [Endpoint; 16] = [
         "limit",
     ]),
     Endpoint::post("/api/tokens", JSON, Act::CreateToken),
+    Endpoint::post("/api/import", Takes::Json(4 << 20), Act::ImportTokens),
     Endpoint::get("/api/tokens/{id}", READ, Act::ShowToken),
     Endpoint::new(Method::PATCH, "/api/tokens/{id}", WRITE, JSON, Act::ChangeToken),
     Endpoint::post("/api/tokens/{id}/rotate", JSON_IF_ANY, Act::RotateToken),
@@ -110,6 +113,7 @@ pub(super) static ENDPOINTS: [Endpoint; 16] = [
     Endpoint::post("/api/accounts/revoke", JSON, Act::RevokeAccount),
     Endpoint::get("/api/audit", READ, Act::Audit)
         .asks(&["token", "account", "by", "action", "since", "before", "limit"]),
+    Endpoint::get("/api/upstreams", READ, Act::ListUpstreams),
     Endpoint::get("/api/limits/{id}", READ, Act::PeekLimits),
     Endpoint::new(Method::DELETE, "/api/limits/{id}", WRITE, Takes::Nothing, Act::ResetLimits),
 ];

@@ -181,9 +181,19 @@ pub(super) fn can_be_own(id: &str) -> bool {
     id.len() == ID_LEN && base62::is_base62(id)
 }
 
-/// Whether `id` can name a record: 1 to 64 letters, digits, `.`, `_` and `-`.
+/// The id inside the text of an own token, of whichever prefix, for those who mistake the one for the other.
+pub(super) fn id_inside(text: &str) -> Option<&str> {
+    match Shape::of(text, "") {
+        Shape::Own { id, .. } => Some(id),
+        Shape::Broken | Shape::Foreign => None,
+    }
+}
+
+/// Whether `id` can name a record: 1 to 64 letters, digits, `.`, `_` and `-`, and not the text of a token, which must get into no key.
 pub(super) fn is_id(id: &str) -> bool {
-    (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    (1..=64).contains(&id.len())
+        && id_inside(id).is_none()
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
 #[cfg(test)]

@@ -88,10 +88,10 @@ async fn desk(args: &LimitsArgs) -> anyhow::Result<LimitsDesk> {
     let config = Arc::new(config::load(path)?.config);
     match &config.store {
         Store::Memory => {
-            let (admin, id) = (config.listen.admin, &args.id);
+            let admin = config.listen.admin;
             bail!(
-                "with `store: memory` the log is inside the running instance: ask it with `--admin {admin} {id}` in \
-                 place of --config"
+                "with `store: memory` the log is inside the running instance: ask it with `--admin {admin}` in place \
+                 of --config"
             );
         }
         Store::Redis(store) => {
@@ -107,7 +107,8 @@ async fn desk(args: &LimitsArgs) -> anyhow::Result<LimitsDesk> {
 fn ask(admin: SocketAddr, method: &str, id: &str) -> anyhow::Result<Value> {
     // What no id can hold must not become a part of the request.
     if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
-        bail!("no token has the id {id:?}");
+        // Nor is it repeated: it may be a token.
+        bail!("no token has such an id: one is 1 to 64 letters, digits, \".\", \"_\" and \"-\"");
     }
     let mut stream =
         TcpStream::connect_timeout(&admin, DEADLINE).with_context(|| format!("no admin listener at {admin}"))?;

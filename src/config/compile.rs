@@ -2,6 +2,7 @@
 
 mod admin;
 mod answers;
+mod balancing;
 mod limits;
 mod listen;
 mod matching;

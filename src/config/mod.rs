@@ -2,6 +2,7 @@
 
 mod admin;
 mod answers;
+mod balancing;
 mod compile;
 mod expand;
 mod files;
@@ -29,6 +30,7 @@ use reader::why;
 pub use self::admin::{AdminAccess, AdminToken, Role};
 pub use self::redis::{OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls};
 pub use answers::{Cors, HeaderEdits, Origin};
+pub use balancing::{Balance, Balancing, Ejection, HashKey, Health, Part, Retry, RetryOn};
 pub use matching::{HeaderMatch, HostPattern, Piece, Rewrite};
 pub use model::{
     Access, CallLimits, CertificateFiles, Config, Drain, FailureLimits, Limits, Listen, Log, LogFormat, PathForms,

@@ -82,21 +82,13 @@ impl<'a> Field<'a> {
 
     /// This value as a map that may hold `known` keys and no others.
     pub(super) fn section(&self, known: &'static [&'static str]) -> Section<'a> {
-        self.section_of_today(known, &[])
-    }
-
-    /// This value as a map that may hold `known` keys and no others; `later` are keys that a later version will know, and
-    /// what they are for.
-    pub(super) fn section_of_today(&self, known: &'static [&'static str], later: &[(&str, &str)]) -> Section<'a> {
         let mut keys = self.reader.keys.borrow_mut();
         keys.extend(known.iter().map(|key| self.place.then(Step::Key(key)).pattern()));
         drop(keys);
         let section = Section { field: self.clone(), entries: self.entries(), known };
         for (entry, field) in section.entries.iter().zip(self.named()) {
             let key = Field { at: entry.key_at, ..field };
-            if let Some((_, what)) = later.iter().find(|(later, _)| *later == entry.key) {
-                key.error(format!("{what} are not supported in this version (remove the key)"));
-            } else if !known.contains(&entry.key.as_str()) {
+            if !known.contains(&entry.key.as_str()) {
                 key.error(format!("unknown key{}", hint(&entry.key, known.iter().copied())));
             }
         }

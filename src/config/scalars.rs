@@ -35,6 +35,27 @@ impl Field<'_> {
         }
     }
 
+    /// A whole number in `range`, or `none` (the inner `None`).
+    pub(super) fn number_or_none<T: FromStr + Display + PartialOrd>(
+        &self,
+        range: RangeInclusive<T>,
+    ) -> Option<Option<T>> {
+        if self.scalar()?.is_text("none") { Some(None) } else { self.number(range).map(Some) }
+    }
+
+    /// A share such as `20%`, in `range`.
+    pub(super) fn percent(&self, range: RangeInclusive<u32>) -> Option<u32> {
+        let scalar = self.scalar()?;
+        let number = match scalar.as_ref() {
+            Value::Text(text) => text.strip_suffix('%').and_then(|number| number.parse().ok()),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::List(_) | Value::Map(_) => None,
+        };
+        number.filter(|number| range.contains(number)).or_else(|| {
+            let (least, most) = (range.start(), range.end());
+            self.refuse(format!("must be a share from {least}% to {most}% (for example 20%), not {}", self.kind()))
+        })
+    }
+
     /// A number of bytes in `range`, bare or with its unit.
     pub(super) fn size(&self, range: RangeInclusive<u64>) -> Option<u64> {
         let text = self.amount("a size (for example 65536, 64KiB, 1GiB or 1MB)")?;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::balancing::Balancing;
 use super::model::CertificateFiles;
 
 /// A named service.
@@ -37,6 +38,8 @@ pub struct Upstream {
     pub resolve_interval: Duration,
     /// How its `https://` endpoints are spoken to.
     pub tls: UpstreamTls,
+    /// How its endpoints share its requests.
+    pub balancing: Balancing,
 }
 
 /// TLS towards an upstream.

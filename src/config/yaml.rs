@@ -36,6 +36,13 @@ pub(super) enum Value {
     Map(Vec<Entry>),
 }
 
+impl Value {
+    /// Whether this is that text.
+    pub(super) fn is_text(&self, word: &str) -> bool {
+        matches!(self, Self::Text(text) if text == word)
+    }
+}
+
 /// A key of a map and its value.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {

@@ -19,6 +19,17 @@ pub enum ForwardError {
     /// Every endpoint has as many connections as it may.
     #[error("{0} has as many connections as it may (max_connections)")]
     Full(Arc<str>),
+    /// The upstream has as many requests as it may, and as many wait.
+    #[error("{0} has as many requests as it may (max_requests), and as many wait (max_waiting)")]
+    QueueFull(Arc<str>),
+    /// The upstream has as many requests as it may, and had for as long as one may wait.
+    #[error("{upstream} had as many requests as it may (max_requests) for {after:?}")]
+    Waited {
+        /// Which.
+        upstream: Arc<str>,
+        /// How long.
+        after: Duration,
+    },
     /// The upstream broke off, or what it sent is no HTTP.
     #[error("the exchange with {endpoint} broke off")]
     Broken {

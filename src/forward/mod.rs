@@ -1,5 +1,7 @@
 //! To the upstream and back: an endpoint is chosen, headers are made right, and both bodies stream.
 
+mod affinity;
+mod balance;
 mod client;
 mod connect;
 mod error;
@@ -9,6 +11,7 @@ mod headers;
 mod http2;
 mod open;
 mod pool;
+mod probe;
 mod resolve;
 mod tls;
 mod tunnel;
@@ -16,7 +19,6 @@ mod upstream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use http::header::{HeaderName, HeaderValue};
@@ -31,10 +33,12 @@ use crate::config::{self, Protocol};
 use crate::deadline::End;
 use crate::telemetry::Metrics;
 
+use balance::Turns;
 use extended::Handshake;
 use pool::EndpointPool;
-use upstream::UpstreamPools;
+use upstream::{Errand, UpstreamPools};
 
+pub use balance::{EndpointReport, UpstreamReport, Upstreams};
 pub use client::client_address;
 pub use error::ForwardError;
 pub use extended::unfold_websocket;
@@ -42,10 +46,10 @@ pub use headers::{asks_for_websocket, is_grpc, is_last_hop};
 // For the benchmarks alone.
 #[doc(hidden)]
 pub use headers::{onto_client, onto_upstream};
-pub use pool::Lease;
 pub use resolve::Names;
 pub use tls::UpstreamError;
 pub use tunnel::{CutReason, Ender, Tunnel, TunnelEnd};
+pub use upstream::Lease;
 
 /// What is settled about a request when it is forwarded.
 pub struct Onward<'a> {
@@ -88,12 +92,17 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// Lays out pools, without connecting.
+    /// Lays out pools, without connecting. `shared` is what all workers know of the endpoints.
     ///
     /// # Errors
     /// [`UpstreamError`] when TLS can't be used as configured.
-    pub fn new(config: &config::Config, names: &Names, metrics: &Metrics) -> Result<Self, UpstreamError> {
-        let upstreams = config.upstreams.iter().map(|upstream| {
+    pub fn new(
+        config: &config::Config,
+        names: &Names,
+        shared: &Upstreams,
+        metrics: &Metrics,
+    ) -> Result<Self, UpstreamError> {
+        let upstreams = config.upstreams.iter().enumerate().map(|(index, upstream)| {
             let connectors = tls::connectors(upstream)?;
             let endpoints = upstream.endpoints.iter().map(|endpoint| {
                 let tls = tls::tls_for(endpoint, connectors.as_ref(), upstream.tls.server_name.as_deref())?;
@@ -103,8 +112,8 @@ impl Forwarder {
             Ok(UpstreamPools {
                 config: upstream.clone(),
                 endpoints: endpoints.collect::<Result<_, UpstreamError>>()?,
-                // Workers begin at different endpoints.
-                turn: AtomicUsize::new(fastrand::usize(..1024)),
+                roster: shared.roster(index),
+                turns: Turns::new(upstream.endpoints.len()),
                 metrics: metrics.upstream(&upstream.name),
             })
         });
@@ -129,11 +138,12 @@ impl Forwarder {
         let unfolded = extended::is_unfolded(&request);
         // A stream of gRPC is a call: silent when neither side speaks, and for as long as the route lets calls be silent.
         let is_grpc = headers::is_grpc(&request);
+        let key = affinity::key_of(&upstream.config.balancing.balance, request.headers(), onward);
         let (mut request, client_upgrade, progress) = self.prepare(request, onward, websocket, is_grpc);
         let handshake = unfolded.then(|| Handshake::begin(request.headers_mut()));
         let beside = progress.clone().filter(|_| is_grpc);
         let mut end = onward.route.timeout.filter(|_| !is_grpc).map(End::after);
-        let sent = upstream.send(request, onward, progress, websocket);
+        let sent = upstream.send(request, Errand { onward, progress, websocket, key });
         let (lease, mut response) = match &mut end {
             None => sent.await?,
             Some(end) => tokio::select! {

@@ -80,7 +80,7 @@ pub(super) enum NoConnection {
 }
 
 /// A connection in use, or a place on one. Dropped, an HTTP/1.1 connection is closed; released, it waits for its next request.
-pub struct Lease {
+pub(super) struct Lease {
     way: Way,
     /// Whether the connection was there before.
     pub(super) reused: bool,
@@ -321,7 +321,7 @@ impl Lease {
     }
 
     /// The exchange is over, request and response: the connection may carry the next.
-    pub fn release(self) {
+    pub(super) fn release(self) {
         let Way::Own(own) = self.way else { return };
         if own.sender.is_closed() {
             return;

@@ -17,7 +17,7 @@ use crate::auth::{
     Failures, FileError, FileStore, OpenCalls, RecordWatch, Registry, TokenCache, UsageBook, UsageKeeper,
 };
 use crate::config::{Config, OnFailure, RedisStore, Store};
-use crate::forward::{Names, UpstreamError};
+use crate::forward::{Forwarder, Names, UpstreamError, Upstreams};
 use crate::gateway::Cells;
 use crate::limits::{DenyCache, Journal, Limiter, MemoryLimiter, RedisLimiter};
 use crate::listener::{self, Certificates, Tls, TlsError};
@@ -75,6 +75,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     cells: Arc<Cells>,
     routes: Arc<RouteTable>,
+    upstreams: Arc<Upstreams>,
     names: Arc<Names>,
     certificates: Arc<Certificates>,
     tls: Tls,
@@ -158,6 +159,7 @@ impl Server {
             let socket = TcpListener::from_std(socket).map_err(StartError::Worker)?;
             tokio::spawn(admin.clone().run(socket));
         }
+        self.spawn_health_checks()?;
         let calls = shared.open_calls.clone();
         match (&shared.config.store, &shared.tokens) {
             (_, Tokens::File(file)) => drop(tokio::spawn(file.clone().watch(calls))),
@@ -187,6 +189,21 @@ impl Server {
                 if let Tokens::Redis(cache) = &shared.tokens {
                     shared.metrics.tokens_cached.set(i64::try_from(cache.len()).unwrap_or(i64::MAX));
                 }
+            }
+        });
+        Ok(())
+    }
+
+    /// Endpoints are watched for as long as the process lives, and asked until the drain.
+    fn spawn_health_checks(&self) -> Result<(), StartError> {
+        let Shared { config, names, upstreams, metrics, shutdown, .. } = &*self.shared;
+        let prober = Forwarder::new(config, names, upstreams, metrics)?;
+        let (upstreams, shutdown) = (upstreams.clone(), shutdown.clone());
+        tokio::spawn(async move { upstreams.watch().await });
+        tokio::spawn(async move {
+            tokio::select! {
+                () = prober.check_health() => {}
+                () = shutdown.draining() => {}
             }
         });
         Ok(())
@@ -249,6 +266,7 @@ impl Shared {
             failures: Arc::new(Failures::new(&config.tokens.failures)),
             usage: Arc::default(),
             routes: Arc::new(RouteTable::new(&config.routes)?),
+            upstreams: Upstreams::new(&config, &metrics),
             names: Names::start(&config, &metrics),
             certificates,
             tls,
@@ -291,7 +309,8 @@ impl Shared {
         };
         let registry = Arc::new(registry);
         let limits = LimitsDesk::new(self.config.clone(), registry.clone(), limiter);
-        Ok((Desk { limits, registry, file, store }, keeper))
+        let upstreams = self.upstreams.clone();
+        Ok((Desk { limits, registry, file, upstreams, store }, keeper))
     }
 }
 

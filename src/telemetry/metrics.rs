@@ -7,6 +7,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use super::balance::{BalanceMetrics, BalanceVecs};
 use super::process::ProcessCollector;
 use super::requests::RouteMetrics;
 
@@ -24,6 +25,7 @@ pub struct Metrics {
     request_seconds: HistogramVec,
     upstream_seconds: HistogramVec,
     upstream_failures: IntCounterVec,
+    balance: BalanceVecs,
     look_up_failures: IntCounterVec,
     addresses: IntGaugeVec,
     calls_open: IntGaugeVec,
@@ -161,6 +163,7 @@ impl Metrics {
                 "Exchanges with an upstream that failed, by kind: connect, broken, timeout.",
                 &["upstream", "kind"],
             )?,
+            balance: BalanceVecs::register(&registry)?,
             look_up_failures: counters(
                 "callgate_name_failures_total",
                 "Host names of upstreams that could not be looked up.",
@@ -263,6 +266,12 @@ impl Metrics {
             broken: self.upstream_failures.with_label_values(&[name, "broken"]),
             timeouts: self.upstream_failures.with_label_values(&[name, "timeout"]),
         }
+    }
+
+    /// The cells of an upstream's balancing, with those of its endpoints.
+    #[must_use]
+    pub fn balance(&self, upstream: &str, endpoints: &[Arc<str>]) -> BalanceMetrics {
+        self.balance.cells(upstream, endpoints)
     }
 
     /// The cells of an upstream's host name.

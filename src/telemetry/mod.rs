@@ -1,6 +1,7 @@
 //! What operators see: metrics, the access log, diagnostics.
 
 mod access;
+mod balance;
 mod log;
 mod metrics;
 mod process;
@@ -11,6 +12,7 @@ mod requests;
 #[doc(hidden)]
 pub use access::json_line;
 pub use access::{AccessLog, Phase, Record, WindowUse};
+pub use balance::BalanceMetrics;
 pub use log::{LogError, LogGuard, init};
 pub use metrics::{ListenerMetrics, MergeMetrics, Metrics, NameMetrics, UpstreamMetrics};
 pub use request_id::request_id;

@@ -4,6 +4,7 @@
 mod admin;
 mod attack;
 mod auth;
+mod balancing;
 mod config;
 mod contract;
 mod deploy;
@@ -17,6 +18,7 @@ mod hygiene;
 mod instances;
 mod instants;
 mod layers;
+mod leaks;
 mod limits;
 mod metrics;
 mod outage;

@@ -14,11 +14,17 @@ use crate::support::upstream::Upstream;
 /// Stands in everything secret that these tests send.
 const MARK: &str = "s3cr3tmark";
 
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 28] = [
     "callgate_requests_total",
     "callgate_request_duration_seconds",
     "callgate_upstream_duration_seconds",
     "callgate_upstream_failures_total",
+    "callgate_upstream_endpoint_up",
+    "callgate_upstream_ejections_total",
+    "callgate_upstream_retries_total",
+    "callgate_upstream_rejections_total",
+    "callgate_upstream_waiting",
+    "callgate_upstream_in_flight",
     "callgate_decisions_total",
     "callgate_decision_duration_seconds",
     "callgate_store_up",

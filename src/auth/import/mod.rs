@@ -50,19 +50,28 @@ impl Export {
     /// [`ExportError`]; what is wrong with single lines is told when they are imported.
     pub fn read(text: &str) -> Result<Self, ExportError> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let rows = match text.trim_start().bytes().next() {
+        Ok(Self::of_rows(match text.trim_start().bytes().next() {
             None => return Err(ExportError::Empty),
             Some(b'[') => table::json_list(text)?,
             Some(b'{') => table::json_lines(text),
             Some(_) => table::csv(text)?,
-        };
+        }))
+    }
+
+    /// Takes a list of JSON objects.
+    #[must_use]
+    pub fn of(list: Vec<Value>) -> Self {
+        Self::of_rows(table::rows(list))
+    }
+
+    fn of_rows(rows: Vec<Row>) -> Self {
         let mut ignored: Vec<String> = Vec::new();
         for name in rows.iter().filter_map(|row| row.fields.as_ref().ok()).flat_map(|fields| fields.keys()) {
             if !COLUMNS.contains(&name.as_str()) && !ignored.contains(name) && ignored.len() < 100 {
                 ignored.push(name.clone());
             }
         }
-        Ok(Self { rows, ignored })
+        Self { rows, ignored }
     }
 
     /// How many tokens it lists, good or not.

@@ -68,7 +68,9 @@ impl Draft {
         if let Err(why) = record::check_account(&self.account) {
             check.fault("account", format!("account {why}"));
         }
-        if !token::is_id(&id) {
+        if token::id_inside(&id).is_some() {
+            check.fault("id", "id must be a token's id alone, not its text");
+        } else if !token::is_id(&id) {
             check.fault("id", "id must be 1 to 64 letters, digits, \".\", \"_\" and \"-\"");
         }
         check.permissions(&self.permissions);

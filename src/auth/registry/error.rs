@@ -5,6 +5,7 @@ use std::fmt;
 use super::super::did_you_mean;
 use super::super::file::EditError;
 use super::super::redis_tokens::RedisTokensError;
+use super::super::token;
 use crate::store::StoreError;
 
 /// One thing that is wrong with what was asked for.
@@ -35,7 +36,7 @@ pub enum RegistryError {
     #[error("this key was used before to make another token ({0}): take a new key")]
     KeyUsed(String),
     /// No token has this id; the known ids are for a hint.
-    #[error("no token has the id {id:?}{}", did_you_mean(id, known.iter().map(String::as_str)))]
+    #[error("{}", unknown(id, known))]
     Unknown {
         /// The id that was asked for.
         id: String,
@@ -103,4 +104,20 @@ impl From<EditError> for RegistryError {
             other @ (EditError::File(_) | EditError::Write { .. } | EditError::Locked(_)) => Self::File(other),
         }
     }
+}
+
+/// Characters of an unknown id that are repeated.
+const REPEATED: usize = 24;
+
+/// That no token has this id. What was given may be a token's text, taken for its id: that is never repeated, and never whole what might
+/// be one.
+fn unknown(id: &str, known: &[String]) -> String {
+    if let Some(inside) = token::id_inside(id) {
+        return format!("that is the text of a token, not its id, which is {inside:?}: keep the text secret");
+    }
+    if !token::is_id(id) {
+        return "no token has such an id: one is 1 to 64 letters, digits, \".\", \"_\" and \"-\"".to_owned();
+    }
+    let shown = if id.len() <= REPEATED { id.to_owned() } else { format!("{}…", &id[..REPEATED]) };
+    format!("no token has the id {shown:?}{}", did_you_mean(id, known.iter().map(String::as_str)))
 }

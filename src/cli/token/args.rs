@@ -1,11 +1,13 @@
 //! The arguments of `callgate token …`.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Arg, Args, Command, Subcommand};
 
 use crate::auth::{Action, Date, State, TokenHash};
 
@@ -82,7 +84,7 @@ pub struct CreateArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_end)]
     pub(super) expires: Option<End>,
     /// Register an existing token by the SHA-256 of its text (of Laravel Sanctum's `id|secret`: of the secret) instead of making one
-    #[arg(long, value_name = "HEX", value_parser = parse_hash)]
+    #[arg(long, value_name = "HEX", value_parser = HashParser)]
     pub(super) sha256: Option<TokenHash>,
     /// With --sha256, for a token that Callgate made elsewhere: its id, the 12 characters after its prefix
     #[arg(long, requires = "sha256")]
@@ -326,8 +328,18 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     duration.map_err(|_| "must be a time such as 24h or 7d, or 0".to_owned())
 }
 
-fn parse_hash(text: &str) -> Result<TokenHash, String> {
-    // The text is not repeated: it could be a token.
-    TokenHash::from_hex(text)
-        .ok_or_else(|| "must be 64 hexadecimal digits (SHA-256 of the token), not the token itself".to_owned())
+/// Reads a hash. What is none is not repeated, as clap would: it could be the token itself.
+#[derive(Clone)]
+struct HashParser;
+
+impl TypedValueParser for HashParser {
+    type Value = TokenHash;
+
+    fn parse_ref(&self, cmd: &Command, _: Option<&Arg>, value: &OsStr) -> Result<TokenHash, clap::Error> {
+        let hash = value.to_str().and_then(TokenHash::from_hex);
+        hash.ok_or_else(|| {
+            let message = "--sha256 must be 64 hexadecimal digits (SHA-256 of the token), not the token itself\n";
+            clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(cmd)
+        })
+    }
 }

@@ -6,10 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::balancing::Part;
 use crate::config::place::shown;
 use crate::config::reader::{Field, Section};
 use crate::config::upstream::{Endpoint, EndpointAddress, HostHeader, Protocol, Upstream};
 
+use super::balancing::{balancing, part};
 use super::upstream_tls::upstream_tls;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -59,19 +61,28 @@ fn upstream(name: &str, field: &Field<'_>) -> Upstream {
         "resolve_interval",
         "ping",
         "ca",
+        "balance",
+        "slow_start",
+        "health",
+        "ejection",
+        "retry",
+        "max_requests",
+        "max_waiting",
+        "max_wait",
         "cert",
         "key",
         "server_name",
         "min_version",
     ];
-    let s = field.section_of_today(known, &[("health", "health checks of upstreams")]);
+    let s = field.section(known);
+    let (endpoints, parts) = endpoints(&s);
     let host = [("preserve", HostHeader::Preserve), ("endpoint", HostHeader::Endpoint)];
     let protocols = [("http1", Protocol::Http1), ("http2", Protocol::Http2), ("auto", Protocol::Auto)];
-    let endpoints = endpoints(&s);
     let tls = upstream_tls(&s, endpoints.iter().any(|endpoint| endpoint.tls));
     let upstream = Upstream {
         name: Arc::from(name),
         endpoints,
+        balancing: balancing(&s, parts),
         tls,
         protocol: s.or("protocol", Protocol::Http1, |f| f.choice(&protocols)),
         host: s.or("host", HostHeader::Preserve, |f| f.choice(&host)),
@@ -93,25 +104,40 @@ fn upstream(name: &str, field: &Field<'_>) -> Upstream {
     upstream
 }
 
-fn endpoints(s: &Section<'_>) -> Vec<Endpoint> {
+/// The addresses, and what each is given.
+fn endpoints(s: &Section<'_>) -> (Vec<Endpoint>, Vec<Part>) {
     let remedy = "at least one address, for example [\"http://10.0.0.11:3000\"]";
-    let Some(list) = s.require("endpoints", remedy) else { return Vec::new() };
+    let Some(list) = s.require("endpoints", remedy) else { return Default::default() };
     let items = list.items();
     if items.is_empty() && list.is_list() {
         list.error(format!("is empty ({remedy})"));
     }
-    let mut endpoints = Vec::with_capacity(items.len());
+    let (mut endpoints, mut parts) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
     for item in items {
-        let Some(text) = item.text() else { continue };
+        let Some((url, part)) = endpoint_and_part(&item) else { continue };
+        let Some(text) = url.text() else { continue };
         match endpoint(&text) {
             Ok(endpoint) if endpoints.contains(&endpoint) => {
-                item.error(format!("{endpoint} is given twice (keep one)"));
+                url.error(format!("{endpoint} is given twice (keep one)"));
             }
-            Ok(endpoint) => endpoints.push(endpoint),
-            Err(message) => item.error(message),
+            Ok(endpoint) => {
+                endpoints.push(endpoint);
+                parts.push(part);
+            }
+            Err(message) => url.error(message),
         }
     }
-    endpoints
+    (endpoints, parts)
+}
+
+/// An address alone, or a map that holds it.
+fn endpoint_and_part<'a>(item: &Field<'a>) -> Option<(Field<'a>, Part)> {
+    if !item.is_map() {
+        return Some((item.clone(), Part { weight: 1, backup: false }));
+    }
+    let s = item.section(&["url", "weight", "backup"]);
+    let part = part(&s);
+    Some((s.require("url", "for example http://10.0.0.11:3000")?, part))
 }
 
 /// Messages repeat nothing of the address: it may hold a password where none belongs.
@@ -161,6 +187,11 @@ fn unix(path: &str) -> Result<EndpointAddress, String> {
         return Err(format!("the path of a Unix socket has at most {LONGEST_SOCKET_PATH} bytes"));
     }
     Ok(EndpointAddress::Unix(Arc::from(Path::new(path))))
+}
+
+/// Whether this is a host, with a port if need be, as `Host` has it.
+pub(super) fn is_authority(text: &str) -> bool {
+    matches!(split_port(text), Ok((_, port)) if port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0)))
 }
 
 /// The host without brackets, and what stands behind the colon.

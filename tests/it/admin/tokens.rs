@@ -327,3 +327,39 @@ async fn a_store_that_is_gone_is_503_and_nothing_of_it_is_told() {
         assert_eq!(told(stage.ask(Method::GET, "/livez")).await.0, 200);
     }
 }
+
+#[tokio::test]
+async fn many_tokens_from_elsewhere_are_registered_at_once() {
+    for stage in stages() {
+        let hash = |secret: &str| callgate::auth::TokenHash::of(secret).to_hex();
+        let body = json!({ "account": "acme", "tokens": [
+            { "token": hash("first-secret"), "abilities": ["calls:read"], "name": "one", "id": 7 },
+            { "sha256": "first", "name": "leaked" },
+            { "sha256": hash("second"), "expires_at": "2020-01-01 00:00:00" },
+            7,
+        ] });
+        let mut tried = body.clone();
+        tried["dry_run"] = true.into();
+        let (status, answer) = stage.post("/api/import", &tried).await;
+        assert_eq!(
+            (status, &answer["dry_run"], stage.status(&"1|first-secret".into()).await),
+            (200, &true.into(), 401)
+        );
+        let (status, answer) = stage.post("/api/import", &body).await;
+        let id = answer["imported"][0]["id"].as_str().unwrap().to_owned();
+        assert_eq!((status, &answer["imported"]), (200, &json!([{ "place": 1, "id": id }])), "{answer}");
+        assert_eq!((&answer["ended"], &answer["present"]), (&json!([3]), &json!([])));
+        let errors: Vec<_> =
+            answer["errors"].as_array().unwrap().iter().map(|it| (&it["place"], &it["field"])).collect();
+        assert_eq!(errors, [(&2.into(), &"sha256".into()), (&4.into(), &Value::Null)], "{answer}");
+        assert_eq!(stage.status(&"1|first-secret".into()).await, 502, "it works at once");
+        let (_, again) = stage.post("/api/import", &body).await;
+        assert_eq!((&again["imported"], &again["present"][0]["id"]), (&json!([]), &id.as_str().into()));
+        let entry = &stage.get("/api/audit?action=import").await["entries"][0];
+        assert_eq!((&entry["tokens"], &entry["account"]), (&json!([id]), &"acme".into()));
+        let wrong = json!({ "tokens": [], "account": 5, "dry_run": "yes", "colour": "red" });
+        let (status, faults) = stage.post("/api/import", &wrong).await;
+        let told: Vec<&String> = faults["errors"].as_object().unwrap().keys().collect();
+        assert_eq!((status, told.len()), (422, 4), "{faults}");
+    }
+}

@@ -230,6 +230,23 @@ async fn bad_input_is_named_all_at_once() {
         "the end must lie in the future",
     ];
     assert_eq!(problems.lines().collect::<Vec<_>>(), expected);
+    let own = "kal_live_0123456789AB0123456789ABCDEFGHIJKLMNOPQ1eHJcq";
+    let hash = TokenHash::of("foreign").to_hex();
+    let said = say(&config, &["create", "--name", "n", "--account", "a", "--sha256", &hash, "--id", own]).await;
+    assert_eq!(said.error(), "id must be a token's id alone, not its text");
+    for (id, told) in [
+        (own, "that is the text of a token, not its id, which is \"0123456789AB\": keep the text secret".to_owned()),
+        ("17|secret", "no token has such an id: one is 1 to 64 letters, digits, \".\", \"_\" and \"-\"".to_owned()),
+        (
+            &"x".repeat(10_000),
+            "no token has such an id: one is 1 to 64 letters, digits, \".\", \"_\" and \"-\"".to_owned(),
+        ),
+        (&"x".repeat(60), format!("no token has the id \"{}…\"", "x".repeat(24))),
+    ] {
+        for words in [&["show", id][..], &["revoke", id], &["rotate", id], &["disable", id]] {
+            assert_eq!(say(&config, words).await.error(), told);
+        }
+    }
     for end in ["0s", "2020-01-01", "2020-01-01T00:00:00Z"] {
         let said = say(&config, &["create", "--name", "n", "--account", "a", "--expires", end]).await;
         assert_eq!(said.error(), "the end must lie in the future");

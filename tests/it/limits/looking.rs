@@ -144,7 +144,7 @@ async fn what_cannot_be_looked_at_is_told_plainly() {
     near.replace_range(..1, "_");
     let text = told(&["peek", "--admin", &admin, &near], 1);
     assert!(text.contains(&format!("did you mean \"{}\"?", stage.token.id)), "{text}");
-    assert!(told(&["reset", "--admin", &admin, "x HTTP/1.1\r\nfoo: bar"], 1).contains("no token has the id"));
+    assert!(told(&["reset", "--admin", &admin, "x HTTP/1.1\r\nfoo: bar"], 1).contains("no token has such an id"));
     told(&["peek", &stage.token.id], 2);
 }
 

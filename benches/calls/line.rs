@@ -1,0 +1,175 @@
+//! Clients of calls: WebSockets that send frames at a steady pace and follow each one's echo.
+
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{self, StreamExt};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::HOST;
+
+/// 20 ms of audio, 8 kHz and 16 bits.
+pub(crate) const FRAME: usize = 320;
+/// The head of a binary frame of that length from a client, whose mask changes nothing.
+pub(crate) const HEAD_FROM_CLIENT: [u8; 8] = [0x82, 0xfe, 0x01, 0x40, 0, 0, 0, 0];
+/// The same from a server.
+pub(crate) const HEAD_FROM_SERVER: [u8; 4] = [0x82, 0x7e, 0x01, 0x40];
+/// The last frames' echoes may take so long; what has not come by then is lost.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+trait Stream: AsyncRead + AsyncWrite + Send {}
+impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
+type Line = Pin<Box<dyn Stream>>;
+
+/// How calls get to the service.
+pub(crate) struct Way {
+    port: u16,
+    tls: Option<TlsConnector>,
+    authorization: String,
+}
+
+/// Calls that are open.
+pub(crate) struct Calls(Vec<Line>);
+
+/// What became of all frames.
+pub(crate) struct Heard {
+    pub(crate) sent: usize,
+    /// Echoes that came before one that should have come first.
+    pub(crate) disordered: usize,
+    pub(crate) took: Duration,
+    /// There and back, in µs, sorted.
+    latencies: Vec<u32>,
+}
+
+impl Way {
+    pub(crate) fn direct(port: u16) -> Self {
+        Self { port, tls: None, authorization: String::new() }
+    }
+
+    pub(crate) fn through(port: u16, certificate: &Path, token: &str) -> Self {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(certificate).expect("a certificate")).expect("a good one");
+        let config = rustls::ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("TLS 1.3")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let authorization = format!("authorization: Bearer {token}\r\n");
+        Self { port, tls: Some(TlsConnector::from(Arc::new(config))), authorization }
+    }
+
+    async fn open(&self) -> Line {
+        let socket = TcpStream::connect((HOST, self.port)).await.expect("a connection");
+        socket.set_nodelay(true).expect("TCP_NODELAY");
+        let mut line: Line = match &self.tls {
+            None => Box::pin(socket),
+            Some(tls) => {
+                let name = ServerName::try_from("localhost").expect("a name");
+                Box::pin(tls.connect(name, socket).await.expect("a TLS handshake"))
+            }
+        };
+        let request = format!(
+            "GET /call HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+             sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{}\r\n",
+            self.authorization
+        );
+        line.write_all(request.as_bytes()).await.expect("a request sent");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let read = line.read_buf(&mut head).await.expect("an answer");
+            assert!(read > 0, "no answer: {}", String::from_utf8_lossy(&head));
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+        line
+    }
+}
+
+impl Calls {
+    /// Opens so many, some at one time.
+    pub(crate) async fn open(way: &Way, count: usize, at_a_time: usize) -> Self {
+        Self(stream::iter(0..count).map(|_| way.open()).buffer_unordered(at_a_time).collect().await)
+    }
+
+    /// Sends a frame on each call every `period`, the calls one after the other, and follows the echoes.
+    pub(crate) async fn speak(self, period: Duration, time: Duration) -> Heard {
+        let (began, count) = (Instant::now(), self.0.len() as u32);
+        let frames = (time.as_nanos() / period.as_nanos()) as u32;
+        let mut speakers = tokio::task::JoinSet::new();
+        for (number, line) in self.0.into_iter().enumerate() {
+            let first = began + period * number as u32 / count;
+            speakers.spawn(speak(line, began, first, period, frames));
+        }
+        let mut heard =
+            Heard { sent: frames as usize * count as usize, disordered: 0, took: time, latencies: Vec::new() };
+        while let Some(one) = speakers.join_next().await {
+            let (latencies, disordered) = one.expect("a call that does not panic");
+            heard.latencies.extend(latencies);
+            heard.disordered += disordered;
+        }
+        heard.took = began.elapsed();
+        heard.latencies.sort_unstable();
+        heard
+    }
+}
+
+/// One call; what its echoes took in µs, and how many of them were out of order.
+async fn speak(line: Line, began: Instant, first: Instant, period: Duration, frames: u32) -> (Vec<u32>, usize) {
+    let (mut from, mut to) = tokio::io::split(line);
+    let says = async {
+        let mut frame = [0; HEAD_FROM_CLIENT.len() + FRAME];
+        frame[..HEAD_FROM_CLIENT.len()].copy_from_slice(&HEAD_FROM_CLIENT);
+        for number in 0..frames {
+            tokio::time::sleep_until((first + period * number).into()).await;
+            let sent_us = began.elapsed().as_micros() as u64;
+            frame[8..12].copy_from_slice(&number.to_le_bytes());
+            frame[12..20].copy_from_slice(&sent_us.to_le_bytes());
+            to.write_all(&frame).await.expect("a frame sent");
+        }
+    };
+    let hears = async {
+        let (mut latencies, mut disordered) = (Vec::with_capacity(frames as usize), 0);
+        let mut bytes = Vec::with_capacity(2 * FRAME);
+        while latencies.len() < frames as usize {
+            if from.read_buf(&mut bytes).await.expect("an echo") == 0 {
+                break;
+            }
+            let now_us = began.elapsed().as_micros() as u64;
+            let whole = HEAD_FROM_SERVER.len() + FRAME;
+            while bytes.len() >= whole {
+                assert!(bytes.starts_with(&HEAD_FROM_SERVER), "another frame than was said");
+                let number = u32::from_le_bytes([4, 5, 6, 7].map(|at| bytes[at]));
+                let sent_us = u64::from_le_bytes([8, 9, 10, 11, 12, 13, 14, 15].map(|at| bytes[at]));
+                disordered += usize::from(number as usize != latencies.len());
+                latencies.push((now_us - sent_us) as u32);
+                bytes.drain(..whole);
+            }
+        }
+        (latencies, disordered)
+    };
+    let last = first + period * frames + PATIENCE;
+    let ((), heard) = tokio::join!(says, async { tokio::time::timeout_at(last.into(), hears).await });
+    heard.unwrap_or_default()
+}
+
+impl Heard {
+    pub(crate) fn echoed(&self) -> usize {
+        self.latencies.len()
+    }
+
+    pub(crate) fn lost(&self) -> usize {
+        self.sent - self.latencies.len()
+    }
+
+    /// A quantile (0 to 1) of there and back, in µs.
+    pub(crate) fn latency_us(&self, quantile: f64) -> u32 {
+        let at = (quantile * (self.latencies.len().max(1) - 1) as f64) as usize;
+        self.latencies.get(at).copied().unwrap_or(0)
+    }
+}

@@ -1,0 +1,74 @@
+//! The cap on what an upstream is given at one time, and the queue before it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::config::Balancing;
+
+/// The places of one upstream, over all workers.
+pub(super) struct Places {
+    /// It gives places in the order in which they were asked for, and passes nobody who waits.
+    free: Option<Arc<Semaphore>>,
+    waiting: AtomicUsize,
+    max_waiting: usize,
+    max_wait: Duration,
+}
+
+/// A place under the cap; dropped, it is the next one's.
+pub(crate) struct Place(#[expect(dead_code, reason = "it is held")] Option<OwnedSemaphorePermit>);
+
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoPlace {
+    /// As many wait as may.
+    QueueFull,
+    /// None was free in time.
+    Waited(Duration),
+}
+
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Places {
+    pub(super) fn new(config: &Balancing) -> Self {
+        Self {
+            free: config.max_requests.map(|most| Arc::new(Semaphore::new(most as usize))),
+            waiting: AtomicUsize::new(0),
+            max_waiting: config.max_waiting as usize,
+            max_wait: config.max_wait,
+        }
+    }
+
+    /// A place, at once or when one is free.
+    ///
+    /// # Errors
+    /// [`NoPlace`]
+    pub(super) async fn take(&self) -> Result<Place, NoPlace> {
+        let Some(free) = &self.free else { return Ok(Place(None)) };
+        if let Ok(permit) = free.clone().try_acquire_owned() {
+            return Ok(Place(Some(permit)));
+        }
+        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.waiting);
+        if before >= self.max_waiting {
+            return Err(NoPlace::QueueFull);
+        }
+        match tokio::time::timeout(self.max_wait, free.clone().acquire_owned()).await {
+            // Nobody closes the semaphore.
+            Ok(permit) => Ok(Place(permit.ok())),
+            Err(_) => Err(NoPlace::Waited(self.max_wait)),
+        }
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

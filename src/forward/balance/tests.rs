@@ -1,0 +1,202 @@
+//! Choosing, ejecting and budgets, with numbers.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use crate::config::{Ejection, Part};
+
+use super::budget::Budget;
+use super::choose::{Candidate, Turns, by_key, least_requests};
+use super::eject::Ejections;
+use super::hash::hash;
+use super::standing::Standing;
+
+fn candidates(weights: &[u64], in_flight: &[usize]) -> Vec<Candidate> {
+    let pairs = weights.iter().zip(in_flight).enumerate();
+    pairs.map(|(index, (weight, in_flight))| Candidate { index, weight: *weight, in_flight: *in_flight }).collect()
+}
+
+fn ejection(failures: u32, max_share: u32) -> Ejection {
+    Ejection { failures, time: Duration::from_secs(10), max_time: Duration::from_secs(35), max_share }
+}
+
+#[test]
+fn an_idle_upstream_is_used_by_weight() {
+    let all = candidates(&[1_000, 3_000], &[0, 0]);
+    let mut chance = fastrand::Rng::with_seed(7);
+    let second = (0..10_000).filter(|_| least_requests(all.iter().copied(), |n| chance.u64(..n)) == Some(1)).count();
+    assert!((7_300..7_700).contains(&second), "{second} of 10000");
+}
+
+#[test]
+fn who_has_fewer_requests_for_its_weight_wins() {
+    let draws = |pair: [u64; 2]| {
+        let mut left = pair.into_iter();
+        move |_: u64| left.next().unwrap()
+    };
+    // Drawn are 0 and 1, in both orders; the second draw is without the first.
+    let busy = candidates(&[1_000, 3_000], &[2, 5]);
+    assert_eq!(least_requests(busy.iter().copied(), draws([0, 0])), Some(1), "5/3 is less than 2");
+    assert_eq!(least_requests(busy.iter().copied(), draws([1_000, 0])), Some(1));
+    let equal = candidates(&[1_000, 3_000], &[1, 3]);
+    assert_eq!(least_requests(equal.iter().copied(), draws([0, 0])), Some(0), "equals stay in order");
+    assert_eq!(least_requests([].into_iter(), |_| 0), None);
+}
+
+#[test]
+fn least_requests_evens_out_what_takes_long() {
+    let (mut in_flight, mut chance) = ([0_usize; 4], fastrand::Rng::with_seed(11));
+    for _ in 0..4_000 {
+        let all = candidates(&[1_000; 4], &in_flight);
+        in_flight[least_requests(all.iter().copied(), |n| chance.u64(..n)).unwrap()] += 1;
+    }
+    let (least, most) = (in_flight.iter().min().unwrap(), in_flight.iter().max().unwrap());
+    assert!(most - least <= 10, "{in_flight:?}");
+}
+
+#[test]
+fn turns_are_exact_and_interleaved() {
+    let turns = Turns::new(3);
+    let all = candidates(&[5_000, 1_000, 1_000], &[0; 3]);
+    let order: Vec<usize> = (0..70).map(|_| turns.next(all.iter().copied()).unwrap()).collect();
+    let count = |index: usize| order.iter().filter(|chosen| **chosen == index).count();
+    assert_eq!((count(0), count(1), count(2)), (50, 10, 10));
+    assert!(order.windows(6).all(|six| six.contains(&1) || six.contains(&2)), "{order:?}");
+    // Somebody leaves: the others take turns.
+    let two = &all[1..];
+    let order: Vec<usize> = (0..10).map(|_| turns.next(two.iter().copied()).unwrap()).collect();
+    assert!(order.windows(2).filter(|pair| pair[0] == pair[1]).count() <= 1, "{order:?}");
+}
+
+fn owners(endpoints: &[(&str, u32)]) -> BTreeMap<u64, String> {
+    let all: Vec<_> = endpoints.iter().enumerate().map(|(i, (name, w))| (i, hash(name.as_bytes()), *w)).collect();
+    let owner = |key: u64| endpoints[by_key(hash(&key.to_be_bytes()), all.iter().copied()).unwrap()].0.to_owned();
+    (0..20_000).map(|key| (key, owner(key))).collect()
+}
+
+#[test]
+fn keys_spread_by_weight_and_only_those_of_a_lost_endpoint_move() {
+    let whole = owners(&[("http://a:1", 1), ("http://b:1", 1), ("http://c:1", 2)]);
+    let share = |name: &str| whole.values().filter(|owner| *owner == name).count();
+    assert!((4_700..5_300).contains(&share("http://a:1")), "{}", share("http://a:1"));
+    assert!((4_700..5_300).contains(&share("http://b:1")), "{}", share("http://b:1"));
+    let without = owners(&[("http://a:1", 1), ("http://c:1", 2)]);
+    for (key, owner) in &whole {
+        assert!(owner == "http://b:1" || without[key] == *owner, "{key} moved from {owner}");
+    }
+    let heirs =
+        whole.iter().filter(|(_, owner)| *owner == "http://b:1").filter(|(key, _)| without[key] == "http://a:1");
+    let third = heirs.count();
+    assert!((1_450..1_900).contains(&third), "{third} of 5000 went to who has a third of the weight");
+    // Another order is the same.
+    assert_eq!(whole, owners(&[("http://c:1", 2), ("http://a:1", 1), ("http://b:1", 1)]));
+}
+
+#[test]
+fn ejections_grow_up_to_their_cap_and_are_forgotten() {
+    let mut ejections = Ejections::new(ejection(5, 100), 3);
+    let mut now = 1_000;
+    for seconds in [10, 20, 30, 35, 35] {
+        assert_eq!(ejections.eject(0, now, 0.0), Some(now + seconds * 1_000));
+        assert_eq!(ejections.eject(0, now + 1, 0.0), None, "it is out already");
+        now += seconds * 1_000;
+    }
+    // It was out five times; two times of service later, three of them count.
+    assert_eq!(ejections.eject(0, now + 20_000, 0.0), Some(now + 20_000 + 35_000));
+    assert_eq!(ejections.eject(1, now, 1.0), Some(now + 11_000), "chance lengthens it by a tenth");
+}
+
+#[test]
+fn the_share_of_the_ejected_is_capped() {
+    let mut half = Ejections::new(ejection(5, 50), 5);
+    let out = (0..5).filter(|index| half.eject(*index, 1_000, 0.0).is_some()).count();
+    assert_eq!(out, 2, "half of five");
+    assert!(half.eject(4, 11_000, 0.0).is_some(), "there is room again");
+    let out = |share, endpoints| {
+        let mut ejections = Ejections::new(ejection(5, share), endpoints);
+        (0..endpoints).filter(|index| ejections.eject(*index, 1_000, 0.0).is_some()).count()
+    };
+    assert_eq!((out(100, 3), out(10, 3), out(10, 2), out(100, 1), out(0, 3)), (2, 1, 1, 0, 0));
+}
+
+#[test]
+fn a_budget_is_the_larger_of_its_two_parts() {
+    let budget = Budget::new(20, 10);
+    assert_eq!((0..50).filter(|_| budget.spend(500)).count(), 10, "without a request ten in a second");
+    assert_eq!((0..50).filter(|_| budget.spend(1_500)).count(), 10);
+    let budget = Budget::new(20, 0);
+    for second in 0..10 {
+        (0..100).for_each(|_| budget.asked(second * 1_000));
+    }
+    assert_eq!((0..500).filter(|_| budget.spend(9_000)).count(), 200, "a fifth of ten seconds' requests");
+    assert!(!budget.spend(9_999));
+    // The first second leaves with its hundred requests; the retries were all in the last.
+    assert!(!budget.spend(10_000));
+    (0..1_000).for_each(|_| budget.asked(10_000));
+    assert_eq!((0..500).filter(|_| budget.spend(10_000)).count(), 180, "a fifth of 1900, less the 200");
+}
+
+#[test]
+fn who_comes_back_starts_slowly() {
+    let standing = Standing::new("http://a:1".into(), Part { weight: 4, backup: false });
+    let slow = Some(Duration::from_secs(30));
+    assert_eq!(standing.weight(slow, 1), 4_000, "who was always there is not new");
+    standing.eject(10_000);
+    assert!(standing.is_ejected(9_999) && standing.is_available(10_000));
+    assert_eq!(standing.weight(slow, 10_000), 400);
+    assert_eq!(standing.weight(slow, 25_000), 2_000);
+    assert_eq!((standing.weight(slow, 40_000), standing.weight(slow, 90_000)), (4_000, 4_000));
+    assert_eq!(standing.weight(None, 10_000), 4_000);
+    standing.set_down(true, 50_000);
+    assert!(!standing.is_available(50_000));
+    standing.set_down(false, 60_000);
+    assert_eq!(standing.weight(slow, 75_000), 2_000);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whatever fails when: never all endpoints are out, and never more than the share (but one).
+    #[test]
+    fn ejection_never_empties(
+        endpoints in 1..8_usize,
+        share in 0..=100_u32,
+        failures in prop::collection::vec((0..8_usize, 0..5_000_u64), 1..200),
+    ) {
+        let mut ejections = Ejections::new(ejection(1, share), endpoints);
+        let (mut until, mut now) = (vec![0; endpoints], 1);
+        for (index, pause) in failures {
+            now += pause;
+            if let Some(end) = ejections.eject(index % endpoints, now, 0.5) {
+                prop_assert!(end > now && end <= now + 38_500);
+                until[index % endpoints] = end;
+            }
+            let out = until.iter().filter(|end| now < **end).count();
+            prop_assert!(out < endpoints);
+            prop_assert!(out <= (endpoints * share as usize / 100).max(usize::from(share > 0)));
+        }
+    }
+
+    /// Whoever asks when: retries stay within the budget over any ten seconds, but for the minimum of each.
+    #[test]
+    fn retries_stay_within_the_budget(asks in prop::collection::vec((0..400_u64, any::<bool>()), 1..400)) {
+        let budget = Budget::new(20, 2);
+        let (mut requests, mut retries, mut now) = (Vec::new(), Vec::new(), 1_u64);
+        for (pause, is_request) in asks {
+            now += pause;
+            if is_request {
+                budget.asked(now);
+                requests.push(now / 1_000);
+            }
+            if budget.spend(now) {
+                retries.push(now / 1_000);
+            }
+            let second = now / 1_000;
+            let recent = |all: &[u64]| all.iter().filter(|at| **at + 10 > second).count();
+            let this_second = retries.iter().filter(|at| **at == second).count();
+            prop_assert!(this_second <= 2 || recent(&retries) * 5 <= recent(&requests));
+        }
+    }
+}

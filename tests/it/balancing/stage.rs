@@ -1,0 +1,232 @@
+//! Services that can be told what to answer, killed, and started again in the same place; and a gateway before several of them.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use reqwest::Client;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::support::client::http1;
+use crate::support::gateway::{Gateway, Site, Token};
+
+/// A service; dropped, it is gone with all its connections.
+pub struct Service {
+    pub address: SocketAddr,
+    pub script: Arc<Script>,
+    task: JoinHandle<()>,
+}
+
+/// What a service answers, and what it was asked.
+pub struct Script {
+    name: String,
+    /// The status of `/healthz`.
+    pub health: AtomicU16,
+    /// The status of everything else.
+    pub status: AtomicU16,
+    /// Breaks off instead of an answer.
+    pub breaks: AtomicBool,
+    /// Milliseconds before an answer.
+    pub delay: AtomicUsize,
+    /// Requests but for health.
+    pub asked: AtomicUsize,
+    /// Questions about health.
+    pub probed: AtomicUsize,
+    /// Requests to `/hold` wait for one of these.
+    pub go: Semaphore,
+    /// Those that wait.
+    pub held: AtomicUsize,
+    /// The `Host` of the last request.
+    pub host: Mutex<String>,
+}
+
+impl Service {
+    pub async fn start(name: &str) -> Self {
+        let script = Arc::new(Script {
+            name: name.to_owned(),
+            health: AtomicU16::new(200),
+            status: AtomicU16::new(200),
+            breaks: AtomicBool::new(false),
+            delay: AtomicUsize::new(0),
+            asked: AtomicUsize::new(0),
+            probed: AtomicUsize::new(0),
+            go: Semaphore::new(0),
+            held: AtomicUsize::new(0),
+            host: Mutex::default(),
+        });
+        Self::at("127.0.0.1:0".parse().unwrap(), script).await
+    }
+
+    async fn at(address: SocketAddr, script: Arc<Script>) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let task = tokio::spawn(accept(listener, script.clone()));
+        Self { address, script, task }
+    }
+
+    /// Ends it and all its connections; returns when nobody listens any more.
+    pub async fn kill(mut self) -> Dead {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+        Dead { address: self.address, script: self.script.clone() }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn asked(&self) -> usize {
+        self.script.asked.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A service that was.
+pub struct Dead {
+    address: SocketAddr,
+    script: Arc<Script>,
+}
+
+impl Dead {
+    pub async fn revive(self) -> Service {
+        Service::at(self.address, self.script).await
+    }
+}
+
+async fn accept(listener: TcpListener, script: Arc<Script>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((socket, _)) = listener.accept().await else { return };
+        let script = script.clone();
+        connections.spawn(async move {
+            let service = service_fn(|request| answer(script.clone(), request));
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
+        });
+    }
+}
+
+/// Its name, and the request's id in `x-saw`.
+async fn answer(script: Arc<Script>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::io::Error> {
+    let id = request.headers().get("x-request-id").cloned();
+    let path = request.uri().path().to_owned();
+    let host = request.headers().get("host").map(|host| host.to_str().unwrap().to_owned());
+    *script.host.lock().unwrap() = host.unwrap_or_default();
+    let status = if path == "/healthz" {
+        script.probed.fetch_add(1, Ordering::SeqCst);
+        &script.health
+    } else {
+        script.asked.fetch_add(1, Ordering::SeqCst);
+        let _ = request.into_body().collect().await;
+        if script.breaks.load(Ordering::SeqCst) {
+            return Err(std::io::ErrorKind::ConnectionAborted.into());
+        }
+        tokio::time::sleep(Duration::from_millis(script.delay.load(Ordering::SeqCst) as u64)).await;
+        if path == "/hold" {
+            script.held.fetch_add(1, Ordering::SeqCst);
+            script.go.acquire().await.unwrap().forget();
+            script.held.fetch_sub(1, Ordering::SeqCst);
+        }
+        &script.status
+    };
+    let mut response = Response::new(Full::new(script.name.clone().into()));
+    *response.status_mut() = http::StatusCode::from_u16(status.load(Ordering::SeqCst)).unwrap();
+    if let Some(id) = id {
+        response.headers_mut().insert("x-saw", id);
+    }
+    Ok(response)
+}
+
+/// A gateway of two workers before some services, and who asks it.
+pub struct Stage {
+    pub gateway: Gateway,
+    pub token: Token,
+    pub client: Client,
+}
+
+impl Stage {
+    /// `endpoints` as the configuration has them; `upstream` is more keys of the upstream, `route` more of the route.
+    pub fn new(endpoints: &str, upstream: &str, route: &str) -> Self {
+        let site = Site::new(&format!(
+            "store: memory\ntokens: {{ file: tokens.yaml }}\nroutes: [{{ path: \"/{{*rest}}\", upstream: up{route} }}]\n\
+             plans: {{ standard: {{ limits: {{ minute: 1000000/1m }} }} }}\n\
+             upstreams: {{ up: {{ endpoints: [{endpoints}]{upstream} }} }}"
+        ));
+        let token = site.token(&[]);
+        let gateway = site.serve();
+        Self { client: http1(&gateway), token, gateway }
+    }
+
+    /// Before these services.
+    pub fn before(services: &[&Service], upstream: &str) -> Self {
+        Self::new(&urls(services), upstream, "")
+    }
+
+    /// The status of a GET, and who answered.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        self.ask(self.client.get(self.gateway.url(path))).await
+    }
+
+    pub async fn ask(&self, request: reqwest::RequestBuilder) -> (u16, String) {
+        let response = request.bearer_auth(&self.token.secret).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    /// Who answered `count` GETs one after the other, all of them with 200.
+    pub async fn answerers(&self, count: usize) -> Vec<String> {
+        let mut names = Vec::new();
+        for _ in 0..count {
+            let (status, name) = self.get("/").await;
+            assert_eq!(status, 200, "{name}");
+            names.push(name);
+        }
+        names
+    }
+
+    /// The only upstream as the admin listener tells of it.
+    pub async fn report(&self) -> Value {
+        let (status, text) = self.gateway.admin("/api/upstreams").await;
+        assert_eq!(status, 200, "{text}");
+        serde_json::from_str::<Value>(&text).unwrap()["upstreams"][0].clone()
+    }
+
+    /// The state of one endpoint: up, ejected or down.
+    pub async fn state(&self, index: usize) -> String {
+        self.report().await["endpoints"][index]["state"].as_str().unwrap().to_owned()
+    }
+
+    /// Log lines with this in their message.
+    pub fn told(&self, message: &str) -> Vec<Value> {
+        let log = self.gateway.log().into_iter();
+        log.filter(|line| line["message"].as_str().is_some_and(|text| text.contains(message))).collect()
+    }
+
+    /// A metric of the upstream with these labels before `upstream`.
+    pub async fn metric(&self, name: &str, labels: &str) -> f64 {
+        let series = format!("callgate_upstream_{name}{{{labels}upstream=\"up\"}}");
+        self.gateway.metric(&series).await.unwrap_or_else(|| panic!("no metric {series}"))
+    }
+}
+
+pub fn urls(services: &[&Service]) -> String {
+    let urls: Vec<String> = services.iter().map(|service| format!("\"{}\"", service.url())).collect();
+    urls.join(", ")
+}
+
+pub fn count(names: &[String], name: &str) -> usize {
+    names.iter().filter(|found| *found == name).count()
+}
