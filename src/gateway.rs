@@ -225,7 +225,15 @@ impl Gateway {
                 self.limiter.decide(&asker, plan, charge, now_ms).await.map(|outcome| (outcome, None))
             };
             exchange.record.phase(Phase::Decision, started.elapsed());
-            let (outcome, lease) = outcome.map_err(|_| Rejection::Undecided)?;
+            let (outcome, lease) = match outcome {
+                Ok(outcome) => outcome,
+                Err(_) if plan.shadow => {
+                    exchange.forwarded_on_trial();
+                    self.usage.note(&principal.id, now);
+                    return Ok(principal);
+                }
+                Err(_) => return Err(Rejection::Undecided),
+            };
             exchange.call_lease = lease;
             match outcome {
                 Outcome::Decided(decision) => {

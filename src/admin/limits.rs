@@ -61,7 +61,8 @@ impl LimitsDesk {
         Err(DeskError::Contended(id.to_owned()))
     }
 
-    /// Clears a token's log, and those for routes with limits of their own. Instances other than this one may repeat a refusal from their memory for up to a second.
+    /// Clears a token's log, and those for routes with limits of their own. Other instances are told; one that does not hear of it may repeat a
+    /// refusal from its memory for up to a second.
     ///
     /// # Errors
     /// [`DeskError`]

@@ -27,7 +27,7 @@ pub use authenticator::Authenticator;
 pub use cache::TokenCache;
 pub use date::Date;
 pub use failures::Failures;
-pub use file::{EditError, FileError, FileStore, TokenFile};
+pub use file::{EditError, FileError, FileStore, TokenFile, check_tokens};
 pub use import::{COLUMNS, Defaults, Export, ExportError, LONGEST_EXPORT};
 pub use open::{OpenCall, OpenCalls, RecordWatch, Withdrawal};
 pub use permission::{covers, strange_permissions};

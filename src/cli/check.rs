@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
+use crate::auth::check_tokens;
 use crate::config::{self, Config, Problem, Severity, Store};
 
 /// Checks the file at `path`. For people: problems go to stderr, one line each, and one line on what the file defines to
@@ -25,11 +26,14 @@ pub fn check(path: &Path, json: bool) -> ExitCode {
 /// Those of the writers.
 pub fn report(path: &Path, json: bool, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
     let loaded = config::load(path);
-    let problems: Vec<&Problem> = match &loaded {
+    let tokens = loaded.as_ref().map_or_else(|_| Vec::new(), |loaded| tokens(&loaded.config));
+    let mut problems: Vec<&Problem> = match &loaded {
         Ok(loaded) => loaded.warnings.iter().collect(),
         Err(problems) => problems.iter().collect(),
     };
-    let config = loaded.as_ref().ok().map(|loaded| &loaded.config);
+    problems.extend(&tokens);
+    let good = tokens.iter().all(|problem| problem.severity == Severity::Warning);
+    let config = loaded.as_ref().ok().filter(|_| good).map(|loaded| &loaded.config);
     if json {
         writeln!(out, "{}", as_json(path, config, &problems))?;
     } else {
@@ -42,6 +46,14 @@ pub fn report(path: &Path, json: bool, out: &mut dyn Write, err: &mut dyn Write)
     err.flush()?;
     out.flush()?;
     Ok(config.is_some())
+}
+
+/// What is wrong with the token file: with a bad one nothing would be served.
+fn tokens(config: &Config) -> Vec<Problem> {
+    match (&config.store, &config.tokens.file) {
+        (Store::Memory, Some(file)) => check_tokens(config, file),
+        (Store::Memory, None) | (Store::Redis(_), _) => Vec::new(),
+    }
 }
 
 fn summary(config: &Config) -> String {
@@ -76,7 +88,10 @@ fn as_json(path: &Path, config: Option<&Config>, problems: &[&Problem]) -> Value
     let of = |severity| {
         let chosen = problems.iter().filter(|problem| problem.severity == severity);
         chosen
-            .map(|p| json!({ "line": p.line, "column": p.column, "path": p.path, "message": p.message }))
+            .map(|p| {
+                let file = p.file.display().to_string();
+                json!({ "file": file, "line": p.line, "column": p.column, "path": p.path, "message": p.message })
+            })
             .collect::<Vec<_>>()
     };
     let mut object = json!({

@@ -75,7 +75,9 @@ pub(super) async fn run(command: LimitsCommand) -> anyhow::Result<()> {
                 format!("{}\n", serde_json::json!({ "id": args.id, "reset": true }))
             } else {
                 let id = &args.id;
-                format!("The log of token {id} is cleared. An instance may repeat a refusal for up to a second.\n")
+                format!(
+                    "The log of token {id} is cleared. An instance that does not hear of it may repeat a refusal for up to a second.\n"
+                )
             }
         }
     };

@@ -187,8 +187,7 @@ impl Exchange {
         let is_refused = !decision.admitted;
         self.decision = Some((decision, principal.clone()));
         if is_refused && principal.plan.shadow {
-            self.record.shadow_denied = true;
-            self.cells.shadow_denials.inc();
+            self.forwarded_on_trial();
             return Ok(principal);
         }
         if let Some(most) = too_many_calls {
@@ -205,6 +204,12 @@ impl Exchange {
             window_s: limit.window_ms.get().div_ceil(1000),
             retry_after_s: refused.retry_after_s,
         })
+    }
+
+    /// Its plan, which is on trial, would have denied it.
+    pub(super) fn forwarded_on_trial(&mut self) {
+        self.record.shadow_denied = true;
+        self.cells.shadow_denials.inc();
     }
 
     pub(super) fn answered_here(&mut self) {

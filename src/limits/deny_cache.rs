@@ -83,7 +83,7 @@ impl DenyCache {
         Self { tokens: Shards::new(tokens), flights: AtomicU64::new(0) }
     }
 
-    /// Forgets what it knows of a token. To be called when this instance changes its record, its plan or its log.
+    /// Forgets what it knows of a token. To be called when its record, its plan or its log has changed.
     pub fn forget(&self, token_id: &str) {
         self.tokens.remove(token_id);
     }

@@ -1,5 +1,7 @@
 //! What this process admitted by itself while Redis did not answer, until it is merged into the logs there.
 
+mod offer;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,6 +11,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::config::Limit;
 use crate::telemetry::MergeMetrics;
+
+pub(super) use offer::Offer;
 
 /// Admissions that it holds, at 8 bytes each and some 200 for each log.
 const ROOM: usize = 1_000_000;
@@ -50,6 +54,8 @@ struct Page {
     offered: Option<Arc<Offered>>,
     /// Somebody is offering it at this moment; it closes when they have done.
     claim: Option<watch::Receiver<()>>,
+    /// Redis answers, but has refused it: until then no request offers it, only the background.
+    refused_until: Option<Instant>,
 }
 
 struct Offered {
@@ -70,20 +76,10 @@ pub(super) enum Claim {
     Nothing,
     /// … to wait until somebody else has offered it.
     Taken(watch::Receiver<()>),
+    /// … to know that Redis has just refused it.
+    Refused,
     /// … the next part of it.
     Offer(Offer),
-}
-
-/// Admissions to be merged into one log, by who holds this and by nobody else. Unless it is [`Offer::settle`]d they are
-/// offered again.
-pub(super) struct Offer {
-    journal: Arc<Journal>,
-    log: Arc<[u8]>,
-    windows: Arc<[u32]>,
-    offered: Arc<Offered>,
-    settled: bool,
-    /// Dropped, it tells who waits.
-    _done: watch::Sender<()>,
 }
 
 impl Default for Journal {
@@ -164,10 +160,11 @@ impl Journal {
     /// The next part of a log's page.
     pub(super) fn claim(self: &Arc<Self>, log: &[u8], now: Instant) -> Claim {
         let mut book = self.book();
-        match book.pages.get(log).map(|page| page.claim.clone()) {
+        match book.pages.get(log) {
             None => Claim::Nothing,
-            Some(Some(taken)) => Claim::Taken(taken),
-            Some(None) => self.offer(&mut book, log, now).map_or(Claim::Nothing, Claim::Offer),
+            Some(page) if page.refused_until.is_some_and(|until| now < until) => Claim::Refused,
+            Some(Page { claim: Some(taken), .. }) => Claim::Taken(taken.clone()),
+            Some(_) => self.offer(&mut book, log, now).map_or(Claim::Nothing, Claim::Offer),
         }
     }
 
@@ -249,7 +246,7 @@ impl Journal {
         let (done, wait) = watch::channel(());
         page.claim = Some(wait);
         let windows = page.windows.clone();
-        Some(Offer { journal: self.clone(), log, windows, offered, settled: false, _done: done })
+        Some(Offer { journal: self.clone(), log, windows, offered, settled: false, refused: false, _done: done })
     }
 
     /// Gives up what no window sees any more, and if that is too little, the oldest. Answers how many of the latter.
@@ -313,7 +310,13 @@ impl Book {
         if !self.pages.contains_key(log) {
             let log: Arc<[u8]> = log.into();
             self.queue.push_back(log.clone());
-            let page = Page { times: VecDeque::new(), windows: lengths().collect(), offered: None, claim: None };
+            let page = Page {
+                times: VecDeque::new(),
+                windows: lengths().collect(),
+                offered: None,
+                claim: None,
+                refused_until: None,
+            };
             self.pages.insert(log, page);
         }
         let page = self.pages.get_mut(log).expect("it is there, or was made just now");
@@ -331,61 +334,6 @@ impl Page {
         let before = self.times.len();
         self.times.retain(|at_ms| at_ms + longest > now_ms);
         before - self.times.len()
-    }
-}
-
-impl Offer {
-    /// The log's key.
-    pub(super) fn log(&self) -> &[u8] {
-        &self.log
-    }
-
-    /// Its name, the same when it is offered again.
-    pub(super) fn name(&self) -> &[u8] {
-        &self.offered.name
-    }
-
-    /// The windows of its limits, 4 bytes each.
-    pub(super) fn windows(&self) -> Vec<u8> {
-        self.windows.iter().flat_map(|length| length.to_le_bytes()).collect()
-    }
-
-    /// How many milliseconds before `now` each admission was, the latest first, 4 bytes each.
-    pub(super) fn ages(&self, now: Instant) -> Vec<u8> {
-        let now_ms = self.journal.ms(now);
-        let age = |at_ms: &u64| u32::try_from(now_ms.saturating_sub(*at_ms)).unwrap_or(u32::MAX);
-        self.offered.times.iter().flat_map(|at_ms| age(at_ms).to_le_bytes()).collect()
-    }
-
-    /// Redis has them.
-    pub(super) fn settle(mut self) {
-        self.settled = true;
-    }
-}
-
-impl Drop for Offer {
-    fn drop(&mut self) {
-        let mut book = self.journal.book();
-        let Some(page) = book.pages.get_mut(&self.log) else { return };
-        page.claim = None;
-        if !self.settled {
-            return;
-        }
-        page.offered = None;
-        let is_last = page.times.is_empty();
-        if is_last {
-            book.pages.remove(&self.log);
-            if book.pages.is_empty() {
-                book.queue = VecDeque::new();
-            }
-        }
-        let admissions = self.offered.times.len();
-        book.merged.admissions += admissions;
-        book.merged.logs += usize::from(is_last);
-        self.journal.shrink(admissions);
-        if let Some(metrics) = &self.journal.metrics {
-            metrics.merged.inc_by(admissions as u64);
-        }
     }
 }
 

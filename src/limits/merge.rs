@@ -73,6 +73,8 @@ impl Merger {
                 Claim::Taken(mut done) => {
                     let _ = tokio::time::timeout(left, done.changed()).await;
                 }
+                // It has been told already, and whoever asks Redis again is not answered sooner.
+                Claim::Refused => return Err(StoreError::Down),
                 // (Cut short, it would not count as a call without an answer, and the connection be given up later.)
                 Claim::Offer(offer) => self.merge(offer).await?,
             }
@@ -83,6 +85,16 @@ impl Merger {
     /// A Redis that hangs may carry a call out when nobody waits for it any more. So it is told how old the admissions were by its own
     /// clock; they get that much younger, and no more, than they were as its answer to that question took to come.
     async fn merge(&self, offer: Offer) -> Result<(), StoreError> {
+        let merged = self.send(&offer).await;
+        match &merged {
+            Ok(()) => offer.settle(),
+            Err(StoreError::Refused(_) | StoreError::Unexpected(_)) => offer.refuse(),
+            Err(StoreError::Down | StoreError::Deadline) => {}
+        }
+        merged
+    }
+
+    async fn send(&self, offer: &Offer) -> Result<(), StoreError> {
         let asked = Instant::now();
         let Value::Int(clock) = self.redis.run(&self.clock, &[offer.log()], &[]).await? else {
             return Err(StoreError::Unexpected("its clock is no number"));
@@ -91,10 +103,7 @@ impl Merger {
         let mut digits = itoa::Buffer::new();
         let args: [&[u8]; 4] = [offer.name(), &windows, &ages, digits.format(clock).as_bytes()];
         match self.redis.run(&self.script, &[offer.log(), &merged], &args).await? {
-            Value::Int(_) => {
-                offer.settle();
-                Ok(())
-            }
+            Value::Int(_) => Ok(()),
             _ => Err(StoreError::Unexpected("the merging script's answer is no number")),
         }
     }

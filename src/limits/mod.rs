@@ -27,7 +27,7 @@ pub use journal::Journal;
 pub use memory::MemoryLimiter;
 pub use merge::MERGE;
 pub use question::Charge;
-pub use redis::{CALLS, DECIDE, PAIR, RedisLimiter};
+pub use redis::{CALLS, DECIDE, PAIR, RedisLimiter, heed};
 pub use report::{Report, WindowReport};
 
 use question::Question;
@@ -169,8 +169,8 @@ impl Limiter {
         Ok(seen.map(|seen: Vec<_>| Report::new(id, plan, routes, &seen, open_calls)))
     }
 
-    /// Clears a token's log, and those for `routes`, as if it had never been used. Other instances may repeat a refusal from
-    /// their memory for up to a second.
+    /// Clears a token's log, and those for `routes`, as if it had never been used. Other instances are told; one that does
+    /// not hear of it may repeat a refusal from its memory for up to a second.
     ///
     /// # Errors
     /// [`StoreError`] when Redis does not answer.

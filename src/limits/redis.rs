@@ -32,13 +32,18 @@ pub const PAIR: &str =
 pub const CALLS: &str = include_str!("calls.lua");
 
 /// Clears logs of a token, and remembers when, lest what an instance admitted before is merged into them later. (No window is
-/// longer than 30 days.)
+/// longer than 30 days.) It is announced where changed records are; that it may not be (by the user's rights) is no reason to
+/// fail.
 const RESET: &str = "local time = redis.call('TIME')
 for i = 1, #KEYS, 2 do
   redis.call('DEL', KEYS[i])
   redis.call('ZADD', KEYS[i + 1], string.format('%d', time[1] * 1000 + time[2] / 1000), 'reset')
   redis.call('PEXPIRE', KEYS[i + 1], '2592000000')
-end";
+end
+redis.pcall('PUBLISH', ARGV[1], ARGV[2])";
+
+/// What stands before a token's id when not its record has changed, but its logs were cleared.
+const CLEARED: &str = "cleared ";
 
 /// Errors that only this limiter sees are logged once in so many milliseconds.
 const LOG_INTERVAL_MS: u64 = 10_000;
@@ -204,7 +209,9 @@ impl RedisLimiter {
         let logs: Vec<_> = logs.chain(routes.iter().map(|own| self.route_key(token_id, own))).collect();
         let merged: Vec<_> = logs.iter().map(|log| merged_key(log)).collect();
         let keys: Vec<_> = logs.iter().zip(&merged).flat_map(|(log, merged)| [&log[..], &merged[..]]).collect();
-        self.redis.run(&self.reset, &keys, &[]).await?;
+        let channel = format!("{}:changed", self.redis.namespace());
+        let announced = [CLEARED, token_id].concat();
+        self.redis.run(&self.reset, &keys, &[channel.as_bytes(), announced.as_bytes()]).await?;
         self.local.reset(token_id);
         logs.iter().for_each(|log| self.merger.journal().forget(log));
         self.denials.forget(token_id);
@@ -345,6 +352,18 @@ impl RedisLimiter {
                 }
             }
         }
+    }
+}
+
+/// Takes notice of what somebody announced on `<namespace>:changed`, of a token's record or of its logs: what this process
+/// remembers of it holds no longer.
+pub fn heed(announced: &str, local: &MemoryLimiter, denials: &DenyCache) {
+    match announced.strip_prefix(CLEARED) {
+        Some(token_id) => {
+            local.reset(token_id);
+            denials.forget(token_id);
+        }
+        None => denials.forget(announced),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::auth::{
 use crate::config::{Config, OnFailure, RedisStore, Store};
 use crate::forward::{Forwarder, Names, UpstreamError, Upstreams};
 use crate::gateway::Cells;
-use crate::limits::{DenyCache, Journal, Limiter, MemoryLimiter, RedisLimiter};
+use crate::limits::{self, DenyCache, Journal, Limiter, MemoryLimiter, RedisLimiter};
 use crate::listener::{self, Certificates, Tls, TlsError};
 use crate::route::{RouteError, RouteTable};
 use crate::shutdown::Shutdown;
@@ -165,7 +165,9 @@ impl Server {
             (_, Tokens::File(file)) => drop(tokio::spawn(file.clone().watch(calls))),
             (Store::Redis(store), Tokens::Redis(cache)) => {
                 let redis = Redis::open(store, shared.health.clone()).await?;
-                tokio::spawn(RecordWatch::new(redis, cache.clone(), calls).run());
+                let (local, denials) = (shared.limiter.clone(), shared.denials.clone());
+                let announced = move |what: &str| limits::heed(what, &local, &denials);
+                tokio::spawn(RecordWatch::new(redis, cache.clone(), calls, announced).run());
             }
             (Store::Memory, Tokens::Redis(_)) => {}
         }

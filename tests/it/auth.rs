@@ -1,5 +1,6 @@
 //! Authentication against a real Redis and a real token file, and the commands that manage tokens.
 
+mod broken_off;
 mod commands;
 mod deeds;
 mod file_store;

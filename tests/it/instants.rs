@@ -186,6 +186,32 @@ async fn ends_hold_at_their_second() {
     stage.holds("expiry", &token, expires, REFUSED).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_done_over_the_admin_listener_of_one_instance_holds_on_the_others() {
+    let stage = Stage::new().await;
+    let third = stage.instances[0].0.site.serve();
+    let (third, client) = (&third, &Client::builder().no_proxy().build().unwrap());
+    let post = async |path: &str, body: &'static str| {
+        let request = client.post(format!("http://127.0.0.1:{}{path}", third.admin.port())).body(body);
+        let request = request.header("x-callgate-admin", "1").header("content-type", "application/json");
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}: {}", answer.text().await.unwrap());
+        Instant::now()
+    };
+    let token = stage.token();
+    let path = format!("/api/tokens/{}/revoke", token.id);
+    stage.holds("a revocation on another instance", &token, post(&path, ""), REFUSED).await;
+
+    let token = stage.token();
+    let path = format!("/api/tokens/{}/rotate", token.id);
+    stage.holds("a rotation on another instance", &token, post(&path, r#"{ "grace_seconds": 0 }"#), REFUSED).await;
+
+    // What was made before and what is made now, all of it.
+    let token = stage.token();
+    let account = post("/api/accounts/revoke", r#"{ "account": "acme" }"#);
+    stage.holds("the revocation of an account", &token, account, REFUSED).await;
+}
+
 /// Waits for a time on the clock.
 async fn held_at(time: SystemTime) -> Instant {
     tokio::time::sleep(time.duration_since(SystemTime::now()).unwrap_or_default()).await;

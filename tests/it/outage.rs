@@ -162,6 +162,22 @@ async fn redis_killed_under_load_is_replaced_by_the_local_limiter_without_an_err
 }
 
 #[tokio::test]
+async fn a_plan_on_trial_denies_nothing_where_the_policy_is_deny() {
+    let mut redis = RedisServer::start();
+    let upstream = Upstream::start().await;
+    let plans = "plans: { standard: { limits: { minute: 3/1m }, shadow: true } }";
+    let gateway = Site::on_redis(&redis.url(), ", deadline: 2s, on_failure: deny", upstream.address, plans).serve();
+    let token = gateway.site.token(&[]);
+    let client = http2(&gateway);
+    assert_eq!(header(&get(&client, &gateway, "/status/200", &token).await, "x-ratelimit-shadow"), "");
+    redis.kill();
+    let forwarded = get(&client, &gateway, "/status/200", &token).await;
+    assert_eq!((forwarded.status().as_u16(), header(&forwarded, "x-ratelimit-shadow")), (200, "denied"));
+    assert_eq!(gateway.metric("callgate_shadow_denials_total").await, Some(1.0));
+    assert_eq!(gateway.access("/status/200", 2).await[1]["shadow"], "denied");
+}
+
+#[tokio::test]
 async fn where_the_policy_is_deny_nothing_passes_without_redis() {
     let mut stage = Stage::new(RedisServer::start_with(&DURABLE), ", deadline: 2s, on_failure: deny").await;
     let token = stage.gateway.site.token(&[]);

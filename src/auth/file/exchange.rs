@@ -50,6 +50,7 @@ impl Locked {
     /// loses neither. A new file is for its owner alone; an old one keeps owner and group, and loses what it allowed to others.
     pub(super) fn replace(&self, path: &Path, text: &str) -> Result<(), EditError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
+        self.clear_away(&format!(".{name}."));
         let temporary = self.folder.join(format!(".{name}.{}.{:08x}.tmp", std::process::id(), fastrand::u32(..)));
         let result = (|| {
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
@@ -71,6 +72,18 @@ impl Locked {
             let _ = fs::remove_file(&temporary);
         }
         result.map_err(|source| EditError::Write { path: path.to_owned(), source })
+    }
+
+    /// Removes what writers left behind that were killed. Nobody else writes, for the folder is locked.
+    fn clear_away(&self, start: &str) {
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let is_left = |name: &str| name.starts_with(start) && name.ends_with(".tmp");
+            if name.to_str().is_some_and(is_left) {
+                // It harms nobody should it stay.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// Opens a file of this folder for appending; a new one is for the token file's owner alone.

@@ -1,5 +1,6 @@
 //! The token file of the memory store: read at start, read again when it changes, and never half taken over.
 
+mod check;
 mod edit;
 mod exchange;
 mod parse;
@@ -29,6 +30,7 @@ use super::refusal::{Reason, Refusal};
 use super::token::TokenHash;
 use crate::config::{Config, Problem};
 
+pub use check::check_tokens;
 pub use edit::{EditError, TokenFile};
 
 /// How often a running instance looks whether the file has changed.

@@ -23,21 +23,28 @@ const SWEEP_STEP: (usize, Duration) = (128, Duration::from_millis(25));
 /// Records that are read at one time.
 const READS: usize = 64;
 
-/// Ends the calls of tokens whose records change in Redis.
+/// Ends the calls of tokens whose records change in Redis, and passes on what is announced.
 pub struct RecordWatch {
     redis: Redis,
     tokens: RedisTokens,
     cache: Arc<TokenCache>,
     calls: Arc<OpenCalls>,
+    announced: Box<dyn Fn(&str) + Send + Sync>,
     sweep_now: Notify,
 }
 
 impl RecordWatch {
-    /// Watches over `calls`. `cache` holds the plans of the same configuration.
+    /// Watches over `calls`. `cache` holds the plans of the same configuration; `announced` is told all that is
+    /// announced: the id of a token whose record has changed, or what others announce there.
     #[must_use]
-    pub fn new(redis: Redis, cache: Arc<TokenCache>, calls: Arc<OpenCalls>) -> Self {
+    pub fn new(
+        redis: Redis,
+        cache: Arc<TokenCache>,
+        calls: Arc<OpenCalls>,
+        announced: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Self {
         let tokens = RedisTokens::new(redis.clone());
-        Self { redis, tokens, cache, calls, sweep_now: Notify::new() }
+        Self { redis, tokens, cache, calls, announced: Box::new(announced), sweep_now: Notify::new() }
     }
 
     /// Watches for ever.
@@ -53,6 +60,7 @@ impl RecordWatch {
                 News::Begins => self.sweep_now.notify_one(),
                 News::Messages(messages) => {
                     let told = messages.iter().filter_map(|message| std::str::from_utf8(message).ok());
+                    let told = told.inspect(|id| (self.announced)(id));
                     let open: BTreeSet<&str> = told.filter(|id| self.calls.announce(id)).collect();
                     self.read_again(open.into_iter()).await;
                 }

@@ -71,12 +71,29 @@ impl RedisTokens {
         let notices: Vec<String> = decode(self.redis.call(&command).await?)?;
         for notice in notices {
             let id = notice.split(' ').next().unwrap_or_default();
-            let mut get = redis::cmd("HGET");
-            get.arg(self.key(id)).arg("audit");
-            let due: Option<String> = decode(self.redis.call(&get).await?)?;
+            let due = self.due(id).await?;
             self.deliver(id, due.as_deref(), &notice).await?;
         }
         Ok(())
+    }
+
+    /// Makes up for a write whose answer was lost, and which was found to stand: logs its entry and takes it to the trail.
+    pub(in crate::auth) async fn catch_up(&self, id: &str, entry: &Entry) {
+        entry.log();
+        let delivered = async {
+            let due = self.due(id).await?;
+            // What that writer announced is not known any more; in a minute it counts as dead, and there is nothing left to finish.
+            self.deliver(id, due.as_deref(), "").await
+        };
+        if let Err(error) = delivered.await {
+            tracing::warn!(token = id, "an entry of the audit trail is late: {error}");
+        }
+    }
+
+    /// The entries that lie beside a record.
+    async fn due(&self, id: &str) -> Result<Option<String>, StoreError> {
+        let mut get = redis::cmd("HGET");
+        decode(self.redis.call(get.arg(self.key(id)).arg("audit")).await?)
     }
 
     /// Up to `count` entries with versions below `before`, the newest first, and a few more if they share a version.

@@ -40,7 +40,10 @@ impl Write<'_> {
         while Instant::now() < gives_up {
             tokio::time::sleep(PAUSE).await;
             match self.tokens.read(&self.record.id).await {
-                Ok(Some((version, record))) if record == *self.record => return Ok(Some(version)),
+                Ok(Some((version, record))) if record == *self.record => {
+                    self.tokens.catch_up(&record.id, self.entry).await;
+                    return Ok(Some(version));
+                }
                 Ok(Some((version, _))) if Some(version) != expected => return Ok(None),
                 Err(RedisTokensError::Store(error @ (StoreError::Down | StoreError::Deadline))) => {
                     broken = error;

@@ -18,6 +18,7 @@ fn offer(journal: &Arc<Journal>, log: &[u8], now: Instant) -> Offer {
         Claim::Offer(offer) => offer,
         Claim::Nothing => panic!("nothing"),
         Claim::Taken(_) => panic!("taken"),
+        Claim::Refused => panic!("refused"),
     }
 }
 
@@ -50,6 +51,24 @@ fn an_offer_stays_as_it_is_until_it_is_settled() {
     assert!(matches!(journal.claim(b"t", at(41)), Claim::Nothing));
     assert_eq!(journal.finished(), Some(Merged { admissions: 4, logs: 1 }));
     assert_eq!(journal.finished(), None);
+}
+
+#[test]
+fn what_redis_refuses_is_offered_again_in_the_background_alone_for_a_while() {
+    let (journal, _) = journal(100);
+    let now = Instant::now();
+    journal.write(b"t", &limits(60_000), 1, now);
+    let first = offer(&journal, b"t", now);
+    let name = first.name().to_vec();
+    first.refuse();
+    assert!(matches!(journal.claim(b"t", now), Claim::Refused));
+    let again = journal.claim_some(now + Duration::from_millis(100), true).pop().expect("the background offers it");
+    assert_eq!(again.name(), name);
+    drop(again);
+    // An offer of which nothing is known is no refusal.
+    offer(&journal, b"t", Instant::now()).refuse();
+    offer(&journal, b"t", Instant::now() + Duration::from_secs(2)).settle();
+    assert!(journal.is_empty());
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Tokens in a file that a running instance follows.
 
 use callgate::auth::{Draft, FileStore, NewToken, Registry};
+use callgate::cli::check::report;
 
 use super::*;
 
@@ -37,4 +38,38 @@ async fn a_running_instance_follows_the_file() {
     })
     .await;
     watch.abort();
+}
+
+#[test]
+fn a_check_looks_into_the_token_file_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let [config, tokens, certificate] = ["callgate.yaml", "tokens.yaml", "c.pem"].map(|name| folder.path().join(name));
+    std::fs::write(&certificate, "").unwrap();
+    let text = "tls: { certificates: [{ cert: c.pem, key: c.pem }] }\ntokens: { file: tokens.yaml }\n\
+        routes: [{ path: /a, permission: \"calls:read\", upstream: up }]\nupstreams: { up: { endpoints: [\"http://127.0.0.1:9\"] } }\n";
+    std::fs::write(&config, text).unwrap();
+    let hash = "0".repeat(64);
+    let entry = format!("tokens:\n  - id: a\n    hash: \"{hash}\"\n    name: Dialler\n    account: acme\n");
+    let place = |place: &str| format!("{}:{place}", tokens.display());
+    for (text, good, told) in [
+        (format!("{entry}    permissions: [\"calls:*\", \"*\"]\n"), true, String::new()),
+        (
+            format!("{entry}    permissions: [\"calls:read\", \"cals:read\"]\n"),
+            true,
+            place(
+                "6:5: warning: tokens[0].permissions: no route asks for \"cals:read\" (did you mean \"calls:read\"?)\n",
+            ),
+        ),
+        (
+            entry[..entry.find("    account").unwrap()].to_owned(),
+            false,
+            place("2:5: tokens[0]: the key \"account\" is missing\n1 error\n"),
+        ),
+    ] {
+        std::fs::write(&tokens, &text).unwrap();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        assert_eq!(report(&config, false, &mut out, &mut err).unwrap(), good);
+        let err = String::from_utf8(err).unwrap();
+        assert!(err.ends_with(&told) && err.is_empty() == told.is_empty(), "{err}\n{told}");
+    }
 }

@@ -6,6 +6,7 @@ use callgate::config::OnFailure;
 use callgate::limits::{Asker, Outcome, Source, Unavailable};
 
 use super::stores::{VERSION, decide, instance, instance_within, issue, plan, say, unix_ms};
+use crate::support::eventually;
 use crate::support::redis::RedisServer;
 
 #[tokio::test]
@@ -144,4 +145,41 @@ async fn a_log_of_another_type_is_an_outage_for_its_token_alone() {
     let plan = plan(&[(60, 60_000)]);
     assert_eq!(decide(&limiter, "t", &plan).await.source, Source::Local);
     assert_eq!(decide(&limiter, "u", &plan).await.source, Source::Redis);
+}
+
+/// How many scripts Redis was asked to run so far.
+fn scripts_run(server: &RedisServer) -> u64 {
+    let stats = server.say::<String>(&["INFO", "commandstats"]);
+    let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")).unwrap();
+    line.split(',').next().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_redis_out_of_memory_delays_nobody_and_learns_everything_later() {
+    let server = RedisServer::start();
+    let (limiter, redis) = instance(&server, OnFailure::Local).await;
+    issue(&redis, "t").await;
+    let plan = plan(&[(60, 3_600_000)]);
+    for _ in 0..20 {
+        assert_eq!(decide(&limiter, "t", &plan).await.source, Source::Redis);
+    }
+    server.say::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
+    let (before, began) = (scripts_run(&server), Instant::now());
+    for used in 21..=60 {
+        let decision = decide(&limiter, "t", &plan).await;
+        assert_eq!((decision.admitted, decision.source, decision.windows()[0].used), (true, Source::Local, used));
+    }
+    for _ in 0..60 {
+        assert!(!decide(&limiter, "t", &plan).await.admitted);
+    }
+    // One decision, and a merge a second, which takes two.
+    let asked = scripts_run(&server) - before;
+    assert!(asked <= 10 + 2 * began.elapsed().as_secs(), "{asked} in {:?}", began.elapsed());
+    server.say::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
+    let refusal = eventually("Redis to decide again", async || {
+        let decision = decide(&limiter, "t", &plan).await;
+        (decision.source == Source::Redis).then_some(decision)
+    });
+    let refusal = refusal.await;
+    assert_eq!((refusal.admitted, refusal.windows()[0].used), (false, 60));
 }

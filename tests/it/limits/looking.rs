@@ -1,6 +1,7 @@
 //! `callgate limits peek` and `reset`, and the same over the admin listener.
 
 use std::process::{Command, Output};
+use std::time::Instant;
 
 use reqwest::Method;
 use serde_json::Value;
@@ -125,6 +126,50 @@ async fn an_instance_that_clears_a_log_forgets_its_refusals_at_once() {
     }
     assert_eq!(stage.api(Method::DELETE, &stage.token.id, &[("x-callgate-admin", "1")]).await.0, 200);
     assert_eq!(get(&client, &stage.gateway, "/echo", &stage.token).await.status(), 200);
+}
+
+/// How often Redis was asked by a flood on a used-up token: otherwise at most once a second, the refusal being remembered.
+async fn refusals_of_redis(gateway: &Gateway) -> f64 {
+    gateway.metric("callgate_decisions_total{outcome=\"denied\",source=\"redis\"}").await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_announced_of_a_token_ends_the_refusals_that_instances_remember() {
+    let stage = Stage::new(Some(RedisServer::start())).await;
+    let redis = super::stores::connect(stage.redis.as_ref().unwrap(), callgate::config::OnFailure::Deny).await;
+    let client = http1(&stage.gateway);
+    let status = async || get(&client, &stage.gateway, "/echo", &stage.token).await.status().as_u16();
+    for expected in [200, 200, 200, 429] {
+        assert_eq!(status().await, expected);
+    }
+    let began = Instant::now();
+    eventually("Redis to be asked far more often than once a second", async || {
+        say(&redis, &format!("PUBLISH callgate:changed {}", stage.token.id)).await;
+        assert_eq!(status().await, 429);
+        let expected = began.elapsed().as_secs_f64() + 6.0;
+        (refusals_of_redis(&stage.gateway).await > expected).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_log_that_is_cleared_by_command_is_cleared_in_the_memory_of_instances_too() {
+    let mut stage = Stage::new(Some(RedisServer::start())).await;
+    let client = http1(&stage.gateway);
+    for status in [200, 200, 200, 429] {
+        assert_eq!(get(&client, &stage.gateway, "/echo", &stage.token).await.status(), status);
+    }
+    let config = stage.gateway.site.config();
+    assert!(stage.limits(&["reset", "--config", config.to_str().unwrap(), &stage.token.id]).status.success());
+    let first = eventually("the remembered refusal to end", async || {
+        let response = get(&client, &stage.gateway, "/echo", &stage.token).await;
+        (response.status() == 200).then_some(response)
+    });
+    assert_eq!(header(&first.await, "x-ratelimit-remaining"), "2");
+    // From here on the instance decides alone.
+    stage.redis.as_mut().unwrap().kill();
+    let alone = get(&client, &stage.gateway, "/echo", &stage.token).await;
+    assert_eq!((alone.status().as_u16(), header(&alone, "x-ratelimit-remaining")), (200, "1"));
 }
 
 #[tokio::test]

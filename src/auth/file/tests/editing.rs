@@ -251,6 +251,19 @@ fn a_link_stays_a_link_and_others_lose_access() {
 }
 
 #[test]
+fn what_a_killed_writer_left_is_cleared_away_and_nothing_else() {
+    let (folder, file, _) = editor(Some("tokens: []\n"));
+    let left = folder.path().join(".tokens.yaml.4711.0badcafe.tmp");
+    let others =
+        [".tokens.yaml.swp", "tokens.yaml.tmp", ".other.4711.0badcafe.tmp"].map(|name| folder.path().join(name));
+    for path in others.iter().chain([&left]) {
+        std::fs::write(path, "half of a fi").unwrap();
+    }
+    file.create(record("a", "token-a"), &by(), now()).unwrap();
+    assert!(!left.exists() && others.iter().all(|path| path.exists()));
+}
+
+#[test]
 fn writers_take_turns() {
     let (_folder, file, _path) = editor(None);
     std::thread::scope(|scope| {
