@@ -103,6 +103,7 @@ fn headers(criterion: &mut Criterion) {
         request_id: &REQUEST,
         identity: &identity,
         trusted_proxies: &[],
+        interim: None,
         hold: &|| Box::new(()),
         target: None,
     };

@@ -166,6 +166,7 @@ impl Gateway {
             request_id: &exchange.record.request_id,
             identity: principal.as_deref().map_or(&[], Principal::identity_headers),
             trusted_proxies: &self.config.trusted_proxies,
+            interim: peer.interim(&request),
             hold: &|| Box::new(peer.busy()),
         };
         let started = Instant::now();

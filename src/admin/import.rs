@@ -19,6 +19,7 @@ struct Outcome {
     present: Vec<Place>,
     ended: Vec<u64>,
     errors: Vec<Wrong>,
+    warnings: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -52,12 +53,12 @@ pub(super) async fn import(mut call: Call<'_>) -> Result<Answer, Problem> {
     let Admin { config, desk: Desk { registry, .. }, .. } = call.admin;
     let imported = registry.import(config, &export, &defaults, dry_run, &call.by, call.now).await;
     call.admin.refresh().await;
-    let Imported { tokens, present, ended, refused, broken, .. } = imported;
+    let Imported { tokens, present, ended, refused, warnings, broken, .. } = imported;
     if let Some(error) = broken {
         return Err(error.into());
     }
     let places = |tokens: Vec<(u64, String)>| tokens.into_iter().map(|(place, id)| Place { place, id }).collect();
     let errors = refused.into_iter().map(|one| Wrong { place: one.line, field: one.field, message: one.message });
-    let (imported, present) = (places(tokens), places(present));
-    Ok(json(StatusCode::OK, &Outcome { dry_run, imported, present, ended, errors: errors.collect() }))
+    let (imported, present, errors) = (places(tokens), places(present), errors.collect());
+    Ok(json(StatusCode::OK, &Outcome { dry_run, imported, present, ended, errors, warnings }))
 }

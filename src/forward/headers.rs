@@ -308,7 +308,7 @@ pub(super) fn clean_trailers_for_client(trailers: &mut HeaderMap) {
 }
 
 /// What an upstream may not tell the client.
-fn clean_for_client(headers: &mut HeaderMap) {
+pub(super) fn clean_for_client(headers: &mut HeaderMap) {
     take_off(headers, |kind| match kind {
         Kind::HopByHop | Kind::Limit => true,
         Kind::Forwarding | Kind::Identity | Kind::Credential | Kind::Override => false,

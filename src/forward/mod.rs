@@ -9,6 +9,7 @@ mod extended;
 mod frames;
 mod headers;
 mod http2;
+mod interim;
 mod open;
 mod pool;
 mod probe;
@@ -31,6 +32,7 @@ use ipnet::IpNet;
 use crate::body::{Body, Hold, Progress};
 use crate::config::{self, Protocol};
 use crate::deadline::End;
+use crate::listener::Interim;
 use crate::telemetry::Metrics;
 
 use balance::Turns;
@@ -69,6 +71,8 @@ pub struct Onward<'a> {
     pub identity: &'a [(HeaderName, HeaderValue)],
     /// Networks whose forwarding headers are believed.
     pub trusted_proxies: &'a [IpNet],
+    /// Passes interim answers on; `None` when the client can't be sent any.
+    pub interim: Option<Interim>,
     /// Makes what the request's body holds on to: it may outlive the answer.
     pub hold: &'a (dyn Fn() -> Hold + Sync),
 }
@@ -143,7 +147,17 @@ impl Forwarder {
         let handshake = unfolded.then(|| Handshake::begin(request.headers_mut()));
         let beside = progress.clone().filter(|_| is_grpc);
         let mut end = onward.route.timeout.filter(|_| !is_grpc).map(End::after);
+        let interim = onward.interim.as_ref().filter(|_| upstream.config.protocol != Protocol::Http2);
+        if let Some(interim) = interim {
+            interim::pass_on(&mut request, interim, onward.route);
+        }
         let sent = upstream.send(request, Errand { onward, progress, websocket, key });
+        let sent = async {
+            match interim {
+                None => sent.await,
+                Some(interim) => interim.beside(sent).await,
+            }
+        };
         let (lease, mut response) = match &mut end {
             None => sent.await?,
             Some(end) => tokio::select! {

@@ -23,6 +23,7 @@ use crate::shutdown::Shutdown;
 
 use super::gate::{Gate, Signals};
 use super::head::{self, Fault, HeadLimits};
+use super::interim::Interim;
 use super::proxy_protocol::{self, ProxyError};
 use super::streams::{StreamClock, Streams};
 use super::{Listener, Place, Tls};
@@ -90,6 +91,13 @@ impl Peer {
     #[must_use]
     pub fn refusal(&self) -> Option<Fault> {
         self.signals.refusal()
+    }
+
+    /// What passes interim answers to this request on; `None` where the client can't be sent any: HTTP/1.0 has none (RFC 9110
+    /// §15.2), and hyper has no way to send them over HTTP/2.
+    #[must_use]
+    pub fn interim<B>(&self, request: &Request<B>) -> Option<Interim> {
+        (request.version() == Version::HTTP_11).then(|| Interim::open(&self.signals))
     }
 
     /// From here on the connection is a tunnel, and its bytes are no longer judged as requests; of HTTP/2, it carries one.

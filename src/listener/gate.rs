@@ -19,6 +19,7 @@ use crate::deadline::{Deadline, Patient};
 
 use super::framing::{EMPTY_LINE, Framing, Verdict};
 use super::head::{Fault, HeadLimits};
+use super::interim::Interims;
 
 /// The method of the request that stands in for a refused one.
 const REFUSED: &str = "CALLGATE-REFUSED";
@@ -35,6 +36,8 @@ pub(super) struct Signals {
     over: AtomicUsize,
     /// The gate, when it waits for the exchanges before a refusal.
     gate: AtomicWaker,
+    /// Interim answers, which the gate writes.
+    pub(super) interims: Interims,
 }
 
 impl Signals {
@@ -104,6 +107,8 @@ pub(super) struct Gate<S> {
     stand_in: &'static [u8],
     head_timer: Deadline,
     linger: Option<(Deadline, usize)>,
+    /// What is left of interim answers that are being written.
+    interim: Bytes,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
@@ -131,6 +136,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             stand_in: b"",
             head_timer: Deadline::default(),
             linger: None,
+            interim: Bytes::new(),
         }
     }
 
@@ -237,6 +243,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         Poll::Ready(Ok(true))
     }
 
+    /// Writes the interim answers that wait. What has begun must be whole before anything else is written.
+    fn poll_interims(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() || self.signals.interims.is_any() {
+            if self.interim.is_empty() {
+                self.interim = self.signals.interims.take();
+            }
+            while !self.interim.is_empty() {
+                match ready!(Pin::new(&mut self.io).poll_write(cx, &self.interim))? {
+                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    written => self.interim.advance(written),
+                }
+            }
+            self.signals.interims.written();
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Swallows what the client still sends, so that closing does not destroy the answer on its way to it.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (timer, left) = self.linger.get_or_insert((Deadline::default(), LINGER.1));
@@ -298,7 +321,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, bytes)
+        let this = self.get_mut();
+        if !this.interim.is_empty() {
+            ready!(this.poll_interims(cx))?;
+        }
+        Pin::new(&mut this.io).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -306,7 +333,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, slices)
+        let this = self.get_mut();
+        if !this.interim.is_empty() {
+            ready!(this.poll_interims(cx))?;
+        }
+        Pin::new(&mut this.io).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -314,7 +345,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        let this = self.get_mut();
+        // hyper flushes when it has handed over all that it had to write.
+        ready!(this.poll_interims(cx))?;
+        Pin::new(&mut this.io).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -4,6 +4,7 @@ mod connection;
 mod framing;
 mod gate;
 mod head;
+mod interim;
 mod proxy_protocol;
 mod streams;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use crate::telemetry::ListenerMetrics;
 
 pub use connection::{Attention, Busy, Handler, Peer};
 pub use head::{Fault, is_authority};
+pub use interim::{Interim, Teller};
 pub use tls::{Certificates, TlsError, server_config};
 
 /// Connections that the kernel keeps for us while we are busy.

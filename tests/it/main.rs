@@ -17,6 +17,7 @@ mod guessing;
 mod hygiene;
 mod instances;
 mod instants;
+mod interim;
 mod layers;
 mod leaks;
 mod limits;

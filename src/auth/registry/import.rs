@@ -1,11 +1,12 @@
 //! An export taken over: what is right with it is registered, and of everything else it is said why not.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::SystemTime;
 
 use super::super::audit::{Action, Actor, Entry};
 use super::super::date::Date;
 use super::super::import::{Defaults, Export, Row, Wanted};
+use super::super::permission::strange_permissions;
 use super::super::record::Record;
 use super::super::redis_tokens::RedisTokens;
 use super::super::token::TokenHash;
@@ -26,6 +27,8 @@ pub struct Imported {
     pub ended: Vec<u64>,
     /// What is wrong, in the order of the export.
     pub refused: Vec<Refused>,
+    /// Permissions that no route asks for: they may be mistyped.
+    pub warnings: Vec<String>,
     /// Whether a token file was written anew, so that comments between its tokens are gone.
     pub rewritten: bool,
     /// Why the rest was not looked at, if that is so: `tokens` tells what was done before.
@@ -56,6 +59,8 @@ impl Registry {
     ) -> Imported {
         let mut imported = Imported::default();
         let records = check(config, export, defaults, now, &mut imported);
+        let held: BTreeSet<&String> = records.iter().flat_map(|(_, record)| &record.permissions).collect();
+        imported.warnings = strange_permissions(config, &held.into_iter().cloned().collect::<Vec<_>>());
         match self {
             Self::File(file) => {
                 let (by, lines): (_, Vec<u64>) = (by.clone(), records.iter().map(|(line, _)| *line).collect());

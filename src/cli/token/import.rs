@@ -19,7 +19,6 @@ impl Session<'_> {
         let text = read(named).with_context(|| format!("reading {name}"))?;
         let export = Export::read(&text).with_context(|| name.clone())?;
         let defaults = Defaults { account: args.account, permissions: args.permissions, plan: args.plan };
-        self.warn_of_permissions(&defaults.permissions)?;
         for column in &export.ignored {
             writeln!(self.remarks, "note: the column {column:?} is ignored")?;
         }
@@ -50,10 +49,13 @@ impl Session<'_> {
                 .collect();
             let answer = json!({
                 "dry_run": dry_run, "imported": pairs(tokens), "present": pairs(present), "ended": ended, "errors": errors,
-                "complete": imported.broken.is_none(),
+                "warnings": imported.warnings, "complete": imported.broken.is_none(),
             });
             writeln!(self.out, "{answer}")?;
             return Ok(());
+        }
+        for warning in &imported.warnings {
+            writeln!(self.remarks, "warning: {warning}")?;
         }
         for one in refused {
             writeln!(self.remarks, "{name}:{}: {}", one.line, one.message)?;
@@ -61,15 +63,12 @@ impl Session<'_> {
         for line in ended {
             writeln!(self.remarks, "{name}:{line}: its time is over: left out")?;
         }
-        let done = if dry_run { "would be imported" } else { "imported" };
+        let done = if dry_run { "to be imported" } else { "imported" };
         let wrong: BTreeSet<u64> = refused.iter().map(|refused| refused.line).collect();
+        let (tokens, present, ended, wrong) = (tokens.len(), present.len(), ended.len(), wrong.len());
         writeln!(
             self.out,
-            "{} tokens {done}, {} were there already, {} left out because they have ended, {} lines wrong.",
-            tokens.len(),
-            present.len(),
-            ended.len(),
-            wrong.len()
+            "Tokens {done}: {tokens}. There already: {present}. Left out because they have ended: {ended}. Wrong: {wrong}."
         )?;
         Ok(())
     }

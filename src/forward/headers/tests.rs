@@ -26,6 +26,7 @@ fn sent(lines: &[(&str, &str)], version: Version, trusted: &[&str], websocket: b
         request_id: &HeaderValue::from_static("id-1"),
         identity: &[(HeaderName::from_static("x-callgate-token-id"), HeaderValue::from_static("t1"))],
         trusted_proxies: &trusted,
+        interim: None,
         hold: &|| Box::new(()),
         target: None,
     };

@@ -54,8 +54,7 @@ async fn import(config: &Config, text: &str, words: &[&str]) -> Said {
 async fn imports(config: &Config, registry: &Registry) {
     let text = sanctum(&["first", "second", "third"]);
     let tried = import(config, &text, &["--dry-run"]).await;
-    let summary =
-        "3 tokens would be imported, 0 were there already, 0 left out because they have ended, 0 lines wrong.\n";
+    let summary = "Tokens to be imported: 3. There already: 0. Left out because they have ended: 0. Wrong: 0.\n";
     assert_eq!((tried.out.as_str(), tried.remarks.as_str()), (summary, ""));
     assert!(all(registry, config).await.unwrap().is_empty());
 
@@ -86,10 +85,7 @@ async fn imports(config: &Config, registry: &Registry) {
     ];
     let said = import(config, &lines.join("\n"), &["--account", "default"]).await;
     assert_eq!(said.error(), "6 of 10 lines were not imported");
-    assert_eq!(
-        said.out,
-        "2 tokens imported, 1 were there already, 1 left out because they have ended, 6 lines wrong.\n"
-    );
+    assert_eq!(said.out, "Tokens imported: 2. There already: 1. Left out because they have ended: 1. Wrong: 6.\n");
     for told in [
         "note: the column \"color\" is ignored",
         "FILE:3: sha256 must be 64 hexadecimal digits: the SHA-256 of the token, not the token itself",
@@ -110,12 +106,15 @@ async fn imports(config: &Config, registry: &Registry) {
 
     let again = import(config, &lines[..2].join("\n"), &[]).await;
     again.result.as_ref().unwrap();
-    assert!(again.out.starts_with("0 tokens imported, 1 were there already"), "{}", again.out);
+    assert!(again.out.starts_with("Tokens imported: 0. There already: 1."), "{}", again.out);
     let unknown =
         import(config, &format!("sha256,account,permissions,plan\n{},a,b c!,nowhere\n", hash("h")), &[]).await;
     for told in ["no plan is called \"nowhere\"", "\"c!\" is not a permission such as calls:read"] {
         assert!(unknown.remarks.contains(told), "{}", unknown.remarks);
     }
+
+    let mistyped = import(config, &format!("sha256,account,permissions\n{},a,cals:read\n", hash("first")), &[]).await;
+    assert_eq!(mistyped.remarks, "warning: no route asks for \"cals:read\" (did you mean \"calls:read\"?)\n");
 
     // One entry for all that came together.
     let filter = TrailFilter { action: Some(Action::Import), ..TrailFilter::default() };
@@ -134,7 +133,7 @@ async fn into_a_file() {
     imports(&config, &Registry::with_file(&config, &path)).await;
     assert!(std::fs::read_to_string(&path).unwrap().starts_with("# mine\n"));
     let said = import(&config, &many(3_000), &[]).await;
-    assert!(said.out.starts_with("3000 tokens imported"), "{}", said.out);
+    assert!(said.out.starts_with("Tokens imported: 3000."), "{}", said.out);
     assert_eq!(FileStore::open(&config, &path).unwrap().len(), 3_005);
 }
 
@@ -154,7 +153,7 @@ async fn into_redis() {
     let began = Instant::now();
     let said = import(&config, &many(5_000), &[]).await;
     println!("5,000 tokens in {:?}", began.elapsed());
-    assert!(said.out.starts_with("5000 tokens imported"), "{}", said.out);
+    assert!(said.out.starts_with("Tokens imported: 5000."), "{}", said.out);
     // The trail has an entry for some hundreds of them, not for each.
     let trail: u64 = server.say(&["ZCARD", "callgate:audit"]);
     assert!((20..30).contains(&trail), "{trail}");
@@ -166,7 +165,7 @@ async fn into_a_cluster() {
     let cluster = tokio::task::block_in_place(RedisCluster::start);
     let (config, registry) = registry_at(&format!("{{ cluster: {}, deadline: 5s }}", cluster.urls())).await;
     let said = import(&config, &many(600), &[]).await;
-    assert!(said.out.starts_with("600 tokens imported"), "{} {}", said.out, said.remarks);
+    assert!(said.out.starts_with("Tokens imported: 600."), "{} {}", said.out, said.remarks);
     assert_eq!(all(&registry, &config).await.unwrap().len(), 600);
 }
 
@@ -212,7 +211,7 @@ async fn a_dashboards_tokens_work_as_they_are() {
         .unwrap();
     child.stdin.take().unwrap().write_all(sanctum(&["lYJAfK4qxTrW", "other"]).as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    assert!(output.status.success() && output.stdout.starts_with(b"2 tokens imported"));
+    assert!(output.status.success() && output.stdout.starts_with(b"Tokens imported: 2."));
     let client = http2(&gateway);
     for (token, status) in [("17|lYJAfK4qxTrW", 200), ("17|lYJAfK4qxTrV", 401)] {
         let response = client.get(gateway.url("/echo")).bearer_auth(token).send().await.unwrap();

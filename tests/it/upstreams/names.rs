@@ -174,7 +174,7 @@ async fn known_addresses_stay_while_the_name_cannot_be_looked_up() {
         failures.filter(|failures| *failures >= 2.0)
     })
     .await;
-    all_are_good(&gateway, &token, "/slow/20", 4).await;
+    all_are_good(&gateway, &token, "/slow/20", 12).await;
     hosts.write(&[1]);
     let told =
         |text: &str| gateway.log().iter().filter(|line| line["message"].as_str().unwrap().contains(text)).count();

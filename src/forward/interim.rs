@@ -1,0 +1,44 @@
+//! Interim answers (1xx) of an upstream, made fit for the client: above all 103 Early Hints (RFC 8297).
+
+use http::header::{HeaderMap, HeaderName};
+use http::{Request, StatusCode, header};
+
+use crate::body::Body;
+use crate::config::Route;
+use crate::listener::Interim;
+
+use super::headers::clean_for_client;
+
+/// Passes on what an upstream answers to this request before its answer proper. 100 and 101 are Callgate's own: the one is said
+/// to a client whose body is read, the other opens a call.
+pub(super) fn pass_on(request: &mut Request<Body>, interim: &Interim, route: &Route) {
+    let teller = interim.teller();
+    let removed: Box<[HeaderName]> = route.response_headers.remove.as_slice().into();
+    hyper::ext::on_informational(request, move |answer| {
+        let status = answer.status();
+        if matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS) {
+            return;
+        }
+        let mut headers = answer.headers().clone();
+        clean_for_client(&mut headers);
+        // It has no body, and must not speak of one (RFC 9110 §8.6).
+        headers.remove(header::CONTENT_LENGTH);
+        for name in &removed {
+            headers.remove(name);
+        }
+        teller.tell(&head(status, &headers));
+    });
+}
+
+fn head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+    let mut head = Vec::with_capacity(256);
+    let reason = status.canonical_reason().unwrap_or_default();
+    head.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).as_bytes());
+    for (name, value) in headers {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            head.extend_from_slice(part);
+        }
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
