@@ -1,4 +1,7 @@
-//! Things that were not written here: nginx, Python and its WebSockets as upstreams, curl, openssl and websockets as clients.
+//! Things that were not written here: nginx, httpbin, Python's and node's servers as upstreams, curl, openssl and others as clients.
+
+mod httpbin;
+mod others;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -36,9 +39,42 @@ fn script(name: &str) -> PathBuf {
 }
 
 /// A Python server, its address, and the lines that it prints.
-fn python(name: &str) -> (Process, SocketAddr, impl Iterator<Item = String>) {
-    let mut command = Command::new(PYTHON);
-    let mut child = command.arg(script(name)).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+fn python(name: &str) -> (Process, SocketAddr, impl Iterator<Item = String> + use<>) {
+    python_of(PYTHON, name)
+}
+
+/// The same in another environment.
+fn python_of(python: &str, name: &str) -> (Process, SocketAddr, impl Iterator<Item = String> + use<>) {
+    python_with(python, name, &[])
+}
+
+/// The same with arguments.
+fn python_with(
+    python: &str,
+    name: &str,
+    arguments: &[&str],
+) -> (Process, SocketAddr, impl Iterator<Item = String> + use<>) {
+    let mut command = Command::new(python);
+    command.arg(script(name)).args(arguments);
+    server(command)
+}
+
+/// Node with Debian's packages, to run a script.
+fn node(name: &str) -> Command {
+    let mut command = Command::new("node");
+    command.env("NODE_PATH", "/usr/share/nodejs").arg(script(name));
+    command
+}
+
+/// A server of node.
+fn javascript(name: &str) -> (Process, SocketAddr, impl Iterator<Item = String> + use<>) {
+    server(node(name))
+}
+
+/// A server that prints its port first.
+fn server(mut command: Command) -> (Process, SocketAddr, impl Iterator<Item = String> + use<>) {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut child = child.expect("it is installed (tests/run does that)");
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let process = Process(child);
     let port: u16 = lines.next().expect("it prints its port").parse().unwrap();

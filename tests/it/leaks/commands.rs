@@ -87,6 +87,7 @@ pub(super) fn whole_lives(scene: &mut Scene) -> Tokens {
 
 /// Secrets where they don't belong.
 pub(super) fn mistakes(scene: &mut Scene, gateway: &Gateway, tokens: &Tokens) {
+    imports(scene, tokens);
     let admin = gateway.admin.to_string();
     for secret in [&tokens.good.secret, &tokens.foreign] {
         for deed in ["show", "revoke", "rotate", "enable", "disable"] {
@@ -115,6 +116,25 @@ pub(super) fn mistakes(scene: &mut Scene, gateway: &Gateway, tokens: &Tokens) {
     for format in [&["--json"][..], &[]] {
         let output = scene.run_alone(&[&["check", path.to_str().unwrap()], format].concat(), "");
         assert!(!output.status.success());
+    }
+    std::fs::remove_file(path).unwrap();
+}
+
+/// Exports in which a token's text stands where its hash should, or anywhere else, beside a good line.
+fn imports(scene: &mut Scene, tokens: &Tokens) {
+    let hash = TokenHash::of("a-token-of-sanctum").to_hex();
+    let path = scene.site.path("export");
+    for secret in [&tokens.good.secret, &tokens.foreign] {
+        for text in [
+            format!("id,name,token,abilities,expires_at\n1,a,{secret},\"[]\",\n2,b,{hash},\"[]\",\n"),
+            format!("id,name,token,abilities,expires_at\n1,a,{hash},{secret},{secret}\n{secret}\n"),
+            format!("{{\"token\": \"{secret}\"}}\n{{\"token\": \"{hash}\", \"limits\": \"{secret}\"}}\n{{{secret}\n"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            for more in [&["--dry-run"][..], &["--json"], &[]] {
+                scene.run_badly(&[&["token", "import", "--account", "acme", path.to_str().unwrap()], more].concat());
+            }
+        }
     }
     std::fs::remove_file(path).unwrap();
 }
