@@ -190,7 +190,8 @@ impl UpstreamPools {
             Some(whole) if lease.reused => (Some(whole), Why::Stale),
             Some(whole) => (Some(whole), Why::Failed(RetryOn::Refused)),
             None if http2::is_unprocessed(&source) => (copy, Why::Failed(RetryOn::Refused)),
-            None => (copy.filter(|_| repeatable), Why::Failed(RetryOn::Broken)),
+            // Who answered, if only nonsense, would do so again.
+            None => (copy.filter(|_| repeatable && !source.is_parse()), Why::Failed(RetryOn::Broken)),
         };
         let told = self.broken(pool, errand.progress.as_deref(), source);
         let theirs = matches!(told, ForwardError::Broken { .. });

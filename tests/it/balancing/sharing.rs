@@ -13,8 +13,7 @@ use crate::support::eventually;
 async fn round_robin_goes_by_weight_exactly_on_each_worker() {
     let (a, b, c) = (Service::start("a").await, Service::start("b").await, Service::start("c").await);
     let endpoints = format!("\"{}\", {{ url: \"{}\", weight: 3 }}, \"{}\"", a.url(), b.url(), c.url());
-    let stage = Stage::new(&endpoints, ", balance: round_robin", "");
-    // One connection is one worker's.
+    let stage = Stage::on_one_worker(&endpoints, ", balance: round_robin");
     let names = stage.answerers(100).await;
     assert_eq!((count(&names, "a"), count(&names, "b"), count(&names, "c")), (20, 60, 20));
 }

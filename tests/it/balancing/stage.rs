@@ -161,10 +161,19 @@ pub struct Stage {
 impl Stage {
     /// `endpoints` as the configuration has them; `upstream` is more keys of the upstream, `route` more of the route.
     pub fn new(endpoints: &str, upstream: &str, route: &str) -> Self {
+        Self::with(endpoints, upstream, route, "")
+    }
+
+    /// The same with one worker, so that it does not matter over how many connections a client asks.
+    pub fn on_one_worker(endpoints: &str, upstream: &str) -> Self {
+        Self::with(endpoints, upstream, "", "\nruntime: { workers: 1 }")
+    }
+
+    fn with(endpoints: &str, upstream: &str, route: &str, rest: &str) -> Self {
         let site = Site::new(&format!(
             "store: memory\ntokens: {{ file: tokens.yaml }}\nroutes: [{{ path: \"/{{*rest}}\", upstream: up{route} }}]\n\
              plans: {{ standard: {{ limits: {{ minute: 1000000/1m }} }} }}\n\
-             upstreams: {{ up: {{ endpoints: [{endpoints}]{upstream} }} }}"
+             upstreams: {{ up: {{ endpoints: [{endpoints}]{upstream} }} }}{rest}"
         ));
         let token = site.token(&[]);
         let gateway = site.serve();
