@@ -158,23 +158,31 @@ pub struct Stage {
     pub client: Client,
 }
 
+fn site(endpoints: &str, upstream: &str, route: &str) -> Arc<Site> {
+    Site::new(&format!(
+        "store: memory\ntokens: {{ file: tokens.yaml }}\nroutes: [{{ path: \"/{{*rest}}\", upstream: up{route} }}]\n\
+         plans: {{ standard: {{ limits: {{ minute: 1000000/1m }} }} }}\n\
+         upstreams: {{ up: {{ endpoints: [{endpoints}]{upstream} }} }}"
+    ))
+}
+
 impl Stage {
     /// `endpoints` as the configuration has them; `upstream` is more keys of the upstream, `route` more of the route.
     pub fn new(endpoints: &str, upstream: &str, route: &str) -> Self {
-        Self::with(endpoints, upstream, route, "")
+        Self::on(site(endpoints, upstream, route))
     }
 
     /// The same with one worker, so that it does not matter over how many connections a client asks.
     pub fn on_one_worker(endpoints: &str, upstream: &str) -> Self {
-        Self::with(endpoints, upstream, "", "\nruntime: { workers: 1 }")
+        let site = site(endpoints, upstream, "");
+        let config = std::fs::read_to_string(site.config()).unwrap();
+        let lonely = config.replace("workers: 2", "workers: 1");
+        assert_ne!(config, lonely);
+        std::fs::write(site.config(), lonely).unwrap();
+        Self::on(site)
     }
 
-    fn with(endpoints: &str, upstream: &str, route: &str, rest: &str) -> Self {
-        let site = Site::new(&format!(
-            "store: memory\ntokens: {{ file: tokens.yaml }}\nroutes: [{{ path: \"/{{*rest}}\", upstream: up{route} }}]\n\
-             plans: {{ standard: {{ limits: {{ minute: 1000000/1m }} }} }}\n\
-             upstreams: {{ up: {{ endpoints: [{endpoints}]{upstream} }} }}{rest}"
-        ));
+    fn on(site: Arc<Site>) -> Self {
         let token = site.token(&[]);
         let gateway = site.serve();
         Self { client: http1(&gateway), token, gateway }
