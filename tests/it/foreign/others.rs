@@ -49,6 +49,7 @@ fn a_call_of_the_websockets_package_passes_whole_to_uvicorn() {
         client.arg(script("talk.py")).arg(&url).arg(gateway.site.path("cert.pem")).arg(&token.secret);
         let output = client.output().unwrap();
         assert!(output.status.success(), "{python}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(lines.next().unwrap().trim_end(), "closed 1000");
         assert_eq!(lines.next().unwrap(), "closed 4001 the client is done");
         assert_eq!(lines.next().unwrap(), "closed 4002 as asked");
     }
