@@ -131,11 +131,17 @@ impl Site {
     /// Writes a configuration of Callgate.
     fn configure(&self, store: Store, access_log: bool, port: u16) -> PathBuf {
         let (name, store) = match store {
-            Store::Memory => ("memory.yaml", "store: memory\ntokens: { file: tokens.yaml }".to_owned()),
-            // Callgrind slows everything down, the waiting too: the deadline must not change what is measured.
-            Store::Redis => {
-                ("redis.yaml", format!("store: {{ redis: {{ url: \"{}\", deadline: 5s }} }}", self.redis.url()))
+            Store::Memory => {
+                ("memory.yaml", "store: memory\ntokens: { file: tokens.yaml, failures: { limit: none } }".to_owned())
             }
+            // Callgrind slows everything down, the waiting too: the deadline must not change what is measured.
+            Store::Redis => (
+                "redis.yaml",
+                format!(
+                    "store: {{ redis: {{ url: \"{}\", deadline: 5s }} }}\ntokens: {{ failures: {{ limit: none }} }}",
+                    self.redis.url()
+                ),
+            ),
         };
         let config = format!(
             "listen: {{ https: \"127.0.0.1:{port}\", admin: \"127.0.0.1:0\" }}\n\
