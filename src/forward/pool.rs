@@ -235,7 +235,8 @@ impl EndpointPool {
     async fn connect_to(self: &Arc<Self>, place: &Place, own: bool) -> Result<Lease, NoConnection> {
         let open = Open::take(&self.open, &self.settings).ok_or(NoConnection::Full)?;
         let protocol = if own { Protocol::Http1 } else { self.settings.protocol };
-        let connecting = connect::connect(place, self.tls.as_ref(), protocol, &self.settings, open);
+        // Most requests find a connection. What making one takes would be moved about with each of them.
+        let connecting = Box::pin(connect::connect(place, self.tls.as_ref(), protocol, &self.settings, open));
         let connected = tokio::time::timeout(self.settings.connect_timeout, connecting).await;
         let way = match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(Connected::Http1(sender, open)) => {
