@@ -9,6 +9,8 @@ mod extended;
 mod headers;
 mod http2;
 mod interim;
+mod lease;
+mod line;
 mod open;
 mod pool;
 mod probe;
@@ -19,6 +21,7 @@ mod upstream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use http::header::{HeaderName, HeaderValue};
@@ -36,6 +39,7 @@ use crate::telemetry::Metrics;
 
 use balance::Turns;
 use extended::Handshake;
+use line::Lines;
 use pool::EndpointPool;
 use upstream::{Errand, UpstreamPools};
 
@@ -47,10 +51,10 @@ pub use headers::{asks_for_websocket, is_grpc, is_last_hop};
 // For the benchmarks alone.
 #[doc(hidden)]
 pub use headers::{onto_client, onto_upstream};
+pub use lease::Lease;
 pub use resolve::Names;
 pub use tls::UpstreamError;
 pub use tunnel::{CutReason, Ender, Heard, Tunnel, TunnelEnd};
-pub use upstream::Lease;
 
 /// What is settled about a request when it is forwarded.
 pub struct Onward<'a> {
@@ -76,6 +80,8 @@ pub struct Onward<'a> {
     pub interim: Option<Interim>,
     /// Makes what the request's body holds on to: it may outlive the answer.
     pub hold: &'a (dyn Fn() -> Hold + Sync),
+    /// How often an endpoint was asked by now.
+    pub attempts: AtomicU32,
 }
 
 /// An upstream's answer, ready for the client.
@@ -92,7 +98,7 @@ pub struct Answer {
 
 /// One worker's way to every upstream.
 pub struct Forwarder {
-    upstreams: Vec<UpstreamPools>,
+    upstreams: Vec<Arc<UpstreamPools>>,
     client_idle: Duration,
 }
 
@@ -109,18 +115,20 @@ impl Forwarder {
     ) -> Result<Self, UpstreamError> {
         let upstreams = config.upstreams.iter().enumerate().map(|(index, upstream)| {
             let connectors = tls::connectors(upstream)?;
+            let lines = Arc::new(Lines::new());
             let endpoints = upstream.endpoints.iter().map(|endpoint| {
                 let tls = tls::tls_for(endpoint, connectors.as_ref(), upstream.tls.server_name.as_deref())?;
                 let place = names.place(endpoint, upstream.resolve_interval);
-                Ok(Arc::new(EndpointPool::new(endpoint, place, upstream, tls)))
+                Ok(Arc::new(EndpointPool::new(endpoint, place, upstream, tls, lines.clone())))
             });
-            Ok(UpstreamPools {
+            Ok(Arc::new(UpstreamPools {
                 config: upstream.clone(),
                 endpoints: endpoints.collect::<Result<_, UpstreamError>>()?,
                 roster: shared.roster(index),
                 turns: Turns::new(upstream.endpoints.len()),
+                lines,
                 metrics: metrics.upstream(&upstream.name),
-            })
+            }))
         });
         Ok(Self { upstreams: upstreams.collect::<Result<_, _>>()?, client_idle: config.listen.body_idle_timeout })
     }
@@ -159,16 +167,16 @@ impl Forwarder {
                 Some(interim) => interim.beside(sent).await,
             }
         };
-        let (lease, mut response) = match &mut end {
+        let (mut lease, mut response) = match &mut end {
             None => sent.await?,
             Some(end) => tokio::select! {
                 sent = sent => sent?,
-                after = end.wait() => return Err(upstream.late(after)),
+                after = end.wait() => return Err(upstream.late(after, onward)),
             },
         };
         let endpoint = lease.endpoint();
         if let Err(error) = judge(&response, &endpoint, websocket, handshake.as_ref()) {
-            upstream.metrics.broken.inc();
+            upstream.metrics.bad_answers.inc();
             return Err(error);
         }
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -181,10 +189,12 @@ impl Forwarder {
         // Towards the client it is our version that counts (RFC 9112 §2.3).
         parts.version = Version::HTTP_11;
         let body = if switched {
+            lease.begins_stream();
             Body::Empty
         } else {
             // Events come when something happens: how long they may be silent is told by the route, as for a call.
             let (idle, end) = if is_grpc || headers::has_events(&parts.headers) {
+                lease.begins_stream();
                 (onward.route.call.idle_timeout, None)
             } else {
                 (Some(onward.route.idle_timeout.unwrap_or(upstream.config.idle_timeout)), end)
