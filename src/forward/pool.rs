@@ -247,7 +247,8 @@ impl EndpointPool {
         let connected = tokio::time::timeout(self.settings.connect_timeout, connecting).await;
         let way = match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(Connected::Http1(sender, open)) => {
-                self.lock().only_http1 = true;
+                // Where nothing else was offered, the endpoint has told nothing.
+                self.lock().only_http1 |= !own;
                 Way::Own(Own { sender, open })
             }
             Ok(Connected::Http2(shared)) => {
@@ -307,6 +308,13 @@ impl EndpointPool {
         });
     }
 
+    /// Lets go of all connections: each ends with what it carries.
+    pub(super) fn let_go(&self) {
+        let mut ready = self.lock();
+        ready.idle.clear();
+        ready.shared.clear();
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Ready> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -356,14 +364,14 @@ impl Lease {
     /// The exchange is over, request and response: the connection may carry the next.
     pub(super) fn release(self) {
         let Way::Own(own) = self.way else { return };
-        if own.sender.is_closed() || self.pool.settings.max_idle == 0 {
+        if own.sender.is_closed() {
             return;
         }
         let mut ready = self.pool.lock();
-        if ready.idle.len() >= self.pool.settings.max_idle {
+        ready.idle.push_back(Idle { own, since: Instant::now() });
+        if ready.idle.len() > self.pool.settings.max_idle {
             ready.idle.pop_front();
         }
-        ready.idle.push_back(Idle { own, since: Instant::now() });
         drop(ready);
         self.pool.open.freed();
     }

@@ -140,11 +140,3 @@ async fn a_connection_that_has_ended_is_no_connection() {
     }
     assert!(upstream.connections() > 1, "{}", upstream.connections());
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_connection_is_kept_where_none_is_to_be() {
-    let a = Service::start("a").await;
-    let stage = one_worker(&[&a], ", max_idle: 0, max_connections: 1");
-    stage.answerers(5).await;
-    assert_eq!(a.connections(), 5);
-}
