@@ -196,10 +196,10 @@ async fn a_connection_that_the_mirror_has_closed_loses_no_copy() {
     });
     let up = Upstream::start().await;
     let stage = Stage::new(up.address, address, &Keys::default());
-    for count in 1..=20 {
+    for _ in 0..100 {
         assert_eq!(stage.get("/x").await, 200);
-        stage.count("answered", count).await;
     }
+    stage.count("answered", 100).await;
 }
 
 #[tokio::test]
@@ -215,7 +215,8 @@ async fn long_and_endless_answers_are_cut_and_short_ones_keep_the_connection() {
             stage.count("answered", count).await;
         }
     }
-    assert!(shadow.connections() <= 4, "{}", shadow.connections());
+    // The first is used until an answer is too long for it.
+    assert!(shadow.connections() <= 2, "{}", shadow.connections());
 }
 
 #[tokio::test]
