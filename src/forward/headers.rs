@@ -1,6 +1,8 @@
 //! Headers on their way through: what concerns one connection only is taken off on both ways, what Callgate vouches for is
 //! put on (RFC 9110 §7.6, RFC 7239).
 
+mod trailers;
+
 use std::net::IpAddr;
 
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
@@ -12,6 +14,8 @@ use crate::config::{HeaderEdits, HostHeader, REQUEST_ID, Route};
 use super::Onward;
 use super::client::{X_FORWARDED_FOR, is_trusted};
 use super::extended;
+
+pub(super) use trailers::{clean_trailers_for_client, clean_trailers_for_upstream};
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -295,46 +299,6 @@ pub fn onto_client(headers: &mut HeaderMap, websocket: bool) {
     if websocket {
         headers.insert(header::CONNECTION, UPGRADE);
         headers.insert(header::UPGRADE, WEBSOCKET);
-    }
-}
-
-/// What would change how a message is framed, routed, read or proved if a server merged it into the headers (RFC 9110 §6.5.1),
-/// beside what the names of each direction say.
-static NEVER_TRAILERS: [HeaderName; 12] = [
-    header::CACHE_CONTROL,
-    header::CONTENT_ENCODING,
-    header::CONTENT_LENGTH,
-    header::CONTENT_RANGE,
-    header::CONTENT_TYPE,
-    header::COOKIE,
-    header::HOST,
-    header::MAX_FORWARDS,
-    header::RANGE,
-    header::SET_COOKIE,
-    header::TRAILER,
-    REQUEST_ID,
-];
-
-/// A client's trailers: some servers merge them into the headers, so they may say no more than those.
-pub(super) fn clean_trailers_for_upstream(trailers: &mut HeaderMap, edits: Option<&HeaderEdits>) {
-    take_off(trailers, |kind| match kind {
-        Kind::HopByHop | Kind::Forwarding | Kind::Identity | Kind::Credential | Kind::Override => true,
-        Kind::Limit => false,
-    });
-    if let Some(edits) = edits {
-        take_off_respelled(trailers, edits);
-    }
-    for name in NEVER_TRAILERS.iter().chain(edits.into_iter().flat_map(edited)) {
-        trailers.remove(name);
-    }
-}
-
-/// An upstream's trailers, for the client.
-pub(super) fn clean_trailers_for_client(trailers: &mut HeaderMap, edits: Option<&HeaderEdits>) {
-    clean_for_client(trailers);
-    take_off_cors(trailers);
-    for name in NEVER_TRAILERS.iter().chain(edits.into_iter().flat_map(edited)) {
-        trailers.remove(name);
     }
 }
 
