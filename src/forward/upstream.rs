@@ -18,11 +18,12 @@ use super::error::ForwardError;
 use super::http2::Shared;
 use super::lease::{Lease, gateway_error};
 use super::line::Lines;
+use super::mirror::Copy;
 use super::pool::{self, EndpointPool, NoConnection};
 use super::{Onward, headers, http2};
 
 /// Connections that turn out to have been closed while they waited, one after the other, for one request.
-const MOST_STALE: usize = 8;
+pub(super) const MOST_STALE: usize = 8;
 /// How often a request may be passed by another one when it was its turn to have a connection.
 const MOST_PASSED: usize = 8;
 
@@ -45,6 +46,8 @@ pub(super) struct Errand<'a> {
     pub(super) websocket: bool,
     /// What chooses the endpoint, if it is that.
     pub(super) key: Option<u64>,
+    /// A copy that goes out when the request does.
+    pub(super) copy: Option<Copy>,
 }
 
 /// How far the attempts at one request have come.
@@ -90,9 +93,12 @@ impl UpstreamPools {
     pub(super) async fn send(
         self: &Arc<Self>,
         mut request: Request<Body>,
-        errand: Errand<'_>,
+        mut errand: Errand<'_>,
     ) -> Result<(Lease, Response<Incoming>), ForwardError> {
         let place = self.roster.admit().await.map_err(|why| self.overloaded("requests", why))?;
+        if let Some(copy) = errand.copy.take() {
+            copy.go();
+        }
         let mut course = Course { attempts: 1, waits_since: place.since, ..Course::default() };
         let mut index = if self.lines.of(self.stands_apart(&errand)).is_empty() {
             // There is at least one endpoint, and none was tried.

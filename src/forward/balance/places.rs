@@ -50,10 +50,10 @@ impl Places {
     /// # Errors
     /// [`NoPlace`]
     pub(super) async fn take(&self) -> Result<Place, NoPlace> {
-        let Some(free) = &self.free else { return Ok(Place { _permit: None, since: None }) };
-        if let Ok(permit) = free.clone().try_acquire_owned() {
-            return Ok(Place { _permit: Some(permit), since: None });
+        if let Some(place) = self.spare() {
+            return Ok(place);
         }
+        let Some(free) = &self.free else { return Ok(Place { _permit: None, since: None }) };
         let since = Instant::now();
         // Nobody closes the semaphore.
         self.wait(since, free.clone().acquire_owned())
@@ -73,6 +73,12 @@ impl Places {
         }
         let waited = tokio::time::timeout_at((since + self.max_wait).into(), awaited).await;
         waited.map_err(|_| NoPlace::Waited(self.max_wait))
+    }
+
+    /// A place that is free, and that nobody waits for.
+    pub(super) fn spare(&self) -> Option<Place> {
+        let Some(free) = &self.free else { return Some(Place { _permit: None, since: None }) };
+        free.clone().try_acquire_owned().ok().map(|permit| Place { _permit: Some(permit), since: None })
     }
 
     pub(super) fn waiting(&self) -> usize {
