@@ -1,5 +1,6 @@
 //! One upstream, as one worker reaches it: which endpoint takes a request, and when it may be sent again.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -164,7 +165,11 @@ impl UpstreamPools {
         let repeatable = request.method().is_idempotent();
         let deadline = errand.onward.route.first_byte_timeout.unwrap_or(self.config.first_byte_timeout);
         let started = Instant::now();
-        let Some(sent) = within(deadline, errand.progress.as_deref(), lease.send(request)).await else {
+        let sent = {
+            let sent = pin!(lease.send(request));
+            within(deadline, errand.progress.as_deref(), sent).await
+        };
+        let Some(sent) = sent else {
             lease.retire();
             self.metrics.timeouts.inc();
             self.roster.failed(index, "timeout");
@@ -274,8 +279,11 @@ impl Vain {
 
 /// Waits for the head of a response. While the request's body is still moving, the deadline moves with it; while the client lets
 /// us wait for its body, nothing can be expected of the upstream, and the body has a deadline of its own.
-async fn within<F: Future>(deadline: Duration, progress: Option<&Progress>, sent: F) -> Option<F::Output> {
-    let mut sent = std::pin::pin!(sent);
+async fn within<F: Future>(
+    deadline: Duration,
+    progress: Option<&Progress>,
+    mut sent: Pin<&mut F>,
+) -> Option<F::Output> {
     let mut wait = deadline;
     loop {
         match tokio::time::timeout(wait, sent.as_mut()).await {
