@@ -1,6 +1,7 @@
 //! To the upstream and back: an endpoint is chosen, headers are made right, and both bodies stream.
 
 mod affinity;
+mod again;
 mod balance;
 mod client;
 mod connect;

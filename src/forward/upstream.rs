@@ -12,6 +12,7 @@ use crate::body::{Body, BodyFault, Progress};
 use crate::config::{self, RetryOn};
 use crate::telemetry::UpstreamMetrics;
 
+use super::again::Again;
 use super::balance::{InFlight, NoPlace, Place, Roster, Turns};
 use super::error::ForwardError;
 use super::http2::Shared;
@@ -161,7 +162,7 @@ impl UpstreamPools {
             Err(reason) => return Err(Box::new(self.unconnected(index, reason, request))),
         };
         headers::set_host(request.headers_mut(), errand.onward, self.config.host, &pool.authority);
-        let copy = self.copy(&request, lease.shared().is_some(), errand.websocket);
+        let kept = self.kept(&request, lease.shared().is_some(), errand.websocket);
         let repeatable = request.method().is_idempotent();
         let deadline = errand.onward.route.first_byte_timeout.unwrap_or(self.config.first_byte_timeout);
         let started = Instant::now();
@@ -181,12 +182,15 @@ impl UpstreamPools {
                 self.metrics.seconds.observe(started.elapsed().as_secs_f64());
                 self.note(index, response.status());
                 let unavailable = response.status() == StatusCode::SERVICE_UNAVAILABLE;
-                let again = copy.filter(|_| unavailable && repeatable && self.roster.retries_on(RetryOn::Unavailable));
+                let again = kept.filter(|_| unavailable && repeatable && self.roster.retries_on(RetryOn::Unavailable));
                 let answered = (lease, in_flight, response);
                 if again.is_none() {
                     return Ok(answered);
                 }
-                return Err(Box::new(Vain { request: again, ..Vain::last(Ok(answered), RetryOn::Unavailable) }));
+                return Err(Box::new(Vain {
+                    request: again.map(Again::request),
+                    ..Vain::last(Ok(answered), RetryOn::Unavailable)
+                }));
             }
             Err(error) => error,
         };
@@ -194,9 +198,12 @@ impl UpstreamPools {
         let (request, why) = match unsent {
             Some(whole) if lease.reused => (Some(whole), Why::Stale),
             Some(whole) => (Some(whole), Why::Failed(RetryOn::Refused)),
-            None if http2::is_unprocessed(&source) => (copy, Why::Failed(RetryOn::Refused)),
+            None if http2::is_unprocessed(&source) => (kept.map(Again::request), Why::Failed(RetryOn::Refused)),
             // Who answered, if only nonsense, would do so again.
-            None => (copy.filter(|_| repeatable && !source.is_parse()), Why::Failed(RetryOn::Broken)),
+            None => {
+                let again = kept.filter(|_| repeatable && !source.is_parse());
+                (again.map(Again::request), Why::Failed(RetryOn::Broken))
+            }
         };
         let told = self.broken(pool, errand.progress.as_deref(), source);
         let theirs = matches!(told, ForwardError::Broken { .. });
@@ -217,10 +224,10 @@ impl UpstreamPools {
 
     /// What may be sent again after it has left, if the request has no body: on a shared connection, which may be refused by its peer,
     /// anything; else what is idempotent (RFC 9110 §9.2.2).
-    fn copy(&self, request: &Request<Body>, is_shared: bool, websocket: bool) -> Option<Request<Body>> {
+    fn kept(&self, request: &Request<Body>, is_shared: bool, websocket: bool) -> Option<Again> {
         let asked_for = || self.roster.retries_on(RetryOn::Broken) || self.roster.retries_on(RetryOn::Unavailable);
         let wanted = is_shared || (!websocket && request.method().is_idempotent() && asked_for());
-        if wanted { http2::copy_of(request) } else { None }
+        if wanted { Again::of(request) } else { None }
     }
 
     /// Takes note of an answer. Only what a gateway says for want of a service counts against an endpoint; 429, 401 or 500 don't.
