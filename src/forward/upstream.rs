@@ -12,15 +12,16 @@ use crate::body::{Body, BodyFault, Progress};
 use crate::config::{self, RetryOn};
 use crate::telemetry::UpstreamMetrics;
 
-use super::again::Again;
 use super::balance::{InFlight, NoPlace, Place, Roster, Turns};
 use super::error::ForwardError;
 use super::http2::Shared;
+use super::kept::Kept;
+use super::mirror::Copy;
 use super::pool::{self, EndpointPool, NoConnection};
 use super::{Onward, headers, http2};
 
 /// Connections that turn out to have been closed while they waited, one after the other, for one request.
-const MOST_STALE: usize = 8;
+pub(super) const MOST_STALE: usize = 8;
 
 /// The connections of one worker to the endpoints of one upstream.
 pub(super) struct UpstreamPools {
@@ -59,6 +60,8 @@ pub(super) struct Errand<'a> {
     pub(super) websocket: bool,
     /// What chooses the endpoint, if it is that.
     pub(super) key: Option<u64>,
+    /// A copy that goes out when the request does.
+    pub(super) copy: Option<Copy>,
 }
 
 /// How far the attempts at one request have come.
@@ -100,9 +103,12 @@ impl UpstreamPools {
     pub(super) async fn send(
         &self,
         mut request: Request<Body>,
-        errand: Errand<'_>,
+        mut errand: Errand<'_>,
     ) -> Result<(Lease, Response<Incoming>), ForwardError> {
         let place = self.roster.admit().await.map_err(|why| self.overloaded(why))?;
+        if let Some(copy) = errand.copy.take() {
+            copy.go();
+        }
         let mut course = Course { attempts: 1, ..Course::default() };
         // There is at least one endpoint, and none was tried.
         let mut index = self.roster.choose(&self.turns, errand.key, &[], self.roster.now()).unwrap_or_default();
@@ -188,7 +194,7 @@ impl UpstreamPools {
                     return Ok(answered);
                 }
                 return Err(Box::new(Vain {
-                    request: again.map(Again::request),
+                    request: again.map(Kept::request),
                     ..Vain::last(Ok(answered), RetryOn::Unavailable)
                 }));
             }
@@ -198,11 +204,11 @@ impl UpstreamPools {
         let (request, why) = match unsent {
             Some(whole) if lease.reused => (Some(whole), Why::Stale),
             Some(whole) => (Some(whole), Why::Failed(RetryOn::Refused)),
-            None if http2::is_unprocessed(&source) => (kept.map(Again::request), Why::Failed(RetryOn::Refused)),
+            None if http2::is_unprocessed(&source) => (kept.map(Kept::request), Why::Failed(RetryOn::Refused)),
             // Who answered, if only nonsense, would do so again.
             None => {
                 let again = kept.filter(|_| repeatable && !source.is_parse());
-                (again.map(Again::request), Why::Failed(RetryOn::Broken))
+                (again.map(Kept::request), Why::Failed(RetryOn::Broken))
             }
         };
         let told = self.broken(pool, errand.progress.as_deref(), source);
@@ -224,10 +230,10 @@ impl UpstreamPools {
 
     /// What may be sent again after it has left, if the request has no body: on a shared connection, which may be refused by its peer,
     /// anything; else what is idempotent (RFC 9110 §9.2.2).
-    fn kept(&self, request: &Request<Body>, is_shared: bool, websocket: bool) -> Option<Again> {
+    fn kept(&self, request: &Request<Body>, is_shared: bool, websocket: bool) -> Option<Kept> {
         let asked_for = || self.roster.retries_on(RetryOn::Broken) || self.roster.retries_on(RetryOn::Unavailable);
         let wanted = is_shared || (!websocket && request.method().is_idempotent() && asked_for());
-        if wanted { Again::of(request) } else { None }
+        if wanted { Kept::whole(request) } else { None }
     }
 
     /// Takes note of an answer. Only what a gateway says for want of a service counts against an endpoint; 429, 401 or 500 don't.
