@@ -213,24 +213,3 @@ pub(super) fn is_unprocessed(error: &hyper::Error) -> bool {
     }
     false
 }
-
-/// A copy of a request that has no body.
-pub(super) fn copy_of(request: &Request<Body>) -> Option<Request<Body>> {
-    if !request.body().is_end_stream() {
-        return None;
-    }
-    let mut copy = head_of(request);
-    // What is to become of interim answers.
-    *copy.extensions_mut() = request.extensions().clone();
-    Some(copy)
-}
-
-/// A copy of a request's head, without its body.
-pub(super) fn head_of(request: &Request<Body>) -> Request<Body> {
-    let mut copy = Request::new(Body::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    copy
-}

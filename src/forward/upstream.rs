@@ -1,6 +1,6 @@
 //! One upstream, as one worker reaches it: which endpoint takes a request, and when it may be sent again.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -16,11 +16,12 @@ use crate::telemetry::UpstreamMetrics;
 use super::balance::{InFlight, NoPlace, Roster, Turns};
 use super::error::ForwardError;
 use super::http2::Shared;
+use super::kept::Kept;
 use super::lease::{Lease, gateway_error};
 use super::line::Lines;
 use super::mirror::Copy;
 use super::pool::{self, EndpointPool, NoConnection};
-use super::{Onward, headers, http2};
+use super::{Onward, headers, http2, interim};
 
 /// Connections that turn out to have been closed while they waited, one after the other, for one request.
 pub(super) const MOST_STALE: usize = 8;
@@ -48,6 +49,15 @@ pub(super) struct Errand<'a> {
     pub(super) key: Option<u64>,
     /// A copy that goes out when the request does.
     pub(super) copy: Option<Copy>,
+}
+
+impl Errand<'_> {
+    /// Has the interim answers to this request passed on to a client that can be sent any.
+    pub(super) fn pass_interim_answers_on(&self, request: &mut Request<Body>, protocol: Protocol) {
+        if let Some(interim) = self.onward.interim.as_ref().filter(|_| protocol != Protocol::Http2) {
+            interim::pass_on(request, interim, self.onward.route);
+        }
+    }
 }
 
 /// How far the attempts at one request have come.
@@ -127,6 +137,10 @@ impl UpstreamPools {
                 connection.release();
             }
             (index, request, course.avoid) = (next, again, vain.shared);
+            if request.extensions().is_empty() {
+                // What was kept of it does not know what is to become of interim answers.
+                errand.pass_interim_answers_on(&mut request, self.config.protocol);
+            }
         };
         let (connection, in_flight, response) = told?;
         let answered = (connection, in_flight, response.status());
@@ -229,11 +243,15 @@ impl UpstreamPools {
             }
         };
         headers::set_host(request.headers_mut(), errand.onward, self.config.host, &pool.authority);
-        let copy = self.copy(&request, lease.shared().is_some(), errand.websocket);
+        let kept = self.kept(&request, lease.shared().is_some(), errand.websocket);
         let repeatable = request.method().is_idempotent();
         let deadline = errand.onward.route.first_byte_timeout.unwrap_or(self.config.first_byte_timeout);
         let started = Instant::now();
-        let Some(sent) = within(deadline, errand.progress.as_deref(), lease.send(request)).await else {
+        let sent = {
+            let sent = pin!(lease.send(request));
+            within(deadline, errand.progress.as_deref(), sent).await
+        };
+        let Some(sent) = sent else {
             lease.retire();
             self.metrics.timeouts.inc();
             self.roster.failed(index, "timeout");
@@ -247,12 +265,15 @@ impl UpstreamPools {
                     self.roster.failed(index, why);
                 }
                 let unavailable = response.status() == StatusCode::SERVICE_UNAVAILABLE;
-                let again = copy.filter(|_| unavailable && repeatable && self.roster.retries_on(RetryOn::Unavailable));
+                let again = kept.filter(|_| unavailable && repeatable && self.roster.retries_on(RetryOn::Unavailable));
                 let answered = (lease, in_flight, response);
                 if again.is_none() {
                     return Ok(answered);
                 }
-                return Err(Box::new(Vain { request: again, ..Vain::last(Ok(answered), RetryOn::Unavailable) }));
+                return Err(Box::new(Vain {
+                    request: again.map(Kept::request),
+                    ..Vain::last(Ok(answered), RetryOn::Unavailable)
+                }));
             }
             Err(error) => error,
         };
@@ -260,9 +281,12 @@ impl UpstreamPools {
         let (request, why) = match unsent {
             Some(whole) if lease.reused => (Some(whole), Why::Stale),
             Some(whole) => (Some(whole), Why::Failed(RetryOn::Refused)),
-            None if http2::is_unprocessed(&source) => (copy, Why::Failed(RetryOn::Refused)),
+            None if http2::is_unprocessed(&source) => (kept.map(Kept::request), Why::Failed(RetryOn::Refused)),
             // Who answered, if only nonsense, would do so again.
-            None => (copy.filter(|_| repeatable && !source.is_parse()), Why::Failed(RetryOn::Broken)),
+            None => {
+                let again = kept.filter(|_| repeatable && !source.is_parse());
+                (again.map(Kept::request), Why::Failed(RetryOn::Broken))
+            }
         };
         let told = self.broken(pool, errand.progress.as_deref(), source);
         let theirs = matches!(told, ForwardError::Broken { .. });
@@ -288,10 +312,10 @@ impl UpstreamPools {
 
     /// What may be sent again after it has left, if the request has no body: on a shared connection, which may be refused by its peer,
     /// anything; else what is idempotent (RFC 9110 §9.2.2).
-    fn copy(&self, request: &Request<Body>, is_shared: bool, websocket: bool) -> Option<Request<Body>> {
+    fn kept(&self, request: &Request<Body>, is_shared: bool, websocket: bool) -> Option<Kept> {
         let asked_for = || self.roster.retries_on(RetryOn::Broken) || self.roster.retries_on(RetryOn::Unavailable);
         let wanted = is_shared || (!websocket && request.method().is_idempotent() && asked_for());
-        if wanted { http2::copy_of(request) } else { None }
+        if wanted { Kept::whole(request) } else { None }
     }
 
     /// The time for the whole answer is over before there was anything of it.
@@ -344,8 +368,11 @@ impl Vain {
 
 /// Waits for the head of a response. While the request's body is still moving, the deadline moves with it; while the client lets
 /// us wait for its body, nothing can be expected of the upstream, and the body has a deadline of its own.
-async fn within<F: Future>(deadline: Duration, progress: Option<&Progress>, sent: F) -> Option<F::Output> {
-    let mut sent = std::pin::pin!(sent);
+async fn within<F: Future>(
+    deadline: Duration,
+    progress: Option<&Progress>,
+    mut sent: Pin<&mut F>,
+) -> Option<F::Output> {
     let mut wait = deadline;
     loop {
         match tokio::time::timeout(wait, sent.as_mut()).await {

@@ -1,11 +1,10 @@
 //! The line of one request, in both forms.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
-use std::time::Duration;
 
 use http::Version;
 
+use super::super::text::{push, push_ip, push_json_string, push_millis, push_number, push_text};
 use super::Record;
 
 impl Record {
@@ -45,7 +44,9 @@ pub fn json_line(record: &Record) -> String {
             push_text(&mut line, key, value);
         }
     }
-    push(&mut line, format_args!(r#","client":"{}""#, record.client));
+    line.push_str(r#","client":""#);
+    push_ip(&mut line, record.client);
+    line.push('"');
     push_number(&mut line, r#","status":"#, record.status.as_u16().into());
     for (at, window) in record.windows.iter().enumerate() {
         line.push_str(if at == 0 { r#","limits":{"# } else { "," });
@@ -132,59 +133,12 @@ pub(super) fn human_line(record: &Record) -> String {
     line
 }
 
-fn push(line: &mut String, text: std::fmt::Arguments<'_>) {
-    // A `String` takes everything.
-    let _ = line.write_fmt(text);
-}
-
 fn protocol(version: Version) -> &'static str {
     match version {
         Version::HTTP_2 => "h2",
         Version::HTTP_10 => "http/1.0",
         _ => "http/1.1",
     }
-}
-
-/// A key, and a text as a JSON string.
-fn push_text(line: &mut String, key: &str, value: &str) {
-    line.push_str(",\"");
-    line.push_str(key);
-    line.push_str("\":");
-    push_json_string(line, value);
-}
-
-fn push_number(line: &mut String, before: &str, number: u64) {
-    line.push_str(before);
-    line.push_str(itoa::Buffer::new().format(number));
-}
-
-/// A duration in milliseconds, with three decimals.
-fn push_millis(line: &mut String, before: &str, took: Duration) {
-    // 64 bits of microseconds outlast every request.
-    let micros = took.as_micros() as u64;
-    push_number(line, before, micros / 1000);
-    let decimals = 1000 + micros % 1000;
-    line.push('.');
-    line.push_str(&itoa::Buffer::new().format(decimals)[1..]);
-}
-
-/// A JSON string: no control character of a client reaches the terminal of who reads the log.
-fn push_json_string(line: &mut String, text: &str) {
-    line.push('"');
-    if text.bytes().all(|byte| matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\')) {
-        line.push_str(text);
-        line.push('"');
-        return;
-    }
-    for character in text.chars() {
-        match character {
-            '"' => line.push_str("\\\""),
-            '\\' => line.push_str("\\\\"),
-            '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' => push(line, format_args!("\\u{:04x}", u32::from(character))),
-            other => line.push(other),
-        }
-    }
-    line.push('"');
 }
 
 /// A text with each own token cut off behind its public id. Behind its prefix and an underscore, a token has 45 letters and digits, of
@@ -216,7 +170,7 @@ fn without_secrets(text: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Instant, SystemTime};
+    use std::time::{Duration, Instant, SystemTime};
 
     use http::{HeaderValue, Method, StatusCode};
     use smallvec::SmallVec;
