@@ -37,7 +37,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use ipnet::IpNet;
 
-use crate::body::{Body, Hold, Progress};
+use crate::body::{Arriving, Body, Hold, Progress};
 use crate::config::{self, Protocol};
 use crate::deadline::End;
 use crate::listener::Interim;
@@ -160,7 +160,7 @@ impl Forwarder {
     ///
     /// # Errors
     /// [`ForwardError`]; nothing has been answered then.
-    pub async fn forward(&self, request: Request<Incoming>, onward: &Onward<'_>) -> Result<Answer, ForwardError> {
+    pub async fn forward(&self, request: Request<Arriving>, onward: &Onward<'_>) -> Result<Answer, ForwardError> {
         let upstream = &self.upstreams[onward.upstream];
         // Over HTTP/2 nothing is upgraded, and who is asked to may go on without (RFC 9110 §7.8).
         let websocket = headers::asks_for_websocket(&request) && upstream.config.protocol != Protocol::Http2;
@@ -221,7 +221,7 @@ impl Forwarder {
                 (Some(onward.route.idle_timeout.unwrap_or(upstream.config.idle_timeout)), end)
             };
             let edits = &onward.route.response_headers;
-            let body = Body::relay(body, idle, u64::MAX, headers::clean_trailers_for_client, edits).until(end);
+            let body = Body::relay(body.into(), idle, u64::MAX, headers::clean_trailers_for_client, edits).until(end);
             beside.iter().fold(body, Body::beside)
         };
         let mut response = Response::from_parts(parts, body);
@@ -234,13 +234,16 @@ impl Forwarder {
     /// Makes the client's request one to the upstream.
     fn prepare(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<Arriving>,
         onward: &Onward<'_>,
         websocket: bool,
         is_grpc: bool,
     ) -> (Request<Body>, Option<OnUpgrade>, Option<Arc<Progress>>) {
         let client_upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
-        let (mut parts, incoming) = request.into_parts();
+        let (mut parts, mut incoming) = request.into_parts();
+        if is_grpc {
+            incoming.stop_at_once();
+        }
         headers::onto_upstream(&mut parts.headers, parts.version, onward, websocket);
         parts.version = Version::HTTP_11;
         if let Some(target) = onward.target.or(parts.uri.path_and_query()) {
