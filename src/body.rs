@@ -1,5 +1,6 @@
 //! Bodies on their way through: relayed frame by frame, never collected, never copied.
 
+mod inbound;
 mod observed;
 
 use std::pin::Pin;
@@ -11,10 +12,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use crate::deadline::{Deadline, End};
 
+pub use inbound::{Ask, CallHalves, Inbound, StreamBody};
 pub use observed::{Observed, Observer};
 
 /// Why a body broke off.
@@ -35,6 +36,9 @@ pub enum BodyError {
     /// The connection that it came from failed.
     #[error("the body broke off")]
     Broken(#[source] hyper::Error),
+    /// The stream of an HTTP/2 client that it came on was reset, or its connection failed.
+    #[error("the body broke off")]
+    Reset(#[source] h2::Error),
 }
 
 /// The kind of a [`BodyError`].
@@ -44,7 +48,7 @@ pub enum BodyFault {
     Stalled,
     /// [`BodyError::TooLarge`].
     TooLarge,
-    /// [`BodyError::Broken`].
+    /// [`BodyError::Broken`], [`BodyError::Reset`].
     Broken,
 }
 
@@ -54,7 +58,7 @@ impl BodyError {
             Self::Stalled(_) => BodyFault::Stalled,
             Self::TooLarge(_) => BodyFault::TooLarge,
             // What a client sends is not withdrawn and never late, what it is sent is.
-            Self::Broken(_) | Self::Withdrawn(_) | Self::Late(_) => BodyFault::Broken,
+            Self::Broken(_) | Self::Reset(_) | Self::Withdrawn(_) | Self::Late(_) => BodyFault::Broken,
         }
     }
 }
@@ -74,7 +78,7 @@ pub type CleanTrailers = fn(&mut HeaderMap);
 
 /// A body that arrives from one side and leaves on the other, with a bound on its length and on its silence.
 pub struct Relay {
-    incoming: Incoming,
+    incoming: Inbound,
     /// The longest silence; `None`: no bound.
     idle: Option<Duration>,
     silence: Deadline,
@@ -147,7 +151,8 @@ impl Progress {
 impl Body {
     /// Relays `incoming`: at most `limit` bytes, and no silence longer than `idle`, if that is given.
     #[must_use]
-    pub fn relay(incoming: Incoming, idle: Option<Duration>, limit: u64, clean: CleanTrailers) -> Self {
+    pub fn relay(incoming: impl Into<Inbound>, idle: Option<Duration>, limit: u64, clean: CleanTrailers) -> Self {
+        let incoming = incoming.into();
         if incoming.is_end_stream() {
             return Self::Empty;
         }
@@ -168,7 +173,7 @@ impl Body {
     /// As [`Body::relay`], and tells when the body last moved; `None` when there is no body. `hold` lasts as long as the body.
     #[must_use]
     pub fn upload(
-        incoming: Incoming,
+        incoming: Inbound,
         idle: Option<Duration>,
         limit: u64,
         clean: CleanTrailers,
@@ -217,7 +222,7 @@ impl Relay {
         if let Some(Poll::Ready(after)) = self.end.as_mut().map(|end| end.poll(cx)) {
             return Poll::Ready(Some(Err(BodyError::Late(after))));
         }
-        match Pin::new(&mut self.incoming).poll_frame(cx) {
+        match self.incoming.poll_frame(cx) {
             Poll::Ready(Some(Ok(mut frame))) => {
                 self.silence.disarm();
                 if let Some(trailers) = frame.trailers_mut() {
@@ -234,7 +239,7 @@ impl Relay {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Broken(error)))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error))),
             Poll::Ready(None) => {
                 if let Some(progress) = &self.progress {
                     progress.note();

@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::{Method, Request, Response, header};
-use hyper::body::Incoming;
 
 use crate::auth::{Authenticator, Principal, UsageBook};
-use crate::body::{Body, Observed};
+use crate::body::{Body, Inbound, Observed};
 use crate::config::{self, Access, Config};
 use crate::forward::{self, Answer, Forwarder, Onward, asks_for_websocket, is_grpc};
 use crate::limits::{Asker, Charge, Limiter, Outcome, Source};
-use crate::listener::{Certificates, Handler, Peer};
+use crate::listener::{Certificates, Handler, Interim, Peer};
 use crate::response::{self, Rejection};
 use crate::route::{Found, RouteTable};
 use crate::shutdown::Shutdown;
@@ -63,12 +62,17 @@ impl Handler for Gateway {
     type Body = Observed<Option<Exchange>>;
 
     /// The outer half: makes the record, turns an error into an answer, stamps it. Every path is logged and counted once.
-    async fn handle(self: &Arc<Self>, mut request: Request<Incoming>, peer: &Arc<Peer>) -> Response<Self::Body> {
+    async fn handle(
+        self: &Arc<Self>,
+        mut request: Request<Inbound>,
+        peer: &Arc<Peer>,
+        interim: Option<Interim>,
+    ) -> Response<Self::Body> {
         forward::unfold_websocket(&mut request);
         let mut exchange = Exchange::begin(&self.cells, &request, peer, &self.config.trusted_proxies);
         let (is_head, is_grpc) = (request.method() == Method::HEAD, is_grpc(&request));
         let origin = request.headers().get(header::ORIGIN).cloned();
-        let result = self.serve(request, peer, &mut exchange).await;
+        let result = self.serve(request, peer, interim, &mut exchange).await;
         let mut tunnel = None;
         let mut response = match result {
             Ok(Served::Forwarded(answer)) => {
@@ -126,8 +130,9 @@ impl Gateway {
     /// The inner half: the steps, each of which may refuse.
     async fn serve(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<Inbound>,
         peer: &Arc<Peer>,
+        interim: Option<Interim>,
         exchange: &mut Exchange,
     ) -> Result<Served, Rejection> {
         if let Some(fault) = peer.fault(&request) {
@@ -169,7 +174,7 @@ impl Gateway {
             request_id: &exchange.record.request_id,
             identity: principal.as_deref().map_or(&[], Principal::identity_headers),
             trusted_proxies: &self.config.trusted_proxies,
-            interim: peer.interim(&request),
+            interim,
             hold: &|| Box::new(peer.busy()),
         };
         let started = Instant::now();
@@ -192,7 +197,7 @@ impl Gateway {
     /// Who asks, and may they now; the authentication is counted by how it ended.
     async fn admit(
         &self,
-        request: &Request<Incoming>,
+        request: &Request<Inbound>,
         route: Option<&config::Route>,
         exchange: &mut Exchange,
     ) -> Result<Arc<Principal>, Rejection> {
@@ -207,7 +212,7 @@ impl Gateway {
     /// A record that has changed since it was cached is read again before anything is counted.
     async fn authenticate_and_decide(
         &self,
-        request: &Request<Incoming>,
+        request: &Request<Inbound>,
         route: Option<&config::Route>,
         exchange: &mut Exchange,
     ) -> Result<Arc<Principal>, Rejection> {
@@ -279,6 +284,6 @@ fn permit<'a>(
 }
 
 /// The length that the client announces; `None` for a chunked body, which is counted as it passes.
-fn announced_length(request: &Request<Incoming>) -> Option<u64> {
+fn announced_length(request: &Request<Inbound>) -> Option<u64> {
     request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

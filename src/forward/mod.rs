@@ -25,10 +25,9 @@ use http::header::{HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use ipnet::IpNet;
 
-use crate::body::{Body, Hold, Progress};
+use crate::body::{Body, Hold, Inbound, Progress};
 use crate::config::{self, Protocol};
 use crate::deadline::End;
 use crate::listener::Interim;
@@ -37,6 +36,7 @@ use crate::telemetry::Metrics;
 use balance::Turns;
 use extended::Handshake;
 use pool::EndpointPool;
+use tunnel::ClientEnd;
 use upstream::{Errand, UpstreamPools};
 
 pub use balance::{EndpointReport, UpstreamReport, Upstreams};
@@ -136,7 +136,7 @@ impl Forwarder {
     ///
     /// # Errors
     /// [`ForwardError`]; nothing has been answered then.
-    pub async fn forward(&self, request: Request<Incoming>, onward: &Onward<'_>) -> Result<Answer, ForwardError> {
+    pub async fn forward(&self, request: Request<Inbound>, onward: &Onward<'_>) -> Result<Answer, ForwardError> {
         let upstream = &self.upstreams[onward.upstream];
         // Over HTTP/2 nothing is upgraded, and who is asked to may go on without (RFC 9110 §7.8).
         let websocket = headers::asks_for_websocket(&request) && upstream.config.protocol != Protocol::Http2;
@@ -144,7 +144,7 @@ impl Forwarder {
         // A stream of gRPC is a call: silent when neither side speaks, and for as long as the route lets calls be silent.
         let is_grpc = headers::is_grpc(&request);
         let key = affinity::key_of(&upstream.config.balancing.balance, request.headers(), onward);
-        let (mut request, client_upgrade, progress) = self.prepare(request, onward, websocket, is_grpc);
+        let (mut request, client_end, progress) = self.prepare(request, onward, websocket, is_grpc);
         let handshake = unfolded.then(|| Handshake::begin(request.headers_mut()));
         let beside = progress.clone().filter(|_| is_grpc);
         let mut end = onward.route.timeout.filter(|_| !is_grpc).map(End::after);
@@ -173,7 +173,7 @@ impl Forwarder {
         }
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let tunnel = switched
-            .then(|| Some(Box::new(Tunnel::new(client_upgrade?, hyper::upgrade::on(&mut response), onward.route.call))))
+            .then(|| Some(Box::new(Tunnel::new(client_end?, hyper::upgrade::on(&mut response), onward.route.call))))
             .flatten();
         let (mut parts, body) = response.into_parts();
         headers::onto_client(&mut parts.headers, switched);
@@ -202,12 +202,12 @@ impl Forwarder {
     /// Makes the client's request one to the upstream.
     fn prepare(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<Inbound>,
         onward: &Onward<'_>,
         websocket: bool,
         is_grpc: bool,
-    ) -> (Request<Body>, Option<OnUpgrade>, Option<Arc<Progress>>) {
-        let client_upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
+    ) -> (Request<Body>, Option<ClientEnd>, Option<Arc<Progress>>) {
+        let client_end = websocket.then(|| ClientEnd::of(&mut request));
         let (mut parts, incoming) = request.into_parts();
         headers::onto_upstream(&mut parts.headers, parts.version, onward, websocket);
         parts.version = Version::HTTP_11;
@@ -222,7 +222,7 @@ impl Forwarder {
         if let Some(progress) = progress.as_ref().filter(|_| is_grpc) {
             body = body.beside(progress);
         }
-        (Request::from_parts(parts, body), client_upgrade, progress)
+        (Request::from_parts(parts, body), client_end, progress)
     }
 }
 
