@@ -112,10 +112,24 @@ fn take_off(headers: &mut HeaderMap, drop: impl Fn(Kind) -> bool) {
     }
 }
 
-/// Whether a request asks for a WebSocket (RFC 6455 §4.1, RFC 8441 §5).
+/// Whether a request asks for a WebSocket (RFC 6455 §4.1, RFC 8441 §5). On HTTP/1.1 that is a GET, and nothing stands between it and the
+/// first frame: a body would be read as frames by who does not expect one.
 #[must_use]
 pub fn asks_for_websocket<B>(request: &Request<B>) -> bool {
-    extended::is_unfolded(request) || (request.version() == Version::HTTP_11 && has_websocket(request.headers()))
+    let headers = request.headers();
+    extended::is_unfolded(request)
+        || (request.version() == Version::HTTP_11
+            && *request.method() == Method::GET
+            && has_websocket(headers)
+            && !has_body(headers))
+}
+
+/// Whether a request of HTTP/1.1 announces a body.
+fn has_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::TRANSFER_ENCODING)
+        || headers
+            .get(header::CONTENT_LENGTH)
+            .is_some_and(|length| length.as_bytes().iter().any(|digit| *digit != b'0'))
 }
 
 /// Whether a request is one of gRPC, and its client understands nothing but gRPC's own answers. gRPC-Web, which is plain HTTP, is not.

@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
@@ -177,6 +177,10 @@ impl Forwarder {
             .flatten();
         let (mut parts, body) = response.into_parts();
         headers::onto_client(&mut parts.headers, switched);
+        if parts.status == StatusCode::NO_CONTENT {
+            // It has no body and may speak of none (RFC 9110 §8.6): clients of HTTP/2 take it for a mistake.
+            parts.headers.remove(header::CONTENT_LENGTH);
+        }
         headers::edit_for_client(&mut parts.headers, onward.route);
         // Towards the client it is our version that counts (RFC 9112 §2.3).
         parts.version = Version::HTTP_11;

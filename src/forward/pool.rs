@@ -240,7 +240,8 @@ impl EndpointPool {
         let connected = tokio::time::timeout(self.settings.connect_timeout, connecting).await;
         let way = match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(Connected::Http1(sender, open)) => {
-                self.lock().only_http1 = true;
+                // Where nothing else was offered, the endpoint has told nothing.
+                self.lock().only_http1 |= !own;
                 Way::Own(Own { sender, open })
             }
             Ok(Connected::Http2(shared)) => {
@@ -273,6 +274,13 @@ impl EndpointPool {
         ready.shared.retain(|shared| {
             shared.is_fit() && !shared.is_unused_for(keep_alive) && shared.open().is_current(&self.place, now)
         });
+    }
+
+    /// Lets go of all connections: each ends with what it carries.
+    pub(super) fn let_go(&self) {
+        let mut ready = self.lock();
+        ready.idle.clear();
+        ready.shared.clear();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Ready> {
@@ -328,9 +336,9 @@ impl Lease {
             return;
         }
         let mut ready = self.pool.lock();
-        if ready.idle.len() >= self.pool.settings.max_idle {
+        ready.idle.push_back(Idle { own, since: Instant::now() });
+        if ready.idle.len() > self.pool.settings.max_idle {
             ready.idle.pop_front();
         }
-        ready.idle.push_back(Idle { own, since: Instant::now() });
     }
 }

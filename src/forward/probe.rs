@@ -55,6 +55,8 @@ impl UpstreamPools {
         loop {
             let asked = tokio::time::timeout(health.timeout, self.ask(index, health)).await;
             let answer = asked.unwrap_or(Err(Unwell::Slow(health.timeout)));
+            // The next question is for a new connection, however this one ended.
+            self.endpoints[index].let_go();
             if let Some(down) = tally.note(answer.is_ok(), health.healthy, health.unhealthy) {
                 let why = answer.err().map(|unwell| unwell.to_string()).unwrap_or_default();
                 self.roster.judged(index, down, &why);
@@ -80,12 +82,10 @@ impl UpstreamPools {
         headers.insert(header::USER_AGENT, HeaderValue::from_static("callgate-health"));
         headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
         let sent = lease.send(request).await;
-        let judged = match sent {
+        match sent {
             Ok(response) => read(response).await.and_then(|status| judge(status, health)),
             Err(error) => Err(Unwell::Broken(error.into_error())),
-        };
-        lease.retire();
-        judged
+        }
     }
 }
 

@@ -243,6 +243,7 @@ async fn a_side_is_told_when_the_other_is_gone() {
         ("upstream", "ends", ended),
         ("upstream", "resets", "the call broke off"),
         ("client", "ends", ended),
+        ("client", "vanishes", ended),
         ("client", "resets", "the call broke off"),
     ] {
         let stage = Exchange::start("").await;
@@ -259,6 +260,11 @@ async fn a_side_is_told_when_the_other_is_gone() {
             }
             (_, "resets") => {
                 client.get_ref().0.set_zero_linger().unwrap();
+                drop(client);
+                farewell(&mut upstream).await
+            }
+            (_, "vanishes") => {
+                // Without a goodbye of TLS.
                 drop(client);
                 farewell(&mut upstream).await
             }

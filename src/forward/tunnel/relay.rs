@@ -129,6 +129,8 @@ impl Relay {
             let close = Close::without(side);
             other.say_goodbye(if side == Ender::Client { close.to_upstream } else { close.to_client }, close.reason);
         }
+        // TLS without its goodbye: nothing is said of it that a closed connection would not say.
+        let error = error.filter(|error| error.kind() != io::ErrorKind::UnexpectedEof);
         self.is_cut(side, error.map_or(CutReason::Unannounced, CutReason::Broken));
     }
 

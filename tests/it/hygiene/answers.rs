@@ -252,3 +252,17 @@ async fn rfc9110_6_6_1_every_answer_has_one_date() {
         assert_eq!(answer.contains("15 Nov 1994"), target == "/dated", "{answer}");
     }
 }
+
+#[tokio::test]
+async fn rfc9110_8_6_a_204_has_no_length() {
+    for answer in
+        ["HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n", "HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n"]
+    {
+        let stage = Stage::before(Recorder::answering(move |_| answer.into()).await, EVERYTHING);
+        for client in [http1(&stage.gateway), http2(&stage.gateway)] {
+            let answer = client.get(stage.gateway.url("/x")).bearer_auth(&stage.token.secret).send().await.unwrap();
+            assert_eq!((answer.status().as_u16(), answer.headers().get("content-length")), (204, None));
+            assert_eq!(answer.text().await.unwrap(), "");
+        }
+    }
+}

@@ -78,6 +78,34 @@ async fn rfc6455_4_1_a_switch_to_something_else_is_502() {
     }
 }
 
+/// Where the body of a request ends its frames would begin: who asks with a body, or with another method, asks for no WebSocket.
+#[tokio::test]
+async fn rfc6455_4_1_a_handshake_is_a_get_without_a_body() {
+    for (method, body, opens) in [
+        ("POST", "content-length: 5\r\n\r\nhello", false),
+        ("POST", "content-length: 0\r\n\r\n", false),
+        ("GET", "content-length: 5\r\n\r\nhello", false),
+        ("GET", "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", false),
+        ("GET", "content-length: 0\r\n\r\n", true),
+        ("GET", "\r\n", true),
+    ] {
+        let switch = |message: &crate::support::recorder::Message| match message.all("upgrade").is_empty() {
+            true => crate::support::recorder::OK.to_vec(),
+            false => SWITCH.to_vec(),
+        };
+        let stage = Stage::before(Recorder::answering(switch).await, EVERYTHING);
+        let handshake = HANDSHAKE.replacen("GET", method, 1);
+        let mut client = raw(&stage.gateway, "http/1.1").await;
+        client.write_all(&stage.bytes(&format!("{handshake}sec-websocket-version: 13\r\n{body}"))).await.unwrap();
+        let mut status = [0; 12];
+        client.read_exact(&mut status).await.unwrap();
+        let expected: &[u8] = if opens { b"HTTP/1.1 101" } else { b"HTTP/1.1 200" };
+        assert_eq!(status, expected, "{method} {body:?}");
+        let message = stage.upstream.only();
+        assert_eq!(message.body.contains("hello"), body.contains("hello"), "{method} {body:?}: {message:?}");
+    }
+}
+
 #[tokio::test]
 async fn rfc6455_4_2_2_who_may_not_ask_opens_no_tunnel() {
     let stage = Stage::before(Recorder::answering(|_| SWITCH.to_vec()).await, EVERYTHING);

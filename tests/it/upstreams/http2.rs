@@ -190,6 +190,19 @@ async fn an_unused_connection_is_closed() {
 }
 
 #[tokio::test]
+async fn health_checks_leave_no_connection_behind() {
+    // One that answers, and one that does not: the next question never depends on the last one's connection.
+    for (path, state) in [("/status/200", "up"), ("/slow/60000", "down")] {
+        let health = format!(", max_connections: 3, health: {{ path: {path}, interval: 100ms, timeout: 200ms }}");
+        let (upstream, gateway, _token) = http2_stage(10, &health, "").await;
+        eventually("ten questions", async || (upstream.connections() >= 10).then_some(())).await;
+        eventually("their connections to be closed", async || (upstream.open_connections() <= 2).then_some(())).await;
+        let (_, report) = gateway.admin("/api/upstreams").await;
+        assert_eq!(serde_json::from_str::<Value>(&report).unwrap()["upstreams"][0]["endpoints"][0]["state"], state);
+    }
+}
+
+#[tokio::test]
 async fn a_late_answer_leaves_its_connection_to_those_on_it() {
     let (upstream, gateway, token) = http2_stage(10, ", first_byte_timeout: 1s", "").await;
     let client = http2(&gateway);

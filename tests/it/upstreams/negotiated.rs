@@ -94,6 +94,19 @@ async fn a_websocket_gets_a_connection_of_http1_even_where_http2_is_spoken() {
     echo.abort();
 }
 
+#[tokio::test]
+async fn a_websocket_says_nothing_of_what_other_requests_may_share() {
+    let (upstream, gateway, token) = tls_stage(&["h2", "http/1.1"], "auto").await;
+    let asks = http1(&gateway).get(gateway.url("/echo")).bearer_auth(&token.secret);
+    let asks = asks.header("connection", "upgrade").header("upgrade", "websocket");
+    assert_eq!(asks.send().await.unwrap().status(), 200);
+    let client = http2(&gateway);
+    let answers = futures_util::future::join_all((0..20).map(|_| get(&client, &gateway, "/slow/500", &token))).await;
+    assert!(answers.iter().all(|answer| answer.status() == 200));
+    // The one of HTTP/1.1, and one for all others.
+    assert_eq!(upstream.connections(), 2);
+}
+
 struct Nghttpd(Child);
 
 impl Drop for Nghttpd {

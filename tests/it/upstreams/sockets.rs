@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use super::{site, stage};
-use crate::support::client::{get, http2, raw};
+use crate::support::client::{get, http1, http2, raw};
 use crate::support::eventually;
 use crate::support::upstream::Upstream;
 
@@ -101,4 +101,16 @@ async fn a_websocket_passes() {
     assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello"));
     drop(socket);
     echo.abort();
+}
+
+#[tokio::test]
+async fn so_many_connections_wait_for_their_next_request_and_no_more() {
+    for (most, made) in [(0, 4), (1, 1)] {
+        let upstream = Upstream::start().await;
+        let (gateway, token) = stage(&[format!("http://{}", upstream.address)], &format!(", max_idle: {most}"), "");
+        for _ in 0..4 {
+            get(&http1(&gateway), &gateway, "/echo", &token).await.bytes().await.unwrap();
+        }
+        assert_eq!(upstream.connections(), made, "max_idle: {most}");
+    }
 }
