@@ -54,6 +54,11 @@ impl Signals {
         self.fault.get().is_some() && request.method().as_str() == REFUSED
     }
 
+    /// The client has sent something.
+    pub(super) fn note_heard(&self) {
+        self.heard.store(true, Ordering::Relaxed);
+    }
+
     /// Whether the client has sent anything since this was asked last.
     pub(super) fn take_heard(&self) -> bool {
         self.heard.swap(false, Ordering::Relaxed)
@@ -185,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
         let Some(framing) = &mut self.framing else {
-            self.signals.heard.store(true, Ordering::Relaxed);
+            self.signals.note_heard();
             return Poll::Ready(Ok(true));
         };
         let fresh = &buf.filled()[before..];

@@ -151,3 +151,52 @@ impl Liveness {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// A connection whose client says hello, and nothing more.
+    async fn silent() -> (Liveness, Connection<tokio::io::DuplexStream, Bytes>, tokio::io::DuplexStream) {
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        let mut connection = Builder::new().handshake(server).await.unwrap();
+        let ping = connection.ping_pong().unwrap();
+        (Liveness::new(ping, Duration::from_secs(5)), connection, client)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gives_no_sign_of_life_is_given_up() {
+        let (mut liveness, mut connection, _client) = silent().await;
+        let (signals, began) = (Signals::default(), Instant::now());
+        tokio::select! {
+            _ = connection.accept() => panic!("the connection has ended"),
+            () = poll_fn(|cx| liveness.poll(&signals, cx)) => {}
+        }
+        assert_eq!(began.elapsed().as_secs(), 25);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whatever_a_client_sends_is_a_sign_of_life() {
+        let (mut liveness, mut connection, _client) = silent().await;
+        let (signals, began) = (Signals::default(), Instant::now());
+        let speaks = async {
+            for at in [15, 37, 55] {
+                tokio::time::sleep_until(began + Duration::from_secs(at)).await;
+                signals.note_heard();
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            _ = connection.accept() => panic!("the connection has ended"),
+            () = speaks => {}
+            () = poll_fn(|cx| liveness.poll(&signals, cx)) => {}
+        }
+        // After 20, 40 and 60 seconds it has spoken; after 80 it is asked.
+        assert_eq!(began.elapsed().as_secs(), 85);
+    }
+}

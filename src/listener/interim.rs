@@ -312,4 +312,28 @@ mod tests {
         assert_eq!(told(&signals), b"x");
         assert!(answer.now_or_never().is_some());
     }
+
+    #[test]
+    fn a_stream_is_told_until_its_answer_comes() {
+        let stream = Arc::<StreamInterims>::default();
+        let teller = Interim::on(&stream).teller();
+        let statuses = || stream.take().iter().map(|answer| answer.status().as_u16()).collect::<Vec<_>>();
+        for _ in 0..2 * MOST {
+            teller.tell(StatusCode::EARLY_HINTS, HeaderMap::new());
+        }
+        // Who waits to be asked for a body is asked, whatever the upstream said before.
+        stream.go_on();
+        let told = statuses();
+        assert_eq!((told.len(), told[0], told[MOST]), (MOST + 1, 103, 100));
+        stream.over();
+        stream.go_on();
+        teller.tell(StatusCode::EARLY_HINTS, HeaderMap::new());
+        assert!(statuses().is_empty());
+        let large = Arc::<StreamInterims>::default();
+        let half = HeaderMap::from_iter([(http::header::LINK, "x".repeat(MOST_BYTES / 2 - 8).parse().unwrap())]);
+        for _ in 0..3 {
+            Interim::on(&large).teller().tell(StatusCode::EARLY_HINTS, half.clone());
+        }
+        assert_eq!(large.take().len(), 2);
+    }
 }

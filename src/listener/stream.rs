@@ -34,6 +34,9 @@ const OF_CONNECTIONS: [HeaderName; 6] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
+/// Whom to give a client's end of a call, when the call begins.
+type CallBegins = oneshot::Sender<SendStream<Bytes>>;
+
 /// Carries a stream to its end. `patience`: how long the client may leave a piece of the answer where it is.
 pub(super) async fn carry<H: Handler>(
     handler: Arc<H>,
@@ -79,11 +82,11 @@ pub(super) async fn carry<H: Handler>(
     }
 }
 
-/// A request as the handler gets it, and, of a CONNECT, whom to give the client's end of the call; `None` for a CONNECT with a body.
+/// A request as the handler gets it, and, of a CONNECT, what is to be told; `None` for a CONNECT that has a body.
 fn take_on(
     request: Request<RecvStream>,
     interims: &Arc<StreamInterims>,
-) -> Option<(Request<Inbound>, Option<oneshot::Sender<SendStream<Bytes>>>)> {
+) -> Option<(Request<Inbound>, Option<CallBegins>)> {
     let (parts, stream) = request.into_parts();
     if parts.method == Method::CONNECT {
         if parts.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0") {
