@@ -72,7 +72,8 @@ impl Handler for Gateway {
         let mut exchange = Exchange::begin(&self.cells, &request, peer, &self.config.trusted_proxies);
         let (is_head, is_grpc) = (request.method() == Method::HEAD, is_grpc(&request));
         let origin = request.headers().get(header::ORIGIN).cloned();
-        let result = self.serve(request, peer, interim, &mut exchange).await;
+        // A connection keeps room for this future even when no request is under way.
+        let result = Box::pin(self.serve(request, peer, interim, &mut exchange)).await;
         let mut tunnel = None;
         let mut response = match result {
             Ok(Served::Forwarded(answer)) => {

@@ -9,6 +9,7 @@ mod extended;
 mod headers;
 mod http2;
 mod interim;
+mod kept;
 mod mirror;
 mod open;
 mod pool;
@@ -19,8 +20,11 @@ mod tunnel;
 mod upstream;
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
@@ -168,20 +172,17 @@ impl Forwarder {
         let is_mirrored = onward.route.mirror.is_some() && !websocket && !unfolded && !is_grpc;
         let mirroring = if is_mirrored { self.mirrors.get(&onward.route.name) } else { None };
         let copy = mirroring.and_then(|mirroring| mirroring.copy(&mut request, onward));
-        let sent = upstream.send(request, Errand { onward, progress, websocket, key, copy });
-        let sent = async {
-            match interim {
-                None => sent.await,
-                Some(interim) => interim.beside(sent).await,
-            }
+        let answered = {
+            let sent = pin!(upstream.send(request, Errand { onward, progress, websocket, key, copy }));
+            let sent = pin!(async {
+                match interim {
+                    None => sent.await,
+                    Some(interim) => interim.beside(sent).await,
+                }
+            });
+            before(&mut end, sent).await
         };
-        let (lease, mut response) = match &mut end {
-            None => sent.await?,
-            Some(end) => tokio::select! {
-                sent = sent => sent?,
-                after = end.wait() => return Err(upstream.late(after)),
-            },
-        };
+        let (lease, mut response) = answered.unwrap_or_else(|after| Err(upstream.late(after)))?;
         let endpoint = lease.endpoint();
         if let Err(error) = judge(&response, &endpoint, websocket, handshake.as_ref()) {
             upstream.metrics.broken.inc();
@@ -246,6 +247,16 @@ impl Forwarder {
         }
         (Request::from_parts(parts, body), client_end, progress)
     }
+}
+
+/// Waits for an answer, at most until `end`; else tells how long that was.
+async fn before<F: Future>(end: &mut Option<End>, mut answer: Pin<&mut F>) -> Result<F::Output, Duration> {
+    poll_fn(|cx| match (answer.as_mut().poll(cx), &mut *end) {
+        (Poll::Ready(answer), _) => Poll::Ready(Ok(answer)),
+        (Poll::Pending, Some(end)) => end.poll(cx).map(Err),
+        (Poll::Pending, None) => Poll::Pending,
+    })
+    .await
 }
 
 /// Refuses answers that can't be passed on: they would be taken for another thing than they are.

@@ -3,7 +3,7 @@
 //! the task that carries the stream sends them.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -187,10 +187,9 @@ impl Interim {
 
     /// Waits for the answer, on the task of the exchange. On HTTP/1.1, what was told before it came is written when this returns, or
     /// the connection has broken off: the client has the time that it has for every answer. A stream sends it before the answer.
-    pub async fn beside<F: Future>(&self, answer: F) -> F::Output {
+    pub async fn beside<F: Future>(&self, mut answer: Pin<&mut F>) -> F::Output {
         let Way::Gate(signals, _) = &self.way else { return answer.await };
         let interims = &signals.interims;
-        let mut answer = pin!(answer);
         let output = poll_fn(|cx| {
             interims.exchange.register(cx.waker());
             answer.as_mut().poll(cx)
@@ -250,6 +249,8 @@ fn head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use futures_util::FutureExt;
 
     use super::*;
@@ -307,7 +308,8 @@ mod tests {
     async fn an_answer_waits_until_what_came_before_it_is_written() {
         let signals = Arc::<Signals>::default();
         let interim = Interim::open(&signals);
-        let mut answer = pin!(interim.beside(async { tell(&interim.teller(), b"x") }));
+        let answer = pin!(async { tell(&interim.teller(), b"x") });
+        let mut answer = pin!(interim.beside(answer));
         assert!(answer.as_mut().now_or_never().is_none());
         assert_eq!(told(&signals), b"x");
         assert!(answer.now_or_never().is_some());
