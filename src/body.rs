@@ -1,7 +1,7 @@
 //! Bodies on their way through: relayed frame by frame, never collected, never copied.
 
+mod arriving;
 mod copied;
-mod inbound;
 mod observed;
 
 use std::pin::Pin;
@@ -20,8 +20,8 @@ use crate::deadline::{Deadline, End};
 
 use copied::Copying;
 
+pub use arriving::{Arriving, Ask, CallHalves, StreamBody};
 pub(crate) use copied::Copied;
-pub use inbound::{Ask, CallHalves, Inbound, StreamBody};
 pub use observed::{Observed, Observer};
 
 /// Why a body broke off.
@@ -84,7 +84,7 @@ pub type CleanTrailers = fn(&mut HeaderMap, Option<&HeaderEdits>);
 
 /// A body that arrives from one side and leaves on the other, with a bound on its length and on its silence.
 pub struct Relay {
-    incoming: Inbound,
+    incoming: Arriving,
     /// The longest silence; `None`: no bound.
     idle: Option<Duration>,
     silence: Deadline,
@@ -161,7 +161,7 @@ impl Body {
     /// Relays `incoming`: at most `limit` bytes, and no silence longer than `idle`, if that is given.
     #[must_use]
     pub fn relay(
-        incoming: impl Into<Inbound>,
+        incoming: impl Into<Arriving>,
         idle: Option<Duration>,
         limit: u64,
         clean: CleanTrailers,
@@ -190,7 +190,7 @@ impl Body {
     /// As [`Body::relay`], and tells when the body last moved; `None` when there is no body. `hold` lasts as long as the body.
     #[must_use]
     pub fn upload(
-        incoming: Inbound,
+        incoming: Arriving,
         idle: Option<Duration>,
         limit: u64,
         clean: CleanTrailers,

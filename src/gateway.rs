@@ -10,7 +10,7 @@ use std::time::Instant;
 use http::{Method, Request, Response, header};
 
 use crate::auth::{Authenticator, Principal, UsageBook};
-use crate::body::{Body, Inbound, Observed};
+use crate::body::{Arriving, Body, Observed};
 use crate::config::{self, Access, Config};
 use crate::forward::{self, Answer, Forwarder, Onward, asks_for_websocket, is_grpc};
 use crate::limits::{Asker, Charge, Limiter, Outcome, Source};
@@ -64,7 +64,7 @@ impl Handler for Gateway {
     /// The outer half: makes the record, turns an error into an answer, stamps it. Every path is logged and counted once.
     async fn handle(
         self: &Arc<Self>,
-        mut request: Request<Inbound>,
+        mut request: Request<Arriving>,
         peer: &Arc<Peer>,
         interim: Option<Interim>,
     ) -> Response<Self::Body> {
@@ -131,7 +131,7 @@ impl Gateway {
     /// The inner half: the steps, each of which may refuse.
     async fn serve(
         &self,
-        mut request: Request<Inbound>,
+        mut request: Request<Arriving>,
         peer: &Arc<Peer>,
         interim: Option<Interim>,
         exchange: &mut Exchange,
@@ -198,7 +198,7 @@ impl Gateway {
     /// Who asks, and may they now; the authentication is counted by how it ended.
     async fn admit(
         &self,
-        request: &Request<Inbound>,
+        request: &Request<Arriving>,
         route: Option<&config::Route>,
         exchange: &mut Exchange,
     ) -> Result<Arc<Principal>, Rejection> {
@@ -213,7 +213,7 @@ impl Gateway {
     /// A record that has changed since it was cached is read again before anything is counted.
     async fn authenticate_and_decide(
         &self,
-        request: &Request<Inbound>,
+        request: &Request<Arriving>,
         route: Option<&config::Route>,
         exchange: &mut Exchange,
     ) -> Result<Arc<Principal>, Rejection> {
@@ -285,6 +285,6 @@ fn permit<'a>(
 }
 
 /// The length that the client announces; `None` for a chunked body, which is counted as it passes.
-fn announced_length(request: &Request<Inbound>) -> Option<u64> {
+fn announced_length(request: &Request<Arriving>) -> Option<u64> {
     request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

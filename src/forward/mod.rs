@@ -33,7 +33,7 @@ use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 
-use crate::body::{Body, Hold, Inbound, Progress};
+use crate::body::{Arriving, Body, Hold, Progress};
 use crate::config::{self, Protocol};
 use crate::deadline::End;
 use crate::listener::Interim;
@@ -152,7 +152,7 @@ impl Forwarder {
     ///
     /// # Errors
     /// [`ForwardError`]; nothing has been answered then.
-    pub async fn forward(&self, request: Request<Inbound>, onward: &Onward<'_>) -> Result<Answer, ForwardError> {
+    pub async fn forward(&self, request: Request<Arriving>, onward: &Onward<'_>) -> Result<Answer, ForwardError> {
         let upstream = &self.upstreams[onward.upstream];
         // Over HTTP/2 nothing is upgraded, and who is asked to may go on without (RFC 9110 §7.8).
         let websocket = headers::asks_for_websocket(&request) && upstream.config.protocol != Protocol::Http2;
@@ -224,13 +224,16 @@ impl Forwarder {
     /// Makes the client's request one to the upstream.
     fn prepare(
         &self,
-        mut request: Request<Inbound>,
+        mut request: Request<Arriving>,
         onward: &Onward<'_>,
         websocket: bool,
         is_grpc: bool,
     ) -> (Request<Body>, Option<ClientEnd>, Option<Arc<Progress>>) {
         let client_end = websocket.then(|| ClientEnd::of(&mut request));
-        let (mut parts, incoming) = request.into_parts();
+        let (mut parts, mut incoming) = request.into_parts();
+        if is_grpc {
+            incoming.stop_at_once();
+        }
         headers::onto_upstream(&mut parts.headers, parts.version, onward, websocket);
         parts.version = Version::HTTP_11;
         if let Some(target) = onward.target.or(parts.uri.path_and_query()) {

@@ -1,7 +1,11 @@
-//! Bodies as they arrive: from hyper, or on a stream of an HTTP/2 client's.
+//! Bodies as they arrive: from hyper, or on a stream of an HTTP/2 client's. Of one that is left in the middle, what is still on its way
+//! then is taken in for a moment: the stream would be reset behind the answer, and although a client may not drop the answer for that
+//! (RFC 9113 §8.1), some do, as curl 7.88.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
@@ -11,11 +15,16 @@ use tokio::sync::oneshot;
 
 use super::BodyError;
 
+/// Long enough for what a client sends right behind the head of its request.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// As much as a client may send before it hears of anything: the window of a stream.
+const MOST: usize = 256 << 10;
+
 /// What is done when the sender of a body waits to be asked for it.
 pub type Ask = Box<dyn FnOnce() + Send + Sync>;
 
 /// A body that arrives.
-pub enum Inbound {
+pub enum Arriving {
     /// On a connection of hyper's.
     Hyper(Incoming),
     /// On a stream of an HTTP/2 client's.
@@ -26,9 +35,12 @@ pub enum Inbound {
 
 /// The body of a request on HTTP/2. h2 sees to it that it is as long as it says.
 pub struct StreamBody {
-    stream: RecvStream,
+    /// Gone only when this is dropped.
+    stream: Option<RecvStream>,
     data_over: bool,
     ask: Option<Ask>,
+    /// Whether what is still on its way is taken in when this is dropped.
+    lingers: bool,
 }
 
 /// Both ways of a stream that is to become a call.
@@ -39,7 +51,7 @@ pub struct CallHalves {
     pub send: oneshot::Receiver<SendStream<Bytes>>,
 }
 
-impl From<Incoming> for Inbound {
+impl From<Incoming> for Arriving {
     fn from(incoming: Incoming) -> Self {
         Self::Hyper(incoming)
     }
@@ -49,12 +61,13 @@ impl StreamBody {
     /// `ask` is done when the body is wanted and nothing of it is there (RFC 9110 §10.1.1).
     #[must_use]
     pub fn new(stream: RecvStream, ask: Option<Ask>) -> Self {
-        Self { stream, data_over: false, ask }
+        Self { stream: Some(stream), data_over: false, ask, lingers: true }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(None) };
         if !self.data_over {
-            let Poll::Ready(data) = self.stream.poll_data(cx) else {
+            let Poll::Ready(data) = poll_data(stream, cx) else {
                 if let Some(ask) = self.ask.take() {
                     ask();
                 }
@@ -62,19 +75,55 @@ impl StreamBody {
             };
             self.ask = None;
             if let Some(data) = data {
-                let data = data?;
-                // Whoever takes the piece has room for it. This fails only where nobody sends any more.
-                let _ = self.stream.flow_control().release_capacity(data.len());
-                return Poll::Ready(Some(Ok(Frame::data(data))));
+                self.lingers &= data.is_ok();
+                return Poll::Ready(Some(data.map(Frame::data)));
             }
             self.data_over = true;
         }
-        let trailers = ready!(self.stream.poll_trailers(cx))?;
+        let trailers = ready!(stream.poll_trailers(cx))?;
         Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.as_ref().is_none_or(RecvStream::is_end_stream)
     }
 }
 
-impl Inbound {
+impl Drop for StreamBody {
+    fn drop(&mut self) {
+        let left = self.stream.take().filter(|stream| self.lingers && !self.data_over && !stream.is_end_stream());
+        if let (Some(stream), Ok(runtime)) = (left, tokio::runtime::Handle::try_current()) {
+            runtime.spawn(tokio::time::timeout(PATIENCE, take_in(stream)));
+        }
+    }
+}
+
+/// Reads to the end, if that is not far, and forgets it.
+async fn take_in(mut stream: RecvStream) {
+    let mut left = MOST;
+    while let Some(Ok(data)) = poll_fn(|cx| poll_data(&mut stream, cx)).await {
+        let Some(rest) = left.checked_sub(data.len()) else { return };
+        left = rest;
+    }
+}
+
+fn poll_data(stream: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
+    let polled = ready!(stream.poll_data(cx));
+    if let Some(Ok(data)) = &polled {
+        // Whoever takes the piece has room for it. This fails only where nobody sends any more.
+        let _ = stream.flow_control().release_capacity(data.len());
+    }
+    Poll::Ready(polled)
+}
+
+impl Arriving {
+    /// Has its stream reset as soon as it is left: its client waits for that to stop.
+    pub(crate) fn stop_at_once(&mut self) {
+        if let Self::Stream(body) = self {
+            body.lingers = false;
+        }
+    }
+
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self {
             Self::Hyper(incoming) => Pin::new(incoming).poll_frame(cx).map_err(BodyError::Broken),
@@ -87,7 +136,7 @@ impl Inbound {
     pub(super) fn is_end_stream(&self) -> bool {
         match self {
             Self::Hyper(incoming) => incoming.is_end_stream(),
-            Self::Stream(body) => body.stream.is_end_stream(),
+            Self::Stream(body) => body.is_end_stream(),
             Self::Call(_) => true,
         }
     }
