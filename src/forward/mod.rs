@@ -50,7 +50,7 @@ pub use headers::{onto_client, onto_upstream};
 pub use resolve::Names;
 pub use tls::UpstreamError;
 pub use tunnel::{CutReason, Ender, Heard, Tunnel, TunnelEnd};
-pub use upstream::Lease;
+pub use upstream::{CallPlaces, Lease};
 
 /// What is settled about a request when it is forwarded.
 pub struct Onward<'a> {

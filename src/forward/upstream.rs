@@ -14,6 +14,7 @@ use crate::telemetry::UpstreamMetrics;
 use super::balance::{InFlight, NoPlace, Place, Roster, Turns};
 use super::error::ForwardError;
 use super::http2::Shared;
+use super::open::Open;
 use super::pool::{self, EndpointPool, NoConnection};
 use super::{Onward, headers, http2};
 
@@ -48,6 +49,19 @@ impl Lease {
     pub fn release(self) {
         self.connection.release();
     }
+
+    /// The connection has become a call, and can't be used again.
+    #[must_use]
+    pub fn into_call(self) -> CallPlaces {
+        CallPlaces { _open: self.connection.into_open(), _in_flight: self._in_flight, _place: self._place }
+    }
+}
+
+/// What a call takes of its upstream; dropped, it is free again.
+pub struct CallPlaces {
+    _open: Option<Open>,
+    _in_flight: InFlight,
+    _place: Place,
 }
 
 /// What all attempts at one request have in common.
