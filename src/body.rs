@@ -1,5 +1,6 @@
 //! Bodies on their way through: relayed frame by frame, never collected, never copied.
 
+mod copied;
 mod observed;
 
 use std::pin::Pin;
@@ -12,9 +13,14 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::oneshot;
 
+use crate::config::HeaderEdits;
 use crate::deadline::{Deadline, End};
 
+use copied::Copying;
+
+pub(crate) use copied::Copied;
 pub use observed::{Observed, Observer};
 
 /// Why a body broke off.
@@ -69,8 +75,8 @@ pub enum Body {
     Relay(Relay),
 }
 
-/// Takes off what may not go along in trailers.
-pub type CleanTrailers = fn(&mut HeaderMap);
+/// Takes off what may not go along in trailers, and what the route takes off or sets by itself.
+pub type CleanTrailers = fn(&mut HeaderMap, Option<&HeaderEdits>);
 
 /// A body that arrives from one side and leaves on the other, with a bound on its length and on its silence.
 pub struct Relay {
@@ -81,6 +87,9 @@ pub struct Relay {
     limit: u64,
     seen: u64,
     clean: CleanTrailers,
+    /// What the route changes, if it changes anything: most bodies need not count who knows it.
+    edits: Option<Arc<HeaderEdits>>,
+    copying: Option<Box<Copying>>,
     progress: Option<Arc<Progress>>,
     end: Option<End>,
     /// Whether the progress is the other direction's too.
@@ -147,7 +156,13 @@ impl Progress {
 impl Body {
     /// Relays `incoming`: at most `limit` bytes, and no silence longer than `idle`, if that is given.
     #[must_use]
-    pub fn relay(incoming: Incoming, idle: Option<Duration>, limit: u64, clean: CleanTrailers) -> Self {
+    pub fn relay(
+        incoming: Incoming,
+        idle: Option<Duration>,
+        limit: u64,
+        clean: CleanTrailers,
+        edits: &Arc<HeaderEdits>,
+    ) -> Self {
         if incoming.is_end_stream() {
             return Self::Empty;
         }
@@ -158,6 +173,8 @@ impl Body {
             limit,
             seen: 0,
             clean,
+            edits: (!edits.is_empty()).then(|| edits.clone()),
+            copying: None,
             progress: None,
             end: None,
             joint: false,
@@ -172,9 +189,10 @@ impl Body {
         idle: Option<Duration>,
         limit: u64,
         clean: CleanTrailers,
+        edits: &Arc<HeaderEdits>,
         hold: impl FnOnce() -> Hold,
     ) -> (Self, Option<Arc<Progress>>) {
-        match Self::relay(incoming, idle, limit, clean) {
+        match Self::relay(incoming, idle, limit, clean, edits) {
             Self::Relay(relay) => {
                 let progress = Arc::new(Progress::new());
                 (Self::Relay(Relay { progress: Some(progress.clone()), _hold: Some(hold()), ..relay }), Some(progress))
@@ -194,6 +212,15 @@ impl Body {
         }
     }
 
+    /// Keeps a copy of what passes, of at most `most` bytes, and hands it over when the body has ended well; `None` when there is no
+    /// body. Trailers are not in it.
+    pub(crate) fn copy(&mut self, most: usize) -> Option<oneshot::Receiver<Copied>> {
+        let Self::Relay(relay) = self else { return None };
+        let (copying, receiver) = Copying::new(most);
+        relay.copying = Some(Box::new(copying));
+        Some(receiver)
+    }
+
     /// Measures the silence of a body together with that of the body in the other direction: one is silent while the other speaks.
     #[must_use]
     pub fn beside(self, other: &Arc<Progress>) -> Self {
@@ -210,7 +237,34 @@ impl Relay {
         if let (Some(Err(error)), Some(progress)) = (&polled, &self.progress) {
             let _ = progress.fault.set(error.fault());
         }
+        if let Some(copying) = self.copying.take() {
+            self.copying = self.copied(copying, &polled);
+        }
         Poll::Ready(polled)
+    }
+
+    /// Goes on with a copy; `None` when that is over.
+    fn copied(
+        &self,
+        mut copying: Box<Copying>,
+        polled: &Option<Result<Frame<Bytes>, BodyError>>,
+    ) -> Option<Box<Copying>> {
+        let ended = match polled {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    copying = copying.add(data)?;
+                }
+                // Nobody asks on behind the last piece of a known length.
+                frame.is_trailers() || self.incoming.is_end_stream()
+            }
+            Some(Err(_)) => return None,
+            None => true,
+        };
+        if ended {
+            copying.finish();
+            return None;
+        }
+        Some(copying)
     }
 
     fn poll_guarded(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -221,7 +275,7 @@ impl Relay {
             Poll::Ready(Some(Ok(mut frame))) => {
                 self.silence.disarm();
                 if let Some(trailers) = frame.trailers_mut() {
-                    (self.clean)(trailers);
+                    (self.clean)(trailers, self.edits.as_deref());
                 }
                 if let Some(progress) = &self.progress {
                     progress.note();

@@ -96,11 +96,11 @@ impl Handler for Gateway {
             let limits = principal.plan.limits_with(exchange.route_limits(&self.config));
             response::stamp_limits(headers, decision, limits, &self.config.limits);
         }
-        if let Some(cors) = exchange.cors(&self.config) {
-            response::stamp_cors(headers, cors, origin.as_ref(), &self.config.limits);
-        }
         if exchange.record.shadow_denied {
             response::stamp_shadow_denial(headers);
+        }
+        if let Some(cors) = exchange.cors(&self.config) {
+            response::stamp_cors(headers, cors, origin.as_ref(), &self.config.limits);
         }
         if exchange.record.rejection.is_none() {
             exchange.record.status = response.status();

@@ -13,6 +13,14 @@ pub struct HeaderEdits {
     pub remove: Vec<HeaderName>,
 }
 
+impl HeaderEdits {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.remove.is_empty()
+    }
+}
+
 /// Which web pages may read a route's answers (CORS).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cors {

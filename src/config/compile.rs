@@ -7,6 +7,7 @@ mod destinations;
 mod limits;
 mod listen;
 mod matching;
+mod mirror;
 mod paths;
 mod plans;
 mod process;

@@ -7,6 +7,7 @@ mod compile;
 mod expand;
 mod files;
 mod matching;
+mod mirror;
 mod model;
 mod nearest;
 mod place;
@@ -33,6 +34,7 @@ pub use self::redis::{OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServ
 pub use answers::{Cors, HeaderEdits, Origin};
 pub use balancing::{Balance, Balancing, Ejection, HashKey, Health, Part, Retry, RetryOn};
 pub use matching::{HeaderMatch, HostPattern, Piece, Rewrite};
+pub use mirror::{Mirror, WHOLE};
 pub use model::{
     Access, CallLimits, CertificateFiles, Config, Drain, FailureLimits, Limits, Listen, Log, LogFormat, PathForms,
     REQUEST_ID, Route, Runtime, Store, Tls, Tokens,

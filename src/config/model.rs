@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use super::admin::AdminAccess;
 use super::answers::{Cors, HeaderEdits};
 use super::matching::{HeaderMatch, HostPattern, Rewrite};
+use super::mirror::Mirror;
 use super::plan::{Plan, RouteLimits};
 use super::redis::RedisStore;
 use super::split::Split;
@@ -194,6 +195,8 @@ pub struct Route {
     pub limits: Option<RouteLimits>,
     /// Where it leads.
     pub upstream: Split,
+    /// Who gets copies of its requests.
+    pub mirror: Option<Mirror>,
     /// Send the client's `Authorization` on to the upstream.
     pub forward_credentials: bool,
     /// Ambiguous forms of a path that this route takes all the same.
@@ -207,9 +210,9 @@ pub struct Route {
     /// The whole answer must be there within this time, unless it is a call or a stream of events; `None`: no bound.
     pub timeout: Option<Duration>,
     /// Changes to what the upstream gets.
-    pub request_headers: HeaderEdits,
+    pub request_headers: Arc<HeaderEdits>,
     /// Changes to what the upstream answers.
-    pub response_headers: HeaderEdits,
+    pub response_headers: Arc<HeaderEdits>,
     /// Which web pages may read the answers; `None`: those that the upstream says.
     pub cors: Option<Cors>,
     /// Long-lived streams through this route.
@@ -230,14 +233,15 @@ impl Default for Route {
             cost: 1,
             limits: None,
             upstream: Split::to(0),
+            mirror: None,
             forward_credentials: false,
             allowed_forms: PathForms::default(),
             max_body: 1 << 30,
             first_byte_timeout: None,
             idle_timeout: None,
             timeout: None,
-            request_headers: HeaderEdits::default(),
-            response_headers: HeaderEdits::default(),
+            request_headers: Arc::default(),
+            response_headers: Arc::default(),
             cors: None,
             call: CallLimits {
                 max_duration: None,

@@ -91,13 +91,24 @@ pub(super) async fn connect(
     };
     socket.set_nodelay(true)?;
     let Some(tls) = tls else { return speak(socket, protocol, settings, open).await };
-    let stream = tls.connector(protocol).connect(tls.name.clone(), socket).await?;
+    let stream = tls.connector(protocol).connect(tls.name.clone(), socket).await.map_err(plainly)?;
     let agreed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     if protocol == Protocol::Http2 && !agreed {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the other side does not agree to HTTP/2 (ALPN)"));
     }
     let protocol = if agreed { Protocol::Http2 } else { Protocol::Http1 };
     speak(stream, protocol, settings, open).await
+}
+
+/// The commonest mistake of a configuration is told in words: https:// before a service that speaks plain HTTP.
+fn plainly(error: io::Error) -> io::Error {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidMessage(_)) => {
+            io::Error::new(io::ErrorKind::InvalidData, "the other side does not speak TLS")
+        }
+        Some(_) | None => error,
+    }
 }
 
 /// Connects to one of a name's addresses: each is tried when the one before it fails, or has not answered for a while.

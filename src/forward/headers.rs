@@ -1,6 +1,8 @@
 //! Headers on their way through: what concerns one connection only is taken off on both ways, what Callgate vouches for is
 //! put on (RFC 9110 §7.6, RFC 7239).
 
+mod trailers;
+
 use std::net::IpAddr;
 
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
@@ -12,6 +14,8 @@ use crate::config::{HeaderEdits, HostHeader, REQUEST_ID, Route};
 use super::Onward;
 use super::client::{X_FORWARDED_FOR, is_trusted};
 use super::extended;
+
+pub(super) use trailers::{clean_trailers_for_client, clean_trailers_for_upstream};
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -219,17 +223,22 @@ pub fn onto_upstream(headers: &mut HeaderMap, version: Version, onward: &Onward<
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     let edits = &onward.route.request_headers;
-    take_off_edited(headers, edits);
+    take_off_respelled(headers, edits);
     edit(headers, edits);
 }
 
+/// The names of what a route puts on or takes off.
+fn edited(edits: &HeaderEdits) -> impl Iterator<Item = &HeaderName> {
+    edits.remove.iter().chain(edits.set.iter().map(|(name, _)| name))
+}
+
 /// What a route puts on or takes off stands nowhere in another spelling: the upstream might read that one.
-fn take_off_edited(headers: &mut HeaderMap, edits: &HeaderEdits) {
-    let edited = || edits.remove.iter().chain(edits.set.iter().map(|(name, _)| name));
-    if edited().next().is_none() {
+fn take_off_respelled(headers: &mut HeaderMap, edits: &HeaderEdits) {
+    if edited(edits).next().is_none() {
         return;
     }
-    let is_edited = |name: &&HeaderName| edited().any(|edited| *name != edited && is(name.as_str(), edited.as_str()));
+    let is_edited =
+        |name: &&HeaderName| edited(edits).any(|edited| *name != edited && is(name.as_str(), edited.as_str()));
     let spellings: Names = headers.keys().filter(is_edited).cloned().collect();
     for name in spellings {
         headers.remove(name);
@@ -239,13 +248,16 @@ fn take_off_edited(headers: &mut HeaderMap, edits: &HeaderEdits) {
 /// Makes a route's changes to what the client gets. With `cors`, nothing that the upstream says of that counts.
 pub(super) fn edit_for_client(headers: &mut HeaderMap, route: &Route) {
     if route.cors.is_some() {
-        let theirs: Names =
-            headers.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
-        for name in theirs {
-            headers.remove(name);
-        }
+        take_off_cors(headers);
     }
     edit(headers, &route.response_headers);
+}
+
+fn take_off_cors(headers: &mut HeaderMap) {
+    let theirs: Names = headers.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
+    for name in theirs {
+        headers.remove(name);
+    }
 }
 
 fn edit(headers: &mut HeaderMap, edits: &HeaderEdits) {
@@ -259,12 +271,17 @@ fn edit(headers: &mut HeaderMap, edits: &HeaderEdits) {
 
 /// The `Host` towards the upstream.
 pub(super) fn set_host(headers: &mut HeaderMap, onward: &Onward<'_>, rule: HostHeader, endpoint: &HeaderValue) {
-    let host = match rule {
-        HostHeader::Endpoint => endpoint.clone(),
-        // An authority is made of characters that a header may hold.
-        HostHeader::Preserve => authority(headers, onward).unwrap_or_else(|| endpoint.clone()),
-    };
+    let host = kept_host(headers, onward, rule).unwrap_or_else(|| endpoint.clone());
     headers.insert(header::HOST, host);
+}
+
+/// The client's `Host`, where the upstream is to see it; `None`: the endpoint's own.
+pub(super) fn kept_host(headers: &HeaderMap, onward: &Onward<'_>, rule: HostHeader) -> Option<HeaderValue> {
+    match rule {
+        HostHeader::Endpoint => None,
+        // An authority is made of characters that a header may hold.
+        HostHeader::Preserve => authority(headers, onward),
+    }
 }
 
 /// Whether an answer is a stream of server-sent events.
@@ -282,42 +299,6 @@ pub fn onto_client(headers: &mut HeaderMap, websocket: bool) {
     if websocket {
         headers.insert(header::CONNECTION, UPGRADE);
         headers.insert(header::UPGRADE, WEBSOCKET);
-    }
-}
-
-/// What would change how a message is framed, routed, read or proved if a server merged it into the headers (RFC 9110 §6.5.1),
-/// beside what the names of each direction say.
-const NEVER_TRAILERS: [HeaderName; 12] = [
-    header::CACHE_CONTROL,
-    header::CONTENT_ENCODING,
-    header::CONTENT_LENGTH,
-    header::CONTENT_RANGE,
-    header::CONTENT_TYPE,
-    header::COOKIE,
-    header::HOST,
-    header::MAX_FORWARDS,
-    header::RANGE,
-    header::SET_COOKIE,
-    header::TRAILER,
-    REQUEST_ID,
-];
-
-/// A client's trailers: some servers merge them into the headers, so they may say no more than those.
-pub(super) fn clean_trailers_for_upstream(trailers: &mut HeaderMap) {
-    take_off(trailers, |kind| match kind {
-        Kind::HopByHop | Kind::Forwarding | Kind::Identity | Kind::Credential | Kind::Override => true,
-        Kind::Limit => false,
-    });
-    for name in NEVER_TRAILERS {
-        trailers.remove(name);
-    }
-}
-
-/// An upstream's trailers, for the client.
-pub(super) fn clean_trailers_for_client(trailers: &mut HeaderMap) {
-    clean_for_client(trailers);
-    for name in NEVER_TRAILERS {
-        trailers.remove(name);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Interim answers (1xx) of an upstream, made fit for the client: above all 103 Early Hints (RFC 8297).
 
-use http::header::{HeaderMap, HeaderName};
+use http::header::HeaderMap;
 use http::{Request, StatusCode, header};
 
 use crate::body::Body;
@@ -13,7 +13,7 @@ use super::headers::clean_for_client;
 /// to a client whose body is read, the other opens a call.
 pub(super) fn pass_on(request: &mut Request<Body>, interim: &Interim, route: &Route) {
     let teller = interim.teller();
-    let removed: Box<[HeaderName]> = route.response_headers.remove.as_slice().into();
+    let edits = route.response_headers.clone();
     hyper::ext::on_informational(request, move |answer| {
         let status = answer.status();
         if matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS) {
@@ -23,7 +23,7 @@ pub(super) fn pass_on(request: &mut Request<Body>, interim: &Interim, route: &Ro
         clean_for_client(&mut headers);
         // It has no body, and must not speak of one (RFC 9110 §8.6).
         headers.remove(header::CONTENT_LENGTH);
-        for name in &removed {
+        for name in &edits.remove {
             headers.remove(name);
         }
         teller.tell(&head(status, &headers));

@@ -9,6 +9,7 @@ mod extended;
 mod headers;
 mod http2;
 mod interim;
+mod mirror;
 mod open;
 mod pool;
 mod probe;
@@ -17,6 +18,7 @@ mod tls;
 mod tunnel;
 mod upstream;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,10 +34,12 @@ use crate::body::{Body, Hold, Progress};
 use crate::config::{self, Protocol};
 use crate::deadline::End;
 use crate::listener::Interim;
+use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
 use balance::Turns;
 use extended::Handshake;
+use mirror::Mirroring;
 use pool::EndpointPool;
 use upstream::{Errand, UpstreamPools};
 
@@ -92,12 +96,14 @@ pub struct Answer {
 
 /// One worker's way to every upstream.
 pub struct Forwarder {
-    upstreams: Vec<UpstreamPools>,
+    upstreams: Vec<Arc<UpstreamPools>>,
+    /// Of the routes that have one, by name.
+    mirrors: HashMap<Arc<str>, Arc<Mirroring>>,
     client_idle: Duration,
 }
 
 impl Forwarder {
-    /// Lays out pools, without connecting. `shared` is what all workers know of the endpoints.
+    /// Lays out pools, without connecting. `shared` is what all workers know of the endpoints; the drain waits for copies of requests.
     ///
     /// # Errors
     /// [`UpstreamError`] when TLS can't be used as configured.
@@ -106,6 +112,7 @@ impl Forwarder {
         names: &Names,
         shared: &Upstreams,
         metrics: &Metrics,
+        shutdown: &Shutdown,
     ) -> Result<Self, UpstreamError> {
         let upstreams = config.upstreams.iter().enumerate().map(|(index, upstream)| {
             let connectors = tls::connectors(upstream)?;
@@ -114,15 +121,20 @@ impl Forwarder {
                 let place = names.place(endpoint, upstream.resolve_interval);
                 Ok(Arc::new(EndpointPool::new(endpoint, place, upstream, tls)))
             });
-            Ok(UpstreamPools {
+            Ok(Arc::new(UpstreamPools {
                 config: upstream.clone(),
                 endpoints: endpoints.collect::<Result<_, UpstreamError>>()?,
                 roster: shared.roster(index),
                 turns: Turns::new(upstream.endpoints.len()),
                 metrics: metrics.upstream(&upstream.name),
-            })
+            }))
         });
-        Ok(Self { upstreams: upstreams.collect::<Result<_, _>>()?, client_idle: config.listen.body_idle_timeout })
+        let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
+        let mirrors = config.routes.iter().filter_map(|route| {
+            let mirror = Mirroring::new(route, &upstreams, shared, metrics, shutdown)?;
+            Some((route.name.clone(), Arc::new(mirror)))
+        });
+        Ok(Self { mirrors: mirrors.collect(), upstreams, client_idle: config.listen.body_idle_timeout })
     }
 
     /// Closes connections that waited too long; to be called every few seconds.
@@ -152,7 +164,11 @@ impl Forwarder {
         if let Some(interim) = interim {
             interim::pass_on(&mut request, interim, onward.route);
         }
-        let sent = upstream.send(request, Errand { onward, progress, websocket, key });
+        // What may last for as long as a call is not copied.
+        let is_mirrored = onward.route.mirror.is_some() && !websocket && !unfolded && !is_grpc;
+        let mirroring = if is_mirrored { self.mirrors.get(&onward.route.name) } else { None };
+        let copy = mirroring.and_then(|mirroring| mirroring.copy(&mut request, onward));
+        let sent = upstream.send(request, Errand { onward, progress, websocket, key, copy });
         let sent = async {
             match interim {
                 None => sent.await,
@@ -193,7 +209,8 @@ impl Forwarder {
             } else {
                 (Some(onward.route.idle_timeout.unwrap_or(upstream.config.idle_timeout)), end)
             };
-            let body = Body::relay(body, idle, u64::MAX, headers::clean_trailers_for_client).until(end);
+            let edits = &onward.route.response_headers;
+            let body = Body::relay(body, idle, u64::MAX, headers::clean_trailers_for_client, edits).until(end);
             beside.iter().fold(body, Body::beside)
         };
         let mut response = Response::from_parts(parts, body);
@@ -220,9 +237,10 @@ impl Forwarder {
         }
         // What hyper's server noted about the client's connection is not for the upstream's.
         parts.extensions.clear();
-        let (limit, clean) = (onward.route.max_body, headers::clean_trailers_for_upstream);
+        let (limit, edits) = (onward.route.max_body, &onward.route.request_headers);
+        let clean = headers::clean_trailers_for_upstream;
         let idle = if is_grpc { onward.route.call.idle_timeout } else { Some(self.client_idle) };
-        let (mut body, progress) = Body::upload(incoming, idle, limit, clean, onward.hold);
+        let (mut body, progress) = Body::upload(incoming, idle, limit, clean, edits, onward.hold);
         if let Some(progress) = progress.as_ref().filter(|_| is_grpc) {
             body = body.beside(progress);
         }

@@ -14,12 +14,13 @@ use crate::telemetry::UpstreamMetrics;
 use super::balance::{InFlight, NoPlace, Place, Roster, Turns};
 use super::error::ForwardError;
 use super::http2::Shared;
+use super::mirror::Copy;
 use super::open::Open;
 use super::pool::{self, EndpointPool, NoConnection};
 use super::{Onward, headers, http2};
 
 /// Connections that turn out to have been closed while they waited, one after the other, for one request.
-const MOST_STALE: usize = 8;
+pub(super) const MOST_STALE: usize = 8;
 
 /// The connections of one worker to the endpoints of one upstream.
 pub(super) struct UpstreamPools {
@@ -71,6 +72,8 @@ pub(super) struct Errand<'a> {
     pub(super) websocket: bool,
     /// What chooses the endpoint, if it is that.
     pub(super) key: Option<u64>,
+    /// A copy that goes out when the request does.
+    pub(super) copy: Option<Copy>,
 }
 
 /// How far the attempts at one request have come.
@@ -112,9 +115,12 @@ impl UpstreamPools {
     pub(super) async fn send(
         &self,
         mut request: Request<Body>,
-        errand: Errand<'_>,
+        mut errand: Errand<'_>,
     ) -> Result<(Lease, Response<Incoming>), ForwardError> {
         let place = self.roster.admit().await.map_err(|why| self.overloaded(why))?;
+        if let Some(copy) = errand.copy.take() {
+            copy.go();
+        }
         let mut course = Course { attempts: 1, ..Course::default() };
         // There is at least one endpoint, and none was tried.
         let mut index = self.roster.choose(&self.turns, errand.key, &[], self.roster.now()).unwrap_or_default();

@@ -6,6 +6,8 @@ use http::{Method, Response, StatusCode};
 use crate::body::Body;
 use crate::config::{self, Cors};
 
+use super::stamps::X_RATELIMIT_SHADOW;
+
 /// The answer to a preflight for a request with this method; [`stamp_cors`] adds for whom it is.
 #[must_use]
 pub fn preflight(cors: &Cors, method: &Method) -> Response<Body> {
@@ -23,7 +25,7 @@ pub fn preflight(cors: &Cors, method: &Method) -> Response<Body> {
     response
 }
 
-/// Lets pages from `origin` read an answer, and the limits in it, if the route allows them.
+/// Lets pages from `origin` read an answer, and the limits that are stamped on it, if the route allows them.
 pub fn stamp_cors(headers: &mut HeaderMap, cors: &Cors, origin: Option<&HeaderValue>, families: &config::Limits) {
     let for_all = cors.is_for_all();
     if !for_all {
@@ -42,6 +44,9 @@ pub fn stamp_cors(headers: &mut HeaderMap, cors: &Cors, origin: Option<&HeaderVa
     }
     if families.ietf {
         exposed.extend(["ratelimit", "ratelimit-policy"]);
+    }
+    if headers.contains_key(X_RATELIMIT_SHADOW) {
+        exposed.push("x-ratelimit-shadow");
     }
     exposed.extend(cors.expose.iter().map(http::HeaderName::as_str));
     // Names of headers are what a header can hold.

@@ -199,7 +199,7 @@ impl Server {
     /// Endpoints are watched for as long as the process lives, and asked until the drain.
     fn spawn_health_checks(&self) -> Result<(), StartError> {
         let Shared { config, names, upstreams, metrics, shutdown, .. } = &*self.shared;
-        let prober = Forwarder::new(config, names, upstreams, metrics)?;
+        let prober = Forwarder::new(config, names, upstreams, metrics, shutdown)?;
         let (upstreams, shutdown) = (upstreams.clone(), shutdown.clone());
         tokio::spawn(async move { upstreams.watch().await });
         tokio::spawn(async move {

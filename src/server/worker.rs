@@ -95,7 +95,7 @@ impl Worker {
             authenticator,
             limiter,
             usage: shared.usage.clone(),
-            forwarder: Forwarder::new(config, &shared.names, &shared.upstreams, &shared.metrics)?,
+            forwarder: Forwarder::new(config, &shared.names, &shared.upstreams, &shared.metrics, &shared.shutdown)?,
             cells: shared.cells.clone(),
             shutdown: shared.shutdown.clone(),
         });

@@ -27,6 +27,7 @@ pub struct Metrics {
     upstream_seconds: HistogramVec,
     upstream_failures: IntCounterVec,
     balance: BalanceVecs,
+    mirrored: IntCounterVec,
     look_up_failures: IntCounterVec,
     addresses: IntGaugeVec,
     calls: CallFamilies,
@@ -165,6 +166,11 @@ impl Metrics {
                 &["upstream", "kind"],
             )?,
             balance: BalanceVecs::register(&registry)?,
+            mirrored: counters(
+                "callgate_mirrored_total",
+                "Requests drawn to be copied to their route's mirror, by what became of the copy.",
+                &["route", "upstream", "outcome"],
+            )?,
             look_up_failures: counters(
                 "callgate_name_failures_total",
                 "Host names of upstreams that could not be looked up.",
@@ -291,6 +297,12 @@ impl Metrics {
     #[must_use]
     pub fn balance(&self, upstream: &str, endpoints: &[Arc<str>]) -> BalanceMetrics {
         self.balance.cells(upstream, endpoints)
+    }
+
+    /// The counter of one outcome of the copies of a route's requests that go to this upstream.
+    #[must_use]
+    pub fn mirrored(&self, route: &str, upstream: &str, outcome: &str) -> IntCounter {
+        self.mirrored.with_label_values(&[route, upstream, outcome])
     }
 
     /// The cells of an upstream's host name.

@@ -11,6 +11,7 @@ mod lengths;
 mod logs;
 mod paths;
 mod requests;
+mod transport;
 mod websocket;
 
 use crate::support::client::exchange;

@@ -24,6 +24,7 @@ mod layers;
 mod leaks;
 mod limits;
 mod metrics;
+mod mirroring;
 mod outage;
 mod patience;
 mod proof;

@@ -83,6 +83,21 @@ async fn events_may_be_silent_for_as_long_as_a_call() {
     }
 }
 
+#[tokio::test]
+async fn a_route_says_how_long_its_answers_may_be_silent() {
+    for (upstream, route, whole) in [
+        (", idle_timeout: 200ms", ", idle_timeout: 60s", true),
+        (", idle_timeout: 60s", ", idle_timeout: 200ms", false),
+    ] {
+        let endpoint = format!("http://{}", hesitant("text/plain", Duration::from_millis(1_500)).await);
+        let (gateway, token) = serve("", &endpoint, upstream, route);
+        for client in [http1(&gateway), http2(&gateway)] {
+            let body = get(&client, &gateway, "/x", &token).await.text().await;
+            assert_eq!(body.is_ok_and(|body| body == "data: one\n\ndata: two\n\n"), whole, "{route}");
+        }
+    }
+}
+
 fn post(token: &Token, path: &str, length: usize) -> Vec<u8> {
     format!(
         "POST {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n",

@@ -59,6 +59,10 @@ async fn hosts_have_routes_of_their_own() {
         // What another host's routes would take is not found on this one.
         ("api.test", "/b", None),
         ("x.test", "/b", Some("/wild")),
+        ("a.b.test", "/b", Some("/wild")),
+        // A full stop behind a host changes nothing (RFC 1034 §3.1).
+        ("api.test.", "/b", None),
+        ("x.test.", "/b", Some("/wild")),
         ("test", "/b", Some("/others")),
         ("localhost", "/b", Some("/others")),
     ] {
@@ -233,6 +237,23 @@ async fn pages_read_answers_and_limits_and_refusals() {
         let other = ask("https://evil.test", token).await;
         assert_eq!((other.status().as_u16(), header(&other, "access-control-allow-origin")), (status, ""));
         assert_eq!(header(&other, "vary"), "Origin");
+    }
+}
+
+#[tokio::test]
+async fn pages_read_that_a_plan_on_trial_would_have_refused() {
+    let upstream = Upstream::start().await;
+    let site = Site::in_memory(upstream.address, CORS);
+    let config = std::fs::read_to_string(site.config()).unwrap();
+    let trial = "plans: { standard: { limits: { minute: 1/1m }, shadow: true } }";
+    std::fs::write(site.config(), format!("{config}{trial}\n")).unwrap();
+    let (token, gateway) = (site.token(&[]), site.serve());
+    for (path, marked) in [("/plain", ""), ("/api/7", "denied")] {
+        let request = http2(&gateway).get(gateway.url(path)).bearer_auth(&token.secret);
+        let response = request.header("origin", "https://app.test").send().await.unwrap();
+        assert_eq!((response.status().as_u16(), header(&response, "x-ratelimit-shadow")), (200, marked));
+        let exposed = header(&response, "access-control-expose-headers");
+        assert_eq!(exposed.contains("x-ratelimit-shadow"), !marked.is_empty(), "{exposed}");
     }
 }
 

@@ -10,6 +10,7 @@ use super::answers::{self, Way};
 use super::destinations;
 use super::limits::{check_cost, route_limits};
 use super::matching;
+use super::mirror::mirror;
 use super::paths::{Asked, Patterns, check};
 use super::plans::PlansByName;
 use super::upstreams::Upstreams;
@@ -41,6 +42,7 @@ const KNOWN: &[&str] = &[
     "limits",
     "upstream",
     "split_by",
+    "mirror",
     "forward_credentials",
     "allow_path_forms",
     "max_body",
@@ -66,7 +68,11 @@ pub(super) fn routes(file: &Section<'_>, plans: Option<&PlansByName>, upstreams:
     let mut all = All { plans, upstreams, patterns: HashMap::new(), names: HashMap::new() };
     let routes: Vec<_> = items.iter().enumerate().map(|(index, field)| all.route(index, field)).collect();
     if !routes.is_empty() && routes.iter().all(Option::is_some) {
-        let used: HashSet<usize> = routes.iter().flatten().flat_map(|route| route.upstream.upstreams()).collect();
+        let leads_to = |route: &Route| {
+            let mirror = route.mirror.as_ref().map(|mirror| mirror.upstream);
+            route.upstream.upstreams().chain(mirror).collect::<Vec<_>>()
+        };
+        let used: HashSet<usize> = routes.iter().flatten().flat_map(leads_to).collect();
         for (index, field) in upstreams.fields.iter().enumerate() {
             if !used.contains(&index) {
                 field.warn("no route uses this upstream (remove it, or name it in a route)");
@@ -104,6 +110,7 @@ impl All<'_> {
         let full = path.as_deref().map(|path| hosts.first().map_or_else(String::new, ToString::to_string) + path);
         let name = self.name(index, &s, full.as_deref(), methods.as_deref(), clashes);
         let upstream = destinations::split(&s, self.upstreams);
+        let mirror = mirror(&s, upstream.as_ref(), self.upstreams);
         let access = access(&s);
         let limits = self.limits(&s, name.as_deref().unwrap_or_default(), &access);
         let cost = self.cost(&s, &access, limits.as_ref());
@@ -120,6 +127,7 @@ impl All<'_> {
             cost,
             limits,
             upstream,
+            mirror,
             forward_credentials: s.or("forward_credentials", false, Field::flag),
             allowed_forms,
             max_body: s.or("max_body", 1 << 30, |f| f.size(0..=1 << 40)),
@@ -127,8 +135,8 @@ impl All<'_> {
                 .or("first_byte_timeout", None, |f| f.duration(Duration::from_millis(10)..=HOUR).map(Some)),
             idle_timeout: s.or("idle_timeout", None, |f| f.duration(Duration::from_millis(100)..=DAY).map(Some)),
             timeout: s.or("timeout", None, |f| f.duration_or_none(Duration::from_millis(10)..=DAY)),
-            request_headers: answers::edits(&s.field_of("request_headers"), Way::Upstream),
-            response_headers: answers::edits(&s.field_of("response_headers"), Way::Client),
+            request_headers: answers::edits(&s.field_of("request_headers"), Way::Upstream).into(),
+            response_headers: answers::edits(&s.field_of("response_headers"), Way::Client).into(),
             cors: answers::cors(&s),
             call: call_limits(&s),
         };

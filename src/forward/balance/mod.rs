@@ -12,9 +12,12 @@ mod standing;
 mod tests;
 mod watch;
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
 
 use crate::config::{self, Balance, Balancing, RetryOn};
 use crate::telemetry::{BalanceMetrics, Metrics};
@@ -32,7 +35,11 @@ pub use report::{EndpointReport, UpstreamReport};
 pub(crate) use standing::InFlight;
 
 /// All upstreams of a process.
-pub struct Upstreams(Vec<Arc<Roster>>);
+pub struct Upstreams {
+    rosters: Vec<Arc<Roster>>,
+    /// Places for copies of requests, by the name of the route that has a mirror.
+    copies: HashMap<Arc<str>, Arc<Semaphore>>,
+}
 
 /// The endpoints of one upstream.
 pub(super) struct Roster {
@@ -51,18 +58,27 @@ impl Upstreams {
     #[must_use]
     pub fn new(config: &config::Config, metrics: &Metrics) -> Arc<Self> {
         let roster = |upstream: &Arc<config::Upstream>| Arc::new(Roster::new(upstream, metrics));
-        Arc::new(Self(config.upstreams.iter().map(roster).collect()))
+        let copies = config.routes.iter().filter_map(|route| {
+            let places = Semaphore::new(route.mirror.as_ref()?.max_copies);
+            Some((route.name.clone(), Arc::new(places)))
+        });
+        Arc::new(Self { rosters: config.upstreams.iter().map(roster).collect(), copies: copies.collect() })
     }
 
     /// One, by its place in the configuration.
     pub(super) fn roster(&self, index: usize) -> Arc<Roster> {
-        self.0[index].clone()
+        self.rosters[index].clone()
+    }
+
+    /// How many copies of a route's requests there may be, if it has a mirror.
+    pub(super) fn copies(&self, route: &str) -> Option<Arc<Semaphore>> {
+        self.copies.get(route).cloned()
     }
 
     /// How all of them are.
     #[must_use]
     pub fn report(&self) -> Vec<UpstreamReport> {
-        self.0.iter().map(|roster| roster.report()).collect()
+        self.rosters.iter().map(|roster| roster.report()).collect()
     }
 }
 
@@ -103,6 +119,11 @@ impl Roster {
             Err(NoPlace::Waited(_)) => self.metrics.waited.inc(),
         }
         place
+    }
+
+    /// A place that is free now, for a request that is worth none that has to wait.
+    pub(super) fn spare_place(&self) -> Option<Place> {
+        self.places.spare()
     }
 
     /// Whom to ask: who is available and no backup, else a backup, else anybody, for a try is better than none; never who was

@@ -46,10 +46,10 @@ impl Places {
     /// # Errors
     /// [`NoPlace`]
     pub(super) async fn take(&self) -> Result<Place, NoPlace> {
-        let Some(free) = &self.free else { return Ok(Place(None)) };
-        if let Ok(permit) = free.clone().try_acquire_owned() {
-            return Ok(Place(Some(permit)));
+        if let Some(place) = self.spare() {
+            return Ok(place);
         }
+        let Some(free) = &self.free else { return Ok(Place(None)) };
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);
         if before >= self.max_waiting {
@@ -60,6 +60,12 @@ impl Places {
             Ok(permit) => Ok(Place(permit.ok())),
             Err(_) => Err(NoPlace::Waited(self.max_wait)),
         }
+    }
+
+    /// A place that is free, and that nobody waits for.
+    pub(super) fn spare(&self) -> Option<Place> {
+        let Some(free) = &self.free else { return Some(Place(None)) };
+        free.clone().try_acquire_owned().ok().map(|permit| Place(Some(permit)))
     }
 
     pub(super) fn waiting(&self) -> usize {

@@ -10,11 +10,11 @@ const PAUSE: Duration = Duration::from_millis(250);
 impl Upstreams {
     /// Looks for as long as the process lives.
     pub async fn watch(&self) {
-        let mut seen: Vec<Seen> = self.0.iter().map(|roster| Seen::new(roster)).collect();
+        let mut seen: Vec<Seen> = self.rosters.iter().map(|roster| Seen::new(roster)).collect();
         let mut tick = tokio::time::interval(PAUSE);
         loop {
             tick.tick().await;
-            for (roster, seen) in self.0.iter().zip(&mut seen) {
+            for (roster, seen) in self.rosters.iter().zip(&mut seen) {
                 seen.look(roster);
             }
         }

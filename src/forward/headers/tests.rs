@@ -1,5 +1,7 @@
 //! What upstreams and clients see of each other's headers.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::config::Route;
 
@@ -238,10 +240,21 @@ fn trailers_are_cleaned_both_ways() {
         names
     };
     let (mut upward, mut downward) = (headers(&lines), headers(&lines));
-    clean_trailers_for_upstream(&mut upward);
+    clean_trailers_for_upstream(&mut upward, None);
     assert_eq!(names(&upward), ["x-ratelimit-limit", "x-sum"]);
-    clean_for_client(&mut downward);
+    clean_trailers_for_client(&mut downward, None);
     assert_eq!(names(&downward), ["authorization", "x-forwarded-for", "x-sum", "x_callgate_account"]);
+
+    let edits = HeaderEdits {
+        set: vec![(HeaderName::from_static("x-set"), HeaderValue::from_static("1"))],
+        remove: vec![HeaderName::from_static("x-gone")],
+    };
+    let lines = [("x-set", "2"), ("x_set", "3"), ("x-gone", "4"), ("x.gone", "5"), ("access-control-max-age", "6")];
+    let (mut upward, mut downward) = (headers(&lines), headers(&lines));
+    clean_trailers_for_upstream(&mut upward, Some(&edits));
+    assert_eq!(names(&upward), ["access-control-max-age"]);
+    clean_trailers_for_client(&mut downward, Some(&edits));
+    assert_eq!(names(&downward), ["x.gone", "x_set"]);
 }
 
 #[test]
@@ -252,8 +265,8 @@ fn a_route_with_cors_speaks_for_its_upstream() {
         ("x-a", "1"),
         ("x-a", "2"),
     ];
-    let mut route = Route::default();
-    route.response_headers.remove.push(HeaderName::from_static("x-a"));
+    let edits = HeaderEdits { remove: vec![HeaderName::from_static("x-a")], ..HeaderEdits::default() };
+    let mut route = Route { response_headers: Arc::new(edits), ..Route::default() };
     let mut answer = headers(&lines);
     edit_for_client(&mut answer, &route);
     assert_eq!((answer.len(), answer.get_all("x-a").iter().count()), (2, 0), "{answer:?}");

@@ -162,3 +162,14 @@ fn check_looks_into_the_files() {
     let (good, said) = check(&site);
     assert!(!good && said.contains("up.pem holds a certificate that can't be used: "), "{said}");
 }
+
+#[tokio::test]
+async fn a_service_that_speaks_plain_http_is_told_as_that() {
+    let upstream = Upstream::start().await;
+    let site = site(&[format!("https://localhost:{}", upstream.address.port())], ", ca: cert.pem", "");
+    let token = site.token(&[]);
+    let gateway = site.serve();
+    assert_eq!(get(&http2(&gateway), &gateway, "/plain", &token).await.status(), 502);
+    let error = gateway.access("/plain", 1).await[0]["error"].as_str().unwrap().to_owned();
+    assert!(error.ends_with("the other side does not speak TLS"), "{error}");
+}

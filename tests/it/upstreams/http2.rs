@@ -129,6 +129,37 @@ async fn trailers_pass_both_ways() {
     assert_eq!(upstream.seen()[1].headers["te"], "trailers");
 }
 
+/// Whoever merges trailers into headers would have there what the route took off or set otherwise.
+#[tokio::test]
+async fn trailers_hold_nothing_that_a_route_takes_off_or_sets() {
+    let edits = ", request_headers: { set: { x-user: one }, remove: [x-debug] }, response_headers: { remove: [X-Sum] }";
+    let (upstream, gateway, token) = http2_stage(10, "", edits).await;
+    let (mut sender, connection) = h2::client::handshake(raw(&gateway, "h2").await).await.unwrap();
+    tokio::spawn(connection);
+    for path in ["/echo", "/trailers"] {
+        let request = http::Request::post(format!("https://localhost{path}"));
+        let request = request.header("authorization", format!("Bearer {}", token.secret)).header("te", "trailers");
+        sender = sender.ready().await.unwrap();
+        let (answer, mut body) = sender.send_request(request.body(()).unwrap(), false).unwrap();
+        body.send_data(Bytes::from("up"), false).unwrap();
+        let mut trailers = http::HeaderMap::new();
+        for name in ["x-user", "x_user", "x.user", "x-debug", "x_debug", "x-own"] {
+            trailers.insert(name, "7".parse().unwrap());
+        }
+        body.send_trailers(trailers).unwrap();
+        let mut answer = answer.await.unwrap().into_body();
+        let bytes = answer.data().await.unwrap().unwrap();
+        if path == "/echo" {
+            let told: Value = serde_json::from_slice(&bytes).unwrap();
+            assert_eq!(told["trailers"], serde_json::json!({ "x-own": "7" }));
+        } else {
+            let trailers = answer.trailers().await.unwrap().unwrap_or_default();
+            assert!(trailers.is_empty(), "{trailers:?}");
+        }
+    }
+    assert_eq!(upstream.seen()[0].headers["x-user"], "one");
+}
+
 #[tokio::test]
 async fn a_client_that_leaves_ends_its_stream_and_nothing_else() {
     let (upstream, gateway, token) = http2_stage(10, "", "").await;
