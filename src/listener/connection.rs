@@ -225,8 +225,7 @@ pub(super) async fn serve<H: Handler>(
     };
     let started = Instant::now();
     // A connection's task is as large as the largest of the things that it does one after the other, and a handshake is soon over.
-    let handshake = Box::pin(handshake(tls, socket));
-    let handshake = tokio::time::timeout(listener.settings.handshake_timeout, handshake);
+    let handshake = tokio::time::timeout(listener.settings.handshake_timeout, Box::pin(handshake(tls, socket)));
     let shaken = tokio::select! {
         shaken = handshake => shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
         () = listener.shutdown.draining() => return,

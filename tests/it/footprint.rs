@@ -6,9 +6,10 @@ use crate::support::gateway::Site;
 
 /// Calls that come first, for all that an instance makes room for once.
 const FIRST: usize = 50;
-const CALLS: usize = 250;
-/// KiB of memory for each. A request's buffer kept would be 8 more, the task of its connection 10, a way to send requests to the upstream 13.
-const MOST: u64 = 24;
+const CALLS: usize = 500;
+/// KiB of memory for each: 12 or 13. With the buffer that the request was read into it is 19, with a way to send more requests to the
+/// upstream 18.
+const MOST: u64 = 16;
 
 #[tokio::test]
 async fn an_idle_call_keeps_nothing_of_what_opened_it() {
@@ -24,5 +25,5 @@ async fn an_idle_call_keeps_nothing_of_what_opened_it() {
         calls.push(call(&gateway, &token, "/call").await.unwrap());
     }
     let each = gateway.resident().saturating_sub(before) / CALLS as u64 / 1024;
-    assert!(each < MOST, "{each} KiB");
+    assert!(each <= MOST, "{each} KiB");
 }
