@@ -1,5 +1,6 @@
 //! Bodies on their way through: relayed frame by frame, never collected, never copied.
 
+mod arriving;
 mod copied;
 mod observed;
 
@@ -12,7 +13,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use crate::config::HeaderEdits;
@@ -20,6 +20,7 @@ use crate::deadline::{Deadline, End};
 
 use copied::Copying;
 
+pub use arriving::Arriving;
 pub(crate) use copied::Copied;
 pub use observed::{Observed, Observer};
 
@@ -80,7 +81,7 @@ pub type CleanTrailers = fn(&mut HeaderMap, Option<&HeaderEdits>);
 
 /// A body that arrives from one side and leaves on the other, with a bound on its length and on its silence.
 pub struct Relay {
-    incoming: Incoming,
+    incoming: Arriving,
     /// The longest silence; `None`: no bound.
     idle: Option<Duration>,
     silence: Deadline,
@@ -157,7 +158,7 @@ impl Body {
     /// Relays `incoming`: at most `limit` bytes, and no silence longer than `idle`, if that is given.
     #[must_use]
     pub fn relay(
-        incoming: Incoming,
+        incoming: Arriving,
         idle: Option<Duration>,
         limit: u64,
         clean: CleanTrailers,
@@ -185,7 +186,7 @@ impl Body {
     /// As [`Body::relay`], and tells when the body last moved; `None` when there is no body. `hold` lasts as long as the body.
     #[must_use]
     pub fn upload(
-        incoming: Incoming,
+        incoming: Arriving,
         idle: Option<Duration>,
         limit: u64,
         clean: CleanTrailers,

@@ -49,13 +49,7 @@ impl End {
         Self { timer: Box::pin(tokio::time::sleep(after)), after }
     }
 
-    /// Resolves when it has come; to how long it was.
-    pub(crate) async fn wait(&mut self) -> Duration {
-        self.timer.as_mut().await;
-        self.after
-    }
-
-    /// The same, polled.
+    /// Ready when it has come, with how long it was.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
         ready!(self.timer.as_mut().poll(cx));
         Poll::Ready(self.after)

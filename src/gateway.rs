@@ -11,7 +11,7 @@ use http::{Method, Request, Response, header};
 use hyper::body::Incoming;
 
 use crate::auth::{Authenticator, Principal, UsageBook};
-use crate::body::{Body, Observed};
+use crate::body::{Arriving, Body, Observed};
 use crate::config::{self, Access, Config};
 use crate::forward::{self, Answer, Forwarder, Onward, asks_for_websocket, is_grpc};
 use crate::limits::{Asker, Charge, Limiter, Outcome, Source};
@@ -63,12 +63,14 @@ impl Handler for Gateway {
     type Body = Observed<Option<Exchange>>;
 
     /// The outer half: makes the record, turns an error into an answer, stamps it. Every path is logged and counted once.
-    async fn handle(self: &Arc<Self>, mut request: Request<Incoming>, peer: &Arc<Peer>) -> Response<Self::Body> {
+    async fn handle(self: &Arc<Self>, request: Request<Incoming>, peer: &Arc<Peer>) -> Response<Self::Body> {
+        let mut request = Arriving::of_client(request);
         forward::unfold_websocket(&mut request);
         let mut exchange = Exchange::begin(&self.cells, &request, peer, &self.config.trusted_proxies);
         let (is_head, is_grpc) = (request.method() == Method::HEAD, is_grpc(&request));
         let origin = request.headers().get(header::ORIGIN).cloned();
-        let result = self.serve(request, peer, &mut exchange).await;
+        // A connection keeps room for this future even when no request is under way.
+        let result = Box::pin(self.serve(request, peer, &mut exchange)).await;
         let mut tunnel = None;
         let mut response = match result {
             Ok(Served::Forwarded(answer)) => {
@@ -126,7 +128,7 @@ impl Gateway {
     /// The inner half: the steps, each of which may refuse.
     async fn serve(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<Arriving>,
         peer: &Arc<Peer>,
         exchange: &mut Exchange,
     ) -> Result<Served, Rejection> {
@@ -192,7 +194,7 @@ impl Gateway {
     /// Who asks, and may they now; the authentication is counted by how it ended.
     async fn admit(
         &self,
-        request: &Request<Incoming>,
+        request: &Request<Arriving>,
         route: Option<&config::Route>,
         exchange: &mut Exchange,
     ) -> Result<Arc<Principal>, Rejection> {
@@ -207,7 +209,7 @@ impl Gateway {
     /// A record that has changed since it was cached is read again before anything is counted.
     async fn authenticate_and_decide(
         &self,
-        request: &Request<Incoming>,
+        request: &Request<Arriving>,
         route: Option<&config::Route>,
         exchange: &mut Exchange,
     ) -> Result<Arc<Principal>, Rejection> {
@@ -279,6 +281,6 @@ fn permit<'a>(
 }
 
 /// The length that the client announces; `None` for a chunked body, which is counted as it passes.
-fn announced_length(request: &Request<Incoming>) -> Option<u64> {
+fn announced_length(request: &Request<Arriving>) -> Option<u64> {
     request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

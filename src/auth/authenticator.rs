@@ -129,7 +129,8 @@ impl Authenticator {
             None if !was_good => self.failures.ask(client, &credential.hash)?,
             None | Some(_) => Leave::default(),
         };
-        let read = cache.once(credential.hash, || look_up(tokens, cache, credential, now)).await;
+        // Most requests find their token: what asking takes would be moved about with each of them.
+        let read = cache.once(credential.hash, || Box::pin(look_up(tokens, cache, credential, now))).await;
         let found = match (read, known) {
             (Ok(principal), _) => unexpired(principal, now),
             // Its end may have been put off, but nobody can tell at the moment.

@@ -10,6 +10,7 @@ use http::{Method, Request, Version};
 use smallvec::SmallVec;
 
 use crate::config::{HeaderEdits, HostHeader, REQUEST_ID, Route};
+use crate::telemetry::push_ip;
 
 use super::Onward;
 use super::client::{X_FORWARDED_FOR, is_trusted};
@@ -195,7 +196,8 @@ pub fn onto_upstream(headers: &mut HeaderMap, version: Version, onward: &Onward<
     join_cookies(headers, version);
 
     let address = onward.peer.ip().to_canonical();
-    let address_text = address.to_string();
+    let mut address_text = String::with_capacity("255.255.255.255".len());
+    push_ip(&mut address_text, address);
     put(headers, X_FORWARDED_FOR, forwarded_for, HeaderValue::from_str(&address_text));
     headers.insert(X_FORWARDED_PROTO, proto.unwrap_or(HeaderValue::from_static(scheme(onward))));
     if let Some(host) = host.or_else(|| authority(headers, onward)) {

@@ -202,18 +202,3 @@ pub(super) fn is_unprocessed(error: &hyper::Error) -> bool {
     }
     false
 }
-
-/// A copy of a request that has no body.
-pub(super) fn copy_of(request: &Request<Body>) -> Option<Request<Body>> {
-    request.body().is_end_stream().then(|| head_of(request))
-}
-
-/// A copy of a request's head, without its body.
-pub(super) fn head_of(request: &Request<Body>) -> Request<Body> {
-    let mut copy = Request::new(Body::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    copy
-}

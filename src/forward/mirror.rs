@@ -21,9 +21,10 @@ use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
 use super::balance::Upstreams;
+use super::kept::Kept;
 use super::pool::{self, NoConnection};
 use super::upstream::{MOST_STALE, UpstreamPools};
-use super::{Onward, affinity, headers, http2};
+use super::{Onward, affinity, headers};
 
 /// By this the receiver knows a copy: nobody will get its answer. Clients can't send it.
 const MARK: HeaderName = HeaderName::from_static("x-callgate-mirrored");
@@ -126,7 +127,7 @@ impl Mirroring {
         let draft = Draft {
             host: headers::kept_host(request.headers(), onward, upstream.host),
             key: affinity::key_of(&upstream.balancing.balance, request.headers(), onward),
-            request: http2::head_of(request),
+            request: Kept::head(request).request(),
             _place: place,
         };
         let (body, copy) = match request.body_mut().copy(self.settings.max_body) {

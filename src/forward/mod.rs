@@ -9,6 +9,7 @@ mod extended;
 mod headers;
 mod http2;
 mod interim;
+mod kept;
 mod mirror;
 mod open;
 mod pool;
@@ -19,8 +20,11 @@ mod tunnel;
 mod upstream;
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
@@ -30,7 +34,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use ipnet::IpNet;
 
-use crate::body::{Body, Hold, Progress};
+use crate::body::{Arriving, Body, Hold, Progress};
 use crate::config::{self, Protocol};
 use crate::deadline::End;
 use crate::listener::Interim;
@@ -148,7 +152,7 @@ impl Forwarder {
     ///
     /// # Errors
     /// [`ForwardError`]; nothing has been answered then.
-    pub async fn forward(&self, request: Request<Incoming>, onward: &Onward<'_>) -> Result<Answer, ForwardError> {
+    pub async fn forward(&self, request: Request<Arriving>, onward: &Onward<'_>) -> Result<Answer, ForwardError> {
         let upstream = &self.upstreams[onward.upstream];
         // Over HTTP/2 nothing is upgraded, and who is asked to may go on without (RFC 9110 §7.8).
         let websocket = headers::asks_for_websocket(&request) && upstream.config.protocol != Protocol::Http2;
@@ -168,20 +172,17 @@ impl Forwarder {
         let is_mirrored = onward.route.mirror.is_some() && !websocket && !unfolded && !is_grpc;
         let mirroring = if is_mirrored { self.mirrors.get(&onward.route.name) } else { None };
         let copy = mirroring.and_then(|mirroring| mirroring.copy(&mut request, onward));
-        let sent = upstream.send(request, Errand { onward, progress, websocket, key, copy });
-        let sent = async {
-            match interim {
-                None => sent.await,
-                Some(interim) => interim.beside(sent).await,
-            }
+        let answered = {
+            let sent = pin!(upstream.send(request, Errand { onward, progress, websocket, key, copy }));
+            let sent = pin!(async {
+                match interim {
+                    None => sent.await,
+                    Some(interim) => interim.beside(sent).await,
+                }
+            });
+            before(&mut end, sent).await
         };
-        let (lease, mut response) = match &mut end {
-            None => sent.await?,
-            Some(end) => tokio::select! {
-                sent = sent => sent?,
-                after = end.wait() => return Err(upstream.late(after)),
-            },
-        };
+        let (lease, mut response) = answered.unwrap_or_else(|after| Err(upstream.late(after)))?;
         let endpoint = lease.endpoint();
         if let Err(error) = judge(&response, &endpoint, websocket, handshake.as_ref()) {
             upstream.metrics.broken.inc();
@@ -210,7 +211,7 @@ impl Forwarder {
                 (Some(onward.route.idle_timeout.unwrap_or(upstream.config.idle_timeout)), end)
             };
             let edits = &onward.route.response_headers;
-            let body = Body::relay(body, idle, u64::MAX, headers::clean_trailers_for_client, edits).until(end);
+            let body = Body::relay(body.into(), idle, u64::MAX, headers::clean_trailers_for_client, edits).until(end);
             beside.iter().fold(body, Body::beside)
         };
         let mut response = Response::from_parts(parts, body);
@@ -223,13 +224,16 @@ impl Forwarder {
     /// Makes the client's request one to the upstream.
     fn prepare(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<Arriving>,
         onward: &Onward<'_>,
         websocket: bool,
         is_grpc: bool,
     ) -> (Request<Body>, Option<OnUpgrade>, Option<Arc<Progress>>) {
         let client_upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
-        let (mut parts, incoming) = request.into_parts();
+        let (mut parts, mut incoming) = request.into_parts();
+        if is_grpc {
+            incoming.stop_at_once();
+        }
         headers::onto_upstream(&mut parts.headers, parts.version, onward, websocket);
         parts.version = Version::HTTP_11;
         if let Some(target) = onward.target.or(parts.uri.path_and_query()) {
@@ -246,6 +250,16 @@ impl Forwarder {
         }
         (Request::from_parts(parts, body), client_upgrade, progress)
     }
+}
+
+/// Waits for an answer, at most until `end`; else tells how long that was.
+async fn before<F: Future>(end: &mut Option<End>, mut answer: Pin<&mut F>) -> Result<F::Output, Duration> {
+    poll_fn(|cx| match (answer.as_mut().poll(cx), &mut *end) {
+        (Poll::Ready(answer), _) => Poll::Ready(Ok(answer)),
+        (Poll::Pending, Some(end)) => end.poll(cx).map(Err),
+        (Poll::Pending, None) => Poll::Pending,
+    })
+    .await
 }
 
 /// Refuses answers that can't be passed on: they would be taken for another thing than they are.

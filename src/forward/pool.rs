@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use futures_util::future::Either;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -304,18 +305,18 @@ impl Lease {
 
     /// Sends a request and waits for the head of its response. The request has its `Host`; here it gets the form of this
     /// connection's protocol.
-    pub(super) async fn send(
+    pub(super) fn send(
         &mut self,
         mut request: Request<Body>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>> {
         match &mut self.way {
             Way::Own(own) => {
                 http2::onto_http1(&mut request);
-                own.sender.try_send_request(request).await
+                Either::Left(own.sender.try_send_request(request))
             }
             Way::Stream(stream) => {
                 http2::onto_http2(&mut request, self.pool.endpoint.tls, &self.pool.authority);
-                stream.sender.try_send_request(request).await
+                Either::Right(stream.sender.try_send_request(request))
             }
         }
     }

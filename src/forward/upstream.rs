@@ -1,5 +1,6 @@
 //! One upstream, as one worker reaches it: which endpoint takes a request, and when it may be sent again.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use crate::telemetry::UpstreamMetrics;
 use super::balance::{InFlight, NoPlace, Place, Roster, Turns};
 use super::error::ForwardError;
 use super::http2::Shared;
+use super::kept::Kept;
 use super::mirror::Copy;
 use super::open::Open;
 use super::pool::{self, EndpointPool, NoConnection};
@@ -180,11 +182,15 @@ impl UpstreamPools {
             Err(reason) => return Err(Box::new(self.unconnected(index, reason, request))),
         };
         headers::set_host(request.headers_mut(), errand.onward, self.config.host, &pool.authority);
-        let copy = self.copy(&request, lease.shared().is_some(), errand.websocket);
+        let kept = self.kept(&request, lease.shared().is_some(), errand.websocket);
         let repeatable = request.method().is_idempotent();
         let deadline = errand.onward.route.first_byte_timeout.unwrap_or(self.config.first_byte_timeout);
         let started = Instant::now();
-        let Some(sent) = within(deadline, errand.progress.as_deref(), lease.send(request)).await else {
+        let sent = {
+            let sent = pin!(lease.send(request));
+            within(deadline, errand.progress.as_deref(), sent).await
+        };
+        let Some(sent) = sent else {
             lease.retire();
             self.metrics.timeouts.inc();
             self.roster.failed(index, "timeout");
@@ -196,12 +202,15 @@ impl UpstreamPools {
                 self.metrics.seconds.observe(started.elapsed().as_secs_f64());
                 self.note(index, response.status());
                 let unavailable = response.status() == StatusCode::SERVICE_UNAVAILABLE;
-                let again = copy.filter(|_| unavailable && repeatable && self.roster.retries_on(RetryOn::Unavailable));
+                let again = kept.filter(|_| unavailable && repeatable && self.roster.retries_on(RetryOn::Unavailable));
                 let answered = (lease, in_flight, response);
                 if again.is_none() {
                     return Ok(answered);
                 }
-                return Err(Box::new(Vain { request: again, ..Vain::last(Ok(answered), RetryOn::Unavailable) }));
+                return Err(Box::new(Vain {
+                    request: again.map(Kept::request),
+                    ..Vain::last(Ok(answered), RetryOn::Unavailable)
+                }));
             }
             Err(error) => error,
         };
@@ -209,9 +218,12 @@ impl UpstreamPools {
         let (request, why) = match unsent {
             Some(whole) if lease.reused => (Some(whole), Why::Stale),
             Some(whole) => (Some(whole), Why::Failed(RetryOn::Refused)),
-            None if http2::is_unprocessed(&source) => (copy, Why::Failed(RetryOn::Refused)),
+            None if http2::is_unprocessed(&source) => (kept.map(Kept::request), Why::Failed(RetryOn::Refused)),
             // Who answered, if only nonsense, would do so again.
-            None => (copy.filter(|_| repeatable && !source.is_parse()), Why::Failed(RetryOn::Broken)),
+            None => {
+                let again = kept.filter(|_| repeatable && !source.is_parse());
+                (again.map(Kept::request), Why::Failed(RetryOn::Broken))
+            }
         };
         let told = self.broken(pool, errand.progress.as_deref(), source);
         let theirs = matches!(told, ForwardError::Broken { .. });
@@ -232,10 +244,10 @@ impl UpstreamPools {
 
     /// What may be sent again after it has left, if the request has no body: on a shared connection, which may be refused by its peer,
     /// anything; else what is idempotent (RFC 9110 §9.2.2).
-    fn copy(&self, request: &Request<Body>, is_shared: bool, websocket: bool) -> Option<Request<Body>> {
+    fn kept(&self, request: &Request<Body>, is_shared: bool, websocket: bool) -> Option<Kept> {
         let asked_for = || self.roster.retries_on(RetryOn::Broken) || self.roster.retries_on(RetryOn::Unavailable);
         let wanted = is_shared || (!websocket && request.method().is_idempotent() && asked_for());
-        if wanted { http2::copy_of(request) } else { None }
+        if wanted { Kept::whole(request) } else { None }
     }
 
     /// Takes note of an answer. Only what a gateway says for want of a service counts against an endpoint; 429, 401 or 500 don't.
@@ -294,8 +306,11 @@ impl Vain {
 
 /// Waits for the head of a response. While the request's body is still moving, the deadline moves with it; while the client lets
 /// us wait for its body, nothing can be expected of the upstream, and the body has a deadline of its own.
-async fn within<F: Future>(deadline: Duration, progress: Option<&Progress>, sent: F) -> Option<F::Output> {
-    let mut sent = std::pin::pin!(sent);
+async fn within<F: Future>(
+    deadline: Duration,
+    progress: Option<&Progress>,
+    mut sent: Pin<&mut F>,
+) -> Option<F::Output> {
     let mut wait = deadline;
     loop {
         match tokio::time::timeout(wait, sent.as_mut()).await {

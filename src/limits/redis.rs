@@ -107,7 +107,7 @@ impl RedisLimiter {
             Look::Ask(turn) => turn,
         };
         let answer = match self.catch_up(question).await {
-            Ok(()) => self.ask(question, None).await,
+            Ok(()) => Box::pin(self.ask(question, None)).await,
             Err(error) => Err(error),
         };
         let now_ms = now_ms + millis_since(started);
@@ -137,7 +137,7 @@ impl RedisLimiter {
             return Ok(());
         }
         let logs = self.logs(question);
-        self.merger.catch_up(logs.iter().map(|(log, _)| &log[..])).await
+        Box::pin(self.merger.catch_up(logs.iter().map(|(log, _)| &log[..]))).await
     }
 
     /// Asks Redis; `None` if the token's version is another one by now.
@@ -238,7 +238,7 @@ impl RedisLimiter {
         // From here on the lease may be taken, even if nobody waits for the answer any more.
         let (lease, name) = self.ask_for_call(question);
         let answer = match caught_up {
-            Ok(()) => self.ask(question, Some((most, name))).await,
+            Ok(()) => Box::pin(self.ask(question, Some((most, name)))).await,
             Err(error) => Err(error),
         };
         let now_ms = now_ms + millis_since(started);

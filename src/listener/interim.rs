@@ -2,7 +2,7 @@
 //! between two answers, when hyper has handed over all that came before, and not a byte of the answer that they announce.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -93,9 +93,8 @@ impl Interim {
 
     /// Waits for the answer, on the task of the connection. What was told before it came is written when this returns, or the
     /// connection has broken off: the client has the time that it has for every answer.
-    pub async fn beside<F: Future>(&self, answer: F) -> F::Output {
+    pub async fn beside<F: Future>(&self, mut answer: Pin<&mut F>) -> F::Output {
         let interims = &self.signals.interims;
-        let mut answer = pin!(answer);
         let output = poll_fn(|cx| {
             interims.exchange.register(cx.waker());
             answer.as_mut().poll(cx)
@@ -144,6 +143,8 @@ impl Teller {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use futures_util::FutureExt;
 
     use super::*;
@@ -212,7 +213,8 @@ mod tests {
     async fn an_answer_waits_until_what_came_before_it_is_written() {
         let signals = Arc::<Signals>::default();
         let interim = Interim::open(&signals);
-        let mut answer = pin!(interim.beside(async { interim.teller().tell(b"x") }));
+        let answer = pin!(async { interim.teller().tell(b"x") });
+        let mut answer = pin!(interim.beside(answer));
         assert!(answer.as_mut().now_or_never().is_none());
         assert_eq!(told(&signals), b"x");
         assert!(answer.now_or_never().is_some());

@@ -3,7 +3,6 @@
 //! An event through `tracing`'s JSON layer costs ten times what one hand-made line costs; there is one per request.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,6 +13,8 @@ use smallvec::SmallVec;
 use tracing_appender::non_blocking::NonBlocking;
 
 use crate::config::LogFormat;
+
+use super::text::{push, push_ip, push_json_string, push_millis, push_number, push_text};
 
 /// A stretch of a request's life that is timed.
 #[derive(Debug, Clone, Copy)]
@@ -187,7 +188,9 @@ pub fn json_line(record: &Record) -> String {
             push_text(&mut line, key, value);
         }
     }
-    push(&mut line, format_args!(r#","client":"{}""#, record.client));
+    line.push_str(r#","client":""#);
+    push_ip(&mut line, record.client);
+    line.push('"');
     push_number(&mut line, r#","status":"#, record.status.as_u16().into());
     for (at, window) in record.windows.iter().enumerate() {
         line.push_str(if at == 0 { r#","limits":{"# } else { "," });
@@ -268,59 +271,12 @@ fn human_line(record: &Record) -> String {
     line
 }
 
-fn push(line: &mut String, text: std::fmt::Arguments<'_>) {
-    // A `String` takes everything.
-    let _ = line.write_fmt(text);
-}
-
 fn protocol(version: Version) -> &'static str {
     match version {
         Version::HTTP_2 => "h2",
         Version::HTTP_10 => "http/1.0",
         _ => "http/1.1",
     }
-}
-
-/// A key, and a text as a JSON string.
-fn push_text(line: &mut String, key: &str, value: &str) {
-    line.push_str(",\"");
-    line.push_str(key);
-    line.push_str("\":");
-    push_json_string(line, value);
-}
-
-fn push_number(line: &mut String, before: &str, number: u64) {
-    line.push_str(before);
-    line.push_str(itoa::Buffer::new().format(number));
-}
-
-/// A duration in milliseconds, with three decimals.
-fn push_millis(line: &mut String, before: &str, took: Duration) {
-    // 64 bits of microseconds outlast every request.
-    let micros = took.as_micros() as u64;
-    push_number(line, before, micros / 1000);
-    let decimals = 1000 + micros % 1000;
-    line.push('.');
-    line.push_str(&itoa::Buffer::new().format(decimals)[1..]);
-}
-
-/// A JSON string: no control character of a client reaches the terminal of who reads the log.
-fn push_json_string(line: &mut String, text: &str) {
-    line.push('"');
-    if text.bytes().all(|byte| matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\')) {
-        line.push_str(text);
-        line.push('"');
-        return;
-    }
-    for character in text.chars() {
-        match character {
-            '"' => line.push_str("\\\""),
-            '\\' => line.push_str("\\\\"),
-            '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' => push(line, format_args!("\\u{:04x}", u32::from(character))),
-            other => line.push(other),
-        }
-    }
-    line.push('"');
 }
 
 #[cfg(test)]

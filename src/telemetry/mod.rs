@@ -8,6 +8,7 @@ mod metrics;
 mod process;
 mod request_id;
 mod requests;
+mod text;
 
 // For the benchmarks alone.
 #[doc(hidden)]
@@ -19,3 +20,4 @@ pub use log::{LogError, LogGuard, init};
 pub use metrics::{ListenerMetrics, MergeMetrics, Metrics, NameMetrics, UpstreamMetrics};
 pub use request_id::request_id;
 pub use requests::RouteMetrics;
+pub(crate) use text::push_ip;

@@ -1,7 +1,7 @@
 //! Raw frames of HTTP/2 (RFC 9113 §8): what no request of HTTP/1.1 could be reaches nobody, as a request or as part of one.
 
 use super::{EVERYTHING, Stage};
-use crate::support::frames::{Frames, field, kind};
+use crate::support::frames::{END_STREAM, Frames, field, kind, request};
 use crate::support::recorder::Recorder;
 
 /// The fields of a good request, in their order.
@@ -213,4 +213,57 @@ async fn rfc8441_3_a_protocol_that_is_not_a_websocket_is_refused() {
         assert!(!matches!(outcome, Outcome::Answered(200..300)), "{protocol}: {outcome:?}");
     }
     assert_eq!(stage.upstream.heard(), "");
+}
+
+/// Reads until a stream has been answered in full; the status, if it is the first, and the codes of all resets of stream 1 on the way.
+async fn answered(frames: &mut Frames, stream: u32) -> (u16, Vec<u32>) {
+    let (mut status, mut resets) = (0, Vec::new());
+    loop {
+        let frame = frames.next().await.expect("the connection to stay");
+        match frame.kind {
+            // Those of later answers may be told by the table of fields.
+            kind::HEADERS if stream == 1 => status = frame.status(),
+            kind::RST_STREAM if frame.stream == 1 => {
+                resets.push(u32::from_be_bytes(frame.payload[..].try_into().unwrap()));
+            }
+            _ => {}
+        }
+        if frame.stream == stream && matches!(frame.kind, kind::HEADERS | kind::DATA) && frame.flags & END_STREAM != 0 {
+            return (status, resets);
+        }
+    }
+}
+
+/// A reset behind the answer, with no error, is allowed; but some clients whose body is still on its way drop the answer for it.
+#[tokio::test]
+async fn rfc9113_8_1_a_request_that_is_answered_early_may_come_to_its_end() {
+    let routes = "routes: [{ path: /small, upstream: up, max_body: 10 }, { path: \"/{*rest}\", upstream: up }]";
+    // The upstream answers before the body has come.
+    let early = Recorder::heads(b"HTTP/1.1 422 No\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno").await;
+    let stage = Stage::before(early, routes);
+    let length = |length: &str| field(b"content-length", length.as_bytes());
+    for (path, token, status) in
+        [("/x", None, 401), ("/small", Some(&stage.token), 413), ("/early", Some(&stage.token), 422)]
+    {
+        let mut frames = Frames::connect(&stage.gateway).await;
+        frames.headers(1, &[request("POST", path, token), length("20")].concat(), false).await;
+        assert_eq!(answered(&mut frames, 1).await, (status, vec![]), "{path}");
+        // What would have followed the answer comes before the answer to the next request.
+        frames.headers(3, &request("GET", "/x", None), true).await;
+        assert_eq!(answered(&mut frames, 3).await, (0, vec![]), "{path}");
+        frames.send(kind::DATA, END_STREAM, 1, b"twenty bytes of body").await;
+        frames.headers(5, &request("GET", "/x", None), true).await;
+        assert_eq!(answered(&mut frames, 5).await, (0, vec![]), "{path}");
+    }
+    // It is not waited for for ever.
+    let mut frames = Frames::connect(&stage.gateway).await;
+    frames.headers(1, &request("POST", "/x", None), false).await;
+    assert_eq!(answered(&mut frames, 1).await, (401, vec![]));
+    let reset = loop {
+        let frame = frames.next().await.expect("a reset");
+        if frame.kind == kind::RST_STREAM {
+            break frame.payload;
+        }
+    };
+    assert_eq!(reset, [0; 4], "NO_ERROR");
 }

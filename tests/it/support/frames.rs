@@ -30,6 +30,7 @@ pub const END_HEADERS: u8 = 0x4;
 #[derive(Debug, Clone)]
 pub struct Frame {
     pub kind: u8,
+    pub flags: u8,
     pub stream: u32,
     pub payload: Vec<u8>,
 }
@@ -115,10 +116,10 @@ impl Frames {
     async fn read(&mut self) -> io::Result<Frame> {
         let mut head = [0; 9];
         self.stream.read_exact(&mut head).await?;
-        let [a, b, c, kind, _flags, stream @ ..] = head;
+        let [a, b, c, kind, flags, stream @ ..] = head;
         let mut payload = vec![0; usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)];
         self.stream.read_exact(&mut payload).await?;
-        Ok(Frame { kind, stream: u32::from_be_bytes(stream), payload })
+        Ok(Frame { kind, flags, stream: u32::from_be_bytes(stream), payload })
     }
 
     /// Reads to the end of the connection: the code of the last GOAWAY, if one came.

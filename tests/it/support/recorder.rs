@@ -66,6 +66,26 @@ impl Recorder {
         Self { address, heard, task }
     }
 
+    /// One that answers each head with these bytes, whatever comes behind it.
+    pub async fn heads(answer: &'static [u8]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let task = tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let (mut head, mut bytes) = (Vec::new(), [0; 4096]);
+                    while let Ok(read @ 1..) = socket.read(&mut bytes).await {
+                        head.extend_from_slice(&bytes[..read]);
+                        if head.windows(4).any(|at| at == b"\r\n\r\n") && socket.write_all(answer).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, heard: Arc::default(), task }
+    }
+
     /// Every whole message so far, in the order of their ends.
     pub fn messages(&self) -> Vec<Message> {
         self.heard.lock().unwrap().messages.clone()
