@@ -186,7 +186,8 @@ mod tests {
         let waker = task.clone().into();
         let interim = Interim::open(&signals);
         {
-            let answer = pin!(interim.beside(std::future::pending::<()>()));
+            let never = pin!(std::future::pending::<()>());
+            let answer = pin!(interim.beside(never));
             assert!(answer.poll(&mut std::task::Context::from_waker(&waker)).is_pending());
         }
         drop((waker, interim));
