@@ -116,6 +116,7 @@ impl Exchange {
             error: None,
             upstream: None,
             endpoint: None,
+            attempts: 0,
             decided_by: None,
             windows: SmallVec::new(),
             shadow_denied: false,
@@ -348,6 +349,9 @@ impl Observer for Option<Exchange> {
             }
             Err(error) => {
                 exchange.record.cut = true;
+                if let Some(lease) = exchange.lease.take() {
+                    lease.broke_off(error);
+                }
                 if matches!(error, BodyError::Withdrawn(_)) {
                     exchange.record.ended_by = Some(Ender::Gateway.as_str());
                 }
