@@ -114,7 +114,7 @@ impl Handler for Gateway {
         }
         if let Some(tunnel) = tunnel {
             peer.became_tunnel();
-            let (gateway, peer) = (self.clone(), peer.clone());
+            let (exchange, gateway, peer) = (Box::new(exchange), self.clone(), peer.clone());
             self.shutdown.tasks().spawn(async move {
                 exchange.call(tunnel, &gateway.shutdown).await;
                 drop(peer);

@@ -59,7 +59,7 @@ pub use headers::{asks_for_websocket, is_grpc, is_last_hop};
 // For the benchmarks alone.
 #[doc(hidden)]
 pub use headers::{onto_client, onto_upstream};
-pub use lease::Lease;
+pub use lease::{CallPlaces, Lease};
 pub use resolve::Names;
 pub use tls::UpstreamError;
 pub use tunnel::{CutReason, Ender, Heard, Tunnel, TunnelEnd};
