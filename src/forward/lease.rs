@@ -7,6 +7,7 @@ use http::StatusCode;
 use crate::body::{BodyError, Progress};
 
 use super::balance::{InFlight, Place};
+use super::open::Open;
 use super::pool;
 use super::upstream::UpstreamPools;
 
@@ -22,6 +23,13 @@ pub struct Lease {
     /// How the request's body goes, whose end may be the reason for that of the answer.
     upload: Option<Arc<Progress>>,
     verdict: Verdict,
+}
+
+/// What a call takes of its upstream; dropped, it is free again.
+pub struct CallPlaces {
+    _open: Option<Open>,
+    _in_flight: InFlight,
+    _place: Place,
 }
 
 /// What is known of the endpoint by this answer.
@@ -68,13 +76,20 @@ impl Lease {
         self.connection.release();
     }
 
+    /// The connection has become a call, and can't be used again.
+    #[must_use]
+    pub fn into_call(self) -> CallPlaces {
+        CallPlaces { _open: self.connection.into_open(), _in_flight: self._in_flight, _place: self._place }
+    }
+
     /// The answer ended too early. Only what the endpoint has done is its failure: neither what the client did, nor a deadline that
     /// the client's reading counts in.
     pub fn broke_off(self, error: &BodyError) {
         let theirs = match error {
             BodyError::Broken(_) => self.upload.as_ref().is_none_or(|upload| upload.fault().is_none()),
             BodyError::Stalled(_) => self.verdict != Verdict::Stream,
-            BodyError::TooLarge(_) | BodyError::Late(_) | BodyError::Withdrawn(_) => false,
+            // What a client sends is reset, never an answer.
+            BodyError::Reset(_) | BodyError::TooLarge(_) | BodyError::Late(_) | BodyError::Withdrawn(_) => false,
         };
         if theirs {
             self.upstream.metrics.bad_answers.inc();

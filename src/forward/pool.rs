@@ -362,6 +362,16 @@ impl Lease {
         }
     }
 
+    /// The connection has become a call. What could send requests on it is let go of, and its memory with it: that of a channel for
+    /// requests is more than all the rest of an idle call.
+    pub(super) fn into_open(self) -> Option<Open> {
+        match self.way {
+            Way::Own(own) => Some(own.open),
+            // Nothing is upgraded on a shared connection.
+            Way::Stream(_) => None,
+        }
+    }
+
     /// The exchange is over, request and response: the connection may carry the next.
     pub(super) fn release(self) {
         let Way::Own(own) = self.way else { return };
