@@ -86,17 +86,29 @@ impl Program {
 
     /// Lets callgrind, under which it runs, count from zero.
     pub(crate) fn zero_instructions(&self) {
-        let mut command = Command::new("callgrind_control");
-        let done = command.arg("--zero").arg(self.child.id().to_string()).stdout(Stdio::null()).status();
-        assert!(done.expect("callgrind_control, which comes with valgrind").success());
+        self.tell_callgrind("--zero");
     }
 
-    /// Ends it, and reads what callgrind counted.
+    /// What callgrind has counted; what ending takes is not in it.
     pub(crate) fn instructions(self, profile: &Path) -> u64 {
-        drop(self);
-        let text = std::fs::read_to_string(profile).expect("callgrind's file");
+        self.tell_callgrind("--dump");
+        // Callgrind numbers what it writes on demand.
+        let dump = profile.with_extension("out.1");
+        let deadline = Instant::now() + START_DEADLINE;
+        let is_whole = || std::fs::read_to_string(&dump).is_ok_and(|text| text.contains("totals: "));
+        while !is_whole() {
+            assert!(Instant::now() < deadline, "callgrind writes nothing");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let text = std::fs::read_to_string(dump).expect("callgrind's file");
         let total = text.lines().find_map(|line| line.strip_prefix("totals: ")).expect("its total");
         total.trim().parse().expect("a number")
+    }
+
+    fn tell_callgrind(&self, order: &str) {
+        let mut command = Command::new("callgrind_control");
+        let done = command.arg(order).arg(self.child.id().to_string()).stdout(Stdio::null()).status();
+        assert!(done.expect("callgrind_control, which comes with valgrind").success());
     }
 }
 

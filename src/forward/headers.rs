@@ -196,7 +196,7 @@ pub fn onto_upstream(headers: &mut HeaderMap, version: Version, onward: &Onward<
     join_cookies(headers, version);
 
     let address = onward.peer.ip().to_canonical();
-    let mut address_text = String::new();
+    let mut address_text = String::with_capacity("255.255.255.255".len());
     push_ip(&mut address_text, address);
     put(headers, X_FORWARDED_FOR, forwarded_for, HeaderValue::from_str(&address_text));
     headers.insert(X_FORWARDED_PROTO, proto.unwrap_or(HeaderValue::from_static(scheme(onward))));
