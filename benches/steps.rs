@@ -105,6 +105,7 @@ fn headers(criterion: &mut Criterion) {
         identity: &identity,
         trusted_proxies: &[],
         interim: None,
+        attempts: std::sync::atomic::AtomicU32::new(0),
         hold: &|| Box::new(()),
         target: None,
     };
@@ -210,6 +211,7 @@ fn access_line(criterion: &mut Criterion) {
         rejection: None,
         error: None,
         upstream: Some("api".into()),
+        attempts: 1,
         endpoint: Some("http://10.0.0.11:3000".into()),
         decided_by: Some("redis"),
         shadow_denied: false,

@@ -5,6 +5,7 @@ mod exchange;
 mod target;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 use http::{Method, Request, Response, header};
@@ -113,7 +114,7 @@ impl Handler for Gateway {
         }
         if let Some(tunnel) = tunnel {
             peer.became_tunnel();
-            let (gateway, peer) = (self.clone(), peer.clone());
+            let (exchange, gateway, peer) = (Box::new(exchange), self.clone(), peer.clone());
             self.shutdown.tasks().spawn(async move {
                 exchange.call(tunnel, &gateway.shutdown).await;
                 drop(peer);
@@ -173,9 +174,11 @@ impl Gateway {
             trusted_proxies: &self.config.trusted_proxies,
             interim: peer.interim(&request),
             hold: &|| Box::new(peer.busy()),
+            attempts: AtomicU32::new(0),
         };
         let started = Instant::now();
         let forwarded = self.forwarder.forward(request, &onward).await;
+        exchange.record.attempts = onward.attempts.into_inner();
         exchange.record.phase(Phase::Upstream, started.elapsed());
         let answer = forwarded.map_err(Rejection::Forward)?;
         // Who does not wait for the switch has sent its first frames as a request, and they were refused as one.

@@ -353,7 +353,7 @@ fn forward_told(error: &ForwardError) -> Told<'static> {
         | ForwardError::TwoLengths(_) => {
             (S::BAD_GATEWAY, "bad_gateway", "The service behind this gateway did not answer properly.")
         }
-        ForwardError::Full(_) | ForwardError::QueueFull(_) | ForwardError::Waited { .. } => {
+        ForwardError::QueueFull { .. } | ForwardError::Waited { .. } => {
             (S::SERVICE_UNAVAILABLE, "overloaded", "The service behind this gateway is busy. Try again shortly.")
         }
         ForwardError::Slow { .. } => {

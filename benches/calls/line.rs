@@ -80,7 +80,7 @@ impl Way {
              sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{}\r\n",
             self.authorization
         );
-        line.write_all(request.as_bytes()).await.expect("a request sent");
+        say(&mut line, request.as_bytes()).await;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let read = line.read_buf(&mut head).await.expect("an answer");
@@ -130,7 +130,7 @@ async fn speak(line: Line, began: Instant, first: Instant, period: Duration, fra
             let sent_us = began.elapsed().as_micros() as u64;
             frame[8..12].copy_from_slice(&number.to_le_bytes());
             frame[12..20].copy_from_slice(&sent_us.to_le_bytes());
-            to.write_all(&frame).await.expect("a frame sent");
+            say(&mut to, &frame).await;
         }
     };
     let hears = async {
@@ -156,6 +156,12 @@ async fn speak(line: Line, began: Instant, first: Instant, period: Duration, fra
     let last = first + period * frames + PATIENCE;
     let ((), heard) = tokio::join!(says, async { tokio::time::timeout_at(last.into(), hears).await });
     heard.unwrap_or_default()
+}
+
+/// Says something and sees it go: over TLS, what is written may wait for the next turn of a task that has done much in this one.
+async fn say(line: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) {
+    line.write_all(bytes).await.expect("something said");
+    line.flush().await.expect("something sent");
 }
 
 impl Heard {

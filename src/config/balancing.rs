@@ -23,7 +23,7 @@ pub struct Balancing {
     pub retry: Retry,
     /// Requests and calls at one time, over all workers; `None`: no cap.
     pub max_requests: Option<u32>,
-    /// Requests that wait for a place under that cap.
+    /// Requests that wait for a place under that cap, or for a connection.
     pub max_waiting: u32,
     /// How long one waits.
     pub max_wait: Duration,

@@ -16,17 +16,21 @@ pub enum ForwardError {
         #[source]
         source: io::Error,
     },
-    /// Every endpoint has as many connections as it may.
-    #[error("{0} has as many connections as it may (max_connections)")]
-    Full(Arc<str>),
-    /// The upstream has as many requests as it may, and as many wait.
-    #[error("{0} has as many requests as it may (max_requests), and as many wait (max_waiting)")]
-    QueueFull(Arc<str>),
-    /// The upstream has as many requests as it may, and had for as long as one may wait.
-    #[error("{upstream} had as many requests as it may (max_requests) for {after:?}")]
+    /// The upstream has as many requests as it may, or connections, and as many wait.
+    #[error("{upstream} has as many {what} as it may (max_{what}), and as many wait (max_waiting)")]
+    QueueFull {
+        /// Which.
+        upstream: Arc<str>,
+        /// `requests` or `connections`.
+        what: &'static str,
+    },
+    /// The upstream has as many requests as it may, or connections, and had for as long as one may wait.
+    #[error("{upstream} had as many {what} as it may (max_{what}) for {after:?}")]
     Waited {
         /// Which.
         upstream: Arc<str>,
+        /// `requests` or `connections`.
+        what: &'static str,
         /// How long.
         after: Duration,
     },

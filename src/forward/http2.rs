@@ -108,11 +108,21 @@ impl Shared {
         if !self.is_fit() {
             return None;
         }
-        if self.streams.fetch_add(1, Ordering::Relaxed) >= (self.places)().min(MOST_STREAMS) {
+        if self.streams.fetch_add(1, Ordering::Relaxed) >= self.most() {
             self.streams.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
         Some(Stream { sender: self.sender.clone(), connection: self.clone() })
+    }
+
+    /// Requests that it may carry at one time.
+    fn most(&self) -> usize {
+        (self.places)().min(MOST_STREAMS)
+    }
+
+    /// Whether it may carry one more now.
+    pub(super) fn has_room(&self) -> bool {
+        self.is_fit() && self.streams.load(Ordering::SeqCst) < self.most()
     }
 
     /// What it is among the connections of its endpoint.
@@ -150,8 +160,9 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.connection.streams.fetch_sub(1, Ordering::Relaxed);
+        self.connection.streams.fetch_sub(1, Ordering::SeqCst);
         self.connection.used.note();
+        self.connection.open.freed();
     }
 }
 

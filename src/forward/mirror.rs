@@ -174,6 +174,10 @@ impl Mirroring {
         let Draft { mut request, host, key, _place } = draft;
         let upstream = &*self.upstream;
         let Some(_spare) = upstream.roster.spare_place() else { return Outcome::Busy };
+        // A connection that is free is for those who wait for one.
+        if !upstream.lines.of(false).is_empty() {
+            return Outcome::Busy;
+        }
         let Some(index) = upstream.roster.choose(&upstream.turns, key, &[], upstream.roster.now()) else {
             return Outcome::Failed;
         };

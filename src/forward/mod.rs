@@ -10,6 +10,8 @@ mod headers;
 mod http2;
 mod interim;
 mod kept;
+mod lease;
+mod line;
 mod mirror;
 mod open;
 mod pool;
@@ -24,6 +26,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -43,6 +46,7 @@ use crate::telemetry::Metrics;
 
 use balance::Turns;
 use extended::Handshake;
+use line::Lines;
 use mirror::Mirroring;
 use pool::EndpointPool;
 use upstream::{Errand, UpstreamPools};
@@ -55,10 +59,10 @@ pub use headers::{asks_for_websocket, is_grpc, is_last_hop};
 // For the benchmarks alone.
 #[doc(hidden)]
 pub use headers::{onto_client, onto_upstream};
+pub use lease::{CallPlaces, Lease};
 pub use resolve::Names;
 pub use tls::UpstreamError;
 pub use tunnel::{CutReason, Ender, Heard, Tunnel, TunnelEnd};
-pub use upstream::Lease;
 
 /// What is settled about a request when it is forwarded.
 pub struct Onward<'a> {
@@ -84,6 +88,8 @@ pub struct Onward<'a> {
     pub interim: Option<Interim>,
     /// Makes what the request's body holds on to: it may outlive the answer.
     pub hold: &'a (dyn Fn() -> Hold + Sync),
+    /// How often an endpoint was asked by now.
+    pub attempts: AtomicU32,
 }
 
 /// An upstream's answer, ready for the client.
@@ -120,16 +126,18 @@ impl Forwarder {
     ) -> Result<Self, UpstreamError> {
         let upstreams = config.upstreams.iter().enumerate().map(|(index, upstream)| {
             let connectors = tls::connectors(upstream)?;
+            let lines = Arc::new(Lines::new());
             let endpoints = upstream.endpoints.iter().map(|endpoint| {
                 let tls = tls::tls_for(endpoint, connectors.as_ref(), upstream.tls.server_name.as_deref())?;
                 let place = names.place(endpoint, upstream.resolve_interval);
-                Ok(Arc::new(EndpointPool::new(endpoint, place, upstream, tls)))
+                Ok(Arc::new(EndpointPool::new(endpoint, place, upstream, tls, lines.clone())))
             });
             Ok(Arc::new(UpstreamPools {
                 config: upstream.clone(),
                 endpoints: endpoints.collect::<Result<_, UpstreamError>>()?,
                 roster: shared.roster(index),
                 turns: Turns::new(upstream.endpoints.len()),
+                lines,
                 metrics: metrics.upstream(&upstream.name),
             }))
         });
@@ -182,10 +190,10 @@ impl Forwarder {
             });
             before(&mut end, sent).await
         };
-        let (lease, mut response) = answered.unwrap_or_else(|after| Err(upstream.late(after)))?;
+        let (mut lease, mut response) = answered.unwrap_or_else(|after| Err(upstream.late(after, onward)))?;
         let endpoint = lease.endpoint();
         if let Err(error) = judge(&response, &endpoint, websocket, handshake.as_ref()) {
-            upstream.metrics.broken.inc();
+            upstream.metrics.bad_answers.inc();
             return Err(error);
         }
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -202,10 +210,12 @@ impl Forwarder {
         // Towards the client it is our version that counts (RFC 9112 §2.3).
         parts.version = Version::HTTP_11;
         let body = if switched {
+            lease.begins_stream();
             Body::Empty
         } else {
             // Events come when something happens: how long they may be silent is told by the route, as for a call.
             let (idle, end) = if is_grpc || headers::has_events(&parts.headers) {
+                lease.begins_stream();
                 (onward.route.call.idle_timeout, None)
             } else {
                 (Some(onward.route.idle_timeout.unwrap_or(upstream.config.idle_timeout)), end)

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Protocol, Upstream};
 
 use super::connect::Place;
+use super::line::Lines;
 
 /// What holds for all connections of an upstream.
 #[derive(Debug, Clone, Copy)]
@@ -22,9 +23,15 @@ pub(super) struct Settings {
     max_lifetime: Option<Duration>,
 }
 
+/// How many connections an endpoint has, and who waits for one.
+pub(super) struct Count {
+    open: AtomicUsize,
+    lines: Arc<Lines>,
+}
+
 /// One connection among those that an endpoint may have; dropped, it is closed.
 pub(super) struct Open {
-    count: Arc<AtomicUsize>,
+    count: Arc<Count>,
     /// Which of a name's addresses it was made to.
     address: Option<IpAddr>,
     /// When it has reached `max_lifetime`.
@@ -47,17 +54,38 @@ impl Settings {
     }
 }
 
+impl Count {
+    pub(super) fn new(lines: Arc<Lines>) -> Arc<Self> {
+        Arc::new(Self { open: AtomicUsize::new(0), lines })
+    }
+
+    /// Whether there may be one more.
+    pub(super) fn has_room(&self, settings: &Settings) -> bool {
+        self.open.load(Ordering::SeqCst) < settings.max_connections
+    }
+
+    /// Tells who waits that one of the connections can take a request.
+    pub(super) fn freed(&self) {
+        self.lines.freed();
+    }
+}
+
 impl Open {
     /// One more; `None` when there are as many as may be.
-    pub(super) fn take(open: &Arc<AtomicUsize>, settings: &Settings) -> Option<Self> {
-        if open.fetch_add(1, Ordering::Relaxed) >= settings.max_connections {
-            open.fetch_sub(1, Ordering::Relaxed);
+    pub(super) fn take(count: &Arc<Count>, settings: &Settings) -> Option<Self> {
+        if count.open.fetch_add(1, Ordering::SeqCst) >= settings.max_connections {
+            count.open.fetch_sub(1, Ordering::SeqCst);
             return None;
         }
         // Connections that were made together don't end together.
         let lifetime = settings.max_lifetime.map(|lifetime| lifetime.mul_f64(0.8 + 0.2 * fastrand::f64()));
         let ends = lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime));
-        Some(Self { count: open.clone(), address: None, ends })
+        Some(Self { count: count.clone(), address: None, ends })
+    }
+
+    /// Tells who waits that this connection can take a request.
+    pub(super) fn freed(&self) {
+        self.count.freed();
     }
 
     /// It leads to this address of the endpoint's name.
@@ -78,6 +106,7 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.count.open.fetch_sub(1, Ordering::SeqCst);
+        self.count.freed();
     }
 }

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -23,7 +22,8 @@ use crate::config::{Endpoint, EndpointAddress, Protocol, Upstream};
 
 use super::connect::{self, Connected, Place};
 use super::http2::{self, Shared, Stream};
-use super::open::{Open, Settings};
+use super::line::Lines;
+use super::open::{Count, Open, Settings};
 use super::tls::UpstreamTls;
 
 /// Addresses of one name that connections shared by requests are made to at one time, per worker.
@@ -41,7 +41,7 @@ pub(super) struct EndpointPool {
     place: Place,
     tls: Option<UpstreamTls>,
     ready: Mutex<Ready>,
-    open: Arc<AtomicUsize>,
+    open: Arc<Count>,
     /// Who makes a connection that others may share does so alone.
     turn: Arc<Semaphore>,
     settings: Settings,
@@ -94,7 +94,14 @@ enum Way {
 }
 
 impl EndpointPool {
-    pub(super) fn new(endpoint: &Endpoint, place: Place, upstream: &Upstream, tls: Option<UpstreamTls>) -> Self {
+    /// `lines` are told when a connection can take one more request.
+    pub(super) fn new(
+        endpoint: &Endpoint,
+        place: Place,
+        upstream: &Upstream,
+        tls: Option<UpstreamTls>,
+        lines: Arc<Lines>,
+    ) -> Self {
         let label = endpoint.to_string();
         let authority = match endpoint.address {
             EndpointAddress::Tcp { .. } => label.split_once("://").map_or(&*label, |(_, rest)| rest),
@@ -112,7 +119,7 @@ impl EndpointPool {
             place,
             tls,
             ready: Mutex::default(),
-            open: Arc::default(),
+            open: Count::new(lines),
             turn: Arc::new(Semaphore::new(1)),
             settings: Settings::of(upstream, protocol),
         }
@@ -234,7 +241,7 @@ impl EndpointPool {
     }
 
     async fn connect_to(self: &Arc<Self>, place: &Place, own: bool) -> Result<Lease, NoConnection> {
-        let open = Open::take(&self.open, &self.settings).ok_or(NoConnection::Full)?;
+        let open = self.open_one().ok_or(NoConnection::Full)?;
         let protocol = if own { Protocol::Http1 } else { self.settings.protocol };
         // Most requests find a connection. What making one takes would be moved about with each of them.
         let connecting = Box::pin(connect::connect(place, self.tls.as_ref(), protocol, &self.settings, open));
@@ -250,11 +257,36 @@ impl EndpointPool {
                 let mut ready = self.lock();
                 ready.only_http1 = false;
                 ready.shared.push(shared);
+                drop(ready);
+                self.open.freed();
                 Way::Stream(stream.ok_or_else(|| NoConnection::Failed(io::ErrorKind::ConnectionAborted.into()))?)
             }
             Err(error) => return Err(NoConnection::Failed(error)),
         };
         Ok(self.leased(way, false))
+    }
+
+    /// One more connection among those that may be. Who is closed by its peer but not put away yet does not count.
+    fn open_one(&self) -> Option<Open> {
+        Open::take(&self.open, &self.settings).or_else(|| {
+            self.sweep();
+            Open::take(&self.open, &self.settings)
+        })
+    }
+
+    /// Whether a request could be sent now that needs a connection of its `own`, or not, and is to `avoid` one.
+    pub(super) fn has_room(&self, own: bool, avoid: Option<&Shared>) -> bool {
+        let is_new = |shared: &Shared| avoid.is_none_or(|avoid| !std::ptr::eq(avoid, shared));
+        let ready = self.lock();
+        if !ready.idle.is_empty() || self.open.has_room(&self.settings) {
+            return true;
+        }
+        if !own && ready.shared.iter().any(|shared| shared.has_room() && is_new(shared)) {
+            return true;
+        }
+        drop(ready);
+        self.sweep();
+        self.open.has_room(&self.settings)
     }
 
     fn leased(self: &Arc<Self>, way: Way, reused: bool) -> Lease {
@@ -330,6 +362,16 @@ impl Lease {
         }
     }
 
+    /// The connection has become a call. What could send requests on it is let go of, and its memory with it: that of a channel for
+    /// requests is more than all the rest of an idle call.
+    pub(super) fn into_open(self) -> Option<Open> {
+        match self.way {
+            Way::Own(own) => Some(own.open),
+            // Nothing is upgraded on a shared connection.
+            Way::Stream(_) => None,
+        }
+    }
+
     /// The exchange is over, request and response: the connection may carry the next.
     pub(super) fn release(self) {
         let Way::Own(own) = self.way else { return };
@@ -341,5 +383,7 @@ impl Lease {
         if ready.idle.len() > self.pool.settings.max_idle {
             ready.idle.pop_front();
         }
+        drop(ready);
+        self.pool.open.freed();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use http::{Request, Response, StatusCode};
@@ -9,19 +10,23 @@ use hyper::body::{Body as _, Incoming};
 use smallvec::SmallVec;
 
 use crate::body::{Body, BodyFault, Progress};
-use crate::config::{self, RetryOn};
+use crate::config::{self, Protocol, RetryOn};
 use crate::telemetry::UpstreamMetrics;
 
-use super::balance::{InFlight, NoPlace, Place, Roster, Turns};
+use super::balance::{InFlight, NoPlace, Roster, Turns};
 use super::error::ForwardError;
 use super::http2::Shared;
 use super::kept::Kept;
+use super::lease::{Lease, gateway_error};
+use super::line::Lines;
 use super::mirror::Copy;
 use super::pool::{self, EndpointPool, NoConnection};
-use super::{Onward, headers, http2};
+use super::{Onward, headers, http2, interim};
 
 /// Connections that turn out to have been closed while they waited, one after the other, for one request.
 pub(super) const MOST_STALE: usize = 8;
+/// How often a request may be passed by another one when it was its turn to have a connection.
+const MOST_PASSED: usize = 8;
 
 /// The connections of one worker to the endpoints of one upstream.
 pub(super) struct UpstreamPools {
@@ -30,27 +35,9 @@ pub(super) struct UpstreamPools {
     /// What all workers know of them.
     pub(super) roster: Arc<Roster>,
     pub(super) turns: Turns,
+    /// Who waits for a connection.
+    pub(super) lines: Arc<Lines>,
     pub(super) metrics: UpstreamMetrics,
-}
-
-/// A connection in use, and the places that its request takes. Dropped, an HTTP/1.1 connection is closed; released, it waits for
-/// its next request.
-pub struct Lease {
-    connection: pool::Lease,
-    _in_flight: InFlight,
-    _place: Place,
-}
-
-impl Lease {
-    /// Who is at the other end.
-    pub(super) fn endpoint(&self) -> Arc<str> {
-        self.connection.endpoint()
-    }
-
-    /// The exchange is over, request and response: the connection may carry the next.
-    pub fn release(self) {
-        self.connection.release();
-    }
 }
 
 /// What all attempts at one request have in common.
@@ -64,6 +51,15 @@ pub(super) struct Errand<'a> {
     pub(super) copy: Option<Copy>,
 }
 
+impl Errand<'_> {
+    /// Has the interim answers to this request passed on to a client that can be sent any.
+    pub(super) fn pass_interim_answers_on(&self, request: &mut Request<Body>, protocol: Protocol) {
+        if let Some(interim) = self.onward.interim.as_ref().filter(|_| protocol != Protocol::Http2) {
+            interim::pass_on(request, interim, self.onward.route);
+        }
+    }
+}
+
 /// How far the attempts at one request have come.
 #[derive(Default)]
 struct Course {
@@ -72,6 +68,10 @@ struct Course {
     /// Attempts that count.
     attempts: u32,
     stale: usize,
+    /// How often there was no connection to be had.
+    full: usize,
+    /// Since when it waits for a place or a connection, if it had to.
+    waits_since: Option<Instant>,
     /// A connection that has just refused the request.
     avoid: Option<Arc<Shared>>,
 }
@@ -101,33 +101,99 @@ enum Why {
 impl UpstreamPools {
     /// Asks one endpoint after the other until one answers, as long as nothing can happen twice by that and the retry budget lasts.
     pub(super) async fn send(
-        &self,
+        self: &Arc<Self>,
         mut request: Request<Body>,
         mut errand: Errand<'_>,
     ) -> Result<(Lease, Response<Incoming>), ForwardError> {
-        let place = self.roster.admit().await.map_err(|why| self.overloaded(why))?;
+        let place = self.roster.admit().await.map_err(|why| self.overloaded("requests", why))?;
         if let Some(copy) = errand.copy.take() {
             copy.go();
         }
-        let mut course = Course { attempts: 1, ..Course::default() };
-        // There is at least one endpoint, and none was tried.
-        let mut index = self.roster.choose(&self.turns, errand.key, &[], self.roster.now()).unwrap_or_default();
+        let mut course = Course { attempts: 1, waits_since: place.since, ..Course::default() };
+        let mut index = if self.lines.of(self.stands_apart(&errand)).is_empty() {
+            // There is at least one endpoint, and none was tried.
+            self.roster.choose(&self.turns, errand.key, &[], self.roster.now()).unwrap_or_default()
+        } else {
+            self.wait_for_connection(&errand, &mut course).await?
+        };
         let told = loop {
-            let vain = match self.attempt(index, request, &errand, course.avoid.as_deref()).await {
+            let vain = match self.attempt(index, request, &errand, &course).await {
                 Ok(answered) => break Ok(answered),
                 Err(vain) => *vain,
             };
             let Some(again) = vain.request else { break vain.told };
-            let Some(next) = self.next(index, &vain.why, vain.waited, &mut course, errand.key) else { break vain.told };
+            let next = match vain.why {
+                Why::Full => self.wait_for_connection(&errand, &mut course).await?,
+                why => {
+                    let next = self.next(index, &why, vain.waited, &mut course, errand.key);
+                    let Some(next) = next else { break vain.told };
+                    self.tell(index, &vain.told, &errand);
+                    next
+                }
+            };
             if let Ok((connection, _, response)) = vain.told
                 && response.body().is_end_stream()
             {
                 connection.release();
             }
             (index, request, course.avoid) = (next, again, vain.shared);
+            if request.extensions().is_empty() {
+                // What was kept of it does not know what is to become of interim answers.
+                errand.pass_interim_answers_on(&mut request, self.config.protocol);
+            }
         };
         let (connection, in_flight, response) = told?;
-        Ok((Lease { connection, _in_flight: in_flight, _place: place }, response))
+        let answered = (connection, in_flight, response.status());
+        Ok((Lease::new(answered, place, self.clone(), index, errand.progress), response))
+    }
+
+    /// Whether its connection is not one of those that others share: it waits in a line of its own.
+    fn stands_apart(&self, errand: &Errand<'_>) -> bool {
+        errand.websocket && self.config.protocol == Protocol::Auto
+    }
+
+    /// Whom to ask while connections are short: who has room for one request more, at once if nobody waits for that.
+    fn wait_for_connection<'a>(
+        &'a self,
+        errand: &'a Errand<'_>,
+        course: &'a mut Course,
+    ) -> Pin<Box<dyn Future<Output = Result<usize, ForwardError>> + Send + 'a>> {
+        // Boxed, as few requests come here.
+        Box::pin(async move {
+            let avoid = course.avoid.as_deref();
+            let has_room = |index: usize| self.endpoints[index].has_room(errand.websocket, avoid);
+            let look =
+                || self.roster.choose_with_room(&self.turns, errand.key, &course.tried, self.roster.now(), has_room);
+            let line = self.lines.of(self.stands_apart(errand));
+            course.full += 1;
+            if course.full == 1
+                && line.is_empty()
+                && let Some(index) = look()
+            {
+                return Ok(index);
+            }
+            let since = *course.waits_since.get_or_insert_with(Instant::now);
+            if course.full > MOST_PASSED {
+                return Err(self.overloaded("connections", NoPlace::Waited(since.elapsed())));
+            }
+            self.roster.wait(since, line.wait(look)).await.map_err(|why| self.overloaded("connections", why))
+        })
+    }
+
+    /// For those who look for the reason of a retry.
+    fn tell(&self, index: usize, told: &Result<Answered, ForwardError>, errand: &Errand<'_>) {
+        let (upstream, endpoint) = (&*self.config.name, &*self.endpoints[index].label);
+        let request_id = errand.onward.request_id.to_str().unwrap_or_default();
+        match told {
+            Ok((_, _, response)) => {
+                let status = response.status().as_u16();
+                tracing::debug!(upstream, endpoint, request_id, status, "an attempt failed: another one follows");
+            }
+            Err(error) => {
+                let error = error as &dyn std::error::Error;
+                tracing::debug!(upstream, endpoint, request_id, error, "an attempt failed: another one follows");
+            }
+        }
     }
 
     /// Who is to be asked next, if anybody: another endpoint, or the same one when it was its connection that failed.
@@ -137,7 +203,9 @@ impl UpstreamPools {
                 course.stale += 1;
                 return (course.stale <= MOST_STALE).then_some(index);
             }
-            Why::Full | Why::Failed(RetryOn::Connect | RetryOn::Unavailable) => false,
+            // There is no connection to be had; who is asked then is found elsewhere.
+            Why::Full => return None,
+            Why::Failed(RetryOn::Connect | RetryOn::Unavailable) => false,
             Why::Failed(RetryOn::Refused) => true,
             Why::Failed(RetryOn::Broken) => waited,
         };
@@ -159,13 +227,20 @@ impl UpstreamPools {
         index: usize,
         mut request: Request<Body>,
         errand: &Errand<'_>,
-        avoid: Option<&Shared>,
+        course: &Course,
     ) -> Result<Answered, Box<Vain>> {
         let pool = &self.endpoints[index];
         let in_flight = self.roster.begin(index);
-        let mut lease = match pool.lease(errand.websocket, avoid).await {
+        errand.onward.attempts.store(course.attempts, Ordering::Relaxed);
+        let mut lease = match pool.lease(errand.websocket, course.avoid.as_deref()).await {
             Ok(lease) => lease,
-            Err(reason) => return Err(Box::new(self.unconnected(index, reason, request))),
+            Err(reason) => {
+                if matches!(reason, NoConnection::Full) {
+                    // It was none: nobody was asked.
+                    errand.onward.attempts.store(course.attempts - 1, Ordering::Relaxed);
+                }
+                return Err(Box::new(self.unconnected(index, reason, request)));
+            }
         };
         headers::set_host(request.headers_mut(), errand.onward, self.config.host, &pool.authority);
         let kept = self.kept(&request, lease.shared().is_some(), errand.websocket);
@@ -186,7 +261,9 @@ impl UpstreamPools {
         let mut error = match sent {
             Ok(response) => {
                 self.metrics.seconds.observe(started.elapsed().as_secs_f64());
-                self.note(index, response.status());
+                if let Some(why) = gateway_error(response.status()) {
+                    self.roster.failed(index, why);
+                }
                 let unavailable = response.status() == StatusCode::SERVICE_UNAVAILABLE;
                 let again = kept.filter(|_| unavailable && repeatable && self.roster.retries_on(RetryOn::Unavailable));
                 let answered = (lease, in_flight, response);
@@ -214,7 +291,12 @@ impl UpstreamPools {
         let told = self.broken(pool, errand.progress.as_deref(), source);
         let theirs = matches!(told, ForwardError::Broken { .. });
         if theirs && !matches!(why, Why::Stale) {
-            self.metrics.broken.inc();
+            match why {
+                Why::Failed(RetryOn::Refused) => self.metrics.refused.inc(),
+                Why::Failed(RetryOn::Broken | RetryOn::Connect | RetryOn::Unavailable) | Why::Full | Why::Stale => {
+                    self.metrics.broken.inc();
+                }
+            }
             // An orderly refusal is no failure.
             if matches!(why, Why::Failed(RetryOn::Broken)) || !lease.reused {
                 self.roster.failed(index, "broken");
@@ -236,26 +318,20 @@ impl UpstreamPools {
         if wanted { Kept::whole(request) } else { None }
     }
 
-    /// Takes note of an answer. Only what a gateway says for want of a service counts against an endpoint; 429, 401 or 500 don't.
-    fn note(&self, index: usize, status: StatusCode) {
-        match status {
-            StatusCode::BAD_GATEWAY => self.roster.failed(index, "502"),
-            StatusCode::SERVICE_UNAVAILABLE => self.roster.failed(index, "503"),
-            StatusCode::GATEWAY_TIMEOUT => self.roster.failed(index, "504"),
-            _ => self.roster.succeeded(index),
+    /// The time for the whole answer is over before there was anything of it.
+    pub(super) fn late(&self, after: Duration, onward: &Onward<'_>) -> ForwardError {
+        // Nobody failed where nobody was asked.
+        if onward.attempts.load(Ordering::Relaxed) > 0 {
+            self.metrics.timeouts.inc();
         }
-    }
-
-    pub(super) fn late(&self, after: Duration) -> ForwardError {
-        self.metrics.timeouts.inc();
         ForwardError::Slow { endpoint: self.config.name.clone(), after }
     }
 
-    fn overloaded(&self, why: NoPlace) -> ForwardError {
+    fn overloaded(&self, what: &'static str, why: NoPlace) -> ForwardError {
         let upstream = self.config.name.clone();
         match why {
-            NoPlace::QueueFull => ForwardError::QueueFull(upstream),
-            NoPlace::Waited(after) => ForwardError::Waited { upstream, after },
+            NoPlace::QueueFull => ForwardError::QueueFull { upstream, what },
+            NoPlace::Waited(after) => ForwardError::Waited { upstream, what, after },
         }
     }
 
@@ -267,7 +343,7 @@ impl UpstreamPools {
                 self.roster.failed(index, "connect");
                 (ForwardError::Connect { endpoint, source }, Why::Failed(RetryOn::Connect))
             }
-            NoConnection::Full => (ForwardError::Full(endpoint), Why::Full),
+            NoConnection::Full => (self.overloaded("connections", NoPlace::QueueFull), Why::Full),
         };
         Vain { told: Err(told), request: Some(request), why, waited: false, shared: None }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::{Method, Request, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 use ipnet::IpNet;
 use prometheus::{Histogram, IntCounter};
 use smallvec::SmallVec;
@@ -116,6 +116,7 @@ impl Exchange {
             error: None,
             upstream: None,
             endpoint: None,
+            attempts: 0,
             decided_by: None,
             windows: SmallVec::new(),
             shadow_denied: false,
@@ -235,8 +236,10 @@ impl Exchange {
     }
 
     /// Goes on as a call until its tunnel ends, the instance, or what entitles to it.
-    pub(super) async fn call(mut self, tunnel: Box<Tunnel>, shutdown: &Shutdown) {
+    pub(super) async fn call(mut self: Box<Self>, tunnel: Box<Tunnel>, shutdown: &Shutdown) {
         self.is_call = true;
+        detach(&mut self.record);
+        let places = self.lease.take().map(Lease::into_call);
         let gauge = self.metrics().calls.open.clone();
         gauge.inc();
         let mut open = self.watched_over();
@@ -263,8 +266,7 @@ impl Exchange {
         let bytes = [self.record.bytes_in, self.record.bytes_out];
         self.metrics().calls.ended(self.record.started.elapsed(), bytes, messages);
         self.record.error = end.cut.as_ref().map(|cut| chain(cut).into());
-        // A call's connection has become the call; it can't be used again.
-        self.lease = None;
+        drop(places);
         self.over = true;
     }
 
@@ -277,6 +279,18 @@ impl Exchange {
 
     fn metrics(&self) -> &RouteMetrics {
         self.route.map_or(&self.cells.no_route, |index| &self.cells.routes[index])
+    }
+}
+
+/// Copies what is the client's own. As it came it is a part of the buffer that the whole head was read into, and keeps all of that: no
+/// matter for a moment, but for a call.
+fn detach(record: &mut Record) {
+    // Only the path is logged.
+    if let Ok(path) = Uri::try_from(record.uri.path()) {
+        record.uri = path;
+    }
+    if let Ok(id) = HeaderValue::from_bytes(record.request_id.as_bytes()) {
+        record.request_id = id;
     }
 }
 
@@ -318,6 +332,7 @@ impl Observer for Option<Exchange> {
         // Most answers are over before there is anything to watch over.
         if exchange.open.is_none() && (waiting || exchange.record.bytes_out >= LONG_ANSWER) {
             exchange.open = exchange.watched_over();
+            detach(&mut exchange.record);
         }
         let Some(open) = &mut exchange.open else { return Poll::Pending };
         open.poll_withdrawn(cx).map(|why| why.as_str())
@@ -334,6 +349,9 @@ impl Observer for Option<Exchange> {
             }
             Err(error) => {
                 exchange.record.cut = true;
+                if let Some(lease) = exchange.lease.take() {
+                    lease.broke_off(error);
+                }
                 if matches!(error, BodyError::Withdrawn(_)) {
                     exchange.record.ended_by = Some(Ender::Gateway.as_str());
                 }

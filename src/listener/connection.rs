@@ -224,7 +224,8 @@ pub(super) async fn serve<H: Handler>(
         return serve_http1(listener, socket, peer(None)).await;
     };
     let started = Instant::now();
-    let handshake = tokio::time::timeout(listener.settings.handshake_timeout, handshake(tls, socket));
+    // A connection's task is as large as the largest of the things that it does one after the other, and a handshake is soon over.
+    let handshake = tokio::time::timeout(listener.settings.handshake_timeout, Box::pin(handshake(tls, socket)));
     let shaken = tokio::select! {
         shaken = handshake => shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
         () = listener.shutdown.draining() => return,
@@ -242,7 +243,8 @@ pub(super) async fn serve<H: Handler>(
     let is_http2 = session.alpn_protocol() == Some(b"h2");
     let certificate = session.server_name().map_or(0, |name| tls.certificates.index_for(name));
     if is_http2 {
-        serve_http2(listener, stream, peer(Some(certificate))).await;
+        // The larger of the two is not to take its room of every connection.
+        Box::pin(serve_http2(listener, stream, peer(Some(certificate)))).await;
     } else {
         serve_http1(listener, stream, peer(Some(certificate))).await;
     }
@@ -266,8 +268,9 @@ async fn introduce<H>(listener: &Listener<H>, socket: &mut TcpStream, address: S
     }
 }
 
-/// Makes a TLS session. Somebody who speaks plain HTTP is told so in plain HTTP.
-async fn handshake(tls: &Tls, mut socket: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+/// Makes a TLS session. Somebody who speaks plain HTTP is told so in plain HTTP. The session comes in a box, because it is handed on from
+/// here several times, and each time would have room of its own in the connection's task.
+async fn handshake(tls: &Tls, mut socket: TcpStream) -> io::Result<Box<TlsStream<TcpStream>>> {
     let mut first = [0];
     if socket.peek(&mut first).await? == 1 && first[0].is_ascii_uppercase() {
         const BODY: &str =
@@ -285,7 +288,7 @@ async fn handshake(tls: &Tls, mut socket: TcpStream) -> io::Result<TlsStream<Tcp
         socket.shutdown().await?;
         return Err(io::Error::new(io::ErrorKind::InvalidData, "plain HTTP on the HTTPS port"));
     }
-    tls.acceptor.accept(socket).await
+    tls.acceptor.accept(socket).await.map(Box::new)
 }
 
 async fn serve_http1<H: Handler, S>(listener: &Listener<H>, io: S, peer: Arc<Peer>)

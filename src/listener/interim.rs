@@ -111,6 +111,8 @@ impl Interim {
 
 impl Drop for Interim {
     fn drop(&mut self) {
+        // A waker keeps the memory of its task, even when that has ended: a call outlives the task of its connection.
+        drop(self.signals.interims.exchange.take());
         let mut waiting = self.signals.interims.lock();
         if waiting.open == Some(self.number) {
             waiting.open = None;
@@ -172,6 +174,24 @@ mod tests {
         assert_eq!(told(&signals), b"");
         second.teller().tell(b"c");
         assert_eq!(told(&signals), b"c");
+    }
+
+    #[test]
+    fn an_exchange_that_is_over_lets_go_of_its_task() {
+        struct Task;
+        impl std::task::Wake for Task {
+            fn wake(self: Arc<Self>) {}
+        }
+        let (signals, task) = (Arc::<Signals>::default(), Arc::new(Task));
+        let waker = task.clone().into();
+        let interim = Interim::open(&signals);
+        {
+            let never = pin!(std::future::pending::<()>());
+            let answer = pin!(interim.beside(never));
+            assert!(answer.poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+        }
+        drop((waker, interim));
+        assert_eq!(Arc::strong_count(&task), 1);
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::config::RetryOn;
+
+use super::families::Families;
 
 /// The cells of one upstream.
 pub struct BalanceMetrics {
@@ -20,7 +22,7 @@ pub struct BalanceMetrics {
     pub queue_full: IntCounter,
     /// Requests turned away because they had waited as long as they may.
     pub waited: IntCounter,
-    /// Requests that wait for a place.
+    /// Requests that wait for a place or a connection.
     pub waiting: IntGauge,
     /// Requests and calls under way.
     pub in_flight: IntGauge,
@@ -38,49 +40,39 @@ pub(super) struct BalanceVecs {
 }
 
 impl BalanceVecs {
-    pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(vec.clone()))?;
-            prometheus::Result::Ok(vec)
-        };
-        let gauges = |name: &str, help: &str, labels: &[&str]| {
-            let vec = IntGaugeVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(vec.clone()))?;
-            prometheus::Result::Ok(vec)
-        };
+    pub(super) fn register(make: &Families<'_>) -> prometheus::Result<Self> {
         Ok(Self {
-            up: gauges(
+            up: make.gauges(
                 "callgate_upstream_endpoint_up",
                 "1 while an endpoint is given requests, 0 while it is ejected or fails its health checks.",
                 &["upstream", "endpoint"],
             )?,
-            ejections: counters(
+            ejections: make.counters(
                 "callgate_upstream_ejections_total",
                 "How often an endpoint was left out for a while because its requests failed.",
                 &["upstream", "endpoint"],
             )?,
-            retries: counters(
+            retries: make.counters(
                 "callgate_upstream_retries_total",
-                "Requests tried again, by what had happened: connect, refused, broken, unavailable.",
+                "Attempts beyond a request's first, by what had become of the one before: connect, refused, broken, unavailable.",
                 &["upstream", "on"],
             )?,
-            exhausted: counters(
+            exhausted: make.counters(
                 "callgate_upstream_retries_exhausted_total",
                 "Requests that were not tried again because the retry budget was used up.",
                 &["upstream"],
             )?,
-            rejections: counters(
+            rejections: make.counters(
                 "callgate_upstream_rejections_total",
-                "Requests turned away at max_requests, by why: queue_full (max_waiting), waited (max_wait).",
+                "Requests turned away at max_requests or max_connections, by why: queue_full (max_waiting), waited (max_wait).",
                 &["upstream", "why"],
             )?,
-            waiting: gauges(
+            waiting: make.gauges(
                 "callgate_upstream_waiting",
-                "Requests that wait for a place under max_requests.",
+                "Requests that wait for a place under max_requests, or for a connection.",
                 &["upstream"],
             )?,
-            in_flight: gauges(
+            in_flight: make.gauges(
                 "callgate_upstream_in_flight",
                 "Requests, calls and copies for mirrors under way at this moment.",
                 &["upstream"],

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 use super::balance::{BalanceMetrics, BalanceVecs};
 use super::calls::{CALL_BUCKETS, CallFamilies};
+use super::families::Families;
 use super::process::ProcessCollector;
 use super::requests::RouteMetrics;
 
@@ -91,10 +92,14 @@ pub struct UpstreamMetrics {
     pub seconds: Histogram,
     /// Connections that could not be made.
     pub connect_failures: IntCounter,
-    /// Exchanges that broke off or were no HTTP.
+    /// Requests that an endpoint said it had not looked at.
+    pub refused: IntCounter,
+    /// Exchanges that broke off before an answer, or whose answer was no HTTP.
     pub broken: IntCounter,
     /// Responses whose head did not come in time.
     pub timeouts: IntCounter,
+    /// Answers that broke off or fell silent behind their head, or could not be passed on.
+    pub bad_answers: IntCounter,
 }
 
 /// The cells of one host name.
@@ -113,156 +118,137 @@ impl Metrics {
     /// When two metrics have one name or a name is malformed: a mistake in this file.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(vec.clone()))?;
-            prometheus::Result::Ok(vec)
-        };
-        let gauges = |name: &str, help: &str, labels: &[&str]| {
-            let vec = IntGaugeVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(vec.clone()))?;
-            prometheus::Result::Ok(vec)
-        };
-        let histograms = |name: &str, help: &str, buckets: &[f64], labels: &[&str]| {
-            let vec = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
-            registry.register(Box::new(vec.clone()))?;
-            prometheus::Result::Ok(vec)
-        };
+        let make = Families(&registry);
         let certificate_expiry = GaugeVec::new(
             Opts::new("callgate_certificate_expiry_timestamp_seconds", "Unix time at which a certificate expires."),
             &["certificate"],
         )?;
         registry.register(Box::new(certificate_expiry.clone()))?;
         registry.register(Box::new(ProcessCollector::new()?))?;
-        let build = gauges("callgate_build_info", "1, with the version as a label.", &["version"])?;
+        let build = make.gauges("callgate_build_info", "1, with the version as a label.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let one = |name: &str, help: &str| {
-            Ok::<_, prometheus::Error>(gauges(name, help, &[])?.with_label_values::<&str>(&[]))
-        };
-        let count = |name: &str, help: &str| {
-            Ok::<_, prometheus::Error>(counters(name, help, &[])?.with_label_values::<&str>(&[]))
-        };
         Ok(Self {
-            requests: counters(
+            requests: make.counters(
                 "callgate_requests_total",
                 "Requests answered, when their answer has ended.",
                 &["route", "method", "status"],
             )?,
-            request_seconds: histograms(
+            request_seconds: make.histograms(
                 "callgate_request_duration_seconds",
                 "From the head of a request to the end of its answer; calls are not in it.",
                 REQUEST_BUCKETS,
                 &["route"],
             )?,
-            upstream_seconds: histograms(
+            upstream_seconds: make.histograms(
                 "callgate_upstream_duration_seconds",
-                "From sending a request to the head of its response.",
+                "From sending a request to the head of its response, for each attempt that was answered.",
                 REQUEST_BUCKETS,
                 &["upstream"],
             )?,
-            upstream_failures: counters(
+            upstream_failures: make.counters(
                 "callgate_upstream_failures_total",
-                "Exchanges with an upstream that failed, by kind: connect, broken, timeout.",
+                "Attempts at an upstream that failed, by kind, also those whose request was saved by a retry: before an answer \
+                 connect, refused, broken, timeout; behind its head bad_answer.",
                 &["upstream", "kind"],
             )?,
-            balance: BalanceVecs::register(&registry)?,
-            mirrored: counters(
+            balance: BalanceVecs::register(&make)?,
+            mirrored: make.counters(
                 "callgate_mirrored_total",
                 "Requests drawn to be copied to their route's mirror, by what became of the copy.",
                 &["route", "upstream", "outcome"],
             )?,
-            look_up_failures: counters(
+            look_up_failures: make.counters(
                 "callgate_name_failures_total",
                 "Host names of upstreams that could not be looked up.",
                 &["host"],
             )?,
-            addresses: gauges(
+            addresses: make.gauges(
                 "callgate_name_addresses",
                 "Addresses behind a host name of an upstream, by the last look-up that succeeded.",
                 &["host"],
             )?,
             calls: CallFamilies {
-                open: gauges("callgate_calls_open", "Calls (upgraded streams) open at this moment.", &["route"])?,
-                seconds: histograms(
+                open: make.gauges("callgate_calls_open", "Calls (upgraded streams) open at this moment.", &["route"])?,
+                seconds: make.histograms(
                     "callgate_call_duration_seconds",
                     "From the head of a call's request to its end.",
                     CALL_BUCKETS,
                     &["route"],
                 )?,
-                bytes: counters(
+                bytes: make.counters(
                     "callgate_call_bytes_total",
                     "Bytes of calls that have ended, by who sent them: client, upstream.",
                     &["route", "from"],
                 )?,
-                messages: counters(
+                messages: make.counters(
                     "callgate_call_messages_total",
                     "Whole messages of calls that have ended, by who sent them: client, upstream.",
                     &["route", "from"],
                 )?,
             },
-            calls_ended: counters(
+            calls_ended: make.counters(
                 "callgate_calls_ended_total",
                 "Calls (upgraded streams) that ended, by who ended them: client, upstream, gateway.",
                 &["by"],
             )?,
-            auth: counters("callgate_auth_total", "Authentications, by outcome.", &["outcome"])?,
-            decisions: counters(
+            auth: make.counters("callgate_auth_total", "Authentications, by outcome.", &["outcome"])?,
+            decisions: make.counters(
                 "callgate_decisions_total",
                 "Decisions of the limiter, by outcome and by what decided.",
                 &["outcome", "source"],
             )?,
-            connections_open: gauges("callgate_connections_open", "Connections open at this moment.", &["listener"])?,
-            connections_refused: counters(
+            connections_open: make.gauges("callgate_connections_open", "Connections open at this moment.", &["listener"])?,
+            connections_refused: make.counters(
                 "callgate_connections_refused_total",
                 "Connections closed at once because listen.max_connections was reached.",
                 &["listener"],
             )?,
-            proxy_failures: counters(
+            proxy_failures: make.counters(
                 "callgate_proxy_protocol_failures_total",
                 "Connections closed because a proxy of listen.proxy_protocol did not say whose they are.",
                 &["listener"],
             )?,
-            handshake_failures: count("callgate_tls_handshake_failures_total", "TLS handshakes that failed.")?,
-            handshake_seconds: histograms(
+            handshake_failures: make.counter("callgate_tls_handshake_failures_total", "TLS handshakes that failed.")?,
+            handshake_seconds: make.histograms(
                 "callgate_tls_handshake_duration_seconds",
                 "TLS handshakes that succeeded.",
                 REQUEST_BUCKETS,
                 &[],
             )?
             .with_label_values::<&str>(&[]),
-            decision_seconds: histograms(
+            decision_seconds: make.histograms(
                 "callgate_decision_duration_seconds",
                 "From asking the limiter to its answer.",
                 DECISION_BUCKETS,
                 &[],
             )?
             .with_label_values::<&str>(&[]),
-            shadow_denials: count(
+            shadow_denials: make.counter(
                 "callgate_shadow_denials_total",
                 "Requests that were forwarded although their plan, which has shadow: true, denied them.",
             )?,
-            store_up: one("callgate_store_up", "1 while the store answers, else 0.")?,
+            store_up: make.gauge("callgate_store_up", "1 while the store answers, else 0.")?,
             merging: MergeMetrics {
-                waiting: one(
+                waiting: make.gauge(
                     "callgate_unmerged_admissions",
                     "Requests admitted while Redis did not answer, which it has not been told of yet.",
                 )?,
-                merged: count(
+                merged: make.counter(
                     "callgate_merged_admissions_total",
                     "Requests admitted while Redis did not answer, which it has been told of since.",
                 )?,
-                dropped: count(
+                dropped: make.counter(
                     "callgate_dropped_admissions_total",
                     "Requests admitted while Redis did not answer, which it will not be told of: they were too many.",
                 )?,
             },
-            log_dropped: count("callgate_log_lines_dropped_total", "Log lines lost because their reader is too slow.")?,
-            tokens_cached: one("callgate_token_records_cached", "Token records in the memory of this process.")?,
-            tokens_limited: one(
+            log_dropped: make.counter("callgate_log_lines_dropped_total", "Log lines lost because their reader is too slow.")?,
+            tokens_cached: make.gauge("callgate_token_records_cached", "Token records in the memory of this process.")?,
+            tokens_limited: make.gauge(
                 "callgate_limited_tokens",
                 "Tokens whose admissions are in the memory of this process.",
             )?,
-            tokens_forgotten: count(
+            tokens_forgotten: make.counter(
                 "callgate_forgotten_tokens_total",
                 "Tokens whose admissions were forgotten for want of room (limits.max_tokens): they may be admitted anew.",
             )?,
@@ -288,8 +274,10 @@ impl Metrics {
         UpstreamMetrics {
             seconds: self.upstream_seconds.with_label_values(&[name]),
             connect_failures: self.upstream_failures.with_label_values(&[name, "connect"]),
+            refused: self.upstream_failures.with_label_values(&[name, "refused"]),
             broken: self.upstream_failures.with_label_values(&[name, "broken"]),
             timeouts: self.upstream_failures.with_label_values(&[name, "timeout"]),
+            bad_answers: self.upstream_failures.with_label_values(&[name, "bad_answer"]),
         }
     }
 

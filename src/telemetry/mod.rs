@@ -3,6 +3,7 @@
 mod access;
 mod balance;
 mod calls;
+mod families;
 mod log;
 mod metrics;
 mod process;

@@ -202,3 +202,40 @@ async fn curl_understands() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!((text.matches("HTTP/1.1 103 Early Hints\r\n").count(), text.matches("done").count()), (2, 3), "{text}");
 }
+
+/// Breaks off on its first request behind an interim answer, if `tells`; answers the others with one.
+async fn forgetful(tells: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut is_first = true;
+        while let Ok((mut socket, _)) = listener.accept().await {
+            socket.read_buf(&mut Vec::with_capacity(4096)).await.unwrap();
+            let rest =
+                if std::mem::take(&mut is_first) { if tells { HINTS } else { "" } } else { &[HINTS, DONE].concat() };
+            socket.write_all(rest.as_bytes()).await.unwrap();
+            socket.shutdown().await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn those_of_every_attempt_are_told() {
+    for tells in [false, true] {
+        let address = forgetful(tells).await;
+        let site = Site::new(&format!(
+            "store: memory\ntokens: {{ file: tokens.yaml }}\n\
+             routes: [{{ path: \"/{{*rest}}\", upstream: up, response_headers: {{ remove: [x-secret] }} }}]\n\
+             upstreams: {{ up: {{ endpoints: [\"http://{address}\", \"http://localhost:{}\"] }} }}",
+            address.port()
+        ));
+        let token = site.token(&[]);
+        let gateway = site.serve();
+        let answer = exchange(&gateway, last("/again", &token).as_bytes()).await;
+        let hints = TOLD.repeat(1 + usize::from(tells));
+        let rest = answer.strip_prefix(&hints).unwrap_or_else(|| panic!("{answer}"));
+        assert!(rest.starts_with("HTTP/1.1 200 OK\r\n") && rest.ends_with("\r\n\r\ndone"), "{rest}");
+        assert_eq!(gateway.access("/again", 1).await[0]["attempts"], 2);
+    }
+}

@@ -10,6 +10,7 @@ mod contract;
 mod deploy;
 mod drain;
 mod extended;
+mod footprint;
 mod foreign;
 mod forwarding;
 mod framing;

@@ -44,13 +44,6 @@ pub(super) fn balancing(s: &Section<'_>, parts: Vec<Part>) -> Balancing {
     if balancing.slow_start.is_some() && matches!(balancing.balance, Balance::Hash(_)) {
         s.field_of("slow_start").warn("is not used: `balance: { hash: … }` goes by the key alone (remove it)");
     }
-    if s.get("max_requests").is_none() {
-        for key in ["max_waiting", "max_wait"] {
-            if let Some(field) = s.get(key) {
-                field.warn("is not used: without max_requests nothing waits (remove it, or set max_requests)");
-            }
-        }
-    }
     balancing
 }
 

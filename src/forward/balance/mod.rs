@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
 use tokio::sync::Semaphore;
 
 use crate::config::{self, Balance, Balancing, RetryOn};
@@ -115,10 +116,24 @@ impl Roster {
         let place = self.places.take().await;
         match &place {
             Ok(_) => self.budget.asked(self.now()),
-            Err(NoPlace::QueueFull) => self.metrics.queue_full.inc(),
-            Err(NoPlace::Waited(_)) => self.metrics.waited.inc(),
+            Err(why) => self.turned_away(*why),
         }
         place
+    }
+
+    /// Waits for something else in the same queue, from `since` on.
+    ///
+    /// # Errors
+    /// [`NoPlace`]
+    pub(super) async fn wait<T>(&self, since: Instant, awaited: impl Future<Output = T>) -> Result<T, NoPlace> {
+        self.places.wait(since, awaited).await.inspect_err(|why| self.turned_away(*why))
+    }
+
+    fn turned_away(&self, why: NoPlace) {
+        match why {
+            NoPlace::QueueFull => self.metrics.queue_full.inc(),
+            NoPlace::Waited(_) => self.metrics.waited.inc(),
+        }
     }
 
     /// A place that is free now, for a request that is worth none that has to wait.
@@ -134,6 +149,26 @@ impl Roster {
         self.pick(turns, key, tried, now, primary)
             .or_else(|| self.pick(turns, key, tried, now, backup))
             .or_else(|| self.pick(turns, key, tried, now, |_| true))
+    }
+
+    /// As [`Roster::choose`], of those alone that have room. Who is not well gets nothing because others are full: it is waited for
+    /// these.
+    pub(super) fn choose_with_room(
+        &self,
+        turns: &Turns,
+        key: Option<u64>,
+        tried: &[usize],
+        now: u64,
+        has_room: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let untried = || self.endpoints.iter().enumerate().filter(|(index, _)| !tried.contains(index));
+        let is_anybody_well = untried().any(|(_, standing)| standing.is_available(now));
+        let is_no_choice = |(index, standing): &(usize, &Arc<Standing>)| {
+            (is_anybody_well && !standing.is_available(now)) || !has_room(*index)
+        };
+        let without = untried().filter(is_no_choice).map(|(index, _)| index);
+        let without: SmallVec<[usize; 8]> = tried.iter().copied().chain(without).collect();
+        self.choose(turns, key, &without, now)
     }
 
     fn pick(

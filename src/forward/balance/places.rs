@@ -1,8 +1,8 @@
-//! The cap on what an upstream is given at one time, and the queue before it.
+//! The cap on what an upstream is given at one time, and the queue before it and before the caps on connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -18,14 +18,18 @@ pub(super) struct Places {
 }
 
 /// A place under the cap; dropped, it is the next one's.
-pub(crate) struct Place(#[expect(dead_code, reason = "it is held")] Option<OwnedSemaphorePermit>);
+pub(crate) struct Place {
+    _permit: Option<OwnedSemaphorePermit>,
+    /// Since when it was waited for, if it was.
+    pub(in crate::forward) since: Option<Instant>,
+}
 
 /// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoPlace {
     /// As many wait as may.
     QueueFull,
-    /// None was free in time.
+    /// Nothing was free in time.
     Waited(Duration),
 }
 
@@ -49,23 +53,32 @@ impl Places {
         if let Some(place) = self.spare() {
             return Ok(place);
         }
-        let Some(free) = &self.free else { return Ok(Place(None)) };
+        let Some(free) = &self.free else { return Ok(Place { _permit: None, since: None }) };
+        let since = Instant::now();
+        // Nobody closes the semaphore.
+        self.wait(since, free.clone().acquire_owned())
+            .await
+            .map(|permit| Place { _permit: permit.ok(), since: Some(since) })
+    }
+
+    /// Waits for something in the queue that all share who wait, from `since` on as long as one may.
+    ///
+    /// # Errors
+    /// [`NoPlace`]
+    pub(super) async fn wait<T>(&self, since: Instant, awaited: impl Future<Output = T>) -> Result<T, NoPlace> {
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);
         if before >= self.max_waiting {
             return Err(NoPlace::QueueFull);
         }
-        match tokio::time::timeout(self.max_wait, free.clone().acquire_owned()).await {
-            // Nobody closes the semaphore.
-            Ok(permit) => Ok(Place(permit.ok())),
-            Err(_) => Err(NoPlace::Waited(self.max_wait)),
-        }
+        let waited = tokio::time::timeout_at((since + self.max_wait).into(), awaited).await;
+        waited.map_err(|_| NoPlace::Waited(self.max_wait))
     }
 
     /// A place that is free, and that nobody waits for.
     pub(super) fn spare(&self) -> Option<Place> {
-        let Some(free) = &self.free else { return Some(Place(None)) };
-        free.clone().try_acquire_owned().ok().map(|permit| Place(Some(permit)))
+        let Some(free) = &self.free else { return Some(Place { _permit: None, since: None }) };
+        free.clone().try_acquire_owned().ok().map(|permit| Place { _permit: Some(permit), since: None })
     }
 
     pub(super) fn waiting(&self) -> usize {

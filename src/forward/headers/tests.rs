@@ -30,6 +30,7 @@ fn sent(lines: &[(&str, &str)], version: Version, trusted: &[&str], websocket: b
         identity: &[(HeaderName::from_static("x-callgate-token-id"), HeaderValue::from_static("t1"))],
         trusted_proxies: &trusted,
         interim: None,
+        attempts: std::sync::atomic::AtomicU32::new(0),
         hold: &|| Box::new(()),
         target: None,
     };

@@ -227,7 +227,8 @@ impl Side {
         let _ = self.io.flush().await;
         let _ = self.io.shutdown().await;
         // A socket that is closed while something in it is unread takes the goodbye back.
-        let mut scratch = [0; 1024];
+        // An array would be part of every call's task from its beginning.
+        let mut scratch = vec![0; 1024];
         while self.io.read(&mut scratch).await.is_ok_and(|read| read > 0) {}
     }
 

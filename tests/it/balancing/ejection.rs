@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::stage::{Service, Stage, count};
+use super::stage::{Service, Stage, count, urls};
 use crate::support::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,7 +60,7 @@ async fn who_comes_back_and_fails_is_out_for_longer_each_time() {
 async fn what_a_service_says_of_a_request_ejects_nobody() {
     for status in [401, 404, 429, 500] {
         let (a, b) = (Service::start("a").await, Service::start("b").await);
-        let stage = Stage::before(&[&a, &b], ", balance: round_robin, ejection: { failures: 1 }");
+        let stage = Stage::on_one_worker(&urls(&[&a, &b]), ", balance: round_robin, ejection: { failures: 1 }");
         a.script.status.store(status, Ordering::SeqCst);
         for _ in 0..20 {
             stage.get("/").await;

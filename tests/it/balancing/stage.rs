@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use reqwest::Client;
@@ -36,13 +37,19 @@ pub struct Script {
     pub status: AtomicU16,
     /// Breaks off instead of an answer.
     pub breaks: AtomicBool,
+    /// Breaks off in the middle of its answers, as soon as it may go on.
+    pub halves: AtomicBool,
+    /// Says that its answers are events.
+    pub has_events: AtomicBool,
     /// Milliseconds before an answer.
     pub delay: AtomicUsize,
+    /// Connections made.
+    pub connections: AtomicUsize,
     /// Requests but for health.
     pub asked: AtomicUsize,
     /// Questions about health.
     pub probed: AtomicUsize,
-    /// Requests to `/hold` wait for one of these.
+    /// Requests to `/hold` wait for one of these, and so do answers in their middle.
     pub go: Semaphore,
     /// Those that wait.
     pub held: AtomicUsize,
@@ -57,7 +64,10 @@ impl Service {
             health: AtomicU16::new(200),
             status: AtomicU16::new(200),
             breaks: AtomicBool::new(false),
+            halves: AtomicBool::new(false),
+            has_events: AtomicBool::new(false),
             delay: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
             probed: AtomicUsize::new(0),
             go: Semaphore::new(0),
@@ -88,6 +98,10 @@ impl Service {
     pub fn asked(&self) -> usize {
         self.script.asked.load(Ordering::SeqCst)
     }
+
+    pub fn connections(&self) -> usize {
+        self.script.connections.load(Ordering::SeqCst)
+    }
 }
 
 impl Drop for Service {
@@ -113,6 +127,7 @@ async fn accept(listener: TcpListener, script: Arc<Script>) {
     loop {
         let Ok((socket, _)) = listener.accept().await else { return };
         let script = script.clone();
+        script.connections.fetch_add(1, Ordering::SeqCst);
         connections.spawn(async move {
             let service = service_fn(|request| answer(script.clone(), request));
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
@@ -120,8 +135,10 @@ async fn accept(listener: TcpListener, script: Arc<Script>) {
     }
 }
 
+type Answer = Response<UnsyncBoxBody<Bytes, std::io::Error>>;
+
 /// Its name, and the request's id in `x-saw`.
-async fn answer(script: Arc<Script>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::io::Error> {
+async fn answer(script: Arc<Script>, request: Request<Incoming>) -> Result<Answer, std::io::Error> {
     let id = request.headers().get("x-request-id").cloned();
     let path = request.uri().path().to_owned();
     let host = request.headers().get("host").map(|host| host.to_str().unwrap().to_owned());
@@ -143,12 +160,36 @@ async fn answer(script: Arc<Script>, request: Request<Incoming>) -> Result<Respo
         }
         &script.status
     };
-    let mut response = Response::new(Full::new(script.name.clone().into()));
+    let name = Full::new(script.name.clone().into()).map_err(|never| match never {}).boxed_unsync();
+    let is_half = path != "/healthz" && script.halves.load(Ordering::SeqCst);
+    let mut response = Response::new(if is_half { half(script.clone()) } else { name });
     *response.status_mut() = http::StatusCode::from_u16(status.load(Ordering::SeqCst)).unwrap();
+    if script.has_events.load(Ordering::SeqCst) {
+        response.headers_mut().insert("content-type", http::HeaderValue::from_static("text/event-stream"));
+    }
     if let Some(id) = id {
         response.headers_mut().insert("x-saw", id);
     }
     Ok(response)
+}
+
+/// One piece, and the end of the connection when it may go on.
+fn half(script: Arc<Script>) -> UnsyncBoxBody<Bytes, std::io::Error> {
+    let frames = futures_util::stream::unfold(0, move |piece| {
+        let script = script.clone();
+        async move {
+            match piece {
+                0 => Some((Ok(Frame::data(Bytes::from("half"))), 1)),
+                _ => {
+                    script.held.fetch_add(1, Ordering::SeqCst);
+                    script.go.acquire().await.unwrap().forget();
+                    script.held.fetch_sub(1, Ordering::SeqCst);
+                    Some((Err(std::io::ErrorKind::ConnectionAborted.into()), 1))
+                }
+            }
+        }
+    });
+    BodyExt::boxed_unsync(StreamBody::new(frames))
 }
 
 /// A gateway of two workers before some services, and who asks it.

@@ -51,7 +51,7 @@ async fn no_connection_gets_more_streams_than_its_peer_takes() {
 async fn beyond_its_connections_an_upstream_is_busy() {
     for (protocol, most) in [("http2", 6), ("http1", 2)] {
         let upstream = if protocol == "http2" { Upstream::http2(3).await } else { Upstream::start().await };
-        let more = format!(", protocol: {protocol}, max_connections: 2");
+        let more = format!(", protocol: {protocol}, max_connections: 2, max_waiting: 0");
         let (gateway, token) = stage(&[format!("http://{}", upstream.address)], &more, "");
         let client = http2(&gateway);
         let answers = join_all((0..10).map(|_| get(&client, &gateway, "/slow/1000", &token))).await;

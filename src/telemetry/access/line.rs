@@ -1,0 +1,259 @@
+//! The line of one request, in both forms.
+
+use std::borrow::Cow;
+
+use http::Version;
+
+use super::super::text::{push, push_ip, push_json_string, push_millis, push_number, push_text};
+use super::Record;
+
+impl Record {
+    /// The path, without the secrets of tokens that somebody put there; a hyphen where the target has none.
+    fn path(&self) -> Cow<'_, str> {
+        match self.uri.path() {
+            "" => "-".into(),
+            path => without_secrets(path),
+        }
+    }
+}
+
+/// One line of the JSON form, its line end included. It is made for every request, so it does without the machinery of
+/// `format!` where that is easy.
+pub fn json_line(record: &Record) -> String {
+    let mut line = String::with_capacity(640);
+    line.push_str(r#"{"timestamp":""#);
+    push(&mut line, format_args!("{}", humantime::format_rfc3339_millis(record.received)));
+    line.push_str(r#"","level":"INFO","message":"request""#);
+    push_text(&mut line, "request_id", record.request_id.to_str().unwrap_or_default());
+    push_text(&mut line, "method", record.method.as_str());
+    push_text(&mut line, "path", &record.path());
+    push_text(&mut line, "protocol", protocol(record.version));
+    let (id, name) = record.token.as_ref().map(|(id, name)| (&**id, &**name)).unzip();
+    for (key, value) in [
+        ("route", record.route.as_deref()),
+        ("token_id", id),
+        ("token_name", name),
+        ("code", record.rejection),
+        ("error", record.error.as_deref()),
+        ("ended_by", record.ended_by),
+        ("upstream", record.upstream.as_deref()),
+        ("endpoint", record.endpoint.as_deref()),
+        ("decided_by", record.decided_by),
+    ] {
+        if let Some(value) = value {
+            push_text(&mut line, key, value);
+        }
+    }
+    line.push_str(r#","client":""#);
+    push_ip(&mut line, record.client);
+    line.push('"');
+    push_number(&mut line, r#","status":"#, record.status.as_u16().into());
+    for (at, window) in record.windows.iter().enumerate() {
+        line.push_str(if at == 0 { r#","limits":{"# } else { "," });
+        push_json_string(&mut line, &window.name);
+        push_number(&mut line, r#":{"used":"#, window.used.into());
+        push_number(&mut line, r#","limit":"#, window.limit.into());
+        line.push('}');
+    }
+    if !record.windows.is_empty() {
+        line.push('}');
+    }
+    if record.shadow_denied {
+        line.push_str(r#","shadow":"denied""#);
+    }
+    push_number(&mut line, r#","bytes_out":"#, record.bytes_out);
+    if record.bytes_in > 0 {
+        push_number(&mut line, r#","bytes_in":"#, record.bytes_in);
+    }
+    if let Some([from_client, from_upstream]) = record.messages {
+        push_number(&mut line, r#","messages_in":"#, from_client);
+        push_number(&mut line, r#","messages_out":"#, from_upstream);
+    }
+    if record.cut {
+        line.push_str(r#","cut":true"#);
+    }
+    if record.attempts > 1 {
+        push_number(&mut line, r#","attempts":"#, record.attempts.into());
+    }
+    for (key, took) in [r#","auth_ms":"#, r#","decision_ms":"#, r#","upstream_ms":"#].into_iter().zip(record.phases) {
+        if let Some(took) = took {
+            push_millis(&mut line, key, took);
+        }
+    }
+    push_millis(&mut line, r#","duration_ms":"#, record.started.elapsed());
+    line.push_str("}\n");
+    line
+}
+
+pub(super) fn human_line(record: &Record) -> String {
+    let mut line = String::with_capacity(256);
+    push(
+        &mut line,
+        format_args!(
+            "{} {} {} {} {:.1}ms",
+            humantime::format_rfc3339_millis(record.received),
+            record.status.as_u16(),
+            record.method,
+            record.path(),
+            record.started.elapsed().as_secs_f64() * 1e3
+        ),
+    );
+    for window in &record.windows {
+        push(&mut line, format_args!(" {}={}/{}", window.name, window.used, window.limit));
+    }
+    if let Some(source) = record.decided_by {
+        push(&mut line, format_args!(" by={source}"));
+    }
+    if record.shadow_denied {
+        line.push_str(" shadow=denied");
+    }
+    if let Some((id, _)) = &record.token {
+        push(&mut line, format_args!(" token={id}"));
+    }
+    if let Some(code) = record.rejection {
+        push(&mut line, format_args!(" {code}"));
+    }
+    if let Some(error) = &record.error {
+        line.push(' ');
+        push_json_string(&mut line, error);
+    }
+    if let Some([from_client, from_upstream]) = record.messages {
+        push(&mut line, format_args!(" messages={from_client}/{from_upstream}"));
+    }
+    if let Some(by) = record.ended_by {
+        push(&mut line, format_args!(" ended_by={by}"));
+    }
+    if record.attempts > 1 {
+        push(&mut line, format_args!(" attempts={}", record.attempts));
+    }
+    if record.cut {
+        line.push_str(" cut");
+    }
+    push(&mut line, format_args!(" client={} id={}\n", record.client, record.request_id.to_str().unwrap_or_default()));
+    line
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "h2",
+        Version::HTTP_10 => "http/1.0",
+        _ => "http/1.1",
+    }
+}
+
+/// A text with each own token cut off behind its public id. Behind its prefix and an underscore, a token has 45 letters and digits, of
+/// which the first 12 are the id; whether its checksum is right does not matter here.
+fn without_secrets(text: &str) -> Cow<'_, str> {
+    const ID: usize = 12;
+    const BODY: usize = 45;
+    let bytes = text.as_bytes();
+    let mut told = String::new();
+    let mut from = 0;
+    for (at, _) in bytes.iter().enumerate().filter(|(_, byte)| matches!(**byte, b'_' | b'F' | b'f')) {
+        let escaped = bytes[at] != b'_';
+        if at < from || (escaped && !bytes[..at].ends_with(b"%5")) {
+            continue;
+        }
+        let run = bytes[at + 1..].iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+        if run == BODY {
+            told.push_str(&text[from..=at + ID]);
+            told.push('…');
+            from = at + 1 + BODY;
+        }
+    }
+    if from == 0 {
+        return text.into();
+    }
+    told.push_str(&text[from..]);
+    told.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant, SystemTime};
+
+    use http::{HeaderValue, Method, StatusCode};
+    use smallvec::SmallVec;
+
+    use super::super::WindowUse;
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            started: Instant::now(),
+            received: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+            client: [127, 0, 0, 1].into(),
+            method: Method::GET,
+            uri: "/api/v1/calls?access_token=hidden".parse().unwrap(),
+            version: Version::HTTP_2,
+            request_id: HeaderValue::from_static("abc"),
+            route: Some("calls".into()),
+            token: Some(("id1".into(), "my \"token\"\u{1b}[31m".into())),
+            status: StatusCode::TOO_MANY_REQUESTS,
+            rejection: Some("rate_limited"),
+            error: None,
+            upstream: None,
+            endpoint: None,
+            attempts: 1,
+            decided_by: Some("redis"),
+            windows: SmallVec::from_vec(vec![WindowUse { name: "minute".into(), used: 60, limit: 60 }]),
+            shadow_denied: true,
+            phases: [1_500, 7, 12_034].map(|us| Some(Duration::from_micros(us))),
+            bytes_out: 7,
+            bytes_in: 0,
+            messages: Some([3, 4]),
+            cut: false,
+            ended_by: None,
+        }
+    }
+
+    #[test]
+    fn the_json_line_is_json_and_says_everything_but_the_query() {
+        let line = json_line(&record());
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["path"], "/api/v1/calls");
+        assert_eq!(value["limits"]["minute"]["used"], 60);
+        assert_eq!(value["status"], 429);
+        assert_eq!(value["shadow"], "denied");
+        assert_eq!((&value["messages_in"], &value["messages_out"]), (&3.into(), &4.into()));
+        assert_eq!(value["auth_ms"], 1.5);
+        assert!(line.contains(r#""auth_ms":1.500,"decision_ms":0.007,"upstream_ms":12.034,"duration_ms":"#), "{line}");
+        assert_eq!(value["token_name"], "my \"token\"\u{1b}[31m");
+        assert!(!line.contains("hidden"));
+        assert!(!line.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn attempts_are_told_when_there_was_more_than_one() {
+        assert!(!json_line(&record()).contains("attempts") && !human_line(&record()).contains("attempts"));
+        let twice = Record { attempts: 2, ..record() };
+        assert!(json_line(&twice).contains(r#","attempts":2,"#));
+        assert!(human_line(&twice).contains(" attempts=2 "));
+    }
+
+    #[test]
+    fn a_token_in_a_path_is_cut_off_behind_its_id() {
+        let token = "kal_live_0123456789AB0123456789ABCDEFGHIJKLMNOPQ1eHJcq";
+        let escaped = token.replace('_', "%5F");
+        for (path, told) in [
+            (format!("/a/{token}"), "/a/kal_live_0123456789AB…".to_owned()),
+            (format!("/{token}/b/{token}.json"), "/kal_live_0123456789AB…/b/kal_live_0123456789AB….json".to_owned()),
+            (format!("/{escaped}"), "/kal%5Flive%5F0123456789AB…".to_owned()),
+            ("/files_of_f/%5F/f".to_owned(), "/files_of_f/%5F/f".to_owned()),
+            (format!("/x_{}", "a".repeat(46)), format!("/x_{}", "a".repeat(46))),
+            (format!("/x_{}", "a".repeat(44)), format!("/x_{}", "a".repeat(44))),
+            (format!("/xf{}", "a".repeat(45)), format!("/xf{}", "a".repeat(45))),
+        ] {
+            let line = json_line(&Record { uri: path.parse().unwrap(), ..record() });
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap()["path"], told);
+        }
+    }
+
+    #[test]
+    fn the_human_line_is_one_line() {
+        let line = human_line(&record());
+        assert_eq!(line.matches('\n').count(), 1);
+        assert!(line.starts_with("2023-11-14T22:13:20.000Z 429 GET /api/v1/calls "), "{line}");
+        assert!(line.contains(" minute=60/60 by=redis shadow=denied token=id1 rate_limited"), "{line}");
+    }
+}
