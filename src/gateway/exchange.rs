@@ -307,15 +307,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 impl Observer for Option<Exchange> {
-    fn asked(&mut self) {
-        if let Some(exchange) = self {
-            exchange.attention.taken();
-        }
-    }
-
     fn sent(&mut self, bytes: usize) {
         if let Some(exchange) = self {
-            exchange.attention.handed();
             exchange.record.bytes_out += bytes as u64;
         }
     }
