@@ -47,6 +47,17 @@ pub(super) fn check(path: &str, allowed: PathForms) -> Result<(), String> {
     Ok(())
 }
 
+/// What means a parameter elsewhere and is fixed text here: a route that guards nothing because of that would not be noticed.
+pub(super) fn foreign(path: &str) -> Option<String> {
+    path.split('/').find_map(|segment| {
+        let remedy = match segment {
+            "*" | "**" => "{*rest} at the end, or {name}".to_owned(),
+            named => format!("{{{}}}", named.strip_prefix(':').filter(|name| !name.is_empty())?),
+        };
+        Some(format!("takes the segment {segment:?} for fixed text, not for a parameter (write {remedy})"))
+    })
+}
+
 /// Requests are matched with the escapes of unreserved characters (RFC 3986, section 2.3) decoded.
 fn check_escapes(path: &str) -> Result<(), String> {
     for (index, _) in path.match_indices('%') {
@@ -193,6 +204,16 @@ mod tests {
             "/a//b", "/a%2Fb", "/a\\b", "/a%5cb", "/a;b", "/\"", "/a\u{0}", "/%ä",
         ] {
             assert!(check(path, PathForms::default()).is_err(), "{path:?} was taken");
+        }
+    }
+
+    #[test]
+    fn tells_parameters_of_others() {
+        for (path, remedy) in [("/a/*", "{*rest}"), ("/a/**", "{*rest}"), ("/*/b", "{name}"), ("/a/:id/b", "{id}")] {
+            assert!(foreign(path).is_some_and(|told| told.contains(remedy)), "{path}");
+        }
+        for path in ["/a/{id}", "/a/{*rest}", "/calls:batch", "/a*b", "/:", "/a/{id}:stop"] {
+            assert_eq!(foreign(path), None, "{path}");
         }
     }
 

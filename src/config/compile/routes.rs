@@ -11,7 +11,7 @@ use super::destinations;
 use super::limits::{check_cost, route_limits};
 use super::matching;
 use super::mirror::mirror;
-use super::paths::{Asked, Patterns, check};
+use super::paths::{Asked, Patterns, check, foreign};
 use super::plans::PlansByName;
 use super::upstreams::Upstreams;
 use crate::config::matching::HostPattern;
@@ -146,6 +146,9 @@ impl All<'_> {
     fn path(&mut self, s: &Section<'_>, forms: PathForms) -> Option<String> {
         let field = s.require("path", "for example /api/v1/calls, /api/v1/calls/{id} or /api/v1/{*rest}")?;
         let path = field.text()?;
+        if let Some(told) = foreign(&path) {
+            field.warn(told);
+        }
         match check(&path, forms) {
             Ok(()) => Some(path),
             Err(message) => {
