@@ -20,7 +20,7 @@ use crate::deadline::{Deadline, End};
 
 use copied::Copying;
 
-pub use arriving::Arriving;
+pub use arriving::{Arriving, Ask, CallHalves, StreamBody};
 pub(crate) use copied::Copied;
 pub use observed::{Observed, Observer};
 
@@ -42,6 +42,9 @@ pub enum BodyError {
     /// The connection that it came from failed.
     #[error("the body broke off")]
     Broken(#[source] hyper::Error),
+    /// The stream of an HTTP/2 client that it came on was reset, or its connection failed.
+    #[error("the body broke off")]
+    Reset(#[source] h2::Error),
 }
 
 /// The kind of a [`BodyError`].
@@ -51,7 +54,7 @@ pub enum BodyFault {
     Stalled,
     /// [`BodyError::TooLarge`].
     TooLarge,
-    /// [`BodyError::Broken`].
+    /// [`BodyError::Broken`], [`BodyError::Reset`].
     Broken,
 }
 
@@ -61,7 +64,7 @@ impl BodyError {
             Self::Stalled(_) => BodyFault::Stalled,
             Self::TooLarge(_) => BodyFault::TooLarge,
             // What a client sends is not withdrawn and never late, what it is sent is.
-            Self::Broken(_) | Self::Withdrawn(_) | Self::Late(_) => BodyFault::Broken,
+            Self::Broken(_) | Self::Reset(_) | Self::Withdrawn(_) | Self::Late(_) => BodyFault::Broken,
         }
     }
 }
@@ -158,12 +161,13 @@ impl Body {
     /// Relays `incoming`: at most `limit` bytes, and no silence longer than `idle`, if that is given.
     #[must_use]
     pub fn relay(
-        incoming: Arriving,
+        incoming: impl Into<Arriving>,
         idle: Option<Duration>,
         limit: u64,
         clean: CleanTrailers,
         edits: &Arc<HeaderEdits>,
     ) -> Self {
+        let incoming = incoming.into();
         if incoming.is_end_stream() {
             return Self::Empty;
         }
@@ -272,7 +276,7 @@ impl Relay {
         if let Some(Poll::Ready(after)) = self.end.as_mut().map(|end| end.poll(cx)) {
             return Poll::Ready(Some(Err(BodyError::Late(after))));
         }
-        match Pin::new(&mut self.incoming).poll_frame(cx) {
+        match self.incoming.poll_frame(cx) {
             Poll::Ready(Some(Ok(mut frame))) => {
                 self.silence.disarm();
                 if let Some(trailers) = frame.trailers_mut() {
@@ -289,7 +293,7 @@ impl Relay {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Broken(error)))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error))),
             Poll::Ready(None) => {
                 if let Some(progress) = &self.progress {
                     progress.note();

@@ -9,14 +9,13 @@ use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 use http::{Method, Request, Response, header};
-use hyper::body::Incoming;
 
 use crate::auth::{Authenticator, Principal, UsageBook};
 use crate::body::{Arriving, Body, Observed};
 use crate::config::{self, Access, Config};
 use crate::forward::{self, Answer, Forwarder, Onward, asks_for_websocket, is_grpc};
 use crate::limits::{Asker, Charge, Limiter, Outcome, Source};
-use crate::listener::{Certificates, Handler, Peer};
+use crate::listener::{Certificates, Handler, Interim, Peer};
 use crate::response::{self, Rejection};
 use crate::route::{Found, RouteTable};
 use crate::shutdown::Shutdown;
@@ -64,14 +63,18 @@ impl Handler for Gateway {
     type Body = Observed<Option<Exchange>>;
 
     /// The outer half: makes the record, turns an error into an answer, stamps it. Every path is logged and counted once.
-    async fn handle(self: &Arc<Self>, request: Request<Incoming>, peer: &Arc<Peer>) -> Response<Self::Body> {
-        let mut request = Arriving::of_client(request);
+    async fn handle(
+        self: &Arc<Self>,
+        mut request: Request<Arriving>,
+        peer: &Arc<Peer>,
+        interim: Option<Interim>,
+    ) -> Response<Self::Body> {
         forward::unfold_websocket(&mut request);
         let mut exchange = Exchange::begin(&self.cells, &request, peer, &self.config.trusted_proxies);
         let (is_head, is_grpc) = (request.method() == Method::HEAD, is_grpc(&request));
         let origin = request.headers().get(header::ORIGIN).cloned();
         // A connection keeps room for this future even when no request is under way.
-        let result = Box::pin(self.serve(request, peer, &mut exchange)).await;
+        let result = Box::pin(self.serve(request, peer, interim, &mut exchange)).await;
         let mut tunnel = None;
         let mut response = match result {
             Ok(Served::Forwarded(answer)) => {
@@ -131,6 +134,7 @@ impl Gateway {
         &self,
         mut request: Request<Arriving>,
         peer: &Arc<Peer>,
+        interim: Option<Interim>,
         exchange: &mut Exchange,
     ) -> Result<Served, Rejection> {
         if let Some(fault) = peer.fault(&request) {
@@ -172,7 +176,7 @@ impl Gateway {
             request_id: &exchange.record.request_id,
             identity: principal.as_deref().map_or(&[], Principal::identity_headers),
             trusted_proxies: &self.config.trusted_proxies,
-            interim: peer.interim(&request),
+            interim,
             hold: &|| Box::new(peer.busy()),
             attempts: AtomicU32::new(0),
         };

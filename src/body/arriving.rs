@@ -1,84 +1,152 @@
-//! A body that arrives, and may be left in the middle. What is still on its way then is taken in for a moment: over HTTP/2 the stream would
-//! be reset behind the answer, and although a client may not drop the answer for that (RFC 9113 §8.1), some do, as curl 7.88.
+//! Bodies as they arrive: from hyper, or on a stream of an HTTP/2 client's. Of one that is left in the middle, what is still on its way
+//! then is taken in for a moment: the stream would be reset behind the answer, and although a client may not drop the answer for that
+//! (RFC 9113 §8.1), some do, as curl 7.88.
 
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Version};
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::BodyExt;
+use h2::{RecvStream, SendStream};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::oneshot;
+
+use super::BodyError;
 
 /// Long enough for what a client sends right behind the head of its request.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// As much as a client may send before it hears of anything: the window of a stream.
 const MOST: usize = 256 << 10;
 
+/// What is done when the sender of a body waits to be asked for it.
+pub type Ask = Box<dyn FnOnce() + Send + Sync>;
+
 /// A body that arrives.
-pub struct Arriving {
+pub enum Arriving {
+    /// On a connection of hyper's.
+    Hyper(Incoming),
+    /// On a stream of an HTTP/2 client's.
+    Stream(StreamBody),
+    /// None, but what follows a CONNECT of an HTTP/2 client's once it is accepted; `None`: somebody has taken it.
+    Call(Option<CallHalves>),
+}
+
+/// The body of a request on HTTP/2. h2 sees to it that it is as long as it says.
+pub struct StreamBody {
     /// Gone only when this is dropped.
-    incoming: Option<Incoming>,
+    stream: Option<RecvStream>,
+    data_over: bool,
+    ask: Option<Ask>,
+    /// Whether what is still on its way is taken in when this is dropped.
     lingers: bool,
 }
 
-impl Arriving {
-    /// The body of a client's request.
-    #[must_use]
-    pub fn of_client(request: Request<Incoming>) -> Request<Self> {
-        let lingers = request.version() == Version::HTTP_2;
-        request.map(|incoming| Self { incoming: Some(incoming), lingers })
-    }
-
-    /// Has it reset as soon as it is left: its client waits for that to stop.
-    pub(crate) fn stop_at_once(&mut self) {
-        self.lingers = false;
-    }
+/// Both ways of a stream that is to become a call.
+pub struct CallHalves {
+    /// From the client.
+    pub receive: RecvStream,
+    /// To the client, from when it was told that the call may begin; never, if it was told otherwise.
+    pub send: oneshot::Receiver<SendStream<Bytes>>,
 }
 
 impl From<Incoming> for Arriving {
-    /// The body of an upstream's answer.
     fn from(incoming: Incoming) -> Self {
-        Self { incoming: Some(incoming), lingers: false }
+        Self::Hyper(incoming)
     }
 }
 
-impl Drop for Arriving {
+impl StreamBody {
+    /// `ask` is done when the body is wanted and nothing of it is there (RFC 9110 §10.1.1).
+    #[must_use]
+    pub fn new(stream: RecvStream, ask: Option<Ask>) -> Self {
+        Self { stream: Some(stream), data_over: false, ask, lingers: true }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(None) };
+        if !self.data_over {
+            let Poll::Ready(data) = poll_data(stream, cx) else {
+                if let Some(ask) = self.ask.take() {
+                    ask();
+                }
+                return Poll::Pending;
+            };
+            self.ask = None;
+            if let Some(data) = data {
+                self.lingers &= data.is_ok();
+                return Poll::Ready(Some(data.map(Frame::data)));
+            }
+            self.data_over = true;
+        }
+        let trailers = ready!(stream.poll_trailers(cx))?;
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.as_ref().is_none_or(RecvStream::is_end_stream)
+    }
+}
+
+impl Drop for StreamBody {
     fn drop(&mut self) {
-        let left = self.incoming.take().filter(|incoming| self.lingers && !incoming.is_end_stream());
-        if let (Some(incoming), Ok(runtime)) = (left, tokio::runtime::Handle::try_current()) {
-            runtime.spawn(tokio::time::timeout(PATIENCE, take_in(incoming)));
+        let left = self.stream.take().filter(|stream| self.lingers && !self.data_over && !stream.is_end_stream());
+        if let (Some(stream), Ok(runtime)) = (left, tokio::runtime::Handle::try_current()) {
+            runtime.spawn(tokio::time::timeout(PATIENCE, take_in(stream)));
         }
     }
 }
 
 /// Reads to the end, if that is not far, and forgets it.
-async fn take_in(mut incoming: Incoming) {
+async fn take_in(mut stream: RecvStream) {
     let mut left = MOST;
-    while let Some(Ok(frame)) = incoming.frame().await {
-        let length = frame.data_ref().map_or(0, Bytes::len);
-        let Some(rest) = left.checked_sub(length) else { return };
+    while let Some(Ok(data)) = poll_fn(|cx| poll_data(&mut stream, cx)).await {
+        let Some(rest) = left.checked_sub(data.len()) else { return };
         left = rest;
     }
 }
 
-impl HttpBody for Arriving {
-    type Data = Bytes;
-    type Error = hyper::Error;
+fn poll_data(stream: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
+    let polled = ready!(stream.poll_data(cx));
+    if let Some(Ok(data)) = &polled {
+        // Whoever takes the piece has room for it. This fails only where nobody sends any more.
+        let _ = stream.flow_control().release_capacity(data.len());
+    }
+    Poll::Ready(polled)
+}
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.get_mut().incoming {
-            Some(incoming) => Pin::new(incoming).poll_frame(cx),
-            None => Poll::Ready(None),
+impl Arriving {
+    /// Has its stream reset as soon as it is left: its client waits for that to stop.
+    pub(crate) fn stop_at_once(&mut self) {
+        if let Self::Stream(body) = self {
+            body.lingers = false;
         }
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(HttpBody::is_end_stream)
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self {
+            Self::Hyper(incoming) => Pin::new(incoming).poll_frame(cx).map_err(BodyError::Broken),
+            // A stream that its client has reset ends like this too: what came of the body is not the whole of it.
+            Self::Stream(body) => body.poll_frame(cx).map_err(BodyError::Reset),
+            Self::Call(_) => Poll::Ready(None),
+        }
     }
 
-    fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map(HttpBody::size_hint).unwrap_or_default()
+    pub(super) fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Hyper(incoming) => incoming.is_end_stream(),
+            Self::Stream(body) => body.is_end_stream(),
+            Self::Call(_) => true,
+        }
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Hyper(incoming) => incoming.size_hint(),
+            // The header says it, which goes along.
+            Self::Stream(_) => SizeHint::default(),
+            Self::Call(_) => SizeHint::with_exact(0),
+        }
     }
 }

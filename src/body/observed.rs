@@ -10,8 +10,6 @@ use super::{Body, BodyError};
 
 /// Watches a body leave.
 pub trait Observer: Send + Unpin + 'static {
-    /// The receiver asks for the next piece.
-    fn asked(&mut self);
     /// So many bytes are handed on.
     fn sent(&mut self, bytes: usize);
     /// A piece is at most so long: how much its receiver has to take before it is seen to have taken anything.
@@ -46,7 +44,6 @@ impl<O: Observer> HttpBody for Observed<O> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.get_mut();
-        this.observer.asked();
         let mut polled = match this.rest.is_empty() {
             true => Pin::new(&mut this.body).poll_frame(cx),
             false => Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.rest))))),

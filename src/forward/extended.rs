@@ -1,9 +1,9 @@
 //! WebSockets that begin on an HTTP/2 connection (RFC 8441): to everybody behind the listener, and to the upstream, they are the
 //! GETs that ask for an upgrade on HTTP/1.1.
 
+use h2::ext::Protocol;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
-use hyper::ext::Protocol;
 use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
 
 /// Marks a request that was an extended CONNECT.

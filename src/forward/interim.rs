@@ -1,6 +1,5 @@
 //! Interim answers (1xx) of an upstream, made fit for the client: above all 103 Early Hints (RFC 8297).
 
-use http::header::HeaderMap;
 use http::{Request, StatusCode, header};
 
 use crate::body::Body;
@@ -26,19 +25,6 @@ pub(super) fn pass_on(request: &mut Request<Body>, interim: &Interim, route: &Ro
         for name in &edits.remove {
             headers.remove(name);
         }
-        teller.tell(&head(status, &headers));
+        teller.tell(status, headers);
     });
-}
-
-fn head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
-    let mut head = Vec::with_capacity(256);
-    let reason = status.canonical_reason().unwrap_or_default();
-    head.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).as_bytes());
-    for (name, value) in headers {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            head.extend_from_slice(part);
-        }
-    }
-    head.extend_from_slice(b"\r\n");
-    head
 }

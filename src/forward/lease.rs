@@ -88,7 +88,8 @@ impl Lease {
         let theirs = match error {
             BodyError::Broken(_) => self.upload.as_ref().is_none_or(|upload| upload.fault().is_none()),
             BodyError::Stalled(_) => self.verdict != Verdict::Stream,
-            BodyError::TooLarge(_) | BodyError::Late(_) | BodyError::Withdrawn(_) => false,
+            // What a client sends is reset, never an answer.
+            BodyError::Reset(_) | BodyError::TooLarge(_) | BodyError::Late(_) | BodyError::Withdrawn(_) => false,
         };
         if theirs {
             self.upstream.metrics.bad_answers.inc();

@@ -34,7 +34,6 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use ipnet::IpNet;
 
 use crate::body::{Arriving, Body, Hold, Progress};
@@ -49,6 +48,7 @@ use extended::Handshake;
 use line::Lines;
 use mirror::Mirroring;
 use pool::EndpointPool;
+use tunnel::ClientEnd;
 use upstream::{Errand, UpstreamPools};
 
 pub use balance::{EndpointReport, UpstreamReport, Upstreams};
@@ -168,7 +168,7 @@ impl Forwarder {
         // A stream of gRPC is a call: silent when neither side speaks, and for as long as the route lets calls be silent.
         let is_grpc = headers::is_grpc(&request);
         let key = affinity::key_of(&upstream.config.balancing.balance, request.headers(), onward);
-        let (mut request, client_upgrade, progress) = self.prepare(request, onward, websocket, is_grpc);
+        let (mut request, client_end, progress) = self.prepare(request, onward, websocket, is_grpc);
         let handshake = unfolded.then(|| Handshake::begin(request.headers_mut()));
         let beside = progress.clone().filter(|_| is_grpc);
         let mut end = onward.route.timeout.filter(|_| !is_grpc).map(End::after);
@@ -198,7 +198,7 @@ impl Forwarder {
         }
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let tunnel = switched
-            .then(|| Some(Box::new(Tunnel::new(client_upgrade?, hyper::upgrade::on(&mut response), onward.route.call))))
+            .then(|| Some(Box::new(Tunnel::new(client_end?, hyper::upgrade::on(&mut response), onward.route.call))))
             .flatten();
         let (mut parts, body) = response.into_parts();
         headers::onto_client(&mut parts.headers, switched);
@@ -221,7 +221,7 @@ impl Forwarder {
                 (Some(onward.route.idle_timeout.unwrap_or(upstream.config.idle_timeout)), end)
             };
             let edits = &onward.route.response_headers;
-            let body = Body::relay(body.into(), idle, u64::MAX, headers::clean_trailers_for_client, edits).until(end);
+            let body = Body::relay(body, idle, u64::MAX, headers::clean_trailers_for_client, edits).until(end);
             beside.iter().fold(body, Body::beside)
         };
         let mut response = Response::from_parts(parts, body);
@@ -238,8 +238,8 @@ impl Forwarder {
         onward: &Onward<'_>,
         websocket: bool,
         is_grpc: bool,
-    ) -> (Request<Body>, Option<OnUpgrade>, Option<Arc<Progress>>) {
-        let client_upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
+    ) -> (Request<Body>, Option<ClientEnd>, Option<Arc<Progress>>) {
+        let client_end = websocket.then(|| ClientEnd::of(&mut request));
         let (mut parts, mut incoming) = request.into_parts();
         if is_grpc {
             incoming.stop_at_once();
@@ -258,7 +258,7 @@ impl Forwarder {
         if let Some(progress) = progress.as_ref().filter(|_| is_grpc) {
             body = body.beside(progress);
         }
-        (Request::from_parts(parts, body), client_upgrade, progress)
+        (Request::from_parts(parts, body), client_end, progress)
     }
 }
 

@@ -32,6 +32,8 @@ const LINGER: (Duration, usize) = (Duration::from_millis(1_000), 1 << 20);
 pub(super) struct Signals {
     fault: OnceLock<Fault>,
     tunnel: AtomicBool,
+    /// Bytes have come since this was asked last; noted on HTTP/2 only.
+    heard: AtomicBool,
     /// Exchanges that are over.
     over: AtomicUsize,
     /// The gate, when it waits for the exchanges before a refusal.
@@ -50,6 +52,16 @@ impl Signals {
     /// Whether this is no request of the client's.
     pub(super) fn is_stand_in<B>(&self, request: &Request<B>) -> bool {
         self.fault.get().is_some() && request.method().as_str() == REFUSED
+    }
+
+    /// The client has sent something.
+    pub(super) fn note_heard(&self) {
+        self.heard.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client has sent anything since this was asked last.
+    pub(super) fn take_heard(&self) -> bool {
+        self.heard.swap(false, Ordering::Relaxed)
     }
 
     /// One more exchange is over.
@@ -177,7 +189,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     fn poll_read_direct(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        let Some(framing) = &mut self.framing else { return Poll::Ready(Ok(true)) };
+        let Some(framing) = &mut self.framing else {
+            self.signals.note_heard();
+            return Poll::Ready(Ok(true));
+        };
         let fresh = &buf.filled()[before..];
         if fresh.is_empty() {
             return Poll::Ready(Ok(true));

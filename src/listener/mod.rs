@@ -1,12 +1,15 @@
 //! Listeners: bound sockets, what accepts on them, and the connections that come out.
 
 mod connection;
+mod date;
 mod framing;
 mod gate;
 mod head;
+mod http2;
 mod interim;
+mod peer;
 mod proxy_protocol;
-mod streams;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -25,9 +28,10 @@ use crate::config::Listen;
 use crate::shutdown::Shutdown;
 use crate::telemetry::ListenerMetrics;
 
-pub use connection::{Attention, Busy, Handler, Peer};
+pub use connection::Handler;
 pub use head::{Fault, is_authority};
 pub use interim::{Interim, Teller};
+pub use peer::{Attention, Busy, Peer};
 pub use tls::{Certificates, TlsError, server_config};
 
 /// Connections that the kernel keeps for us while we are busy.

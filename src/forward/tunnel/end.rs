@@ -44,7 +44,7 @@ pub enum CutReason {
     Unannounced,
     /// One side never switched.
     #[error("the call never began")]
-    Upgrade(#[source] hyper::Error),
+    Upgrade(#[source] io::Error),
     /// Nothing moved for `call.idle_timeout`.
     #[error("the call was silent for too long")]
     Silent,

@@ -3,6 +3,7 @@
 //! When a call ends otherwise than by its sides' own Close frames, who is still there is told why by one, as soon as the frame
 //! that is passing is whole.
 
+mod client_end;
 mod end;
 mod frames;
 mod pongs;
@@ -10,6 +11,7 @@ mod relay;
 mod side;
 
 use std::future::poll_fn;
+use std::io;
 use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
@@ -17,8 +19,10 @@ use tokio::time::timeout;
 
 use crate::config::CallLimits;
 
+use client_end::Wire;
 use relay::Relay;
 
+pub(super) use client_end::ClientEnd;
 pub use end::{CutReason, Ender};
 
 /// A frame that is passing when a call must stop gets so long to become whole.
@@ -28,7 +32,7 @@ const GOODBYE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The two ends of a call, before they are joined.
 pub struct Tunnel {
-    client: OnUpgrade,
+    client: ClientEnd,
     upstream: OnUpgrade,
     limits: CallLimits,
 }
@@ -56,13 +60,14 @@ pub struct Heard {
 }
 
 impl Tunnel {
-    pub(super) fn new(client: OnUpgrade, upstream: OnUpgrade, limits: CallLimits) -> Self {
+    pub(super) fn new(client: ClientEnd, upstream: OnUpgrade, limits: CallLimits) -> Self {
         Self { client, upstream, limits }
     }
 
     /// Joins the ends until the call is over, or `told` says why it must end.
     pub async fn run(self, told: impl Future<Output = CutReason>) -> TunnelEnd {
-        let (client, upstream) = match tokio::try_join!(self.client, self.upstream) {
+        let upstream = async { self.upstream.await.map(Wire::of).map_err(io::Error::other) };
+        let (client, upstream) = match tokio::try_join!(self.client.open(), upstream) {
             Ok(both) => both,
             Err(error) => {
                 let (from_client, from_upstream) = (Heard::default(), Heard::default());

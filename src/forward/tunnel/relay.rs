@@ -5,9 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hyper::upgrade::Upgraded;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::client_end::Wire;
 use super::end::{Close, CutReason, Ender};
 use super::side::Side;
 use super::{GOODBYE_PATIENCE, Heard};
@@ -35,7 +35,7 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    pub(super) fn new(client: Upgraded, upstream: Upgraded, limits: CallLimits) -> Self {
+    pub(super) fn new(client: Wire, upstream: Wire, limits: CallLimits) -> Self {
         let (now, pinged) = (Instant::now(), limits.ping.is_some());
         let mut relay = Self {
             client: Side::new(client, Ender::Client, pinged, now),

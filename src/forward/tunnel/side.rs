@@ -6,12 +6,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
 
 use super::Heard;
+use super::client_end::Wire;
 use super::end::Ender;
 use super::frames::{Frames, close_frame, ping_frame};
 use super::pongs::{PAYLOAD, Pongs};
@@ -24,7 +23,7 @@ thread_local! {
 /// One end of a call.
 pub(super) struct Side {
     pub(super) who: Ender,
-    io: TokioIo<Upgraded>,
+    io: Wire,
     /// What this side has said.
     bytes: u64,
     /// What of it the other side has not taken yet, from `taken` on.
@@ -62,12 +61,12 @@ struct Pings {
 }
 
 impl Side {
-    pub(super) fn new(upgraded: Upgraded, who: Ender, pinged: bool, now: Instant) -> Self {
+    pub(super) fn new(io: Wire, who: Ender, pinged: bool, now: Instant) -> Self {
         let payload = fastrand::u64(..).to_be_bytes();
         let pings = || Pings { payload, pongs: Pongs::new(payload), heard: now, asked: None, told: 0 };
         Self {
             who,
-            io: TokioIo::new(upgraded),
+            io,
             bytes: 0,
             waiting: Vec::new(),
             taken: 0,

@@ -1,0 +1,202 @@
+//! A connection of HTTP/2, by h2: streams are accepted, each to be a task of its own, and a client that is silent is asked whether
+//! it is still there.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::{Builder, Connection, Handshake};
+use h2::{Ping, PingPong, Reason};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::config::Listen;
+
+use super::connection::Handler;
+use super::gate::{Gate, Signals};
+use super::peer::Peer;
+use super::stream;
+
+/// After so long a silence a client is asked for a sign of life.
+const SILENCE: Duration = Duration::from_secs(20);
+/// Mistakes of a client that make us reset a stream, of which there may be so many on a connection (CVE-2025-8671).
+const MOST_MISTAKES: usize = 100;
+/// Streams that a client may reset before we came to look at them (CVE-2023-44487).
+const MOST_RESET_UNSEEN: usize = 20;
+/// Bytes of bodies under way from a client, on a stream and on all of a connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// A connection of HTTP/2; as a future it ends when the connection does.
+pub(super) struct Http2<H, S> {
+    handler: Arc<H>,
+    peer: Arc<Peer>,
+    /// How long a client may leave a piece of an answer where it is.
+    patience: Duration,
+    /// How long it may leave a question for a sign of life without one.
+    ping_timeout: Duration,
+    state: State<S>,
+}
+
+enum State<S> {
+    Opening(Handshake<Gate<S>, Bytes>),
+    Open(Connection<Gate<S>, Bytes>, Option<Liveness>),
+    /// To be closed before it was open.
+    Closed,
+}
+
+impl<H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<H, S> {
+    /// Takes over a connection from its first byte.
+    pub(super) fn new(handler: Arc<H>, peer: Arc<Peer>, io: Gate<S>, settings: &Listen) -> Self {
+        let mut builder = Builder::new();
+        builder
+            .max_concurrent_streams(settings.max_concurrent_streams)
+            // For WebSockets (RFC 8441).
+            .enable_connect_protocol()
+            // What is larger is refused without a word. So that most of what is too large gets an answer like all others, there is
+            // room for twice as much as passes.
+            .max_header_list_size(u32::try_from(settings.max_head_bytes * 2).unwrap_or(u32::MAX))
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_pending_accept_reset_streams(MOST_RESET_UNSEEN)
+            .max_local_error_reset_streams(Some(MOST_MISTAKES));
+        Self {
+            handler,
+            peer,
+            patience: settings.body_idle_timeout,
+            ping_timeout: settings.header_timeout,
+            state: State::Opening(builder.handshake(io)),
+        }
+    }
+
+    /// Has the connection end when the streams that it has are over.
+    pub(super) fn close(&mut self) {
+        match &mut self.state {
+            State::Opening(_) => self.state = State::Closed,
+            State::Open(connection, _) => connection.graceful_shutdown(),
+            State::Closed => {}
+        }
+    }
+
+    fn poll_open(
+        &self,
+        connection: &mut Connection<Gate<S>, Bytes>,
+        liveness: &mut Option<Liveness>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), h2::Error>> {
+        if liveness.as_mut().is_some_and(|liveness| liveness.poll(&self.peer.signals, cx).is_ready()) {
+            tracing::debug!(client = %self.peer.address, "the client gives no sign of life");
+            *liveness = None;
+            connection.abrupt_shutdown(Reason::NO_ERROR);
+        }
+        while let Some(accepted) = ready!(connection.poll_accept(cx)) {
+            let (request, respond) = accepted?;
+            tokio::spawn(stream::carry(self.handler.clone(), self.peer.clone(), request, respond, self.patience));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<H: Handler, S: AsyncRead + AsyncWrite + Unpin> Future for Http2<H, S> {
+    type Output = Result<(), h2::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if let State::Opening(handshake) = &mut this.state {
+            let mut connection = ready!(Pin::new(handshake).poll(cx))?;
+            let liveness = connection.ping_pong().map(|ping| Liveness::new(ping, this.ping_timeout));
+            this.state = State::Open(connection, liveness);
+        }
+        let State::Open(mut connection, mut liveness) = std::mem::replace(&mut this.state, State::Closed) else {
+            return Poll::Ready(Ok(()));
+        };
+        let polled = this.poll_open(&mut connection, &mut liveness, cx);
+        this.state = State::Open(connection, liveness);
+        polled
+    }
+}
+
+/// Finds out whether a client that says nothing is still there.
+struct Liveness {
+    ping: PingPong,
+    timeout: Duration,
+    timer: Pin<Box<Sleep>>,
+    is_asked: bool,
+}
+
+impl Liveness {
+    fn new(ping: PingPong, timeout: Duration) -> Self {
+        Self { ping, timeout, timer: Box::pin(sleep(SILENCE)), is_asked: false }
+    }
+
+    /// Ready when it was asked and has given no sign of life. Whatever it sends is one.
+    fn poll(&mut self, signals: &Signals, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.timer.as_mut().poll(cx));
+            let was_heard = signals.take_heard();
+            if self.is_asked && !was_heard {
+                return Poll::Ready(());
+            }
+            self.is_asked = !was_heard;
+            if self.is_asked {
+                // The answer to the last question makes room for the next.
+                let _ = self.ping.poll_pong(cx);
+                let _ = self.ping.send_ping(Ping::opaque());
+            }
+            let wait = if self.is_asked { self.timeout } else { SILENCE };
+            self.timer.as_mut().reset(Instant::now() + wait);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// A connection whose client says hello, and nothing more.
+    async fn silent() -> (Liveness, Connection<tokio::io::DuplexStream, Bytes>, tokio::io::DuplexStream) {
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        let mut connection = Builder::new().handshake(server).await.unwrap();
+        let ping = connection.ping_pong().unwrap();
+        (Liveness::new(ping, Duration::from_secs(5)), connection, client)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gives_no_sign_of_life_is_given_up() {
+        let (mut liveness, mut connection, _client) = silent().await;
+        let (signals, began) = (Signals::default(), Instant::now());
+        tokio::select! {
+            _ = connection.accept() => panic!("the connection has ended"),
+            () = poll_fn(|cx| liveness.poll(&signals, cx)) => {}
+        }
+        assert_eq!(began.elapsed().as_secs(), 25);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whatever_a_client_sends_is_a_sign_of_life() {
+        let (mut liveness, mut connection, _client) = silent().await;
+        let (signals, began) = (Signals::default(), Instant::now());
+        let speaks = async {
+            for at in [15, 37, 55] {
+                tokio::time::sleep_until(began + Duration::from_secs(at)).await;
+                signals.note_heard();
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            _ = connection.accept() => panic!("the connection has ended"),
+            () = speaks => {}
+            () = poll_fn(|cx| liveness.poll(&signals, cx)) => {}
+        }
+        // After 20, 40 and 60 seconds it has spoken; after 80 it is asked.
+        assert_eq!(began.elapsed().as_secs(), 85);
+    }
+}

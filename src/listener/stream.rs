@@ -1,0 +1,226 @@
+//! One stream of an HTTP/2 connection: its request goes to the handler; interim answers, the answer and its body go back. It is reset
+//! when its client takes nothing of the answer for too long, whatever moves on the others: a window that stays closed stalls an answer
+//! without stalling the socket.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::header::{self, HeaderMap, HeaderName};
+use http::{Method, Request, Response};
+use http_body::Body;
+use tokio::sync::oneshot;
+
+use crate::body::{Arriving, Ask, BodyError, CallHalves, StreamBody};
+use crate::deadline::Deadline;
+
+use super::connection::Handler;
+use super::date;
+use super::interim::{Interim, StreamInterims};
+use super::peer::Peer;
+
+/// What speaks of a connection of HTTP/1.1, and has no place on a stream (RFC 9113 §8.2.2).
+const OF_CONNECTIONS: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::TE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// Whom to give a client's end of a call, when the call begins.
+type CallBegins = oneshot::Sender<SendStream<Bytes>>;
+
+/// Carries a stream to its end. `patience`: how long the client may leave a piece of the answer where it is.
+pub(super) async fn carry<H: Handler>(
+    handler: Arc<H>,
+    peer: Arc<Peer>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    patience: Duration,
+) {
+    let interims = Arc::<StreamInterims>::default();
+    let Some((request, call)) = take_on(request, &interims) else {
+        respond.send_reset(Reason::PROTOCOL_ERROR);
+        return;
+    };
+    let answer = {
+        let handled = pin!(handler.handle(request, &peer, Some(Interim::on(&interims))));
+        answered(handled, &interims, &mut respond).await
+    };
+    drop(interims);
+    let Some(answer) = answer else { return };
+    let (parts, body) = answer.into_parts();
+    let mut head = Response::from_parts(parts, ());
+    make_fit(head.headers_mut());
+    match call {
+        Some(call) if head.status().is_success() => {
+            // It has no body, and must not speak of one (RFC 9110 §9.3.6).
+            head.headers_mut().remove(header::CONTENT_LENGTH);
+            if let Ok(send) = respond.send_response(head, false) {
+                // Who wanted the call may be gone; then the stream is reset.
+                let _ = call.send(send);
+            }
+        }
+        Some(_) | None if body.is_end_stream() => {
+            let _ = respond.send_response(head, true);
+        }
+        Some(_) | None => {
+            if let Some(length) = body.size_hint().exact() {
+                head.headers_mut().entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
+            }
+            if let Ok(send) = respond.send_response(head, false) {
+                pass_on(pin!(body), send, patience).await;
+            }
+        }
+    }
+}
+
+/// A request as the handler gets it, and, of a CONNECT, what is to be told; `None` for a CONNECT that has a body.
+fn take_on(
+    request: Request<RecvStream>,
+    interims: &Arc<StreamInterims>,
+) -> Option<(Request<Arriving>, Option<CallBegins>)> {
+    let (parts, stream) = request.into_parts();
+    if parts.method == Method::CONNECT {
+        if parts.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0") {
+            return None;
+        }
+        let (call, send) = oneshot::channel();
+        let halves = CallHalves { receive: stream, send };
+        return Some((Request::from_parts(parts, Arriving::Call(Some(halves))), Some(call)));
+    }
+    let ask = awaits_go_ahead(&parts.headers).then(|| {
+        let interims = interims.clone();
+        Box::new(move || interims.go_on()) as Ask
+    });
+    Some((Request::from_parts(parts, Arriving::Stream(StreamBody::new(stream, ask))), None))
+}
+
+/// Whether the client waits to be told to send its body (RFC 9110 §10.1.1).
+fn awaits_go_ahead(headers: &HeaderMap) -> bool {
+    headers.get(header::EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Waits for the answer, and sends what is told in the meantime; `None` when the client has given the request up.
+async fn answered<F: Future>(
+    mut handled: Pin<&mut F>,
+    interims: &StreamInterims,
+    respond: &mut SendResponse<Bytes>,
+) -> Option<F::Output> {
+    poll_fn(|cx| {
+        interims.watch(cx);
+        let answer = handled.as_mut().poll(cx);
+        if answer.is_ready() {
+            interims.over();
+        }
+        let waiting = interims.take();
+        if (answer.is_pending() || !waiting.is_empty()) && respond.poll_reset(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        for interim in waiting {
+            if let Err(error) = respond.send_informational(interim) {
+                tracing::debug!(%error, "an interim answer was not sent");
+            }
+        }
+        answer.map(Some)
+    })
+    .await
+}
+
+/// Makes an answer one of HTTP/2.
+fn make_fit(headers: &mut HeaderMap) {
+    for name in &OF_CONNECTIONS {
+        headers.remove(name);
+    }
+    headers.entry(header::DATE).or_insert_with(date::now);
+}
+
+/// Sends a body, piece by piece as the client has room for them.
+async fn pass_on<B>(mut body: Pin<&mut B>, mut send: SendStream<Bytes>, patience: Duration)
+where
+    B: Body<Data = Bytes, Error = BodyError>,
+{
+    let mut stall = Deadline::default();
+    loop {
+        let polled = poll_fn(|cx| match send.poll_reset(cx) {
+            Poll::Ready(_) => Poll::Ready(None),
+            Poll::Pending => body.as_mut().poll_frame(cx).map(Some),
+        });
+        // What a client has reset is dropped, and so is the body.
+        let Some(frame) = polled.await else { return };
+        let frame = match frame {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return send.send_reset(reason(&error)),
+            None => {
+                let _ = send.send_data(Bytes::new(), true);
+                return;
+            }
+        };
+        match frame.into_data() {
+            Ok(data) => {
+                let is_last = body.is_end_stream();
+                if !data.is_empty() && !poll_fn(|cx| poll_room(&mut send, &mut stall, patience, cx)).await {
+                    return;
+                }
+                if send.send_data(data, is_last).is_err() || is_last {
+                    return;
+                }
+            }
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    let _ = send.send_trailers(trailers);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Ready when the client takes more, or with `false` when it does not any more, or for too long.
+fn poll_room(
+    send: &mut SendStream<Bytes>,
+    stall: &mut Deadline,
+    patience: Duration,
+    cx: &mut Context<'_>,
+) -> Poll<bool> {
+    if send.poll_reset(cx).is_ready() {
+        return Poll::Ready(false);
+    }
+    if send.capacity() == 0 {
+        // For one byte only: what is reserved on the connection's window is missing to the other streams. h2 asks for the rest when it
+        // has the whole piece.
+        send.reserve_capacity(1);
+    }
+    while send.capacity() == 0 {
+        match send.poll_capacity(cx) {
+            Poll::Ready(Some(Ok(_))) => {}
+            Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(false),
+            Poll::Pending => {
+                ready!(stall.poll(cx, patience));
+                tracing::debug!("a client takes nothing of its answer: the stream is reset");
+                return Poll::Ready(false);
+            }
+        }
+    }
+    stall.disarm();
+    Poll::Ready(true)
+}
+
+/// Why a stream is reset whose answer broke off: what the upstream said, if it spoke HTTP/2.
+fn reason(error: &BodyError) -> Reason {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(reason) = error.downcast_ref::<h2::Error>().and_then(h2::Error::reason) {
+            return reason;
+        }
+        cause = error.source();
+    }
+    Reason::INTERNAL_ERROR
+}
