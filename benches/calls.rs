@@ -130,10 +130,12 @@ async fn idle(program: &Program, way: &Way, count: usize) -> Calls {
     let before = program.resident();
     let (cpu, calls) = (program.cpu(), Calls::open(way, count, OPENING).await);
     let opened = (program.cpu() - cpu) / count as f64;
-    println!(
-        "{count} idle calls: {:.1} KiB of resident memory each, {opened:.0} µs of CPU time to open one (handshake included)",
-        each(program, before, count)
-    );
+    if count > 0 {
+        println!(
+            "{count} idle calls: {:.1} KiB of resident memory each, {opened:.0} µs of CPU time to open one (handshake included)",
+            each(program, before, count)
+        );
+    }
     calls
 }
 
