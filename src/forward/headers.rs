@@ -229,12 +229,12 @@ pub fn onto_upstream(headers: &mut HeaderMap, version: Version, onward: &Onward<
     edit(headers, edits);
 }
 
-/// The names of what a route puts on or takes off.
+/// The names of what a route puts on or takes off, and of what routes are told apart by.
 fn edited(edits: &HeaderEdits) -> impl Iterator<Item = &HeaderName> {
-    edits.remove.iter().chain(edits.set.iter().map(|(name, _)| name))
+    edits.remove.iter().chain(edits.set.iter().map(|(name, _)| name)).chain(&edits.judged)
 }
 
-/// What a route puts on or takes off stands nowhere in another spelling: the upstream might read that one.
+/// What a route puts on or takes off, or is chosen by, stands nowhere in another spelling: the upstream might read that one.
 fn take_off_respelled(headers: &mut HeaderMap, edits: &HeaderEdits) {
     if edited(edits).next().is_none() {
         return;

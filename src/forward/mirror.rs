@@ -173,7 +173,10 @@ impl Mirroring {
     async fn exchange(&self, draft: Draft) -> Outcome {
         let Draft { mut request, host, key, _place } = draft;
         let upstream = &*self.upstream;
-        let Some(_spare) = upstream.roster.spare_place() else { return Outcome::Busy };
+        // Requests that wait for a place or a connection are not passed.
+        let Some(_spare) = upstream.roster.spare_place().filter(|_| upstream.lines.of(false).is_empty()) else {
+            return Outcome::Busy;
+        };
         // A connection that is free is for those who wait for one.
         if !upstream.lines.of(false).is_empty() {
             return Outcome::Busy;

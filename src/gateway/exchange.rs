@@ -89,6 +89,8 @@ pub struct Exchange {
     lease: Option<Lease>,
     answered: bool,
     over: bool,
+    /// Its answer is not over at once.
+    lasts: bool,
     is_call: bool,
     attention: Attention,
 }
@@ -138,6 +140,7 @@ impl Exchange {
             lease: None,
             answered: false,
             over: false,
+            lasts: false,
             is_call: false,
             attention: peer.attend(),
         }
@@ -323,7 +326,8 @@ impl Observer for Option<Exchange> {
     fn poll_withdrawn(&mut self, cx: &mut Context<'_>, waiting: bool) -> Poll<&'static str> {
         let Some(exchange) = self else { return Poll::Pending };
         // Most answers are over before there is anything to watch over.
-        if exchange.open.is_none() && (waiting || exchange.record.bytes_out >= LONG_ANSWER) {
+        if !exchange.lasts && (waiting || exchange.record.bytes_out >= LONG_ANSWER) {
+            exchange.lasts = true;
             exchange.open = exchange.watched_over();
             detach(&mut exchange.record);
         }

@@ -74,7 +74,7 @@ impl BalanceVecs {
             )?,
             in_flight: make.gauges(
                 "callgate_upstream_in_flight",
-                "Requests and calls under way at this moment.",
+                "Requests, calls and copies for mirrors under way at this moment.",
                 &["upstream"],
             )?,
         })

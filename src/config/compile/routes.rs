@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderName, Method};
 
 use super::answers::{self, Way};
 use super::destinations;
@@ -66,7 +66,8 @@ pub(super) fn routes(file: &Section<'_>, plans: Option<&PlansByName>, upstreams:
         list.error(format!("is empty, so nothing could be reached ({remedy})"));
     }
     let mut all = All { plans, upstreams, patterns: HashMap::new(), names: HashMap::new() };
-    let routes: Vec<_> = items.iter().enumerate().map(|(index, field)| all.route(index, field)).collect();
+    let mut routes: Vec<_> = items.iter().enumerate().map(|(index, field)| all.route(index, field)).collect();
+    judge_headers(&mut routes);
     if !routes.is_empty() && routes.iter().all(Option::is_some) {
         let leads_to = |route: &Route| {
             let mirror = route.mirror.as_ref().map(|mirror| mirror.upstream);
@@ -80,6 +81,20 @@ pub(super) fn routes(file: &Section<'_>, plans: Option<&PlansByName>, upstreams:
         }
     }
     routes.into_iter().flatten().map(Arc::new).collect()
+}
+
+/// Headers that routes ask for tell all of them apart: what lacks one for this route must not have it for the upstream.
+fn judge_headers(routes: &mut [Option<Route>]) {
+    let asked_for = routes.iter().flatten().flat_map(|route| &route.headers);
+    let mut names: Vec<HeaderName> = asked_for.map(|asked| asked.name.clone()).collect();
+    names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    names.dedup();
+    if names.is_empty() {
+        return;
+    }
+    for route in routes.iter_mut().flatten() {
+        Arc::make_mut(&mut route.request_headers).judged = names.clone();
+    }
 }
 
 /// What routes must share without clashing.

@@ -75,6 +75,29 @@ async fn what_a_route_sets_or_removes_is_gone_in_every_spelling() {
     assert_eq!((message.all("x-user-identity"), message.all("xuserid")), (vec!["7"], vec!["8"]));
 }
 
+/// Who is not on the route for those with a header must not be so for the upstream: as a header, or as a trailer that is merged into them.
+#[tokio::test]
+async fn what_routes_are_told_apart_by_has_one_spelling() {
+    let stage = Stage::with(
+        "routes:\n  - { path: \"/{*rest}\", upstream: up }\n  \
+         - { path: \"/{*rest}\", name: staff, headers: { x-is-admin: \"1\" }, permission: \"none:*\", upstream: up }",
+    )
+    .await;
+    for spelling in spellings("x-is-admin").iter().filter(|spelling| !spelling.eq_ignore_ascii_case("x-is-admin")) {
+        let message = stage.forwarded(&format!("{spelling}: 1\r\n")).await;
+        assert!(!message.head.to_ascii_lowercase().contains("admin"), "{spelling}: {message:?}");
+    }
+    // Spelled like this it chooses the route, or says what the route does not ask for.
+    assert_eq!(stage.forwarded("X-Is-Admin: 2\r\n").await.all("x-is-admin"), ["2"]);
+    let refused = stage.send("GET /x HTTP/1.1\r\nhost: a\r\nAUTH\r\nX-IS-ADMIN: 1\r\nconnection: close\r\n\r\n").await;
+    assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
+    let chunked = "POST /x HTTP/1.1\r\nhost: a\r\nAUTH\r\ntransfer-encoding: chunked\r\ntrailer: x-is-admin, x-sum\r\nconnection: close\r\n\r\n\
+                   5\r\nhello\r\n0\r\nx-is-admin: 1\r\nx-sum: 42\r\n\r\n";
+    assert!(stage.send(chunked).await.starts_with("HTTP/1.1 200 "));
+    let body = stage.upstream.last().body;
+    assert!(body.ends_with("0\r\nx-sum: 42\r\n\r\n"), "{body}");
+}
+
 /// The client's own headers pass as they are, in their order, underscores and all.
 #[tokio::test]
 async fn other_headers_pass_untouched() {
