@@ -1,7 +1,8 @@
 //! What live calls cost the whole program: WebSockets over TLS, idle ones and ones that carry audio, against one instance. Every message
 //! is followed: none may be lost or overtaken.
 //!
-//! `cargo bench --bench calls` measures 10,000 idle calls and 1,000 active ones; `-- idle=2000 active=100 seconds=5` other numbers.
+//! `cargo bench --bench calls` measures 10,000 idle calls and, at the same time, 1,000 active ones, and before that connections between
+//! two requests; `-- idle=2000 shared=100 active=100 connections=100 seconds=5` other numbers (`shared`: idle calls over HTTP/2).
 //! README.md in this folder says how to read the numbers.
 
 #[path = "calls/echo.rs"]
@@ -11,6 +12,8 @@ mod line;
 #[path = "gateway/program.rs"]
 #[allow(dead_code, reason = "shared with another benchmark")]
 mod program;
+#[path = "calls/streams.rs"]
+mod streams;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -21,6 +24,7 @@ use tempfile::TempDir;
 
 use line::{Calls, Heard, Way};
 use program::{Cores, Program, callgate, create_token, free_port};
+use streams::Stream;
 
 /// How an active call speaks: a frame of audio each 20 ms.
 const PERIOD: Duration = Duration::from_millis(20);
@@ -30,33 +34,38 @@ const OPENING: usize = 64;
 /// What is measured.
 struct Plan {
     idle: usize,
+    /// Of these, so many over HTTP/2.
+    shared: usize,
     active: usize,
+    connections: usize,
     time: Duration,
 }
 
 impl Plan {
     fn read() -> Self {
-        let mut plan = Self { idle: 10_000, active: 1_000, time: Duration::from_secs(10) };
+        let mut plan =
+            Self { idle: 10_000, shared: 0, active: 1_000, connections: 2_000, time: Duration::from_secs(10) };
         for word in std::env::args().skip(1).filter(|word| !word.starts_with("--")) {
             let (name, number) = word.split_once('=').unwrap_or((&word, ""));
             let number: u32 = number.parse().unwrap_or_else(|_| panic!("{word}: NAME=NUMBER is needed"));
             match name {
                 "idle" => plan.idle = number as usize,
+                "shared" => plan.shared = number as usize,
                 "active" => plan.active = number as usize,
+                "connections" => plan.connections = number as usize,
                 "seconds" => plan.time = Duration::from_secs(number.into()),
-                _ => panic!("{name}: there are idle, active and seconds"),
+                _ => panic!("{name}: there are idle, shared, active, connections and seconds"),
             }
         }
         plan
     }
 
-    /// No more calls than can be open at one time.
-    fn fit(&mut self, most: usize) {
-        if self.idle > most {
-            println!("the limit of open files (ulimit -Hn) leaves room for {most} calls, not for {}", self.idle);
-            self.idle = most;
-        }
-        self.active = self.active.min(most);
+    /// Each call over HTTP/1.1 takes two of the gateway's open files, one over HTTP/2 little more than one: as many of the idle ones as
+    /// must are carried over HTTP/2.
+    fn fit(&mut self, files: usize) {
+        let missing = (2 * (self.idle + self.active)).saturating_sub(files);
+        self.shared = self.shared.max((missing * streams::EACH).div_ceil(streams::EACH - 1));
+        assert!(self.shared <= self.idle, "the limit of open files (ulimit -Hn) is too low for so many calls");
     }
 }
 
@@ -68,42 +77,85 @@ fn main() {
         return echo::serve();
     }
     let mut plan = Plan::read();
-    plan.fit(most_calls());
-    let calls = plan.idle.max(plan.active);
+    plan.fit(most_files());
     let cores = Cores::choose();
     let echo = echo::start();
     let upstream = echo.port;
-    let folder = TempDir::new().expect("a temporary folder");
-    let (program, token) = serve(cores, folder.path(), upstream, calls);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    println!(
+        "\n{}, over TLS 1.3 to the gateway and in clear behind it",
+        match cores {
+            Cores::Pinned => "gateway on a core of its own; clients and the service share another",
+            Cores::Free => "nothing pinned",
+        }
+    );
+    let gateway = || {
+        let folder = TempDir::new().expect("a temporary folder");
+        let (program, token) = serve(cores, folder.path(), upstream, plan.idle + plan.active);
+        let way = Way::through(program.port, &folder.path().join("cert.pem"), &token);
+        (program, way, folder)
+    };
     runtime.block_on(async {
-        let through = Way::through(program.port, &folder.path().join("cert.pem"), &token);
-        println!(
-            "\n{}, over TLS 1.3 to the gateway and in clear behind it",
-            match cores {
-                Cores::Pinned => "gateway on a core of its own; clients and the service share another",
-                Cores::Free => "nothing pinned",
-            }
-        );
-        idle(&program, &through, plan.idle).await;
+        let (program, through, _folder) = gateway();
+        waiting(&program, &through, plan.connections).await;
+        drop(program);
         let direct = active("direct, in clear", &Way::direct(upstream), &plan, None).await;
-        let ours = active("through Callgate", &through, &plan, Some(&program)).await;
+        let (program, through, _folder) = gateway();
+        let mut idle = idle(&program, &through, plan.idle - plan.shared).await;
+        let mut shared = shared(&program, &through, plan.shared).await;
+        let ours = active("through Callgate beside them", &through, &plan, Some(&program)).await;
         let added = |quantile| ours.latency_us(quantile) as i64 - direct.latency_us(quantile) as i64;
         println!("added latency: p50 {} µs, p99 {} µs", added(0.5), added(0.99));
+        idle.are_answered().await;
+        for call in &mut shared {
+            call.is_answered().await;
+        }
+        println!("then each of the {} idle calls said a frame, and had it back", plan.idle);
     });
 }
 
+/// Memory of connections between two requests.
+async fn waiting(program: &Program, way: &Way, count: usize) {
+    let before = program.resident();
+    let connections = way.waiting(count, OPENING).await;
+    println!(
+        "{count} connections between two requests: {:.1} KiB of resident memory each",
+        each(program, before, count)
+    );
+    drop(connections);
+}
+
 /// Memory of calls that say nothing.
-async fn idle(program: &Program, way: &Way, count: usize) {
+async fn idle(program: &Program, way: &Way, count: usize) -> Calls {
     let before = program.resident();
     let (cpu, calls) = (program.cpu(), Calls::open(way, count, OPENING).await);
     let opened = (program.cpu() - cpu) / count as f64;
-    let with = program.resident();
-    println!(
-        "{count} idle calls: {:.1} KiB of resident memory each, {opened:.0} µs of CPU time to open one (handshake included)",
-        (with as f64 - before as f64) / 1024.0 / count as f64
-    );
-    drop(calls);
+    if count > 0 {
+        println!(
+            "{count} idle calls: {:.1} KiB of resident memory each, {opened:.0} µs of CPU time to open one (handshake included)",
+            each(program, before, count)
+        );
+    }
+    calls
+}
+
+/// The same of calls that share connections.
+async fn shared(program: &Program, way: &Way, count: usize) -> Vec<Stream> {
+    let before = program.resident();
+    let calls = streams::open(way, count).await;
+    if count > 0 {
+        println!(
+            "{count} idle calls over HTTP/2, {} on a connection: {:.1} KiB of resident memory each",
+            streams::EACH,
+            each(program, before, count)
+        );
+    }
+    calls
+}
+
+/// KiB of resident memory for each, beyond what there was before.
+fn each(program: &Program, before: u64, count: usize) -> f64 {
+    (program.resident() as f64 - before as f64) / 1024.0 / count as f64
 }
 
 /// Calls that carry audio both ways, each frame echoed.
@@ -162,12 +214,12 @@ fn serve(cores: Cores, folder: &Path, upstream: u16, calls: usize) -> (Program, 
     (Program::start(command, port, &log, serves), token)
 }
 
-/// Each call takes two of the gateway's open files, of which it may have as many as the hard limit of this process says.
-fn most_calls() -> usize {
+/// The gateway may have as many open files as the hard limit of this process says.
+fn most_files() -> usize {
     let limits = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, maximum: limits.maximum }).expect("the hard limit");
     let files = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |files| files as usize);
-    files.saturating_sub(BESIDE) / 2
+    files.saturating_sub(BESIDE)
 }
 
 /// Open files that are no calls.

@@ -1,4 +1,4 @@
-//! The smallest voice service there can be: it opens every WebSocket and says each frame again.
+//! The smallest voice service there can be: it opens every WebSocket and says each frame again, and answers other requests with nothing.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -53,17 +53,23 @@ pub(crate) fn serve() {
 async fn call(mut socket: TcpStream) -> Option<()> {
     socket.set_nodelay(true).ok()?;
     let mut bytes = Vec::with_capacity(2 * (HEAD_FROM_CLIENT.len() + FRAME));
-    while !bytes.ends_with(b"\r\n\r\n") {
-        if socket.read_buf(&mut bytes).await.ok()? == 0 {
-            return None;
+    let key = loop {
+        while !bytes.ends_with(b"\r\n\r\n") {
+            if socket.read_buf(&mut bytes).await.ok()? == 0 {
+                return None;
+            }
         }
-    }
-    let head = String::from_utf8(std::mem::take(&mut bytes)).ok()?;
-    let named = |line: &str| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("sec-websocket-key").then(|| value.trim().to_owned())
+        let head = String::from_utf8(std::mem::take(&mut bytes)).ok()?;
+        let named = |line: &str| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("sec-websocket-key").then(|| value.trim().to_owned())
+        };
+        match head.lines().find_map(named) {
+            Some(key) => break key,
+            None => socket.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.ok()?,
+        }
     };
-    let accept = derive_accept_key(head.lines().find_map(named)?.as_bytes());
+    let accept = derive_accept_key(key.as_bytes());
     let switch = format!(
         "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {accept}\r\n\r\n"
     );

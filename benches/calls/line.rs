@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
+use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -24,15 +25,19 @@ pub(crate) const HEAD_FROM_SERVER: [u8; 4] = [0x82, 0x7e, 0x01, 0x40];
 /// The last frames' echoes may take so long; what has not come by then is lost.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-trait Stream: AsyncRead + AsyncWrite + Send {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
-type Line = Pin<Box<dyn Stream>>;
+pub(crate) type Line = Pin<Box<dyn Stream>>;
+
+/// The length of the head of an echo.
+pub(crate) const ECHO: usize = HEAD_FROM_SERVER.len();
 
 /// How calls get to the service.
 pub(crate) struct Way {
     port: u16,
-    tls: Option<TlsConnector>,
-    authorization: String,
+    tls: Option<ClientConfig>,
+    /// The value of that header.
+    pub(crate) authorization: String,
 }
 
 /// Calls that are open.
@@ -56,38 +61,52 @@ impl Way {
     pub(crate) fn through(port: u16, certificate: &Path, token: &str) -> Self {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(certificate).expect("a certificate")).expect("a good one");
-        let config = rustls::ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("TLS 1.3")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let authorization = format!("authorization: Bearer {token}\r\n");
-        Self { port, tls: Some(TlsConnector::from(Arc::new(config))), authorization }
+        Self { port, tls: Some(config), authorization: format!("Bearer {token}") }
     }
 
-    async fn open(&self) -> Line {
+    /// A connection on which this protocol is spoken.
+    pub(crate) async fn connect(&self, protocol: &[u8]) -> Line {
         let socket = TcpStream::connect((HOST, self.port)).await.expect("a connection");
         socket.set_nodelay(true).expect("TCP_NODELAY");
-        let mut line: Line = match &self.tls {
-            None => Box::pin(socket),
-            Some(tls) => {
-                let name = ServerName::try_from("localhost").expect("a name");
-                Box::pin(tls.connect(name, socket).await.expect("a TLS handshake"))
-            }
-        };
-        let request = format!(
-            "GET /call HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
-             sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{}\r\n",
-            self.authorization
-        );
+        let Some(config) = &self.tls else { return Box::pin(socket) };
+        let mut config = config.clone();
+        config.alpn_protocols = vec![protocol.to_vec()];
+        let name = ServerName::try_from("localhost").expect("a name");
+        let connected = TlsConnector::from(Arc::new(config)).connect(name, socket).await;
+        Box::pin(connected.expect("a TLS handshake"))
+    }
+
+    /// A call of its own connection.
+    async fn open(&self) -> Line {
+        let upgrade = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                       sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        self.ask(upgrade, "HTTP/1.1 101 ").await
+    }
+
+    /// A connection on which one request was answered.
+    async fn ask(&self, lines: &str, answer: &str) -> Line {
+        let mut line = self.connect(b"http/1.1").await;
+        let authorization = &self.authorization;
+        let request = format!("GET /call HTTP/1.1\r\nhost: localhost\r\nauthorization: {authorization}\r\n{lines}\r\n");
         say(&mut line, request.as_bytes()).await;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let read = line.read_buf(&mut head).await.expect("an answer");
             assert!(read > 0, "no answer: {}", String::from_utf8_lossy(&head));
         }
-        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+        assert!(head.starts_with(answer.as_bytes()), "{}", String::from_utf8_lossy(&head));
         line
+    }
+
+    /// So many connections, each of which has had an answer and waits for its next request.
+    pub(crate) async fn waiting(&self, count: usize, at_a_time: usize) -> Vec<Line> {
+        let asked = stream::iter(0..count).map(|_| self.ask("", "HTTP/1.1 204 "));
+        asked.buffer_unordered(at_a_time).collect().await
     }
 }
 
@@ -95,6 +114,15 @@ impl Calls {
     /// Opens so many, some at one time.
     pub(crate) async fn open(way: &Way, count: usize, at_a_time: usize) -> Self {
         Self(stream::iter(0..count).map(|_| way.open()).buffer_unordered(at_a_time).collect().await)
+    }
+
+    /// Sees that each of them still is one: a frame comes back.
+    pub(crate) async fn are_answered(&mut self) {
+        for line in &mut self.0 {
+            say(line, &frame(0, 0)).await;
+            let mut echo = [0; ECHO + FRAME];
+            line.read_exact(&mut echo).await.expect("an echo");
+        }
     }
 
     /// Sends a frame on each call every `period`, the calls one after the other, and follows the echoes.
@@ -123,14 +151,10 @@ impl Calls {
 async fn speak(line: Line, began: Instant, first: Instant, period: Duration, frames: u32) -> (Vec<u32>, usize) {
     let (mut from, mut to) = tokio::io::split(line);
     let says = async {
-        let mut frame = [0; HEAD_FROM_CLIENT.len() + FRAME];
-        frame[..HEAD_FROM_CLIENT.len()].copy_from_slice(&HEAD_FROM_CLIENT);
         for number in 0..frames {
             tokio::time::sleep_until((first + period * number).into()).await;
             let sent_us = began.elapsed().as_micros() as u64;
-            frame[8..12].copy_from_slice(&number.to_le_bytes());
-            frame[12..20].copy_from_slice(&sent_us.to_le_bytes());
-            say(&mut to, &frame).await;
+            say(&mut to, &frame(number, sent_us)).await;
         }
     };
     let hears = async {
@@ -156,6 +180,15 @@ async fn speak(line: Line, began: Instant, first: Instant, period: Duration, fra
     let last = first + period * frames + PATIENCE;
     let ((), heard) = tokio::join!(says, async { tokio::time::timeout_at(last.into(), hears).await });
     heard.unwrap_or_default()
+}
+
+/// A client's frame that holds its number, and when it was sent.
+pub(crate) fn frame(number: u32, sent_us: u64) -> [u8; HEAD_FROM_CLIENT.len() + FRAME] {
+    let mut frame = [0; HEAD_FROM_CLIENT.len() + FRAME];
+    frame[..8].copy_from_slice(&HEAD_FROM_CLIENT);
+    frame[8..12].copy_from_slice(&number.to_le_bytes());
+    frame[12..20].copy_from_slice(&sent_us.to_le_bytes());
+    frame
 }
 
 /// Says something and sees it go: over TLS, what is written may wait for the next turn of a task that has done much in this one.
