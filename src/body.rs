@@ -42,6 +42,9 @@ pub enum BodyError {
     /// The connection that it came from failed.
     #[error("the body broke off")]
     Broken(#[source] hyper::Error),
+    /// The stream of an HTTP/2 upstream that it came on was reset before its end, as if nothing were amiss.
+    #[error("the body broke off: its stream was reset before its end")]
+    Unfinished,
     /// The stream of an HTTP/2 client that it came on was reset, or its connection failed.
     #[error("the body broke off")]
     Reset(#[source] h2::Error),
@@ -54,7 +57,7 @@ pub enum BodyFault {
     Stalled,
     /// [`BodyError::TooLarge`].
     TooLarge,
-    /// [`BodyError::Broken`], [`BodyError::Reset`].
+    /// [`BodyError::Broken`], [`BodyError::Unfinished`], [`BodyError::Reset`].
     Broken,
 }
 
@@ -64,7 +67,9 @@ impl BodyError {
             Self::Stalled(_) => BodyFault::Stalled,
             Self::TooLarge(_) => BodyFault::TooLarge,
             // What a client sends is not withdrawn and never late, what it is sent is.
-            Self::Broken(_) | Self::Reset(_) | Self::Withdrawn(_) | Self::Late(_) => BodyFault::Broken,
+            Self::Broken(_) | Self::Unfinished | Self::Reset(_) | Self::Withdrawn(_) | Self::Late(_) => {
+                BodyFault::Broken
+            }
         }
     }
 }
@@ -161,13 +166,12 @@ impl Body {
     /// Relays `incoming`: at most `limit` bytes, and no silence longer than `idle`, if that is given.
     #[must_use]
     pub fn relay(
-        incoming: impl Into<Arriving>,
+        incoming: Arriving,
         idle: Option<Duration>,
         limit: u64,
         clean: CleanTrailers,
         edits: &Arc<HeaderEdits>,
     ) -> Self {
-        let incoming = incoming.into();
         if incoming.is_end_stream() {
             return Self::Empty;
         }

@@ -27,6 +27,8 @@ pub type Ask = Box<dyn FnOnce() + Send + Sync>;
 pub enum Arriving {
     /// On a connection of hyper's.
     Hyper(Incoming),
+    /// On a stream of an upstream's that speaks HTTP/2. hyper takes a reset with NO_ERROR for the end of it, wherever that comes.
+    Answer(Incoming),
     /// On a stream of an HTTP/2 client's.
     Stream(StreamBody),
     /// None, but what follows a CONNECT of an HTTP/2 client's once it is accepted; `None`: somebody has taken it.
@@ -49,12 +51,6 @@ pub struct CallHalves {
     pub receive: RecvStream,
     /// To the client, from when it was told that the call may begin; never, if it was told otherwise.
     pub send: oneshot::Receiver<SendStream<Bytes>>,
-}
-
-impl From<Incoming> for Arriving {
-    fn from(incoming: Incoming) -> Self {
-        Self::Hyper(incoming)
-    }
 }
 
 impl StreamBody {
@@ -127,6 +123,10 @@ impl Arriving {
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self {
             Self::Hyper(incoming) => Pin::new(incoming).poll_frame(cx).map_err(BodyError::Broken),
+            Self::Answer(incoming) => match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+                None if !incoming.is_end_stream() => Poll::Ready(Some(Err(BodyError::Unfinished))),
+                frame => Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken))),
+            },
             // A stream that its client has reset ends like this too: what came of the body is not the whole of it.
             Self::Stream(body) => body.poll_frame(cx).map_err(BodyError::Reset),
             Self::Call(_) => Poll::Ready(None),
@@ -135,7 +135,7 @@ impl Arriving {
 
     pub(super) fn is_end_stream(&self) -> bool {
         match self {
-            Self::Hyper(incoming) => incoming.is_end_stream(),
+            Self::Hyper(incoming) | Self::Answer(incoming) => incoming.is_end_stream(),
             Self::Stream(body) => body.is_end_stream(),
             Self::Call(_) => true,
         }
@@ -143,7 +143,7 @@ impl Arriving {
 
     pub(super) fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Hyper(incoming) => incoming.size_hint(),
+            Self::Hyper(incoming) | Self::Answer(incoming) => incoming.size_hint(),
             // The header says it, which goes along.
             Self::Stream(_) => SizeHint::default(),
             Self::Call(_) => SizeHint::with_exact(0),

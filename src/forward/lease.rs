@@ -86,7 +86,9 @@ impl Lease {
     /// the client's reading counts in.
     pub fn broke_off(self, error: &BodyError) {
         let theirs = match error {
-            BodyError::Broken(_) => self.upload.as_ref().is_none_or(|upload| upload.fault().is_none()),
+            BodyError::Broken(_) | BodyError::Unfinished => {
+                self.upload.as_ref().is_none_or(|upload| upload.fault().is_none())
+            }
             BodyError::Stalled(_) => self.verdict != Verdict::Stream,
             // What a client sends is reset, never an answer.
             BodyError::Reset(_) | BodyError::TooLarge(_) | BodyError::Late(_) | BodyError::Withdrawn(_) => false,

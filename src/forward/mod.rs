@@ -207,6 +207,7 @@ impl Forwarder {
             parts.headers.remove(header::CONTENT_LENGTH);
         }
         headers::edit_for_client(&mut parts.headers, onward.route);
+        let body = if parts.version == Version::HTTP_2 { Arriving::Answer(body) } else { Arriving::Hyper(body) };
         // Towards the client it is our version that counts (RFC 9112 §2.3).
         parts.version = Version::HTTP_11;
         let body = if switched {

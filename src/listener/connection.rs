@@ -137,7 +137,7 @@ where
         let (handler, peer) = (listener.handler.clone(), peer.clone());
         async move {
             let interim = peer.interim(&request);
-            Ok::<_, std::convert::Infallible>(handler.handle(request.map(Arriving::from), &peer, interim).await)
+            Ok::<_, std::convert::Infallible>(handler.handle(request.map(Arriving::Hyper), &peer, interim).await)
         }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
