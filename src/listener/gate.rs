@@ -24,8 +24,9 @@ use super::interim::Interims;
 /// The method of the request that stands in for a refused one.
 const REFUSED: &str = "CALLGATE-REFUSED";
 const STAND_IN: &[u8] = b"CALLGATE-REFUSED / HTTP/1.1\r\nhost: refused.invalid\r\nconnection: close\r\n\r\n";
-/// A client that was refused in the middle of sending gets so long, and so many bytes, to read why (RFC 9112 §9.6).
-const LINGER: (Duration, usize) = (Duration::from_millis(1_000), 1 << 20);
+/// A client that was refused in the middle of sending gets so long, and so many bytes, to read why (RFC 9112 §9.6). The buffers of both
+/// sockets can hold some 6 MiB before a client looks up; closed over what is unread, a connection would take the answer back.
+const LINGER: (Duration, usize) = (Duration::from_millis(1_000), 8 << 20);
 
 /// What a connection's gate and its request handler tell each other.
 #[derive(Debug, Default)]

@@ -83,7 +83,8 @@ fn server(mut command: Command) -> (Process, SocketAddr, impl Iterator<Item = St
 
 /// A gateway before one upstream.
 fn stage(upstream: SocketAddr) -> (Gateway, Token) {
-    let site = Site::in_memory(upstream, "  - { path: \"/{*rest}\", upstream: up }");
+    let routes = "  - { path: \"/{*rest}\", upstream: up }\n  - { path: /small, upstream: up, max_body: 1MB }";
+    let site = Site::in_memory(upstream, routes);
     let token = site.token_with(&[], &["--limit", "minute=10000/1m", "--limit", "hour=10000/1h"]);
     (site.serve(), token)
 }
@@ -257,6 +258,27 @@ fn curl_is_refused_before_it_sends_a_body() {
     let taken = curl(&gateway, &token.secret, &expect, "/upload");
     assert!(taken.ends_with(&format!("\n200 1.1 {}", 1 << 20)), "{taken}");
     assert_eq!(curl(&gateway, &token.secret, &["--http2"], "/count"), "{\"uploads\": 1}\n200 2 0");
+}
+
+/// A client that is told so before it has sent all hears what it is told, and not only that its stream is reset.
+#[test]
+fn curl_hears_why_an_upload_is_refused() {
+    let (_server, address, _lines) = python("uploads.py");
+    let (gateway, token) = stage(address);
+    let file = gateway.site.path("upload");
+    std::fs::write(&file, vec![b'x'; 12_000_000]).unwrap();
+    let upload = ["-T", file.to_str().unwrap(), "-H", "Expect:"];
+    for protocol in ["--http1.1", "--http2"] {
+        for (path, token, status) in [("/upload", "wrong", 401), ("/small", token.secret.as_str(), 413)] {
+            for length in [&[][..], &["-H", "Transfer-Encoding: chunked"]] {
+                let said = curl(&gateway, token, &[&[protocol], &upload[..], length].concat(), path);
+                assert!(
+                    said.contains(&format!("\n{status} ")) && said.contains("request_id"),
+                    "{protocol} {path}: {said}"
+                );
+            }
+        }
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::client::{get, http1, http2, raw, read_to_end};
+use crate::support::frames::{self, END_STREAM, Frames, kind};
 use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::upstream::Upstream;
 use crate::support::{PATIENCE, eventually};
@@ -227,6 +228,50 @@ async fn an_upload_goes_on_after_its_answer_has_ended() {
     }
     upload.send_data("!".into(), true).unwrap();
     assert_eq!(heard.await.unwrap(), sent * PIECE);
+}
+
+/// A reset right behind the answer makes clients forget the answer. But nobody is read for ever whose request is refused.
+#[tokio::test]
+async fn an_upload_that_is_refused_over_http2_is_read_on_for_a_while() {
+    let upstream = Upstream::start().await;
+    let (gateway, _token) = serve("", &format!("http://{}", upstream.address), "", "");
+    let refused = async |frames: &mut Frames, stream| {
+        frames.headers(stream, &frames::request("POST", "/x", None), false).await;
+        loop {
+            let frame = frames.next().await.unwrap();
+            assert!(frame.stream != stream || frame.kind != kind::RST_STREAM, "reset before the answer");
+            if frame.stream == stream && frame.kind == kind::DATA {
+                return;
+            }
+        }
+    };
+    // Whoever is slow to go on after the answer is reset: on a machine that is busy it may take another try.
+    eventually("an upload that may go on", async || {
+        let mut frames = Frames::connect(&gateway).await;
+        refused(&mut frames, 1).await;
+        frames.send(kind::DATA, 0, 1, &[b'x'; 16_000]).await;
+        frames.send(kind::DATA, END_STREAM, 1, &[b'x'; 16_000]).await;
+        frames.headers(3, &frames::request("GET", "/x", None), true).await;
+        loop {
+            let frame = frames.next().await.unwrap();
+            match (frame.stream, frame.kind) {
+                (1, kind::RST_STREAM) => return None,
+                (3, kind::HEADERS) => return Some(()),
+                _ => {}
+            }
+        }
+    })
+    .await;
+    let mut frames = Frames::connect(&gateway).await;
+    refused(&mut frames, 1).await;
+    let reset = loop {
+        let frame = frames.next().await.unwrap();
+        if (frame.stream, frame.kind) == (1, kind::RST_STREAM) {
+            break frame;
+        }
+    };
+    assert_eq!(reset.payload, [0; 4], "NO_ERROR: the answer stands (RFC 9113 §8.1)");
+    assert!(upstream.seen().is_empty());
 }
 
 #[tokio::test]
