@@ -63,12 +63,10 @@ pub enum HashKey {
 /// How endpoints are asked whether they are well.
 #[derive(Debug, Clone)]
 pub struct Health {
-    /// The path, with its query, that a GET asks for.
-    pub path: Arc<str>,
+    /// What they are asked.
+    pub ask: Ask,
     /// The `Host`; `None`: the endpoint's own.
     pub host: Option<Arc<str>>,
-    /// Statuses of who is well.
-    pub status: Vec<RangeInclusive<u16>>,
     /// From one question to the next.
     pub interval: Duration,
     /// The interval varies by so many percent.
@@ -79,6 +77,23 @@ pub struct Health {
     pub healthy: u32,
     /// So many bad ones in a row, and it serves no more.
     pub unhealthy: u32,
+}
+
+/// What an endpoint is asked to find out whether it is well.
+#[derive(Debug, Clone)]
+pub enum Ask {
+    /// A GET.
+    Http {
+        /// The path, with its query.
+        path: Arc<str>,
+        /// Statuses of who is well.
+        status: Vec<RangeInclusive<u16>>,
+    },
+    /// `Check` of gRPC's `grpc.health.v1.Health`.
+    Grpc {
+        /// The service that it is about; empty: the whole server.
+        service: Arc<str>,
+    },
 }
 
 /// When an endpoint is left out because its requests fail.

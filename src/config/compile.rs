@@ -4,6 +4,7 @@ mod admin;
 mod answers;
 mod balancing;
 mod destinations;
+mod health;
 mod limits;
 mod listen;
 mod matching;

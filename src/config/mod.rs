@@ -32,7 +32,7 @@ use reader::why;
 pub use self::admin::{AdminAccess, AdminToken, Role};
 pub use self::redis::{OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls};
 pub use answers::{Cors, HeaderEdits, Origin};
-pub use balancing::{Balance, Balancing, Ejection, HashKey, Health, Part, Retry, RetryOn};
+pub use balancing::{Ask, Balance, Balancing, Ejection, HashKey, Health, Part, Retry, RetryOn};
 pub use matching::{HeaderMatch, HostPattern, Piece, Rewrite};
 pub use mirror::{Mirror, WHOLE};
 pub use model::{

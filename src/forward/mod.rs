@@ -6,6 +6,7 @@ mod client;
 mod connect;
 mod error;
 mod extended;
+mod grpc_health;
 mod headers;
 mod http2;
 mod interim;

@@ -5,15 +5,17 @@ use std::io;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::response::Parts;
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::body::Body;
-use crate::config::Health;
+use crate::config::{Ask, Health};
 
 use super::Forwarder;
+use super::grpc_health::{self, Misgiving};
 use super::pool::NoConnection;
 use super::upstream::UpstreamPools;
 
@@ -33,6 +35,8 @@ enum Unwell {
     Status(StatusCode),
     #[error("no answer within {0:?}")]
     Slow(Duration),
+    #[error(transparent)]
+    Grpc(#[from] Misgiving),
 }
 
 impl Forwarder {
@@ -73,36 +77,54 @@ impl UpstreamPools {
             NoConnection::Failed(error) => Unwell::Connect(error),
             NoConnection::Full => Unwell::Connect(io::ErrorKind::QuotaExceeded.into()),
         })?;
-        let mut request = Request::new(Body::Empty);
-        // The configuration has been checked to hold a path.
-        *request.uri_mut() = health.path.parse::<Uri>().unwrap_or_default();
+        let mut request = match &health.ask {
+            Ask::Http { path, .. } => get(path),
+            Ask::Grpc { service } => grpc_health::question(service, health.timeout),
+        };
         let host = health.host.as_deref().and_then(|host| HeaderValue::from_str(host).ok());
         let headers = request.headers_mut();
         headers.insert(header::HOST, host.unwrap_or_else(|| pool.authority.clone()));
         headers.insert(header::USER_AGENT, HeaderValue::from_static("callgate-health"));
-        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-        let sent = lease.send(request).await;
-        match sent {
-            Ok(response) => read(response).await.and_then(|status| judge(status, health)),
-            Err(error) => Err(Unwell::Broken(error.into_error())),
+        let response = lease.send(request).await.map_err(|error| Unwell::Broken(error.into_error()))?;
+        match &health.ask {
+            Ask::Http { status, .. } => {
+                let (parts, _, _) = read(response).await?;
+                let is_good = status.iter().any(|range| range.contains(&parts.status.as_u16()));
+                if is_good { Ok(()) } else { Err(Unwell::Status(parts.status)) }
+            }
+            Ask::Grpc { .. } => {
+                let (parts, body, trailers) = read(response).await?;
+                if parts.status != StatusCode::OK {
+                    return Err(Unwell::Status(parts.status));
+                }
+                Ok(grpc_health::judge(&parts.headers, &body, trailers.as_ref().unwrap_or(&parts.headers))?)
+            }
         }
     }
 }
 
-async fn read(mut response: Response<Incoming>) -> Result<StatusCode, Unwell> {
-    let mut read = 0;
-    while let Some(frame) = response.body_mut().frame().await {
-        read += frame.map_err(Unwell::Broken)?.data_ref().map_or(0, bytes::Bytes::len);
-        if read > MOST_READ {
+fn get(path: &str) -> Request<Body> {
+    let mut request = Request::new(Body::Empty);
+    // The configuration has been checked to hold a path.
+    *request.uri_mut() = path.parse::<Uri>().unwrap_or_default();
+    request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+    request
+}
+
+/// Reads an answer, as much of it as there is any need to.
+async fn read(response: Response<Incoming>) -> Result<(Parts, Vec<u8>, Option<HeaderMap>), Unwell> {
+    let (parts, mut body) = response.into_parts();
+    let (mut read, mut trailers) = (Vec::new(), None);
+    while let Some(frame) = body.frame().await {
+        match frame.map_err(Unwell::Broken)?.into_data() {
+            Ok(data) => read.extend_from_slice(&data),
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+        if read.len() > MOST_READ {
             break;
         }
     }
-    Ok(response.status())
-}
-
-fn judge(status: StatusCode, health: &Health) -> Result<(), Unwell> {
-    let is_good = health.status.iter().any(|range| range.contains(&status.as_u16()));
-    if is_good { Ok(()) } else { Err(Unwell::Status(status)) }
+    Ok((parts, read, trailers))
 }
 
 /// Answers in a row. The first one of all decides alone; from then on it takes as many as configured to change anything.

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod grpc;
+mod grpc_health;
 mod http2;
 mod misbehaving;
 mod names;

@@ -1,30 +1,29 @@
 //! `upstreams`: who is chosen, who is left out, what is tried again, and the caps.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
-use http::uri::PathAndQuery;
 
-use crate::config::balancing::{Balance, Balancing, Ejection, HashKey, Health, Part, Retry, RetryOn};
+use crate::config::balancing::{Balance, Balancing, Ejection, HashKey, Part, Retry, RetryOn};
 use crate::config::reader::{Field, Section};
+use crate::config::upstream::Protocol;
 
-use super::upstreams::is_authority;
+use super::health::health;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// The keys of an upstream that are read here.
-pub(super) fn balancing(s: &Section<'_>, parts: Vec<Part>) -> Balancing {
+pub(super) fn balancing(s: &Section<'_>, parts: Vec<Part>, protocol: Protocol) -> Balancing {
     if !parts.is_empty() && parts.iter().all(|part| part.backup) {
         s.field_of("endpoints").error("has backups only (at least one endpoint must be none)");
     }
     let balancing = Balancing {
         balance: s.or("balance", Balance::LeastRequests, balance),
         slow_start: s.or("slow_start", None, |f| f.duration_or_none(SECOND..=HOUR)),
-        health: s.get("health").and_then(|f| health(&f)),
+        health: s.get("health").and_then(|f| health(&f, protocol)),
         ejection: s.or("ejection", Some(ejection(None)), |f| {
             if f.is_map() {
                 return Some(Some(ejection(Some(f))));
@@ -91,67 +90,6 @@ fn header_name(field: &Field<'_>) -> Option<HeaderName> {
         field.error(format!("must be the name of a header, not {}", field.shown()));
     }
     name
-}
-
-fn health(field: &Field<'_>) -> Option<Health> {
-    let known = &["path", "host", "status", "interval", "jitter", "timeout", "healthy", "unhealthy"];
-    let s = field.section(known);
-    let path = s.require("path", "for example /healthz").and_then(|f| path(&f));
-    Some(Health {
-        host: s.or("host", None, |f| host(f).map(Some)),
-        status: s.or("status", vec![200..=299], statuses),
-        interval: s.or("interval", 10 * SECOND, |f| f.duration(100 * MILLISECOND..=HOUR)),
-        jitter: s.or("jitter", 10, |f| f.percent(0..=100)),
-        timeout: s.or("timeout", 2 * SECOND, |f| f.duration(10 * MILLISECOND..=60 * SECOND)),
-        healthy: s.or("healthy", 2, |f| f.number(1..=100)),
-        unhealthy: s.or("unhealthy", 3, |f| f.number(1..=100)),
-        path: path?,
-    })
-}
-
-fn path(field: &Field<'_>) -> Option<Arc<str>> {
-    let text = field.text()?;
-    if !text.starts_with('/') || text.contains('#') || PathAndQuery::try_from(text.as_str()).is_err() {
-        let remedy = "for example /healthz";
-        field.error(format!("must be a path, and a query if need be ({remedy}), not {}", field.shown()));
-        return None;
-    }
-    Some(Arc::from(text))
-}
-
-fn host(field: &Field<'_>) -> Option<Arc<str>> {
-    let text = field.text()?;
-    if !is_authority(&text) {
-        field.error(format!("must be a host, with a port if need be, not {}", field.shown()));
-        return None;
-    }
-    Some(Arc::from(text))
-}
-
-/// Statuses and ranges of them, one or a list.
-fn statuses(field: &Field<'_>) -> Option<Vec<RangeInclusive<u16>>> {
-    let items = if field.is_list() { field.items() } else { vec![field.clone()] };
-    if items.is_empty() {
-        field.error("is empty (for example [200-299])");
-        return None;
-    }
-    items.iter().map(status).collect()
-}
-
-fn status(field: &Field<'_>) -> Option<RangeInclusive<u16>> {
-    let text = field.word()?;
-    let (from, to) = text.split_once('-').unwrap_or((&text, &text));
-    let read = |text: &str| text.trim().parse::<u16>().ok().filter(|status| (100..=599).contains(status));
-    match (read(from), read(to)) {
-        (Some(from), Some(to)) if from <= to => Some(from..=to),
-        (_, _) => {
-            field.error(format!(
-                "must be a status or a range of them (for example 204 or 200-299), not {}",
-                field.shown()
-            ));
-            None
-        }
-    }
 }
 
 fn ejection(field: Option<&Field<'_>>) -> Ejection {

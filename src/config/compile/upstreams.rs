@@ -79,12 +79,13 @@ fn upstream(name: &str, field: &Field<'_>) -> Upstream {
     let host = [("preserve", HostHeader::Preserve), ("endpoint", HostHeader::Endpoint)];
     let protocols = [("http1", Protocol::Http1), ("http2", Protocol::Http2), ("auto", Protocol::Auto)];
     let tls = upstream_tls(&s, endpoints.iter().any(|endpoint| endpoint.tls));
+    let protocol = s.or("protocol", Protocol::Http1, |f| f.choice(&protocols));
     let upstream = Upstream {
         name: Arc::from(name),
         endpoints,
-        balancing: balancing(&s, parts),
+        balancing: balancing(&s, parts, protocol),
         tls,
-        protocol: s.or("protocol", Protocol::Http1, |f| f.choice(&protocols)),
+        protocol,
         host: s.or("host", HostHeader::Preserve, |f| f.choice(&host)),
         connect_timeout: s.or("connect_timeout", 2 * SECOND, |f| f.duration(10 * MILLISECOND..=MINUTE)),
         first_byte_timeout: s.or("first_byte_timeout", 30 * SECOND, |f| f.duration(10 * MILLISECOND..=HOUR)),

@@ -87,6 +87,7 @@ async fn the_time_of_the_whole_answer_bounds_the_wait() {
     let answer = tokio::time::timeout(Duration::from_secs(19), ask(&stage, "/")).await.expect("an answer in time");
     assert_eq!(answer.unwrap().0, 504);
     waiting(&stage, 0).await;
+    assert_eq!(stage.metric("failures_total", "kind=\"timeout\",").await, 0.0, "nobody was asked");
     drop(open);
 }
 

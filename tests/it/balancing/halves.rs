@@ -150,8 +150,10 @@ async fn attempts_retries_and_failures_tell_one_story() {
     let retries = async |on: &str| stage.metric("retries_total", &format!("on=\"{on}\",")).await.round() as usize;
     let (broken, connect) = (failures("broken").await, failures("connect").await);
     assert!(twice > 0);
-    assert_eq!((broken, a.asked()), (twice + 1, twice + 1));
-    assert_eq!((connect, failures("timeout").await, failures("refused").await), (1, 0, 0));
+    assert_eq!(a.asked(), twice + 1);
+    // The last attempt may have met the dead one on a connection that was just being closed.
+    assert_eq!(broken + connect, twice + 2);
+    assert_eq!((failures("timeout").await, failures("refused").await), (0, 0));
     // Each attempt but the last of the request that was lost was followed by another.
     assert_eq!(retries("broken").await + retries("connect").await, twice + 1);
     let answered = stage.metric("duration_seconds_count", "").await.round() as usize;

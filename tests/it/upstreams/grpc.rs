@@ -15,9 +15,9 @@ use crate::support::{eventually_blocking, upstream::Upstream};
 const PYTHON: &str = "/usr/bin/python3";
 
 /// A gRPC server; dropped, it is gone.
-struct Server {
+pub(super) struct Server {
     child: Child,
-    endpoint: String,
+    pub(super) endpoint: String,
     lines: std::sync::mpsc::Receiver<String>,
 }
 
@@ -28,11 +28,11 @@ impl Drop for Server {
     }
 }
 
-fn script(name: &str) -> PathBuf {
+pub(super) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/foreign").join(name)
 }
 
-fn server() -> Server {
+pub(super) fn server() -> Server {
     let mut command = Command::new(PYTHON);
     let mut child = command.arg(script("grpc_server.py")).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
