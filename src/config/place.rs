@@ -54,7 +54,7 @@ impl fmt::Display for Place {
 }
 
 /// A misspelt name is compared with so many: files with thousands of names and of mistakes end quickly, too.
-const COMPARED: usize = 500;
+const COMPARED: usize = 200;
 
 /// ` (did you mean "calls"?)`, or else what is known.
 pub(super) fn hint<'k>(name: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
