@@ -4,14 +4,17 @@ use std::sync::atomic::Ordering;
 
 use futures_util::StreamExt;
 
-use super::stage::{Service, Stage, count};
+use super::stage::{Service, Stage, count, urls};
 use crate::support::calls::{call, switchboard};
 use crate::support::client::header;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_can_not_be_connected_to_costs_no_request_of_any_method() {
     let (a, b) = (Service::start("a").await, Service::start("b").await);
-    let stage = Stage::before(&[&a, &b], ", balance: round_robin, ejection: none, retry: { min_per_second: 1000 }");
+    let stage = Stage::on_one_worker(
+        &urls(&[&a, &b]),
+        ", balance: round_robin, ejection: none, retry: { min_per_second: 1000 }",
+    );
     let _dead = a.kill().await;
     for _ in 0..20 {
         let post = stage.client.post(stage.gateway.url("/")).body("once");
@@ -24,7 +27,10 @@ async fn who_can_not_be_connected_to_costs_no_request_of_any_method() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_may_have_happened_is_tried_again_only_if_that_does_not_matter() {
     let (a, b) = (Service::start("a").await, Service::start("b").await);
-    let stage = Stage::before(&[&a, &b], ", balance: round_robin, ejection: none, retry: { min_per_second: 1000 }");
+    let stage = Stage::on_one_worker(
+        &urls(&[&a, &b]),
+        ", balance: round_robin, ejection: none, retry: { min_per_second: 1000 }",
+    );
     a.script.breaks.store(true, Ordering::SeqCst);
     let names = stage.answerers(20).await;
     assert_eq!((count(&names, "b"), a.asked(), b.asked()), (20, 10, 20));
@@ -50,7 +56,7 @@ async fn what_may_have_happened_is_tried_again_only_if_that_does_not_matter() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_is_the_same_request_and_counts_once() {
     let (a, b) = (Service::start("a").await, Service::start("b").await);
-    let stage = Stage::before(&[&a, &b], ", balance: round_robin, ejection: none");
+    let stage = Stage::on_one_worker(&urls(&[&a, &b]), ", balance: round_robin, ejection: none");
     a.script.breaks.store(true, Ordering::SeqCst);
     let mut left = Vec::new();
     for _ in 0..4 {
@@ -69,14 +75,14 @@ async fn status_503_is_tried_again_only_where_that_is_asked_for() {
     let (a, b) = (Service::start("a").await, Service::start("b").await);
     a.script.status.store(503, Ordering::SeqCst);
     let common = ", balance: round_robin, ejection: none";
-    let stage = Stage::before(&[&a, &b], common);
+    let stage = Stage::on_one_worker(&urls(&[&a, &b]), common);
     let mut statuses = Vec::new();
     for _ in 0..10 {
         statuses.push(stage.get("/").await.0.to_string());
     }
     assert_eq!(count(&statuses, "503"), 5, "{statuses:?}");
 
-    let stage = Stage::before(&[&a, &b], &format!("{common}, retry: {{ on: [connect, unavailable] }}"));
+    let stage = Stage::on_one_worker(&urls(&[&a, &b]), &format!("{common}, retry: {{ on: [connect, unavailable] }}"));
     let names = stage.answerers(10).await;
     assert_eq!(count(&names, "b"), 10);
     let before = a.asked() + b.asked();
@@ -157,7 +163,7 @@ async fn the_time_of_the_whole_answer_bounds_all_attempts() {
         service.script.delay.store(400, Ordering::SeqCst);
         service.script.status.store(503, Ordering::SeqCst);
     }
-    let endpoints = super::stage::urls(&[&a, &b]);
+    let endpoints = urls(&[&a, &b]);
     let stage = Stage::new(&endpoints, ", ejection: none, retry: { on: [unavailable] }", ", timeout: 600ms");
     let (status, text) = stage.get("/").await;
     assert_eq!(status, 504, "{text}");
