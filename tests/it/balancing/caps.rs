@@ -5,34 +5,20 @@ use std::time::Duration;
 
 use super::stage::{Service, Stage};
 use crate::support::calls::{call, switchboard};
-use crate::support::client::header;
 use crate::support::eventually;
-
-/// Asks in the background; the status and `Retry-After`.
-fn ask(stage: &Stage, path: &str) -> tokio::task::JoinHandle<(u16, String)> {
-    let request = stage.client.get(stage.gateway.url(path)).bearer_auth(&stage.token.secret);
-    tokio::spawn(async move {
-        let response = request.send().await.unwrap();
-        (response.status().as_u16(), header(&response, "retry-after").to_owned())
-    })
-}
-
-async fn waiting(stage: &Stage, count: u64) {
-    eventually(&format!("{count} to wait"), async || (stage.report().await["waiting"] == count).then_some(())).await;
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_than_may_be_wait_in_order_and_more_than_may_wait_are_turned_away() {
     let a = Service::start("a").await;
     let stage = Stage::before(&[&a], ", max_requests: 2, max_waiting: 3, max_wait: 1m");
-    let held: Vec<_> = (0..2).map(|_| ask(&stage, "/hold")).collect();
+    let held: Vec<_> = (0..2).map(|_| stage.send("/hold")).collect();
     eventually("two under way", async || (a.script.held.load(Ordering::SeqCst) == 2).then_some(())).await;
     let mut queue = Vec::new();
     for place in 1..=3 {
-        queue.push(ask(&stage, "/hold"));
-        waiting(&stage, place).await;
+        queue.push(stage.send("/hold"));
+        stage.waiting(place).await;
     }
-    assert_eq!(ask(&stage, "/hold").await.unwrap(), (503, "1".to_owned()));
+    assert_eq!(stage.send("/hold").await.unwrap(), (503, "1".to_owned()));
     assert_eq!(
         stage.gateway.metric("callgate_upstream_rejections_total{upstream=\"up\",why=\"queue_full\"}").await.unwrap(),
         1.0
@@ -42,7 +28,7 @@ async fn more_than_may_be_wait_in_order_and_more_than_may_wait_are_turned_away()
     // A place at a time: who came first goes first.
     for done in 0..3 {
         a.script.go.add_permits(1);
-        waiting(&stage, 2 - done).await;
+        stage.waiting(2 - done).await;
         assert_eq!(a.script.held.load(Ordering::SeqCst).max(2), 2, "never more than two");
     }
     a.script.go.add_permits(2);
@@ -57,9 +43,9 @@ async fn more_than_may_be_wait_in_order_and_more_than_may_wait_are_turned_away()
 async fn who_waits_too_long_is_told_so_and_who_goes_away_leaves_the_queue() {
     let a = Service::start("a").await;
     let stage = Stage::before(&[&a], ", max_requests: 1, max_waiting: 10, max_wait: 300ms");
-    let held = ask(&stage, "/hold");
+    let held = stage.send("/hold");
     eventually("one under way", async || (a.script.held.load(Ordering::SeqCst) == 1).then_some(())).await;
-    assert_eq!(ask(&stage, "/").await.unwrap(), (503, "1".to_owned()));
+    assert_eq!(stage.send("/").await.unwrap(), (503, "1".to_owned()));
     let lines = stage.gateway.access("/", 1).await;
     assert_eq!(lines[0]["code"], "overloaded");
     assert!(lines[0]["error"].as_str().unwrap().contains("max_requests"), "{}", lines[0]);
@@ -67,15 +53,15 @@ async fn who_waits_too_long_is_told_so_and_who_goes_away_leaves_the_queue() {
     let stage = Stage::before(&[&a], ", max_requests: 1, max_waiting: 10, max_wait: 1m");
     a.script.go.add_permits(1);
     assert_eq!(held.await.unwrap().0, 200);
-    let held = ask(&stage, "/hold");
+    let held = stage.send("/hold");
     eventually("one under way", async || (a.script.held.load(Ordering::SeqCst) == 1).then_some(())).await;
-    let gone = ask(&stage, "/");
-    waiting(&stage, 1).await;
+    let gone = stage.send("/");
+    stage.waiting(1).await;
     gone.abort();
-    waiting(&stage, 0).await;
+    stage.waiting(0).await;
     a.script.go.add_permits(1);
     assert_eq!(held.await.unwrap().0, 200);
-    assert_eq!(ask(&stage, "/").await.unwrap().0, 200);
+    assert_eq!(stage.send("/").await.unwrap().0, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,9 +70,9 @@ async fn the_time_of_the_whole_answer_bounds_the_wait() {
     let stage = Stage::new(&format!("\"http://{board}\""), ", max_requests: 1, max_wait: 1m", ", timeout: 500ms");
     // A call has no such bound.
     let open = call(&stage.gateway, &stage.token, "/call").await.expect("a call");
-    let answer = tokio::time::timeout(Duration::from_secs(19), ask(&stage, "/")).await.expect("an answer in time");
+    let answer = tokio::time::timeout(Duration::from_secs(19), stage.send("/")).await.expect("an answer in time");
     assert_eq!(answer.unwrap().0, 504);
-    waiting(&stage, 0).await;
+    stage.waiting(0).await;
     assert_eq!(stage.metric("failures_total", "kind=\"timeout\",").await, 0.0, "nobody was asked");
     drop(open);
 }

@@ -5,22 +5,8 @@ use std::time::Duration;
 
 use super::stage::{Service, Stage};
 use crate::support::calls::{call, switchboard};
-use crate::support::client::header;
 use crate::support::eventually;
 use crate::support::upstream::Upstream;
-
-/// Asks in the background; the status and `Retry-After`.
-fn ask(stage: &Stage, path: &str) -> tokio::task::JoinHandle<(u16, String)> {
-    let request = stage.client.get(stage.gateway.url(path)).bearer_auth(&stage.token.secret);
-    tokio::spawn(async move {
-        let response = request.send().await.unwrap();
-        (response.status().as_u16(), header(&response, "retry-after").to_owned())
-    })
-}
-
-async fn waiting(stage: &Stage, count: u64) {
-    eventually(&format!("{count} to wait"), async || (stage.report().await["waiting"] == count).then_some(())).await;
-}
 
 async fn held(service: &Service, count: usize) {
     let held = async || (service.script.held.load(Ordering::SeqCst) == count).then_some(());
@@ -35,13 +21,13 @@ fn one_worker(services: &[&Service], keys: &str) -> Stage {
 async fn who_finds_no_connection_free_waits_and_who_came_first_is_served_first() {
     let a = Service::start("a").await;
     let stage = one_worker(&[&a], ", max_connections: 1, max_waiting: 3, max_wait: 1m");
-    let mut queue = vec![ask(&stage, "/hold")];
+    let mut queue = vec![stage.send("/hold")];
     held(&a, 1).await;
     for place in 1..=3 {
-        queue.push(ask(&stage, "/hold"));
-        waiting(&stage, place).await;
+        queue.push(stage.send("/hold"));
+        stage.waiting(place).await;
     }
-    assert_eq!(ask(&stage, "/hold").await.unwrap(), (503, "1".to_owned()));
+    assert_eq!(stage.send("/hold").await.unwrap(), (503, "1".to_owned()));
     let line = stage.gateway.access("/hold", 1).await.remove(0);
     assert!(line["error"].as_str().unwrap().contains("(max_connections)"), "{line}");
     let rejections = "callgate_upstream_rejections_total{upstream=\"up\",why=\"queue_full\"}";
@@ -50,7 +36,7 @@ async fn who_finds_no_connection_free_waits_and_who_came_first_is_served_first()
         a.script.go.add_permits(1);
         let first = queue.remove(0);
         assert_eq!(first.await.unwrap().0, 200);
-        waiting(&stage, left).await;
+        stage.waiting(left).await;
     }
     assert_eq!((a.asked(), a.connections()), (4, 1));
 }
@@ -59,9 +45,9 @@ async fn who_finds_no_connection_free_waits_and_who_came_first_is_served_first()
 async fn who_waits_too_long_is_told_so_and_who_goes_away_leaves_the_line() {
     let a = Service::start("a").await;
     let stage = one_worker(&[&a], ", max_connections: 1, max_wait: 300ms");
-    let first = ask(&stage, "/hold");
+    let first = stage.send("/hold");
     held(&a, 1).await;
-    assert_eq!(ask(&stage, "/").await.unwrap(), (503, "1".to_owned()));
+    assert_eq!(stage.send("/").await.unwrap(), (503, "1".to_owned()));
     let line = stage.gateway.access("/", 1).await.remove(0);
     assert_eq!(line["code"], "overloaded");
     assert_eq!(line["error"], "up had as many connections as it may (max_connections) for 300ms");
@@ -69,14 +55,14 @@ async fn who_waits_too_long_is_told_so_and_who_goes_away_leaves_the_line() {
     assert_eq!(first.await.unwrap().0, 200);
 
     let stage = one_worker(&[&a], ", max_connections: 1, max_wait: 1m");
-    let first = ask(&stage, "/hold");
+    let first = stage.send("/hold");
     held(&a, 1).await;
-    let gone = ask(&stage, "/");
-    waiting(&stage, 1).await;
-    let last = ask(&stage, "/");
-    waiting(&stage, 2).await;
+    let gone = stage.send("/");
+    stage.waiting(1).await;
+    let last = stage.send("/");
+    stage.waiting(2).await;
     gone.abort();
-    waiting(&stage, 1).await;
+    stage.waiting(1).await;
     a.script.go.add_permits(1);
     assert_eq!((first.await.unwrap().0, last.await.unwrap().0), (200, 200));
 }
@@ -90,7 +76,7 @@ async fn a_burst_is_served_over_as_many_connections_as_may_be() {
         };
         let keys = format!(", protocol: {protocol}, max_connections: 2, max_wait: 1m");
         let stage = Stage::on_one_worker(&format!("\"http://{}\"", upstream.address), &keys);
-        let answers = (0..30).map(|_| ask(&stage, "/slow/20"));
+        let answers = (0..30).map(|_| stage.send("/slow/20"));
         for answer in futures_util::future::join_all(answers).await {
             assert_eq!(answer.unwrap().0, 200, "{protocol}");
         }
@@ -106,10 +92,10 @@ async fn any_endpoint_that_has_room_takes_who_waits_but_not_one_that_is_left_out
     let health = ", health: { path: /healthz, interval: 100ms, healthy: 1, unhealthy: 1 }";
     let stage = one_worker(&[&a, &b], &format!("{health}, max_connections: 1, max_wait: 1m"));
     eventually("b to be down", async || (stage.state(1).await == "down").then_some(())).await;
-    let first = ask(&stage, "/hold");
+    let first = stage.send("/hold");
     held(&a, 1).await;
-    let second = ask(&stage, "/");
-    waiting(&stage, 1).await;
+    let second = stage.send("/");
+    stage.waiting(1).await;
     assert_eq!(b.asked(), 0, "who is not well gets nothing because others are busy");
     b.script.health.store(200, Ordering::SeqCst);
     assert_eq!(second.await.unwrap().0, 200);
@@ -123,8 +109,8 @@ async fn a_call_has_its_connection_for_as_long_as_it_lasts() {
     let board = switchboard().await;
     let stage = Stage::on_one_worker(&format!("\"http://{board}\""), ", max_connections: 1, max_wait: 1m");
     let open = call(&stage.gateway, &stage.token, "/call").await.expect("a call");
-    let second = ask(&stage, "/");
-    waiting(&stage, 1).await;
+    let second = stage.send("/");
+    stage.waiting(1).await;
     drop(open);
     assert_eq!(second.await.unwrap().0, 200);
 }
@@ -136,7 +122,7 @@ async fn a_connection_that_has_ended_is_no_connection() {
     let stage = Stage::on_one_worker(&format!("\"http://{}\"", upstream.address), keys);
     let until = std::time::Instant::now() + Duration::from_secs(3);
     while std::time::Instant::now() < until {
-        assert_eq!(ask(&stage, "/echo").await.unwrap().0, 200);
+        assert_eq!(stage.send("/echo").await.unwrap().0, 200);
     }
     assert!(upstream.connections() > 1, "{}", upstream.connections());
 }

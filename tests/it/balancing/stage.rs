@@ -18,7 +18,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::support::client::http1;
+use crate::support::client::{header, http1};
+use crate::support::eventually;
 use crate::support::gateway::{Gateway, Site, Token};
 
 /// A service; dropped, it is gone with all its connections.
@@ -237,6 +238,20 @@ impl Stage {
     /// The status of a GET, and who answered.
     pub async fn get(&self, path: &str) -> (u16, String) {
         self.ask(self.client.get(self.gateway.url(path))).await
+    }
+
+    /// Asks in the background; the status and `Retry-After`.
+    pub fn send(&self, path: &str) -> JoinHandle<(u16, String)> {
+        let request = self.client.get(self.gateway.url(path)).bearer_auth(&self.token.secret);
+        tokio::spawn(async move {
+            let response = request.send().await.unwrap();
+            (response.status().as_u16(), header(&response, "retry-after").to_owned())
+        })
+    }
+
+    /// Waits until so many requests wait.
+    pub async fn waiting(&self, count: u64) {
+        eventually(&format!("{count} to wait"), async || (self.report().await["waiting"] == count).then_some(())).await;
     }
 
     pub async fn ask(&self, request: reqwest::RequestBuilder) -> (u16, String) {
