@@ -24,8 +24,8 @@ use super::tls::UpstreamTls;
 
 /// When an address has not answered for this long, the next one is tried beside it (RFC 8305 §5 advises 250 ms).
 const STAGGER: Duration = Duration::from_millis(250);
-/// HTTP/1.1: so much is read at a time; the head of an answer must fit into it. hyper's own measure, 400 kB, is twice in memory for each
-/// client that reads slowly.
+/// HTTP/1.1: when so much of an answer's head is there, hyper reads no more of it; what the last read brought beyond counts still. hyper's
+/// own measure, 400 kB, is twice in memory for each client that reads slowly.
 const BUFFER: usize = 64 * 1024;
 
 /// Where an endpoint is.
