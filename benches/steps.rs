@@ -7,12 +7,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use callgate::auth::{Actor, Authenticator, Draft, Failures, FileStore, NewToken, Refusal, Registry};
+use callgate::auth::{Authenticator, Failures, FileStore, Refusal};
 use callgate::config::{self, Access, Config, Route};
 use callgate::forward::{Onward, onto_client, onto_upstream};
 use callgate::response::{self, Rejection};
 use callgate::route::{self, RouteTable};
 use callgate::telemetry::{Record, WindowUse, json_line};
+use callgate::tokens::{Actor, Draft, NewToken, Registry};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};

@@ -7,8 +7,8 @@ use std::time::Instant;
 use http::{HeaderMap, header};
 
 use super::failures::Failures;
-use crate::auth::TokenHash;
 use crate::config::{AdminAccess, Role};
+use crate::tokens::TokenHash;
 
 /// What the audit trail calls those who need not say who they are.
 const ANONYMOUS: &str = "anonymous";

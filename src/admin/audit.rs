@@ -8,7 +8,7 @@ use super::answer::{Answer, json as answer_json};
 use super::intake;
 use super::problem::Problem;
 use super::query::whole;
-use crate::auth::{Action, TrailFilter};
+use crate::tokens::{Action, TrailFilter};
 
 /// The newest entry first.
 pub(super) async fn list(mut call: Call<'_>) -> Result<Answer, Problem> {

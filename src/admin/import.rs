@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::answer::{Answer, json};
 use super::problem::Problem;
 use super::{Admin, Call, Desk};
-use crate::auth::{Defaults, Export, Imported};
+use crate::tokens::{Defaults, Export, Imported};
 
 /// Tokens that one request may register.
 const MOST: usize = 1_000;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::faults::Faults;
 use super::problem::Problem;
 use super::router::Takes;
-use crate::auth::Date;
+use crate::tokens::Date;
 
 /// A body must be there within this time.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -8,10 +8,10 @@ use http::StatusCode;
 use super::Call;
 use super::answer::{Answer, json};
 use super::problem::{Problem, sentence};
-use crate::auth::{Registry, RegistryError};
 use crate::config::{Config, RouteLimits};
 use crate::limits::{Asker, Limiter, Report};
 use crate::store::StoreError;
+use crate::tokens::{Registry, RegistryError};
 
 /// So often a record is read again when it changes under a look at its limits.
 const ATTEMPTS: usize = 5;

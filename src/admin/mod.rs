@@ -32,12 +32,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use crate::auth::{Actor, FileStore, Registry};
+use crate::auth::FileStore;
 use crate::config::{Config, Role};
 use crate::forward::Upstreams;
 use crate::shutdown::Shutdown;
 use crate::store::StoreHealth;
 use crate::telemetry::{Metrics, request_id};
+use crate::tokens::{Actor, Registry};
 use access::Access;
 use answer::{Answer, stamp};
 use description::Description;

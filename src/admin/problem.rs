@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::access::Denied;
 use super::answer::{Answer, etag, json};
 use super::faults::Faults;
-use crate::auth::{EditError, RegistryError};
 use crate::config::Role;
+use crate::tokens::{EditError, RegistryError};
 
 /// After so many seconds a store that gives no answer may be asked again.
 const RETRY_SOON: u64 = 1;

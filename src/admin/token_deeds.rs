@@ -9,7 +9,7 @@ use super::Call;
 use super::answer::{Answer, json as answer_json};
 use super::problem::Problem;
 use super::tokens::{Deed, expected_version};
-use crate::auth::Edited;
+use crate::tokens::Edited;
 
 /// How long an old secret lives on unless a request says so: as long as with the command.
 const GRACE_SECONDS: u32 = 24 * 3_600;

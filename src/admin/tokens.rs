@@ -10,10 +10,10 @@ use super::condition::Condition;
 use super::intake::Fields;
 use super::problem::Problem;
 use super::{Admin, Call, Desk};
-use crate::auth::{
+use crate::config::{Limit, Plan, Secret};
+use crate::tokens::{
     Change, Date, Draft, Filter, Origin, Record, State, TokenHash, Usage, limit_text, strange_permissions,
 };
-use crate::config::{Limit, Plan, Secret};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Bytes of an idempotency key.

@@ -9,15 +9,13 @@ use http::HeaderMap;
 use super::cache::TokenCache;
 use super::credential::{Candidate, Credential};
 use super::failures::{Failures, Leave};
-use super::file::FileStore;
-use super::plans::Plans;
+use super::file_store::FileStore;
 use super::principal::Principal;
-use super::record::{Record, State};
-use super::redis_tokens::{RedisTokens, RedisTokensError};
+use super::principal::principal_of;
 use super::refusal::{Reason, Refusal};
-use super::token::TokenHash;
 use crate::config::Config;
 use crate::store::Redis;
+use crate::tokens::{RedisTokens, RedisTokensError};
 
 /// Tells who a request is. Each worker has one, for the Redis connection that is in it.
 pub struct Authenticator {
@@ -202,26 +200,4 @@ async fn ask(
         }
     };
     principal_of(&record, version, candidate.hash, &cache.plans, now)
-}
-
-/// Who presents a token with this hash, by this version of its record; whether it has ended is for the caller to judge.
-pub(super) fn principal_of(
-    record: &Record,
-    version: u64,
-    hash: TokenHash,
-    plans: &Plans,
-    now: SystemTime,
-) -> Result<Arc<Principal>, Refusal> {
-    let hash = record.holding(hash).ok_or(Refusal::Invalid(Reason::Unknown))?;
-    usable(record)?;
-    Ok(Arc::new(Principal::new(record, hash, version, plans.resolve(record), now)))
-}
-
-/// Refuses records that are revoked or switched off. Their end is judged at every use, by [`unexpired`].
-pub(super) fn usable(record: &Record) -> Result<(), Refusal> {
-    match record.state(SystemTime::UNIX_EPOCH) {
-        State::Revoked => Err(Refusal::Invalid(Reason::Revoked)),
-        State::Disabled => Err(Refusal::Invalid(Reason::Disabled)),
-        State::Active | State::Expired => Ok(()),
-    }
 }

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use super::plans::Plans;
 use super::principal::Principal;
 use super::refusal::Refusal;
-use super::token::TokenHash;
 use crate::config::Config;
+use crate::tokens::Plans;
+use crate::tokens::TokenHash;
 
 type Outcome = Result<Arc<Principal>, Refusal>;
 
@@ -136,10 +136,10 @@ mod tests {
 
     use tokio::sync::Notify;
 
-    use super::super::plans::tests::plans;
-    use super::super::record::tests::record_of;
-    use super::super::refusal::Reason;
     use super::*;
+    use crate::auth::refusal::Reason;
+    use crate::tokens::record_of;
+    use crate::tokens::test_plans as plans;
 
     fn cache() -> TokenCache {
         TokenCache::of(plans(), 100, Duration::from_secs(5))

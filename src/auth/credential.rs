@@ -5,7 +5,7 @@ use std::fmt;
 use http::header::{AUTHORIZATION, HeaderMap};
 
 use super::refusal::{Reason, Refusal};
-use super::token::{Shape, TokenHash};
+use crate::tokens::{Shape, TokenHash};
 
 /// Characters of a token: shorter ones can be guessed, longer ones are no tokens.
 const TOKEN_LEN: std::ops::RangeInclusive<usize> = 8..=512;

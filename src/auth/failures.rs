@@ -14,8 +14,8 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use super::refusal::Refusal;
-use super::token::TokenHash;
 use crate::config::FailureLimits;
+use crate::tokens::TokenHash;
 
 /// Networks that are remembered, in as many parts as can be looked at without waiting for each other. 100 bytes each.
 const SHARDS: usize = 16;

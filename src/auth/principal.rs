@@ -7,10 +7,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderName, HeaderValue};
 
-use super::permission;
-use super::record::{Record, StoredHash};
-use super::token::TokenHash;
+use super::refusal::{Reason, Refusal};
 use crate::config::Plan;
+use crate::tokens::TokenHash;
+use crate::tokens::{Plans, State, covers};
+use crate::tokens::{Record, StoredHash};
 
 /// What tells an upstream who a request is. A gateway removes the client's own copies of these.
 pub const IDENTITY_HEADERS: [HeaderName; 4] = [
@@ -71,7 +72,7 @@ impl Principal {
     /// Whether the token holds a permission, by name or by `calls:*` or `*`.
     #[must_use]
     pub fn may(&self, permission: &str) -> bool {
-        self.permissions.iter().any(|held| permission::covers(held, permission))
+        self.permissions.iter().any(|held| covers(held, permission))
     }
 
     /// The headers that tell an upstream who this is: [`IDENTITY_HEADERS`] with their values.
@@ -132,11 +133,33 @@ fn unix_ms(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// Who presents a token with this hash, by this version of its record; whether it has ended is for the caller to judge.
+pub(super) fn principal_of(
+    record: &Record,
+    version: u64,
+    hash: TokenHash,
+    plans: &Plans,
+    now: SystemTime,
+) -> Result<Arc<Principal>, Refusal> {
+    let hash = record.holding(hash).ok_or(Refusal::Invalid(Reason::Unknown))?;
+    usable(record)?;
+    Ok(Arc::new(Principal::new(record, hash, version, plans.resolve(record), now)))
+}
+
+/// Refuses records that are revoked or switched off. Their end is judged at every use, by [`unexpired`].
+pub(super) fn usable(record: &Record) -> Result<(), Refusal> {
+    match record.state(SystemTime::UNIX_EPOCH) {
+        State::Revoked => Err(Refusal::Invalid(Reason::Revoked)),
+        State::Disabled => Err(Refusal::Invalid(Reason::Disabled)),
+        State::Active | State::Expired => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::date::Date;
-    use super::super::record::tests::record_of;
     use super::*;
+    use crate::tokens::Date;
+    use crate::tokens::record_of;
 
     fn at(ms: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(ms)

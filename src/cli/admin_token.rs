@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 
-use crate::auth::NewToken;
+use crate::tokens::NewToken;
 
 /// What admin tokens start with: a leaked one tells what it is.
 const PREFIX: &str = "callgate_admin";

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use crate::auth::check_tokens;
 use crate::config::{self, Config, Problem, Severity, Store};
+use crate::tokens::check_tokens;
 
 /// Checks the file at `path`. For people: problems go to stderr, one line each, and one line on what the file defines to
 /// stdout. As `json`: one object on stdout. The exit code is 0 unless there is an error; warnings are none.

@@ -11,11 +11,11 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::token::connect;
 use crate::admin::{CONFIRMATION, LimitsDesk};
-use crate::auth::Registry;
 use crate::config::{self, OnFailure, Store};
 use crate::limits::{DenyCache, Limiter, MemoryLimiter, RedisLimiter, Report};
+use crate::store::Redis;
+use crate::tokens::Registry;
 
 /// A running instance must answer within this time: a person waits.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -97,7 +97,7 @@ async fn desk(args: &LimitsArgs) -> anyhow::Result<LimitsDesk> {
             );
         }
         Store::Redis(store) => {
-            let redis = connect(store).await?;
+            let redis = Redis::open_for_command(store).await?;
             let (local, denials) = (Arc::new(MemoryLimiter::new(1)), Arc::new(DenyCache::new(1)));
             let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials);
             Ok(LimitsDesk::new(config.clone(), Arc::new(Registry::with_redis(redis)), Limiter::Redis(limiter)))

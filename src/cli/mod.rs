@@ -2,16 +2,15 @@
 
 mod admin_token;
 pub mod check;
-pub mod demo;
 mod healthcheck;
 mod limits;
-mod selftest;
 mod serve;
 pub mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::{demo, selftest};
 use clap::{CommandFactory, Parser, Subcommand};
 use rustls::crypto::aws_lc_rs;
 
@@ -76,7 +75,10 @@ pub fn main() -> ExitCode {
         Command::AdminToken(command) => admin_token::run(command),
         Command::Limits(command) => on_runtime(limits::run(command)),
         Command::Healthcheck(args) => healthcheck::run(&args),
-        Command::Selftest(args) => return selftest::run(args),
+        Command::Selftest(args) => match on_runtime(async { Ok(selftest::run(args).await) }) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "callgate", &mut std::io::stdout());
             Ok(())
@@ -92,7 +94,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Runs a command on the main thread's event loop; workers have their own.
-fn on_runtime(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+fn on_runtime<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(command);
     runtime.shutdown_background();

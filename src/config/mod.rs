@@ -39,6 +39,7 @@ pub use model::{
     Access, CallLimits, CertificateFiles, Config, Drain, FailureLimits, Limits, Listen, Log, LogFormat, PathForms,
     REQUEST_ID, Route, Runtime, Store, Tls, Tokens,
 };
+pub(crate) use nearest::did_you_mean;
 pub use nearest::nearest;
 pub use plan::{CONCURRENT_CALLS, Limit, MAX_COUNT, Plan, RouteLimits, WINDOW_MS};
 pub use problem::{Problem, Problems, Severity};

@@ -27,6 +27,11 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     best.map(|(_, candidate)| candidate)
 }
 
+/// ` (did you mean "…"?)` with the known name that comes nearest, or nothing.
+pub(crate) fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(name, known).map(|near| format!(" (did you mean \"{near}\"?)")).unwrap_or_default()
+}
+
 /// Case, and hyphen or underscore, are one thing to who mistypes a name.
 fn letters(name: &str) -> Vec<char> {
     name.chars().map(|c| if c == '-' { '_' } else { c.to_ascii_lowercase() }).collect()

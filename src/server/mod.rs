@@ -1,6 +1,7 @@
 //! Assembly: one configuration becomes sockets, workers and an admin listener, and ends as a drain.
 
 mod files;
+mod signals;
 mod worker;
 
 use std::io;
@@ -13,9 +14,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use crate::admin::{Admin, Desk, LimitsDesk};
-use crate::auth::{
-    Failures, FileError, FileStore, OpenCalls, RecordWatch, Registry, TokenCache, UsageBook, UsageKeeper,
-};
+use crate::auth::{Failures, FileStore, OpenCalls, RecordWatch, TokenCache};
 use crate::config::{Config, OnFailure, RedisStore, Store};
 use crate::forward::{Forwarder, Names, UpstreamError, Upstreams};
 use crate::gateway::Cells;
@@ -24,8 +23,10 @@ use crate::listener::{self, Certificates, Tls, TlsError};
 use crate::route::{RouteError, RouteTable};
 use crate::shutdown::Shutdown;
 use crate::store::{OpenError, Redis, StoreHealth};
-use crate::telemetry::{AccessLog, Metrics};
+use crate::telemetry::{self, AccessLog, LogError, Metrics};
+use crate::tokens::{FileError, Registry, UsageBook, UsageKeeper};
 
+pub(crate) use signals::ExitSignals;
 use worker::Worker;
 
 /// Tokens whose refusals are remembered; each takes less than 200 bytes.
@@ -64,6 +65,12 @@ pub enum StartError {
     /// An upstream can't be spoken to as configured.
     #[error("upstreams: {0}")]
     Upstream(#[from] UpstreamError),
+    /// Metrics can't be set up.
+    #[error("setting up metrics")]
+    Metrics(#[from] prometheus::Error),
+    /// The log can't be set up.
+    #[error("setting up the log")]
+    Log(#[from] LogError),
     /// A thread or its event loop can't be made.
     #[error("can't start a worker")]
     Worker(#[source] io::Error),
@@ -111,6 +118,18 @@ pub struct Server {
 }
 
 impl Server {
+    /// Starts a gateway with the metrics and the log of this process.
+    ///
+    /// # Errors
+    /// [`StartError`]
+    pub async fn launch(config: Config) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::new()?);
+        let (log, guard) = telemetry::init(&config.log, metrics.clone())?;
+        // Dropped with the runtime, after the last line.
+        tokio::spawn(guard.watch());
+        Self::start(config, metrics, log).await
+    }
+
     /// Starts everything; returns when requests are served. Runs background tasks on the runtime that it is called on.
     ///
     /// # Errors

@@ -39,6 +39,9 @@ pub enum OpenError {
     /// The certificates can't be used.
     #[error("store.redis: TLS settings")]
     Tls(#[source] rustls::Error),
+    /// It does not answer, and somebody waits for it; for this reason.
+    #[error("{0}")]
+    Down(String),
 }
 
 /// A connection without or with TLS.

@@ -7,9 +7,10 @@ use prometheus::IntGauge;
 
 use super::outage::Outage;
 
-/// What all connections of a process know together.
+/// What all connections of a process know together; by default without a gauge.
+#[derive(Default)]
 pub struct StoreHealth {
-    gauge: IntGauge,
+    gauge: Option<IntGauge>,
     state: Mutex<State>,
 }
 
@@ -33,7 +34,13 @@ impl StoreHealth {
     #[must_use]
     pub fn new(gauge: IntGauge) -> Self {
         gauge.set(0);
-        Self { gauge, state: Mutex::default() }
+        Self { gauge: Some(gauge), state: Mutex::default() }
+    }
+
+    fn show_on_gauge(&self, value: i64) {
+        if let Some(gauge) = &self.gauge {
+            gauge.set(value);
+        }
     }
 
     /// Whether Redis has answered at least once since the start.
@@ -83,14 +90,14 @@ impl StoreHealth {
         apply(&mut state);
         let all_up = state.up == state.connections;
         if all_up && state.up > 0 {
-            self.gauge.set(1);
+            self.show_on_gauge(1);
             state.has_been_up = true;
             state.trouble = None;
             if state.reported.replace(Reported::Up) != Some(Reported::Up) {
                 tracing::info!("Redis answers");
             }
         } else if let Some(why) = why {
-            self.gauge.set(0);
+            self.show_on_gauge(0);
             state.trouble = Some(why.whole());
             let now = Reported::Down(discriminant(why));
             let told = match &state.reported {

@@ -31,6 +31,9 @@ pub use health::StoreHealth;
 pub use script::Script;
 pub use subscription::{News, Subscription};
 
+/// How long Redis may take for a person's command: no request waits.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(5);
+
 /// Why Redis gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -93,6 +96,20 @@ impl Redis {
             dialer: own,
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// A connection for a person's command, who waits up to [`COMMAND_DEADLINE`] and learns why there is none.
+    ///
+    /// # Errors
+    /// [`OpenError`]; an absent server is one here.
+    pub async fn open_for_command(config: &RedisStore) -> Result<Self, OpenError> {
+        let config = RedisStore { deadline: COMMAND_DEADLINE, connect_timeout: COMMAND_DEADLINE, ..config.clone() };
+        let health = Arc::new(StoreHealth::default());
+        let redis = Self::open(&config, health.clone()).await?;
+        match health.trouble() {
+            Some(trouble) if !redis.is_up() => Err(OpenError::Down(trouble)),
+            _ => Ok(redis),
+        }
     }
 
     /// The prefix of every key, without its colon.

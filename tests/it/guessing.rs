@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use callgate::auth::NewToken;
+use callgate::tokens::NewToken;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

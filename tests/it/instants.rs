@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use callgate::auth::{Actor, Change, Registry};
 use callgate::config::{self, Config, Store};
 use callgate::store::{Redis, StoreHealth};
+use callgate::tokens::{Actor, Change, Registry};
 use prometheus::IntGauge;
 use reqwest::Client;
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use callgate::cli::demo::voice;
+use callgate::demo::voice;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use callgate::cli::demo::voice;
+use callgate::demo::voice;
 use futures_util::{SinkExt, Stream, StreamExt, stream};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::super::date::Date;
-use super::super::record::Record;
-use super::super::record::tests::record_of;
 use super::*;
 use crate::config::Plan;
+use crate::tokens::Date;
+use crate::tokens::Record;
+use crate::tokens::record_of;
 
 fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)

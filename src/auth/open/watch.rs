@@ -7,12 +7,12 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use tokio::sync::Notify;
 
-use super::super::authenticator::principal_of;
-use super::super::cache::TokenCache;
-use super::super::redis_tokens::RedisTokens;
-use super::super::refusal::{Reason, Refusal};
 use super::OpenCalls;
+use crate::auth::cache::TokenCache;
+use crate::auth::principal::principal_of;
+use crate::auth::refusal::{Reason, Refusal};
 use crate::store::{News, Redis};
+use crate::tokens::RedisTokens;
 
 /// How often is looked whose time is over.
 const CLOCK: Duration = Duration::from_millis(200);

@@ -9,7 +9,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, Args, Command, Subcommand};
 
-use crate::auth::{Action, Date, State, TokenHash};
+use crate::tokens::{Action, Date, State, TokenHash};
 
 /// What to do with tokens.
 #[derive(Debug, Subcommand)]

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::Session;
 use super::args::ImportArgs;
-use crate::auth::{Defaults, Export, Imported, LONGEST_EXPORT};
+use crate::tokens::{Defaults, Export, Imported, LONGEST_EXPORT};
 
 impl Session<'_> {
     pub(super) async fn import(&mut self, args: ImportArgs) -> anyhow::Result<()> {

@@ -7,24 +7,21 @@ mod view;
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use serde_json::json;
 
-use crate::auth::{
+use crate::config::{self, Config, Secret, Store};
+use crate::store::Redis;
+use crate::tokens::{
     Actor, Change, Draft, Edited, Filter, Origin, Registry, TrailFilter, TrailPage, strange_permissions,
 };
-use crate::config::{self, Config, RedisStore, Secret, Store};
-use crate::store::{Redis, StoreHealth};
 
 pub use args::TokenCommand;
 use args::{AuditArgs, Basics, CreateArgs, ListArgs, RevokeArgs, RotateArgs, ShowArgs, SwitchArgs, UpdateArgs};
 use view::View;
 
-/// How long Redis may take: a person waits here, not a request.
-const DEADLINE: Duration = Duration::from_secs(5);
 /// Tokens that are asked for at one time.
 const PAGE: usize = 256;
 
@@ -55,7 +52,8 @@ pub async fn run_with(
     remarks: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let json = command.basics().json;
-    let mut session = Session { config, registry: open(config).await?, now, by: actor(), json, out, remarks };
+    let mut session =
+        Session { config, registry: open(config).await?, now, by: Actor::of_this_process(), json, out, remarks };
     match command {
         TokenCommand::Create(args) => session.create(args).await,
         TokenCommand::Import(args) => session.import(args).await,
@@ -296,33 +294,6 @@ async fn open(config: &Config) -> anyhow::Result<Registry> {
                 config.tokens.file.as_ref().context("tokens.file is not set: name the file that keeps the tokens")?;
             Ok(Registry::with_file(config, path))
         }
-        Store::Redis(store) => Ok(Registry::with_redis(connect(store).await?)),
-    }
-}
-
-/// Who gives the commands: the person behind sudo, or the account that this process runs under; and the machine.
-pub(super) fn actor() -> Actor {
-    let uid = rustix::process::getuid().as_raw().to_string();
-    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let named = |line: &str| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1) == Some(uid.as_str())).then(|| name.to_owned())
-    };
-    let behind_sudo = std::env::var("SUDO_USER").ok().filter(|user| uid == "0" && !user.is_empty());
-    let user = behind_sudo.or_else(|| accounts.lines().find_map(named)).unwrap_or_else(|| format!("uid{uid}"));
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    Actor::person(&user, host.trim())
-}
-
-/// A connection for a person's commands: patient, and with the reason when there is none.
-pub(super) async fn connect(store: &RedisStore) -> anyhow::Result<Redis> {
-    let store = RedisStore { deadline: DEADLINE, connect_timeout: DEADLINE, ..store.clone() };
-    let gauge = prometheus::IntGauge::new("store_up", "unused").context("a gauge with a good name")?;
-    let health = Arc::new(StoreHealth::new(gauge));
-    let redis = Redis::open(&store, health.clone()).await?;
-    match health.trouble() {
-        Some(trouble) if !redis.is_up() => bail!("{trouble}"),
-        _ => Ok(redis),
+        Store::Redis(store) => Ok(Registry::with_redis(Redis::open_for_command(store).await?)),
     }
 }

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::table::{short, write_table};
-use crate::auth::{Date, Entry, Found, Listed, Record, Usage, limit_text};
 use crate::config::{Config, Limit, Plan};
+use crate::tokens::{Date, Entry, Found, Listed, Record, Usage, limit_text};
 
 /// Characters of a name and of permissions in a list; `token show` has all of them.
 const NAME_WIDTH: usize = 32;

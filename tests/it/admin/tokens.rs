@@ -331,7 +331,7 @@ async fn a_store_that_is_gone_is_503_and_nothing_of_it_is_told() {
 #[tokio::test]
 async fn many_tokens_from_elsewhere_are_registered_at_once() {
     for stage in stages() {
-        let hash = |secret: &str| callgate::auth::TokenHash::of(secret).to_hex();
+        let hash = |secret: &str| callgate::tokens::TokenHash::of(secret).to_hex();
         let body = json!({ "account": "acme", "tokens": [
             { "token": hash("first-secret"), "abilities": ["calls:read"], "name": "one", "id": 7 },
             { "sha256": "first", "name": "leaked" },

@@ -1,8 +1,9 @@
 //! A Redis that breaks off in the middle of a deed: what was promised holds, nothing is half done, and no secret is lost unseen.
 
-use callgate::auth::{Action, Draft, Origin, TokenCache, TrailFilter};
+use callgate::auth::TokenCache;
 use callgate::config::Store;
 use callgate::store::{Redis, StoreHealth};
+use callgate::tokens::{Action, Draft, Origin, TrailFilter};
 use prometheus::IntGauge;
 
 use super::*;

@@ -1,7 +1,8 @@
 //! `callgate token …` against both stores.
 
-use callgate::auth::{FileStore, TokenHash};
+use callgate::auth::FileStore;
 use callgate::cli::token::{TokenCommand, run_with};
+use callgate::tokens::TokenHash;
 use clap::Parser;
 use serde_json::{Value, json};
 

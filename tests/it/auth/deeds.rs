@@ -1,10 +1,9 @@
 //! What can be done to tokens, the same in both stores.
 
-use callgate::auth::{
-    Action, Change, Draft, FileStore, Issued, MAX_GRACE, Origin, State, TokenCache, TokenHash, TrailFilter,
-};
+use callgate::auth::{FileStore, TokenCache};
 use callgate::config::Store;
 use callgate::store::{Redis, StoreHealth};
+use callgate::tokens::{Action, Change, Draft, Issued, MAX_GRACE, Origin, State, TokenHash, TrailFilter};
 use prometheus::IntGauge;
 
 use super::*;

@@ -1,7 +1,8 @@
 //! Tokens in a file that a running instance follows.
 
-use callgate::auth::{Draft, FileStore, NewToken, Registry};
+use callgate::auth::FileStore;
 use callgate::cli::check::report;
+use callgate::tokens::{Draft, NewToken, Registry};
 
 use super::*;
 

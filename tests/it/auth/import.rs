@@ -5,8 +5,9 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
-use callgate::auth::{Action, FileStore, TokenHash, TrailFilter};
+use callgate::auth::FileStore;
 use callgate::store::{Redis, StoreHealth};
+use callgate::tokens::{Action, TokenHash, TrailFilter};
 use serde_json::Value;
 
 use super::commands::{Said, say};

@@ -2,9 +2,10 @@
 
 use std::time::UNIX_EPOCH;
 
-use callgate::auth::{Change, Draft, Edited, NewToken, Record, Registry, RegistryError, TokenCache, TokenHash};
+use callgate::auth::TokenCache;
 use callgate::config::Store;
 use callgate::store::{Redis, StoreHealth};
+use callgate::tokens::{Change, Draft, Edited, NewToken, Record, Registry, RegistryError, TokenHash};
 use prometheus::IntGauge;
 use redis::{FromRedisValue, Value};
 

@@ -1,7 +1,7 @@
 //! How tokens are used: counted as they are admitted, written late, and shown.
 
-use callgate::auth::{Draft, Origin, UsageBook, UsageKeeper};
 use callgate::store::{Redis, StoreHealth};
+use callgate::tokens::{Draft, Origin, UsageBook, UsageKeeper};
 use rustix::process::Signal;
 use serde_json::Value;
 

@@ -1,6 +1,6 @@
 //! All that can be done to tokens at a command line, well and badly.
 
-use callgate::auth::TokenHash;
+use callgate::tokens::TokenHash;
 
 use super::scene::Scene;
 use crate::support::gateway::{Gateway, Token};

@@ -1,6 +1,6 @@
 //! What came out, and what must not be in it.
 
-use callgate::auth::TokenHash;
+use callgate::tokens::TokenHash;
 
 /// All that was heard, and the marks that nobody may hear.
 #[derive(Default)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use callgate::auth::{Action, Actor, Draft, Filter, Origin, Registry, TrailFilter};
+use callgate::tokens::{Action, Actor, Draft, Filter, Origin, Registry, TrailFilter};
 use redis::Value;
 
 use super::{AT_ONCE, admitted, config, decide, instance, issue, open, plan, store, trouble};

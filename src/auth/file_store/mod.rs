@@ -1,0 +1,185 @@
+//! Principals by the token file of the memory store: read at start, read again when it changes, and never half taken over.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+
+use super::credential::Credential;
+use super::open::{self, OpenCalls};
+use super::principal::Principal;
+use super::refusal::{Reason, Refusal};
+use crate::config::Config;
+use crate::tokens::{FileError, Plans, Record, Stamp, StoredHash, TokenHash, load, read_records};
+
+/// How often a running instance looks whether the file has changed.
+const POLL: Duration = Duration::from_millis(500);
+
+/// The records of a token file, in memory.
+pub struct FileStore {
+    path: PathBuf,
+    plans: Plans,
+    records: ArcSwap<Records>,
+    /// What the file looked like when it was last read, for good or ill.
+    seen: Mutex<Option<Stamp>>,
+}
+
+#[derive(Default)]
+struct Records {
+    by_hash: HashMap<TokenHash, Arc<Stored>, foldhash::fast::RandomState>,
+    /// Records, each of which has one hash or more.
+    count: usize,
+    /// The highest version given so far.
+    version: u64,
+}
+
+struct Stored {
+    record: Record,
+    /// Whose token it is, or why it is no good; its end is judged at every use.
+    principal: Result<Arc<Principal>, Refusal>,
+}
+
+impl FileStore {
+    /// Reads the file of `tokens.file`. A file that isn't there counts as empty, with a warning: it may come later.
+    ///
+    /// # Errors
+    /// [`FileError`]
+    pub fn open(config: &Config, path: &Path) -> Result<Self, FileError> {
+        Self::with_plans(Plans::new(config), path)
+    }
+
+    fn with_plans(plans: Plans, path: &Path) -> Result<Self, FileError> {
+        let store = Self { path: path.to_owned(), plans, records: ArcSwap::default(), seen: Mutex::new(None) };
+        match store.read() {
+            Ok(()) => Ok(store),
+            Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                tracing::warn!("{} does not exist: no token is known", store.path.display());
+                Ok(store)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How many tokens are in the file, good or not.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.records.load().count
+    }
+
+    /// Whether no token is in the file.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Follows the file for ever. A good new file replaces all records at once; of a bad one each problem is logged, and the old
+    /// records stay. Ends open calls whose tokens no longer entitle to them.
+    pub async fn watch(self: Arc<Self>, calls: Arc<OpenCalls>) {
+        tokio::join!(self.follow(&calls), open::clock(&calls));
+    }
+
+    async fn follow(self: &Arc<Self>, calls: &OpenCalls) {
+        loop {
+            tokio::time::sleep(POLL).await;
+            let store = self.clone();
+            // Thousands of records take longer to read than a worker may stand still. A panic in there must not end the watch.
+            if tokio::task::spawn_blocking(move || store.refresh()).await.is_err() {
+                tracing::error!(
+                    "{}: reading it failed unexpectedly; the old tokens stay in force",
+                    self.path.display()
+                );
+            }
+            // Each time, for a call may begin while the file changes.
+            calls.judge_all(SystemTime::now(), |call| self.known(&call.hash));
+        }
+    }
+
+    /// Whose token has this stored hash by now.
+    fn known(&self, hash: &TokenHash) -> Result<Arc<Principal>, Refusal> {
+        let records = self.records.load();
+        let stored = records.by_hash.get(hash);
+        stored.map_or(Err(Refusal::Invalid(Reason::Unknown)), |stored| stored.principal.clone())
+    }
+
+    /// Reads the file if it has changed since it was last read.
+    pub fn refresh(&self) {
+        let stamp = fs::metadata(&self.path).ok().as_ref().map(Stamp::of);
+        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if stamp == seen {
+            return;
+        }
+        match self.read() {
+            Ok(()) => tracing::info!("{}: read again, {} tokens", self.path.display(), self.len()),
+            Err(FileError::Io { path, source }) => {
+                tracing::error!("{}: {source}; the old tokens stay in force", path.display());
+            }
+            Err(FileError::Invalid(problems)) => {
+                for problem in &problems {
+                    tracing::error!("{problem}");
+                }
+                tracing::error!("{}: not taken over; the old tokens stay in force", self.path.display());
+            }
+        }
+    }
+
+    /// Who presents this credential; whether the token has ended is for the caller to judge.
+    pub(super) fn find(&self, credential: &Credential<'_>) -> Result<Arc<Principal>, Refusal> {
+        let records = self.records.load();
+        let find = |hash: &TokenHash| records.by_hash.get(hash);
+        let stored = find(&credential.hash).or_else(|| find(&credential.hash_behind_bar()?));
+        stored.map_or(Err(Refusal::Invalid(Reason::Unknown)), |stored| stored.principal.clone())
+    }
+
+    fn read(&self) -> Result<(), FileError> {
+        let stamp = |path: &Path| fs::metadata(path).ok().as_ref().map(Stamp::of);
+        let (text, before) = match load(&self.path) {
+            Ok(loaded) => loaded,
+            Err(source) => {
+                *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = stamp(&self.path);
+                return Err(FileError::Io { path: self.path.clone(), source });
+            }
+        };
+        // Remembered whether it is good or not, so that a bad file is complained of once.
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+        let records = read_records(&self.path, &text, &self.plans)?;
+        let old = self.records.load();
+        let new = self.take_over(&old, records.into_iter());
+        self.records.store(Arc::new(new));
+        Ok(())
+    }
+
+    /// Records that did not change keep their version and their principal.
+    fn take_over(&self, old: &Records, records: impl Iterator<Item = Record>) -> Records {
+        let mut new = Records { version: old.version, ..Records::default() };
+        for record in records {
+            let unchanged = |stored: &&Arc<Stored>| stored.record == record;
+            let mut version = None;
+            for hash in &record.hashes {
+                let same = old.by_hash.get(&hash.sha256).filter(unchanged).cloned();
+                let stored = same.unwrap_or_else(|| {
+                    let version = *version.get_or_insert_with(|| {
+                        new.version += 1;
+                        new.version
+                    });
+                    Arc::new(Stored { principal: self.principal(&record, hash, version), record: record.clone() })
+                });
+                new.by_hash.insert(hash.sha256, stored);
+            }
+            new.count += 1;
+        }
+        new
+    }
+
+    fn principal(&self, record: &Record, hash: &StoredHash, version: u64) -> Result<Arc<Principal>, Refusal> {
+        super::principal::usable(record)?;
+        let plan = self.plans.resolve(record);
+        Ok(Arc::new(Principal::new(record, hash, version, plan, SystemTime::now())))
+    }
+}

@@ -1,0 +1,211 @@
+//! The audit trail: who did what to which token, when. It holds no secret and no hash.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::date::Date;
+use super::plans::limit_text;
+use super::record::Record;
+
+/// Entries that a store keeps; older ones are forgotten.
+pub const TRAIL_LENGTH: usize = 10_000;
+/// Characters of an actor.
+const LONGEST_ACTOR: usize = 200;
+
+/// Who manages tokens: one printable line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor(String);
+
+impl Actor {
+    /// A person at a command line: `cli:USER@HOST`.
+    #[must_use]
+    pub fn person(user: &str, host: &str) -> Self {
+        Self::of(&format!("cli:{user}@{host}"))
+    }
+
+    /// The person behind sudo, or the account that this process runs as, on this machine.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        let uid = rustix::process::getuid().as_raw().to_string();
+        let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let named = |line: &str| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1) == Some(uid.as_str())).then(|| name.to_owned())
+        };
+        let behind_sudo = std::env::var("SUDO_USER").ok().filter(|user| uid == "0" && !user.is_empty());
+        let user = behind_sudo.or_else(|| accounts.lines().find_map(named)).unwrap_or_else(|| format!("uid{uid}"));
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        Self::person(&user, host.trim())
+    }
+
+    /// A holder of an admin token, by the token's id: `admin:ID`.
+    #[must_use]
+    pub fn admin(id: &str) -> Self {
+        Self::of(&format!("admin:{id}"))
+    }
+
+    /// Somebody on this machine, whom the admin listener asks for no credential: `admin`.
+    #[must_use]
+    pub fn loopback() -> Self {
+        Self::of("admin")
+    }
+
+    fn of(text: &str) -> Self {
+        let printable = text.chars().map(|c| if c.is_control() { '?' } else { c });
+        Self(printable.take(LONGEST_ACTOR).collect())
+    }
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// A token was made, or registered by its hash.
+    Create,
+    /// Tokens that were made elsewhere were registered.
+    Import,
+    /// What a token is called, or what it may do, was changed.
+    Update,
+    /// A token got a new secret.
+    Rotate,
+    /// A token was revoked, for good.
+    Revoke,
+    /// A token was switched on.
+    Enable,
+    /// A token was switched off.
+    Disable,
+}
+
+impl Action {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Create, Self::Import, Self::Update, Self::Rotate, Self::Revoke, Self::Enable, Self::Disable];
+
+    /// The action as a word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Import => "import",
+            Self::Update => "update",
+            Self::Rotate => "rotate",
+            Self::Revoke => "revoke",
+            Self::Enable => "enable",
+            Self::Disable => "disable",
+        }
+    }
+}
+
+/// One entry of the trail.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// When.
+    pub at: Date,
+    /// Who, as [`Actor`] writes it.
+    pub by: String,
+    /// What was done.
+    pub action: Action,
+    /// To which tokens: one, or the many of an import.
+    pub tokens: Vec<String>,
+    /// Whose they are, if they are one account's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// What was changed: for each field what it was and what it is.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub changes: Map<String, Value>,
+}
+
+impl Entry {
+    /// What turned one record (`None`: there was none) into another.
+    pub(super) fn of(action: Action, by: &Actor, now: SystemTime, before: Option<&Record>, after: &Record) -> Self {
+        let old = before.map(facts).unwrap_or_default();
+        let changed = facts(after).into_iter().filter(|(field, new)| old.get(field).unwrap_or(&Value::Null) != new);
+        let pair = |(field, new)| {
+            let old = old.get(&field).cloned().unwrap_or_default();
+            (field, json!([old, new]))
+        };
+        let changes = if before.is_some() { changed.map(pair).collect() } else { Map::new() };
+        Self {
+            at: Date::new(now),
+            by: by.to_string(),
+            action,
+            tokens: vec![after.id.clone()],
+            account: Some(after.account.clone()),
+            changes,
+        }
+    }
+
+    /// Tells the log.
+    pub(super) fn log(&self) {
+        let (by, action, account) = (&self.by, self.action.as_str(), self.account.as_deref());
+        let changed: Vec<&str> = self.changes.keys().map(String::as_str).collect();
+        match &self.tokens[..] {
+            [token] => tracing::info!(by, action, token, account, changed = changed.join(","), "token managed"),
+            tokens => tracing::info!(by, action, tokens = tokens.len(), account, "tokens managed"),
+        }
+    }
+}
+
+/// What people may know of a record, field by field.
+fn facts(record: &Record) -> Map<String, Value> {
+    let limits: Map<String, Value> =
+        record.limits.iter().map(|limit| (limit.name.to_string(), limit_text(limit).into())).collect();
+    let old_secrets: Vec<_> = record.hashes.iter().skip(1).map(|hash| hash.expires_at).collect();
+    let facts = [
+        ("name", json!(record.name)),
+        ("account", json!(record.account)),
+        ("permissions", json!(record.permissions)),
+        ("plan", json!(record.plan)),
+        ("limits", if limits.is_empty() { Value::Null } else { limits.into() }),
+        ("concurrent_calls", json!(record.concurrent_calls)),
+        ("expires_at", json!(record.expires_at)),
+        ("enabled", json!(record.enabled)),
+        ("revoked_at", json!(record.revoked_at)),
+        ("old_secrets_until", json!(old_secrets)),
+    ];
+    facts.into_iter().map(|(field, value)| (field.to_owned(), value)).collect()
+}
+
+/// Which entries are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct TrailFilter {
+    /// Of this token.
+    pub token: Option<String>,
+    /// Of this account.
+    pub account: Option<String>,
+    /// By whom: all of it, or a part.
+    pub by: Option<String>,
+    /// Of this kind.
+    pub action: Option<Action>,
+    /// From this moment on.
+    pub since: Option<SystemTime>,
+}
+
+impl TrailFilter {
+    pub(super) fn matches(&self, entry: &Entry) -> bool {
+        self.token.as_ref().is_none_or(|token| entry.tokens.contains(token))
+            && self.account.as_ref().is_none_or(|account| entry.account.as_ref() == Some(account))
+            && self.by.as_ref().is_none_or(|by| entry.by.contains(by.as_str()))
+            && self.action.is_none_or(|action| action == entry.action)
+            && self.since.is_none_or(|since| entry.at.time() >= Date::new(since).time())
+    }
+}
+
+/// A part of the trail, the newest entry first.
+#[derive(Debug, Default)]
+pub struct TrailPage {
+    /// The entries.
+    pub entries: Vec<Entry>,
+    /// What to ask for to get those before them; `None` if there are none.
+    pub before: Option<u64>,
+}

@@ -1,0 +1,34 @@
+//! A token file looked at before anybody serves it.
+
+use std::io;
+use std::path::Path;
+
+use super::{load, parse};
+use crate::config::{Config, Problem, Severity};
+use crate::tokens::permission::strange_permissions;
+use crate::tokens::plans::Plans;
+
+/// Everything that is wrong with a token file; if nothing is, a warning for each permission that no route asks for. A file that isn't
+/// there is no problem: it may come later.
+#[must_use]
+pub fn check_tokens(config: &Config, path: &Path) -> Vec<Problem> {
+    let problem = |(line, column), place: String, message: String, severity| {
+        let file = path.into();
+        Problem { file, line, column, path: place, message, severity }
+    };
+    let text = match load(path) {
+        Ok((text, _)) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => return vec![problem((0, 0), String::new(), error.to_string(), Severity::Error)],
+    };
+    let placed = match parse::parse(path, &text, &Plans::new(config)) {
+        Ok(placed) => placed,
+        Err(problems) => return problems,
+    };
+    let warnings = placed.iter().enumerate().flat_map(|(index, token)| {
+        let at = token.keys.iter().find(|(key, _)| key == "permissions").map_or(token.place, |(_, place)| *place);
+        let remarks = strange_permissions(config, &token.record.permissions);
+        remarks.into_iter().map(move |remark| (at, format!("tokens[{index}].permissions"), remark))
+    });
+    warnings.map(|(at, place, remark)| problem(at, place, remark, Severity::Warning)).collect()
+}

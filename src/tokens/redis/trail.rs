@@ -1,0 +1,143 @@
+//! The audit trail in Redis.
+//!
+//! `<ns>:audit` is a sorted set of entries (`<version> <JSON>`, scored by version), bounded. It lies in another Cluster slot than the
+//! records, so an entry is first written into its record's hash, in one step with the change, and then taken to the trail. A
+//! writer announces itself in `<ns>:audit:due` before it changes anything; should it die on its way, whoever reads the trail later finishes
+//! its work. To take an entry there twice changes nothing, for the same entry is the same member.
+
+use std::time::{Duration, SystemTime};
+
+use super::{RedisTokens, RedisTokensError, decode};
+use crate::store::StoreError;
+use crate::tokens::audit::{Entry, TRAIL_LENGTH};
+use crate::tokens::date::Date;
+
+/// Forgets the entries beside a record, if they are still those that were taken to the trail.
+pub(super) const SETTLE: &str = r"
+if redis.call('HGET', KEYS[1], 'audit') == ARGV[1] then redis.call('HDEL', KEYS[1], 'audit') end
+";
+
+/// A writer that announced itself so long ago is dead.
+const DEAD_AFTER: Duration = Duration::from_secs(60);
+/// Writers whose work is finished by one reader.
+const MANY: usize = 1000;
+
+impl RedisTokens {
+    /// Says that an entry of this token is about to be written; returns the announcement.
+    pub(super) async fn announce(&self, id: &str) -> Result<String, StoreError> {
+        let notice = format!("{id} {:016x}", fastrand::u64(..));
+        let mut command = redis::cmd("ZADD");
+        command.arg(self.due_key()).arg(Date::new(SystemTime::now()).unix()).arg(&notice);
+        self.redis.call(&command).await?;
+        Ok(notice)
+    }
+
+    /// Puts a line into the trail, and the oldest out of it when it is full.
+    pub(super) async fn enter(&self, version: u64, line: &str) -> Result<(), StoreError> {
+        let mut add = redis::cmd("ZADD");
+        add.arg(self.trail_key()).arg(version).arg(line);
+        self.redis.call(&add).await?;
+        self.trim().await
+    }
+
+    async fn trim(&self) -> Result<(), StoreError> {
+        let mut trim = redis::cmd("ZREMRANGEBYRANK");
+        trim.arg(self.trail_key()).arg(0).arg(oldest_kept());
+        self.redis.call(&trim).await.map(drop)
+    }
+
+    /// Takes entries that lie beside a record to the trail, and the announcement back.
+    pub(super) async fn deliver(&self, id: &str, due: Option<&str>, notice: &str) -> Result<(), StoreError> {
+        if let Some(due) = due {
+            let mut add = redis::cmd("ZADD");
+            add.arg(self.trail_key());
+            for line in due.lines() {
+                add.arg(line.split(' ').next().unwrap_or_default()).arg(line);
+            }
+            self.redis.call(&add).await?;
+            self.trim().await?;
+            self.redis.run(&self.scripts.settle, &[self.key(id).as_bytes()], &[due.as_bytes()]).await?;
+        }
+        let mut done = redis::cmd("ZREM");
+        done.arg(self.due_key()).arg(notice);
+        self.redis.call(&done).await.map(drop)
+    }
+
+    /// Finishes the work of writers that died.
+    pub(super) async fn finish_the_dead(&self, now: SystemTime) -> Result<(), StoreError> {
+        let before = Date::new(now).unix().saturating_sub(DEAD_AFTER.as_secs());
+        let mut command = redis::cmd("ZRANGEBYSCORE");
+        command.arg(self.due_key()).arg("-inf").arg(before).arg("LIMIT").arg(0).arg(MANY);
+        let notices: Vec<String> = decode(self.redis.call(&command).await?)?;
+        for notice in notices {
+            let id = notice.split(' ').next().unwrap_or_default();
+            let due = self.due(id).await?;
+            self.deliver(id, due.as_deref(), &notice).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes up for a write whose answer was lost, and which was found to stand: logs its entry and takes it to the trail.
+    pub(in crate::tokens) async fn catch_up(&self, id: &str, entry: &Entry) {
+        entry.log();
+        let delivered = async {
+            let due = self.due(id).await?;
+            // What that writer announced is not known any more; in a minute it counts as dead, and there is nothing left to finish.
+            self.deliver(id, due.as_deref(), "").await
+        };
+        if let Err(error) = delivered.await {
+            tracing::warn!(token = id, "an entry of the audit trail is late: {error}");
+        }
+    }
+
+    /// The entries that lie beside a record.
+    async fn due(&self, id: &str) -> Result<Option<String>, StoreError> {
+        let mut get = redis::cmd("HGET");
+        decode(self.redis.call(get.arg(self.key(id)).arg("audit")).await?)
+    }
+
+    /// Up to `count` entries with versions below `before`, the newest first, and a few more if they share a version.
+    pub(in crate::tokens) async fn trail(
+        &self,
+        before: Option<u64>,
+        count: usize,
+        now: SystemTime,
+    ) -> Result<Vec<(u64, Entry)>, RedisTokensError> {
+        if before.is_none() {
+            self.finish_the_dead(now).await?;
+        }
+        let newest = before.map_or("+inf".to_owned(), |before| format!("({before}"));
+        let mut command = redis::cmd("ZREVRANGEBYSCORE");
+        command.arg(self.trail_key()).arg(newest).arg("-inf").arg("LIMIT").arg(0).arg(count);
+        let mut lines: Vec<String> = decode(self.redis.call(&command).await?)?;
+        if lines.len() == count
+            && let Some(last) = lines.last().and_then(|line| version_of(line))
+        {
+            // The next page begins below this version, so all entries of it belong to this one.
+            let mut same = redis::cmd("ZREVRANGEBYSCORE");
+            same.arg(self.trail_key()).arg(last).arg(last);
+            lines.retain(|line| version_of(line) != Some(last));
+            lines.extend(decode::<Vec<String>>(self.redis.call(&same).await?)?);
+        }
+        // What a newer Callgate wrote and this one can't read is left out.
+        let read = |line: &String| Some((version_of(line)?, serde_json::from_str(line.split_once(' ')?.1).ok()?));
+        Ok(lines.iter().filter_map(read).collect())
+    }
+
+    pub(super) fn trail_key(&self) -> String {
+        format!("{}:audit", self.redis.namespace())
+    }
+
+    fn due_key(&self) -> String {
+        format!("{}:audit:due", self.redis.namespace())
+    }
+}
+
+fn version_of(line: &str) -> Option<u64> {
+    line.split(' ').next()?.parse().ok()
+}
+
+/// The rank, from the newest, of the first entry that is too many.
+fn oldest_kept() -> i64 {
+    -i64::try_from(TRAIL_LENGTH).expect("a small number") - 1
+}

@@ -1,0 +1,227 @@
+//! What is asked for, checked: a new token, or a change of one.
+
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::error::Fault;
+use crate::config::did_you_mean;
+use crate::config::{CONCURRENT_CALLS, Config, Limit, Plan};
+use crate::tokens::date::Date;
+use crate::tokens::permission::is_permission;
+use crate::tokens::plans::{self, Plans, parse_limit};
+use crate::tokens::record::{self, MAX_PERMISSIONS, Others, Record, StoredHash};
+use crate::tokens::token::{self, TokenHash};
+
+/// A token that is asked for, not yet checked.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Draft {
+    /// A name for people.
+    pub name: String,
+    /// Whose it is to be.
+    pub account: String,
+    /// What it may do.
+    pub permissions: Vec<String>,
+    /// Its plan; `None`: the default one.
+    pub plan: Option<String>,
+    /// Limits that replace or extend those of its plan, as name and `120/1m`.
+    pub limits: Vec<(String, String)>,
+    /// Calls that it may have open at one time; `None`: as many as its plan says.
+    pub concurrent_calls: Option<u32>,
+    /// When it is to end.
+    #[serde(serialize_with = "as_date")]
+    pub expires_at: Option<SystemTime>,
+}
+
+/// A change that is asked for, not yet checked. `None` leaves a field as it is; an inner `None` takes its value away.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    /// A name for people.
+    pub name: Option<String>,
+    /// What it may do: all of it.
+    pub permissions: Option<Vec<String>>,
+    /// Its plan.
+    pub plan: Option<Option<String>>,
+    /// Limits that replace or extend those of its plan: all of them.
+    pub limits: Option<Vec<(String, String)>>,
+    /// Calls that it may have open at one time.
+    pub concurrent_calls: Option<Option<u32>>,
+    /// When it is to end.
+    pub expires_at: Option<Option<SystemTime>>,
+}
+
+impl Draft {
+    /// Checks everything and makes the record of the token with this id and hash.
+    ///
+    /// # Errors
+    /// Each thing that is wrong.
+    pub fn into_record(
+        self,
+        config: &Config,
+        id: String,
+        hash: TokenHash,
+        now: SystemTime,
+    ) -> Result<Record, Vec<Fault>> {
+        let plans = Plans::new(config);
+        let mut check = Check { plans: &plans, now, faults: Vec::new() };
+        check.name(&self.name);
+        if let Err(why) = record::check_account(&self.account) {
+            check.fault("account", format!("account {why}"));
+        }
+        if token::id_inside(&id).is_some() {
+            check.fault("id", "id must be a token's id alone, not its text");
+        } else if !token::is_id(&id) {
+            check.fault("id", "id must be 1 to 64 letters, digits, \".\", \"_\" and \"-\"");
+        }
+        check.permissions(&self.permissions);
+        let limits = check.limits(&self.limits);
+        if let Some(plan) = check.plan(self.plan.as_deref()) {
+            check.overrides(plan, &limits);
+        }
+        check.concurrent_calls(self.concurrent_calls);
+        check.end(self.expires_at);
+        check.done()?;
+        Ok(Record {
+            id,
+            name: self.name,
+            account: self.account,
+            permissions: self.permissions,
+            plan: self.plan,
+            limits,
+            concurrent_calls: self.concurrent_calls,
+            hashes: vec![StoredHash { sha256: hash, expires_at: None }],
+            created_at: Some(Date::new(now)),
+            expires_at: self.expires_at.map(Date::new),
+            enabled: true,
+            revoked_at: None,
+            request: None,
+            others: Others::default(),
+        })
+    }
+}
+
+impl Change {
+    /// Checks what is changed, and changes it. What stays is not checked again: a plan of yesterday is no obstacle to a new name.
+    pub(super) fn apply(&self, record: &mut Record, plans: &Plans, now: SystemTime) -> Result<(), Vec<Fault>> {
+        let mut check = Check { plans, now, faults: Vec::new() };
+        if let Some(name) = &self.name {
+            check.name(name);
+            record.name.clone_from(name);
+        }
+        if let Some(permissions) = &self.permissions {
+            check.permissions(permissions);
+            record.permissions.clone_from(permissions);
+        }
+        if let Some(plan) = &self.plan {
+            record.plan.clone_from(plan);
+        }
+        if let Some(limits) = &self.limits {
+            record.limits = check.limits(limits);
+        }
+        if (self.plan.is_some() || self.limits.is_some())
+            && let Some(plan) = check.plan(record.plan.as_deref())
+        {
+            check.overrides(plan, &record.limits);
+        }
+        if let Some(calls) = self.concurrent_calls {
+            check.concurrent_calls(calls);
+            record.concurrent_calls = calls;
+        }
+        if let Some(end) = self.expires_at {
+            let same = end.map(Date::new) == record.expires_at;
+            check.end(end.filter(|_| !same));
+            record.expires_at = end.map(Date::new);
+        }
+        check.done()
+    }
+}
+
+/// Collects what is wrong.
+struct Check<'a> {
+    plans: &'a Plans,
+    now: SystemTime,
+    faults: Vec<Fault>,
+}
+
+impl<'a> Check<'a> {
+    fn fault(&mut self, field: &'static str, message: impl Into<String>) {
+        self.faults.push(Fault { field, message: message.into() });
+    }
+
+    fn done(self) -> Result<(), Vec<Fault>> {
+        if self.faults.is_empty() { Ok(()) } else { Err(self.faults) }
+    }
+
+    fn name(&mut self, name: &str) {
+        if let Err(why) = record::check_name(name) {
+            self.fault("name", format!("name {why}"));
+        }
+    }
+
+    fn permissions(&mut self, permissions: &[String]) {
+        if permissions.len() > MAX_PERMISSIONS {
+            self.fault("permissions", format!("at most {MAX_PERMISSIONS} permissions can be held"));
+        }
+        for strange in permissions.iter().filter(|permission| !is_permission(permission)) {
+            let message = format!("{} is not a permission such as calls:read or calls:*", quoted(strange));
+            self.fault("permissions", message);
+        }
+    }
+
+    /// In the order that a store gives them back in.
+    fn limits(&mut self, texts: &[(String, String)]) -> Vec<Limit> {
+        let mut limits = Vec::new();
+        for (name, text) in texts {
+            match parse_limit(name, text) {
+                Ok(limit) => limits.push(limit),
+                Err(why) => self.fault("limits", format!("limit {}={}: {why}", shortened(name), shortened(text))),
+            }
+        }
+        limits.sort_by(|a, b| a.name.cmp(&b.name));
+        limits
+    }
+
+    fn plan(&mut self, name: Option<&str>) -> Option<&'a Plan> {
+        let plan = self.plans.get(name);
+        if plan.is_none() {
+            let name = name.unwrap_or_default();
+            let hint = did_you_mean(name, self.plans.names());
+            self.fault("plan", format!("no plan is called {}{hint}", quoted(name)));
+        }
+        plan.map(|plan| &**plan)
+    }
+
+    fn overrides(&mut self, plan: &Plan, limits: &[Limit]) {
+        if let Err(why) = plans::check_overrides(plan, limits) {
+            self.fault("limits", format!("limit {why}"));
+        }
+    }
+
+    fn concurrent_calls(&mut self, calls: Option<u32>) {
+        if calls.is_some_and(|calls| !CONCURRENT_CALLS.contains(&calls)) {
+            let (least, most) = (CONCURRENT_CALLS.start(), CONCURRENT_CALLS.end());
+            let message = format!("the number of concurrent calls must be from {least} to {most}");
+            self.fault("concurrent_calls", message);
+        }
+    }
+
+    fn end(&mut self, end: Option<SystemTime>) {
+        if end.is_some_and(|end| Date::new(end).time() <= self.now) {
+            self.fault("expires_at", "the end must lie in the future");
+        }
+    }
+}
+
+/// A text as a message may repeat it: escaped, in quotes, and not for ever.
+fn quoted(text: &str) -> String {
+    format!("{:?}", shortened(text))
+}
+
+fn shortened(text: &str) -> String {
+    const LONGEST: usize = 80;
+    if text.chars().count() <= LONGEST { text.to_owned() } else { text.chars().take(LONGEST).chain(['…']).collect() }
+}
+
+fn as_date<S: serde::Serializer>(end: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    end.map(Date::new).serialize(serializer)
+}

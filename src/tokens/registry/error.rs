@@ -1,0 +1,123 @@
+//! Why tokens were not managed.
+
+use std::fmt;
+
+use crate::config::did_you_mean;
+use crate::store::StoreError;
+use crate::tokens::file::EditError;
+use crate::tokens::redis::RedisTokensError;
+use crate::tokens::token;
+
+/// One thing that is wrong with what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The field: a key of a token as `--json` prints it, or what else was given.
+    pub field: &'static str,
+    /// What is wrong and what would be right, in one sentence.
+    pub message: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Why a record was not managed.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// What was asked for is wrong: all of it.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Invalid(Vec<Fault>),
+    /// A token with this hash or id is there already.
+    #[error("the token is registered already, with the id {0}")]
+    Exists(String),
+    /// The key of this request was used before, to make another token.
+    #[error("this key was used before to make another token ({0}): take a new key")]
+    KeyUsed(String),
+    /// No token has this id; the known ids are for a hint.
+    #[error("{}", unknown(id, known))]
+    Unknown {
+        /// The id that was asked for.
+        id: String,
+        /// Some of the ids that there are.
+        known: Vec<String>,
+    },
+    /// The record has another version than the caller expects.
+    #[error("the token {id} was changed meanwhile, its version is {version} now: look at it again")]
+    Stale {
+        /// The token.
+        id: String,
+        /// The version that it has.
+        version: u64,
+    },
+    /// The token is revoked, which can't be undone.
+    #[error("the token {0} is revoked, for good: make a new one")]
+    Revoked(String),
+    /// No secret of Callgate's can be made for this id.
+    #[error("the token {0} can't be rotated, for its id is not 12 letters and digits: make a new one, and revoke this")]
+    NoSecret(String),
+    /// Redis broke off while the record was written, and has not answered since.
+    #[error(
+        "Redis does not answer, so it is not known whether the token {id} was written: look at it when Redis is back"
+    )]
+    Uncertain {
+        /// The token.
+        id: String,
+        /// What Redis said last.
+        #[source]
+        source: StoreError,
+    },
+    /// Some tokens were managed, and then something went wrong.
+    #[error("{done} tokens were managed before this: do the same again for the others")]
+    Partly {
+        /// How many.
+        done: usize,
+        /// What went wrong.
+        #[source]
+        source: Box<RegistryError>,
+    },
+    /// Others change the record all the time.
+    #[error("the token {0} is being changed by others at the same time: try again")]
+    Contended(String),
+    /// The operating system gives no randomness for a secret.
+    #[error("no randomness for a token")]
+    Randomness(#[from] getrandom::Error),
+    /// The token file can't be read or written.
+    #[error(transparent)]
+    File(EditError),
+    /// Redis can't be asked, or holds a damaged record.
+    #[error(transparent)]
+    Redis(#[from] RedisTokensError),
+}
+
+impl From<StoreError> for RegistryError {
+    fn from(error: StoreError) -> Self {
+        Self::Redis(error.into())
+    }
+}
+
+impl From<EditError> for RegistryError {
+    fn from(error: EditError) -> Self {
+        match error {
+            EditError::Refused(refused) => *refused,
+            other @ (EditError::File(_) | EditError::Write { .. } | EditError::Locked(_)) => Self::File(other),
+        }
+    }
+}
+
+/// Characters of an unknown id that are repeated.
+const REPEATED: usize = 24;
+
+/// That no token has this id. What was given may be a token's text, taken for its id: that is never repeated, and never whole what might
+/// be one.
+fn unknown(id: &str, known: &[String]) -> String {
+    if let Some(inside) = token::id_inside(id) {
+        return format!("that is the text of a token, not its id, which is {inside:?}: keep the text secret");
+    }
+    if !token::is_id(id) {
+        return "no token has such an id: one is 1 to 64 letters, digits, \".\", \"_\" and \"-\"".to_owned();
+    }
+    let shown = if id.len() <= REPEATED { id.to_owned() } else { format!("{}…", &id[..REPEATED]) };
+    format!("no token has the id {shown:?}{}", did_you_mean(id, known.iter().map(String::as_str)))
+}

@@ -1,0 +1,212 @@
+//! An export taken over: what is right with it is registered, and of everything else it is said why not.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::SystemTime;
+
+use super::{Registry, RegistryError, blocking};
+use crate::config::Config;
+use crate::tokens::audit::{Action, Actor, Entry};
+use crate::tokens::date::Date;
+use crate::tokens::import::{Defaults, Export, Row, Wanted};
+use crate::tokens::permission::strange_permissions;
+use crate::tokens::record::Record;
+use crate::tokens::redis::RedisTokens;
+use crate::tokens::token::TokenHash;
+
+/// Records written at one time.
+const CHUNK: usize = 256;
+
+/// What became of an export. Places are those of [`Refused::line`].
+#[derive(Debug, Default)]
+pub struct Imported {
+    /// The tokens that are registered now, or would be: places and ids.
+    pub tokens: Vec<(u64, String)>,
+    /// Those that were registered before, which stay as they are.
+    pub present: Vec<(u64, String)>,
+    /// Those whose time is over, which are left out.
+    pub ended: Vec<u64>,
+    /// What is wrong, in the order of the export.
+    pub refused: Vec<Refused>,
+    /// Permissions that no route asks for: they may be mistyped.
+    pub warnings: Vec<String>,
+    /// Whether a token file was written anew, so that comments between its tokens are gone.
+    pub rewritten: bool,
+    /// Why the rest was not looked at, if that is so: `tokens` tells what was done before.
+    pub broken: Option<RegistryError>,
+}
+
+/// One thing that is wrong with a row.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Where: of CSV and of JSON lines the line, of a JSON list the place in it, from 1.
+    pub line: u64,
+    /// The column, if it is one.
+    pub field: Option<&'static str>,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl Registry {
+    /// Registers all tokens of an export that can be; with `dry_run` it only says what it would do. Done again, it does what is left.
+    pub async fn import(
+        &self,
+        config: &Config,
+        export: &Export,
+        defaults: &Defaults,
+        dry_run: bool,
+        by: &Actor,
+        now: SystemTime,
+    ) -> Imported {
+        let mut imported = Imported::default();
+        let records = check(config, export, defaults, now, &mut imported);
+        let held: BTreeSet<&String> = records.iter().flat_map(|(_, record)| &record.permissions).collect();
+        imported.warnings = strange_permissions(config, &held.into_iter().cloned().collect::<Vec<_>>());
+        match self {
+            Self::File(file) => {
+                let (by, lines): (_, Vec<u64>) = (by.clone(), records.iter().map(|(line, _)| *line).collect());
+                let records = records.into_iter().map(|(_, record)| record).collect();
+                match blocking(file, move |file| file.import(records, dry_run, &by, now)).await {
+                    Ok((fates, rewritten)) => {
+                        imported.rewritten = rewritten;
+                        lines.into_iter().zip(fates).for_each(|(line, fate)| imported.note(line, fate));
+                    }
+                    Err(error) => imported.broken = Some(error),
+                }
+            }
+            Self::Redis(tokens) => {
+                for chunk in records.chunks(CHUNK) {
+                    match take_over(tokens, chunk, dry_run, by, now).await {
+                        Ok(fates) => {
+                            chunk.iter().zip(fates).for_each(|((line, _), fate)| imported.note(*line, fate));
+                        }
+                        Err(error) => {
+                            imported.broken = Some(error);
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        imported.refused.sort_by_key(|refused| refused.line);
+        imported
+    }
+}
+
+/// What became of one record.
+pub(in crate::tokens) enum Fate {
+    /// It is registered under this id.
+    Written(String),
+    /// A record with this id was there, for this token.
+    Present(String),
+    /// A record with this id was there, for another token.
+    Taken(String),
+}
+
+impl Imported {
+    fn note(&mut self, line: u64, fate: Fate) {
+        match fate {
+            Fate::Written(id) => self.tokens.push((line, id)),
+            Fate::Present(id) => self.present.push((line, id)),
+            Fate::Taken(id) => {
+                let message = format!("another token has the id {id} already");
+                self.refused.push(Refused { line, field: Some("callgate_id"), message });
+            }
+        }
+    }
+}
+
+/// The records that can be registered, with their places.
+fn check(
+    config: &Config,
+    export: &Export,
+    defaults: &Defaults,
+    now: SystemTime,
+    imported: &mut Imported,
+) -> Vec<(u64, Record)> {
+    let (mut records, mut seen) = (Vec::new(), HashMap::<TokenHash, u64>::new());
+    for Row { line, fields } in &export.rows {
+        let refuse = |field, message| Refused { line: *line, field, message };
+        let fields = match fields {
+            Ok(fields) => fields,
+            Err(why) => {
+                imported.refused.push(refuse(None, why.clone()));
+                continue;
+            }
+        };
+        let record = Wanted::read(fields, defaults).and_then(|wanted| {
+            let Wanted { draft, hash, id, created_at, enabled } = wanted;
+            if draft.expires_at.is_some_and(|end| Date::new(end).time() <= now) {
+                return Ok(None);
+            }
+            let mut record = draft.into_record(config, id, hash, now)?;
+            record.enabled = enabled;
+            record.created_at = created_at.filter(|date| date.time() <= now).or(record.created_at);
+            Ok(Some((record, hash)))
+        });
+        match record {
+            Ok(None) => imported.ended.push(*line),
+            Ok(Some((record, hash))) => match seen.insert(hash, *line) {
+                None => records.push((*line, record)),
+                Some(first) => {
+                    seen.insert(hash, first);
+                    imported.refused.push(refuse(Some("sha256"), format!("is the token of line {first} once more")));
+                }
+            },
+            Err(faults) => {
+                imported.refused.extend(faults.into_iter().map(|fault| refuse(Some(fault.field), fault.message)));
+            }
+        }
+    }
+    records
+}
+
+async fn take_over(
+    tokens: &RedisTokens,
+    chunk: &[(u64, Record)],
+    dry_run: bool,
+    by: &Actor,
+    now: SystemTime,
+) -> Result<Vec<Fate>, RegistryError> {
+    let records: Vec<&Record> = chunk.iter().map(|(_, record)| record).collect();
+    let written = if dry_run {
+        let versions = futures_util::future::try_join_all(records.iter().map(|record| tokens.version(&record.id)));
+        versions.await?.into_iter().map(|version| version.is_none()).collect()
+    } else {
+        tokens.import(&records, by, now).await?
+    };
+    let mut fates = Vec::with_capacity(records.len());
+    for (record, written) in records.into_iter().zip(written) {
+        let id = record.id.clone();
+        fates.push(if written {
+            Fate::Written(id)
+        } else if tokens.read(&id).await?.is_some_and(|(_, there)| is_for_same(&there, record)) {
+            Fate::Present(id)
+        } else {
+            Fate::Taken(id)
+        });
+    }
+    Ok(fates)
+}
+
+/// Whether a record that is there stands for the token of a new one.
+fn is_for_same(there: &Record, record: &Record) -> bool {
+    record.hashes.iter().any(|hash| there.holding(hash.sha256).is_some())
+}
+
+/// What the audit trail says of records that are registered together.
+pub(in crate::tokens) fn entry_of<'a>(
+    records: impl Iterator<Item = &'a Record> + Clone,
+    by: &Actor,
+    now: SystemTime,
+) -> Entry {
+    let mut accounts = records.clone().map(|record| &record.account);
+    let first = accounts.next().cloned();
+    Entry {
+        at: Date::new(now),
+        by: by.to_string(),
+        action: Action::Import,
+        tokens: records.map(|record| record.id.clone()).collect(),
+        account: first.filter(|first| accounts.all(|account| account == first)),
+        changes: serde_json::Map::new(),
+    }
+}

@@ -1,0 +1,277 @@
+//! How tokens look: Callgate's own format, the SHA-256 that stands for a token at rest, and the ids of records.
+//!
+//! An own token is `<prefix>_<id><secret><checksum>`, all behind the last underscore in base 62: 12 characters of public id, 27 of
+//! secret (160.7 bits) and the CRC-32 (IEEE) of everything before it in 6. As a regular expression, for scanners that look for
+//! leaked tokens: `\b<prefix>_[0-9A-Za-z]{45}\b`.
+//!
+//! Any other text in the syntax of a Bearer token is *foreign* and known by its hash alone.
+
+use std::fmt;
+
+use aws_lc_rs::{constant_time, digest};
+
+use super::base62;
+use crate::config::Secret;
+
+/// Characters of an id.
+pub(super) const ID_LEN: usize = 12;
+/// Characters of a secret: 62^27 is 2^160.7, above the 160 bits that RFC 6749 section 10.10 asks for.
+const SECRET_LEN: usize = 27;
+/// Characters of a checksum: 62^6 is above 2^32.
+const CHECKSUM_LEN: usize = 6;
+/// Characters behind the last underscore.
+const BODY_LEN: usize = ID_LEN + SECRET_LEN + CHECKSUM_LEN;
+
+/// The SHA-256 of a token: all that is kept of it. It doesn't print, and compares in constant time.
+#[derive(Clone, Copy)]
+pub struct TokenHash([u8; 32]);
+
+impl TokenHash {
+    /// Hashes a token.
+    #[must_use]
+    pub fn of(token: &str) -> Self {
+        let digest = digest::digest(&digest::SHA256, token.as_bytes());
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest.as_ref());
+        Self(bytes)
+    }
+
+    /// Reads 64 hexadecimal digits, small or capital.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let digits = text.as_bytes();
+        if digits.len() != 64 {
+            return None;
+        }
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        }
+        Some(Self(bytes))
+    }
+
+    /// 64 small hexadecimal digits: for the store, and nowhere else.
+    #[must_use]
+    pub fn to_hex(self) -> String {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        self.0
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 15])
+            .map(|digit| char::from(DIGITS[usize::from(digit)]))
+            .collect()
+    }
+
+    /// Its first 8 bytes as a big-endian number.
+    pub(crate) fn head(&self) -> u64 {
+        self.0.iter().take(8).fold(0, |head, byte| head << 8 | u64::from(*byte))
+    }
+
+    /// The id under which Redis keeps a foreign token with this hash: the first 16 bytes as a big-endian number, modulo 62^12, in
+    /// base 62. So one look-up by key finds it, with no index of hashes beside the records.
+    #[must_use]
+    pub fn derived_id(&self) -> String {
+        let mut head = [0; 16];
+        head.copy_from_slice(&self.0[..16]);
+        let mut id = String::with_capacity(ID_LEN);
+        base62::push(&mut id, u128::from_be_bytes(head), ID_LEN);
+        id
+    }
+}
+
+impl PartialEq for TokenHash {
+    fn eq(&self, other: &Self) -> bool {
+        constant_time::verify_slices_are_equal(&self.0, &other.0).is_ok()
+    }
+}
+
+impl Eq for TokenHash {}
+
+impl std::hash::Hash for TokenHash {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenHash([hidden])")
+    }
+}
+
+/// A token that was just made: the only moment its text is known.
+#[derive(Debug)]
+pub struct NewToken {
+    /// Its public id.
+    pub id: String,
+    /// Its text, to be shown once.
+    pub secret: Secret,
+    /// What is kept of it.
+    pub hash: TokenHash,
+}
+
+impl NewToken {
+    /// Makes a token that starts with `prefix` and an underscore.
+    ///
+    /// # Errors
+    /// [`getrandom::Error`] when the operating system gives no randomness.
+    pub fn generate(prefix: &str) -> Result<Self, getrandom::Error> {
+        let mut id = String::with_capacity(ID_LEN);
+        base62::push_random(&mut id, ID_LEN)?;
+        Self::with_id(prefix, id)
+    }
+
+    /// The same with an id that is given, of which [`can_be_own`] is true.
+    ///
+    /// # Errors
+    /// As [`Self::generate`].
+    pub(super) fn with_id(prefix: &str, id: String) -> Result<Self, getrandom::Error> {
+        let mut text = String::with_capacity(prefix.len() + 1 + BODY_LEN);
+        text.push_str(prefix);
+        text.push('_');
+        text.push_str(&id);
+        base62::push_random(&mut text, SECRET_LEN)?;
+        let checksum = crc32fast::hash(text.as_bytes());
+        base62::push(&mut text, u128::from(checksum), CHECKSUM_LEN);
+        let hash = TokenHash::of(&text);
+        Ok(Self { id, secret: Secret::new(text), hash })
+    }
+}
+
+/// What a token's text tells without a look-up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape<'a> {
+    /// Callgate's format with a good checksum.
+    Own {
+        /// The id inside it.
+        id: &'a str,
+        /// Whether it starts with the configured prefix; tokens made before a change of the prefix don't.
+        current_prefix: bool,
+    },
+    /// It claims to be one of ours and is mistyped, cut off or made up.
+    Broken,
+    /// Anything else.
+    Foreign,
+}
+
+impl<'a> Shape<'a> {
+    /// Looks at a token's text.
+    pub(crate) fn of(token: &'a str, prefix: &str) -> Self {
+        let current_prefix = token.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('_'));
+        match token.rsplit_once('_') {
+            Some((head, body)) if body.len() == BODY_LEN && base62::is_base62(body) && checksum_holds(token) => {
+                Self::Own { id: &body[..ID_LEN], current_prefix: current_prefix && head.len() == prefix.len() }
+            }
+            _ if current_prefix => Self::Broken,
+            _ => Self::Foreign,
+        }
+    }
+}
+
+/// Whether the last six characters are the CRC-32 of the others. `token` must be ASCII and longer than that.
+fn checksum_holds(token: &str) -> bool {
+    let (text, checksum) = token.split_at(token.len() - CHECKSUM_LEN);
+    let mut expected = String::with_capacity(CHECKSUM_LEN);
+    base62::push(&mut expected, u128::from(crc32fast::hash(text.as_bytes())), CHECKSUM_LEN);
+    expected == checksum
+}
+
+/// Whether `id` can stand in an own token.
+pub(super) fn can_be_own(id: &str) -> bool {
+    id.len() == ID_LEN && base62::is_base62(id)
+}
+
+/// The id inside the text of an own token, of whichever prefix, for those who mistake the one for the other.
+pub(super) fn id_inside(text: &str) -> Option<&str> {
+    match Shape::of(text, "") {
+        Shape::Own { id, .. } => Some(id),
+        Shape::Broken | Shape::Foreign => None,
+    }
+}
+
+/// Whether `id` can name a record: 1 to 64 letters, digits, `.`, `_` and `-`, and not the text of a token, which must get into no key.
+pub(super) fn is_id(id: &str) -> bool {
+    (1..=64).contains(&id.len())
+        && id_inside(id).is_none()
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Computed with Python's binascii.crc32 and a base-62 of its own.
+    const KNOWN: &str = "kal_live_0123456789AB0123456789ABCDEFGHIJKLMNOPQ1eHJcq";
+
+    #[test]
+    fn a_made_token_has_the_documented_format() {
+        let token = NewToken::generate("kal_live").unwrap();
+        let text = token.secret.expose();
+        let body = text.strip_prefix("kal_live_").unwrap();
+        assert_eq!(body.len(), 45);
+        assert!(base62::is_base62(body));
+        assert_eq!(token.id, &body[..12]);
+        assert!(Shape::of(text, "kal_live") == Shape::Own { id: &token.id, current_prefix: true });
+        assert!(token.hash == TokenHash::of(text));
+        assert_ne!(NewToken::generate("kal_live").unwrap().secret, token.secret);
+    }
+
+    #[test]
+    fn the_checksum_is_that_of_others() {
+        assert!(matches!(Shape::of(KNOWN, "kal_live"), Shape::Own { id: "0123456789AB", current_prefix: true }));
+    }
+
+    #[test]
+    fn every_change_of_one_character_is_noticed() {
+        for at in "kal_live_".len()..KNOWN.len() {
+            for other in ["0", "z", "-", "Q"] {
+                let mut text = KNOWN.to_owned();
+                if &text[at..=at] != other {
+                    text.replace_range(at..=at, other);
+                    assert!(Shape::of(&text, "kal_live") == Shape::Broken, "{text}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_and_prefixes_are_told_apart() {
+        assert!(Shape::of(&KNOWN[..KNOWN.len() - 1], "kal_live") == Shape::Broken);
+        assert!(Shape::of(&format!("{KNOWN}0"), "kal_live") == Shape::Broken);
+        assert!(Shape::of("kal_live_", "kal_live") == Shape::Broken);
+        assert!(Shape::of("kal_liveX", "kal_live") == Shape::Foreign);
+        assert!(Shape::of("17|abcdefgh", "kal_live") == Shape::Foreign);
+        // Made before the prefix was changed, also when the new one starts the old one.
+        for prefix in ["acme", "kal"] {
+            assert!(matches!(Shape::of(KNOWN, prefix), Shape::Own { id: "0123456789AB", current_prefix: false }));
+        }
+    }
+
+    #[test]
+    fn hashes_are_sha_256_in_hexadecimal() {
+        let hash = TokenHash::of("abc");
+        // FIPS 180-4's own example.
+        let hex = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(hash.to_hex(), hex);
+        assert!(TokenHash::from_hex(hex) == Some(hash));
+        assert!(TokenHash::from_hex(&hex.to_uppercase()) == Some(hash));
+        for bad in [&hex[1..], &format!("{hex}0"), &hex.replace('b', "g"), &hex.replace('b', "é"), "", "+a"] {
+            assert!(TokenHash::from_hex(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_derived_id_is_twelve_characters_of_the_hash() {
+        // 0xba7816bf8f01cfea414140de5dae2223 modulo 62^12, by Python.
+        assert_eq!(TokenHash::of("abc").derived_id(), "rJOLG43t7nIh");
+        assert!(is_id(&TokenHash::of("x").derived_id()));
+    }
+
+    #[test]
+    fn nothing_that_holds_a_secret_prints_it() {
+        let token = NewToken::generate("kal_live").unwrap();
+        let printed = format!("{token:?} {:?} {}", token.hash, token.secret);
+        assert!(!printed.contains(&token.secret.expose()[21..]));
+        assert!(!printed.contains(&token.hash.to_hex()[..8]));
+    }
+}

@@ -1,0 +1,83 @@
+//! Authentication against a real Redis and a real token file, and the commands that manage tokens.
+
+mod broken_off;
+mod commands;
+mod deeds;
+mod file_store;
+mod import;
+mod redis_store;
+mod usage;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use callgate::auth::{Authenticator, Failures, Principal, Reason, Refusal};
+use callgate::config::{self, Config, FailureLimits};
+use callgate::tokens::{Actor, Filter, Record, Registry, RegistryError};
+use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+
+/// A configuration whose store and tokens are as told.
+fn config_with(store: &str, tokens: &str) -> Config {
+    let text = format!(
+        "tls: {{ certificates: [{{ cert: c.pem, key: k.pem }}] }}\n\
+         store: {store}\n\
+         tokens: {tokens}\n\
+         plans:\n  standard: {{ limits: {{ minute: 60/1m, hour: 1000/1h }} }}\n  enterprise: {{ limits: {{ minute: 6000/1m }} }}\n\
+         routes:\n  - {{ path: /api/v1/calls, permission: \"calls:read\", upstream: api }}\n\
+         upstreams:\n  api: {{ endpoints: [\"http://127.0.0.1:3000\"] }}\n"
+    );
+    let loaded = config::parse(Path::new("/nowhere/callgate.yaml"), &text, &|_| None);
+    loaded.unwrap_or_else(|problems| panic!("{problems}")).config
+}
+
+/// Who asks, where that does not matter.
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Failures without a bound: tests ask often until something is no longer refused.
+fn failures(config: &Config) -> Arc<Failures> {
+    Arc::new(Failures::new(&FailureLimits { limit: None, ..config.tokens.failures.clone() }))
+}
+
+fn bearer(token: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {token}")).unwrap());
+    headers
+}
+
+async fn ask(authenticator: &Authenticator, token: &str) -> Result<Arc<Principal>, Refusal> {
+    authenticator.authenticate(&bearer(token), CLIENT, SystemTime::now()).await
+}
+
+/// The refusal, or `None`: principals have no equality.
+fn refusal(result: Result<Arc<Principal>, Refusal>) -> Option<Refusal> {
+    result.err()
+}
+
+/// Waits until `condition` holds, and fails after ten seconds.
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition().await {
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn by() -> Actor {
+    Actor::person("tester", "here")
+}
+
+/// All records, by pages.
+async fn all(registry: &Registry, config: &Config) -> Result<Vec<Record>, RegistryError> {
+    let (mut records, mut after) = (Vec::new(), None);
+    loop {
+        let now = SystemTime::now();
+        let listing = registry.list(config, &Filter::default(), after.as_deref(), 100, now).await?;
+        records.extend(listing.tokens.into_iter().map(|token| token.record));
+        after = listing.next;
+        if after.is_none() {
+            return Ok(records);
+        }
+    }
+}
