@@ -22,7 +22,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 
-use line::{Calls, Heard, Way};
+use line::{Calls, TransferStats, Way};
 use program::{Cores, Program, callgate, create_token, free_port};
 use streams::Stream;
 
@@ -161,7 +161,7 @@ fn each(program: &Program, before: u64, count: usize) -> f64 {
 }
 
 /// Calls that carry audio both ways, each frame echoed.
-async fn active(name: &str, way: &Way, plan: &Plan, program: Option<&Program>) -> Heard {
+async fn active(name: &str, way: &Way, plan: &Plan, program: Option<&Program>) -> TransferStats {
     let calls = Calls::open(way, plan.active, OPENING).await;
     let cpu = || program.map_or(0.0, Program::cpu);
     let before = cpu();

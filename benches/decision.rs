@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use callgate::config::{Limit, OnFailure, Plan, RedisStore};
-use callgate::limits::{Asker, DenyCache, Limiter, MemoryLimiter, RedisLimiter};
+use callgate::limits::{DenyCache, LimitSubject, Limiter, MemoryLimiter, RedisLimiter};
 use callgate::store::{Redis, StoreHealth};
 use criterion::{BatchSize, Criterion};
 
@@ -104,7 +104,7 @@ fn through_redis(criterion: &mut Criterion) {
     let mut turn = 0;
     let mut next = || {
         turn = (turn + 7) % tokens.len();
-        Asker { token_id: &tokens[turn], version: 7 }
+        LimitSubject { token_id: &tokens[turn], version: 7 }
     };
     let roomy = plan(&[(1_000_000, 60_000), (1_000_000, 3_600_000)]);
     let tight = plan(&[(1, 60_000), (1_000, 3_600_000)]);

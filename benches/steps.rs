@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use callgate::auth::{Authenticator, Failures, FileStore, Refusal};
 use callgate::config::{self, Access, Config, Route};
-use callgate::forward::{Onward, onto_client, onto_upstream};
+use callgate::forward::{ForwardContext, onto_client, onto_upstream};
 use callgate::response::{self, Rejection};
 use callgate::route::{self, RouteTable};
 use callgate::telemetry::{Record, WindowUse, json_line};
@@ -96,7 +96,7 @@ fn headers(criterion: &mut Criterion) {
     let values = ["0123456789ab", "acme", "calls:read calls:write", "standard"].map(HeaderValue::from_static);
     let identity: Vec<_> = names.into_iter().zip(values).collect();
     let route = route("/api/v1/{*rest}", &[]);
-    let onward = Onward {
+    let onward = ForwardContext {
         route: &route,
         upstream: 0,
         peer: "192.0.2.17:40000".parse().expect("an address"),

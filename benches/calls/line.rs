@@ -44,7 +44,7 @@ pub(crate) struct Way {
 pub(crate) struct Calls(Vec<Line>);
 
 /// What became of all frames.
-pub(crate) struct Heard {
+pub(crate) struct TransferStats {
     pub(crate) sent: usize,
     /// Echoes that came before one that should have come first.
     pub(crate) disordered: usize,
@@ -126,7 +126,7 @@ impl Calls {
     }
 
     /// Sends a frame on each call every `period`, the calls one after the other, and follows the echoes.
-    pub(crate) async fn speak(self, period: Duration, time: Duration) -> Heard {
+    pub(crate) async fn speak(self, period: Duration, time: Duration) -> TransferStats {
         let (began, count) = (Instant::now(), self.0.len() as u32);
         let frames = (time.as_nanos() / period.as_nanos()) as u32;
         let mut speakers = tokio::task::JoinSet::new();
@@ -135,7 +135,7 @@ impl Calls {
             speakers.spawn(speak(line, began, first, period, frames));
         }
         let mut heard =
-            Heard { sent: frames as usize * count as usize, disordered: 0, took: time, latencies: Vec::new() };
+            TransferStats { sent: frames as usize * count as usize, disordered: 0, took: time, latencies: Vec::new() };
         while let Some(one) = speakers.join_next().await {
             let (latencies, disordered) = one.expect("a call that does not panic");
             heard.latencies.extend(latencies);
@@ -197,7 +197,7 @@ async fn say(line: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) {
     line.flush().await.expect("something sent");
 }
 
-impl Heard {
+impl TransferStats {
     pub(crate) fn echoed(&self) -> usize {
         self.latencies.len()
     }

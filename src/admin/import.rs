@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::answer::{Answer, json};
 use super::problem::Problem;
-use super::{Admin, Call, Desk};
+use super::{Admin, AdminBackend, Call};
 use crate::tokens::{Defaults, Export, Imported};
 
 /// Tokens that one request may register.
@@ -50,7 +50,7 @@ pub(super) async fn import(mut call: Call<'_>) -> Result<Answer, Problem> {
     let dry_run = body.truth("dry_run").flatten().unwrap_or(false);
     std::mem::take(body).done()?;
     let export = Export::of(list.flatten().unwrap_or_default());
-    let Admin { config, desk: Desk { registry, .. }, .. } = call.admin;
+    let Admin { config, desk: AdminBackend { registry, .. }, .. } = call.admin;
     let imported = registry.import(config, &export, &defaults, dry_run, &call.by, call.now).await;
     call.admin.refresh().await;
     let Imported { tokens, present, ended, refused, warnings, broken, .. } = imported;

@@ -9,7 +9,7 @@ use super::Call;
 use super::answer::{Answer, json};
 use super::problem::{Problem, sentence};
 use crate::config::{Config, RouteLimits};
-use crate::limits::{Asker, Limiter, Report};
+use crate::limits::{LimitSubject, Limiter, Report};
 use crate::store::StoreError;
 use crate::tokens::{Registry, RegistryError};
 
@@ -17,7 +17,7 @@ use crate::tokens::{Registry, RegistryError};
 const ATTEMPTS: usize = 5;
 
 /// Where limits are looked at and logs cleared.
-pub struct LimitsDesk {
+pub struct LimitService {
     config: Arc<Config>,
     registry: Arc<Registry>,
     limiter: Limiter,
@@ -25,7 +25,7 @@ pub struct LimitsDesk {
 
 /// Why a token's limits were not looked at, or its log not cleared.
 #[derive(Debug, thiserror::Error)]
-pub enum DeskError {
+pub enum LimitServiceError {
     /// The token can't be found.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -37,7 +37,7 @@ pub enum DeskError {
     Contended(String),
 }
 
-impl LimitsDesk {
+impl LimitService {
     /// `limiter` must be the one that decides: for the memory store, that of the running process.
     #[must_use]
     pub fn new(config: Arc<Config>, registry: Arc<Registry>, limiter: Limiter) -> Self {
@@ -47,26 +47,26 @@ impl LimitsDesk {
     /// Where a token stands. Counts and writes nothing.
     ///
     /// # Errors
-    /// [`DeskError`]
-    pub async fn peek(&self, id: &str) -> Result<Report, DeskError> {
+    /// [`LimitServiceError`]
+    pub async fn peek(&self, id: &str) -> Result<Report, LimitServiceError> {
         for _ in 0..ATTEMPTS {
             let found = self.registry.find(&self.config, id).await?;
-            let asker = Asker { token_id: id, version: found.version };
+            let asker = LimitSubject { token_id: id, version: found.version };
             // A clock before 1970 counts as 1970; 64 bits of milliseconds outlast it.
             let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
             if let Some(report) = self.limiter.peek(&asker, &found.plan, &self.routes(), now_ms).await? {
                 return Ok(report);
             }
         }
-        Err(DeskError::Contended(id.to_owned()))
+        Err(LimitServiceError::Contended(id.to_owned()))
     }
 
     /// Clears a token's log, and those for routes with limits of their own. Other instances are told; one that does not hear of it may repeat a
     /// refusal from its memory for up to a second.
     ///
     /// # Errors
-    /// [`DeskError`]
-    pub async fn reset(&self, id: &str) -> Result<(), DeskError> {
+    /// [`LimitServiceError`]
+    pub async fn reset(&self, id: &str) -> Result<(), LimitServiceError> {
         self.registry.find(&self.config, id).await?;
         Ok(self.limiter.reset(id, &self.routes()).await?)
     }
@@ -90,12 +90,12 @@ pub(super) async fn clear(call: Call<'_>) -> Result<Answer, Problem> {
     Ok(json(StatusCode::OK, &serde_json::json!({ "id": call.id, "reset": true })))
 }
 
-impl From<DeskError> for Problem {
-    fn from(error: DeskError) -> Self {
+impl From<LimitServiceError> for Problem {
+    fn from(error: LimitServiceError) -> Self {
         match error {
-            DeskError::Registry(error) => error.into(),
-            DeskError::Contended(_) => Self::Conflict(sentence(&error.to_string()), "contended"),
-            DeskError::Store(error) => RegistryError::from(error).into(),
+            LimitServiceError::Registry(error) => error.into(),
+            LimitServiceError::Contended(_) => Self::Conflict(sentence(&error.to_string()), "contended"),
+            LimitServiceError::Store(error) => RegistryError::from(error).into(),
         }
     }
 }

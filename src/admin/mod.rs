@@ -15,7 +15,7 @@ mod limits;
 mod problem;
 mod query;
 mod router;
-mod token_deeds;
+mod token_actions;
 mod tokens;
 mod upstreams;
 
@@ -48,7 +48,7 @@ use query::Query;
 use router::{Act, Match, Needs};
 
 pub use guard::CONFIRMATION;
-pub use limits::{DeskError, LimitsDesk};
+pub use limits::{LimitService, LimitServiceError};
 
 /// A request must come, and a connection may stay idle, for so long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -61,11 +61,11 @@ const PAGE: usize = 50;
 const MAX_PAGE: usize = 200;
 
 /// Where tokens and limits are managed.
-pub struct Desk {
+pub struct AdminBackend {
     /// The records.
     pub registry: Arc<Registry>,
     /// The limits.
-    pub limits: LimitsDesk,
+    pub limits: LimitService,
     /// With the memory store, the records that this process goes by.
     pub file: Option<Arc<FileStore>>,
     /// How the upstreams are.
@@ -79,7 +79,7 @@ pub struct Admin {
     config: Arc<Config>,
     access: Access,
     metrics: Arc<Metrics>,
-    desk: Desk,
+    desk: AdminBackend,
     description: Description,
     shutdown: Shutdown,
 }
@@ -87,7 +87,7 @@ pub struct Admin {
 impl Admin {
     /// Answers for the process that `desk` belongs to.
     #[must_use]
-    pub fn new(config: Arc<Config>, metrics: Arc<Metrics>, desk: Desk, shutdown: Shutdown) -> Self {
+    pub fn new(config: Arc<Config>, metrics: Arc<Metrics>, desk: AdminBackend, shutdown: Shutdown) -> Self {
         let (access, description) = (Access::new(&config.admin), Description::new(&config));
         Self { config, access, metrics, desk, description, shutdown }
     }
@@ -215,11 +215,11 @@ impl Call<'_> {
             Act::ImportTokens => import::import(self).await,
             Act::ShowToken => tokens::show(self).await,
             Act::ChangeToken => tokens::change(self).await,
-            Act::RotateToken => token_deeds::rotate(self).await,
-            Act::RevokeToken => token_deeds::revoke(self).await,
-            Act::EnableToken => token_deeds::switch(self, true).await,
-            Act::DisableToken => token_deeds::switch(self, false).await,
-            Act::RevokeAccount => token_deeds::revoke_account(self).await,
+            Act::RotateToken => token_actions::rotate(self).await,
+            Act::RevokeToken => token_actions::revoke(self).await,
+            Act::EnableToken => token_actions::switch(self, true).await,
+            Act::DisableToken => token_actions::switch(self, false).await,
+            Act::RevokeAccount => token_actions::revoke_account(self).await,
             Act::Audit => audit::list(self).await,
             Act::ListUpstreams => upstreams::list(self),
             Act::PeekLimits => limits::show(self).await,

@@ -9,7 +9,7 @@ use super::answer::{Answer, etag, json};
 use super::condition::Condition;
 use super::intake::Fields;
 use super::problem::Problem;
-use super::{Admin, Call, Desk};
+use super::{Admin, AdminBackend, Call};
 use crate::config::{Limit, Plan, Secret};
 use crate::tokens::{
     Change, Date, Draft, Filter, Origin, Record, State, TokenHash, Usage, limit_text, strange_permissions,
@@ -127,7 +127,7 @@ pub(super) async fn list(mut call: Call<'_>) -> Result<Answer, Problem> {
     };
     let (after, limit) = (query.text("after"), query.limit());
     std::mem::take(query).done()?;
-    let Admin { config, desk: Desk { registry, .. }, .. } = call.admin;
+    let Admin { config, desk: AdminBackend { registry, .. }, .. } = call.admin;
     let listing = registry.list(config, &filter, after.as_deref(), limit, call.now).await?;
     let tokens = listing.tokens.iter().map(|it| Shown::new(&call, &it.record, it.version, Some(it.usage))).collect();
     Ok(json(StatusCode::OK, &Page { tokens, next: listing.next }))
@@ -148,7 +148,7 @@ pub(super) async fn create(mut call: Call<'_>) -> Result<Answer, Problem> {
     };
     let origin = origin(body);
     std::mem::take(body).done()?;
-    let Admin { config, desk: Desk { registry, .. }, .. } = call.admin;
+    let Admin { config, desk: AdminBackend { registry, .. }, .. } = call.admin;
     let issued = registry.issue(config, draft, origin, key.as_deref(), &call.by, call.now).await?;
     call.admin.refresh().await;
     let record = &issued.edited.record;
@@ -167,7 +167,7 @@ pub(super) async fn create(mut call: Call<'_>) -> Result<Answer, Problem> {
 
 /// `GET /api/tokens/{id}`.
 pub(super) async fn show(call: Call<'_>) -> Result<Answer, Problem> {
-    let Admin { config, desk: Desk { registry, .. }, .. } = call.admin;
+    let Admin { config, desk: AdminBackend { registry, .. }, .. } = call.admin;
     let found = registry.find(config, call.id).await?;
     let mut shown = Shown::new(&call, &found.record, found.version, Some(found.usage));
     let Plan { name, limits, concurrent_calls, .. } = &*found.plan;
@@ -197,7 +197,7 @@ pub(super) async fn change(mut call: Call<'_>) -> Result<Answer, Problem> {
     std::mem::take(body).done()?;
     let change = Change { name: named.flatten(), permissions, plan, limits, concurrent_calls, expires_at };
     let expected = expected_version(&call).await?;
-    let Admin { config, desk: Desk { registry, .. }, .. } = call.admin;
+    let Admin { config, desk: AdminBackend { registry, .. }, .. } = call.admin;
     let edited = registry.update(config, call.id, change, expected, &call.by, call.now).await?;
     call.admin.refresh().await;
     let mut deed = Deed::new(&call, &edited.record, edited.version);

@@ -8,7 +8,7 @@ use http::HeaderMap;
 
 use super::cache::TokenCache;
 use super::credential::{Candidate, Credential};
-use super::failures::{Failures, Leave};
+use super::failures::{Failures, LookupPermit};
 use super::file_store::FileStore;
 use super::principal::Principal;
 use super::principal::principal_of;
@@ -96,7 +96,7 @@ impl Authenticator {
             Refusal::Missing
             | Refusal::Repeated
             | Refusal::TooManyFailures { .. }
-            | Refusal::Crowded
+            | Refusal::LookupsExhausted
             | Refusal::Unavailable => refusal,
         }
     }
@@ -125,7 +125,7 @@ impl Authenticator {
         }
         let leave = match &known {
             None if !was_good => self.failures.ask(client, &credential.hash)?,
-            None | Some(_) => Leave::default(),
+            None | Some(_) => LookupPermit::default(),
         };
         // Most requests find their token: what asking takes would be moved about with each of them.
         let read = cache.once(credential.hash, || Box::pin(look_up(tokens, cache, credential, now))).await;
@@ -136,7 +136,7 @@ impl Authenticator {
             (Err(refusal), _) => Err(refusal),
         };
         if let Err(Refusal::Invalid(_)) = found {
-            self.failures.in_vain(client, leave);
+            self.failures.record_miss(client, leave);
         }
         found
     }
@@ -175,7 +175,7 @@ async fn look_up(
             Refusal::Missing
             | Refusal::Repeated
             | Refusal::TooManyFailures { .. }
-            | Refusal::Crowded
+            | Refusal::LookupsExhausted
             | Refusal::Unavailable,
         ) => {}
     }

@@ -37,9 +37,9 @@ struct Rate {
 
 /// How far a rate is used up: the time until which its events are paid for, in microseconds (the generic cell rate algorithm).
 #[derive(Debug, Clone, Copy, Default)]
-struct Paid(u64);
+struct GcraState(u64);
 
-impl Paid {
+impl GcraState {
     /// Microseconds until there is room for one more event; 0 if there is now.
     fn wait(self, rate: Rate, now_us: u64) -> u64 {
         self.0.saturating_sub(now_us.saturating_add(rate.every_us.saturating_mul(rate.burst - 1)))
@@ -52,8 +52,8 @@ impl Paid {
 
 #[derive(Default)]
 struct Tally {
-    failures: Paid,
-    second_chances: Paid,
+    failures: GcraState,
+    second_chances: GcraState,
 }
 
 /// The failed authentications that the workers of a process have seen of late, bounded in number.
@@ -62,7 +62,7 @@ pub struct Failures {
     limit: Option<Rate>,
     prefixes: (u8, u8),
     /// Look-ups in vain, and those of tokens that come again.
-    lookups: [(Rate, Mutex<Paid>); 2],
+    lookups: [(Rate, Mutex<GcraState>); 2],
     networks: [Mutex<HashMap<IpAddr, Tally, foldhash::fast::RandomState>>; SHARDS],
     waiting: Box<[AtomicU64]>,
     began: Instant,
@@ -70,7 +70,7 @@ pub struct Failures {
 
 /// Leave to look a token up.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Leave {
+pub(super) struct LookupPermit {
     again: bool,
 }
 
@@ -94,25 +94,25 @@ impl Failures {
     }
 
     /// Whether a token that is not known here may be looked up for this client.
-    pub(super) fn ask(&self, client: IpAddr, hash: &TokenHash) -> Result<Leave, Refusal> {
+    pub(super) fn ask(&self, client: IpAddr, hash: &TokenHash) -> Result<LookupPermit, Refusal> {
         self.ask_at(client, hash, self.now_us())
     }
 
-    fn ask_at(&self, client: IpAddr, hash: &TokenHash, now_us: u64) -> Result<Leave, Refusal> {
+    fn ask_at(&self, client: IpAddr, hash: &TokenHash, now_us: u64) -> Result<LookupPermit, Refusal> {
         let wait_us = self.wait_of(client, now_us);
         let crowded = !self.has_room(false, now_us);
         if wait_us == 0 && !crowded {
-            return Ok(Leave { again: false });
+            return Ok(LookupPermit { again: false });
         }
-        let again = self.comes_again(hash.head(), now_us) && self.has_room(true, now_us);
+        let again = self.is_retry(hash.head(), now_us) && self.has_room(true, now_us);
         if again && (wait_us == 0 || self.second_chance(client, now_us)) {
-            return Ok(Leave { again: true });
+            return Ok(LookupPermit { again: true });
         }
-        if wait_us == 0 { Err(Refusal::Crowded) } else { Err(too_many(wait_us)) }
+        if wait_us == 0 { Err(Refusal::LookupsExhausted) } else { Err(too_many(wait_us)) }
     }
 
     /// A look-up was in vain: it counts against the client and against all.
-    pub(super) fn in_vain(&self, client: IpAddr, leave: Leave) {
+    pub(super) fn record_miss(&self, client: IpAddr, leave: LookupPermit) {
         let now_us = self.now_us();
         let (rate, paid) = &self.lookups[usize::from(leave.again)];
         paid.lock().unwrap_or_else(PoisonError::into_inner).pay(*rate, now_us);
@@ -171,7 +171,7 @@ impl Failures {
     }
 
     /// Whether this token was refused some seconds ago. If not, it is remembered from now on.
-    fn comes_again(&self, fingerprint: u64, now_us: u64) -> bool {
+    fn is_retry(&self, fingerprint: u64, now_us: u64) -> bool {
         // 48 bits of the fingerprint, and seconds modulo 2^16; 0 is nobody.
         let seconds = (now_us / 1_000_000) as u16;
         let tag = (fingerprint >> 16).max(1);
@@ -285,14 +285,14 @@ mod tests {
         for guess in 0..10_000_u32 {
             let client = IpAddr::V4((0x0a00_0000 + guess).into());
             if let Ok(leave) = failures.ask(client, &TokenHash::of(&guess.to_string())) {
-                failures.in_vain(client, leave);
+                failures.record_miss(client, leave);
                 asked += 1;
             }
         }
         let seconds = failures.began.elapsed().as_secs();
         assert!((100..=110 + 100 * (seconds + 1)).contains(&asked), "{asked} in {seconds} s");
         let client = ip("192.0.2.1");
-        assert_eq!(failures.ask(client, &TokenHash::of("good")).unwrap_err(), Refusal::Crowded);
+        assert_eq!(failures.ask(client, &TokenHash::of("good")).unwrap_err(), Refusal::LookupsExhausted);
     }
 
     #[test]

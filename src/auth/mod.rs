@@ -13,6 +13,6 @@ pub use authenticator::Authenticator;
 pub use cache::TokenCache;
 pub use failures::Failures;
 pub use file_store::FileStore;
-pub use open::{OpenCall, OpenCalls, RecordWatch, Withdrawal};
+pub use open::{OpenCall, OpenCalls, RecordWatch, Revocation};
 pub use principal::{IDENTITY_HEADERS, Principal};
 pub use refusal::{OUTCOMES, Reason, Refusal};

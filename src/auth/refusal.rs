@@ -20,7 +20,7 @@ pub enum Refusal {
     },
     /// So many unknown tokens are looked up that this one has to wait.
     #[error("too many unknown tokens are looked up")]
-    Crowded,
+    LookupsExhausted,
     /// The store does not answer and the token is not known here, or its record can't be read.
     #[error("the token can't be looked up at the moment")]
     Unavailable,
@@ -64,7 +64,7 @@ impl Refusal {
             Self::Repeated => "repeated",
             Self::Invalid(reason) => reason.as_str(),
             Self::TooManyFailures { .. } => "too_many_failures",
-            Self::Crowded => "crowded",
+            Self::LookupsExhausted => "crowded",
             Self::Unavailable => "unavailable",
         }
     }

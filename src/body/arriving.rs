@@ -24,7 +24,7 @@ const MOST: usize = 256 << 10;
 pub type Ask = Box<dyn FnOnce() + Send + Sync>;
 
 /// A body that arrives.
-pub enum Arriving {
+pub enum IncomingBody {
     /// On a connection of hyper's.
     Hyper(Incoming),
     /// On a stream of an upstream's that speaks HTTP/2. hyper takes a reset with NO_ERROR for the end of it, wherever that comes.
@@ -112,7 +112,7 @@ fn poll_data(stream: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Option<Resul
     Poll::Ready(polled)
 }
 
-impl Arriving {
+impl IncomingBody {
     /// Has its stream reset as soon as it is left: its client waits for that to stop.
     pub(crate) fn stop_at_once(&mut self) {
         if let Self::Stream(body) = self {

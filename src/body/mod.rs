@@ -20,9 +20,9 @@ use crate::deadline::{Deadline, End};
 
 use copied::Copying;
 
-pub use arriving::{Arriving, Ask, CallHalves, StreamBody};
+pub use arriving::{Ask, CallHalves, IncomingBody, StreamBody};
 pub(crate) use copied::Copied;
-pub use observed::{Observed, Observer};
+pub use observed::{BodyObserver, ObservedBody};
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +38,7 @@ pub enum BodyError {
     Late(Duration),
     /// Whom it is for is no longer entitled to it: why, for the log alone.
     #[error("{0}")]
-    Withdrawn(&'static str),
+    Revoked(&'static str),
     /// The connection that it came from failed.
     #[error("the body broke off")]
     Broken(#[source] hyper::Error),
@@ -67,9 +67,7 @@ impl BodyError {
             Self::Stalled(_) => BodyFault::Stalled,
             Self::TooLarge(_) => BodyFault::TooLarge,
             // What a client sends is not withdrawn and never late, what it is sent is.
-            Self::Broken(_) | Self::Unfinished | Self::Reset(_) | Self::Withdrawn(_) | Self::Late(_) => {
-                BodyFault::Broken
-            }
+            Self::Broken(_) | Self::Unfinished | Self::Reset(_) | Self::Revoked(_) | Self::Late(_) => BodyFault::Broken,
         }
     }
 }
@@ -89,7 +87,7 @@ pub type CleanTrailers = fn(&mut HeaderMap, Option<&HeaderEdits>);
 
 /// A body that arrives from one side and leaves on the other, with a bound on its length and on its silence.
 pub struct Relay {
-    incoming: Arriving,
+    incoming: IncomingBody,
     /// The longest silence; `None`: no bound.
     idle: Option<Duration>,
     silence: Deadline,
@@ -104,11 +102,11 @@ pub struct Relay {
     /// Whether the progress is the other direction's too.
     joint: bool,
     /// Let go of when the body is.
-    _hold: Option<Hold>,
+    _hold: Option<BodyGuard>,
 }
 
 /// Something that is to last as long as a body does.
-pub type Hold = Box<dyn Send>;
+pub type BodyGuard = Box<dyn Send>;
 
 /// When a body, a call or a connection last moved, and how a body broke off: not every error of hyper's that this causes tells.
 #[derive(Debug)]
@@ -166,7 +164,7 @@ impl Body {
     /// Relays `incoming`: at most `limit` bytes, and no silence longer than `idle`, if that is given.
     #[must_use]
     pub fn relay(
-        incoming: Arriving,
+        incoming: IncomingBody,
         idle: Option<Duration>,
         limit: u64,
         clean: CleanTrailers,
@@ -194,12 +192,12 @@ impl Body {
     /// As [`Body::relay`], and tells when the body last moved; `None` when there is no body. `hold` lasts as long as the body.
     #[must_use]
     pub fn upload(
-        incoming: Arriving,
+        incoming: IncomingBody,
         idle: Option<Duration>,
         limit: u64,
         clean: CleanTrailers,
         edits: &Arc<HeaderEdits>,
-        hold: impl FnOnce() -> Hold,
+        hold: impl FnOnce() -> BodyGuard,
     ) -> (Self, Option<Arc<Progress>>) {
         match Self::relay(incoming, idle, limit, clean, edits) {
             Self::Relay(relay) => {

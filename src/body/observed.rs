@@ -9,26 +9,26 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use super::{Body, BodyError};
 
 /// Watches a body leave.
-pub trait Observer: Send + Unpin + 'static {
+pub trait BodyObserver: Send + Unpin + 'static {
     /// So many bytes are handed on.
     fn sent(&mut self, bytes: usize);
     /// A piece is at most so long: how much its receiver has to take before it is seen to have taken anything.
     fn longest_piece(&self) -> usize;
     /// Looks whether the body must end, and why. `waiting`: nothing of it is there at the moment.
-    fn poll_withdrawn(&mut self, cx: &mut Context<'_>, waiting: bool) -> Poll<&'static str>;
+    fn poll_revoked(&mut self, cx: &mut Context<'_>, waiting: bool) -> Poll<&'static str>;
     /// The body ended as it should, or broke off. A body that is dropped before either was abandoned by its receiver.
     fn ended(&mut self, result: Result<(), &BodyError>);
 }
 
 /// A body and who watches it leave.
-pub struct Observed<O> {
+pub struct ObservedBody<O> {
     body: Body,
     /// What is left of a piece that is too long.
     rest: Bytes,
     observer: O,
 }
 
-impl<O: Observer> Observed<O> {
+impl<O: BodyObserver> ObservedBody<O> {
     /// Puts a watch on a body.
     pub fn new(body: Body, mut observer: O) -> Self {
         if body.is_end_stream() {
@@ -38,7 +38,7 @@ impl<O: Observer> Observed<O> {
     }
 }
 
-impl<O: Observer> HttpBody for Observed<O> {
+impl<O: BodyObserver> HttpBody for ObservedBody<O> {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -49,9 +49,9 @@ impl<O: Observer> HttpBody for Observed<O> {
             false => Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.rest))))),
         };
         if !matches!(polled, Poll::Ready(None | Some(Err(_))))
-            && let Poll::Ready(why) = this.observer.poll_withdrawn(cx, polled.is_pending())
+            && let Poll::Ready(why) = this.observer.poll_revoked(cx, polled.is_pending())
         {
-            polled = Poll::Ready(Some(Err(BodyError::Withdrawn(why))));
+            polled = Poll::Ready(Some(Err(BodyError::Revoked(why))));
         }
         let mut polled = ready!(polled);
         let longest = this.observer.longest_piece();

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use crate::admin::{CONFIRMATION, LimitsDesk};
+use crate::admin::{CONFIRMATION, LimitService};
 use crate::config::{self, OnFailure, Store};
 use crate::limits::{DenyCache, Limiter, MemoryLimiter, RedisLimiter, Report};
 use crate::store::Redis;
@@ -85,7 +85,7 @@ pub(super) async fn run(command: LimitsCommand) -> anyhow::Result<()> {
 }
 
 /// The store that the configuration names, if it can be asked from outside of the instances.
-async fn desk(args: &LimitsArgs) -> anyhow::Result<LimitsDesk> {
+async fn desk(args: &LimitsArgs) -> anyhow::Result<LimitService> {
     let path = args.config.as_ref().context("--config FILE or --admin ADDRESS is needed")?;
     let config = Arc::new(config::load(path)?.config);
     match &config.store {
@@ -100,7 +100,7 @@ async fn desk(args: &LimitsArgs) -> anyhow::Result<LimitsDesk> {
             let redis = Redis::open_for_command(store).await?;
             let (local, denials) = (Arc::new(MemoryLimiter::new(1)), Arc::new(DenyCache::new(1)));
             let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials);
-            Ok(LimitsDesk::new(config.clone(), Arc::new(Registry::with_redis(redis)), Limiter::Redis(limiter)))
+            Ok(LimitService::new(config.clone(), Arc::new(Registry::with_redis(redis)), Limiter::Redis(limiter)))
         }
     }
 }

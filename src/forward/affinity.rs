@@ -4,14 +4,14 @@ use http::header::{self, HeaderMap};
 
 use crate::config::{Balance, HashKey};
 
-use super::Onward;
+use super::ForwardContext;
 use super::balance::hash;
 
 /// Under this name the gateway vouches for who asks.
 const TOKEN_ID: &str = "x-callgate-token-id";
 
 /// The hash of a request's key; `None` when it has none, or the upstream goes by none.
-pub(super) fn key_of(balance: &Balance, headers: &HeaderMap, onward: &Onward<'_>) -> Option<u64> {
+pub(super) fn key_of(balance: &Balance, headers: &HeaderMap, onward: &ForwardContext<'_>) -> Option<u64> {
     let Balance::Hash(key) = balance else { return None };
     match key {
         HashKey::Token => {

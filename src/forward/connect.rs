@@ -15,7 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::body::Body;
 use crate::config::Protocol;
-use crate::deadline::Patient;
+use crate::deadline::WriteTimeout;
 
 use super::http2::Shared;
 use super::open::{Open, Settings};
@@ -143,7 +143,7 @@ async fn speak<S>(io: S, protocol: Protocol, settings: &Settings, open: Open) ->
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let io = Patient::new(io, settings.idle_timeout);
+    let io = WriteTimeout::new(io, settings.idle_timeout);
     if protocol == Protocol::Http2 {
         return Shared::handshake(io, settings.ping, open).await.map(Connected::Http2);
     }

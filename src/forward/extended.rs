@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_acc
 struct ExtendedConnect;
 
 /// Makes an extended CONNECT that asks for a WebSocket the GET that it stands for. Any other CONNECT stays one.
-pub fn unfold_websocket<B>(request: &mut Request<B>) {
+pub fn extended_connect_to_upgrade<B>(request: &mut Request<B>) {
     let asks = |protocol: &Protocol| protocol.as_str() == "websocket";
     if request.version() == Version::HTTP_2
         && *request.method() == Method::CONNECT

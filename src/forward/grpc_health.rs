@@ -18,7 +18,7 @@ const STATES: [&str; 4] = ["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN
 
 /// Why an answer is not that of somebody who is well.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Misgiving {
+pub(super) enum HealthCheckError {
     #[error("it does not speak gRPC")]
     Foreign,
     #[error("its answer has no grpc-status")]
@@ -61,25 +61,25 @@ pub(super) fn question(service: &str, timeout: Duration) -> Request<Body> {
 /// What an answer says, whose status is 200; `trailers` are its headers where it has nothing but these.
 ///
 /// # Errors
-/// [`Misgiving`]
-pub(super) fn judge(headers: &HeaderMap, body: &[u8], trailers: &HeaderMap) -> Result<(), Misgiving> {
+/// [`HealthCheckError`]
+pub(super) fn judge(headers: &HeaderMap, body: &[u8], trailers: &HeaderMap) -> Result<(), HealthCheckError> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let rest = kind.strip_prefix("application/grpc").ok_or(Misgiving::Foreign)?;
+    let rest = kind.strip_prefix("application/grpc").ok_or(HealthCheckError::Foreign)?;
     if !rest.is_empty() && !rest.starts_with(['+', ';']) {
-        return Err(Misgiving::Foreign);
+        return Err(HealthCheckError::Foreign);
     }
-    let status = trailers.get(STATUS).ok_or(Misgiving::Unfinished)?;
-    match status.to_str().ok().and_then(|status| status.parse().ok()).ok_or(Misgiving::Malformed)? {
+    let status = trailers.get(STATUS).ok_or(HealthCheckError::Unfinished)?;
+    match status.to_str().ok().and_then(|status| status.parse().ok()).ok_or(HealthCheckError::Malformed)? {
         0 => {}
-        5 => return Err(Misgiving::NoSuchService),
-        12 => return Err(Misgiving::Unimplemented),
-        other => return Err(Misgiving::Status(other)),
+        5 => return Err(HealthCheckError::NoSuchService),
+        12 => return Err(HealthCheckError::Unimplemented),
+        other => return Err(HealthCheckError::Status(other)),
     }
-    let state = message(body).and_then(state).ok_or(Misgiving::Malformed)?;
+    let state = message(body).and_then(state).ok_or(HealthCheckError::Malformed)?;
     match STATES.get(usize::try_from(state).unwrap_or(usize::MAX)).copied() {
         Some("SERVING") => Ok(()),
-        Some(other) => Err(Misgiving::State(other)),
-        None => Err(Misgiving::Malformed),
+        Some(other) => Err(HealthCheckError::State(other)),
+        None => Err(HealthCheckError::Malformed),
     }
 }
 
@@ -146,7 +146,7 @@ mod tests {
         named.collect()
     }
 
-    fn judged(message: &[u8]) -> Result<(), Misgiving> {
+    fn judged(message: &[u8]) -> Result<(), HealthCheckError> {
         let body = [&[0, 0, 0, 0, message.len() as u8], message].concat();
         judge(&headers(&[("content-type", "application/grpc")]), &body, &headers(&[("grpc-status", "0")]))
     }
@@ -169,7 +169,7 @@ mod tests {
         for (message, state) in
             [(&[][..], "UNKNOWN"), (&[8, 0], "UNKNOWN"), (&[8, 2], "NOT_SERVING"), (&[8, 3], "SERVICE_UNKNOWN")]
         {
-            assert_eq!(judged(message), Err(Misgiving::State(state)), "{message:?}");
+            assert_eq!(judged(message), Err(HealthCheckError::State(state)), "{message:?}");
         }
         // What comes last counts, and what is not known does not.
         assert_eq!(judged(&[8, 2, 8, 1]), Ok(()));
@@ -193,12 +193,12 @@ mod tests {
             &[8, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2],
             &[8, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 1],
         ] {
-            assert_eq!(judged(message), Err(Misgiving::Malformed), "{message:?}");
+            assert_eq!(judged(message), Err(HealthCheckError::Malformed), "{message:?}");
         }
         let (kind, good) = (headers(&[("content-type", "application/grpc+proto")]), headers(&[("grpc-status", "0")]));
         for body in [&[][..], &[0, 0, 0, 0], &[1, 0, 0, 0, 2, 8, 1], &[0, 0, 0, 0, 1, 8, 1], &[0, 0, 0, 0, 2, 8, 1, 0]]
         {
-            assert_eq!(judge(&kind, body, &good), Err(Misgiving::Malformed), "{body:?}");
+            assert_eq!(judge(&kind, body, &good), Err(HealthCheckError::Malformed), "{body:?}");
         }
         assert_eq!(judge(&kind, &[0, 0, 0, 0, 2, 8, 1], &good), Ok(()));
     }
@@ -207,19 +207,19 @@ mod tests {
     fn statuses_say_what_is_amiss() {
         let kind = headers(&[("content-type", "application/grpc")]);
         for (status, misgiving) in [
-            ("5", Misgiving::NoSuchService),
-            ("12", Misgiving::Unimplemented),
-            ("14", Misgiving::Status(14)),
-            ("ok", Misgiving::Malformed),
+            ("5", HealthCheckError::NoSuchService),
+            ("12", HealthCheckError::Unimplemented),
+            ("14", HealthCheckError::Status(14)),
+            ("ok", HealthCheckError::Malformed),
         ] {
             assert_eq!(judge(&kind, &[], &headers(&[("grpc-status", status)])), Err(misgiving));
         }
-        assert_eq!(judge(&kind, &[0, 0, 0, 0, 2, 8, 1], &HeaderMap::new()), Err(Misgiving::Unfinished));
+        assert_eq!(judge(&kind, &[0, 0, 0, 0, 2, 8, 1], &HeaderMap::new()), Err(HealthCheckError::Unfinished));
         for kind in ["text/html", "application/grpc-web", "application/json"] {
             let kind = headers(&[("content-type", kind)]);
             assert_eq!(
                 judge(&kind, &[0, 0, 0, 0, 2, 8, 1], &headers(&[("grpc-status", "0")])),
-                Err(Misgiving::Foreign)
+                Err(HealthCheckError::Foreign)
             );
         }
     }

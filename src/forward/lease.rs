@@ -26,7 +26,7 @@ pub struct Lease {
 }
 
 /// What a call takes of its upstream; dropped, it is free again.
-pub struct CallPlaces {
+pub struct CallPermits {
     _open: Option<Open>,
     _in_flight: InFlight,
     _place: Place,
@@ -78,8 +78,8 @@ impl Lease {
 
     /// The connection has become a call, and can't be used again.
     #[must_use]
-    pub fn into_call(self) -> CallPlaces {
-        CallPlaces { _open: self.connection.into_open(), _in_flight: self._in_flight, _place: self._place }
+    pub fn into_call(self) -> CallPermits {
+        CallPermits { _open: self.connection.into_open(), _in_flight: self._in_flight, _place: self._place }
     }
 
     /// The answer ended too early. Only what the endpoint has done is its failure: neither what the client did, nor a deadline that
@@ -91,7 +91,7 @@ impl Lease {
             }
             BodyError::Stalled(_) => self.verdict != Verdict::Stream,
             // What a client sends is reset, never an answer.
-            BodyError::Reset(_) | BodyError::TooLarge(_) | BodyError::Late(_) | BodyError::Withdrawn(_) => false,
+            BodyError::Reset(_) | BodyError::TooLarge(_) | BodyError::Late(_) | BodyError::Revoked(_) => false,
         };
         if theirs {
             self.upstream.metrics.bad_answers.inc();

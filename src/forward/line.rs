@@ -9,7 +9,7 @@ use tokio::sync::{Notify, Semaphore};
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// The requests of one worker that wait for a connection to one upstream.
-pub(super) struct Lines {
+pub(super) struct WaitQueues {
     any: Line,
     /// WebSockets where other requests share connections: they wait for what the others don't need.
     own: Line,
@@ -25,7 +25,7 @@ pub(super) struct Line {
 
 struct Waiting<'a>(&'a AtomicUsize);
 
-impl Lines {
+impl WaitQueues {
     pub(super) fn new() -> Self {
         Self { any: Line::new(), own: Line::new() }
     }
@@ -87,7 +87,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_came_first_is_served_first_and_who_left_is_passed() {
-        let (lines, free) = (Lines::new(), Cell::new(0_u32));
+        let (lines, free) = (WaitQueues::new(), Cell::new(0_u32));
         let take = || free.get().checked_sub(1).map(|left| free.set(left));
         let line = lines.of(false);
         let (mut first, mut second) = (Box::pin(line.wait(take)), Box::pin(line.wait(take)));

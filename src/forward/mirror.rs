@@ -23,8 +23,8 @@ use crate::telemetry::Metrics;
 use super::balance::Upstreams;
 use super::kept::Kept;
 use super::pool::{self, NoConnection};
-use super::upstream::{MOST_STALE, UpstreamPools};
-use super::{Onward, affinity, headers};
+use super::upstream::{MAX_STALE, UpstreamPools};
+use super::{ForwardContext, affinity, headers};
 
 /// By this the receiver knows a copy: nobody will get its answer. Clients can't send it.
 const MARK: HeaderName = HeaderName::from_static("x-callgate-mirrored");
@@ -111,7 +111,7 @@ impl Mirroring {
 
     /// Copies a request that is on its way to its own upstream, if the lot falls on it. With a body the copy follows when that is whole;
     /// without one it is given back, and follows when the request goes out.
-    pub(super) fn copy(self: &Arc<Self>, request: &mut Request<Body>, onward: &Onward<'_>) -> Option<Copy> {
+    pub(super) fn copy(self: &Arc<Self>, request: &mut Request<Body>, onward: &ForwardContext<'_>) -> Option<Copy> {
         if !self.settings.takes(fastrand::u32(..config::WHOLE)) {
             return None;
         }
@@ -186,7 +186,7 @@ impl Mirroring {
         };
         let _in_flight = upstream.roster.begin(index);
         let pool = &upstream.endpoints[index];
-        for _ in 0..MOST_STALE {
+        for _ in 0..MAX_STALE {
             let mut lease = match pool.lease(false, None).await {
                 Ok(lease) => lease,
                 Err(NoConnection::Full) => return Outcome::Busy,

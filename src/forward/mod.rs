@@ -37,36 +37,36 @@ use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 
-use crate::body::{Arriving, Body, Hold, Progress};
+use crate::body::{Body, BodyGuard, IncomingBody, Progress};
 use crate::config::{self, Protocol};
 use crate::deadline::End;
 use crate::listener::Interim;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
-use balance::Turns;
+use balance::RoundRobin;
 use extended::Handshake;
-use line::Lines;
+use line::WaitQueues;
 use mirror::Mirroring;
 use pool::EndpointPool;
 use tunnel::ClientEnd;
-use upstream::{Errand, UpstreamPools};
+use upstream::{RequestContext, UpstreamPools};
 
 pub use balance::{EndpointReport, UpstreamReport, Upstreams};
 pub use client::client_address;
 pub use error::ForwardError;
-pub use extended::unfold_websocket;
+pub use extended::extended_connect_to_upgrade;
 pub use headers::{asks_for_websocket, is_grpc, is_last_hop};
 // For the benchmarks alone.
 #[doc(hidden)]
 pub use headers::{onto_client, onto_upstream};
-pub use lease::{CallPlaces, Lease};
-pub use resolve::Names;
+pub use lease::{CallPermits, Lease};
+pub use resolve::ResolvedNames;
 pub use tls::UpstreamError;
-pub use tunnel::{CutReason, Ender, Heard, Tunnel, TunnelEnd};
+pub use tunnel::{CutReason, EndedBy, TransferStats, Tunnel, TunnelEnd};
 
 /// What is settled about a request when it is forwarded.
-pub struct Onward<'a> {
+pub struct ForwardContext<'a> {
     /// The settings that hold for it.
     pub route: &'a config::Route,
     /// Where it goes: an index in [`config::Config::upstreams`].
@@ -88,7 +88,7 @@ pub struct Onward<'a> {
     /// Passes interim answers on; `None` when the client can't be sent any.
     pub interim: Option<Interim>,
     /// Makes what the request's body holds on to: it may outlive the answer.
-    pub hold: &'a (dyn Fn() -> Hold + Sync),
+    pub hold: &'a (dyn Fn() -> BodyGuard + Sync),
     /// How often an endpoint was asked by now.
     pub attempts: AtomicU32,
 }
@@ -120,14 +120,14 @@ impl Forwarder {
     /// [`UpstreamError`] when TLS can't be used as configured.
     pub fn new(
         config: &config::Config,
-        names: &Names,
+        names: &ResolvedNames,
         shared: &Upstreams,
         metrics: &Metrics,
         shutdown: &Shutdown,
     ) -> Result<Self, UpstreamError> {
         let upstreams = config.upstreams.iter().enumerate().map(|(index, upstream)| {
             let connectors = tls::connectors(upstream)?;
-            let lines = Arc::new(Lines::new());
+            let lines = Arc::new(WaitQueues::new());
             let endpoints = upstream.endpoints.iter().map(|endpoint| {
                 let tls = tls::tls_for(endpoint, connectors.as_ref(), upstream.tls.server_name.as_deref())?;
                 let place = names.place(endpoint, upstream.resolve_interval);
@@ -137,7 +137,7 @@ impl Forwarder {
                 config: upstream.clone(),
                 endpoints: endpoints.collect::<Result<_, UpstreamError>>()?,
                 roster: shared.roster(index),
-                turns: Turns::new(upstream.endpoints.len()),
+                turns: RoundRobin::new(upstream.endpoints.len()),
                 lines,
                 metrics: metrics.upstream(&upstream.name),
             }))
@@ -161,7 +161,11 @@ impl Forwarder {
     ///
     /// # Errors
     /// [`ForwardError`]; nothing has been answered then.
-    pub async fn forward(&self, request: Request<Arriving>, onward: &Onward<'_>) -> Result<Answer, ForwardError> {
+    pub async fn forward(
+        &self,
+        request: Request<IncomingBody>,
+        onward: &ForwardContext<'_>,
+    ) -> Result<Answer, ForwardError> {
         let upstream = &self.upstreams[onward.upstream];
         // Over HTTP/2 nothing is upgraded, and who is asked to may go on without (RFC 9110 §7.8).
         let websocket = headers::asks_for_websocket(&request) && upstream.config.protocol != Protocol::Http2;
@@ -182,7 +186,7 @@ impl Forwarder {
         let mirroring = if is_mirrored { self.mirrors.get(&onward.route.name) } else { None };
         let copy = mirroring.and_then(|mirroring| mirroring.copy(&mut request, onward));
         let answered = {
-            let sent = pin!(upstream.send(request, Errand { onward, progress, websocket, key, copy }));
+            let sent = pin!(upstream.send(request, RequestContext { onward, progress, websocket, key, copy }));
             let sent = pin!(async {
                 match interim {
                     None => sent.await,
@@ -208,7 +212,8 @@ impl Forwarder {
             parts.headers.remove(header::CONTENT_LENGTH);
         }
         headers::edit_for_client(&mut parts.headers, onward.route);
-        let body = if parts.version == Version::HTTP_2 { Arriving::Answer(body) } else { Arriving::Hyper(body) };
+        let body =
+            if parts.version == Version::HTTP_2 { IncomingBody::Answer(body) } else { IncomingBody::Hyper(body) };
         // Towards the client it is our version that counts (RFC 9112 §2.3).
         parts.version = Version::HTTP_11;
         let body = if switched {
@@ -236,8 +241,8 @@ impl Forwarder {
     /// Makes the client's request one to the upstream.
     fn prepare(
         &self,
-        mut request: Request<Arriving>,
-        onward: &Onward<'_>,
+        mut request: Request<IncomingBody>,
+        onward: &ForwardContext<'_>,
         websocket: bool,
         is_grpc: bool,
     ) -> (Request<Body>, Option<ClientEnd>, Option<Arc<Progress>>) {

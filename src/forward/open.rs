@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Protocol, Upstream};
 
 use super::connect::Place;
-use super::line::Lines;
+use super::line::WaitQueues;
 
 /// What holds for all connections of an upstream.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +26,7 @@ pub(super) struct Settings {
 /// How many connections an endpoint has, and who waits for one.
 pub(super) struct Count {
     open: AtomicUsize,
-    lines: Arc<Lines>,
+    lines: Arc<WaitQueues>,
 }
 
 /// One connection among those that an endpoint may have; dropped, it is closed.
@@ -55,7 +55,7 @@ impl Settings {
 }
 
 impl Count {
-    pub(super) fn new(lines: Arc<Lines>) -> Arc<Self> {
+    pub(super) fn new(lines: Arc<WaitQueues>) -> Arc<Self> {
         Arc::new(Self { open: AtomicUsize::new(0), lines })
     }
 

@@ -22,7 +22,7 @@ use crate::config::{Endpoint, EndpointAddress, Protocol, Upstream};
 
 use super::connect::{self, Connected, Place};
 use super::http2::{self, Shared, Stream};
-use super::line::Lines;
+use super::line::WaitQueues;
 use super::open::{Count, Open, Settings};
 use super::tls::UpstreamTls;
 
@@ -100,7 +100,7 @@ impl EndpointPool {
         place: Place,
         upstream: &Upstream,
         tls: Option<UpstreamTls>,
-        lines: Arc<Lines>,
+        lines: Arc<WaitQueues>,
     ) -> Self {
         let label = endpoint.to_string();
         let authority = match endpoint.address {

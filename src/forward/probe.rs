@@ -15,7 +15,7 @@ use crate::body::Body;
 use crate::config::{Ask, Health};
 
 use super::Forwarder;
-use super::grpc_health::{self, Misgiving};
+use super::grpc_health::{self, HealthCheckError};
 use super::pool::NoConnection;
 use super::upstream::UpstreamPools;
 
@@ -26,7 +26,7 @@ const SPREAD: Duration = Duration::from_millis(250);
 
 /// Why an endpoint is not well.
 #[derive(Debug, thiserror::Error)]
-enum Unwell {
+enum ProbeError {
     #[error("can't connect: {0}")]
     Connect(#[source] io::Error),
     #[error("the exchange broke off: {0}")]
@@ -36,7 +36,7 @@ enum Unwell {
     #[error("no answer within {0:?}")]
     Slow(Duration),
     #[error(transparent)]
-    Grpc(#[from] Misgiving),
+    Grpc(#[from] HealthCheckError),
 }
 
 impl Forwarder {
@@ -58,7 +58,7 @@ impl UpstreamPools {
         tokio::time::sleep(SPREAD.min(health.interval).mul_f64(fastrand::f64())).await;
         loop {
             let asked = tokio::time::timeout(health.timeout, self.ask(index, health)).await;
-            let answer = asked.unwrap_or(Err(Unwell::Slow(health.timeout)));
+            let answer = asked.unwrap_or(Err(ProbeError::Slow(health.timeout)));
             // The next question is for a new connection, however this one ended.
             self.endpoints[index].let_go();
             if let Some(down) = tally.note(answer.is_ok(), health.healthy, health.unhealthy) {
@@ -71,11 +71,11 @@ impl UpstreamPools {
     }
 
     /// One question, on a connection that is made for it: who can't be connected to anew is not well.
-    async fn ask(&self, index: usize, health: &Health) -> Result<(), Unwell> {
+    async fn ask(&self, index: usize, health: &Health) -> Result<(), ProbeError> {
         let pool = &self.endpoints[index];
         let mut lease = pool.lease(false, None).await.map_err(|reason| match reason {
-            NoConnection::Failed(error) => Unwell::Connect(error),
-            NoConnection::Full => Unwell::Connect(io::ErrorKind::QuotaExceeded.into()),
+            NoConnection::Failed(error) => ProbeError::Connect(error),
+            NoConnection::Full => ProbeError::Connect(io::ErrorKind::QuotaExceeded.into()),
         })?;
         let mut request = match &health.ask {
             Ask::Http { path, .. } => get(path),
@@ -85,17 +85,17 @@ impl UpstreamPools {
         let headers = request.headers_mut();
         headers.insert(header::HOST, host.unwrap_or_else(|| pool.authority.clone()));
         headers.insert(header::USER_AGENT, HeaderValue::from_static("callgate-health"));
-        let response = lease.send(request).await.map_err(|error| Unwell::Broken(error.into_error()))?;
+        let response = lease.send(request).await.map_err(|error| ProbeError::Broken(error.into_error()))?;
         match &health.ask {
             Ask::Http { status, .. } => {
                 let (parts, _, _) = read(response).await?;
                 let is_good = status.iter().any(|range| range.contains(&parts.status.as_u16()));
-                if is_good { Ok(()) } else { Err(Unwell::Status(parts.status)) }
+                if is_good { Ok(()) } else { Err(ProbeError::Status(parts.status)) }
             }
             Ask::Grpc { .. } => {
                 let (parts, body, trailers) = read(response).await?;
                 if parts.status != StatusCode::OK {
-                    return Err(Unwell::Status(parts.status));
+                    return Err(ProbeError::Status(parts.status));
                 }
                 Ok(grpc_health::judge(&parts.headers, &body, trailers.as_ref().unwrap_or(&parts.headers))?)
             }
@@ -112,11 +112,11 @@ fn get(path: &str) -> Request<Body> {
 }
 
 /// Reads an answer, as much of it as there is any need to.
-async fn read(response: Response<Incoming>) -> Result<(Parts, Vec<u8>, Option<HeaderMap>), Unwell> {
+async fn read(response: Response<Incoming>) -> Result<(Parts, Vec<u8>, Option<HeaderMap>), ProbeError> {
     let (parts, mut body) = response.into_parts();
     let (mut read, mut trailers) = (Vec::new(), None);
     while let Some(frame) = body.frame().await {
-        match frame.map_err(Unwell::Broken)?.into_data() {
+        match frame.map_err(ProbeError::Broken)?.into_data() {
             Ok(data) => read.extend_from_slice(&data),
             Err(frame) => trailers = frame.into_trailers().ok(),
         }

@@ -26,12 +26,12 @@ const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(30);
 /// A name of which no address is known is looked up again after this time.
 const RETRY: Duration = Duration::from_secs(1);
 /// An address that could not be connected to is tried after the others for this long.
-const GRUDGE: Duration = Duration::from_secs(10);
+const FAILED_ADDRESS_BACKOFF: Duration = Duration::from_secs(10);
 /// Addresses that one connection may be tried at.
 const MOST_TRIED: usize = 8;
 
 /// The host names of all endpoints. Dropped, they are looked up no longer.
-pub struct Names {
+pub struct ResolvedNames {
     /// By host, and by how often they are looked up.
     names: BTreeMap<(Arc<str>, Duration), Arc<Name>>,
 }
@@ -62,7 +62,7 @@ struct Address {
     shunned_until: Arc<AtomicU64>,
 }
 
-impl Names {
+impl ResolvedNames {
     /// Begins to look up every host name, in tasks on this runtime. One that can't be found keeps nobody from starting.
     #[must_use]
     pub fn start(config: &Config, metrics: &Metrics) -> Arc<Self> {
@@ -197,9 +197,9 @@ impl Name {
         let (turn, now) = (self.turn.fetch_add(1, Ordering::Relaxed), self.now());
         let count = known.addresses.len();
         let turned = (0..count).map(|step| &known.addresses[(turn + step) % count]);
-        let (good, shunned): (SmallVec<[&Address; MOST_TRIED]>, SmallVec<[&Address; MOST_TRIED]>) =
+        let (good, penalized_until): (SmallVec<[&Address; MOST_TRIED]>, SmallVec<[&Address; MOST_TRIED]>) =
             turned.partition(|address| !address.is_shunned(now));
-        Ok(good.into_iter().chain(shunned).take(MOST_TRIED).map(|address| address.ip).collect())
+        Ok(good.into_iter().chain(penalized_until).take(MOST_TRIED).map(|address| address.ip).collect())
     }
 
     /// Watches an attempt to connect to one of the addresses: one that fails, or takes longer than `patience`, counts against it.
@@ -222,7 +222,7 @@ impl Name {
     }
 
     fn mark(&self, address: IpAddr, works: bool) {
-        let until = if works { 0 } else { self.now() + GRUDGE.as_millis() as u64 };
+        let until = if works { 0 } else { self.now() + FAILED_ADDRESS_BACKOFF.as_millis() as u64 };
         let known = self.known.load();
         if let Some(address) = known.iter().flat_map(|known| &known.addresses).find(|known| known.ip == address) {
             address.shunned_until.store(until, Ordering::Relaxed);

@@ -13,36 +13,36 @@ use crate::body::{Body, BodyFault, Progress};
 use crate::config::{self, Protocol, RetryOn};
 use crate::telemetry::UpstreamMetrics;
 
-use super::balance::{InFlight, NoPlace, Roster, Turns};
+use super::balance::{InFlight, NoPlace, RoundRobin, UpstreamState};
 use super::error::ForwardError;
 use super::http2::Shared;
 use super::kept::Kept;
 use super::lease::{Lease, gateway_error};
-use super::line::Lines;
+use super::line::WaitQueues;
 use super::mirror::Copy;
 use super::pool::{self, EndpointPool, NoConnection};
-use super::{Onward, headers, http2, interim};
+use super::{ForwardContext, headers, http2, interim};
 
 /// Connections that turn out to have been closed while they waited, one after the other, for one request.
-pub(super) const MOST_STALE: usize = 8;
+pub(super) const MAX_STALE: usize = 8;
 /// How often a request may be passed by another one when it was its turn to have a connection.
-const MOST_PASSED: usize = 8;
+const MAX_WAKEUPS: usize = 8;
 
 /// The connections of one worker to the endpoints of one upstream.
 pub(super) struct UpstreamPools {
     pub(super) config: Arc<config::Upstream>,
     pub(super) endpoints: Vec<Arc<EndpointPool>>,
     /// What all workers know of them.
-    pub(super) roster: Arc<Roster>,
-    pub(super) turns: Turns,
+    pub(super) roster: Arc<UpstreamState>,
+    pub(super) turns: RoundRobin,
     /// Who waits for a connection.
-    pub(super) lines: Arc<Lines>,
+    pub(super) lines: Arc<WaitQueues>,
     pub(super) metrics: UpstreamMetrics,
 }
 
 /// What all attempts at one request have in common.
-pub(super) struct Errand<'a> {
-    pub(super) onward: &'a Onward<'a>,
+pub(super) struct RequestContext<'a> {
+    pub(super) onward: &'a ForwardContext<'a>,
     pub(super) progress: Option<Arc<Progress>>,
     pub(super) websocket: bool,
     /// What chooses the endpoint, if it is that.
@@ -51,7 +51,7 @@ pub(super) struct Errand<'a> {
     pub(super) copy: Option<Copy>,
 }
 
-impl Errand<'_> {
+impl RequestContext<'_> {
     /// Has the interim answers to this request passed on to a client that can be sent any.
     pub(super) fn pass_interim_answers_on(&self, request: &mut Request<Body>, protocol: Protocol) {
         if let Some(interim) = self.onward.interim.as_ref().filter(|_| protocol != Protocol::Http2) {
@@ -62,7 +62,7 @@ impl Errand<'_> {
 
 /// How far the attempts at one request have come.
 #[derive(Default)]
-struct Course {
+struct RetryState {
     /// Endpoints that are not to be asked again.
     tried: SmallVec<[usize; 4]>,
     /// Attempts that count.
@@ -79,7 +79,7 @@ struct Course {
 type Answered = (pool::Lease, InFlight, Response<Incoming>);
 
 /// An attempt after which there may be another.
-struct Vain {
+struct FailedAttempt {
     /// What is told if there is none.
     told: Result<Answered, ForwardError>,
     /// The request, as long as sending it again can't make anything happen twice.
@@ -103,14 +103,14 @@ impl UpstreamPools {
     pub(super) async fn send(
         self: &Arc<Self>,
         mut request: Request<Body>,
-        mut errand: Errand<'_>,
+        mut errand: RequestContext<'_>,
     ) -> Result<(Lease, Response<Incoming>), ForwardError> {
         let place = self.roster.admit().await.map_err(|why| self.overloaded("requests", why))?;
         if let Some(copy) = errand.copy.take() {
             copy.go();
         }
-        let mut course = Course { attempts: 1, waits_since: place.since, ..Course::default() };
-        let mut index = if self.lines.of(self.stands_apart(&errand)).is_empty() {
+        let mut course = RetryState { attempts: 1, waits_since: place.since, ..RetryState::default() };
+        let mut index = if self.lines.of(self.needs_own_connection(&errand)).is_empty() {
             // There is at least one endpoint, and none was tried.
             self.roster.choose(&self.turns, errand.key, &[], self.roster.now()).unwrap_or_default()
         } else {
@@ -148,15 +148,15 @@ impl UpstreamPools {
     }
 
     /// Whether its connection is not one of those that others share: it waits in a line of its own.
-    fn stands_apart(&self, errand: &Errand<'_>) -> bool {
+    fn needs_own_connection(&self, errand: &RequestContext<'_>) -> bool {
         errand.websocket && self.config.protocol == Protocol::Auto
     }
 
     /// Whom to ask while connections are short: who has room for one request more, at once if nobody waits for that.
     fn wait_for_connection<'a>(
         &'a self,
-        errand: &'a Errand<'_>,
-        course: &'a mut Course,
+        errand: &'a RequestContext<'_>,
+        course: &'a mut RetryState,
     ) -> Pin<Box<dyn Future<Output = Result<usize, ForwardError>> + Send + 'a>> {
         // Boxed, as few requests come here.
         Box::pin(async move {
@@ -164,7 +164,7 @@ impl UpstreamPools {
             let has_room = |index: usize| self.endpoints[index].has_room(errand.websocket, avoid);
             let look =
                 || self.roster.choose_with_room(&self.turns, errand.key, &course.tried, self.roster.now(), has_room);
-            let line = self.lines.of(self.stands_apart(errand));
+            let line = self.lines.of(self.needs_own_connection(errand));
             course.full += 1;
             if course.full == 1
                 && line.is_empty()
@@ -173,7 +173,7 @@ impl UpstreamPools {
                 return Ok(index);
             }
             let since = *course.waits_since.get_or_insert_with(Instant::now);
-            if course.full > MOST_PASSED {
+            if course.full > MAX_WAKEUPS {
                 return Err(self.overloaded("connections", NoPlace::Waited(since.elapsed())));
             }
             self.roster.wait(since, line.wait(look)).await.map_err(|why| self.overloaded("connections", why))
@@ -181,7 +181,7 @@ impl UpstreamPools {
     }
 
     /// For those who look for the reason of a retry.
-    fn tell(&self, index: usize, told: &Result<Answered, ForwardError>, errand: &Errand<'_>) {
+    fn tell(&self, index: usize, told: &Result<Answered, ForwardError>, errand: &RequestContext<'_>) {
         let (upstream, endpoint) = (&*self.config.name, &*self.endpoints[index].label);
         let request_id = errand.onward.request_id.to_str().unwrap_or_default();
         match told {
@@ -197,11 +197,11 @@ impl UpstreamPools {
     }
 
     /// Who is to be asked next, if anybody: another endpoint, or the same one when it was its connection that failed.
-    fn next(&self, index: usize, why: &Why, waited: bool, course: &mut Course, key: Option<u64>) -> Option<usize> {
+    fn next(&self, index: usize, why: &Why, waited: bool, course: &mut RetryState, key: Option<u64>) -> Option<usize> {
         let same_again = match why {
             Why::Stale => {
                 course.stale += 1;
-                return (course.stale <= MOST_STALE).then_some(index);
+                return (course.stale <= MAX_STALE).then_some(index);
             }
             // There is no connection to be had; who is asked then is found elsewhere.
             Why::Full => return None,
@@ -226,9 +226,9 @@ impl UpstreamPools {
         &self,
         index: usize,
         mut request: Request<Body>,
-        errand: &Errand<'_>,
-        course: &Course,
-    ) -> Result<Answered, Box<Vain>> {
+        errand: &RequestContext<'_>,
+        course: &RetryState,
+    ) -> Result<Answered, Box<FailedAttempt>> {
         let pool = &self.endpoints[index];
         let in_flight = self.roster.begin(index);
         errand.onward.attempts.store(course.attempts, Ordering::Relaxed);
@@ -256,7 +256,7 @@ impl UpstreamPools {
             self.metrics.timeouts.inc();
             self.roster.failed(index, "timeout");
             let told = Err(ForwardError::Slow { endpoint: pool.label.clone(), after: deadline });
-            return Err(Box::new(Vain::last(told, RetryOn::Broken)));
+            return Err(Box::new(FailedAttempt::last(told, RetryOn::Broken)));
         };
         let mut error = match sent {
             Ok(response) => {
@@ -270,9 +270,9 @@ impl UpstreamPools {
                 if again.is_none() {
                     return Ok(answered);
                 }
-                return Err(Box::new(Vain {
+                return Err(Box::new(FailedAttempt {
                     request: again.map(Kept::request),
-                    ..Vain::last(Ok(answered), RetryOn::Unavailable)
+                    ..FailedAttempt::last(Ok(answered), RetryOn::Unavailable)
                 }));
             }
             Err(error) => error,
@@ -307,7 +307,7 @@ impl UpstreamPools {
         let shared = lease.shared().cloned();
         // A connection that others use meanwhile does not break because it has waited.
         let waited = lease.reused && shared.is_none();
-        Err(Box::new(Vain { told: Err(told), request, why, waited, shared }))
+        Err(Box::new(FailedAttempt { told: Err(told), request, why, waited, shared }))
     }
 
     /// What may be sent again after it has left, if the request has no body: on a shared connection, which may be refused by its peer,
@@ -319,7 +319,7 @@ impl UpstreamPools {
     }
 
     /// The time for the whole answer is over before there was anything of it.
-    pub(super) fn late(&self, after: Duration, onward: &Onward<'_>) -> ForwardError {
+    pub(super) fn late(&self, after: Duration, onward: &ForwardContext<'_>) -> ForwardError {
         // Nobody failed where nobody was asked.
         if onward.attempts.load(Ordering::Relaxed) > 0 {
             self.metrics.timeouts.inc();
@@ -335,7 +335,7 @@ impl UpstreamPools {
         }
     }
 
-    fn unconnected(&self, index: usize, reason: NoConnection, request: Request<Body>) -> Vain {
+    fn unconnected(&self, index: usize, reason: NoConnection, request: Request<Body>) -> FailedAttempt {
         let endpoint = self.endpoints[index].label.clone();
         let (told, why) = match reason {
             NoConnection::Failed(source) => {
@@ -345,7 +345,7 @@ impl UpstreamPools {
             }
             NoConnection::Full => (self.overloaded("connections", NoPlace::QueueFull), Why::Full),
         };
-        Vain { told: Err(told), request: Some(request), why, waited: false, shared: None }
+        FailedAttempt { told: Err(told), request: Some(request), why, waited: false, shared: None }
     }
 
     /// Tells whose fault it was: the client's, whose body broke off, or the upstream's.
@@ -359,7 +359,7 @@ impl UpstreamPools {
     }
 }
 
-impl Vain {
+impl FailedAttempt {
     /// One that there is nothing to be done about.
     fn last(told: Result<Answered, ForwardError>, on: RetryOn) -> Self {
         Self { told, request: None, why: Why::Failed(on), waited: false, shared: None }

@@ -11,9 +11,9 @@ use prometheus::{Histogram, IntCounter};
 use smallvec::SmallVec;
 
 use crate::auth::{self, OpenCall, OpenCalls, Principal, Refusal};
-use crate::body::{BodyError, Observer};
+use crate::body::{BodyError, BodyObserver};
 use crate::config::{self, Config, Cors, RouteLimits};
-use crate::forward::{CutReason, Ender, Lease, Tunnel, client_address};
+use crate::forward::{CutReason, EndedBy, Lease, Tunnel, client_address};
 use crate::limits::{CallLease, Charge, Decision, Source};
 use crate::listener::{Attention, Peer};
 use crate::response::Rejection;
@@ -30,7 +30,7 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 const LONG_ANSWER: u64 = 64 * 1024;
 
 /// The metric cells and the log of all requests, resolved when the configuration is loaded.
-pub struct Cells {
+pub struct RequestMetrics {
     log: AccessLog,
     open_calls: Arc<OpenCalls>,
     settings: Vec<Arc<config::Route>>,
@@ -43,10 +43,10 @@ pub struct Cells {
     calls_ended: [IntCounter; ENDERS.len()],
 }
 
-/// Who can have ended a call, in the order of [`Ender`].
-const ENDERS: [Ender; 3] = [Ender::Client, Ender::Upstream, Ender::Gateway];
+/// Who can have ended a call, in the order of [`EndedBy`].
+const ENDERS: [EndedBy; 3] = [EndedBy::Client, EndedBy::Upstream, EndedBy::Gateway];
 
-impl Cells {
+impl RequestMetrics {
     /// Resolves every cell.
     #[must_use]
     pub fn new(metrics: &Metrics, routes: &[Arc<config::Route>], log: AccessLog, open_calls: Arc<OpenCalls>) -> Self {
@@ -84,7 +84,7 @@ pub struct Exchange {
     era: u64,
     /// What ends this answer when its token no longer entitles to it.
     open: Option<OpenCall>,
-    cells: Arc<Cells>,
+    cells: Arc<RequestMetrics>,
     route: Option<usize>,
     lease: Option<Lease>,
     answered: bool,
@@ -96,7 +96,12 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn begin<B>(cells: &Arc<Cells>, request: &Request<B>, peer: &Arc<Peer>, trusted: &[IpNet]) -> Self {
+    pub(super) fn begin<B>(
+        cells: &Arc<RequestMetrics>,
+        request: &Request<B>,
+        peer: &Arc<Peer>,
+        trusted: &[IpNet],
+    ) -> Self {
         let received = SystemTime::now();
         // Of what stands in for a refused request nothing is the client's. A hyphen is a token, and so a method.
         let (method, uri) = match peer.is_stand_in(request) {
@@ -246,16 +251,16 @@ impl Exchange {
         let gauge = self.metrics().calls.open.clone();
         gauge.inc();
         let mut open = self.watched_over();
-        let withdrawn = async {
+        let revoked = async {
             match &mut open {
-                Some(open) => open.withdrawn().await,
+                Some(open) => open.revoked().await,
                 None => std::future::pending().await,
             }
         };
         let told = async {
             tokio::select! {
                 () = shutdown.ended() => CutReason::Ended,
-                why = withdrawn => CutReason::Withdrawn(why.as_str()),
+                why = revoked => CutReason::Revoked(why.as_str()),
             }
         };
         let end = tunnel.run(told).await;
@@ -309,7 +314,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-impl Observer for Option<Exchange> {
+impl BodyObserver for Option<Exchange> {
     fn sent(&mut self, bytes: usize) {
         if let Some(exchange) = self {
             exchange.record.bytes_out += bytes as u64;
@@ -323,7 +328,7 @@ impl Observer for Option<Exchange> {
         }
     }
 
-    fn poll_withdrawn(&mut self, cx: &mut Context<'_>, waiting: bool) -> Poll<&'static str> {
+    fn poll_revoked(&mut self, cx: &mut Context<'_>, waiting: bool) -> Poll<&'static str> {
         let Some(exchange) = self else { return Poll::Pending };
         // Most answers are over before there is anything to watch over.
         if !exchange.lasts && (waiting || exchange.record.bytes_out >= LONG_ANSWER) {
@@ -332,7 +337,7 @@ impl Observer for Option<Exchange> {
             detach(&mut exchange.record);
         }
         let Some(open) = &mut exchange.open else { return Poll::Pending };
-        open.poll_withdrawn(cx).map(|why| why.as_str())
+        open.poll_revoked(cx).map(|why| why.as_str())
     }
 
     fn ended(&mut self, result: Result<(), &BodyError>) {
@@ -349,8 +354,8 @@ impl Observer for Option<Exchange> {
                 if let Some(lease) = exchange.lease.take() {
                     lease.broke_off(error);
                 }
-                if matches!(error, BodyError::Withdrawn(_)) {
-                    exchange.record.ended_by = Some(Ender::Gateway.as_str());
+                if matches!(error, BodyError::Revoked(_)) {
+                    exchange.record.ended_by = Some(EndedBy::Gateway.as_str());
                 }
                 exchange.record.error = Some(chain(error).into());
             }

@@ -11,21 +11,21 @@ use std::time::Instant;
 use http::{Method, Request, Response, header};
 
 use crate::auth::{Authenticator, Principal};
-use crate::body::{Arriving, Body, Observed};
+use crate::body::{Body, IncomingBody, ObservedBody};
 use crate::config::{self, Access, Config};
-use crate::forward::{self, Answer, Forwarder, Onward, asks_for_websocket, is_grpc};
-use crate::limits::{Asker, Charge, Limiter, Outcome, Source};
+use crate::forward::{self, Answer, ForwardContext, Forwarder, asks_for_websocket, is_grpc};
+use crate::limits::{Charge, LimitSubject, Limiter, Outcome, Source};
 use crate::listener::{Certificates, Handler, Interim, Peer};
 use crate::response::{self, Rejection};
 use crate::route::{Found, RouteTable};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Phase;
-use crate::tokens::UsageBook;
+use crate::tokens::UsageCounts;
 
 use exchange::Exchange;
 use target::Target;
 
-pub use exchange::Cells;
+pub use exchange::RequestMetrics;
 
 /// How a request is answered that nothing refuses.
 enum Served {
@@ -51,26 +51,26 @@ pub struct Gateway {
     /// May they, now.
     pub limiter: Limiter,
     /// How tokens are used, to be written later.
-    pub usage: Arc<UsageBook>,
+    pub usage: Arc<UsageCounts>,
     /// To the upstream and back.
     pub forwarder: Forwarder,
     /// Metrics and the access log.
-    pub cells: Arc<Cells>,
+    pub cells: Arc<RequestMetrics>,
     /// The drain waits for calls.
     pub shutdown: Shutdown,
 }
 
 impl Handler for Gateway {
-    type Body = Observed<Option<Exchange>>;
+    type Body = ObservedBody<Option<Exchange>>;
 
     /// The outer half: makes the record, turns an error into an answer, stamps it. Every path is logged and counted once.
     async fn handle(
         self: &Arc<Self>,
-        mut request: Request<Arriving>,
+        mut request: Request<IncomingBody>,
         peer: &Arc<Peer>,
         interim: Option<Interim>,
     ) -> Response<Self::Body> {
-        forward::unfold_websocket(&mut request);
+        forward::extended_connect_to_upgrade(&mut request);
         let mut exchange = Exchange::begin(&self.cells, &request, peer, &self.config.trusted_proxies);
         let (is_head, is_grpc) = (request.method() == Method::HEAD, is_grpc(&request));
         let origin = request.headers().get(header::ORIGIN).cloned();
@@ -123,9 +123,9 @@ impl Handler for Gateway {
                 exchange.call(tunnel, &gateway.shutdown).await;
                 drop(peer);
             });
-            return response.map(|body| Observed::new(body, None));
+            return response.map(|body| ObservedBody::new(body, None));
         }
-        response.map(|body| Observed::new(body, Some(exchange)))
+        response.map(|body| ObservedBody::new(body, Some(exchange)))
     }
 }
 
@@ -133,7 +133,7 @@ impl Gateway {
     /// The inner half: the steps, each of which may refuse.
     async fn serve(
         &self,
-        mut request: Request<Arriving>,
+        mut request: Request<IncomingBody>,
         peer: &Arc<Peer>,
         interim: Option<Interim>,
         exchange: &mut Exchange,
@@ -167,7 +167,7 @@ impl Gateway {
         }
         let upstream = route.upstream.choose(principal.as_deref().map(|principal| &*principal.id));
         exchange.record.upstream = Some(self.config.upstreams[upstream].name.clone());
-        let onward = Onward {
+        let onward = ForwardContext {
             route,
             upstream,
             peer: peer.address,
@@ -202,7 +202,7 @@ impl Gateway {
     /// Who asks, and may they now; the authentication is counted by how it ended.
     async fn admit(
         &self,
-        request: &Request<Arriving>,
+        request: &Request<IncomingBody>,
         route: Option<&config::Route>,
         exchange: &mut Exchange,
     ) -> Result<Arc<Principal>, Rejection> {
@@ -217,7 +217,7 @@ impl Gateway {
     /// A record that has changed since it was cached is read again before anything is counted.
     async fn authenticate_and_decide(
         &self,
-        request: &Request<Arriving>,
+        request: &Request<IncomingBody>,
         route: Option<&config::Route>,
         exchange: &mut Exchange,
     ) -> Result<Arc<Principal>, Rejection> {
@@ -230,7 +230,7 @@ impl Gateway {
         let mut principal = found.map_err(Rejection::Unauthenticated)?;
         exchange.principal(&principal);
         for _ in 0..MAX_REREADS {
-            let asker = Asker { token_id: &principal.id, version: principal.version };
+            let asker = LimitSubject { token_id: &principal.id, version: principal.version };
             let started = Instant::now();
             let (plan, now_ms) = (&principal.plan, exchange.now_ms());
             let outcome = if opens_call {
@@ -289,6 +289,6 @@ fn permit<'a>(
 }
 
 /// The length that the client announces; `None` for a chunked body, which is counted as it passes.
-fn announced_length(request: &Request<Arriving>) -> Option<u64> {
+fn announced_length(request: &Request<IncomingBody>) -> Option<u64> {
     request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

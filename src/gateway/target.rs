@@ -6,7 +6,7 @@ use http::header::{self, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Version};
 
-use crate::body::Arriving;
+use crate::body::IncomingBody;
 use crate::config::{self, Config};
 use crate::listener::{Peer, is_authority};
 use crate::response::Rejection;
@@ -32,7 +32,7 @@ pub(super) struct Target<'a> {
 
 impl<'a> Target<'a> {
     /// Judges transport, host and path.
-    pub(super) fn judge(gateway: &'a Gateway, request: &Request<Arriving>, peer: &Peer) -> Result<Self, Rejection> {
+    pub(super) fn judge(gateway: &'a Gateway, request: &Request<IncomingBody>, peer: &Peer) -> Result<Self, Rejection> {
         let authority = authority(request)?;
         let Some(certificate) = peer.certificate else {
             return Err(refuse_plain(&gateway.config, request, &authority));
@@ -86,7 +86,7 @@ fn preflight(
     config: &Config,
     routes: HostRoutes<'_>,
     path: &str,
-    request: &Request<Arriving>,
+    request: &Request<IncomingBody>,
 ) -> Option<(usize, Method)> {
     let headers = request.headers();
     if *request.method() != Method::OPTIONS {
@@ -113,7 +113,7 @@ fn onward_target(path: &str, query: Option<&str>, allowed: config::PathForms) ->
 }
 
 /// The one host of a request: the target's if it names one, else `Host` (RFC 9112 §3.2.2, RFC 9113 §8.3.1).
-fn authority(request: &Request<Arriving>) -> Result<Cow<'_, str>, Rejection> {
+fn authority(request: &Request<IncomingBody>) -> Result<Cow<'_, str>, Rejection> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = hosts.next().map(|value| value.to_str().map_err(|_| Rejection::Authority)).transpose()?;
     if hosts.next().is_some() {
@@ -145,7 +145,7 @@ fn host_of(authority: &str) -> &str {
 }
 
 /// On the plain listener: 403, or a redirect where that is configured and nothing secret has been sent in clear already.
-fn refuse_plain(config: &Config, request: &Request<Arriving>, authority: &str) -> Rejection {
+fn refuse_plain(config: &Config, request: &Request<IncomingBody>, authority: &str) -> Rejection {
     let headers = request.headers();
     let carries_credential = [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE]
         .iter()

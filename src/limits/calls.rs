@@ -24,7 +24,7 @@ pub struct CallLease {
     /// Whether this process counts it.
     counted: bool,
     /// Where it is shared with other instances.
-    shared: Option<(Arc<Ledger>, LeaseName)>,
+    shared: Option<(Arc<CallLeases>, LeaseName)>,
 }
 
 impl CallLease {
@@ -35,7 +35,7 @@ impl CallLease {
 
     /// A lease that is being asked for, with its new name. Nobody knows whether Redis has granted it until it is
     /// [`CallLease::granted`] or [`CallLease::refused`]; if it is dropped before, it is given back to be on the safe side.
-    pub(super) fn asked_for(local: Arc<MemoryLimiter>, ledger: Arc<Ledger>, token_id: &str) -> (Self, LeaseName) {
+    pub(super) fn asked_for(local: Arc<MemoryLimiter>, ledger: Arc<CallLeases>, token_id: &str) -> (Self, LeaseName) {
         let mut name = LeaseName::default();
         fastrand::fill(&mut name);
         (Self { local, token_id: token_id.into(), counted: false, shared: Some((ledger, name)) }, name)
@@ -73,7 +73,7 @@ impl Drop for CallLease {
 
 /// The leases that one worker holds in Redis.
 #[derive(Default)]
-pub(super) struct Ledger {
+pub(super) struct CallLeases {
     book: Mutex<Book>,
     /// Something is to be given back.
     ended: Notify,
@@ -88,7 +88,7 @@ struct Book {
 /// Names of leases by token.
 type Leases = HashMap<Box<str>, Vec<LeaseName>>;
 
-impl Ledger {
+impl CallLeases {
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }

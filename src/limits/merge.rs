@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use redis::Value;
 
-use super::journal::{Claim, Journal, Offer};
+use super::journal::{Claim, Offer, PendingMerges};
 use crate::store::{Redis, Script, StoreError};
 
 /// The script that merges.
@@ -30,15 +30,15 @@ pub(super) struct Merger {
     redis: Redis,
     script: Script,
     clock: Script,
-    journal: Arc<Journal>,
+    journal: Arc<PendingMerges>,
 }
 
 impl Merger {
-    pub(super) fn new(redis: Redis, journal: Arc<Journal>) -> Self {
+    pub(super) fn new(redis: Redis, journal: Arc<PendingMerges>) -> Self {
         Self { redis, script: Script::new(MERGE), clock: Script::new(CLOCK), journal }
     }
 
-    pub(super) fn journal(&self) -> &Arc<Journal> {
+    pub(super) fn journal(&self) -> &Arc<PendingMerges> {
         &self.journal
     }
 

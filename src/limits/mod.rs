@@ -23,21 +23,21 @@ use std::sync::Arc;
 pub use calls::CallLease;
 pub use decision::{Decision, Reported, Source, Standing};
 pub use deny_cache::DenyCache;
-pub use journal::Journal;
+pub use journal::PendingMerges;
 pub use memory::MemoryLimiter;
 pub use merge::MERGE;
 pub use question::Charge;
-pub use redis::{CALLS, DECIDE, PAIR, RedisLimiter, heed};
+pub use redis::{CALLS, DECIDE, PAIR, RedisLimiter, on_invalidation};
 pub use report::{Report, WindowReport};
 
-use question::Question;
+use question::LimitQuery;
 
 use crate::config::{Plan, RouteLimits};
 use crate::store::StoreError;
 
 /// Whose request it is.
 #[derive(Debug, Clone, Copy)]
-pub struct Asker<'a> {
+pub struct LimitSubject<'a> {
     /// The token's public id.
     pub token_id: &'a str,
     /// The version of its record, as this instance knows it.
@@ -75,7 +75,7 @@ impl Limiter {
     /// [`Unavailable`] while Redis does not answer, if the policy is `deny`.
     pub async fn decide<'a>(
         &self,
-        asker: &Asker<'_>,
+        asker: &LimitSubject<'_>,
         plan: &Plan,
         charge: impl Into<Charge<'a>>,
         now_ms: u64,
@@ -83,7 +83,7 @@ impl Limiter {
         let charge = at_least_one(charge.into());
         match self {
             Self::Memory(memory) => Ok(Outcome::Decided(memory.decide(asker.token_id, plan, charge, now_ms))),
-            Self::Redis(redis) => redis.decide(&Question { asker: *asker, plan, charge }, now_ms).await,
+            Self::Redis(redis) => redis.decide(&LimitQuery { asker: *asker, plan, charge }, now_ms).await,
         }
     }
 
@@ -95,7 +95,7 @@ impl Limiter {
     /// As [`Limiter::decide`].
     pub async fn decide_call<'a>(
         &self,
-        asker: &Asker<'_>,
+        asker: &LimitSubject<'_>,
         plan: &Plan,
         charge: impl Into<Charge<'a>>,
         now_ms: u64,
@@ -110,7 +110,7 @@ impl Limiter {
                 let lease = decision.admitted.then(|| CallLease::counted(memory.clone(), asker.token_id));
                 Ok((Outcome::Decided(decision), lease))
             }
-            Self::Redis(redis) => redis.decide_call(&Question { asker: *asker, plan, charge }, most, now_ms).await,
+            Self::Redis(redis) => redis.decide_call(&LimitQuery { asker: *asker, plan, charge }, most, now_ms).await,
         }
     }
 
@@ -149,7 +149,7 @@ impl Limiter {
     /// [`StoreError`] when Redis does not answer; no policy stands in for it.
     pub async fn peek(
         &self,
-        asker: &Asker<'_>,
+        asker: &LimitSubject<'_>,
         plan: &Plan,
         routes: &[&RouteLimits],
         now_ms: u64,

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::Asker;
+use super::LimitSubject;
 use crate::config::{Limit, Plan, Route, RouteLimits};
 
 /// What a request counts, and where beside the log of its token's plan.
@@ -29,13 +29,13 @@ impl<'a> From<&'a Route> for Charge<'a> {
 
 /// What was asked of Redis: the same question has the same answer for as long as that stands.
 #[derive(Clone, Copy)]
-pub(super) struct Question<'a> {
-    pub(super) asker: Asker<'a>,
+pub(super) struct LimitQuery<'a> {
+    pub(super) asker: LimitSubject<'a>,
     pub(super) plan: &'a Plan,
     pub(super) charge: Charge<'a>,
 }
 
-impl<'a> Question<'a> {
+impl<'a> LimitQuery<'a> {
     /// All limits that have to have room.
     pub(super) fn limits(&self) -> impl Iterator<Item = &'a Limit> {
         self.plan.limits_with(self.charge.limits)

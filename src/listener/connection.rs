@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use crate::body::{Arriving, BodyError};
+use crate::body::{BodyError, IncomingBody};
 use crate::shutdown::Shutdown;
 
 use super::gate::Gate;
@@ -38,7 +38,7 @@ pub trait Handler: Send + Sync + 'static {
     /// Answers one request. `interim` passes interim answers on; `None` where the client can't be sent any.
     fn handle(
         self: &Arc<Self>,
-        request: Request<Arriving>,
+        request: Request<IncomingBody>,
         peer: &Arc<Peer>,
         interim: Option<Interim>,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
@@ -137,7 +137,7 @@ where
         let (handler, peer) = (listener.handler.clone(), peer.clone());
         async move {
             let interim = peer.interim(&request);
-            Ok::<_, std::convert::Infallible>(handler.handle(request.map(Arriving::Hyper), &peer, interim).await)
+            Ok::<_, std::convert::Infallible>(handler.handle(request.map(IncomingBody::Hyper), &peer, interim).await)
         }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();

@@ -15,7 +15,7 @@ use futures_util::task::AtomicWaker;
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::deadline::{Deadline, Patient};
+use crate::deadline::{Deadline, WriteTimeout};
 
 use super::framing::{EMPTY_LINE, Framing, Verdict};
 use super::head::{Fault, HeadLimits};
@@ -91,7 +91,7 @@ impl Signals {
 
 /// How long a connection may be silent in the middle of something.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub(super) struct Timeouts {
     /// From the first byte of a head to its last.
     pub(super) head: Duration,
     /// Without the client taking a byte of what is written.
@@ -100,7 +100,7 @@ pub(super) struct Patience {
 
 /// A guarded byte stream.
 pub(super) struct Gate<S> {
-    io: Patient<S>,
+    io: WriteTimeout<S>,
     /// `None` on HTTP/2, which has a framing of its own.
     framing: Option<Framing>,
     signals: Arc<Signals>,
@@ -126,18 +126,18 @@ pub(super) struct Gate<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     /// Guards an HTTP/1.1 connection.
-    pub(super) fn http1(io: S, limits: HeadLimits, patience: Patience, signals: Arc<Signals>) -> Self {
+    pub(super) fn http1(io: S, limits: HeadLimits, patience: Timeouts, signals: Arc<Signals>) -> Self {
         Self::new(io, Some(Framing::new(limits)), patience, signals)
     }
 
     /// Guards an HTTP/2 connection.
-    pub(super) fn http2(io: S, patience: Patience, signals: Arc<Signals>) -> Self {
+    pub(super) fn http2(io: S, patience: Timeouts, signals: Arc<Signals>) -> Self {
         Self::new(io, None, patience, signals)
     }
 
-    fn new(io: S, framing: Option<Framing>, patience: Patience, signals: Arc<Signals>) -> Self {
+    fn new(io: S, framing: Option<Framing>, patience: Timeouts, signals: Arc<Signals>) -> Self {
         Self {
-            io: Patient::new(io, patience.write),
+            io: WriteTimeout::new(io, patience.write),
             framing,
             signals,
             patience: patience.head,

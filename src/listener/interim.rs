@@ -46,7 +46,7 @@ pub struct Interim {
 
 /// Tells them.
 #[derive(Debug)]
-pub struct Teller {
+pub struct InterimSender {
     way: Way,
 }
 
@@ -182,8 +182,8 @@ impl Interim {
 
     /// What tells the client of this exchange.
     #[must_use]
-    pub fn teller(&self) -> Teller {
-        Teller { way: self.way.clone() }
+    pub fn teller(&self) -> InterimSender {
+        InterimSender { way: self.way.clone() }
     }
 
     /// Waits for the answer, on the task of the exchange. On HTTP/1.1, what was told before it came is written when this returns, or
@@ -221,7 +221,7 @@ impl Drop for Interim {
     }
 }
 
-impl Teller {
+impl InterimSender {
     /// Tells an interim answer. One that comes too late, or is one too many, is dropped.
     pub fn tell(&self, status: StatusCode, headers: HeaderMap) {
         match &self.way {
@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     /// A teller's answers on HTTP/1.1, by what they say.
-    fn tell(teller: &Teller, text: &[u8]) {
+    fn tell(teller: &InterimSender, text: &[u8]) {
         let Way::Gate(signals, number) = &teller.way else { panic!("a teller of HTTP/1.1") };
         signals.interims.push(*number, text);
     }

@@ -30,7 +30,7 @@ use crate::telemetry::ListenerMetrics;
 
 pub use connection::Handler;
 pub use head::{Fault, is_authority};
-pub use interim::{Interim, Teller};
+pub use interim::{Interim, InterimSender};
 pub use peer::{Attention, Busy, Peer};
 pub use tls::{Certificates, TlsError, server_config};
 
@@ -147,8 +147,8 @@ impl<H: Handler> Listener<H> {
         }
     }
 
-    fn patience(&self) -> gate::Patience {
-        gate::Patience { head: self.settings.header_timeout, write: self.settings.body_idle_timeout }
+    fn patience(&self) -> gate::Timeouts {
+        gate::Timeouts { head: self.settings.header_timeout, write: self.settings.body_idle_timeout }
     }
 }
 

@@ -16,7 +16,7 @@ use super::interim::Interim;
 
 /// HTTP/2: requests that a client may give up as soon as they are made, beyond those that come to an end. With one more it is told to
 /// go, with twice as many it is cut off: somebody makes work and throws it away (CVE-2023-44487).
-const MOST_GIVEN_UP: usize = 100;
+const MAX_GIVEN_UP: usize = 100;
 /// As soon as they are made: within this time.
 const GIVEN_UP_AT_ONCE: Duration = Duration::from_secs(1);
 
@@ -141,7 +141,7 @@ impl Peer {
 
     /// Whether the client gives up too many requests, so many times over.
     pub(super) fn gives_up(&self, times: usize) -> bool {
-        self.given_up.load(Ordering::Relaxed) > MOST_GIVEN_UP * times
+        self.given_up.load(Ordering::Relaxed) > MAX_GIVEN_UP * times
     }
 
     /// Resolves when nothing has been under way for so long.

@@ -16,7 +16,7 @@ use http::{Method, Request, Response};
 use http_body::Body;
 use tokio::sync::oneshot;
 
-use crate::body::{Arriving, Ask, BodyError, CallHalves, StreamBody};
+use crate::body::{Ask, BodyError, CallHalves, IncomingBody, StreamBody};
 use crate::deadline::Deadline;
 
 use super::connection::Handler;
@@ -86,7 +86,7 @@ pub(super) async fn carry<H: Handler>(
 fn take_on(
     request: Request<RecvStream>,
     interims: &Arc<StreamInterims>,
-) -> Option<(Request<Arriving>, Option<CallBegins>)> {
+) -> Option<(Request<IncomingBody>, Option<CallBegins>)> {
     let (parts, stream) = request.into_parts();
     if parts.method == Method::CONNECT {
         if parts.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0") {
@@ -94,13 +94,13 @@ fn take_on(
         }
         let (call, send) = oneshot::channel();
         let halves = CallHalves { receive: stream, send };
-        return Some((Request::from_parts(parts, Arriving::Call(Some(halves))), Some(call)));
+        return Some((Request::from_parts(parts, IncomingBody::Call(Some(halves))), Some(call)));
     }
     let ask = awaits_go_ahead(&parts.headers).then(|| {
         let interims = interims.clone();
         Box::new(move || interims.go_on()) as Ask
     });
-    Some((Request::from_parts(parts, Arriving::Stream(StreamBody::new(stream, ask))), None))
+    Some((Request::from_parts(parts, IncomingBody::Stream(StreamBody::new(stream, ask))), None))
 }
 
 /// Whether the client waits to be told to send its body (RFC 9110 §10.1.1).

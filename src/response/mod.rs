@@ -193,7 +193,7 @@ impl Rejection {
                 "too_many_failures",
                 "Too many authentications from this address have failed. Try again later.",
             ),
-            Self::Unauthenticated(Refusal::Unavailable | Refusal::Crowded) | Self::Undecided => told(
+            Self::Unauthenticated(Refusal::Unavailable | Refusal::LookupsExhausted) | Self::Undecided => told(
                 S::SERVICE_UNAVAILABLE,
                 "unavailable",
                 "The request can't be checked at the moment. Try again shortly.",
@@ -276,7 +276,11 @@ impl Rejection {
             Self::HttpsRequired
             | Self::Misdirected
             | Self::Unauthenticated(
-                Refusal::Missing | Refusal::Repeated | Refusal::Invalid(_) | Refusal::Crowded | Refusal::Unavailable,
+                Refusal::Missing
+                | Refusal::Repeated
+                | Refusal::Invalid(_)
+                | Refusal::LookupsExhausted
+                | Refusal::Unavailable,
             )
             | Self::Undecided
             | Self::Forbidden(_)
@@ -298,7 +302,9 @@ impl Rejection {
             Self::Forbidden(permission) => {
                 format!("Bearer realm=\"{realm}\", error=\"insufficient_scope\", scope=\"{permission}\"")
             }
-            Self::Unauthenticated(Refusal::TooManyFailures { .. } | Refusal::Crowded | Refusal::Unavailable)
+            Self::Unauthenticated(
+                Refusal::TooManyFailures { .. } | Refusal::LookupsExhausted | Refusal::Unavailable,
+            )
             | Self::Fault(_)
             | Self::Path(_)
             | Self::AmbiguousPath

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::target::VERSION;
 use crate::config::{Plan, RedisStore};
-use crate::limits::{Asker, Decision, DenyCache, Limiter, MemoryLimiter, Outcome, RedisLimiter};
+use crate::limits::{Decision, DenyCache, LimitSubject, Limiter, MemoryLimiter, Outcome, RedisLimiter};
 use crate::store::{Redis, StoreHealth};
 
 /// Instances that work side by side.
@@ -40,7 +40,7 @@ impl Instance {
     pub(super) async fn decide(&self, token_id: &str, plan: &Plan) -> Option<Decision> {
         self.denials.forget(token_id);
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-        match self.limiter.decide(&Asker { token_id, version: VERSION }, plan, 1, now_ms).await {
+        match self.limiter.decide(&LimitSubject { token_id, version: VERSION }, plan, 1, now_ms).await {
             Ok(Outcome::Decided(decision)) => Some(decision),
             Ok(Outcome::Stale) | Err(_) => None,
         }

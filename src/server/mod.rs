@@ -13,18 +13,18 @@ use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::admin::{Admin, Desk, LimitsDesk};
+use crate::admin::{Admin, AdminBackend, LimitService};
 use crate::auth::{Failures, FileStore, OpenCalls, RecordWatch, TokenCache};
 use crate::config::{Config, OnFailure, RedisStore, Store};
-use crate::forward::{Forwarder, Names, UpstreamError, Upstreams};
-use crate::gateway::Cells;
-use crate::limits::{self, DenyCache, Journal, Limiter, MemoryLimiter, RedisLimiter};
+use crate::forward::{Forwarder, ResolvedNames, UpstreamError, Upstreams};
+use crate::gateway::RequestMetrics;
+use crate::limits::{self, DenyCache, Limiter, MemoryLimiter, PendingMerges, RedisLimiter};
 use crate::listener::{self, Certificates, Tls, TlsError};
 use crate::route::{RouteError, RouteTable};
 use crate::shutdown::Shutdown;
 use crate::store::{OpenError, Redis, StoreHealth};
 use crate::telemetry::{self, AccessLog, LogError, Metrics};
-use crate::tokens::{FileError, Registry, UsageBook, UsageKeeper};
+use crate::tokens::{FileError, Registry, UsageCounts, UsageWriter};
 
 pub(crate) use signals::ExitSignals;
 use worker::Worker;
@@ -80,10 +80,10 @@ pub enum StartError {
 struct Shared {
     config: Arc<Config>,
     metrics: Arc<Metrics>,
-    cells: Arc<Cells>,
+    cells: Arc<RequestMetrics>,
     routes: Arc<RouteTable>,
     upstreams: Arc<Upstreams>,
-    names: Arc<Names>,
+    names: Arc<ResolvedNames>,
     certificates: Arc<Certificates>,
     tls: Tls,
     tokens: Tokens,
@@ -91,8 +91,8 @@ struct Shared {
     denials: Arc<DenyCache>,
     open_calls: Arc<OpenCalls>,
     failures: Arc<Failures>,
-    usage: Arc<UsageBook>,
-    journal: Arc<Journal>,
+    usage: Arc<UsageCounts>,
+    journal: Arc<PendingMerges>,
     health: Arc<StoreHealth>,
     open: Arc<AtomicUsize>,
     shutdown: Shutdown,
@@ -113,7 +113,7 @@ pub struct Server {
     /// Where the admin listener is.
     pub admin: SocketAddr,
     shared: Arc<Shared>,
-    keeper: Arc<UsageKeeper>,
+    keeper: Arc<UsageWriter>,
     workers: Vec<std::thread::JoinHandle<()>>,
 }
 
@@ -170,7 +170,11 @@ impl Server {
         Ok(server)
     }
 
-    async fn spawn_background(&self, sockets: Vec<std::net::TcpListener>, desk: Desk) -> Result<(), StartError> {
+    async fn spawn_background(
+        &self,
+        sockets: Vec<std::net::TcpListener>,
+        desk: AdminBackend,
+    ) -> Result<(), StartError> {
         let shared = &self.shared;
         let (config, metrics) = (shared.config.clone(), shared.metrics.clone());
         let admin = Arc::new(Admin::new(config, metrics, desk, shared.shutdown.clone()));
@@ -185,7 +189,7 @@ impl Server {
             (Store::Redis(store), Tokens::Redis(cache)) => {
                 let redis = Redis::open(store, shared.health.clone()).await?;
                 let (local, denials) = (shared.limiter.clone(), shared.denials.clone());
-                let announced = move |what: &str| limits::heed(what, &local, &denials);
+                let announced = move |what: &str| limits::on_invalidation(what, &local, &denials);
                 tokio::spawn(RecordWatch::new(redis, cache.clone(), calls, announced).run());
             }
             (Store::Memory, Tokens::Redis(_)) => {}
@@ -282,19 +286,19 @@ impl Shared {
         }
         let open_calls = Arc::<OpenCalls>::default();
         Ok(Self {
-            cells: Arc::new(Cells::new(&metrics, &config.routes, log, open_calls.clone())),
+            cells: Arc::new(RequestMetrics::new(&metrics, &config.routes, log, open_calls.clone())),
             open_calls,
             failures: Arc::new(Failures::new(&config.tokens.failures)),
             usage: Arc::default(),
             routes: Arc::new(RouteTable::new(&config.routes)?),
             upstreams: Upstreams::new(&config, &metrics),
-            names: Names::start(&config, &metrics),
+            names: ResolvedNames::start(&config, &metrics),
             certificates,
             tls,
             tokens,
             limiter: Arc::new(MemoryLimiter::new(config.limits.max_tokens)),
             denials: Arc::new(DenyCache::new(MAX_DENIALS)),
-            journal: Arc::new(Journal::new(metrics.merging.clone())),
+            journal: Arc::new(PendingMerges::new(metrics.merging.clone())),
             health,
             open: Arc::default(),
             shutdown: Shutdown::default(),
@@ -304,7 +308,7 @@ impl Shared {
     }
 
     /// What the admin API works with: a connection of its own, and this process's memory; and who writes over it how tokens are used.
-    async fn desk(&self) -> Result<(Desk, UsageKeeper), StartError> {
+    async fn desk(&self) -> Result<(AdminBackend, UsageWriter), StartError> {
         let book = self.usage.clone();
         let (registry, limiter, keeper) = match (&self.config.store, &self.config.tokens.file) {
             (Store::Redis(store), _) => {
@@ -313,11 +317,11 @@ impl Shared {
                 let (local, denials) = (self.limiter.clone(), self.denials.clone());
                 let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials)
                     .with_journal(self.journal.clone());
-                let keeper = UsageKeeper::with_redis(redis.clone(), book);
+                let keeper = UsageWriter::with_redis(redis.clone(), book);
                 (Registry::with_redis(redis), Limiter::Redis(limiter), keeper)
             }
             (Store::Memory, Some(file)) => {
-                let keeper = UsageKeeper::with_file(&self.config, file, book);
+                let keeper = UsageWriter::with_file(&self.config, file, book);
                 (Registry::with_file(&self.config, file), Limiter::Memory(self.limiter.clone()), keeper)
             }
             (Store::Memory, None) => {
@@ -329,9 +333,9 @@ impl Shared {
             Tokens::Redis(_) => (None, Some(self.health.clone())),
         };
         let registry = Arc::new(registry);
-        let limits = LimitsDesk::new(self.config.clone(), registry.clone(), limiter);
+        let limits = LimitService::new(self.config.clone(), registry.clone(), limiter);
         let upstreams = self.upstreams.clone();
-        Ok((Desk { limits, registry, file, upstreams, store }, keeper))
+        Ok((AdminBackend { limits, registry, file, upstreams, store }, keeper))
     }
 }
 

@@ -29,7 +29,7 @@ use crate::config::{RedisServers, RedisStore};
 pub use dial::OpenError;
 pub use health::StoreHealth;
 pub use script::Script;
-pub use subscription::{News, Subscription};
+pub use subscription::{ChannelEvent, Subscription};
 
 /// How long Redis may take for a person's command: no request waits.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(5);

@@ -20,7 +20,7 @@ const BATCH: usize = 1_024;
 
 /// What a subscription has to tell.
 #[derive(Debug)]
-pub enum News {
+pub enum ChannelEvent {
     /// From here on messages are heard; what was said before may have been missed.
     Begins,
     /// These were published, in this order.
@@ -53,12 +53,12 @@ impl Subscription {
     }
 
     /// Waits for the next thing to tell, for as long as that takes.
-    pub async fn next(&mut self) -> News {
+    pub async fn next(&mut self) -> ChannelEvent {
         loop {
             let Some(ear) = &mut self.heard else {
                 tokio::time::sleep(self.pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
                 if self.connect().await {
-                    return News::Begins;
+                    return ChannelEvent::Begins;
                 }
                 continue;
             };
@@ -70,7 +70,7 @@ impl Subscription {
                     {
                         messages.push(more.get_payload_bytes().to_vec());
                     }
-                    return News::Messages(messages);
+                    return ChannelEvent::Messages(messages);
                 }
                 Ok(None) => self.heard = None,
                 Err(_) => {

@@ -31,7 +31,7 @@ pub use registry::{
 };
 pub(crate) use token::Shape;
 pub use token::{NewToken, TokenHash};
-pub use usage::{UsageBook, UsageKeeper};
+pub use usage::{UsageCounts, UsageWriter};
 
 #[cfg(test)]
 pub(crate) use plans::tests::plans as test_plans;

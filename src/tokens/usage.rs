@@ -36,20 +36,20 @@ pub(super) struct Use {
 }
 
 /// The use of all tokens since it was written last; one for all workers.
-pub struct UsageBook {
+pub struct UsageCounts {
     hasher: RandomState,
     shards: [Mutex<Uses>; SHARDS],
     len: AtomicUsize,
     most: usize,
 }
 
-impl Default for UsageBook {
+impl Default for UsageCounts {
     fn default() -> Self {
         Self::of(MOST)
     }
 }
 
-impl UsageBook {
+impl UsageCounts {
     fn of(most: usize) -> Self {
         let shards = std::array::from_fn(|_| Mutex::default());
         Self { hasher: RandomState::default(), shards, len: AtomicUsize::new(0), most }
@@ -92,8 +92,8 @@ fn lock(shard: &Mutex<Uses>) -> MutexGuard<'_, Uses> {
 }
 
 /// Who writes a book to the store.
-pub struct UsageKeeper {
-    book: Arc<UsageBook>,
+pub struct UsageWriter {
+    book: Arc<UsageCounts>,
     kept: Kept,
     complained: AtomicBool,
 }
@@ -103,16 +103,16 @@ enum Kept {
     Redis(RedisTokens),
 }
 
-impl UsageKeeper {
+impl UsageWriter {
     /// Writes beside the token file.
     #[must_use]
-    pub fn with_file(config: &Config, path: &std::path::Path, book: Arc<UsageBook>) -> Self {
+    pub fn with_file(config: &Config, path: &std::path::Path, book: Arc<UsageCounts>) -> Self {
         Self { book, kept: Kept::File(Arc::new(TokenFile::new(config, path))), complained: AtomicBool::new(false) }
     }
 
     /// Writes to Redis.
     #[must_use]
-    pub fn with_redis(redis: Redis, book: Arc<UsageBook>) -> Self {
+    pub fn with_redis(redis: Redis, book: Arc<UsageCounts>) -> Self {
         Self { book, kept: Kept::Redis(RedisTokens::new(redis)), complained: AtomicBool::new(false) }
     }
 
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn uses_add_up_and_are_taken_once() {
-        let (book, id) = (UsageBook::default(), Arc::from("abc"));
+        let (book, id) = (UsageCounts::default(), Arc::from("abc"));
         for second in [7, 9, 8] {
             book.note(&id, at(second));
         }
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_full_book_counts_those_that_it_knows_and_no_others() {
-        let book = UsageBook::of(2);
+        let book = UsageCounts::of(2);
         for id in ["a", "b", "c", "a", "c"] {
             book.note(&Arc::from(id), at(1));
         }

@@ -25,7 +25,7 @@ const GROUPS: usize = 1_024;
 
 /// Why the calls of a token have to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Withdrawal {
+pub enum Revocation {
     /// It was revoked.
     Revoked,
     /// It was switched off.
@@ -38,7 +38,7 @@ pub enum Withdrawal {
     Permission,
 }
 
-impl Withdrawal {
+impl Revocation {
     /// For the log; clients are not told.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -78,14 +78,14 @@ struct Book {
 struct Entry {
     principal: Arc<Principal>,
     route: Arc<Route>,
-    tell: oneshot::Sender<Withdrawal>,
+    tell: oneshot::Sender<Revocation>,
 }
 
 /// One call that is open. Dropped, it has ended.
 pub struct OpenCall {
     calls: Arc<OpenCalls>,
     key: Key,
-    told: Option<oneshot::Receiver<Withdrawal>>,
+    told: Option<oneshot::Receiver<Revocation>>,
 }
 
 impl Default for OpenCalls {
@@ -164,7 +164,7 @@ impl OpenCalls {
         for shard in &self.shards {
             let mut book = shard.lock().unwrap_or_else(PoisonError::into_inner);
             while let Some((_, key)) = book.ends.first().filter(|(end, _)| *end <= now).cloned() {
-                book.withdraw(&key, Withdrawal::Expired);
+                book.revoke(&key, Revocation::Expired);
             }
         }
     }
@@ -207,7 +207,7 @@ impl Book {
             let principal = match current(&entry.principal) {
                 Ok(principal) => principal,
                 Err(Refusal::Invalid(reason)) => {
-                    self.withdraw(&key, reason.into());
+                    self.revoke(&key, reason.into());
                     continue;
                 }
                 // Nothing is known; an outage ends no call.
@@ -215,14 +215,14 @@ impl Book {
                     Refusal::Missing
                     | Refusal::Repeated
                     | Refusal::TooManyFailures { .. }
-                    | Refusal::Crowded
+                    | Refusal::LookupsExhausted
                     | Refusal::Unavailable,
                 ) => continue,
             };
             if principal.is_expired(now) {
-                self.withdraw(&key, Withdrawal::Expired);
+                self.revoke(&key, Revocation::Expired);
             } else if !may(&principal, &entry.route) {
-                self.withdraw(&key, Withdrawal::Permission);
+                self.revoke(&key, Revocation::Permission);
             } else {
                 let before = std::mem::replace(&mut entry.principal, principal.clone());
                 if let Some(end) = before.expires_at() {
@@ -235,7 +235,7 @@ impl Book {
         }
     }
 
-    fn withdraw(&mut self, key: &Key, why: Withdrawal) {
+    fn revoke(&mut self, key: &Key, why: Revocation) {
         if let Some(entry) = self.remove(key) {
             // It may be ending by itself at this moment.
             let _ = entry.tell.send(why);
@@ -258,7 +258,7 @@ fn may(principal: &Principal, route: &Route) -> bool {
     }
 }
 
-impl From<Reason> for Withdrawal {
+impl From<Reason> for Revocation {
     fn from(reason: Reason) -> Self {
         match reason {
             Reason::Revoked => Self::Revoked,
@@ -271,12 +271,12 @@ impl From<Reason> for Withdrawal {
 
 impl OpenCall {
     /// Resolves when the call has to end.
-    pub async fn withdrawn(&mut self) -> Withdrawal {
-        std::future::poll_fn(|cx| self.poll_withdrawn(cx)).await
+    pub async fn revoked(&mut self) -> Revocation {
+        std::future::poll_fn(|cx| self.poll_revoked(cx)).await
     }
 
     /// The same as a poll.
-    pub fn poll_withdrawn(&mut self, cx: &mut Context<'_>) -> Poll<Withdrawal> {
+    pub fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<Revocation> {
         let Some(told) = &mut self.told else { return Poll::Pending };
         match Pin::new(told).poll(cx) {
             Poll::Ready(Ok(why)) => {

@@ -21,8 +21,8 @@ fn route(permission: &str) -> Arc<Route> {
     Arc::new(Route { access: Access::Token(vec![permission.into()]), ..Route::default() })
 }
 
-fn told(call: &mut OpenCall) -> Option<Withdrawal> {
-    match call.poll_withdrawn(&mut Context::from_waker(std::task::Waker::noop())) {
+fn told(call: &mut OpenCall) -> Option<Revocation> {
+    match call.poll_revoked(&mut Context::from_waker(std::task::Waker::noop())) {
         Poll::Ready(why) => Some(why),
         Poll::Pending => None,
     }
@@ -45,7 +45,7 @@ fn calls_end_when_their_time_is_over_and_leave_nothing_behind() {
     calls.expire(at(99));
     assert_eq!((told(&mut bounded), told(&mut unbounded)), (None, None));
     calls.expire(at(100));
-    assert_eq!((told(&mut bounded), told(&mut unbounded)), (Some(Withdrawal::Expired), None));
+    assert_eq!((told(&mut bounded), told(&mut unbounded)), (Some(Revocation::Expired), None));
     assert_eq!(told(&mut bounded), None, "it is told once");
     drop((bounded, unbounded));
     assert!(is_empty(&calls));
@@ -61,20 +61,20 @@ fn a_changed_record_ends_what_it_no_longer_entitles_to() {
     record.expires_at = Some(Date::new(at(100)));
     let changed = principal(&record, 2);
     calls.judge("abc", at(0), |_| Ok(changed.clone()));
-    assert_eq!((told(&mut reads), told(&mut writes)), (None, Some(Withdrawal::Permission)));
+    assert_eq!((told(&mut reads), told(&mut writes)), (None, Some(Revocation::Permission)));
     assert_eq!(calls.tokens(), BTreeMap::from([("abc".into(), vec![2])]));
     // The new end counts.
     calls.expire(at(100));
-    assert_eq!(told(&mut reads), Some(Withdrawal::Expired));
+    assert_eq!(told(&mut reads), Some(Revocation::Expired));
 }
 
 #[test]
 fn refusals_end_calls_and_outages_do_not() {
     for (reason, why) in [
-        (Reason::Revoked, Withdrawal::Revoked),
-        (Reason::Disabled, Withdrawal::Disabled),
-        (Reason::Expired, Withdrawal::Expired),
-        (Reason::Unknown, Withdrawal::Gone),
+        (Reason::Revoked, Revocation::Revoked),
+        (Reason::Disabled, Revocation::Disabled),
+        (Reason::Expired, Revocation::Expired),
+        (Reason::Unknown, Revocation::Gone),
     ] {
         let calls = Arc::new(OpenCalls::default());
         let mut call = calls.open(&principal(&record_of("secret-token"), 1), &route("calls:read"), 0);

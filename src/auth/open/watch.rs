@@ -11,7 +11,7 @@ use super::OpenCalls;
 use crate::auth::cache::TokenCache;
 use crate::auth::principal::principal_of;
 use crate::auth::refusal::{Reason, Refusal};
-use crate::store::{News, Redis};
+use crate::store::{ChannelEvent, Redis};
 use crate::tokens::RedisTokens;
 
 /// How often is looked whose time is over.
@@ -57,8 +57,8 @@ impl RecordWatch {
         loop {
             match announcements.next().await {
                 // Something may have been said while nobody listened.
-                News::Begins => self.sweep_now.notify_one(),
-                News::Messages(messages) => {
+                ChannelEvent::Begins => self.sweep_now.notify_one(),
+                ChannelEvent::Messages(messages) => {
                     let told = messages.iter().filter_map(|message| std::str::from_utf8(message).ok());
                     let told = told.inspect(|id| (self.announced)(id));
                     let open: BTreeSet<&str> = told.filter(|id| self.calls.announce(id)).collect();

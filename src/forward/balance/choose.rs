@@ -49,9 +49,9 @@ fn at(mut candidates: impl Iterator<Item = Candidate>, mut place: u64) -> Option
 }
 
 /// Whose turn it is: smooth weighted round robin, as nginx made it known. A worker has its own.
-pub(in crate::forward) struct Turns(Mutex<Vec<i64>>);
+pub(in crate::forward) struct RoundRobin(Mutex<Vec<i64>>);
 
-impl Turns {
+impl RoundRobin {
     /// Before `count` endpoints. Workers begin at different ones.
     pub(in crate::forward) fn new(count: usize) -> Self {
         let mut credits = vec![0; count];

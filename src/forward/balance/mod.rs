@@ -29,7 +29,7 @@ use eject::Ejections;
 use places::Places;
 use standing::Standing;
 
-pub(super) use choose::Turns;
+pub(super) use choose::RoundRobin;
 pub(super) use hash::hash;
 pub(crate) use places::{NoPlace, Place};
 pub use report::{EndpointReport, UpstreamReport};
@@ -37,13 +37,13 @@ pub(crate) use standing::InFlight;
 
 /// All upstreams of a process.
 pub struct Upstreams {
-    rosters: Vec<Arc<Roster>>,
+    rosters: Vec<Arc<UpstreamState>>,
     /// Places for copies of requests, by the name of the route that has a mirror.
     copies: HashMap<Arc<str>, Arc<Semaphore>>,
 }
 
 /// The endpoints of one upstream.
-pub(super) struct Roster {
+pub(super) struct UpstreamState {
     name: Arc<str>,
     config: Balancing,
     endpoints: Vec<Arc<Standing>>,
@@ -58,7 +58,7 @@ impl Upstreams {
     /// With everybody in service.
     #[must_use]
     pub fn new(config: &config::Config, metrics: &Metrics) -> Arc<Self> {
-        let roster = |upstream: &Arc<config::Upstream>| Arc::new(Roster::new(upstream, metrics));
+        let roster = |upstream: &Arc<config::Upstream>| Arc::new(UpstreamState::new(upstream, metrics));
         let copies = config.routes.iter().filter_map(|route| {
             let places = Semaphore::new(route.mirror.as_ref()?.max_copies);
             Some((route.name.clone(), Arc::new(places)))
@@ -67,7 +67,7 @@ impl Upstreams {
     }
 
     /// One, by its place in the configuration.
-    pub(super) fn roster(&self, index: usize) -> Arc<Roster> {
+    pub(super) fn roster(&self, index: usize) -> Arc<UpstreamState> {
         self.rosters[index].clone()
     }
 
@@ -83,7 +83,7 @@ impl Upstreams {
     }
 }
 
-impl Roster {
+impl UpstreamState {
     fn new(upstream: &config::Upstream, metrics: &Metrics) -> Self {
         let config = upstream.balancing.clone();
         let labels: Vec<Arc<str>> = upstream.endpoints.iter().map(|endpoint| endpoint.to_string().into()).collect();
@@ -143,7 +143,7 @@ impl Roster {
 
     /// Whom to ask: who is available and no backup, else a backup, else anybody, for a try is better than none; never who was
     /// `tried`. `key` is what the request is known by, if it has that.
-    pub(super) fn choose(&self, turns: &Turns, key: Option<u64>, tried: &[usize], now: u64) -> Option<usize> {
+    pub(super) fn choose(&self, turns: &RoundRobin, key: Option<u64>, tried: &[usize], now: u64) -> Option<usize> {
         let primary = |standing: &Standing| !standing.part.backup && standing.is_available(now);
         let backup = |standing: &Standing| standing.part.backup && standing.is_available(now);
         self.pick(turns, key, tried, now, primary)
@@ -151,11 +151,11 @@ impl Roster {
             .or_else(|| self.pick(turns, key, tried, now, |_| true))
     }
 
-    /// As [`Roster::choose`], of those alone that have room. Who is not well gets nothing because others are full: it is waited for
+    /// As [`UpstreamState::choose`], of those alone that have room. Who is not well gets nothing because others are full: it is waited for
     /// these.
     pub(super) fn choose_with_room(
         &self,
-        turns: &Turns,
+        turns: &RoundRobin,
         key: Option<u64>,
         tried: &[usize],
         now: u64,
@@ -173,7 +173,7 @@ impl Roster {
 
     fn pick(
         &self,
-        turns: &Turns,
+        turns: &RoundRobin,
         key: Option<u64>,
         tried: &[usize],
         now: u64,

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::Roster;
+use super::UpstreamState;
 
 /// One upstream.
 #[derive(Debug, serde::Serialize)]
@@ -38,7 +38,7 @@ pub struct EndpointReport {
     pub failures: u32,
 }
 
-impl Roster {
+impl UpstreamState {
     pub(super) fn report(&self) -> UpstreamReport {
         let now = self.now();
         let endpoints = self.endpoints.iter().map(|standing| EndpointReport {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use crate::config::{Ejection, Part};
 
 use super::budget::Budget;
-use super::choose::{Candidate, Turns, by_key, least_requests};
+use super::choose::{Candidate, RoundRobin, by_key, least_requests};
 use super::eject::Ejections;
 use super::hash::hash;
 use super::standing::Standing;
@@ -58,7 +58,7 @@ fn least_requests_evens_out_what_takes_long() {
 
 #[test]
 fn turns_are_exact_and_interleaved() {
-    let turns = Turns::new(3);
+    let turns = RoundRobin::new(3);
     let all = candidates(&[5_000, 1_000, 1_000], &[0; 3]);
     let order: Vec<usize> = (0..70).map(|_| turns.next(all.iter().copied()).unwrap()).collect();
     let count = |index: usize| order.iter().filter(|chosen| **chosen == index).count();

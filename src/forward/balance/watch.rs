@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Roster, Upstreams};
+use super::{UpstreamState, Upstreams};
 
 /// How often to look.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -28,11 +28,11 @@ struct Seen {
 }
 
 impl Seen {
-    fn new(roster: &Roster) -> Self {
+    fn new(roster: &UpstreamState) -> Self {
         Self { ejected: vec![false; roster.endpoints.len()], deserted: false }
     }
 
-    fn look(&mut self, roster: &Roster) {
+    fn look(&mut self, roster: &UpstreamState) {
         let (now, upstream) = (roster.now(), &*roster.name);
         for (index, (standing, was)) in roster.endpoints.iter().zip(&mut self.ejected).enumerate() {
             let is = standing.is_ejected(now);
@@ -53,7 +53,7 @@ impl Seen {
     }
 }
 
-impl Roster {
+impl UpstreamState {
     /// What an endpoint's health checks say now; tells if that is new.
     pub(in crate::forward) fn judged(&self, index: usize, down: bool, why: &str) {
         let (standing, now) = (&self.endpoints[index], self.now());

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use crate::config::{HeaderEdits, HostHeader, REQUEST_ID, Route};
 use crate::telemetry::push_ip;
 
-use super::Onward;
+use super::ForwardContext;
 use super::client::{X_FORWARDED_FOR, is_trusted};
 use super::extended;
 
@@ -180,7 +180,7 @@ pub(super) fn has_two_lengths(headers: &HeaderMap) -> bool {
 }
 
 /// Makes a client's headers those of a request to the upstream.
-pub fn onto_upstream(headers: &mut HeaderMap, version: Version, onward: &Onward<'_>, websocket: bool) {
+pub fn onto_upstream(headers: &mut HeaderMap, version: Version, onward: &ForwardContext<'_>, websocket: bool) {
     let trusted = is_trusted(onward.peer.ip().to_canonical(), onward.trusted_proxies);
     let wants_trailers =
         headers.get(header::TE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
@@ -272,13 +272,13 @@ fn edit(headers: &mut HeaderMap, edits: &HeaderEdits) {
 }
 
 /// The `Host` towards the upstream.
-pub(super) fn set_host(headers: &mut HeaderMap, onward: &Onward<'_>, rule: HostHeader, endpoint: &HeaderValue) {
+pub(super) fn set_host(headers: &mut HeaderMap, onward: &ForwardContext<'_>, rule: HostHeader, endpoint: &HeaderValue) {
     let host = kept_host(headers, onward, rule).unwrap_or_else(|| endpoint.clone());
     headers.insert(header::HOST, host);
 }
 
 /// The client's `Host`, where the upstream is to see it; `None`: the endpoint's own.
-pub(super) fn kept_host(headers: &HeaderMap, onward: &Onward<'_>, rule: HostHeader) -> Option<HeaderValue> {
+pub(super) fn kept_host(headers: &HeaderMap, onward: &ForwardContext<'_>, rule: HostHeader) -> Option<HeaderValue> {
     match rule {
         HostHeader::Endpoint => None,
         // An authority is made of characters that a header may hold.
@@ -314,19 +314,19 @@ pub(super) fn clean_for_client(headers: &mut HeaderMap) {
 }
 
 /// The authority that the client asked for: most often its own `Host`, as it is.
-fn authority(headers: &HeaderMap, onward: &Onward<'_>) -> Option<HeaderValue> {
+fn authority(headers: &HeaderMap, onward: &ForwardContext<'_>) -> Option<HeaderValue> {
     match headers.get(header::HOST) {
         Some(host) if host == onward.authority => Some(host.clone()),
         Some(_) | None => HeaderValue::from_str(onward.authority).ok(),
     }
 }
 
-fn scheme(onward: &Onward<'_>) -> &'static str {
+fn scheme(onward: &ForwardContext<'_>) -> &'static str {
     if onward.https { "https" } else { "http" }
 }
 
 /// `for=…;proto=…;host=…` (RFC 7239 §4): addresses of version 6 and hosts with a port are quoted.
-fn forwarded_element(address: IpAddr, text: &str, onward: &Onward<'_>) -> String {
+fn forwarded_element(address: IpAddr, text: &str, onward: &ForwardContext<'_>) -> String {
     let (open, close) = if address.is_ipv6() { ("for=\"[", "]\"") } else { ("for=", "") };
     let host = if onward.authority.is_empty() { ["", "", ""] } else { [";host=\"", onward.authority, "\""] };
     [open, text, close, ";proto=", scheme(onward), host[0], host[1], host[2]].concat()

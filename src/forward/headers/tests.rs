@@ -20,7 +20,7 @@ fn headers(lines: &[(&str, &str)]) -> HeaderMap {
 fn sent(lines: &[(&str, &str)], version: Version, trusted: &[&str], websocket: bool) -> HeaderMap {
     let mut headers = headers(lines);
     let trusted: Vec<ipnet::IpNet> = trusted.iter().map(|net| net.parse().unwrap()).collect();
-    let onward = Onward {
+    let onward = ForwardContext {
         route: &route(false),
         upstream: 0,
         peer: "[2001:db8::7]:5000".parse().unwrap(),

@@ -11,7 +11,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::body::{Arriving, CallHalves};
+use crate::body::{CallHalves, IncomingBody};
 
 /// The client's end, before the call begins.
 pub(crate) enum ClientEnd {
@@ -36,8 +36,8 @@ pub(super) struct CallStream {
 
 impl ClientEnd {
     /// Takes it from the request that asks for a call.
-    pub(crate) fn of(request: &mut Request<Arriving>) -> Self {
-        if let Arriving::Call(halves) = request.body_mut()
+    pub(crate) fn of(request: &mut Request<IncomingBody>) -> Self {
+        if let IncomingBody::Call(halves) = request.body_mut()
             && let Some(halves) = halves.take()
         {
             return Self::Stream(halves);

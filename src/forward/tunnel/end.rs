@@ -4,7 +4,7 @@ use std::io;
 
 /// Who ended a call: who closed first, or broke off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ender {
+pub enum EndedBy {
     /// The client.
     Client,
     /// The upstream.
@@ -13,7 +13,7 @@ pub enum Ender {
     Gateway,
 }
 
-impl Ender {
+impl EndedBy {
     /// As a word, for logs and labels.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -50,7 +50,7 @@ pub enum CutReason {
     Silent,
     /// A side gave no sign of life for `call.ping_timeout` after a ping.
     #[error("the {} did not answer a ping", .0.as_str())]
-    Unanswered(Ender),
+    Unanswered(EndedBy),
     /// It reached `call.max_duration`.
     #[error("the call reached its longest duration")]
     TooLong,
@@ -59,7 +59,7 @@ pub enum CutReason {
     Ended,
     /// The token no longer entitles to it: why, for the log alone.
     #[error("{0}")]
-    Withdrawn(&'static str),
+    Revoked(&'static str),
 }
 
 /// What both sides are told at the end: a status code (RFC 6455 §7.4.1 and IANA's registry) and a reason.
@@ -76,10 +76,10 @@ impl Close {
 
     /// What is said when this side's connection is gone. 1014, "bad gateway", would say it more exactly to a client than 1011,
     /// "unexpected condition"; but libraries that many use take it for a fault of the protocol.
-    pub(super) const fn without(gone: Ender) -> Self {
+    pub(super) const fn without(gone: EndedBy) -> Self {
         match gone {
-            Ender::Client => Self::new(1001, 1001, "the client is gone"),
-            Ender::Upstream | Ender::Gateway => Self::new(1011, 1001, "the service is gone"),
+            EndedBy::Client => Self::new(1001, 1001, "the client is gone"),
+            EndedBy::Upstream | EndedBy::Gateway => Self::new(1011, 1001, "the service is gone"),
         }
     }
 }
@@ -90,12 +90,14 @@ impl CutReason {
         Some(match self {
             Self::Broken(_) | Self::Unannounced | Self::Upgrade(_) => return None,
             Self::Silent => Close::new(1001, 1001, "silent for too long"),
-            Self::Unanswered(Ender::Client) => Close::new(1001, 1001, "the client does not answer"),
-            Self::Unanswered(Ender::Upstream | Ender::Gateway) => Close::new(1011, 1001, "the service does not answer"),
+            Self::Unanswered(EndedBy::Client) => Close::new(1001, 1001, "the client does not answer"),
+            Self::Unanswered(EndedBy::Upstream | EndedBy::Gateway) => {
+                Close::new(1011, 1001, "the service does not answer")
+            }
             Self::TooLong => Close::new(1000, 1000, "longest duration reached"),
             // "Service restart" is for servers to say, "going away" for everybody.
             Self::Ended => Close::new(1012, 1001, "the gateway restarts"),
-            Self::Withdrawn(_) => Close::new(1008, 1008, "the token no longer allows this call"),
+            Self::Revoked(_) => Close::new(1008, 1008, "the token no longer allows this call"),
         })
     }
 }

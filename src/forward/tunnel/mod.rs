@@ -23,7 +23,7 @@ use client_end::Wire;
 use relay::Relay;
 
 pub(super) use client_end::ClientEnd;
-pub use end::{CutReason, Ender};
+pub use end::{CutReason, EndedBy};
 
 /// A frame that is passing when a call must stop gets so long to become whole.
 const FRAME_PATIENCE: Duration = Duration::from_millis(300);
@@ -41,18 +41,18 @@ pub struct Tunnel {
 #[derive(Debug)]
 pub struct TunnelEnd {
     /// What came from the client.
-    pub from_client: Heard,
+    pub from_client: TransferStats,
     /// What came from the upstream.
-    pub from_upstream: Heard,
+    pub from_upstream: TransferStats,
     /// Who ended it.
-    pub by: Ender,
+    pub by: EndedBy,
     /// Why it did not end by itself.
     pub cut: Option<CutReason>,
 }
 
 /// What passed one way. Callgate's own frames, and answers to them, are not in it.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Heard {
+pub struct TransferStats {
     /// Bytes, those of frame headers included.
     pub bytes: u64,
     /// Messages that became whole: texts and binary ones, of however many frames.
@@ -70,11 +70,11 @@ impl Tunnel {
         let (client, upstream) = match tokio::try_join!(self.client.open(), upstream) {
             Ok(both) => both,
             Err(error) => {
-                let (from_client, from_upstream) = (Heard::default(), Heard::default());
+                let (from_client, from_upstream) = (TransferStats::default(), TransferStats::default());
                 return TunnelEnd {
                     from_client,
                     from_upstream,
-                    by: Ender::Gateway,
+                    by: EndedBy::Gateway,
                     cut: Some(CutReason::Upgrade(error)),
                 };
             }

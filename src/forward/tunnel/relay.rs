@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::client_end::Wire;
-use super::end::{Close, CutReason, Ender};
+use super::end::{Close, CutReason, EndedBy};
 use super::side::Side;
-use super::{GOODBYE_PATIENCE, Heard};
+use super::{GOODBYE_PATIENCE, TransferStats};
 use crate::config::CallLimits;
 
 /// Once one side has said its last, the other gets so long between its own last words.
@@ -30,7 +30,7 @@ pub(super) struct Relay {
     /// Whether nothing more goes from the client, and from the upstream, to the other.
     over: [bool; 2],
     /// Who closed or failed first.
-    first: Option<Ender>,
+    first: Option<EndedBy>,
     cut: Option<CutReason>,
 }
 
@@ -38,8 +38,8 @@ impl Relay {
     pub(super) fn new(client: Wire, upstream: Wire, limits: CallLimits) -> Self {
         let (now, pinged) = (Instant::now(), limits.ping.is_some());
         let mut relay = Self {
-            client: Side::new(client, Ender::Client, pinged, now),
-            upstream: Side::new(upstream, Ender::Upstream, pinged, now),
+            client: Side::new(client, EndedBy::Client, pinged, now),
+            upstream: Side::new(upstream, EndedBy::Upstream, pinged, now),
             limits,
             began: now,
             moved: now,
@@ -55,19 +55,19 @@ impl Relay {
     }
 
     /// Callgate, if neither side has ended it.
-    pub(super) fn first(&self) -> Ender {
-        self.first.unwrap_or(Ender::Gateway)
+    pub(super) fn first(&self) -> EndedBy {
+        self.first.unwrap_or(EndedBy::Gateway)
     }
 
     /// What came from the client, and from the upstream.
-    pub(super) fn heard(&self) -> [Heard; 2] {
+    pub(super) fn heard(&self) -> [TransferStats; 2] {
         [self.client.heard(&self.upstream), self.upstream.heard(&self.client)]
     }
 
     /// Passes on what there is, both ways; `Ready` when the call is over, with why, if not by itself.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<CutReason>> {
         loop {
-            for from in [Ender::Client, Ender::Upstream] {
+            for from in [EndedBy::Client, EndedBy::Upstream] {
                 if !self.over[from as usize] && self.poll_way(from, cx).is_ready() {
                     self.over[from as usize] = true;
                 }
@@ -84,7 +84,7 @@ impl Relay {
     }
 
     /// Passes on what one side says; `Ready` when it has said its last, and the other knows, or takes no more.
-    fn poll_way(&mut self, from: Ender, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_way(&mut self, from: EndedBy, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let (this, to) = self.pair(from);
             if to.deaf {
@@ -120,14 +120,14 @@ impl Relay {
     }
 
     /// One side says nothing more. That is news to the other where no Close frame has told it.
-    fn ends(&mut self, side: Ender, error: Option<io::Error>) {
+    fn ends(&mut self, side: EndedBy, error: Option<io::Error>) {
         let is_closing = self.is_closing();
         let (this, other) = self.pair(side);
         this.ended = true;
         this.deaf |= error.is_some();
         if !is_closing {
             let close = Close::without(side);
-            other.say_goodbye(if side == Ender::Client { close.to_upstream } else { close.to_client }, close.reason);
+            other.say_goodbye(if side == EndedBy::Client { close.to_upstream } else { close.to_client }, close.reason);
         }
         // TLS without its goodbye: nothing is said of it that a closed connection would not say.
         let error = error.filter(|error| error.kind() != io::ErrorKind::UnexpectedEof);
@@ -135,13 +135,13 @@ impl Relay {
     }
 
     /// The connection to one side is gone. What it had said before, perhaps why, may still lie there to be read.
-    fn takes_no_more(&mut self, side: Ender, error: io::Error) {
+    fn takes_no_more(&mut self, side: EndedBy, error: io::Error) {
         self.pair(side).0.deaf = true;
         self.is_cut(side, CutReason::Broken(error));
     }
 
     /// Notes who left and why, which is no fault once a Close frame has passed; the other side's patience is shorter from now on.
-    fn is_cut(&mut self, side: Ender, why: CutReason) {
+    fn is_cut(&mut self, side: EndedBy, why: CutReason) {
         self.first.get_or_insert(side);
         if !self.is_closing() {
             self.cut.get_or_insert(why);
@@ -185,10 +185,10 @@ impl Relay {
     }
 
     /// A side, and the other.
-    fn pair(&mut self, side: Ender) -> (&mut Side, &mut Side) {
+    fn pair(&mut self, side: EndedBy) -> (&mut Side, &mut Side) {
         match side {
-            Ender::Client => (&mut self.client, &mut self.upstream),
-            Ender::Upstream | Ender::Gateway => (&mut self.upstream, &mut self.client),
+            EndedBy::Client => (&mut self.client, &mut self.upstream),
+            EndedBy::Upstream | EndedBy::Gateway => (&mut self.upstream, &mut self.client),
         }
     }
 
@@ -201,7 +201,7 @@ impl Relay {
     /// `Ready` when they are whole, after a stop.
     pub(super) fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut whole = true;
-        for from in [Ender::Client, Ender::Upstream] {
+        for from in [EndedBy::Client, EndedBy::Upstream] {
             let (_, to) = self.pair(from);
             whole &= to.deaf || to.is_whole() || self.poll_way(from, cx).is_ready();
         }

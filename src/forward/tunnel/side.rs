@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
 
-use super::Heard;
+use super::TransferStats;
 use super::client_end::Wire;
-use super::end::Ender;
+use super::end::EndedBy;
 use super::frames::{Frames, close_frame, ping_frame};
 use super::pongs::{PAYLOAD, Pongs};
 
@@ -22,7 +22,7 @@ thread_local! {
 
 /// One end of a call.
 pub(super) struct Side {
-    pub(super) who: Ender,
+    pub(super) who: EndedBy,
     io: Wire,
     /// What this side has said.
     bytes: u64,
@@ -61,7 +61,7 @@ struct Pings {
 }
 
 impl Side {
-    pub(super) fn new(io: Wire, who: Ender, pinged: bool, now: Instant) -> Self {
+    pub(super) fn new(io: Wire, who: EndedBy, pinged: bool, now: Instant) -> Self {
         let payload = fastrand::u64(..).to_be_bytes();
         let pings = || Pings { payload, pongs: Pongs::new(payload), heard: now, asked: None, told: 0 };
         Self {
@@ -87,8 +87,8 @@ impl Side {
     }
 
     /// What it has said, by the frames that the other side was told.
-    pub(super) fn heard(&self, other: &Self) -> Heard {
-        Heard { bytes: self.bytes, messages: other.told.messages() }
+    pub(super) fn heard(&self, other: &Self) -> TransferStats {
+        TransferStats { bytes: self.bytes, messages: other.told.messages() }
     }
 
     /// From now on it is told no new frame.
@@ -233,7 +233,7 @@ impl Side {
 
     /// The upstream sees a client in us.
     fn is_masked(&self) -> bool {
-        self.who == Ender::Upstream
+        self.who == EndedBy::Upstream
     }
 
     /// Has it pinged when it has said nothing for `every`. When to look again; `None`: it did not answer within `patience`.

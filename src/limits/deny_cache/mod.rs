@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use tokio::sync::watch;
 
 use super::decision::{Decision, Source, numbers};
-use super::question::Question;
+use super::question::LimitQuery;
 use super::shards::Shards;
 
 /// What this instance can't know (a limit raised elsewhere, a log deleted by hand, a clock that jumped) is wrong for at
@@ -89,7 +89,7 @@ impl DenyCache {
     }
 
     /// What is known about a question. If the answer is on its way to another request, this waits for it, `patience` at most.
-    pub(super) async fn look<'a>(&'a self, question: &'a Question<'a>, patience: Duration) -> Look<'a> {
+    pub(super) async fn look<'a>(&'a self, question: &'a LimitQuery<'a>, patience: Duration) -> Look<'a> {
         let mut sent = Instant::now();
         let ends = sent + patience;
         loop {
@@ -108,7 +108,7 @@ impl DenyCache {
         }
     }
 
-    fn known(&self, question: &Question<'_>, now: Instant) -> Known {
+    fn known(&self, question: &LimitQuery<'_>, now: Instant) -> Known {
         let known = self.tokens.with(question.asker.token_id, |refusals| {
             let refusal = refusals.iter_mut().find(|refusal| refusal.answers(question))?;
             if now < refusal.trusted {
@@ -134,7 +134,7 @@ impl DenyCache {
     }
 
     /// Remembers a refusal of a question that was `sent` then and whose answer arrived `now`.
-    fn remember(&self, question: &Question<'_>, decision: Decision, sent: Instant, now: Instant) {
+    fn remember(&self, question: &LimitQuery<'_>, decision: Decision, sent: Instant, now: Instant) {
         let ends = sent + Duration::from_millis(decision.stands_ms());
         let refusal = Refusal {
             version: question.asker.version,
@@ -158,7 +158,7 @@ impl DenyCache {
     }
 
     /// Somebody of a flight has an answer, or has gone away without one.
-    fn land(&self, question: &Question<'_>, number: u64, room: Option<u32>) {
+    fn land(&self, question: &LimitQuery<'_>, number: u64, room: Option<u32>) {
         self.tokens.with(question.asker.token_id, |refusals| {
             let flights = refusals.iter_mut().filter_map(|refusal| refusal.flight.as_mut());
             let Some(flight) = flights.into_iter().find(|flight| flight.number == number) else { return };
@@ -171,7 +171,7 @@ impl DenyCache {
     }
 
     /// Redis gave no answer: who waited does not ask in vain once more.
-    fn fail(&self, question: &Question<'_>, number: u64) {
+    fn fail(&self, question: &LimitQuery<'_>, number: u64) {
         self.tokens.with(question.asker.token_id, |refusals| {
             refusals.retain(|refusal| match &refusal.flight {
                 Some(flight) if flight.number == number => {
@@ -186,7 +186,7 @@ impl DenyCache {
 
 impl Refusal {
     /// Whether this is the answer to that question, for as long as it stands.
-    fn answers(&self, question: &Question<'_>) -> bool {
+    fn answers(&self, question: &LimitQuery<'_>) -> bool {
         self.version == question.asker.version
             && self.cost == question.charge.cost
             && self.route.as_ref() == question.charge.limits.map(|own| &own.route)
@@ -204,7 +204,7 @@ impl Refusal {
 /// A request's turn to ask Redis. Dropped without an answer, it is the next one's.
 pub(super) struct Turn<'a> {
     cache: &'a DenyCache,
-    question: &'a Question<'a>,
+    question: &'a LimitQuery<'a>,
     /// When Redis was asked, or earlier.
     sent: Instant,
     flight: Option<u64>,

@@ -5,11 +5,11 @@ use std::num::NonZeroU32;
 use futures_util::FutureExt;
 
 use super::super::decision::Standing;
-use super::super::{Asker, Charge};
+use super::super::{Charge, LimitSubject};
 use super::*;
 use crate::config::{Limit, Plan, RouteLimits};
 
-const TOKEN: Asker<'_> = Asker { token_id: "t", version: 7 };
+const TOKEN: LimitSubject<'_> = LimitSubject { token_id: "t", version: 7 };
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn limit(count: u32) -> Limit {
@@ -20,8 +20,8 @@ fn plan(count: u32) -> Plan {
     Plan { name: "p".into(), limits: [limit(count)].into(), ..Plan::default() }
 }
 
-fn question(plan: &Plan) -> Question<'_> {
-    Question { asker: TOKEN, plan, charge: 1.into() }
+fn question(plan: &Plan) -> LimitQuery<'_> {
+    LimitQuery { asker: TOKEN, plan, charge: 1.into() }
 }
 
 fn answer(admitted: bool, used: u32, limit: u32, frees_ms: u64) -> Decision {
@@ -33,7 +33,7 @@ fn refusal(frees_ms: u64) -> Decision {
     answer(false, 3, 3, frees_ms)
 }
 
-fn repeated(cache: &DenyCache, question: &Question<'_>, now: Instant) -> Option<Decision> {
+fn repeated(cache: &DenyCache, question: &LimitQuery<'_>, now: Instant) -> Option<Decision> {
     match cache.known(question, now) {
         Known::Refused(refusal) => Some(refusal),
         Known::Nothing | Known::Turn(_) | Known::Wait(_) => None,
@@ -41,7 +41,7 @@ fn repeated(cache: &DenyCache, question: &Question<'_>, now: Instant) -> Option<
 }
 
 /// Somebody's turn to ask; anything else is a mistake.
-async fn turn<'a>(cache: &'a DenyCache, question: &'a Question<'a>) -> Turn<'a> {
+async fn turn<'a>(cache: &'a DenyCache, question: &'a LimitQuery<'a>) -> Turn<'a> {
     match cache.look(question, PATIENCE).await {
         Look::Ask(turn) => turn,
         Look::Refused(_) => panic!("refused from memory"),
@@ -50,7 +50,7 @@ async fn turn<'a>(cache: &'a DenyCache, question: &'a Question<'a>) -> Turn<'a> 
 }
 
 /// Remembers a refusal that has ended just now.
-fn has_ended(cache: &DenyCache, question: &Question<'_>) {
+fn has_ended(cache: &DenyCache, question: &LimitQuery<'_>) {
     let now = Instant::now();
     cache.remember(question, refusal(100_000), now, now);
 }
@@ -91,26 +91,26 @@ fn answers_no_other_question() {
     let [own, other] = [&own, &other].map(|own| Charge { cost: 1, limits: Some(own) });
     cache.remember(&first, refusal(100_900), now, now);
     for question in [
-        Question { plan: &raised, ..first },
-        Question { charge: 2.into(), ..first },
-        Question { charge: own, ..first },
-        Question { asker: Asker { version: 8, ..TOKEN }, ..first },
-        Question { asker: Asker { token_id: "u", ..TOKEN }, ..first },
+        LimitQuery { plan: &raised, ..first },
+        LimitQuery { charge: 2.into(), ..first },
+        LimitQuery { charge: own, ..first },
+        LimitQuery { asker: LimitSubject { version: 8, ..TOKEN }, ..first },
+        LimitQuery { asker: LimitSubject { token_id: "u", ..TOKEN }, ..first },
     ] {
         assert!(matches!(cache.known(&question, now), Known::Nothing));
     }
     assert!(repeated(&cache, &first, now).is_some());
     // Several are remembered of one token.
-    cache.remember(&Question { charge: own, ..first }, refusal(100_900), now, now);
-    assert!(matches!(cache.known(&Question { charge: other, ..first }, now), Known::Nothing));
-    assert!(repeated(&cache, &Question { charge: own, ..first }, now).is_some());
+    cache.remember(&LimitQuery { charge: own, ..first }, refusal(100_900), now, now);
+    assert!(matches!(cache.known(&LimitQuery { charge: other, ..first }, now), Known::Nothing));
+    assert!(repeated(&cache, &LimitQuery { charge: own, ..first }, now).is_some());
     assert!(repeated(&cache, &first, now).is_some());
     for cost in 10..100 {
-        cache.remember(&Question { charge: cost.into(), ..first }, refusal(100_900), now, now);
+        cache.remember(&LimitQuery { charge: cost.into(), ..first }, refusal(100_900), now, now);
     }
     assert_eq!(cache.tokens.with("t", |refusals| refusals.len()), Some(MOST));
     cache.forget("t");
-    assert!(repeated(&cache, &Question { charge: 99.into(), ..first }, now).is_none());
+    assert!(repeated(&cache, &LimitQuery { charge: 99.into(), ..first }, now).is_none());
 }
 
 #[test]
@@ -146,7 +146,7 @@ async fn an_admission_to_the_last_slot_refuses_what_follows() {
     let next = repeated(&cache, &question, Instant::now()).unwrap();
     assert_eq!((next.admitted, next.windows()[0].used, next.windows()[0].frees_ms), (false, 3, 104_000));
     // What costs more frees later than that: it is asked.
-    let dear = Question { charge: 2.into(), ..question };
+    let dear = LimitQuery { charge: 2.into(), ..question };
     let window = Standing { used: 3, limit: 3, window_ms: 5_000, frees_ms: 104_000 };
     let last = Decision::new(true, Source::Redis, 2, 100_000, [window]);
     turn(&cache, &dear).await.decided(&last, Instant::now());
@@ -226,7 +226,7 @@ async fn a_changed_record_ends_all_that_was_known() {
     let (cache, plan) = (DenyCache::new(100), plan(3));
     let (first, now) = (question(&plan), Instant::now());
     cache.remember(&first, refusal(104_000), now, now);
-    let other = Question { charge: 2.into(), ..first };
+    let other = LimitQuery { charge: 2.into(), ..first };
     turn(&cache, &other).await.stale();
     assert!(matches!(cache.known(&first, Instant::now()), Known::Nothing));
 }

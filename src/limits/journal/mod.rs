@@ -23,7 +23,7 @@ const BATCH: (usize, Duration) = (32, Duration::from_millis(10));
 
 /// The admissions of a process that Redis does not know of yet, by the keys of the logs that they belong into; one for all workers. Of a bounded size: when it is full, the
 /// oldest are given up, so that their tokens may be admitted that much too often.
-pub struct Journal {
+pub struct PendingMerges {
     book: Mutex<Book>,
     /// How many admissions there are.
     len: AtomicUsize,
@@ -82,13 +82,13 @@ pub(super) enum Claim {
     Offer(Offer),
 }
 
-impl Default for Journal {
+impl Default for PendingMerges {
     fn default() -> Self {
         Self::of(ROOM, None)
     }
 }
 
-impl Journal {
+impl PendingMerges {
     /// A journal that is told about in these metrics.
     #[must_use]
     pub fn new(metrics: MergeMetrics) -> Self {

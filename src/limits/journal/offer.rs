@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::{Journal, Offered};
+use super::{Offered, PendingMerges};
 
 /// A Redis that refuses to merge a log is not asked to by every request for it: each would wait for all before it.
 const REFUSED: Duration = Duration::from_secs(1);
@@ -14,7 +14,7 @@ const REFUSED: Duration = Duration::from_secs(1);
 /// Admissions to be merged into one log, by who holds this and by nobody else. Unless it is [`Offer::settle`]d they are
 /// offered again.
 pub(in crate::limits) struct Offer {
-    pub(super) journal: Arc<Journal>,
+    pub(super) journal: Arc<PendingMerges>,
     pub(super) log: Arc<[u8]>,
     pub(super) windows: Arc<[u32]>,
     pub(super) offered: Arc<Offered>,

@@ -7,13 +7,13 @@ fn limits(window_ms: u32) -> [Limit; 1] {
     [Limit { name: "w".into(), count: 100, window_ms: window_ms.try_into().unwrap() }]
 }
 
-fn journal(room: usize) -> (Arc<Journal>, impl Fn(u64) -> Instant) {
-    let journal = Arc::new(Journal::of(room, None));
+fn journal(room: usize) -> (Arc<PendingMerges>, impl Fn(u64) -> Instant) {
+    let journal = Arc::new(PendingMerges::of(room, None));
     let epoch = journal.epoch;
     (journal, move |ms| epoch + Duration::from_millis(ms))
 }
 
-fn offer(journal: &Arc<Journal>, log: &[u8], now: Instant) -> Offer {
+fn offer(journal: &Arc<PendingMerges>, log: &[u8], now: Instant) -> Offer {
     match journal.claim(log, now) {
         Claim::Offer(offer) => offer,
         Claim::Nothing => panic!("nothing"),

@@ -10,14 +10,14 @@ use redis::Value;
 use smallvec::SmallVec;
 
 use super::answer::{read, read_pair};
-use super::calls::{CallLease, LeaseName, Ledger};
+use super::calls::{CallLease, CallLeases, LeaseName};
 use super::decision::{Decision, Source};
 use super::deny_cache::{DenyCache, Look};
-use super::journal::Journal;
+use super::journal::PendingMerges;
 use super::memory::MemoryLimiter;
 use super::merge::{Merger, merged_key};
-use super::question::{Question, pack};
-use super::{Asker, Charge, Outcome, Unavailable};
+use super::question::{LimitQuery, pack};
+use super::{Charge, LimitSubject, Outcome, Unavailable};
 use crate::config::{Limit, OnFailure, Plan, RouteLimits};
 use crate::store::{Redis, Script, StoreError};
 
@@ -61,7 +61,7 @@ pub struct RedisLimiter {
     pair: Script,
     reset: Script,
     calls: Script,
-    ledger: Arc<Ledger>,
+    ledger: Arc<CallLeases>,
     on_failure: OnFailure,
     local: Arc<MemoryLimiter>,
     merger: Box<Merger>,
@@ -91,7 +91,7 @@ impl RedisLimiter {
 
     /// The same with a journal that other workers share, of what is admitted locally while Redis does not answer.
     #[must_use]
-    pub fn with_journal(self, journal: Arc<Journal>) -> Self {
+    pub fn with_journal(self, journal: Arc<PendingMerges>) -> Self {
         Self { merger: Box::new(Merger::new(self.redis.clone(), journal)), ..self }
     }
 
@@ -103,7 +103,7 @@ impl RedisLimiter {
         Self { script, pair, calls, ..self }
     }
 
-    pub(super) async fn decide(&self, question: &Question<'_>, now_ms: u64) -> Result<Outcome, Unavailable> {
+    pub(super) async fn decide(&self, question: &LimitQuery<'_>, now_ms: u64) -> Result<Outcome, Unavailable> {
         let started = Instant::now();
         let turn = match self.denials.look(question, self.redis.deadline()).await {
             Look::Refused(refusal) => return Ok(Outcome::Decided(refusal)),
@@ -136,7 +136,7 @@ impl RedisLimiter {
     }
 
     /// Sees to it that Redis knows what this process admitted in its stead, in the logs that are asked.
-    async fn catch_up(&self, question: &Question<'_>) -> Result<(), StoreError> {
+    async fn catch_up(&self, question: &LimitQuery<'_>) -> Result<(), StoreError> {
         if self.merger.journal().is_empty() {
             return Ok(());
         }
@@ -147,10 +147,10 @@ impl RedisLimiter {
     /// Asks Redis; `None` if the token's version is another one by now.
     async fn ask(
         &self,
-        question: &Question<'_>,
+        question: &LimitQuery<'_>,
         call: Option<(u32, LeaseName)>,
     ) -> Result<Option<Decision>, StoreError> {
-        let Question { asker, plan, charge: Charge { cost, limits: own } } = *question;
+        let LimitQuery { asker, plan, charge: Charge { cost, limits: own } } = *question;
         let [token, log] = ["token", "log"].map(|name| self.key(asker.token_id, name));
         let (mut version, mut digits) = (itoa::Buffer::new(), itoa::Buffer::new());
         let (version, limits) = (version.format(asker.version).as_bytes(), pack(cost, &plan.limits));
@@ -174,7 +174,7 @@ impl RedisLimiter {
     }
 
     /// Keeps the local limiter warm with what Redis has admitted.
-    fn record(&self, question: &Question<'_>, now_ms: u64) {
+    fn record(&self, question: &LimitQuery<'_>, now_ms: u64) {
         if self.on_failure == OnFailure::Local {
             self.local.record(question.asker.token_id, question.plan, question.charge, now_ms);
         }
@@ -183,7 +183,7 @@ impl RedisLimiter {
     /// Where a token stands, in its plan's limits and in those of each of `routes`; `None` if its version is another one by now.
     pub(super) async fn peek(
         &self,
-        asker: &Asker<'_>,
+        asker: &LimitSubject<'_>,
         plan: &Plan,
         routes: &[&RouteLimits],
     ) -> Result<Option<Vec<Decision>>, StoreError> {
@@ -196,7 +196,12 @@ impl RedisLimiter {
     }
 
     /// What a request of cost 1 would be told if the limits on this log refused it.
-    async fn look(&self, asker: &Asker<'_>, log: &[u8], limits: &[Limit]) -> Result<Option<Decision>, StoreError> {
+    async fn look(
+        &self,
+        asker: &LimitSubject<'_>,
+        log: &[u8],
+        limits: &[Limit],
+    ) -> Result<Option<Decision>, StoreError> {
         let (token, mut version) = (self.key(asker.token_id, "token"), itoa::Buffer::new());
         let args = [version.format(asker.version).as_bytes(), &pack(0, limits)];
         let answer = self.redis.run(&self.script, &[&token, log], &args).await?;
@@ -225,7 +230,7 @@ impl RedisLimiter {
     /// Decides on a request that opens a call, of which its token may have `most` open.
     pub(super) async fn decide_call(
         &self,
-        question: &Question<'_>,
+        question: &LimitQuery<'_>,
         most: u32,
         now_ms: u64,
     ) -> Result<(Outcome, Option<CallLease>), Unavailable> {
@@ -269,7 +274,7 @@ impl RedisLimiter {
         }
     }
 
-    fn ask_for_call(&self, question: &Question<'_>) -> (CallLease, LeaseName) {
+    fn ask_for_call(&self, question: &LimitQuery<'_>) -> (CallLease, LeaseName) {
         CallLease::asked_for(self.local.clone(), self.ledger.clone(), question.asker.token_id)
     }
 
@@ -289,15 +294,15 @@ impl RedisLimiter {
     }
 
     /// The logs that a question is about, and the limits on them.
-    fn logs<'q>(&self, question: &Question<'q>) -> SmallVec<[(Key, &'q [Limit]); 2]> {
-        let Question { asker, plan, charge } = *question;
+    fn logs<'q>(&self, question: &LimitQuery<'q>) -> SmallVec<[(Key, &'q [Limit]); 2]> {
+        let LimitQuery { asker, plan, charge } = *question;
         let plan = (!plan.limits.is_empty()).then(|| (self.key(asker.token_id, "log"), &plan.limits[..]));
         let route = charge.limits.map(|own| (self.route_key(asker.token_id, own), &own.limits[..]));
         plan.into_iter().chain(route).collect()
     }
 
     /// Writes down what Redis has to be told of when it is back.
-    fn note(&self, question: &Question<'_>, decision: &Decision) {
+    fn note(&self, question: &LimitQuery<'_>, decision: &Decision) {
         if decision.admitted {
             for (log, limits) in self.logs(question) {
                 self.merger.journal().write(&log, limits, question.charge.cost, Instant::now());
@@ -305,8 +310,8 @@ impl RedisLimiter {
         }
     }
 
-    fn decide_without(&self, question: &Question<'_>, now_ms: u64) -> Result<Outcome, Unavailable> {
-        let Question { asker, plan, charge } = *question;
+    fn decide_without(&self, question: &LimitQuery<'_>, now_ms: u64) -> Result<Outcome, Unavailable> {
+        let LimitQuery { asker, plan, charge } = *question;
         match self.on_failure {
             OnFailure::Local => {
                 let decision = self.local.decide(asker.token_id, plan, charge, now_ms);
@@ -322,12 +327,12 @@ impl RedisLimiter {
     /// grant is given back, one that it grants keeps its name.
     fn decide_call_without(
         &self,
-        question: &Question<'_>,
+        question: &LimitQuery<'_>,
         most: u32,
         lease: CallLease,
         now_ms: u64,
     ) -> Result<(Outcome, Option<CallLease>), Unavailable> {
-        let Question { asker, plan, charge } = *question;
+        let LimitQuery { asker, plan, charge } = *question;
         match self.on_failure {
             OnFailure::Local => {
                 let decision = self.local.decide_call(asker.token_id, plan, most, charge, now_ms);
@@ -361,7 +366,7 @@ impl RedisLimiter {
 
 /// Takes notice of what somebody announced on `<namespace>:changed`, of a token's record or of its logs: what this process
 /// remembers of it holds no longer.
-pub fn heed(announced: &str, local: &MemoryLimiter, denials: &DenyCache) {
+pub fn on_invalidation(announced: &str, local: &MemoryLimiter, denials: &DenyCache) {
     match announced.strip_prefix(CLEARED) {
         Some(token_id) => {
             local.reset(token_id);

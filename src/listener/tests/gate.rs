@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::super::gate::{Gate, Patience, Signals};
+use super::super::gate::{Gate, Signals, Timeouts};
 use super::super::{TROUBLE_INTERVAL, Trouble};
 use super::LIMITS;
 
 #[tokio::test(start_paused = true)]
 async fn a_client_refused_for_being_slow_gets_to_read_why() {
     let (mut client, server) = tokio::io::duplex(1 << 16);
-    let patience = Patience { head: Duration::from_secs(10), write: Duration::from_secs(10) };
+    let patience = Timeouts { head: Duration::from_secs(10), write: Duration::from_secs(10) };
     let mut gate = Gate::http1(server, LIMITS, patience, Arc::new(Signals::default()));
     client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
     let mut given = [0; 16];

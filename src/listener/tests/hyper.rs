@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::super::gate::{Gate, Patience, Signals};
+use super::super::gate::{Gate, Signals, Timeouts};
 use super::super::head::HeadLimits;
 use super::readers::{Message, Quirks, read_all};
 use super::streams::{Cuts, cuts, stream};
@@ -35,7 +35,7 @@ async fn serve(pieces: &[&[u8]], limits: HeadLimits) -> (Seen, String) {
     let (mut client, server) = tokio::io::duplex(1 << 20);
     let seen = Arc::new(Mutex::new(Seen::default()));
     let signals = Arc::new(Signals::default());
-    let patience = Patience { head: Duration::from_secs(10), write: Duration::from_secs(10) };
+    let patience = Timeouts { head: Duration::from_secs(10), write: Duration::from_secs(10) };
     let gate = Gate::http1(server, limits, patience, signals.clone());
     let service = service_fn(|request: Request<Incoming>| {
         let (seen, refused, signals) = (seen.clone(), signals.fault(&request).is_some(), signals.clone());

@@ -21,7 +21,7 @@ use crate::tokens::audit::{Action, Actor, Entry};
 use crate::tokens::plans::Plans;
 use crate::tokens::record::Record;
 use crate::tokens::redis::{Page, Place, Stored};
-use crate::tokens::registry::{Edited, Fate, Operation, RegistryError, entry_of};
+use crate::tokens::registry::{Edited, ImportOutcome, Operation, RegistryError, entry_of};
 use crate::tokens::token::TokenHash;
 
 /// Why a token file was not changed.
@@ -136,7 +136,7 @@ impl TokenFile {
         dry_run: bool,
         by: &Actor,
         now: SystemTime,
-    ) -> Result<(Vec<Fate>, bool), EditError> {
+    ) -> Result<(Vec<ImportOutcome>, bool), EditError> {
         let mut fates = Vec::with_capacity(records.len());
         let rewritten = self.change(now, |placed| {
             let of_id: HashMap<&str, &Record> = placed.iter().map(|old| (&*old.record.id, &old.record)).collect();
@@ -146,11 +146,11 @@ impl TokenFile {
             for record in records {
                 let same = record.hashes.iter().find_map(|hash| of_hash.get(&hash.sha256));
                 fates.push(match (same, of_id.contains_key(&*record.id) || !ids.insert(record.id.clone())) {
-                    (Some(there), _) => Fate::Present(there.id.clone()),
-                    (None, true) => Fate::Taken(record.id),
+                    (Some(there), _) => ImportOutcome::Present(there.id.clone()),
+                    (None, true) => ImportOutcome::Taken(record.id),
                     (None, false) => {
                         deed.edits.added.push(record.clone());
-                        Fate::Written(record.id)
+                        ImportOutcome::Written(record.id)
                     }
                 });
             }

@@ -5,7 +5,7 @@ mod table;
 
 use serde_json::{Map, Value};
 
-pub(super) use row::Wanted;
+pub(super) use row::ImportRow;
 pub use row::{COLUMNS, Defaults};
 
 /// Bytes of an export.

@@ -45,7 +45,7 @@ pub struct Defaults {
 
 /// A token that a row asks for.
 #[derive(Debug)]
-pub(in crate::tokens) struct Wanted {
+pub(in crate::tokens) struct ImportRow {
     pub(in crate::tokens) draft: Draft,
     pub(in crate::tokens) hash: TokenHash,
     pub(in crate::tokens) id: String,
@@ -59,7 +59,7 @@ struct Reader<'a> {
     faults: Vec<Fault>,
 }
 
-impl Wanted {
+impl ImportRow {
     /// # Errors
     /// Everything that is wrong with the row by itself; what the configuration has to say is for the draft.
     pub(in crate::tokens) fn read(fields: &Map<String, Value>, defaults: &Defaults) -> Result<Self, Vec<Fault>> {
@@ -221,9 +221,9 @@ mod tests {
 
     const HASH: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-    fn read(value: Value) -> Result<Wanted, Vec<Fault>> {
+    fn read(value: Value) -> Result<ImportRow, Vec<Fault>> {
         let Value::Object(fields) = value else { unreachable!() };
-        Wanted::read(&fields, &Defaults::default())
+        ImportRow::read(&fields, &Defaults::default())
     }
 
     #[test]
@@ -233,7 +233,7 @@ mod tests {
             "abilities": "[\"calls:read\",\"calls:write\"]", "last_used_at": null, "expires_at": "2127-01-31 12:00:00",
             "created_at": "2026-01-31 12:00:00.5",
         }));
-        let Wanted { draft, id, created_at, enabled, .. } = wanted.unwrap();
+        let ImportRow { draft, id, created_at, enabled, .. } = wanted.unwrap();
         assert_eq!((&*draft.account, &*draft.name), ("user-5", "phone"));
         assert_eq!(draft.permissions, ["calls:read", "calls:write"]);
         assert_eq!(Date::new(draft.expires_at.unwrap()).to_string(), "2127-01-31T12:00:00Z");

@@ -7,7 +7,7 @@ use super::{Registry, RegistryError, blocking};
 use crate::config::Config;
 use crate::tokens::audit::{Action, Actor, Entry};
 use crate::tokens::date::Date;
-use crate::tokens::import::{Defaults, Export, Row, Wanted};
+use crate::tokens::import::{Defaults, Export, ImportRow, Row};
 use crate::tokens::permission::strange_permissions;
 use crate::tokens::record::Record;
 use crate::tokens::redis::RedisTokens;
@@ -93,7 +93,7 @@ impl Registry {
 }
 
 /// What became of one record.
-pub(in crate::tokens) enum Fate {
+pub(in crate::tokens) enum ImportOutcome {
     /// It is registered under this id.
     Written(String),
     /// A record with this id was there, for this token.
@@ -103,11 +103,11 @@ pub(in crate::tokens) enum Fate {
 }
 
 impl Imported {
-    fn note(&mut self, line: u64, fate: Fate) {
+    fn note(&mut self, line: u64, fate: ImportOutcome) {
         match fate {
-            Fate::Written(id) => self.tokens.push((line, id)),
-            Fate::Present(id) => self.present.push((line, id)),
-            Fate::Taken(id) => {
+            ImportOutcome::Written(id) => self.tokens.push((line, id)),
+            ImportOutcome::Present(id) => self.present.push((line, id)),
+            ImportOutcome::Taken(id) => {
                 let message = format!("another token has the id {id} already");
                 self.refused.push(Refused { line, field: Some("callgate_id"), message });
             }
@@ -133,8 +133,8 @@ fn check(
                 continue;
             }
         };
-        let record = Wanted::read(fields, defaults).and_then(|wanted| {
-            let Wanted { draft, hash, id, created_at, enabled } = wanted;
+        let record = ImportRow::read(fields, defaults).and_then(|wanted| {
+            let ImportRow { draft, hash, id, created_at, enabled } = wanted;
             if draft.expires_at.is_some_and(|end| Date::new(end).time() <= now) {
                 return Ok(None);
             }
@@ -166,7 +166,7 @@ async fn take_over(
     dry_run: bool,
     by: &Actor,
     now: SystemTime,
-) -> Result<Vec<Fate>, RegistryError> {
+) -> Result<Vec<ImportOutcome>, RegistryError> {
     let records: Vec<&Record> = chunk.iter().map(|(_, record)| record).collect();
     let written = if dry_run {
         let versions = futures_util::future::try_join_all(records.iter().map(|record| tokens.version(&record.id)));
@@ -178,11 +178,11 @@ async fn take_over(
     for (record, written) in records.into_iter().zip(written) {
         let id = record.id.clone();
         fates.push(if written {
-            Fate::Written(id)
+            ImportOutcome::Written(id)
         } else if tokens.read(&id).await?.is_some_and(|(_, there)| is_for_same(&there, record)) {
-            Fate::Present(id)
+            ImportOutcome::Present(id)
         } else {
-            Fate::Taken(id)
+            ImportOutcome::Taken(id)
         });
     }
     Ok(fates)

@@ -26,7 +26,7 @@ use crate::store::Redis;
 
 pub use draft::{Change, Draft};
 pub use error::{Fault, RegistryError};
-pub(super) use import::{Fate, entry_of};
+pub(super) use import::{ImportOutcome, entry_of};
 pub use import::{Imported, Refused};
 pub use listing::{Filter, Listed, Listing};
 pub use operation::MAX_GRACE;

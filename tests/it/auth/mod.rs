@@ -1,8 +1,8 @@
 //! Authentication against a real Redis and a real token file, and the commands that manage tokens.
 
+mod actions;
 mod broken_off;
 mod commands;
-mod deeds;
 mod file_store;
 mod import;
 mod redis_store;

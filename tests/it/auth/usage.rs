@@ -1,7 +1,7 @@
 //! How tokens are used: counted as they are admitted, written late, and shown.
 
 use callgate::store::{Redis, StoreHealth};
-use callgate::tokens::{Draft, Origin, UsageBook, UsageKeeper};
+use callgate::tokens::{Draft, Origin, UsageCounts, UsageWriter};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -67,10 +67,10 @@ async fn with_a_file_it_stands_in_another_one_beside_it() {
     let config = callgate::config::load(&site.config()).unwrap().config;
     let registry = Registry::with_file(&config, &site.path("tokens.yaml"));
     let records = all(&registry, &config).await.unwrap();
-    let book = Arc::new(UsageBook::default());
+    let book = Arc::new(UsageCounts::default());
     book.note(&records[0].id.as_str().into(), SystemTime::now());
     book.note(&"removed".into(), SystemTime::now());
-    UsageKeeper::with_file(&config, &site.path("tokens.yaml"), book).write().await;
+    UsageWriter::with_file(&config, &site.path("tokens.yaml"), book).write().await;
     assert_eq!(shown(&site, &records[0].id)["usage"]["requests"], 1);
     assert!(!std::fs::read_to_string(&beside).unwrap().contains("removed"));
 }
@@ -82,8 +82,8 @@ async fn what_redis_does_not_take_is_kept_for_the_next_time() {
     let config::Store::Redis(store) = &config.store else { unreachable!() };
     let health = Arc::new(StoreHealth::new(prometheus::IntGauge::new("store_up", "test").unwrap()));
     let redis = Redis::open(store, health).await.unwrap();
-    let (registry, book) = (Registry::with_redis(redis.clone()), Arc::new(UsageBook::default()));
-    let keeper = UsageKeeper::with_redis(redis.clone(), book.clone());
+    let (registry, book) = (Registry::with_redis(redis.clone()), Arc::new(UsageCounts::default()));
+    let keeper = UsageWriter::with_redis(redis.clone(), book.clone());
     let mut ids = Vec::new();
     for _ in 0..300 {
         let draft = Draft { name: "n".into(), account: "acme".into(), ..Draft::default() };

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use callgate::config::{OnFailure, Plan};
-use callgate::limits::{Asker, CallLease, Decision, DenyCache, Limiter, MemoryLimiter, Outcome, RedisLimiter, Source};
+use callgate::limits::{
+    CallLease, Decision, DenyCache, LimitSubject, Limiter, MemoryLimiter, Outcome, RedisLimiter, Source,
+};
 use callgate::store::Redis;
 use redis::Value;
 
@@ -22,7 +24,7 @@ fn capped(limits: &[(u32, u32)]) -> Plan {
 }
 
 async fn open(limiter: &Limiter, token_id: &str, plan: &Plan, now_ms: u64) -> (Decision, Option<CallLease>) {
-    match limiter.decide_call(&Asker { token_id, version: VERSION }, plan, 1, now_ms).await.unwrap() {
+    match limiter.decide_call(&LimitSubject { token_id, version: VERSION }, plan, 1, now_ms).await.unwrap() {
         (Outcome::Decided(decision), lease) => (decision, lease),
         (Outcome::Stale, _) => panic!("{token_id} is stale"),
     }
@@ -110,7 +112,8 @@ async fn replay(instances: &[Limiter], shared_by: Option<&Redis>, token_id: &str
             }
             _ => {}
         }
-        let report = instances[instance].peek(&Asker { token_id, version: VERSION }, &plan, &[], clock as u64).await;
+        let report =
+            instances[instance].peek(&LimitSubject { token_id, version: VERSION }, &plan, &[], clock as u64).await;
         assert_eq!(report.unwrap().unwrap().open_calls, Some(counted(&calls, clock, lasting)), "{at}");
     }
     assert!(full > 5, "seed {seed}: too many only {full} times");

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use callgate::config::OnFailure;
-use callgate::limits::{Asker, Outcome, Source, Unavailable};
+use callgate::limits::{LimitSubject, Outcome, Source, Unavailable};
 
 use super::stores::{VERSION, decide, instance, instance_within, issue, plan, say, unix_ms};
 use crate::support::eventually;
@@ -31,7 +31,7 @@ async fn a_stale_or_missing_record_counts_nothing() {
     let unlimited = plan(&[]);
     let ask = |token_id, version, plan| {
         let limiter = &limiter;
-        async move { limiter.decide(&Asker { token_id, version }, plan, 1, unix_ms()).await.unwrap() }
+        async move { limiter.decide(&LimitSubject { token_id, version }, plan, 1, unix_ms()).await.unwrap() }
     };
     for plan in [&limited, &unlimited] {
         assert!(matches!(ask("t", VERSION - 1, plan).await, Outcome::Stale));
@@ -59,7 +59,7 @@ async fn a_revocation_is_seen_past_a_remembered_refusal() {
     say(&redis, "HSET cg:{t}:token version 8").await;
     // An instance that read the record again asks with the new version, and the log still counts.
     let Ok(Outcome::Decided(decision)) =
-        limiter.decide(&Asker { token_id: "t", version: 8 }, &plan, 1, unix_ms()).await
+        limiter.decide(&LimitSubject { token_id: "t", version: 8 }, &plan, 1, unix_ms()).await
     else {
         panic!("not decided")
     };
@@ -126,7 +126,7 @@ async fn nobody_or_everybody_is_admitted_if_the_policy_says_so() {
     assert!(decide(&deny, "t", &plan).await.admitted);
     assert!(decide(&allow, "t", &plan).await.admitted);
     server.kill();
-    let asker = Asker { token_id: "t", version: VERSION };
+    let asker = LimitSubject { token_id: "t", version: VERSION };
     for _ in 0..5 {
         assert!(matches!(deny.decide(&asker, &plan, 1, unix_ms()).await, Err(Unavailable)));
         let decision = decide(&allow, "t", &plan).await;

@@ -1,7 +1,7 @@
 //! What a token's log costs Redis: bytes, and for how long.
 
 use callgate::config::OnFailure;
-use callgate::limits::Asker;
+use callgate::limits::LimitSubject;
 use callgate::store::Redis;
 use redis::Value;
 
@@ -40,7 +40,7 @@ async fn the_log_of_an_enterprise_takes_no_more_for_each() {
     let (limiter, redis) = instance(&server, OnFailure::Deny).await;
     issue(&redis, "0123456789ab").await;
     let plan = plan(&[(200_000, 60_000), (1_000_000, 3_600_000)]);
-    let asker = Asker { token_id: "0123456789ab", version: VERSION };
+    let asker = LimitSubject { token_id: "0123456789ab", version: VERSION };
     for _ in 0..100 {
         limiter.decide(&asker, &plan, 1_000, unix_ms()).await.unwrap();
     }

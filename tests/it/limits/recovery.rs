@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use callgate::config::{OnFailure, Plan};
 use callgate::limits::{
-    Asker, Charge, Decision, DenyCache, Journal, Limiter, MERGE, MemoryLimiter, Outcome, RedisLimiter, Source,
+    Charge, Decision, DenyCache, LimitSubject, Limiter, MERGE, MemoryLimiter, Outcome, PendingMerges, RedisLimiter,
+    Source,
 };
 use callgate::store::Redis;
 use redis::Value;
@@ -139,7 +140,7 @@ async fn the_background_merges_what_nobody_asks_for() {
 async fn workers_merge_nothing_twice_and_forget_nothing() {
     let mut server = durable();
     let plan = Arc::new(plan(&[(100_000, 3_600_000)]));
-    let (journal, local) = (Arc::new(Journal::default()), Arc::new(MemoryLimiter::new(1_000)));
+    let (journal, local) = (Arc::new(PendingMerges::default()), Arc::new(MemoryLimiter::new(1_000)));
     let mut workers = Vec::new();
     for _ in 0..3 {
         let redis = connect(&server, OnFailure::Local).await;
@@ -206,7 +207,8 @@ async fn both_logs_of_a_request_are_merged() {
     issue(&redis, "t").await;
     let (plan, own) = (plan(&[(60, 60_000)]), route("a}:log/b", &[(9, 60_000), (90, 600_000)]));
     let ask = async |limiter: &Limiter| {
-        let (asker, charge) = (Asker { token_id: "t", version: VERSION }, Charge { cost: 2, limits: Some(&own) });
+        let (asker, charge) =
+            (LimitSubject { token_id: "t", version: VERSION }, Charge { cost: 2, limits: Some(&own) });
         match limiter.decide(&asker, &plan, charge, unix_ms()).await.unwrap() {
             Outcome::Decided(decision) => decision,
             Outcome::Stale => panic!("stale"),

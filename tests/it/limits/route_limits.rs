@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use callgate::config::{OnFailure, Plan};
-use callgate::limits::{Asker, Charge, Limiter, MemoryLimiter, Outcome, Source};
+use callgate::limits::{Charge, LimitSubject, Limiter, MemoryLimiter, Outcome, Source};
 use serde_json::Value;
 
 use super::stores::{VERSION, calls_of, instance, issue, plan, route, say, unix_ms};
@@ -149,7 +149,7 @@ async fn the_windows_of_routes_are_looked_at_and_cleared() {
 }
 
 async fn ask(limiter: &Limiter, plan: &Plan, charge: Charge<'_>) -> (bool, Source) {
-    match limiter.decide(&Asker { token_id: "t", version: VERSION }, plan, charge, unix_ms()).await.unwrap() {
+    match limiter.decide(&LimitSubject { token_id: "t", version: VERSION }, plan, charge, unix_ms()).await.unwrap() {
         Outcome::Decided(decision) => (decision.admitted, decision.source),
         Outcome::Stale => panic!("stale"),
     }
@@ -171,7 +171,7 @@ async fn a_decision_on_both_logs_is_one_round_trip_and_a_refusal_is_remembered_f
     assert_eq!(ask(&limiter, &plan, own).await, (false, Source::DenyCache));
     assert_eq!(ask(&limiter, &plan, other).await, (true, Source::Redis));
     assert_eq!(ask(&limiter, &plan, 1.into()).await, (true, Source::Redis));
-    let stale = limiter.decide(&Asker { token_id: "t", version: 8 }, &plan, other, unix_ms()).await.unwrap();
+    let stale = limiter.decide(&LimitSubject { token_id: "t", version: 8 }, &plan, other, unix_ms()).await.unwrap();
     assert!(matches!(stale, Outcome::Stale));
 }
 
@@ -203,7 +203,7 @@ async fn a_call_is_taken_only_if_both_logs_and_the_cap_have_room() {
             let own = route(&format!("own{}", limits.len()), &[(3, 30_000)]);
             let open = || async {
                 let charge = Charge { cost: 1, limits: Some(&own) };
-                let asker = Asker { token_id: "t", version: VERSION };
+                let asker = LimitSubject { token_id: "t", version: VERSION };
                 let (outcome, lease) = limiter.decide_call(&asker, &plan, charge, unix_ms()).await.unwrap();
                 let Outcome::Decided(decision) = outcome else { panic!("stale") };
                 let used: Vec<_> = decision.windows().iter().map(|window| window.used).collect();

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use callgate::config::{Limit, OnFailure, Plan, RedisStore, RouteLimits};
 use callgate::limits::{
-    Asker, CALLS, Charge, DECIDE, Decision, DenyCache, Limiter, MemoryLimiter, Outcome, PAIR, RedisLimiter, Report,
+    CALLS, Charge, DECIDE, Decision, DenyCache, LimitSubject, Limiter, MemoryLimiter, Outcome, PAIR, RedisLimiter,
+    Report,
 };
 use callgate::store::{Redis, StoreHealth};
 use prometheus::IntGauge;
@@ -89,7 +90,7 @@ pub(super) async fn instance_within(url: &str, on_failure: OnFailure, deadline: 
 
 /// A decision on one request of a token of [`VERSION`].
 pub(super) async fn decide(limiter: &Limiter, token_id: &str, plan: &Plan) -> Decision {
-    let asker = Asker { token_id, version: VERSION };
+    let asker = LimitSubject { token_id, version: VERSION };
     match limiter.decide(&asker, plan, 1, unix_ms()).await.unwrap() {
         Outcome::Decided(decision) => decision,
         Outcome::Stale => panic!("{token_id} is stale"),
@@ -138,7 +139,7 @@ impl Subject {
         charge: impl Into<Charge<'a>>,
         clock_ms: i64,
     ) -> Decision {
-        let asker = Asker { token_id, version: VERSION };
+        let asker = LimitSubject { token_id, version: VERSION };
         let decide = self.limiter().decide(&asker, plan, charge, clock_ms as u64);
         let ((), outcome) = tokio::join!(self.set_clock(token_id, clock_ms), decide);
         match outcome {
@@ -149,7 +150,7 @@ impl Subject {
 
     /// Looks at `clock_ms`.
     pub(super) async fn peek(&self, token_id: &str, plan: &Plan, routes: &[&RouteLimits], clock_ms: i64) -> Report {
-        let asker = Asker { token_id, version: VERSION };
+        let asker = LimitSubject { token_id, version: VERSION };
         let peek = self.limiter().peek(&asker, plan, routes, clock_ms as u64);
         let ((), report) = tokio::join!(self.set_clock(token_id, clock_ms), peek);
         report.unwrap().expect("the version is right")

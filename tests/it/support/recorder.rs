@@ -12,12 +12,12 @@ pub const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 /// A raw upstream; dropped, it takes no more connections.
 pub struct Recorder {
     pub address: SocketAddr,
-    heard: Arc<Mutex<Heard>>,
+    heard: Arc<Mutex<TransferStats>>,
     task: tokio::task::JoinHandle<()>,
 }
 
 #[derive(Default)]
-struct Heard {
+struct TransferStats {
     bytes: Vec<u8>,
     messages: Vec<Message>,
 }
@@ -56,7 +56,7 @@ impl Recorder {
     pub async fn answering(answer: impl Fn(&Message) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (heard, answer) = (Arc::new(Mutex::new(Heard::default())), Arc::new(answer));
+        let (heard, answer) = (Arc::new(Mutex::new(TransferStats::default())), Arc::new(answer));
         let kept = heard.clone();
         let task = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
@@ -115,7 +115,7 @@ impl Drop for Recorder {
     }
 }
 
-async fn serve(mut socket: TcpStream, heard: Arc<Mutex<Heard>>, answer: Arc<impl Fn(&Message) -> Vec<u8>>) {
+async fn serve(mut socket: TcpStream, heard: Arc<Mutex<TransferStats>>, answer: Arc<impl Fn(&Message) -> Vec<u8>>) {
     let (mut unanswered, mut bytes) = (Vec::new(), [0; 16 * 1024]);
     while let Ok(read @ 1..) = socket.read(&mut bytes).await {
         heard.lock().unwrap().bytes.extend_from_slice(&bytes[..read]);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use callgate::config::{self, Config, Limit, OnFailure, Plan, RedisStore, Store};
-use callgate::limits::{Asker, Decision, DenyCache, Limiter, MemoryLimiter, Outcome, RedisLimiter, Source};
+use callgate::limits::{Decision, DenyCache, LimitSubject, Limiter, MemoryLimiter, Outcome, RedisLimiter, Source};
 use callgate::store::{Redis, StoreHealth};
 use prometheus::IntGauge;
 
@@ -79,7 +79,7 @@ async fn issue(redis: &Redis, token_id: &str) {
 /// A decision that Redis has made, or the deny cache from one.
 async fn decide(limiter: &Limiter, token_id: &str, plan: &Plan) -> Decision {
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
-    match limiter.decide(&Asker { token_id, version: VERSION }, plan, 1, now_ms).await {
+    match limiter.decide(&LimitSubject { token_id, version: VERSION }, plan, 1, now_ms).await {
         Ok(Outcome::Decided(decision)) => {
             assert_ne!(decision.source, Source::Local);
             decision

@@ -10,7 +10,7 @@ use super::*;
 use crate::support::redis::RedisServer;
 
 /// A store, and a gateway's view of it that is told of every change.
-struct Desk {
+struct AdminBackend {
     config: Config,
     registry: Registry,
     source: Source,
@@ -21,7 +21,7 @@ enum Source {
     Redis(Redis, #[expect(dead_code, reason = "it serves until it is dropped")] RedisServer),
 }
 
-impl Desk {
+impl AdminBackend {
     fn on_a_file() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.yaml");
@@ -105,7 +105,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
 async fn a_change_takes_effect_and_only_on_what_it_names() {
-    for desk in Desk::both().await {
+    for desk in AdminBackend::both().await {
         let (id, _) = desk.make().await;
         let before = desk.registry.find(&desk.config, &id).await.unwrap();
         let end = SystemTime::now() + HOUR;
@@ -141,7 +141,7 @@ async fn a_change_takes_effect_and_only_on_what_it_names() {
 
 #[tokio::test]
 async fn a_change_of_a_record_that_somebody_else_changed_is_refused() {
-    for desk in Desk::both().await {
+    for desk in AdminBackend::both().await {
         let (id, _) = desk.make().await;
         let version = desk.version(&id).await;
         let rename = |name: &str| Change { name: Some(name.into()), ..Change::default() };
@@ -155,7 +155,7 @@ async fn a_change_of_a_record_that_somebody_else_changed_is_refused() {
 
 #[tokio::test]
 async fn everything_that_is_wrong_with_a_change_is_told_with_its_field() {
-    for desk in Desk::both().await {
+    for desk in AdminBackend::both().await {
         let (id, _) = desk.make().await;
         let version = desk.version(&id).await;
         let change = Change {
@@ -176,7 +176,7 @@ async fn everything_that_is_wrong_with_a_change_is_told_with_its_field() {
 
 #[tokio::test]
 async fn a_rotation_keeps_id_and_lets_the_old_secret_live_for_its_grace() {
-    for desk in Desk::both().await {
+    for desk in AdminBackend::both().await {
         let (id, first) = desk.make().await;
         let second = desk.rotate(&id, HOUR).await.unwrap();
         assert_eq!(&second["kal_live_".len()..][..12], id);
@@ -202,7 +202,7 @@ async fn a_rotation_keeps_id_and_lets_the_old_secret_live_for_its_grace() {
 
 #[tokio::test]
 async fn only_so_many_old_secrets_are_kept() {
-    for desk in Desk::both().await {
+    for desk in AdminBackend::both().await {
         let (id, first) = desk.make().await;
         let mut secrets = vec![first];
         for _ in 0..5 {
@@ -216,7 +216,7 @@ async fn only_so_many_old_secrets_are_kept() {
 
 #[tokio::test]
 async fn a_foreign_token_is_rotated_into_one_of_ours_under_its_id() {
-    for desk in Desk::both().await {
+    for desk in AdminBackend::both().await {
         let hash = TokenHash::of("secret-of-sanctum");
         let origin = Origin::Registered { id: None, hash };
         let now = SystemTime::now();
@@ -234,7 +234,7 @@ async fn a_foreign_token_is_rotated_into_one_of_ours_under_its_id() {
 
 #[tokio::test]
 async fn a_token_can_be_switched_off_and_on_but_not_back_from_its_revocation() {
-    for desk in Desk::both().await {
+    for desk in AdminBackend::both().await {
         let (id, secret) = desk.make().await;
         let switch = async |on| desk.registry.switch(&id, on, None, &by(), SystemTime::now()).await;
         assert!(switch(false).await.unwrap().changed && !switch(false).await.unwrap().changed);
@@ -250,7 +250,7 @@ async fn a_token_can_be_switched_off_and_on_but_not_back_from_its_revocation() {
 
 #[tokio::test]
 async fn an_account_is_revoked_as_a_whole() {
-    for desk in Desk::both().await {
+    for desk in AdminBackend::both().await {
         let mut secrets = Vec::new();
         for _ in 0..5 {
             secrets.push(desk.make().await.1);
@@ -268,7 +268,7 @@ async fn an_account_is_revoked_as_a_whole() {
 
 #[tokio::test]
 async fn a_repeated_request_makes_one_token() {
-    for desk in Desk::both().await {
+    for desk in AdminBackend::both().await {
         let first = desk.issue(draft(), Some("order-17")).await.unwrap();
         let again = desk.issue(draft(), Some("order-17")).await.unwrap();
         assert!(first.edited.changed && !again.edited.changed && again.secret.is_none());
@@ -289,7 +289,7 @@ async fn a_repeated_request_makes_one_token() {
 
 #[tokio::test]
 async fn a_listing_filters_and_turns_pages() {
-    for desk in Desk::both().await {
+    for desk in AdminBackend::both().await {
         let mut made = Vec::new();
         for n in 0..25 {
             let account = if n % 2 == 0 { "even" } else { "odd" };
@@ -337,7 +337,7 @@ async fn a_listing_filters_and_turns_pages() {
 
 #[tokio::test]
 async fn the_trail_tells_who_did_what_and_no_secret() {
-    for desk in Desk::both().await {
+    for desk in AdminBackend::both().await {
         let (id, secret) = desk.make().await;
         let (other, _) = desk.make().await;
         let change = Change { plan: Some(Some("enterprise".into())), ..Change::default() };
