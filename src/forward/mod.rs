@@ -60,7 +60,7 @@ pub use headers::{asks_for_websocket, is_grpc, is_last_hop};
 // For the benchmarks alone.
 #[doc(hidden)]
 pub use headers::{onto_client, onto_upstream};
-pub use lease::{CallPermits, Lease};
+pub use lease::{CallPermits, Lease, Lease as ResponseGuard};
 pub use resolve::ResolvedNames;
 pub use tls::UpstreamError;
 pub use tunnel::{CutReason, EndedBy, TransferStats, Tunnel, TunnelEnd};

@@ -1,67 +1,60 @@
-//! The way of one request, in order. The order is the security policy: what is cheap and certain is refused first, nothing is
-//! told to who has not shown a token, and nothing of a body is read before the request is admitted.
+//! The way of one request, in order. The order is the security policy: what is cheap and certain is refused first, routes
+//! are shown to nobody without a good token, and no byte of a body is read before the request is admitted.
 
-mod exchange;
+mod admission;
+mod call;
+mod metrics;
+mod request;
 mod target;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
-use http::{Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, header};
 
-use crate::auth::{Authenticator, Principal};
+use crate::auth::Principal;
 use crate::body::{Body, IncomingBody, ObservedBody};
 use crate::config::{self, Access, Config};
-use crate::forward::{self, Answer, ForwardContext, Forwarder, asks_for_websocket, is_grpc};
-use crate::limits::{Charge, LimitSubject, Limiter, Outcome, Source};
+use crate::forward::{self, Answer, ForwardContext, Forwarder, is_grpc};
 use crate::listener::{Certificates, Handler, Interim, Peer};
 use crate::response::{self, Rejection};
 use crate::route::{Found, RouteTable};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Phase;
-use crate::tokens::UsageCounts;
 
-use exchange::Exchange;
+use request::RequestLife;
 use target::Target;
 
-pub use exchange::RequestMetrics;
+pub use admission::Admission;
+pub use metrics::RequestMetrics;
 
-/// How a request is answered that nothing refuses.
+/// The answer to a request that no step refused.
 enum Served {
-    /// By its upstream.
-    Forwarded(Answer),
-    /// By Callgate itself.
-    Here(Response<Body>),
+    ByUpstream(Answer),
+    ByCallgate(Response<Body>),
 }
-
-/// A record that changes under one request more often than this is being fought over.
-const MAX_REREADS: usize = 3;
 
 /// What one worker serves requests with.
 pub struct Gateway {
-    /// The configuration that holds for every request of this worker.
+    /// The configuration of every request of this worker.
     pub config: Arc<Config>,
     /// Its routes.
     pub routes: Arc<RouteTable>,
     /// Which certificate belongs to which host.
     pub certificates: Arc<Certificates>,
-    /// Who asks.
-    pub authenticator: Authenticator,
-    /// May they, now.
-    pub limiter: Limiter,
-    /// How tokens are used, to be written later.
-    pub usage: Arc<UsageCounts>,
+    /// Authentication and limits.
+    pub admission: Admission,
     /// To the upstream and back.
     pub forwarder: Forwarder,
     /// Metrics and the access log.
-    pub cells: Arc<RequestMetrics>,
+    pub metrics: Arc<RequestMetrics>,
     /// The drain waits for calls.
     pub shutdown: Shutdown,
 }
 
 impl Handler for Gateway {
-    type Body = ObservedBody<Option<Exchange>>;
+    type Body = ObservedBody<Option<RequestLife>>;
 
     /// The outer half: makes the record, turns an error into an answer, stamps it. Every path is logged and counted once.
     async fn handle(
@@ -71,61 +64,45 @@ impl Handler for Gateway {
         interim: Option<Interim>,
     ) -> Response<Self::Body> {
         forward::extended_connect_to_upgrade(&mut request);
-        let mut exchange = Exchange::begin(&self.cells, &request, peer, &self.config.trusted_proxies);
+        let mut life = RequestLife::begin(&self.metrics, &request, peer, &self.config.trusted_proxies);
         let (is_head, is_grpc) = (request.method() == Method::HEAD, is_grpc(&request));
         let origin = request.headers().get(header::ORIGIN).cloned();
-        // A connection keeps room for this future even when no request is under way.
-        let result = Box::pin(self.serve(request, peer, interim, &mut exchange)).await;
+        // Boxed: otherwise every idle connection's task reserves this future's 5 KB.
+        let served = Box::pin(self.serve(request, peer, interim, &mut life)).await;
         let mut tunnel = None;
-        let mut response = match result {
-            Ok(Served::Forwarded(answer)) => {
+        let mut response = match served {
+            Ok(Served::ByUpstream(answer)) => {
                 tunnel = answer.tunnel;
-                exchange.answered(answer.endpoint, answer.lease);
+                life.answered_by(answer.endpoint, answer.lease);
                 answer.response
             }
-            Ok(Served::Here(response)) => {
-                exchange.answered_here();
+            Ok(Served::ByCallgate(response)) => {
+                life.answered();
                 response
             }
             Err(rejection) => {
-                exchange.rejected(&rejection);
+                life.rejected(&rejection);
                 let realm = &self.config.tokens.realm;
                 if is_grpc {
                     rejection.into_grpc_response(realm)
                 } else {
-                    rejection.into_response(realm, &exchange.record.request_id, is_head)
+                    rejection.into_response(realm, &life.record.request_id, is_head)
                 }
             }
         };
-        let headers = response.headers_mut();
-        response::stamp_request_id(headers, &exchange.record.request_id);
-        if let Some((decision, principal)) = &exchange.decision {
-            let limits = principal.plan.limits_with(exchange.route_limits(&self.config));
-            response::stamp_limits(headers, decision, limits, &self.config.limits);
-        }
-        if exchange.record.shadow_denied {
-            response::stamp_shadow_denial(headers);
-        }
-        if let Some(cors) = exchange.cors(&self.config) {
-            response::stamp_cors(headers, cors, origin.as_ref(), &self.config.limits);
-        }
-        if exchange.record.rejection.is_none() {
-            exchange.record.status = response.status();
-        }
-        if tunnel.is_none() {
-            // It did not become a call.
-            exchange.call_lease = None;
-        }
-        if let Some(tunnel) = tunnel {
-            peer.became_tunnel();
-            let (exchange, gateway, peer) = (Box::new(exchange), self.clone(), peer.clone());
-            self.shutdown.tasks().spawn(async move {
-                exchange.call(tunnel, &gateway.shutdown).await;
-                drop(peer);
-            });
-            return response.map(|body| ObservedBody::new(body, None));
-        }
-        response.map(|body| ObservedBody::new(body, Some(exchange)))
+        self.stamp(&mut response, &mut life, origin.as_ref());
+        let Some(tunnel) = tunnel else {
+            // The request did not become a call.
+            life.call_lease = None;
+            return response.map(|body| ObservedBody::new(body, Some(life)));
+        };
+        peer.became_tunnel();
+        let (life, gateway, peer) = (Box::new(life), self.clone(), peer.clone());
+        self.shutdown.tasks().spawn(async move {
+            call::run(life, tunnel, &gateway.shutdown).await;
+            drop(peer);
+        });
+        response.map(|body| ObservedBody::new(body, None))
     }
 }
 
@@ -136,45 +113,50 @@ impl Gateway {
         mut request: Request<IncomingBody>,
         peer: &Arc<Peer>,
         interim: Option<Interim>,
-        exchange: &mut Exchange,
+        life: &mut RequestLife,
     ) -> Result<Served, Rejection> {
         if let Some(fault) = peer.fault(&request) {
             return Err(Rejection::Fault(fault));
         }
-        let target = Target::judge(self, &request, peer)?;
-        // Browsers ask without a token; what they are told is what any page could try out.
+        let target = Target::judge(&self.config, &self.routes, &self.certificates, &request, peer)?;
+        // Browsers send a preflight without a token; its answer is what any page could find out by trying.
         if let Some((index, method)) = &target.preflight {
-            return Ok(Served::Here(self.preflight(*index, method, exchange)));
+            let route = &self.config.routes[*index];
+            life.set_route(route, Found::Route(*index));
+            let cors = route.cors.as_ref();
+            return Ok(Served::ByCallgate(
+                cors.map_or_else(|| response::options(None), |cors| response::preflight(cors, method)),
+            ));
         }
         let route = target.route(&self.config);
         if let Some(route) = route {
-            exchange.route(route, target.found);
+            life.set_route(route, target.found);
         }
         // Without a good token nobody learns which routes there are: authentication comes before 404 and 405.
         let principal = match route.map(|route| &route.access) {
             Some(Access::Public) => None,
-            Some(Access::Token(_)) | None => Some(self.admit(&request, route, exchange).await?),
+            Some(Access::Token(_)) | None => Some(self.admission.admit(&request, route, life).await?),
         };
         if target.is_whole_server {
-            return Ok(Served::Here(response::options(None)));
+            return Ok(Served::ByCallgate(response::options(None)));
         }
         let route = permit(&target, route, principal.as_deref())?;
         if *request.method() == Method::OPTIONS && forward::is_last_hop(request.headers_mut()) {
-            return Ok(Served::Here(response::options(target.allow)));
+            return Ok(Served::ByCallgate(response::options(target.allow)));
         }
         if announced_length(&request) > Some(route.max_body) {
             return Err(Rejection::TooLarge);
         }
         let upstream = route.upstream.choose(principal.as_deref().map(|principal| &*principal.id));
-        exchange.record.upstream = Some(self.config.upstreams[upstream].name.clone());
-        let onward = ForwardContext {
+        life.record.upstream = Some(self.config.upstreams[upstream].name.clone());
+        let context = ForwardContext {
             route,
             upstream,
             peer: peer.address,
             https: peer.certificate.is_some(),
             authority: &target.authority,
             target: target.rewritten.as_ref(),
-            request_id: &exchange.record.request_id,
+            request_id: &life.record.request_id,
             identity: principal.as_deref().map_or(&[], Principal::identity_headers),
             trusted_proxies: &self.config.trusted_proxies,
             interim,
@@ -182,94 +164,39 @@ impl Gateway {
             attempts: AtomicU32::new(0),
         };
         let started = Instant::now();
-        let forwarded = self.forwarder.forward(request, &onward).await;
-        exchange.record.attempts = onward.attempts.into_inner();
-        exchange.record.phase(Phase::Upstream, started.elapsed());
+        let forwarded = self.forwarder.forward(request, &context).await;
+        life.record.attempts = context.attempts.into_inner();
+        life.record.phase(Phase::Upstream, started.elapsed());
         let answer = forwarded.map_err(Rejection::Forward)?;
-        // Who does not wait for the switch has sent its first frames as a request, and they were refused as one.
+        // A client that does not wait for the switch has sent its first frames as a request, which was refused as one.
         match peer.refusal() {
             Some(fault) if answer.tunnel.is_some() => Err(Rejection::Fault(fault)),
-            _ => Ok(Served::Forwarded(answer)),
+            _ => Ok(Served::ByUpstream(answer)),
         }
     }
 
-    fn preflight(&self, index: usize, method: &Method, exchange: &mut Exchange) -> Response<Body> {
-        let route = &self.config.routes[index];
-        exchange.route(route, Found::Route(index));
-        route.cors.as_ref().map_or_else(|| response::options(None), |cors| response::preflight(cors, method))
-    }
-
-    /// Who asks, and may they now; the authentication is counted by how it ended.
-    async fn admit(
-        &self,
-        request: &Request<IncomingBody>,
-        route: Option<&config::Route>,
-        exchange: &mut Exchange,
-    ) -> Result<Arc<Principal>, Rejection> {
-        let admitted = self.authenticate_and_decide(request, route, exchange).await;
-        self.cells.authenticated(match &admitted {
-            Err(Rejection::Unauthenticated(refusal)) => Some(*refusal),
-            Ok(_) | Err(_) => None,
-        });
-        admitted
-    }
-
-    /// A record that has changed since it was cached is read again before anything is counted.
-    async fn authenticate_and_decide(
-        &self,
-        request: &Request<IncomingBody>,
-        route: Option<&config::Route>,
-        exchange: &mut Exchange,
-    ) -> Result<Arc<Principal>, Rejection> {
-        let charge = route.map_or(Charge::from(1), Charge::from);
-        let opens_call = route.is_some() && asks_for_websocket(request);
-        let (now, client) = (exchange.record.received, exchange.record.client);
-        let started = Instant::now();
-        let found = self.authenticator.authenticate(request.headers(), client, now).await;
-        exchange.record.phase(Phase::Auth, started.elapsed());
-        let mut principal = found.map_err(Rejection::Unauthenticated)?;
-        exchange.principal(&principal);
-        for _ in 0..MAX_REREADS {
-            let asker = LimitSubject { token_id: &principal.id, version: principal.version };
-            let started = Instant::now();
-            let (plan, now_ms) = (&principal.plan, exchange.now_ms());
-            let outcome = if opens_call {
-                self.limiter.decide_call(&asker, plan, charge, now_ms).await
-            } else {
-                self.limiter.decide(&asker, plan, charge, now_ms).await.map(|outcome| (outcome, None))
-            };
-            exchange.record.phase(Phase::Decision, started.elapsed());
-            let (outcome, lease) = match outcome {
-                Ok(outcome) => outcome,
-                Err(_) if plan.shadow => {
-                    exchange.forwarded_on_trial();
-                    self.usage.note(&principal.id, now);
-                    return Ok(principal);
-                }
-                Err(_) => return Err(Rejection::Undecided),
-            };
-            exchange.call_lease = lease;
-            match outcome {
-                Outcome::Decided(decision) => {
-                    if decision.source == Source::Redis {
-                        self.authenticator.confirm(&principal, now);
-                    }
-                    let principal = exchange.decided(decision, charge, principal)?;
-                    self.usage.note(&principal.id, now);
-                    return Ok(principal);
-                }
-                Outcome::Stale => {
-                    let found = self.authenticator.reread(&principal, request.headers(), client, now).await;
-                    principal = found.map_err(Rejection::Unauthenticated)?;
-                    exchange.principal(&principal);
-                }
-            }
+    /// Adds the headers of every answer: request id, limits, and what lets pages read it.
+    fn stamp(&self, response: &mut Response<Body>, life: &mut RequestLife, origin: Option<&HeaderValue>) {
+        let headers = response.headers_mut();
+        response::stamp_request_id(headers, &life.record.request_id);
+        let route = life.route(&self.config);
+        if let Some((decision, principal)) = &life.decision {
+            let limits = principal.plan.limits_with(route.and_then(|route| route.limits.as_ref()));
+            response::stamp_limits(headers, decision, limits, &self.config.limits);
         }
-        Err(Rejection::Undecided)
+        if life.record.shadow_denied {
+            response::stamp_shadow_denial(headers);
+        }
+        if let Some(cors) = route.and_then(|route| route.cors.as_ref()) {
+            response::stamp_cors(headers, cors, origin, &self.config.limits);
+        }
+        if life.record.rejection.is_none() {
+            life.record.status = response.status();
+        }
     }
 }
 
-/// What a good token may reach: a route that is there, with a method it takes, and permissions that the token holds.
+/// The route that a principal may use: it exists, takes the method, and asks for no permission that the principal lacks.
 fn permit<'a>(
     target: &Target<'_>,
     route: Option<&'a config::Route>,

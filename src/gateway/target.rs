@@ -8,11 +8,9 @@ use http::{Method, Request, Version};
 
 use crate::body::IncomingBody;
 use crate::config::{self, Config};
-use crate::listener::{Peer, is_authority};
+use crate::listener::{Certificates, Peer, is_authority};
 use crate::response::Rejection;
-use crate::route::{self, Found, HostRoutes};
-
-use super::Gateway;
+use crate::route::{self, Found, HostRoutes, RouteTable};
 
 /// Where a request goes.
 pub(super) struct Target<'a> {
@@ -32,16 +30,22 @@ pub(super) struct Target<'a> {
 
 impl<'a> Target<'a> {
     /// Judges transport, host and path.
-    pub(super) fn judge(gateway: &'a Gateway, request: &Request<IncomingBody>, peer: &Peer) -> Result<Self, Rejection> {
+    pub(super) fn judge(
+        config: &Config,
+        table: &'a RouteTable,
+        certificates: &Certificates,
+        request: &Request<IncomingBody>,
+        peer: &Peer,
+    ) -> Result<Self, Rejection> {
         let authority = authority(request)?;
         let Some(certificate) = peer.certificate else {
-            return Err(refuse_plain(&gateway.config, request, &authority));
+            return Err(refuse_plain(config, request, &authority));
         };
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
             return Err(Rejection::Method);
         }
         // A client may reuse a connection for any host on the certificate that it was shown, and for no other (RFC 9113 §9.1.2).
-        if gateway.certificates.are_several() && gateway.certificates.index_for(host_of(&authority)) != certificate {
+        if certificates.are_several() && certificates.index_for(host_of(&authority)) != certificate {
             return Err(Rejection::Misdirected);
         }
         let path = request.uri().path();
@@ -50,10 +54,10 @@ impl<'a> Target<'a> {
             return Ok(Self { authority, found, is_whole_server: true, preflight: None, rewritten: None, allow: None });
         }
         let judged = route::judge(path).map_err(Rejection::Path)?;
-        let routes = gateway.routes.of_host(host_of(&authority));
+        let routes = table.of_host(host_of(&authority));
         let found = routes.find(&judged.matched, request.method(), request.headers());
         let allowed = match found {
-            Found::Route(index) => gateway.config.routes[index].allowed_forms,
+            Found::Route(index) => config.routes[index].allowed_forms,
             Found::WrongMethod(_) | Found::Nothing => config::PathForms::default(),
         };
         if !judged.forms.without(allowed).is_empty() {
@@ -64,11 +68,11 @@ impl<'a> Target<'a> {
             _ => None,
         };
         let rewritten = match found {
-            Found::Route(index) => gateway.routes.rewritten(index, &judged.matched),
+            Found::Route(index) => table.rewritten(index, &judged.matched),
             Found::WrongMethod(_) | Found::Nothing => None,
         };
         let rewritten = rewritten.map(|path| onward_target(&path, request.uri().query(), allowed)).transpose()?;
-        let preflight = preflight(&gateway.config, routes, &judged.matched, request);
+        let preflight = preflight(config, routes, &judged.matched, request);
         Ok(Self { authority: authority.into(), found, is_whole_server: false, preflight, rewritten, allow })
     }
 

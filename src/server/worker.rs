@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use crate::auth::Authenticator;
 use crate::config::Store;
 use crate::forward::Forwarder;
-use crate::gateway::Gateway;
+use crate::gateway::{Admission, Gateway};
 use crate::limits::{Limiter, RedisLimiter};
 use crate::listener::Listener;
 use crate::store::Redis;
@@ -92,11 +92,9 @@ impl Worker {
             config: config.clone(),
             routes: shared.routes.clone(),
             certificates: shared.certificates.clone(),
-            authenticator,
-            limiter,
-            usage: shared.usage.clone(),
+            admission: Admission { authenticator, limiter, usage: shared.usage.clone() },
             forwarder: Forwarder::new(config, &shared.names, &shared.upstreams, &shared.metrics, &shared.shutdown)?,
-            cells: shared.cells.clone(),
+            metrics: shared.cells.clone(),
             shutdown: shared.shutdown.clone(),
         });
         Ok(Self { shared, gateway })
@@ -127,8 +125,8 @@ impl Worker {
             }
         });
         let gateway = self.gateway.clone();
-        tokio::spawn(async move { gateway.limiter.keep().await });
+        tokio::spawn(async move { gateway.admission.limiter.keep().await });
         self.shared.shutdown.parted().await;
-        self.gateway.limiter.end().await;
+        self.gateway.admission.limiter.end().await;
     }
 }

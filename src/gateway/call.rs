@@ -1,0 +1,38 @@
+//! A call: what a request becomes when its connection is upgraded.
+
+use crate::forward::{CutReason, ResponseGuard, Tunnel};
+use crate::shutdown::Shutdown;
+
+use super::request::{RequestLife, error_chain};
+
+/// Runs a call until one side ends it, the instance drains, or its token no longer allows it.
+pub(super) async fn run(mut life: Box<RequestLife>, tunnel: Box<Tunnel>, shutdown: &Shutdown) {
+    let permits = life.begin_call().map(ResponseGuard::into_call);
+    let gauge = life.route_metrics().calls.open.clone();
+    gauge.inc();
+    let mut open = life.watch_token();
+    let revoked = async {
+        match &mut open {
+            Some(open) => open.revoked().await,
+            None => std::future::pending().await,
+        }
+    };
+    let cut = async {
+        tokio::select! {
+            () = shutdown.ended() => CutReason::Ended,
+            why = revoked => CutReason::Revoked(why.as_str()),
+        }
+    };
+    let end = tunnel.run(cut).await;
+    gauge.dec();
+    life.metrics.call_ended(end.by);
+    let (bytes_in, bytes_out) = (end.from_client.bytes, end.from_upstream.bytes);
+    let messages = [end.from_client.messages, end.from_upstream.messages];
+    life.route_metrics().calls.ended(life.record.started.elapsed(), [bytes_in, bytes_out], messages);
+    let record = &mut life.record;
+    record.ended_by = Some(end.by.as_str());
+    (record.bytes_in, record.bytes_out, record.messages) = (bytes_in, bytes_out, Some(messages));
+    record.error = end.cut.as_ref().map(|cut| error_chain(cut).into());
+    drop(permits);
+    life.call_ended();
+}

@@ -1,0 +1,71 @@
+//! The metrics of requests, each cell resolved once when the configuration is loaded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::{Histogram, IntCounter};
+
+use crate::auth::{self, OpenCalls, Refusal};
+use crate::config;
+use crate::forward::EndedBy;
+use crate::limits::{Decision, Source};
+use crate::telemetry::{AccessLog, Metrics, RouteMetrics};
+
+/// Where requests are counted, logged and looked up while they last.
+pub struct RequestMetrics {
+    pub(super) log: AccessLog,
+    pub(super) open_calls: Arc<OpenCalls>,
+    pub(super) routes: Vec<Arc<config::Route>>,
+    pub(super) shadow_denials: IntCounter,
+    by_route: Vec<Arc<RouteMetrics>>,
+    no_route: Arc<RouteMetrics>,
+    auth: Vec<(&'static str, IntCounter)>,
+    decisions: [[IntCounter; 3]; 2],
+    decision_seconds: Histogram,
+    calls_ended: [IntCounter; ENDED_BY.len()],
+}
+
+/// The order of the cells of `calls_ended`, which is that of [`EndedBy`].
+const ENDED_BY: [EndedBy; 3] = [EndedBy::Client, EndedBy::Upstream, EndedBy::Gateway];
+
+impl RequestMetrics {
+    /// Resolves every cell.
+    #[must_use]
+    pub fn new(metrics: &Metrics, routes: &[Arc<config::Route>], log: AccessLog, open_calls: Arc<OpenCalls>) -> Self {
+        let decisions = |outcome| Source::ALL.map(|source| metrics.decisions(outcome, source.as_str()));
+        Self {
+            log,
+            open_calls,
+            routes: routes.to_vec(),
+            shadow_denials: metrics.shadow_denials.clone(),
+            by_route: routes.iter().map(|route| metrics.route(&route.name)).collect(),
+            no_route: metrics.route("none"),
+            auth: auth::OUTCOMES.iter().map(|outcome| (*outcome, metrics.auth(outcome))).collect(),
+            decisions: [decisions("denied"), decisions("admitted")],
+            decision_seconds: metrics.decision_seconds.clone(),
+            calls_ended: ENDED_BY.map(|by| metrics.calls_ended(by.as_str())),
+        }
+    }
+
+    /// The cells of a route; `None` where no route was found.
+    pub(super) fn route(&self, index: Option<usize>) -> &RouteMetrics {
+        index.map_or(&self.no_route, |index| &self.by_route[index])
+    }
+
+    /// Counts an authentication by its outcome.
+    pub(super) fn authenticated(&self, refusal: Option<Refusal>) {
+        let outcome = refusal.map_or(auth::OUTCOMES[0], Refusal::outcome);
+        if let Some((_, cell)) = self.auth.iter().find(|(name, _)| *name == outcome) {
+            cell.inc();
+        }
+    }
+
+    pub(super) fn decided(&self, decision: &Decision, took: Duration) {
+        self.decisions[usize::from(decision.admitted)][decision.source as usize].inc();
+        self.decision_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn call_ended(&self, by: EndedBy) {
+        self.calls_ended[by as usize].inc();
+    }
+}
