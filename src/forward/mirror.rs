@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use prometheus::IntCounter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::body::{Body, Copied};
+use crate::body::{Body, BodyCopy};
 use crate::config;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
@@ -74,13 +74,13 @@ impl Outcome {
 }
 
 /// A copy of a request without a body. Dropped, it goes nowhere.
-pub(super) struct Copy(oneshot::Sender<Copied>);
+pub(super) struct Copy(oneshot::Sender<BodyCopy>);
 
 impl Copy {
     /// The request itself goes out.
     pub(super) fn go(self) {
         // At the end of a drain nobody waits for it any more.
-        let _ = self.0.send(Copied::Whole(Bytes::new()));
+        let _ = self.0.send(BodyCopy::Whole(Bytes::new()));
     }
 }
 
@@ -152,10 +152,10 @@ impl Mirroring {
     }
 
     /// Waits until the request is whole, and sends its copy.
-    async fn deliver(&self, mut draft: Draft, body: oneshot::Receiver<Copied>) -> Outcome {
+    async fn deliver(&self, mut draft: Draft, body: oneshot::Receiver<BodyCopy>) -> Outcome {
         let bytes = match body.await {
-            Ok(Copied::Whole(bytes)) => bytes,
-            Ok(Copied::TooLong) => return Outcome::TooLarge,
+            Ok(BodyCopy::Whole(bytes)) => bytes,
+            Ok(BodyCopy::TooLong) => return Outcome::TooLarge,
             Err(_) => return Outcome::Unfinished,
         };
         if !bytes.is_empty() {

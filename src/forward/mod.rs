@@ -261,7 +261,8 @@ impl Forwarder {
         let (limit, edits) = (onward.route.max_body, &onward.route.request_headers);
         let clean = headers::clean_trailers_for_upstream;
         let idle = if is_grpc { onward.route.call.idle_timeout } else { Some(self.client_idle) };
-        let (mut body, progress) = Body::upload(incoming, idle, limit, clean, edits, onward.hold);
+        let mut body = Body::relay(incoming, idle, limit, clean, edits);
+        let progress = body.track(onward.hold);
         if let Some(progress) = progress.as_ref().filter(|_| is_grpc) {
             body = body.beside(progress);
         }

@@ -16,7 +16,7 @@ use http::{Method, Request, Response};
 use http_body::Body;
 use tokio::sync::oneshot;
 
-use crate::body::{Ask, BodyError, CallHalves, IncomingBody, StreamBody};
+use crate::body::{AskForBody, BodyError, CallHalves, IncomingBody, StreamBody};
 use crate::deadline::Deadline;
 
 use super::connection::Handler;
@@ -98,7 +98,7 @@ fn take_on(
     }
     let ask = awaits_go_ahead(&parts.headers).then(|| {
         let interims = interims.clone();
-        Box::new(move || interims.go_on()) as Ask
+        Box::new(move || interims.go_on()) as AskForBody
     });
     Some((Request::from_parts(parts, IncomingBody::Stream(StreamBody::new(stream, ask))), None))
 }

@@ -1,6 +1,7 @@
-//! Bodies as they arrive: from hyper, or on a stream of an HTTP/2 client's. Of one that is left in the middle, what is still on its way
-//! then is taken in for a moment: the stream would be reset behind the answer, and although a client may not drop the answer for that
-//! (RFC 9113 §8.1), some do, as curl 7.88.
+//! Bodies as they arrive: from hyper, or on a stream of an HTTP/2 client.
+//!
+//! The rest of a client's body that nobody reads to its end is discarded for a moment. Otherwise the stream is reset right behind the
+//! answer, and although a client may not drop the answer for that (RFC 9113 §8.1), some do, as curl 7.88.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -13,25 +14,25 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
-use super::BodyError;
+use super::error::BodyError;
 
 /// Long enough for what a client sends right behind the head of its request.
-const PATIENCE: Duration = Duration::from_secs(2);
+const DISCARD_TIME: Duration = Duration::from_secs(2);
 /// As much as a client may send before it hears of anything: the window of a stream.
-const MOST: usize = 256 << 10;
+const MAX_DISCARDED: usize = 256 << 10;
 
-/// What is done when the sender of a body waits to be asked for it.
-pub type Ask = Box<dyn FnOnce() + Send + Sync>;
+/// Asks the sender of a body for it (`Expect: 100-continue`).
+pub type AskForBody = Box<dyn FnOnce() + Send + Sync>;
 
 /// A body that arrives.
 pub enum IncomingBody {
-    /// On a connection of hyper's.
+    /// On an HTTP/1.1 connection, read by hyper.
     Hyper(Incoming),
-    /// On a stream of an upstream's that speaks HTTP/2. hyper takes a reset with NO_ERROR for the end of it, wherever that comes.
+    /// On an upstream's HTTP/2 stream, read by hyper, which takes a reset with NO_ERROR anywhere for the end.
     Answer(Incoming),
-    /// On a stream of an HTTP/2 client's.
+    /// On an HTTP/2 client's stream.
     Stream(StreamBody),
-    /// None, but what follows a CONNECT of an HTTP/2 client's once it is accepted; `None`: somebody has taken it.
+    /// No body, but what follows an HTTP/2 client's CONNECT once that is accepted; `None`: it was taken.
     Call(Option<CallHalves>),
 }
 
@@ -40,7 +41,7 @@ pub struct StreamBody {
     /// Gone only when this is dropped.
     stream: Option<RecvStream>,
     data_over: bool,
-    ask: Option<Ask>,
+    ask: Option<AskForBody>,
     /// Whether what is still on its way is taken in when this is dropped.
     lingers: bool,
 }
@@ -55,8 +56,7 @@ pub struct CallHalves {
 
 impl StreamBody {
     /// `ask` is done when the body is wanted and nothing of it is there (RFC 9110 §10.1.1).
-    #[must_use]
-    pub fn new(stream: RecvStream, ask: Option<Ask>) -> Self {
+    pub(crate) fn new(stream: RecvStream, ask: Option<AskForBody>) -> Self {
         Self { stream: Some(stream), data_over: false, ask, lingers: true }
     }
 
@@ -89,14 +89,14 @@ impl Drop for StreamBody {
     fn drop(&mut self) {
         let left = self.stream.take().filter(|stream| self.lingers && !self.data_over && !stream.is_end_stream());
         if let (Some(stream), Ok(runtime)) = (left, tokio::runtime::Handle::try_current()) {
-            runtime.spawn(tokio::time::timeout(PATIENCE, take_in(stream)));
+            runtime.spawn(tokio::time::timeout(DISCARD_TIME, discard(stream)));
         }
     }
 }
 
 /// Reads to the end, if that is not far, and forgets it.
-async fn take_in(mut stream: RecvStream) {
-    let mut left = MOST;
+async fn discard(mut stream: RecvStream) {
+    let mut left = MAX_DISCARDED;
     while let Some(Ok(data)) = poll_fn(|cx| poll_data(&mut stream, cx)).await {
         let Some(rest) = left.checked_sub(data.len()) else { return };
         left = rest;

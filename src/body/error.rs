@@ -1,0 +1,51 @@
+//! Why a body did not reach its end.
+
+use std::time::Duration;
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// No frame came for the configured time.
+    #[error("the body made no progress for {0:?}")]
+    Stalled(Duration),
+    /// More bytes came than allowed.
+    #[error("the body is longer than {0} bytes")]
+    TooLarge(u64),
+    /// It was not whole when it had to be.
+    #[error("the answer was not whole within {0:?}")]
+    Late(Duration),
+    /// Whom it is for is no longer entitled to it: why, for the log alone.
+    #[error("{0}")]
+    Revoked(&'static str),
+    /// The connection that it came from failed.
+    #[error("the body broke off")]
+    Broken(#[source] hyper::Error),
+    /// The stream of an HTTP/2 upstream that it came on was reset before its end, as if nothing were amiss.
+    #[error("the body broke off: its stream was reset before its end")]
+    Unfinished,
+    /// The stream of an HTTP/2 client that it came on was reset, or its connection failed.
+    #[error("the body broke off")]
+    Reset(#[source] h2::Error),
+}
+
+/// The kind of a [`BodyError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyFault {
+    /// [`BodyError::Stalled`].
+    Stalled,
+    /// [`BodyError::TooLarge`].
+    TooLarge,
+    /// [`BodyError::Broken`], [`BodyError::Unfinished`], [`BodyError::Reset`].
+    Broken,
+}
+
+impl BodyError {
+    pub(super) fn fault(&self) -> BodyFault {
+        match self {
+            Self::Stalled(_) => BodyFault::Stalled,
+            Self::TooLarge(_) => BodyFault::TooLarge,
+            // What a client sends is not withdrawn and never late, what it is sent is.
+            Self::Broken(_) | Self::Unfinished | Self::Reset(_) | Self::Revoked(_) | Self::Late(_) => BodyFault::Broken,
+        }
+    }
+}
