@@ -1,4 +1,4 @@
-//! What browsers are told: which pages may read an answer (CORS, as the Fetch standard says).
+//! CORS (the Fetch standard): which pages may read an answer.
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode};
@@ -8,20 +8,20 @@ use crate::config::{self, Cors};
 
 use super::stamps::X_RATELIMIT_SHADOW;
 
-/// The answer to a preflight for a request with this method; [`stamp_cors`] adds for whom it is.
+/// The answer to a preflight for a request with this method; [`stamp_cors`] adds the pages that may read it.
 #[must_use]
 pub fn preflight(cors: &Cors, method: &Method) -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
-    // A browser remembers these methods for the path, so only the one that was asked for is told: others may be other routes'.
+    // A browser remembers these methods for the path, so the answer names only the one that was asked for: others may be other routes'.
     if let Ok(method) = HeaderValue::from_str(method.as_str()) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, method);
     }
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, cors.headers.clone());
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from(cors.max_age.as_secs()));
-    let asked = HeaderValue::from_static("Access-Control-Request-Method, Access-Control-Request-Headers");
-    headers.insert(header::VARY, asked);
+    let varying = HeaderValue::from_static("Access-Control-Request-Method, Access-Control-Request-Headers");
+    headers.insert(header::VARY, varying);
     response
 }
 
@@ -29,7 +29,7 @@ pub fn preflight(cors: &Cors, method: &Method) -> Response<Body> {
 pub fn stamp_cors(headers: &mut HeaderMap, cors: &Cors, origin: Option<&HeaderValue>, families: &config::Limits) {
     let for_all = cors.is_for_all();
     if !for_all {
-        // A cache must not show one page what another one was told.
+        // A cache must not give one page the answer for another.
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
     }
     let Some(origin) = origin.filter(|origin| cors.allows(origin)) else { return };

@@ -5,7 +5,8 @@ use http::{Response, StatusCode};
 
 use crate::body::Body;
 
-use super::{Rejection, Told};
+use super::json::insert_error_header;
+use super::rejection::{ErrorParts, Rejection};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -16,7 +17,7 @@ impl Rejection {
     /// The answer to a gRPC client: headers and trailers in one ("Trailers-Only" in gRPC's specification of its use of HTTP/2).
     #[must_use]
     pub fn into_grpc_response(self, realm: &str) -> Response<Body> {
-        let Told { status, message, .. } = self.told();
+        let ErrorParts { status, message, header: error, .. } = self.parts();
         let message = percent_encoded(&message.to_string());
         let mut response = Response::new(Body::Empty);
         let headers = response.headers_mut();
@@ -26,7 +27,7 @@ impl Rejection {
         if let Ok(message) = HeaderValue::try_from(message) {
             headers.insert(GRPC_MESSAGE, message);
         }
-        self.stamp(headers, realm, status);
+        insert_error_header(headers, error, realm, status);
         headers.remove(header::CONNECTION);
         push_back(headers);
         response
@@ -40,8 +41,8 @@ fn push_back(headers: &mut HeaderMap) {
     }
 }
 
-/// The code for a status. Where gRPC's own table (`http-grpc-status-mapping.md`) has one for a status that comes from a proxy, it is
-/// that one, but for 429 and 504: "used up" and "too late" have codes of their own, which clients can tell from "try again".
+/// The code for a status: that of gRPC's own table for proxies (`http-grpc-status-mapping.md`) where it has one. Only 429 and 504
+/// differ: their own codes let clients tell "used up" and "too late" from "try again".
 fn grpc_status(status: StatusCode) -> u16 {
     const UNKNOWN: u16 = 2;
     const DEADLINE_EXCEEDED: u16 = 4;
@@ -90,7 +91,7 @@ mod tests {
 
     #[test]
     fn rejections_have_codes_of_grpc() {
-        let told = |rejection: Rejection| {
+        let parts = |rejection: Rejection| {
             let response = rejection.into_grpc_response("api");
             assert_eq!(response.status(), 200);
             assert!(matches!(response.body(), Body::Empty));
@@ -98,11 +99,11 @@ mod tests {
             [text("grpc-status"), text("grpc-message"), text("grpc-retry-pushback-ms")]
         };
         let forbidden = ["7", "The token lacks the permission \"calls:read\".", ""];
-        assert_eq!(told(Rejection::Forbidden("calls:read".into())), forbidden);
-        assert_eq!(told(Rejection::NotFound), ["12", "There is nothing at this path.", ""]);
-        let [code, _, pushback] = told(Rejection::Undecided);
+        assert_eq!(parts(Rejection::Forbidden("calls:read".into())), forbidden);
+        assert_eq!(parts(Rejection::NotFound), ["12", "There is nothing at this path.", ""]);
+        let [code, _, pushback] = parts(Rejection::Undecided);
         assert_eq!([&*code, &*pushback], ["14", "1000"]);
-        let [code, _, pushback] = told(Rejection::TooManyCalls(3));
+        let [code, _, pushback] = parts(Rejection::TooManyCalls(3));
         assert_eq!([&*code, &*pushback], ["8", "2000"]);
     }
 }

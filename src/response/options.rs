@@ -5,9 +5,10 @@ use http::{Response, StatusCode};
 
 use crate::body::Body;
 
-use super::ORDINARY_METHODS;
+/// What a resource can allow where no route says otherwise: everything but CONNECT and TRACE.
+pub(super) const ORDINARY_METHODS: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT";
 
-/// The answer to an OPTIONS that is not forwarded. `allow` is what the path takes; `None`: whatever there is.
+/// The answer to an OPTIONS that is not forwarded. `allow`: what the path takes; `None`: every ordinary method.
 #[must_use]
 pub fn options(allow: Option<&HeaderValue>) -> Response<Body> {
     let mut response = Response::new(Body::Empty);

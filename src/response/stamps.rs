@@ -12,12 +12,12 @@ pub(super) const X_RATELIMIT_SHADOW: HeaderName = HeaderName::from_static("x-rat
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// Stamps what every answer carries: the request's id.
+/// Stamps the request's id.
 pub fn stamp_request_id(headers: &mut HeaderMap, request_id: &HeaderValue) {
     headers.insert(REQUEST_ID, request_id.clone());
 }
 
-/// Stamps where the token stands in the windows of `limits`, in the families of headers that the configuration asks for.
+/// Stamps the state of the windows of `limits`, in the families of headers that the configuration asks for.
 pub fn stamp_limits<'a>(
     headers: &mut HeaderMap,
     decision: &Decision,
@@ -35,7 +35,7 @@ pub fn stamp_limits<'a>(
     }
 }
 
-/// Marks an answer to a request that a plan on trial denied.
+/// Marks the answer to a request that a plan in shadow mode denied.
 pub fn stamp_shadow_denial(headers: &mut HeaderMap) {
     headers.insert(X_RATELIMIT_SHADOW, HeaderValue::from_static("denied"));
 }
@@ -43,16 +43,16 @@ pub fn stamp_shadow_denial(headers: &mut HeaderMap) {
 /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers): lists of items, one for each window.
 fn stamp_ietf<'a>(headers: &mut HeaderMap, decision: &Decision, limits: impl Iterator<Item = &'a Limit>) {
     use std::fmt::Write as _;
-    let (mut policy, mut standing) = (String::new(), String::new());
+    let (mut policy, mut current) = (String::new(), String::new());
     for (limit, window) in limits.zip(decision.windows()) {
         let comma = if policy.is_empty() { "" } else { ", " };
         let (name, window_s) = (&limit.name, window.window_ms.div_ceil(1000));
         // A `String` takes everything.
         let _ = write!(policy, "{comma}\"{name}\";q={};w={window_s}", window.limit);
-        let _ = write!(standing, "{comma}\"{name}\";r={};t={}", window.remaining(), decision.wait_s(window));
+        let _ = write!(current, "{comma}\"{name}\";r={};t={}", window.remaining(), decision.wait_s(window));
     }
-    if let (Ok(policy), Ok(standing)) = (HeaderValue::try_from(policy), HeaderValue::try_from(standing)) {
+    if let (Ok(policy), Ok(current)) = (HeaderValue::try_from(policy), HeaderValue::try_from(current)) {
         headers.insert(RATELIMIT_POLICY, policy);
-        headers.insert(RATELIMIT, standing);
+        headers.insert(RATELIMIT, current);
     }
 }
