@@ -11,7 +11,7 @@ use super::headers::clean_for_client;
 /// Passes on what an upstream answers to this request before its answer proper. 100 and 101 are Callgate's own: the one is said
 /// to a client whose body is read, the other opens a call.
 pub(super) fn pass_on(request: &mut Request<Body>, interim: &Interim, route: &Route) {
-    let teller = interim.teller();
+    let sender = interim.sender();
     let edits = route.response_headers.clone();
     hyper::ext::on_informational(request, move |answer| {
         let status = answer.status();
@@ -25,6 +25,6 @@ pub(super) fn pass_on(request: &mut Request<Body>, interim: &Interim, route: &Ro
         for name in &edits.remove {
             headers.remove(name);
         }
-        teller.tell(status, headers);
+        sender.send(status, headers);
     });
 }

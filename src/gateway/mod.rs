@@ -160,7 +160,7 @@ impl Gateway {
             identity: principal.as_deref().map_or(&[], Principal::identity_headers),
             trusted_proxies: &self.config.trusted_proxies,
             interim,
-            hold: &|| Box::new(peer.busy()),
+            hold: &|| Box::new(peer.begin_activity()),
             attempts: AtomicU32::new(0),
         };
         let started = Instant::now();

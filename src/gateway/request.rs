@@ -14,7 +14,7 @@ use crate::body::{BodyError, BodyObserver};
 use crate::config::{self, Config};
 use crate::forward::{EndedBy, ResponseGuard, client_address};
 use crate::limits::{CallLease, Charge, Decision};
-use crate::listener::{Attention, Peer};
+use crate::listener::{ActiveRequest, Peer};
 use crate::response::Rejection;
 use crate::route::Found;
 use crate::telemetry::{Phase, Record, RouteMetrics, WindowUse, request_id};
@@ -40,7 +40,7 @@ pub struct RequestLife {
     route: Option<usize>,
     stage: Stage,
     upstream: Option<ResponseGuard>,
-    attention: Attention,
+    active: ActiveRequest,
 }
 
 /// How far a request has come.
@@ -105,7 +105,7 @@ impl RequestLife {
             route: None,
             stage: Stage::Pending,
             upstream: None,
-            attention: peer.attend(),
+            active: peer.begin_request(),
         }
     }
 
@@ -278,7 +278,7 @@ impl Drop for RequestLife {
             Stage::CallEnded => (true, true),
         };
         let took = self.record.started.elapsed();
-        self.attention.over(!is_over, took);
+        self.active.over(!is_over, took);
         let metrics = self.route_metrics();
         metrics.count(&self.record.method, self.record.status);
         if !is_call {

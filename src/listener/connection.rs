@@ -1,6 +1,6 @@
 //! One client connection, from handshake to close: protocol by ALPN, HTTP/1.1 by hyper or HTTP/2 by h2, drained when the time comes.
 
-use std::future::{Future, pending, poll_fn};
+use std::future::{pending, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::{Request, Response};
+use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -17,46 +16,33 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use crate::body::{BodyError, IncomingBody};
+use crate::body::IncomingBody;
 use crate::shutdown::Shutdown;
 
 use super::gate::Gate;
+use super::handler::Handler;
 use super::http2::Http2;
-use super::interim::Interim;
 use super::peer::Peer;
 use super::proxy_protocol::{self, ProxyError};
-use super::{Listener, Place, Tls};
+use super::service::{Listener, Tls};
+use super::slot::ConnectionSlot;
 
 /// At the end of the drain the calls on an HTTP/2 connection get so long to say goodbye on it; the instance waits a second.
 const LAST_WORDS: Duration = Duration::from_millis(900);
-
-/// What answers requests.
-pub trait Handler: Send + Sync + 'static {
-    /// The body of its answers.
-    type Body: http_body::Body<Data = Bytes, Error = BodyError> + Send + 'static;
-
-    /// Answers one request. `interim` passes interim answers on; `None` where the client can't be sent any.
-    fn handle(
-        self: &Arc<Self>,
-        request: Request<IncomingBody>,
-        peer: &Arc<Peer>,
-        interim: Option<Interim>,
-    ) -> impl Future<Output = Response<Self::Body>> + Send;
-}
 
 /// Serves one accepted connection to its end.
 pub(super) async fn serve<H: Handler>(
     listener: &Listener<H>,
     mut socket: TcpStream,
     address: SocketAddr,
-    place: Place,
+    slot: ConnectionSlot,
 ) {
     let introduced = tokio::select! {
         introduced = introduce(listener, &mut socket, address) => introduced,
         () = listener.shutdown.draining() => return,
     };
     let Some(address) = introduced else { return };
-    let peer = |certificate| Peer::new(address, certificate, listener.head_limits(), place);
+    let peer = |certificate| Peer::new(address, certificate, listener.head_limits(), slot);
     let Some(tls) = &listener.tls else {
         return serve_http1(listener, socket, peer(None)).await;
     };
@@ -132,7 +118,7 @@ async fn serve_http1<H: Handler, S>(listener: &Listener<H>, io: S, peer: Arc<Pee
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let gate = Gate::http1(io, listener.head_limits(), listener.patience(), peer.signals.clone());
+    let gate = Gate::http1(io, listener.head_limits(), listener.timeouts(), peer.signals.clone());
     let service = service_fn(|request: Request<Incoming>| {
         let (handler, peer) = (listener.handler.clone(), peer.clone());
         async move {
@@ -158,7 +144,7 @@ async fn serve_http2<H: Handler, S>(listener: &Listener<H>, io: S, peer: Arc<Pee
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let gate = Gate::http2(io, listener.patience(), peer.signals.clone());
+    let gate = Gate::http2(io, listener.timeouts(), peer.signals.clone());
     let connection = pin!(Http2::new(listener.handler.clone(), peer.clone(), gate, &listener.settings));
     let idle = peer.idle(listener.settings.idle_timeout);
     // The last piece of an answer can wait for a window that stays closed even when its exchange is over.

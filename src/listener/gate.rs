@@ -5,89 +5,24 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use futures_util::task::AtomicWaker;
-use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::deadline::{Deadline, WriteTimeout};
 
 use super::framing::{EMPTY_LINE, Framing, Verdict};
 use super::head::{Fault, HeadLimits};
-use super::interim::Interims;
+use super::signals::Signals;
 
-/// The method of the request that stands in for a refused one.
-const REFUSED: &str = "CALLGATE-REFUSED";
 const STAND_IN: &[u8] = b"CALLGATE-REFUSED / HTTP/1.1\r\nhost: refused.invalid\r\nconnection: close\r\n\r\n";
 /// A client that was refused in the middle of sending gets so long, and so many bytes, to read why (RFC 9112 §9.6). The buffers of both
 /// sockets can hold some 6 MiB before a client looks up; closed over what is unread, a connection would take the answer back.
 const LINGER: (Duration, usize) = (Duration::from_millis(1_000), 8 << 20);
-
-/// What a connection's gate and its request handler tell each other.
-#[derive(Debug, Default)]
-pub(super) struct Signals {
-    fault: OnceLock<Fault>,
-    tunnel: AtomicBool,
-    /// Bytes have come since this was asked last; noted on HTTP/2 only.
-    heard: AtomicBool,
-    /// Exchanges that are over.
-    over: AtomicUsize,
-    /// The gate, when it waits for the exchanges before a refusal.
-    gate: AtomicWaker,
-    /// Interim answers, which the gate writes.
-    pub(super) interims: Interims,
-}
-
-impl Signals {
-    /// Why this request stands in for one that was refused; `None` for a real one.
-    pub(super) fn fault<B>(&self, request: &Request<B>) -> Option<Fault> {
-        let fault = self.fault.get()?;
-        self.is_stand_in(request).then_some(*fault)
-    }
-
-    /// Whether this is no request of the client's.
-    pub(super) fn is_stand_in<B>(&self, request: &Request<B>) -> bool {
-        self.fault.get().is_some() && request.method().as_str() == REFUSED
-    }
-
-    /// The client has sent something.
-    pub(super) fn note_heard(&self) {
-        self.heard.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the client has sent anything since this was asked last.
-    pub(super) fn take_heard(&self) -> bool {
-        self.heard.swap(false, Ordering::Relaxed)
-    }
-
-    /// One more exchange is over.
-    pub(super) fn exchange_over(&self) {
-        self.over.fetch_add(1, Ordering::Release);
-        if self.fault.get().is_some() {
-            self.gate.wake();
-        }
-    }
-
-    /// Why the client's bytes were refused, whether or not the refusal has had its turn yet.
-    pub(super) fn refusal(&self) -> Option<Fault> {
-        self.fault.get().copied()
-    }
-
-    /// From here on the connection is a tunnel, and no requests come on it.
-    pub(super) fn tunnel(&self) {
-        self.tunnel.store(true, Ordering::Release);
-    }
-
-    /// Whether that was said.
-    pub(super) fn is_tunnel(&self) -> bool {
-        self.tunnel.load(Ordering::Acquire)
-    }
-}
 
 /// How long a connection may be silent in the middle of something.
 #[derive(Debug, Clone, Copy)]

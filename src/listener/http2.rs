@@ -15,17 +15,18 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::config::Listen;
 
-use super::connection::Handler;
-use super::gate::{Gate, Signals};
+use super::gate::Gate;
+use super::handler::Handler;
 use super::peer::Peer;
+use super::signals::Signals;
 use super::stream;
 
 /// After so long a silence a client is asked for a sign of life.
 const SILENCE: Duration = Duration::from_secs(20);
 /// Mistakes of a client that make us reset a stream, of which there may be so many on a connection (CVE-2025-8671).
-const MOST_MISTAKES: usize = 100;
+const MAX_LOCAL_RESETS: usize = 100;
 /// Streams that a client may reset before we came to look at them (CVE-2023-44487).
-const MOST_RESET_UNSEEN: usize = 20;
+const MAX_PENDING_RESETS: usize = 20;
 /// Bytes of bodies under way from a client, on a stream and on all of a connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
@@ -61,8 +62,8 @@ impl<H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<H, S> {
             .max_header_list_size(u32::try_from(settings.max_head_bytes * 2).unwrap_or(u32::MAX))
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_pending_accept_reset_streams(MOST_RESET_UNSEEN)
-            .max_local_error_reset_streams(Some(MOST_MISTAKES));
+            .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+            .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS));
         Self {
             handler,
             peer,

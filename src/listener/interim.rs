@@ -4,130 +4,51 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
-use super::gate::Signals;
-
-/// Interim answers that one request may get.
-const MOST: usize = 16;
-/// Bytes of all of them.
-const MOST_BYTES: usize = 64 << 10;
-
-/// What waits on a connection of HTTP/1.1.
-#[derive(Debug, Default)]
-pub(super) struct Interims {
-    waiting: Mutex<Waiting>,
-    is_any: AtomicBool,
-    /// The exchange, to be woken when there is something to write, and when it is written.
-    exchange: AtomicWaker,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    bytes: Vec<u8>,
-    /// Which exchange they announce the answer of, if it still is to come. There is one at a time on a connection of HTTP/1.1.
-    open: Option<u64>,
-    exchanges: u64,
-    told: Told,
-}
+use super::interim_queue::InterimBudget;
+use super::signals::Signals;
 
 /// An exchange whose client can be told interim answers, until it is over.
 #[derive(Debug)]
 pub struct Interim {
-    way: Way,
+    path: InterimPath,
 }
 
 /// Tells them.
 #[derive(Debug)]
 pub struct InterimSender {
-    way: Way,
+    path: InterimPath,
 }
 
 #[derive(Debug, Clone)]
-enum Way {
+enum InterimPath {
     /// On HTTP/1.1: through the gate, in the exchange with this number.
     Gate(Arc<Signals>, u64),
-    Stream(Arc<StreamInterims>),
+    Stream(Arc<StreamQueue>),
 }
 
 /// What waits on a stream of HTTP/2: the task that carries the stream sends it.
 #[derive(Debug, Default)]
-pub(super) struct StreamInterims {
-    waiting: Mutex<StreamWaiting>,
+pub(super) struct StreamQueue {
+    waiting: Mutex<QueuedAnswers>,
     stream: AtomicWaker,
 }
 
 #[derive(Debug, Default)]
-struct StreamWaiting {
+struct QueuedAnswers {
     answers: Vec<Response<()>>,
-    told: Told,
+    budget: InterimBudget,
     /// The answer proper has been given.
     is_over: bool,
 }
 
-/// How many there were, and how many bytes they had.
-#[derive(Debug, Default)]
-struct Told {
-    count: usize,
-    bytes: usize,
-}
-
-impl Told {
-    /// Whether there may be one more; it is counted then.
-    fn admits(&mut self, bytes: usize) -> bool {
-        let admitted = self.count < MOST && self.bytes + bytes <= MOST_BYTES;
-        if admitted {
-            (self.count, self.bytes) = (self.count + 1, self.bytes + bytes);
-        }
-        admitted
-    }
-}
-
-impl Interims {
-    /// Whether something is to be written, or being written.
-    pub(super) fn is_any(&self) -> bool {
-        self.is_any.load(Ordering::Acquire)
-    }
-
-    /// What is to be written next.
-    pub(super) fn take(&self) -> Bytes {
-        std::mem::take(&mut self.lock().bytes).into()
-    }
-
-    /// What was taken is written.
-    pub(super) fn written(&self) {
-        let waiting = self.lock();
-        if waiting.bytes.is_empty() {
-            self.is_any.store(false, Ordering::Release);
-        }
-        drop(waiting);
-        self.exchange.wake();
-    }
-
-    fn push(&self, exchange: u64, answer: &[u8]) {
-        let mut waiting = self.lock();
-        if waiting.open != Some(exchange) || !waiting.told.admits(answer.len()) {
-            return;
-        }
-        waiting.bytes.extend_from_slice(answer);
-        self.is_any.store(true, Ordering::Release);
-        drop(waiting);
-        self.exchange.wake();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl StreamInterims {
+impl StreamQueue {
     /// To be called by the task that carries the stream: it is woken when there is something to send.
     pub(super) fn watch(&self, cx: &Context<'_>) {
         self.stream.register(cx.waker());
@@ -149,9 +70,9 @@ impl StreamInterims {
         self.push(StatusCode::CONTINUE, HeaderMap::new(), |_| true);
     }
 
-    fn push(&self, status: StatusCode, headers: HeaderMap, admits: impl FnOnce(&mut Told) -> bool) {
+    fn push(&self, status: StatusCode, headers: HeaderMap, admits: impl FnOnce(&mut InterimBudget) -> bool) {
         let mut waiting = self.lock();
-        if waiting.is_over || !admits(&mut waiting.told) {
+        if waiting.is_over || !admits(&mut waiting.budget) {
             return;
         }
         let mut answer = Response::new(());
@@ -161,7 +82,7 @@ impl StreamInterims {
         self.stream.wake();
     }
 
-    fn lock(&self) -> MutexGuard<'_, StreamWaiting> {
+    fn lock(&self) -> MutexGuard<'_, QueuedAnswers> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -169,35 +90,32 @@ impl StreamInterims {
 impl Interim {
     /// An exchange begins on this connection of HTTP/1.1.
     pub(super) fn open(signals: &Arc<Signals>) -> Self {
-        let mut waiting = signals.interims.lock();
-        waiting.exchanges += 1;
-        (waiting.open, waiting.told) = (Some(waiting.exchanges), Told::default());
-        Self { way: Way::Gate(signals.clone(), waiting.exchanges) }
+        Self { path: InterimPath::Gate(signals.clone(), signals.interims.begin()) }
     }
 
     /// An exchange is carried by this stream of HTTP/2.
-    pub(super) fn on(stream: &Arc<StreamInterims>) -> Self {
-        Self { way: Way::Stream(stream.clone()) }
+    pub(super) fn on(stream: &Arc<StreamQueue>) -> Self {
+        Self { path: InterimPath::Stream(stream.clone()) }
     }
 
     /// What tells the client of this exchange.
     #[must_use]
-    pub fn teller(&self) -> InterimSender {
-        InterimSender { way: self.way.clone() }
+    pub fn sender(&self) -> InterimSender {
+        InterimSender { path: self.path.clone() }
     }
 
     /// Waits for the answer, on the task of the exchange. On HTTP/1.1, what was told before it came is written when this returns, or
     /// the connection has broken off: the client has the time that it has for every answer. A stream sends it before the answer.
     pub async fn beside<F: Future>(&self, mut answer: Pin<&mut F>) -> F::Output {
-        let Way::Gate(signals, _) = &self.way else { return answer.await };
+        let InterimPath::Gate(signals, _) = &self.path else { return answer.await };
         let interims = &signals.interims;
         let output = poll_fn(|cx| {
-            interims.exchange.register(cx.waker());
+            interims.watch(cx);
             answer.as_mut().poll(cx)
         });
         let output = output.await;
         let written = poll_fn(|cx| {
-            interims.exchange.register(cx.waker());
+            interims.watch(cx);
             if interims.is_any() { Poll::Pending } else { Poll::Ready(()) }
         });
         written.await;
@@ -207,30 +125,22 @@ impl Interim {
 
 impl Drop for Interim {
     fn drop(&mut self) {
-        let Way::Gate(signals, number) = &self.way else { return };
-        // A waker keeps the memory of its task, even when that has ended: a call outlives the task of its connection.
-        drop(signals.interims.exchange.take());
-        let mut waiting = signals.interims.lock();
-        if waiting.open == Some(*number) {
-            waiting.open = None;
-            if !std::mem::take(&mut waiting.bytes).is_empty() {
-                // The gate looks for itself whether it is in the middle of one.
-                signals.interims.is_any.store(false, Ordering::Release);
-            }
+        if let InterimPath::Gate(signals, number) = &self.path {
+            signals.interims.end(*number);
         }
     }
 }
 
 impl InterimSender {
     /// Tells an interim answer. One that comes too late, or is one too many, is dropped.
-    pub fn tell(&self, status: StatusCode, headers: HeaderMap) {
-        match &self.way {
-            Way::Gate(signals, number) => signals.interims.push(*number, &head(status, &headers)),
-            Way::Stream(stream) => {
+    pub fn send(&self, status: StatusCode, headers: HeaderMap) {
+        match &self.path {
+            InterimPath::Gate(signals, number) => signals.interims.push(*number, &head(status, &headers)),
+            InterimPath::Stream(stream) => {
                 // As much as on HTTP/1.1.
                 let length = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
                 let bytes = headers.iter().map(length).sum();
-                stream.push(status, headers, |told| told.admits(bytes));
+                stream.push(status, headers, |budget| budget.admits(bytes));
             }
         }
     }
@@ -256,11 +166,12 @@ mod tests {
 
     use futures_util::FutureExt;
 
+    use super::super::interim_queue::{MAX_INTERIM_BYTES, MAX_INTERIMS};
     use super::*;
 
     /// A teller's answers on HTTP/1.1, by what they say.
-    fn tell(teller: &InterimSender, text: &[u8]) {
-        let Way::Gate(signals, number) = &teller.way else { panic!("a teller of HTTP/1.1") };
+    fn tell(sender: &InterimSender, text: &[u8]) {
+        let InterimPath::Gate(signals, number) = &sender.path else { panic!("a teller of HTTP/1.1") };
         signals.interims.push(*number, text);
     }
 
@@ -274,7 +185,7 @@ mod tests {
     fn an_exchange_is_told_until_its_answer_comes_and_no_other_is() {
         let signals = Arc::<Signals>::default();
         let first = Interim::open(&signals);
-        let late = first.teller();
+        let late = first.sender();
         tell(&late, b"a");
         tell(&late, b"b");
         assert!(signals.interims.is_any());
@@ -287,7 +198,7 @@ mod tests {
         let second = Interim::open(&signals);
         tell(&late, b"for another");
         assert_eq!(told(&signals), b"");
-        tell(&second.teller(), b"c");
+        tell(&second.sender(), b"c");
         assert_eq!(told(&signals), b"c");
     }
 
@@ -313,23 +224,23 @@ mod tests {
     fn an_exchange_gets_so_many_and_no_more() {
         let signals = Arc::<Signals>::default();
         let few = Interim::open(&signals);
-        for _ in 0..2 * MOST {
-            tell(&few.teller(), b"x");
+        for _ in 0..2 * MAX_INTERIMS {
+            tell(&few.sender(), b"x");
         }
-        assert_eq!(told(&signals).len(), MOST);
+        assert_eq!(told(&signals).len(), MAX_INTERIMS);
         drop(few);
         let large = Interim::open(&signals);
         for _ in 0..3 {
-            tell(&large.teller(), &[b'x'; MOST_BYTES / 2]);
+            tell(&large.sender(), &[b'x'; MAX_INTERIM_BYTES / 2]);
         }
-        assert_eq!(told(&signals).len(), MOST_BYTES);
+        assert_eq!(told(&signals).len(), MAX_INTERIM_BYTES);
     }
 
     #[tokio::test]
     async fn an_answer_waits_until_what_came_before_it_is_written() {
         let signals = Arc::<Signals>::default();
         let interim = Interim::open(&signals);
-        let answer = pin!(async { tell(&interim.teller(), b"x") });
+        let answer = pin!(async { tell(&interim.sender(), b"x") });
         let mut answer = pin!(interim.beside(answer));
         assert!(answer.as_mut().now_or_never().is_none());
         assert_eq!(told(&signals), b"x");
@@ -338,24 +249,24 @@ mod tests {
 
     #[test]
     fn a_stream_is_told_until_its_answer_comes() {
-        let stream = Arc::<StreamInterims>::default();
-        let teller = Interim::on(&stream).teller();
+        let stream = Arc::<StreamQueue>::default();
+        let sender = Interim::on(&stream).sender();
         let statuses = || stream.take().iter().map(|answer| answer.status().as_u16()).collect::<Vec<_>>();
-        for _ in 0..2 * MOST {
-            teller.tell(StatusCode::EARLY_HINTS, HeaderMap::new());
+        for _ in 0..2 * MAX_INTERIMS {
+            sender.send(StatusCode::EARLY_HINTS, HeaderMap::new());
         }
         // Who waits to be asked for a body is asked, whatever the upstream said before.
         stream.go_on();
         let told = statuses();
-        assert_eq!((told.len(), told[0], told[MOST]), (MOST + 1, 103, 100));
+        assert_eq!((told.len(), told[0], told[MAX_INTERIMS]), (MAX_INTERIMS + 1, 103, 100));
         stream.over();
         stream.go_on();
-        teller.tell(StatusCode::EARLY_HINTS, HeaderMap::new());
+        sender.send(StatusCode::EARLY_HINTS, HeaderMap::new());
         assert!(statuses().is_empty());
-        let large = Arc::<StreamInterims>::default();
-        let half = HeaderMap::from_iter([(http::header::LINK, "x".repeat(MOST_BYTES / 2 - 8).parse().unwrap())]);
+        let large = Arc::<StreamQueue>::default();
+        let half = HeaderMap::from_iter([(http::header::LINK, "x".repeat(MAX_INTERIM_BYTES / 2 - 8).parse().unwrap())]);
         for _ in 0..3 {
-            Interim::on(&large).teller().tell(StatusCode::EARLY_HINTS, half.clone());
+            Interim::on(&large).sender().send(StatusCode::EARLY_HINTS, half.clone());
         }
         assert_eq!(large.take().len(), 2);
     }

@@ -9,10 +9,10 @@ use http::{Request, Version};
 
 use crate::body::Progress;
 
-use super::Place;
-use super::gate::Signals;
 use super::head::{self, Fault, HeadLimits};
 use super::interim::Interim;
+use super::signals::Signals;
+use super::slot::ConnectionSlot;
 
 /// HTTP/2: requests that a client may give up as soon as they are made, beyond those that come to an end. With one more it is told to
 /// go, with twice as many it is cut off: somebody makes work and throws it away (CVE-2023-44487).
@@ -30,26 +30,31 @@ pub struct Peer {
     pub(super) signals: Arc<Signals>,
     limits: HeadLimits,
     /// Exchanges, and uploads that outlive theirs.
-    under_way: AtomicUsize,
+    active: AtomicUsize,
     /// Requests given up at once, less those that came to an end.
     given_up: AtomicUsize,
     moved: Progress,
-    /// A call outlives the HTTP connection that it began on; it holds the place until it ends.
-    _place: Place,
+    /// A call outlives the HTTP connection that it began on; it holds the slot until it ends.
+    _slot: ConnectionSlot,
 }
 
 impl Peer {
     /// A connection that has its place; `certificate`: which it was shown.
-    pub(super) fn new(address: SocketAddr, certificate: Option<usize>, limits: HeadLimits, place: Place) -> Arc<Self> {
+    pub(super) fn new(
+        address: SocketAddr,
+        certificate: Option<usize>,
+        limits: HeadLimits,
+        slot: ConnectionSlot,
+    ) -> Arc<Self> {
         Arc::new(Self {
             address,
             certificate,
             signals: Arc::default(),
             limits,
-            under_way: AtomicUsize::new(0),
+            active: AtomicUsize::new(0),
             given_up: AtomicUsize::new(0),
             moved: Progress::new(),
-            _place: place,
+            _slot: slot,
         })
     }
 
@@ -89,27 +94,27 @@ impl Peer {
 
 /// Something is under way on a connection; the connection is not idle while one lives.
 #[derive(Debug)]
-pub struct Busy {
+pub struct ActivityGuard {
     peer: Arc<Peer>,
 }
 
-impl Drop for Busy {
+impl Drop for ActivityGuard {
     fn drop(&mut self) {
         self.peer.moved.note();
-        self.peer.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.peer.active.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// An exchange on a connection, from the head of its request to the end of its answer.
 #[derive(Debug)]
-pub struct Attention {
-    busy: Busy,
+pub struct ActiveRequest {
+    begin_activity: ActivityGuard,
 }
 
-impl Attention {
+impl ActiveRequest {
     /// The exchange is over, so long after it began; `given_up`: because the client did not wait for its end.
     pub fn over(&self, given_up: bool, after: Duration) {
-        let count = &self.busy.peer.given_up;
+        let count = &self.begin_activity.peer.given_up;
         if !given_up {
             // Less than nothing is nothing: good manners can't be saved up. Not worth a loop: nobody counts on one more or less.
             count.store(count.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
@@ -119,24 +124,24 @@ impl Attention {
     }
 }
 
-impl Drop for Attention {
+impl Drop for ActiveRequest {
     fn drop(&mut self) {
-        self.busy.peer.signals.exchange_over();
+        self.begin_activity.peer.signals.exchange_over();
     }
 }
 
 impl Peer {
     /// An exchange begins.
     #[must_use]
-    pub fn attend(self: &Arc<Self>) -> Attention {
-        Attention { busy: self.busy() }
+    pub fn begin_request(self: &Arc<Self>) -> ActiveRequest {
+        ActiveRequest { begin_activity: self.begin_activity() }
     }
 
     /// Something begins that may outlive its exchange.
     #[must_use]
-    pub fn busy(self: &Arc<Self>) -> Busy {
-        self.under_way.fetch_add(1, Ordering::Relaxed);
-        Busy { peer: self.clone() }
+    pub fn begin_activity(self: &Arc<Self>) -> ActivityGuard {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        ActivityGuard { peer: self.clone() }
     }
 
     /// Whether the client gives up too many requests, so many times over.
@@ -147,7 +152,7 @@ impl Peer {
     /// Resolves when nothing has been under way for so long.
     pub(super) async fn idle(&self, patience: Duration) {
         loop {
-            let is_idle = self.under_way.load(Ordering::Relaxed) == 0;
+            let is_idle = self.active.load(Ordering::Relaxed) == 0;
             let silence = if is_idle { self.moved.silence() } else { Duration::ZERO };
             match patience.checked_sub(silence) {
                 None | Some(Duration::ZERO) => return,

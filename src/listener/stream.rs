@@ -19,9 +19,9 @@ use tokio::sync::oneshot;
 use crate::body::{AskForBody, BodyError, CallHalves, IncomingBody, StreamBody};
 use crate::deadline::Deadline;
 
-use super::connection::Handler;
 use super::date;
-use super::interim::{Interim, StreamInterims};
+use super::handler::Handler;
+use super::interim::{Interim, StreamQueue};
 use super::peer::Peer;
 
 /// What speaks of a connection of HTTP/1.1, and has no place on a stream (RFC 9113 §8.2.2).
@@ -45,7 +45,7 @@ pub(super) async fn carry<H: Handler>(
     mut respond: SendResponse<Bytes>,
     patience: Duration,
 ) {
-    let interims = Arc::<StreamInterims>::default();
+    let interims = Arc::<StreamQueue>::default();
     let Some((request, call)) = take_on(request, &interims) else {
         respond.send_reset(Reason::PROTOCOL_ERROR);
         return;
@@ -85,7 +85,7 @@ pub(super) async fn carry<H: Handler>(
 /// A request as the handler gets it, and, of a CONNECT, what is to be told; `None` for a CONNECT that has a body.
 fn take_on(
     request: Request<RecvStream>,
-    interims: &Arc<StreamInterims>,
+    interims: &Arc<StreamQueue>,
 ) -> Option<(Request<IncomingBody>, Option<CallBegins>)> {
     let (parts, stream) = request.into_parts();
     if parts.method == Method::CONNECT {
@@ -111,7 +111,7 @@ fn awaits_go_ahead(headers: &HeaderMap) -> bool {
 /// Waits for the answer, and sends what is told in the meantime; `None` when the client has given the request up.
 async fn answered<F: Future>(
     mut handled: Pin<&mut F>,
-    interims: &StreamInterims,
+    interims: &StreamQueue,
     respond: &mut SendResponse<Bytes>,
 ) -> Option<F::Output> {
     poll_fn(|cx| {

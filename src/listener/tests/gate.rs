@@ -1,12 +1,12 @@
 //! The gate by itself, with time that stands still.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::super::gate::{Gate, Signals, Timeouts};
-use super::super::{TROUBLE_INTERVAL, Trouble};
+use super::super::gate::{Gate, Timeouts};
+use super::super::signals::Signals;
 use super::LIMITS;
 
 #[tokio::test(start_paused = true)]
@@ -23,15 +23,4 @@ async fn a_client_refused_for_being_slow_gets_to_read_why() {
     assert!(tokio::time::timeout(Duration::from_millis(500), gate.shutdown()).await.is_err());
     drop(client);
     tokio::time::timeout(Duration::from_millis(100), gate.shutdown()).await.unwrap().unwrap();
-}
-
-#[test]
-fn trouble_is_told_when_it_changes_and_now_and_then() {
-    let (mut trouble, start) = (Trouble::default(), Instant::now());
-    let second = Duration::from_secs(1);
-    assert_eq!(trouble.tell(Some(24), start), Some(1));
-    assert_eq!(trouble.tell(Some(24), start + second), None);
-    assert_eq!(trouble.tell(Some(23), start + second), Some(2));
-    assert_eq!(trouble.tell(Some(23), start + TROUBLE_INTERVAL), None);
-    assert_eq!(trouble.tell(Some(23), start + second + TROUBLE_INTERVAL), Some(2));
 }

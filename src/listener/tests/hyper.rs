@@ -14,8 +14,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::super::gate::{Gate, Signals, Timeouts};
+use super::super::gate::{Gate, Timeouts};
 use super::super::head::HeadLimits;
+use super::super::signals::Signals;
 use super::readers::{Message, Quirks, read_all};
 use super::streams::{Cuts, cuts, stream};
 use super::{End, LIMITS, judge, many};

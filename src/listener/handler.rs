@@ -1,0 +1,26 @@
+//! What a listener hands requests to.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+
+use crate::body::{BodyError, IncomingBody};
+
+use super::interim::Interim;
+use super::peer::Peer;
+
+/// What answers requests.
+pub trait Handler: Send + Sync + 'static {
+    /// The body of its answers.
+    type Body: http_body::Body<Data = Bytes, Error = BodyError> + Send + 'static;
+
+    /// Answers one request. `interim` passes interim answers on; `None` where the client can't be sent any.
+    fn handle(
+        self: &Arc<Self>,
+        request: Request<IncomingBody>,
+        peer: &Arc<Peer>,
+        interim: Option<Interim>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+}
