@@ -195,7 +195,7 @@ impl Server {
             (Store::Memory, Tokens::Redis(_)) => {}
         }
         let keeper = self.keeper.clone();
-        tokio::spawn(async move { keeper.keep().await });
+        tokio::spawn(async move { keeper.run().await });
         let (limiter, shared) = (shared.limiter.clone(), shared.clone());
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(SWEEP_INTERVAL);

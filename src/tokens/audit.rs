@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::date::Date;
-use super::plans::limit_text;
+use super::limit_text::limit_text;
 use super::record::Record;
 
 /// Entries that a store keeps; older ones are forgotten.
@@ -126,6 +126,24 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The entry of records that are registered together.
+    pub(super) fn of_import<'a>(
+        records: impl Iterator<Item = &'a Record> + Clone,
+        by: &Actor,
+        now: SystemTime,
+    ) -> Self {
+        let mut accounts = records.clone().map(|record| &record.account);
+        let first = accounts.next().cloned();
+        Self {
+            at: Date::new(now),
+            by: by.to_string(),
+            action: Action::Import,
+            tokens: records.map(|record| record.id.clone()).collect(),
+            account: first.filter(|first| accounts.all(|account| account == first)),
+            changes: serde_json::Map::new(),
+        }
+    }
+
     /// What turned one record (`None`: there was none) into another.
     pub(super) fn of(action: Action, by: &Actor, now: SystemTime, before: Option<&Record>, after: &Record) -> Self {
         let old = before.map(facts).unwrap_or_default();

@@ -5,33 +5,42 @@
 mod audit;
 mod base62;
 mod date;
+mod draft;
+mod error;
 mod file;
 mod import;
+mod limit_text;
+mod operation;
+mod outcome;
 mod permission;
 mod plans;
 mod record;
 mod redis;
 mod registry;
+mod stored;
 mod token;
-mod usage;
+mod usage_counts;
+mod usage_writer;
 
 pub use audit::{Action, Actor, Entry, TRAIL_LENGTH, TrailFilter, TrailPage};
 pub use date::Date;
-pub use file::{EditError, FileError, TokenFile, check_tokens};
+pub use draft::{Change, Draft};
+pub use error::{EditError, Fault, FileError, RedisTokensError, RegistryError};
 pub(crate) use file::{Stamp, load, read_records};
+pub use file::{TokenFile, check_tokens};
 pub use import::{COLUMNS, Defaults, Export, ExportError, LONGEST_EXPORT};
+pub use limit_text::limit_text;
+pub use operation::MAX_GRACE;
+pub use outcome::{Edited, Found, Issued, Origin, Rotated};
 pub use permission::{covers, strange_permissions};
 pub(crate) use plans::Plans;
-pub use plans::limit_text;
 pub use record::{Record, State, StoredHash, Usage};
-pub use redis::{RedisTokens, RedisTokensError};
-pub use registry::{
-    Change, Draft, Edited, Fault, Filter, Found, Imported, Issued, Listed, Listing, MAX_GRACE, Origin, Refused,
-    Registry, RegistryError, Rotated,
-};
+pub use redis::RedisTokens;
+pub use registry::{Filter, Imported, Listed, Listing, Refused, Registry};
 pub(crate) use token::Shape;
 pub use token::{NewToken, TokenHash};
-pub use usage::{UsageCounts, UsageWriter};
+pub use usage_counts::UsageCounts;
+pub use usage_writer::UsageWriter;
 
 #[cfg(test)]
 pub(crate) use plans::tests::plans as test_plans;

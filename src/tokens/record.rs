@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::date::Date;
-use super::plans::{self, limit_text, parse_limit};
+use super::limit_text::{self, limit_text, parse_limit};
 use super::token::TokenHash;
 use crate::config::Limit;
 
@@ -176,7 +176,7 @@ mod hex {
 
 /// Limits as `{"minute": "120/1m"}`.
 mod limit_map {
-    use super::{BTreeMap, Deserialize, Deserializer, Limit, Serializer, limit_text, parse_limit, plans};
+    use super::{BTreeMap, Deserialize, Deserializer, Limit, Serializer, limit_text, parse_limit};
 
     pub(super) fn serialize<S: Serializer>(limits: &[Limit], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(limits.iter().map(|limit| (&*limit.name, limit_text(limit))))
@@ -184,7 +184,7 @@ mod limit_map {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Limit>, D::Error> {
         let texts = BTreeMap::<String, String>::deserialize(deserializer)?;
-        if texts.len() > plans::MAX_OVERRIDES {
+        if texts.len() > limit_text::MAX_OVERRIDES {
             return Err(serde::de::Error::custom("too many limits"));
         }
         texts.iter().map(|(name, text)| parse_limit(name, text).map_err(serde::de::Error::custom)).collect()

@@ -3,7 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use super::{load, parse};
+use super::parse;
+use super::read::load;
 use crate::config::{Config, Problem, Severity};
 use crate::tokens::permission::strange_permissions;
 use crate::tokens::plans::Plans;

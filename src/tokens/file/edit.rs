@@ -6,83 +6,32 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::FileError;
-use super::exchange::{LOCK_WAIT, Locked, beside};
+use super::atomic_replace::{LockedFile, beside};
 use super::parse::{Placed, parse};
 use super::text::{self, Edits};
+use super::token_file::TokenFile;
 use super::trail;
 use super::usage;
-use crate::config::Config;
 use crate::tokens::audit::{Action, Actor, Entry};
-use crate::tokens::plans::Plans;
+use crate::tokens::error::{EditError, RegistryError};
+use crate::tokens::operation::Operation;
+use crate::tokens::outcome::{Edited, ImportOutcome};
 use crate::tokens::record::Record;
-use crate::tokens::redis::{Page, Place, Stored};
-use crate::tokens::registry::{Edited, ImportOutcome, Operation, RegistryError, entry_of};
+use crate::tokens::stored::{Cursor, RecordPage, StoredRecord};
 use crate::tokens::token::TokenHash;
 
-/// Why a token file was not changed.
-#[derive(Debug, thiserror::Error)]
-pub enum EditError {
-    /// It can't be read as it is.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// Reading or writing failed.
-    #[error("{}: {source}", path.display())]
-    Write {
-        /// The file or its folder.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// Somebody else kept it locked.
-    #[error("{}: another process has been changing it for {} seconds", .0.display(), LOCK_WAIT.as_secs())]
-    Locked(PathBuf),
-    /// What was asked for can't be done.
-    #[error(transparent)]
-    Refused(Box<RegistryError>),
-}
-
-impl From<RegistryError> for EditError {
-    fn from(error: RegistryError) -> Self {
-        Self::Refused(Box::new(error))
-    }
-}
-
-/// The token file as those see it who change it.
-pub struct TokenFile {
-    pub(super) path: PathBuf,
-    pub(super) plans: Plans,
-}
-
-/// What a deed comes to: edits of the file, and what the trail is to say of them.
+/// What a change comes to: edits of the file, and what the trail is to say of them.
 #[derive(Default)]
-struct Deed {
+struct FileChange {
     edits: Edits,
     entries: Vec<Entry>,
 }
 
 impl TokenFile {
-    /// Names the file; nothing is read yet.
-    #[must_use]
-    pub fn new(config: &Config, path: &Path) -> Self {
-        Self { path: path.to_owned(), plans: Plans::new(config) }
-    }
-
-    /// All records, in the order of the file.
-    ///
-    /// # Errors
-    /// [`EditError::File`]
-    pub(in crate::tokens) fn list(&self) -> Result<Vec<Record>, EditError> {
-        let (_, placed) = self.load(&self.path)?;
-        Ok(placed.into_iter().map(|placed| placed.record).collect())
-    }
-
     /// One record, with what is kept beside it.
-    pub(in crate::tokens) fn read(&self, id: &str) -> Result<Option<Stored>, EditError> {
+    pub(in crate::tokens) fn read(&self, id: &str) -> Result<Option<StoredRecord>, EditError> {
         let record = self.list()?.into_iter().find(|record| record.id == id);
         let Some(record) = record else { return Ok(None) };
         Ok(self.stored([record])?.pop())
@@ -90,7 +39,7 @@ impl TokenFile {
 
     /// Up to `count` records behind a place, which is an index and the id that was there; and the place of the last one, unless
     /// there is none behind it.
-    pub(in crate::tokens) fn page(&self, after: &Place, count: usize) -> Result<Page, EditError> {
+    pub(in crate::tokens) fn page(&self, after: &Cursor, count: usize) -> Result<RecordPage, EditError> {
         let records = self.list()?;
         let start = match records.iter().position(|record| record.id == after.id) {
             Some(at) => at + 1,
@@ -99,8 +48,8 @@ impl TokenFile {
         };
         let more = records.len() > start.saturating_add(count);
         let places = records.iter().enumerate().skip(start).take(count);
-        let places: Vec<Place> =
-            places.map(|(at, record)| Place { created: at as u64, id: record.id.clone() }).collect();
+        let places: Vec<Cursor> =
+            places.map(|(at, record)| Cursor { created: at as u64, id: record.id.clone() }).collect();
         let stored = self.stored(records.into_iter().skip(start).take(count))?;
         let last = places.last().filter(|_| more).cloned();
         Ok((places.into_iter().zip(stored).collect(), last))
@@ -120,7 +69,7 @@ impl TokenFile {
                 return Err(RegistryError::Exists(old.record.id.clone()));
             }
             let entries = vec![Entry::of(Action::Create, by, now, None, &record)];
-            Ok(Deed { edits: Edits { added: vec![record.clone()], ..Edits::default() }, entries })
+            Ok(FileChange { edits: Edits { added: vec![record.clone()], ..Edits::default() }, entries })
         })?;
         Ok(Edited { version: record.fingerprint(), record, changed: true, rewritten })
     }
@@ -137,32 +86,32 @@ impl TokenFile {
         by: &Actor,
         now: SystemTime,
     ) -> Result<(Vec<ImportOutcome>, bool), EditError> {
-        let mut fates = Vec::with_capacity(records.len());
+        let mut outcomes = Vec::with_capacity(records.len());
         let rewritten = self.change(now, |placed| {
             let of_id: HashMap<&str, &Record> = placed.iter().map(|old| (&*old.record.id, &old.record)).collect();
             let hashes = placed.iter().flat_map(|old| old.record.hashes.iter().map(|hash| (hash.sha256, &old.record)));
             let of_hash: HashMap<TokenHash, &Record> = hashes.collect();
-            let (mut deed, mut ids) = (Deed::default(), HashSet::new());
+            let (mut change, mut ids) = (FileChange::default(), HashSet::new());
             for record in records {
                 let same = record.hashes.iter().find_map(|hash| of_hash.get(&hash.sha256));
-                fates.push(match (same, of_id.contains_key(&*record.id) || !ids.insert(record.id.clone())) {
+                outcomes.push(match (same, of_id.contains_key(&*record.id) || !ids.insert(record.id.clone())) {
                     (Some(there), _) => ImportOutcome::Present(there.id.clone()),
                     (None, true) => ImportOutcome::Taken(record.id),
                     (None, false) => {
-                        deed.edits.added.push(record.clone());
+                        change.edits.added.push(record.clone());
                         ImportOutcome::Written(record.id)
                     }
                 });
             }
             if dry_run {
-                return Ok(Deed::default());
+                return Ok(FileChange::default());
             }
-            if !deed.edits.added.is_empty() {
-                deed.entries.push(entry_of(deed.edits.added.iter(), by, now));
+            if !change.edits.added.is_empty() {
+                change.entries.push(Entry::of_import(change.edits.added.iter(), by, now));
             }
-            Ok(deed)
+            Ok(change)
         })?;
-        Ok((fates, rewritten))
+        Ok((outcomes, rewritten))
     }
 
     /// Does something to a token.
@@ -190,15 +139,15 @@ impl TokenFile {
             }
             let mut record = before.clone();
             operation.apply(&mut record, now)?;
-            let mut deed = Deed::default();
+            let mut change = FileChange::default();
             if record != *before {
-                deed.entries.push(Entry::of(operation.action(), by, now, Some(before), &record));
-                deed.edits.changed.insert(at, record.clone());
+                change.entries.push(Entry::of(operation.action(), by, now, Some(before), &record));
+                change.edits.changed.insert(at, record.clone());
             }
-            done = Some((record, !deed.entries.is_empty()));
-            Ok(deed)
+            done = Some((record, !change.entries.is_empty()));
+            Ok(change)
         })?;
-        let (record, changed) = done.expect("a deed that succeeded has told its record");
+        let (record, changed) = done.expect("a change that succeeded has told its record");
         Ok(Edited { version: record.fingerprint(), record, changed, rewritten })
     }
 
@@ -214,17 +163,17 @@ impl TokenFile {
     ) -> Result<Vec<Edited>, EditError> {
         let mut revoked = Vec::new();
         let rewritten = self.change(now, |placed| {
-            let mut deed = Deed::default();
+            let mut change = FileChange::default();
             for (at, Placed { record: before, .. }) in placed.iter().enumerate() {
                 let mut record = before.clone();
                 if before.account == account && before.revoked_at.is_none() {
                     Operation::Revoke.apply(&mut record, now)?;
-                    deed.entries.push(Entry::of(Action::Revoke, by, now, Some(before), &record));
+                    change.entries.push(Entry::of(Action::Revoke, by, now, Some(before), &record));
                     revoked.push(record.clone());
-                    deed.edits.changed.insert(at, record);
+                    change.edits.changed.insert(at, record);
                 }
             }
-            Ok(deed)
+            Ok(change)
         })?;
         let edited = |record: Record| Edited { version: record.fingerprint(), record, changed: true, rewritten };
         Ok(revoked.into_iter().map(edited).collect())
@@ -241,16 +190,16 @@ impl TokenFile {
         Ok(wanted.take(count).collect())
     }
 
-    /// Reads the file, decides on a deed, and puts the result in the file's place, all under the lock. Returns whether the whole file
+    /// Reads the file, decides on a change, and puts the result in the file's place, all under the lock. Returns whether the whole file
     /// had to be written anew.
     fn change(
         &self,
         now: SystemTime,
-        decide: impl FnOnce(&[Placed]) -> Result<Deed, RegistryError>,
+        decide: impl FnOnce(&[Placed]) -> Result<FileChange, RegistryError>,
     ) -> Result<bool, EditError> {
-        let locked = Locked::wait_for(&self.path)?;
+        let locked = LockedFile::wait_for(&self.path)?;
         let (text, placed) = self.load(&locked.path)?;
-        let Deed { edits, entries } = decide(&placed)?;
+        let FileChange { edits, entries } = decide(&placed)?;
         let wanted = edits.applied(&placed);
         if entries.is_empty() {
             return Ok(false);
@@ -273,20 +222,10 @@ impl TokenFile {
         Ok(rewritten)
     }
 
-    /// A file that isn't there is empty.
-    fn load(&self, path: &Path) -> Result<(String, Vec<Placed>), EditError> {
-        let text = match fs::read_to_string(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            other => other.map_err(|source| FileError::Io { path: path.to_owned(), source })?,
-        };
-        let placed = parse(path, &text, &self.plans).map_err(FileError::Invalid)?;
-        Ok((text, placed))
-    }
-
     /// Records with what is kept beside them.
-    fn stored(&self, records: impl IntoIterator<Item = Record>) -> Result<Vec<Stored>, EditError> {
+    fn stored(&self, records: impl IntoIterator<Item = Record>) -> Result<Vec<StoredRecord>, EditError> {
         let usages = usage::read(&self.path);
-        let stored = |record: Record| Stored {
+        let stored = |record: Record| StoredRecord {
             version: record.fingerprint(),
             usage: usages.get(&record.id).copied().unwrap_or_default(),
             record,

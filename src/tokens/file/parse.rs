@@ -8,10 +8,11 @@ use super::tree::{self, Kind, Node, Place};
 use crate::config::did_you_mean;
 use crate::config::{CONCURRENT_CALLS, Limit, Problem, Severity};
 use crate::tokens::date::Date;
+use crate::tokens::limit_text::parse_limit;
+use crate::tokens::operation::MAX_OLD_SECRETS;
 use crate::tokens::permission::is_permission;
-use crate::tokens::plans::{self, Plans, parse_limit};
+use crate::tokens::plans::{self, Plans};
 use crate::tokens::record::{self, MAX_PERMISSIONS, Others, Record, StoredHash};
-use crate::tokens::registry::MAX_OLD_SECRETS;
 use crate::tokens::token::{TokenHash, is_id};
 
 /// The keys of one token.

@@ -1,16 +1,22 @@
 //! Editing the token file: what changes, what stays, and what happens when it can't be done.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::tokens::audit::{Action, Actor};
 use crate::tokens::date::Date;
-use crate::tokens::plans::parse_limit;
+use crate::tokens::draft::Change;
+use crate::tokens::error::{EditError, FileError, RegistryError};
+use crate::tokens::limit_text::parse_limit;
+use crate::tokens::operation::Operation;
+use crate::tokens::outcome::Edited;
 use crate::tokens::plans::tests::plans;
+use crate::tokens::record::Record;
 use crate::tokens::record::tests::record_of;
-use crate::tokens::registry::{Change, Edited, Operation, RegistryError};
 use crate::tokens::token::TokenHash;
 
 const A: &str = "token-number-a";

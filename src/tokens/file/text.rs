@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::parse::Placed;
 use super::tree::Place;
-use crate::tokens::plans::limit_text;
+use crate::tokens::limit_text::limit_text;
 use crate::tokens::record::Record;
 
 /// The head of a file that Callgate makes.

@@ -9,15 +9,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::edit::EditError;
-use super::exchange::Locked;
+use super::atomic_replace::LockedFile;
 use crate::tokens::audit::{Entry, TRAIL_LENGTH};
+use crate::tokens::error::EditError;
 
 /// What the trail's file is called, behind the token file's name.
 pub(super) const ENDING: &str = ".audit";
 
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct TrailLine {
     /// Microseconds since 1970, more than in the line before.
     seq: u64,
     #[serde(flatten)]
@@ -30,7 +30,7 @@ pub(super) fn read(path: &std::path::Path) -> Result<Vec<(u64, Entry)>, EditErro
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         other => other.map_err(|source| EditError::Write { path: path.to_owned(), source })?,
     };
-    let read = |line: &str| serde_json::from_str::<Line>(line).ok().map(|line| (line.seq, line.entry));
+    let read = |line: &str| serde_json::from_str::<TrailLine>(line).ok().map(|line| (line.seq, line.entry));
     Ok(text.lines().filter_map(read).collect())
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Written {
 }
 
 /// Writes entries, and forgets the oldest when there are a tenth too many.
-pub(super) fn write(locked: &Locked, entries: &[Entry], now: SystemTime) -> Result<Written, EditError> {
+pub(super) fn write(locked: &LockedFile, entries: &[Entry], now: SystemTime) -> Result<Written, EditError> {
     let path = locked.beside(ENDING);
     let mut old = read(&path)?;
     if old.len() + entries.len() > TRAIL_LENGTH + TRAIL_LENGTH / 10 {
@@ -58,7 +58,7 @@ pub(super) fn write(locked: &Locked, entries: &[Entry], now: SystemTime) -> Resu
     Ok(Written { path, length })
 }
 
-fn append(locked: &Locked, path: &std::path::Path, lines: &str) -> io::Result<u64> {
+fn append(locked: &LockedFile, path: &std::path::Path, lines: &str) -> io::Result<u64> {
     let mut file = locked.append_to(path)?;
     let length = file.metadata()?.len();
     // A line that was cut off by a crash must not swallow this one.
@@ -79,6 +79,6 @@ impl Written {
 }
 
 fn line(seq: u64, entry: &Entry) -> String {
-    let line = Line { seq, entry: entry.clone() };
+    let line = TrailLine { seq, entry: entry.clone() };
     serde_json::to_string(&line).expect("entries have only text keys") + "\n"
 }

@@ -5,10 +5,11 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::edit::{EditError, TokenFile};
-use super::exchange::{Locked, beside};
+use super::atomic_replace::{LockedFile, beside};
+use super::token_file::TokenFile;
+use crate::tokens::error::EditError;
 use crate::tokens::record::Usage;
-use crate::tokens::usage::Use;
+use crate::tokens::stored::NewUsage;
 
 /// What the file is called, behind the token file's name.
 const ENDING: &str = ".usage";
@@ -31,8 +32,8 @@ impl TokenFile {
     ///
     /// # Errors
     /// [`EditError`]; then nothing was added.
-    pub(in crate::tokens) fn add_uses(&self, uses: &[(Arc<str>, Use)]) -> Result<(), EditError> {
-        let locked = Locked::wait_for(&self.path)?;
+    pub(in crate::tokens) fn add_usage(&self, uses: &[(Arc<str>, NewUsage)]) -> Result<(), EditError> {
+        let locked = LockedFile::wait_for(&self.path)?;
         let path = locked.beside(ENDING);
         let mut usages = match load(&path) {
             Ok(usages) => usages,

@@ -3,10 +3,12 @@
 mod row;
 mod table;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 pub(super) use row::ImportRow;
 pub use row::{COLUMNS, Defaults};
+pub use table::ExportError;
+pub(super) use table::Row;
 
 /// Bytes of an export.
 pub const LONGEST_EXPORT: u64 = 512 << 20;
@@ -17,29 +19,6 @@ pub struct Export {
     pub(super) rows: Vec<Row>,
     /// Columns that mean nothing here.
     pub ignored: Vec<String>,
-}
-
-/// One token of an export.
-#[derive(Debug)]
-pub(super) struct Row {
-    /// Its place: of CSV and of JSON lines the line, of one JSON list the place in it, from 1.
-    pub(super) line: u64,
-    /// What is told of it by names of columns, in small letters; or why it can't be read.
-    pub(super) fields: Result<Map<String, Value>, String>,
-}
-
-/// Why an export can't be read at all.
-#[derive(Debug, thiserror::Error)]
-pub enum ExportError {
-    /// It holds nothing.
-    #[error("it is empty: a first line with the names of columns is needed, or JSON objects")]
-    Empty,
-    /// No column can hold the hashes.
-    #[error("none of its columns is called sha256, hash or token: which one holds the SHA-256 of the tokens?")]
-    NoHashes,
-    /// It is said to be JSON and is not.
-    #[error("it is no JSON list: {0}")]
-    Json(String),
 }
 
 impl Export {

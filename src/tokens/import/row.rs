@@ -4,7 +4,8 @@ use serde_json::{Map, Value};
 
 use super::table::HASHES;
 use crate::tokens::date::Date;
-use crate::tokens::registry::{Draft, Fault};
+use crate::tokens::draft::Draft;
+use crate::tokens::error::Fault;
 use crate::tokens::token::{self, TokenHash};
 
 /// The columns that mean something, and those of Laravel Sanctum's table that may as well be there.

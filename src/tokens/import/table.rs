@@ -2,7 +2,28 @@
 
 use serde_json::{Map, Value};
 
-use super::{ExportError, Row};
+/// One token of an export.
+#[derive(Debug)]
+pub(in crate::tokens) struct Row {
+    /// Its place: of CSV and of JSON lines the line, of one JSON list the place in it, from 1.
+    pub(in crate::tokens) line: u64,
+    /// What is told of it by names of columns, in small letters; or why it can't be read.
+    pub(in crate::tokens) fields: Result<Map<String, Value>, String>,
+}
+
+/// Why an export can't be read at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// It holds nothing.
+    #[error("it is empty: a first line with the names of columns is needed, or JSON objects")]
+    Empty,
+    /// No column can hold the hashes.
+    #[error("none of its columns is called sha256, hash or token: which one holds the SHA-256 of the tokens?")]
+    NoHashes,
+    /// It is said to be JSON and is not.
+    #[error("it is no JSON list: {0}")]
+    Json(String),
+}
 
 /// What stands for nothing in exports of databases.
 const NOTHING: [&str; 3] = ["", "NULL", "\\N"];

@@ -4,19 +4,10 @@ use std::time::SystemTime;
 
 use futures_util::future;
 
-use super::{RedisTokens, decode};
+use super::records::{RedisTokens, decode};
 use crate::store::StoreError;
-use crate::tokens::audit::Actor;
+use crate::tokens::audit::{Actor, Entry};
 use crate::tokens::record::Record;
-use crate::tokens::registry::entry_of;
-
-/// Writes a record if there is none of its id; answers whether it did.
-pub(super) const IMPORT: &str = r"
-if redis.call('HEXISTS', KEYS[1], 'version') == 1 then return 0 end
-local time = redis.call('TIME')
-redis.call('HSET', KEYS[1], 'version', string.format('%.0f', time[1] * 1000000 + time[2]), 'record', ARGV[1])
-return 1
-";
 
 impl RedisTokens {
     /// Writes those of the records whose ids are free; says of each whether it was written. They are in the audit trail before they are
@@ -36,7 +27,7 @@ impl RedisTokens {
         let (seconds, micros): (u64, u64) = decode(self.redis.call(&redis::cmd("TIME")).await?)?;
         let version = seconds * 1_000_000 + micros;
         let line = |records: &[&Record]| {
-            let entry = entry_of(records.iter().copied(), by, now);
+            let entry = Entry::of_import(records.iter().copied(), by, now);
             let json = serde_json::to_string(&entry).expect("entries have only text keys");
             (entry, format!("{version} {json}"))
         };

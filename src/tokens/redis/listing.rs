@@ -4,45 +4,14 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future;
 
-use super::{RedisTokens, RedisTokensError, Stored, decode};
+use super::records::{RedisTokens, decode};
 use crate::store::StoreError;
 use crate::tokens::date::Date;
-
-/// A page of the index behind a place in it (a score and an id; both empty: its beginning), by bisection if that id is gone.
-pub(super) const READ_PAGE: &str = r"
-local first = 0
-if ARGV[2] ~= '' then
-  local rank = redis.call('ZRANK', KEYS[1], ARGV[2])
-  if rank then
-    first = rank + 1
-  else
-    local low, high, score = 0, redis.call('ZCARD', KEYS[1]), tonumber(ARGV[1])
-    while low < high do
-      local middle = math.floor((low + high) / 2)
-      local at = redis.call('ZRANGE', KEYS[1], middle, middle, 'WITHSCORES')
-      local other = tonumber(at[2])
-      if other < score or (other == score and at[1] <= ARGV[2]) then low = middle + 1 else high = middle end
-    end
-    first = low
-  end
-end
-return redis.call('ZRANGE', KEYS[1], first, first + ARGV[3] - 1, 'WITHSCORES')
-";
+use crate::tokens::error::RedisTokensError;
+use crate::tokens::stored::{Cursor, RecordPage};
 
 /// An id without a record is taken off the index when it is older than this: a younger one may be about to get its record.
 const ORPHAN_AGE: Duration = Duration::from_secs(60);
-
-/// A place in the index.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(in crate::tokens) struct Place {
-    /// When the token there was made, in Unix seconds.
-    pub(in crate::tokens) created: u64,
-    /// Its id.
-    pub(in crate::tokens) id: String,
-}
-
-/// Some records and their places, and the place of the last one unless there is none behind it.
-pub(in crate::tokens) type Page = (Vec<(Place, Stored)>, Option<Place>);
 
 impl RedisTokens {
     /// Up to `count` records behind a place, and the place of the last id that was looked at, unless there is none behind it. Ids
@@ -52,10 +21,10 @@ impl RedisTokens {
     /// [`RedisTokensError`]; a damaged record fails the listing with its id.
     pub(in crate::tokens) async fn page(
         &self,
-        after: &Place,
+        after: &Cursor,
         count: usize,
         now: SystemTime,
-    ) -> Result<Page, RedisTokensError> {
+    ) -> Result<RecordPage, RedisTokensError> {
         let orphaned_before = Date::new(now).unix().saturating_sub(ORPHAN_AGE.as_secs());
         let places = self.ids(after, count).await?;
         let last = places.last().filter(|_| places.len() == count).cloned();
@@ -78,12 +47,12 @@ impl RedisTokens {
     }
 
     /// Up to `count` ids behind a place.
-    pub(in crate::tokens) async fn ids(&self, after: &Place, count: usize) -> Result<Vec<Place>, StoreError> {
+    pub(in crate::tokens) async fn ids(&self, after: &Cursor, count: usize) -> Result<Vec<Cursor>, StoreError> {
         let (created, count) = (after.created.to_string(), count.to_string());
         let args = [created.as_bytes(), after.id.as_bytes(), count.as_bytes()];
         let answer = self.redis.run(&self.scripts.page, &[self.index_key().as_bytes()], &args).await?;
         let rows: Vec<(String, f64)> = decode(answer)?;
         // Scores are seconds that this program wrote; a stranger's are cut to what a number of seconds can be.
-        Ok(rows.into_iter().map(|(id, created)| Place { created: created as u64, id }).collect())
+        Ok(rows.into_iter().map(|(id, created)| Cursor { created: created as u64, id }).collect())
     }
 }

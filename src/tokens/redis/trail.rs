@@ -7,15 +7,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{RedisTokens, RedisTokensError, decode};
+use super::records::{RedisTokens, decode};
 use crate::store::StoreError;
 use crate::tokens::audit::{Entry, TRAIL_LENGTH};
 use crate::tokens::date::Date;
-
-/// Forgets the entries beside a record, if they are still those that were taken to the trail.
-pub(super) const SETTLE: &str = r"
-if redis.call('HGET', KEYS[1], 'audit') == ARGV[1] then redis.call('HDEL', KEYS[1], 'audit') end
-";
+use crate::tokens::error::RedisTokensError;
 
 /// A writer that announced itself so long ago is dead.
 const DEAD_AFTER: Duration = Duration::from_secs(60);

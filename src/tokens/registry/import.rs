@@ -3,11 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::SystemTime;
 
-use super::{Registry, RegistryError, blocking};
+use super::{Registry, blocking};
 use crate::config::Config;
-use crate::tokens::audit::{Action, Actor, Entry};
+use crate::tokens::audit::Actor;
 use crate::tokens::date::Date;
+use crate::tokens::error::RegistryError;
 use crate::tokens::import::{Defaults, Export, ImportRow, Row};
+use crate::tokens::outcome::ImportOutcome;
 use crate::tokens::permission::strange_permissions;
 use crate::tokens::record::Record;
 use crate::tokens::redis::RedisTokens;
@@ -66,9 +68,9 @@ impl Registry {
                 let (by, lines): (_, Vec<u64>) = (by.clone(), records.iter().map(|(line, _)| *line).collect());
                 let records = records.into_iter().map(|(_, record)| record).collect();
                 match blocking(file, move |file| file.import(records, dry_run, &by, now)).await {
-                    Ok((fates, rewritten)) => {
+                    Ok((outcomes, rewritten)) => {
                         imported.rewritten = rewritten;
-                        lines.into_iter().zip(fates).for_each(|(line, fate)| imported.note(line, fate));
+                        lines.into_iter().zip(outcomes).for_each(|(line, outcome)| imported.note(line, outcome));
                     }
                     Err(error) => imported.broken = Some(error),
                 }
@@ -76,8 +78,8 @@ impl Registry {
             Self::Redis(tokens) => {
                 for chunk in records.chunks(CHUNK) {
                     match take_over(tokens, chunk, dry_run, by, now).await {
-                        Ok(fates) => {
-                            chunk.iter().zip(fates).for_each(|((line, _), fate)| imported.note(*line, fate));
+                        Ok(outcomes) => {
+                            chunk.iter().zip(outcomes).for_each(|((line, _), outcome)| imported.note(*line, outcome));
                         }
                         Err(error) => {
                             imported.broken = Some(error);
@@ -92,19 +94,9 @@ impl Registry {
     }
 }
 
-/// What became of one record.
-pub(in crate::tokens) enum ImportOutcome {
-    /// It is registered under this id.
-    Written(String),
-    /// A record with this id was there, for this token.
-    Present(String),
-    /// A record with this id was there, for another token.
-    Taken(String),
-}
-
 impl Imported {
-    fn note(&mut self, line: u64, fate: ImportOutcome) {
-        match fate {
+    fn note(&mut self, line: u64, outcome: ImportOutcome) {
+        match outcome {
             ImportOutcome::Written(id) => self.tokens.push((line, id)),
             ImportOutcome::Present(id) => self.present.push((line, id)),
             ImportOutcome::Taken(id) => {
@@ -174,10 +166,10 @@ async fn take_over(
     } else {
         tokens.import(&records, by, now).await?
     };
-    let mut fates = Vec::with_capacity(records.len());
+    let mut outcomes = Vec::with_capacity(records.len());
     for (record, written) in records.into_iter().zip(written) {
         let id = record.id.clone();
-        fates.push(if written {
+        outcomes.push(if written {
             ImportOutcome::Written(id)
         } else if tokens.read(&id).await?.is_some_and(|(_, there)| is_for_same(&there, record)) {
             ImportOutcome::Present(id)
@@ -185,28 +177,10 @@ async fn take_over(
             ImportOutcome::Taken(id)
         });
     }
-    Ok(fates)
+    Ok(outcomes)
 }
 
 /// Whether a record that is there stands for the token of a new one.
 fn is_for_same(there: &Record, record: &Record) -> bool {
     record.hashes.iter().any(|hash| there.holding(hash.sha256).is_some())
-}
-
-/// What the audit trail says of records that are registered together.
-pub(in crate::tokens) fn entry_of<'a>(
-    records: impl Iterator<Item = &'a Record> + Clone,
-    by: &Actor,
-    now: SystemTime,
-) -> Entry {
-    let mut accounts = records.clone().map(|record| &record.account);
-    let first = accounts.next().cloned();
-    Entry {
-        at: Date::new(now),
-        by: by.to_string(),
-        action: Action::Import,
-        tokens: records.map(|record| record.id.clone()).collect(),
-        account: first.filter(|first| accounts.all(|account| account == first)),
-        changes: serde_json::Map::new(),
-    }
 }

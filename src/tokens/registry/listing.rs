@@ -2,10 +2,10 @@
 
 use std::time::SystemTime;
 
-use super::error::{Fault, RegistryError};
+use crate::tokens::error::{Fault, RegistryError};
 use crate::tokens::permission::covers;
 use crate::tokens::record::{Record, State, Usage};
-use crate::tokens::redis::{Place, Stored};
+use crate::tokens::stored::{Cursor, StoredRecord};
 use crate::tokens::token;
 
 /// Which tokens are wanted: all that fit everything that is told.
@@ -51,8 +51,8 @@ pub struct Listed {
     pub usage: Usage,
 }
 
-impl From<Stored> for Listed {
-    fn from(stored: Stored) -> Self {
+impl From<StoredRecord> for Listed {
+    fn from(stored: StoredRecord) -> Self {
         Self { version: stored.version, record: stored.record, usage: stored.usage }
     }
 }
@@ -67,15 +67,15 @@ pub struct Listing {
 }
 
 /// Reads what [`Listing::next`] said.
-pub(super) fn parse_place(text: &str) -> Result<Place, RegistryError> {
-    let place = text.split_once('.').and_then(|(created, id)| {
+pub(super) fn parse_cursor(text: &str) -> Result<Cursor, RegistryError> {
+    let cursor = text.split_once('.').and_then(|(created, id)| {
         let created = created.parse().ok().filter(|_| created.bytes().all(|b| b.is_ascii_digit()))?;
-        token::is_id(id).then(|| Place { created, id: id.to_owned() })
+        token::is_id(id).then(|| Cursor { created, id: id.to_owned() })
     });
     let message = "must be what the page before said".to_owned();
-    place.ok_or_else(|| RegistryError::Invalid(vec![Fault { field: "after", message }]))
+    cursor.ok_or_else(|| RegistryError::Invalid(vec![Fault { field: "after", message }]))
 }
 
-pub(super) fn place_text(place: &Place) -> String {
-    format!("{}.{}", place.created, place.id)
+pub(super) fn cursor_text(cursor: &Cursor) -> String {
+    format!("{}.{}", cursor.created, cursor.id)
 }

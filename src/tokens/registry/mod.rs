@@ -1,22 +1,22 @@
-//! The records as those see them who issue tokens, in whichever store is configured: the same deeds, rules and errors in both.
+//! The records as those see them who issue tokens, in whichever store is configured: the same actions, rules and errors in both.
 //!
 //! Whatever changes a record goes through [`TokenFile`] or through the one writing function of [`RedisTokens`], and leaves an entry in the
 //! audit trail.
 
-mod draft;
-mod error;
 mod import;
 mod listing;
-mod operation;
-mod outcome;
-mod redis;
+mod redis_store;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::audit::{Actor, Entry, TrailFilter, TrailPage};
-use super::file::{EditError, TokenFile};
+use super::draft::{Change, Draft};
+use super::error::{EditError, Fault, RegistryError};
+use super::file::TokenFile;
+use super::operation::{MAX_GRACE, Operation};
+use super::outcome::{Edited, Found, Issued, Origin, Rotated};
 use super::plans::Plans;
 use super::record::Record;
 use super::redis::RedisTokens;
@@ -24,19 +24,13 @@ use super::token::{self, NewToken, TokenHash};
 use crate::config::Config;
 use crate::store::Redis;
 
-pub use draft::{Change, Draft};
-pub use error::{Fault, RegistryError};
-pub(super) use import::{ImportOutcome, entry_of};
 pub use import::{Imported, Refused};
 pub use listing::{Filter, Listed, Listing};
-pub use operation::MAX_GRACE;
-pub(super) use operation::{MAX_OLD_SECRETS, Operation};
-pub use outcome::{Edited, Found, Issued, Origin, Rotated};
 
 /// Records that one call for a page looks through, however few of them fit.
 const MAX_SCANNED: usize = 10_000;
 /// Bytes of a key that tells a repeated request.
-const LONGEST_KEY: usize = 255;
+const MAX_KEY_BYTES: usize = 255;
 
 /// Where records are managed.
 pub enum Registry {
@@ -73,8 +67,8 @@ impl Registry {
         by: &Actor,
         now: SystemTime,
     ) -> Result<Issued, RegistryError> {
-        if key.is_some_and(|key| !(1..=LONGEST_KEY).contains(&key.len())) {
-            let message = format!("the key must be 1 to {LONGEST_KEY} bytes long");
+        if key.is_some_and(|key| !(1..=MAX_KEY_BYTES).contains(&key.len())) {
+            let message = format!("the key must be 1 to {MAX_KEY_BYTES} bytes long");
             return Err(RegistryError::Invalid(vec![Fault { field: "key", message }]));
         }
         // All that is asked for, and the key: its hash tells a repetition from something else under the same key.
@@ -118,7 +112,7 @@ impl Registry {
                 let by = by.clone();
                 blocking(file, move |file| file.create(record, &by, now)).await
             }
-            Self::Redis(tokens) => redis::create(tokens, record, by, now).await,
+            Self::Redis(tokens) => redis_store::create(tokens, record, by, now).await,
         }
     }
 
@@ -135,7 +129,7 @@ impl Registry {
         count: usize,
         now: SystemTime,
     ) -> Result<Listing, RegistryError> {
-        let mut after = after.map(listing::parse_place).transpose()?.unwrap_or_default();
+        let mut after = after.map(listing::parse_cursor).transpose()?.unwrap_or_default();
         let count = count.max(1);
         let step = if filter.is_empty() { count } else { 256 };
         let mut listing = Listing::default();
@@ -149,19 +143,19 @@ impl Registry {
                 Self::Redis(tokens) => tokens.page(&after, step.min(256), now).await?,
             };
             scanned += page.len();
-            for (place, stored) in page {
+            for (cursor, stored) in page {
                 if !filter.matches(&stored.record, &config.default_plan.name, now) {
                     continue;
                 }
                 listing.tokens.push(stored.into());
                 if listing.tokens.len() == count {
-                    listing.next = Some(listing::place_text(&place));
+                    listing.next = Some(listing::cursor_text(&cursor));
                     return Ok(listing);
                 }
             }
             let Some(last) = last else { return Ok(listing) };
             if scanned >= MAX_SCANNED {
-                listing.next = Some(listing::place_text(&last));
+                listing.next = Some(listing::cursor_text(&last));
                 return Ok(listing);
             }
             after = last;
@@ -275,7 +269,7 @@ impl Registry {
                 let (account, by) = (account.to_owned(), by.clone());
                 blocking(file, move |file| file.revoke_account(&account, &by, now)).await
             }
-            Self::Redis(tokens) => redis::revoke_account(tokens, account, by, now).await,
+            Self::Redis(tokens) => redis_store::revoke_account(tokens, account, by, now).await,
         }
     }
 
@@ -327,7 +321,7 @@ impl Registry {
                 let (id, by) = (id.to_owned(), by.clone());
                 blocking(file, move |file| file.operate(&id, &operation, expected, &by, now)).await
             }
-            Self::Redis(tokens) => match redis::operate(tokens, id, &operation, expected, by, now).await? {
+            Self::Redis(tokens) => match redis_store::operate(tokens, id, &operation, expected, by, now).await? {
                 Some(edited) => Ok(edited),
                 None => Err(self.unknown(id).await),
             },
@@ -340,7 +334,7 @@ impl Registry {
             Self::File(file) => blocking(file, TokenFile::list)
                 .await
                 .map(|records| records.into_iter().map(|record| record.id).collect()),
-            Self::Redis(tokens) => redis::some_ids(tokens).await,
+            Self::Redis(tokens) => redis_store::some_ids(tokens).await,
         };
         known.map_or_else(|error| error, |known| RegistryError::Unknown { id: id.to_owned(), known })
     }

@@ -3,22 +3,22 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::audit::Action;
+use super::date::Date;
 use super::draft::Change;
 use super::error::RegistryError;
-use crate::tokens::audit::Action;
-use crate::tokens::date::Date;
-use crate::tokens::plans::Plans;
-use crate::tokens::record::{Record, StoredHash};
-use crate::tokens::token::TokenHash;
+use super::plans::Plans;
+use super::record::{Record, StoredHash};
+use super::token::TokenHash;
 
 /// The longest time that an old secret may live on.
 pub const MAX_GRACE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Old secrets that a token may have beside its present one; one more, and the oldest ends at once.
-pub(in crate::tokens) const MAX_OLD_SECRETS: usize = 3;
+pub(super) const MAX_OLD_SECRETS: usize = 3;
 
 /// A deed.
 #[derive(Clone)]
-pub(in crate::tokens) enum Operation {
+pub(super) enum Operation {
     /// Change what it may do, or what it is called.
     Update(Change, Arc<Plans>),
     /// Give it this secret. The present one lives on for a while, and older ones until their own ends; without a grace period, all end.
@@ -30,7 +30,7 @@ pub(in crate::tokens) enum Operation {
 }
 
 impl Operation {
-    pub(in crate::tokens) fn action(&self) -> Action {
+    pub(super) fn action(&self) -> Action {
         match self {
             Self::Update(..) => Action::Update,
             Self::Rotate(..) => Action::Rotate,
@@ -41,7 +41,7 @@ impl Operation {
     }
 
     /// Does it to a record. Secrets that have ended are forgotten on this occasion, which is no change of its own.
-    pub(in crate::tokens) fn apply(&self, record: &mut Record, now: SystemTime) -> Result<(), RegistryError> {
+    pub(super) fn apply(&self, record: &mut Record, now: SystemTime) -> Result<(), RegistryError> {
         if record.revoked_at.is_some() {
             return match self {
                 Self::Revoke => Ok(()),

@@ -4,14 +4,15 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use super::date::Date;
 use super::error::Fault;
+use super::limit_text::parse_limit;
+use super::permission::is_permission;
+use super::plans::{self, Plans};
+use super::record::{self, MAX_PERMISSIONS, Others, Record, StoredHash};
+use super::token::{self, TokenHash};
 use crate::config::did_you_mean;
 use crate::config::{CONCURRENT_CALLS, Config, Limit, Plan};
-use crate::tokens::date::Date;
-use crate::tokens::permission::is_permission;
-use crate::tokens::plans::{self, Plans, parse_limit};
-use crate::tokens::record::{self, MAX_PERMISSIONS, Others, Record, StoredHash};
-use crate::tokens::token::{self, TokenHash};
 
 /// A token that is asked for, not yet checked.
 #[derive(Debug, Clone, Default, Serialize)]

@@ -1,12 +1,13 @@
-//! Why tokens were not managed.
+//! Why records could not be read, or a change was refused.
 
 use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::config::did_you_mean;
+use super::token;
+use crate::config::{Problem, did_you_mean};
 use crate::store::StoreError;
-use crate::tokens::file::EditError;
-use crate::tokens::redis::RedisTokensError;
-use crate::tokens::token;
 
 /// One thing that is wrong with what was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,4 +121,67 @@ fn unknown(id: &str, known: &[String]) -> String {
     }
     let shown = if id.len() <= REPEATED { id.to_owned() } else { format!("{}…", &id[..REPEATED]) };
     format!("no token has the id {shown:?}{}", did_you_mean(id, known.iter().map(String::as_str)))
+}
+
+/// Why a token file can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The operating system says no.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// What is in it is wrong: every problem, in the order of the file.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Invalid(Vec<Problem>),
+}
+
+/// How long a writer of the token file waits for another one.
+pub(super) const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// Why a token file was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum EditError {
+    /// It can't be read as it is.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Reading or writing failed.
+    #[error("{}: {source}", path.display())]
+    Write {
+        /// The file or its folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Somebody else kept it locked.
+    #[error("{}: another process has been changing it for {} seconds", .0.display(), LOCK_WAIT.as_secs())]
+    Locked(PathBuf),
+    /// What was asked for can't be done.
+    #[error(transparent)]
+    Refused(Box<RegistryError>),
+}
+
+impl From<RegistryError> for EditError {
+    fn from(error: RegistryError) -> Self {
+        Self::Refused(Box::new(error))
+    }
+}
+
+/// Why a record could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RedisTokensError {
+    /// Redis gave no answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A record is not what Callgate writes.
+    #[error("the record of token {id} in Redis can't be read: {why}")]
+    Damaged {
+        /// The token's id.
+        id: String,
+        /// What is wrong with it.
+        why: String,
+    },
 }

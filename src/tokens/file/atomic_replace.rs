@@ -6,20 +6,17 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::edit::EditError;
-
-/// How long a writer waits for another one.
-pub(super) const LOCK_WAIT: Duration = Duration::from_secs(5);
+use crate::tokens::error::{EditError, LOCK_WAIT};
 
 /// A token file that is being changed, and its folder, locked for as long as this lives.
-pub(super) struct Locked {
+pub(super) struct LockedFile {
     /// The file itself, not a link to it.
     pub(super) path: PathBuf,
     folder: PathBuf,
     _lock: File,
 }
 
-impl Locked {
+impl LockedFile {
     /// Locks the folder: the file itself is exchanged, and a lock on the old one would bind nobody.
     pub(super) fn wait_for(path: &Path) -> Result<Self, EditError> {
         // A link stays a link: its target is exchanged.

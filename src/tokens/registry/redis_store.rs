@@ -4,17 +4,20 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::{Edited, Operation, RegistryError};
 use crate::store::StoreError;
 use crate::tokens::audit::{Action, Actor, Entry};
+use crate::tokens::error::{RedisTokensError, RegistryError};
+use crate::tokens::operation::Operation;
+use crate::tokens::outcome::Edited;
 use crate::tokens::record::Record;
-use crate::tokens::redis::{Place, RedisTokens, RedisTokensError};
+use crate::tokens::redis::RedisTokens;
+use crate::tokens::stored::Cursor;
 use crate::tokens::token;
 
 /// So often a write is tried again when somebody else was faster.
 const ATTEMPTS: usize = 5;
 /// For so long Redis is asked what became of a write that it did not answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const RETRY_TIME: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(50);
 /// Ids that are compared with one that is unknown.
 const MAX_HINTS: usize = 10_000;
@@ -32,7 +35,7 @@ struct Write<'a> {
 impl Write<'_> {
     /// The new version, or `None` if the record did not have the version `expected` (`None`: if it was there).
     async fn carry_out(&self, expected: Option<u64>) -> Result<Option<u64>, RegistryError> {
-        let gives_up = Instant::now() + PATIENCE;
+        let gives_up = Instant::now() + RETRY_TIME;
         let mut broken = match self.once(expected).await {
             Err(error @ (StoreError::Down | StoreError::Deadline)) => error,
             other => return Ok(other?),
@@ -138,7 +141,7 @@ async fn revoke_once(
     now: SystemTime,
     done: &mut Vec<Edited>,
 ) -> Result<(), RegistryError> {
-    let mut after = Some(Place::default());
+    let mut after = Some(Cursor::default());
     while let Some(place) = after {
         let (page, next) = tokens.page(&place, PAGE, now).await?;
         for (_, stored) in page {
@@ -155,6 +158,6 @@ async fn revoke_once(
 
 /// Enough ids to find the one that was meant.
 pub(super) async fn some_ids(tokens: &RedisTokens) -> Result<Vec<String>, RegistryError> {
-    let places = tokens.ids(&Place::default(), MAX_HINTS).await?;
+    let places = tokens.ids(&Cursor::default(), MAX_HINTS).await?;
     Ok(places.into_iter().map(|place| place.id).collect())
 }

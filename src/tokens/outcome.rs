@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use super::date::Date;
+use super::record::{Record, Usage};
+use super::token::TokenHash;
 use crate::config::{Plan, Secret};
-use crate::tokens::date::Date;
-use crate::tokens::record::{Record, Usage};
-use crate::tokens::token::TokenHash;
 
 /// One token, looked up by its id.
 #[derive(Debug)]
@@ -65,4 +65,14 @@ pub struct Rotated {
     pub secret: Secret,
     /// Until when the secret works that it had until now; `None`: it has ended.
     pub old_until: Option<Date>,
+}
+
+/// What became of one record.
+pub(super) enum ImportOutcome {
+    /// It is registered under this id.
+    Written(String),
+    /// A record with this id was there, for this token.
+    Present(String),
+    /// A record with this id was there, for another token.
+    Taken(String),
 }

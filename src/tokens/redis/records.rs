@@ -1,0 +1,158 @@
+//! One record: read, and written if its version is still the expected one.
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use redis::{Cmd, FromRedisValue, Value};
+
+use crate::store::{Redis, StoreError};
+use crate::tokens::audit::Entry;
+use crate::tokens::date::Date;
+use crate::tokens::error::RedisTokensError;
+use crate::tokens::record::{self, Record, Usage};
+use crate::tokens::stored::StoredRecord;
+use crate::tokens::token;
+
+use super::scripts::Scripts;
+
+/// The token records of one Redis.
+#[derive(Clone)]
+pub struct RedisTokens {
+    pub(super) redis: Redis,
+    pub(super) scripts: Arc<Scripts>,
+}
+
+impl RedisTokens {
+    /// Uses a connection.
+    #[must_use]
+    pub fn new(redis: Redis) -> Self {
+        Self { redis, scripts: Arc::new(Scripts::new()) }
+    }
+
+    /// One record with its version, in one round trip.
+    ///
+    /// # Errors
+    /// [`RedisTokensError`]
+    pub async fn read(&self, id: &str) -> Result<Option<(u64, Record)>, RedisTokensError> {
+        let mut command = redis::cmd("HMGET");
+        command.arg(self.key(id)).arg("version").arg("record");
+        let (version, json) = decode(self.redis.call(&command).await?)?;
+        stored(id, version, json)
+    }
+
+    /// One record with its use.
+    pub(in crate::tokens) async fn read_whole(&self, id: &str) -> Result<Option<StoredRecord>, RedisTokensError> {
+        let mut command = redis::cmd("HMGET");
+        command.arg(self.key(id)).arg("version").arg("record").arg("used").arg("requests");
+        let (version, json, used, requests) = decode(self.redis.call(&command).await?)?;
+        let used: Option<u64> = used;
+        let last_used = used.map(|seconds| Date::new(UNIX_EPOCH + Duration::from_secs(seconds.min(u64::MAX >> 2))));
+        let usage = Usage { last_used, requests: Option::<u64>::unwrap_or_default(requests) };
+        Ok(stored(id, version, json)?.map(|(version, record)| StoredRecord { version, record, usage }))
+    }
+
+    /// The version of a record, `None` if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub(crate) async fn version(&self, id: &str) -> Result<Option<u64>, StoreError> {
+        let mut command = redis::cmd("HGET");
+        decode(self.redis.call(command.arg(self.key(id)).arg("version")).await?)
+    }
+
+    /// Stores a new record and returns its version, or `None` if its id is taken.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the record may have been written all the same when the answer was late.
+    pub(in crate::tokens) async fn create(&self, record: &Record, entry: &Entry) -> Result<Option<u64>, StoreError> {
+        self.write(record, "", entry).await
+    }
+
+    /// Replaces a record whose version is still `version` and returns the new version; `None` if somebody else was faster.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub(in crate::tokens) async fn replace(
+        &self,
+        record: &Record,
+        version: u64,
+        entry: &Entry,
+    ) -> Result<Option<u64>, StoreError> {
+        self.write(record, &version.to_string(), entry).await
+    }
+
+    /// The one place where records are changed.
+    async fn write(&self, record: &Record, expected: &str, entry: &Entry) -> Result<Option<u64>, StoreError> {
+        let ((), notice) = futures_util::future::try_join(self.index([record]), self.announce(&record.id)).await?;
+        let json = serde_json::to_vec(record).expect("records have only text keys");
+        let entry_json = serde_json::to_vec(entry).expect("entries have only text keys");
+        let (key, channel) = (self.key(&record.id), self.channel());
+        let args = [expected.as_bytes(), &json, &entry_json, channel.as_bytes(), record.id.as_bytes()];
+        let answer = decode(self.redis.run(&self.scripts.write, &[key.as_bytes()], &args).await?)?;
+        let written: Option<(u64, String)> = answer;
+        if written.is_some() {
+            entry.log();
+        }
+        // The change is made, and its entry lies beside it: should this fail, the entry is taken to the trail later.
+        let due = written.as_ref().map(|(_, due)| due.as_str());
+        if let Err(error) = self.deliver(&record.id, due, &notice).await {
+            tracing::warn!(token = record.id, "an entry of the audit trail is late: {error}");
+        }
+        Ok(written.map(|(version, _)| version))
+    }
+
+    /// Puts records on the list.
+    pub(super) async fn index<'a>(&self, records: impl IntoIterator<Item = &'a Record>) -> Result<(), StoreError> {
+        let mut command: Cmd = redis::cmd("ZADD");
+        command.arg(self.index_key()).arg("NX");
+        for record in records {
+            command.arg(record.created_at.map_or(0, Date::unix)).arg(&record.id);
+        }
+        self.redis.call(&command).await.map(drop)
+    }
+
+    /// The channel on which the id of each token is published whose record has changed.
+    pub(crate) fn channel(&self) -> String {
+        format!("{}:changed", self.redis.namespace())
+    }
+
+    pub(super) fn key(&self, id: &str) -> String {
+        format!("{}:{{{id}}}:token", self.redis.namespace())
+    }
+
+    pub(super) fn index_key(&self) -> String {
+        format!("{}:tokens", self.redis.namespace())
+    }
+}
+
+fn stored(id: &str, version: Option<String>, json: Option<Vec<u8>>) -> Result<Option<(u64, Record)>, RedisTokensError> {
+    let (version, json) = match (version, json) {
+        (Some(version), Some(json)) => (version, json),
+        (None, None) => return Ok(None),
+        _ => return Err(damaged(id, "a field is missing")),
+    };
+    let version = version.parse().map_err(|_| damaged(id, "its version is no number"))?;
+    Ok(Some((version, parse(id, &json)?)))
+}
+
+/// Reads a record and checks what other parts rely on.
+fn parse(id: &str, json: &[u8]) -> Result<Record, RedisTokensError> {
+    let record: Record = serde_json::from_slice(json).map_err(|error| {
+        // The text of the error could quote the record; its place and kind don't.
+        damaged(id, &format!("{:?} error at column {}", error.classify(), error.column()))
+    })?;
+    if record.id != id || !token::is_id(id) {
+        return Err(damaged(id, "it belongs to another id"));
+    }
+    record::check_name(&record.name).map_err(|why| damaged(id, &format!("name {why}")))?;
+    record::check_account(&record.account).map_err(|why| damaged(id, &format!("account {why}")))?;
+    Ok(record)
+}
+
+fn damaged(id: &str, why: &str) -> RedisTokensError {
+    RedisTokensError::Damaged { id: id.to_owned(), why: why.to_owned() }
+}
+
+pub(super) fn decode<T: FromRedisValue>(answer: Value) -> Result<T, StoreError> {
+    T::from_redis_value(answer).map_err(|_| StoreError::Unexpected("another type than asked for"))
+}

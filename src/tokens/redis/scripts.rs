@@ -1,0 +1,79 @@
+//! What Redis does with records in one step.
+
+use crate::store::Script;
+
+pub(super) struct Scripts {
+    pub(super) write: Script,
+    pub(super) settle: Script,
+    pub(super) import: Script,
+    pub(super) add_usage: Script,
+    pub(super) page: Script,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        let [write, settle, import, add_usage, page] = [WRITE, SETTLE, IMPORT, ADD_USAGE, READ_PAGE].map(Script::new);
+        Self { write, settle, import, add_usage, page }
+    }
+}
+
+/// Writes a record if its version is still the expected one (empty: if there is none), together with an entry for the audit trail.
+/// Answers with the new version and all entries that are due, or nil. A change is announced to whom may have calls of the token open;
+/// that it may not be (by the user's rights) is no reason to fail.
+const WRITE: &str = r"
+local old = redis.call('HGET', KEYS[1], 'version')
+if (old or '') ~= ARGV[1] then return false end
+local time = redis.call('TIME')
+local version = time[1] * 1000000 + time[2]
+if old and version <= tonumber(old) then version = tonumber(old) + 1 end
+version = string.format('%.0f', version)
+local due = version .. ' ' .. ARGV[3]
+local before = redis.call('HGET', KEYS[1], 'audit')
+if before then due = before .. '\n' .. due end
+redis.call('HSET', KEYS[1], 'version', version, 'record', ARGV[2], 'audit', due)
+if old then redis.pcall('PUBLISH', ARGV[4], ARGV[5]) end
+return {version, due}
+";
+
+/// Forgets the entries beside a record, if they are still those that were taken to the trail.
+const SETTLE: &str = r"
+if redis.call('HGET', KEYS[1], 'audit') == ARGV[1] then redis.call('HDEL', KEYS[1], 'audit') end
+";
+
+/// Writes a record if there is none of its id; answers whether it did.
+const IMPORT: &str = r"
+if redis.call('HEXISTS', KEYS[1], 'version') == 1 then return 0 end
+local time = redis.call('TIME')
+redis.call('HSET', KEYS[1], 'version', string.format('%.0f', time[1] * 1000000 + time[2]), 'record', ARGV[1])
+return 1
+";
+
+/// Adds to the use of a token, unless its record is gone. Its version stays as it is.
+const ADD_USAGE: &str = r"
+if redis.call('HEXISTS', KEYS[1], 'version') == 0 then return 0 end
+redis.call('HINCRBY', KEYS[1], 'requests', ARGV[1])
+local used = redis.call('HGET', KEYS[1], 'used')
+if not used or tonumber(used) < tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], 'used', ARGV[2]) end
+return 1
+";
+
+/// A page of the index behind a place in it (a score and an id; both empty: its beginning), by bisection if that id is gone.
+const READ_PAGE: &str = r"
+local first = 0
+if ARGV[2] ~= '' then
+  local rank = redis.call('ZRANK', KEYS[1], ARGV[2])
+  if rank then
+    first = rank + 1
+  else
+    local low, high, score = 0, redis.call('ZCARD', KEYS[1]), tonumber(ARGV[1])
+    while low < high do
+      local middle = math.floor((low + high) / 2)
+      local at = redis.call('ZRANGE', KEYS[1], middle, middle, 'WITHSCORES')
+      local other = tonumber(at[2])
+      if other < score or (other == score and at[1] <= ARGV[2]) then low = middle + 1 else high = middle end
+    end
+    first = low
+  end
+end
+return redis.call('ZRANGE', KEYS[1], first, first + ARGV[3] - 1, 'WITHSCORES')
+";

@@ -1,0 +1,111 @@
+//! How tokens are used, counted in memory until it is saved.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
+use super::date::Date;
+use super::stored::NewUsage;
+
+/// Tokens whose use is remembered between two writes, at some 80 bytes each. The use of more is not counted.
+const MAX_TOKENS: usize = 1_000_000;
+/// Enough that two workers seldom want the same one.
+const SHARDS: usize = 32;
+
+type Uses = HashMap<Arc<str>, NewUsage, RandomState>;
+
+/// The use of all tokens since it was written last; one for all workers.
+pub struct UsageCounts {
+    hasher: RandomState,
+    shards: [Mutex<Uses>; SHARDS],
+    len: AtomicUsize,
+    max_tokens: usize,
+}
+
+impl Default for UsageCounts {
+    fn default() -> Self {
+        Self::of(MAX_TOKENS)
+    }
+}
+
+impl UsageCounts {
+    fn of(max_tokens: usize) -> Self {
+        let shards = std::array::from_fn(|_| Mutex::default());
+        Self { hasher: RandomState::default(), shards, len: AtomicUsize::new(0), max_tokens }
+    }
+
+    /// A request of this token was admitted then.
+    pub fn note(&self, id: &Arc<str>, at: SystemTime) {
+        self.add(id, NewUsage { requests: 1, last: Date::new(at) });
+    }
+
+    pub(super) fn add(&self, id: &Arc<str>, new: NewUsage) {
+        use std::hash::BuildHasher;
+        let shard = &self.shards[self.hasher.hash_one(id) as usize % SHARDS];
+        let mut uses = lock(shard);
+        if let Some(known) = uses.get_mut(id) {
+            known.requests += new.requests;
+            known.last = known.last.max(new.last);
+        } else if self.len.fetch_add(1, Ordering::Relaxed) < self.max_tokens {
+            uses.insert(id.clone(), new);
+        } else {
+            self.len.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// All that is to be written.
+    pub(super) fn take(&self) -> Vec<(Arc<str>, NewUsage)> {
+        let mut taken = Vec::new();
+        for shard in &self.shards {
+            // The lock is held for an exchange, and not for a walk.
+            let uses = std::mem::take(&mut *lock(shard));
+            self.len.fetch_sub(uses.len(), Ordering::Relaxed);
+            taken.extend(uses);
+        }
+        taken
+    }
+}
+
+fn lock(shard: &Mutex<Uses>) -> MutexGuard<'_, Uses> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn uses_add_up_and_are_taken_once() {
+        let (book, id) = (UsageCounts::default(), Arc::from("abc"));
+        for second in [7, 9, 8] {
+            book.note(&id, at(second));
+        }
+        assert_eq!(book.take(), [(id.clone(), NewUsage { requests: 3, last: Date::new(at(9)) })]);
+        assert!(book.take().is_empty());
+        book.add(&id, NewUsage { requests: 3, last: Date::new(at(9)) });
+        book.note(&id, at(8));
+        assert_eq!(book.take(), [(id, NewUsage { requests: 4, last: Date::new(at(9)) })]);
+    }
+
+    #[test]
+    fn a_full_book_counts_those_that_it_knows_and_no_others() {
+        let book = UsageCounts::of(2);
+        for id in ["a", "b", "c", "a", "c"] {
+            book.note(&Arc::from(id), at(1));
+        }
+        let mut taken: Vec<_> = book.take().into_iter().map(|(id, new)| (id.to_string(), new.requests)).collect();
+        taken.sort();
+        assert_eq!(taken, [("a".to_owned(), 2), ("b".to_owned(), 1)]);
+        book.note(&Arc::from("c"), at(1));
+        assert_eq!(book.take().len(), 1);
+    }
+}
