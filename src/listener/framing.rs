@@ -4,11 +4,11 @@
 //! here, byte for byte, before hyper sees it, and the body is followed to its end so that the next head is found where it
 //! really starts. Pure: bytes in, verdicts out (RFC 9112 §2.2, §3, §5, §6, §7.1).
 
-use super::head::{self, Fault, HeadLimits, Search};
+use super::head::{self, HeadLimits, RequestFault, Search};
 
 /// How the bytes after the current position are framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum FramingState {
     /// At the start of a head.
     Head,
     /// Within a body of known length.
@@ -45,7 +45,7 @@ enum Chunk {
 
 /// What is known of a stretch of bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum FramingVerdict {
     /// All of it may pass.
     Pass,
     /// The first so many bytes may pass; the rest is the beginning of a head that isn't complete yet.
@@ -53,7 +53,7 @@ pub(super) enum Verdict {
     /// The first so many bytes may pass; [`EMPTY_LINE`] bytes after them are left out, and what follows has not been judged.
     Skip(usize),
     /// The first so many bytes may pass; what follows is no request, and nothing after it will be read.
-    Refuse(usize, Fault),
+    Refuse(usize, RequestFault),
     /// The first so many bytes may pass; there the body of a request breaks its framing.
     Broken(usize),
 }
@@ -64,7 +64,7 @@ struct BrokenBody;
 /// Follows one connection's requests.
 #[derive(Debug)]
 pub(super) struct Framing {
-    state: State,
+    state: FramingState,
     limits: HeadLimits,
     search: Search,
     /// An empty line before the present head has been left out.
@@ -84,7 +84,7 @@ const MAX_EXTENSION_BYTES: usize = 1024;
 impl Framing {
     pub(super) fn new(limits: HeadLimits) -> Self {
         Self {
-            state: State::Head,
+            state: FramingState::Head,
             limits,
             search: Search::default(),
             skipped: false,
@@ -96,14 +96,14 @@ impl Framing {
 
     /// From here on everything passes: the connection was upgraded.
     pub(super) fn tunnel(&mut self) {
-        if self.state != State::Refused {
-            self.state = State::Tunnel;
+        if self.state != FramingState::Refused {
+            self.state = FramingState::Tunnel;
         }
     }
 
     /// From here on nothing is read.
     pub(super) fn refuse(&mut self) {
-        self.state = State::Refused;
+        self.state = FramingState::Refused;
     }
 
     /// How many requests have passed so far.
@@ -113,67 +113,67 @@ impl Framing {
 
     /// Whether the client still owes bytes of a message, or sends what nobody will read.
     pub(super) fn is_within_message(&self) -> bool {
-        !matches!(self.state, State::Head | State::Tunnel)
+        !matches!(self.state, FramingState::Head | FramingState::Tunnel)
     }
 
     /// Judges the bytes that follow those judged before. A head is judged only when it is there as a whole: after
-    /// [`Verdict::Partial`] the caller comes again with the rest appended to what was left over.
-    pub(super) fn judge(&mut self, bytes: &[u8]) -> Verdict {
+    /// [`FramingVerdict::Partial`] the caller comes again with the rest appended to what was left over.
+    pub(super) fn judge(&mut self, bytes: &[u8]) -> FramingVerdict {
         let mut at = 0;
         while at < bytes.len() {
             let rest = &bytes[at..];
             match self.state {
-                State::Tunnel => return Verdict::Pass,
-                State::Refused => return Verdict::Broken(at),
-                State::Sized(left) => {
+                FramingState::Tunnel => return FramingVerdict::Pass,
+                FramingState::Refused => return FramingVerdict::Broken(at),
+                FramingState::Sized(left) => {
                     let step = left.min(rest.len() as u64);
                     at += step as usize;
-                    self.state = if left == step { State::Head } else { State::Sized(left - step) };
+                    self.state = if left == step { FramingState::Head } else { FramingState::Sized(left - step) };
                 }
-                State::Chunked(chunk) => match self.chunk(chunk, rest) {
+                FramingState::Chunked(chunk) => match self.chunk(chunk, rest) {
                     Ok((used, next)) => {
                         at += used;
                         self.state = next;
                     }
                     Err(BrokenBody) => {
-                        self.state = State::Refused;
-                        return Verdict::Broken(at);
+                        self.state = FramingState::Refused;
+                        return FramingVerdict::Broken(at);
                     }
                 },
                 // One empty line before a request is nobody's (RFC 9112 §2.2): some clients end a body with it. It is left
                 // out here, so that no other parser has to think about it.
-                State::Head if !self.skipped && rest.starts_with(b"\r\n") => {
+                FramingState::Head if !self.skipped && rest.starts_with(b"\r\n") => {
                     self.skipped = true;
-                    return Verdict::Skip(at);
+                    return FramingVerdict::Skip(at);
                 }
-                State::Head if !self.skipped && rest == b"\r" => return Verdict::Partial(at),
-                State::Head => match head::read(rest, &self.limits, &mut self.search) {
+                FramingState::Head if !self.skipped && rest == b"\r" => return FramingVerdict::Partial(at),
+                FramingState::Head => match head::read(rest, &self.limits, &mut self.search) {
                     Ok(Some(head)) => {
                         at += head.length;
                         (self.search, self.skipped) = (Search::default(), false);
                         self.heads += 1;
                         self.state = match head.body {
-                            head::BodyLength::None => State::Head,
-                            head::BodyLength::Sized(length) => State::Sized(length),
+                            head::BodyLength::None => FramingState::Head,
+                            head::BodyLength::Sized(length) => FramingState::Sized(length),
                             head::BodyLength::Chunked => {
                                 (self.trailer_bytes, self.extension_bytes) = (0, 0);
-                                State::Chunked(Chunk::Size(0, 0))
+                                FramingState::Chunked(Chunk::Size(0, 0))
                             }
                         };
                     }
-                    Ok(None) => return Verdict::Partial(at),
+                    Ok(None) => return FramingVerdict::Partial(at),
                     Err(fault) => {
-                        self.state = State::Refused;
-                        return Verdict::Refuse(at, fault);
+                        self.state = FramingState::Refused;
+                        return FramingVerdict::Refuse(at, fault);
                     }
                 },
             }
         }
-        Verdict::Pass
+        FramingVerdict::Pass
     }
 
     /// One step through a chunked body: how many bytes it took, and what comes next.
-    fn chunk(&mut self, chunk: Chunk, rest: &[u8]) -> Result<(usize, State), BrokenBody> {
+    fn chunk(&mut self, chunk: Chunk, rest: &[u8]) -> Result<(usize, FramingState), BrokenBody> {
         let byte = rest[0];
         let next = match chunk {
             Chunk::Size(size, digits) => match (char::from(byte).to_digit(16), byte) {
@@ -202,7 +202,7 @@ impl Framing {
             Chunk::Data(left) => {
                 let step = left.min(rest.len() as u64);
                 let next = if left == step { Chunk::DataCr } else { Chunk::Data(left - step) };
-                return Ok((step as usize, State::Chunked(next)));
+                return Ok((step as usize, FramingState::Chunked(next)));
             }
             Chunk::DataCr if byte == b'\r' => Chunk::DataLf,
             Chunk::DataLf if byte == b'\n' => Chunk::Size(0, 0),
@@ -219,11 +219,11 @@ impl Framing {
                 }
             }
             Chunk::TrailerLf if byte == b'\n' => Chunk::TrailerStart,
-            Chunk::EndLf if byte == b'\n' => return Ok((1, State::Head)),
+            Chunk::EndLf if byte == b'\n' => return Ok((1, FramingState::Head)),
             Chunk::SizeLf(_) | Chunk::DataCr | Chunk::DataLf | Chunk::TrailerLf | Chunk::EndLf => {
                 return Err(BrokenBody);
             }
         };
-        Ok((1, State::Chunked(next)))
+        Ok((1, FramingState::Chunked(next)))
     }
 }

@@ -15,8 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::deadline::{Deadline, WriteTimeout};
 
-use super::framing::{EMPTY_LINE, Framing, Verdict};
-use super::head::{Fault, HeadLimits};
+use super::framing::{EMPTY_LINE, Framing, FramingVerdict};
+use super::head::{HeadLimits, RequestFault};
 use super::signals::Signals;
 
 const STAND_IN: &[u8] = b"CALLGATE-REFUSED / HTTP/1.1\r\nhost: refused.invalid\r\nconnection: close\r\n\r\n";
@@ -89,7 +89,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     }
 
     /// From here on nothing that the client sends is read; the stand-in comes when what was asked before is answered.
-    fn refuse(&mut self, fault: Fault) {
+    fn refuse(&mut self, fault: RequestFault) {
         // A second fault can't come: nothing is judged after the first.
         let _ = self.signals.fault.set(fault);
         self.stand_in = STAND_IN;
@@ -134,21 +134,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             return Poll::Ready(Ok(true));
         }
         let passed = match framing.judge(fresh) {
-            Verdict::Pass => return Poll::Ready(Ok(true)),
-            Verdict::Partial(passed) => {
+            FramingVerdict::Pass => return Poll::Ready(Ok(true)),
+            FramingVerdict::Partial(passed) => {
                 self.held.extend_from_slice(&fresh[passed..]);
                 passed
             }
-            Verdict::Skip(passed) => {
+            FramingVerdict::Skip(passed) => {
                 self.held.extend_from_slice(&fresh[passed + EMPTY_LINE..]);
                 self.unjudged = !self.held.is_empty();
                 passed
             }
-            Verdict::Refuse(passed, fault) => {
+            FramingVerdict::Refuse(passed, fault) => {
                 self.refuse(fault);
                 passed
             }
-            Verdict::Broken(passed) => {
+            FramingVerdict::Broken(passed) => {
                 self.broken = true;
                 passed
             }
@@ -164,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             let read = tokio_util::io::poll_read_buf(Pin::new(&mut self.io), cx, &mut self.held);
             let Poll::Ready(read) = read else {
                 ready!(self.head_timer.poll(cx, self.patience));
-                self.refuse(Fault::TooSlow);
+                self.refuse(RequestFault::TooSlow);
                 return Poll::Ready(Ok(true));
             };
             if read? == 0 {
@@ -173,19 +173,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         }
         let Some(framing) = &mut self.framing else { return Poll::Ready(Ok(true)) };
         match framing.judge(&self.held) {
-            Verdict::Pass => self.passed = self.held.split().freeze(),
-            Verdict::Partial(0) => return Poll::Ready(Ok(true)),
-            Verdict::Partial(passed) => self.passed = self.held.split_to(passed).freeze(),
-            Verdict::Skip(passed) => {
+            FramingVerdict::Pass => self.passed = self.held.split().freeze(),
+            FramingVerdict::Partial(0) => return Poll::Ready(Ok(true)),
+            FramingVerdict::Partial(passed) => self.passed = self.held.split_to(passed).freeze(),
+            FramingVerdict::Skip(passed) => {
                 self.passed = self.held.split_to(passed).freeze();
                 self.held.advance(EMPTY_LINE);
                 self.unjudged = !self.held.is_empty();
             }
-            Verdict::Refuse(passed, fault) => {
+            FramingVerdict::Refuse(passed, fault) => {
                 self.passed = self.held.split_to(passed).freeze();
                 self.refuse(fault);
             }
-            Verdict::Broken(passed) => {
+            FramingVerdict::Broken(passed) => {
                 self.passed = self.held.split_to(passed).freeze();
                 self.broken = true;
             }

@@ -15,11 +15,11 @@ pub(super) struct HeadLimits {
 }
 
 /// No header name is so long; hyper, which must never be the one to refuse, takes 65,535 bytes.
-const LONGEST_NAME: usize = 1024;
+const MAX_NAME_BYTES: usize = 1024;
 
 /// Why a request is refused before it is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum RequestFault {
     /// 400, and what is wrong.
     Malformed(&'static str),
     /// 414.
@@ -59,7 +59,7 @@ pub(super) struct Search {
 }
 
 /// Reads the head at the start of `bytes`; `None` while it isn't complete. `search` begins anew with each head.
-pub(super) fn read(bytes: &[u8], limits: &HeadLimits, search: &mut Search) -> Result<Option<Head>, Fault> {
+pub(super) fn read(bytes: &[u8], limits: &HeadLimits, search: &mut Search) -> Result<Option<Head>, RequestFault> {
     let from = search.seen.saturating_sub(3);
     let end = memmem::find(&bytes[from..], b"\r\n\r\n").map(|at| from + at);
     let head = &bytes[..end.map_or(bytes.len(), |at| at + 2)];
@@ -75,7 +75,7 @@ pub(super) fn read(bytes: &[u8], limits: &HeadLimits, search: &mut Search) -> Re
     }
     let line_end = find_line_end(head)?;
     let version_11 = request_line(&head[..line_end], limits)?;
-    let mut seen = Seen { version_11, ..Seen::default() };
+    let mut seen = HeadFields { version_11, ..HeadFields::default() };
     let mut at = line_end + 2;
     while at < head.len() {
         let length = find_line_end(&head[at..])?;
@@ -89,25 +89,25 @@ pub(super) fn read(bytes: &[u8], limits: &HeadLimits, search: &mut Search) -> Re
 const FIELD_OVERHEAD: usize = 32;
 
 /// What is wrong with a request of HTTP/2, which has a framing of its own, that HTTP/1.1 would be refused for.
-pub(super) fn fault_of_http2<B>(request: &Request<B>, limits: &HeadLimits) -> Option<Fault> {
+pub(super) fn fault_of_http2<B>(request: &Request<B>, limits: &HeadLimits) -> Option<RequestFault> {
     let target = request.uri().path_and_query().map_or("", |target| target.as_str()).as_bytes();
     if target.len() > limits.target {
-        return Some(Fault::TargetTooLong);
+        return Some(RequestFault::TargetTooLong);
     }
     if !target.iter().copied().all(is_target_char) {
-        return Some(Fault::Malformed("malformed request target"));
+        return Some(RequestFault::Malformed("malformed request target"));
     }
     let headers = request.headers();
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum();
     if headers.len() > limits.lines || bytes + target.len() > limits.bytes {
-        return Some(Fault::HeadersTooLarge);
+        return Some(RequestFault::HeadersTooLarge);
     }
     if headers.values().any(|value| has_blank_at_edge(value.as_bytes())) {
-        return Some(Fault::Malformed("blanks around a header value"));
+        return Some(RequestFault::Malformed("blanks around a header value"));
     }
     // h2 has compared the first one with the body; the upstream would be given all of them.
     let lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    (lengths.count() > 1).then_some(Fault::Malformed("more than one Content-Length header"))
+    (lengths.count() > 1).then_some(RequestFault::Malformed("more than one Content-Length header"))
 }
 
 /// In HTTP/1.1 they are no part of the value; in HTTP/2 there is nothing else that they could be (RFC 9113 §8.2.1).
@@ -117,16 +117,16 @@ fn has_blank_at_edge(value: &[u8]) -> bool {
 }
 
 /// Which limit an overlong head breaks: the target's, when not even its first line fits.
-fn too_large(head: &[u8], limits: &HeadLimits) -> Fault {
+fn too_large(head: &[u8], limits: &HeadLimits) -> RequestFault {
     match memchr::memchr(b'\r', head) {
-        Some(line) if line <= limits.target => Fault::HeadersTooLarge,
-        _ => Fault::TargetTooLong,
+        Some(line) if line <= limits.target => RequestFault::HeadersTooLarge,
+        _ => RequestFault::TargetTooLong,
     }
 }
 
 /// What no further byte can mend. Nothing that is found here may pass once the head is complete, and only the first line is looked
 /// at, for header values may hold what it may not.
-fn early_fault(head: &[u8], limits: &HeadLimits, search: &mut Search) -> Option<Fault> {
+fn early_fault(head: &[u8], limits: &HeadLimits, search: &mut Search) -> Option<RequestFault> {
     if search.past_first_line {
         return None;
     }
@@ -136,20 +136,20 @@ fn early_fault(head: &[u8], limits: &HeadLimits, search: &mut Search) -> Option<
     let (first_line, after) = head.split_at(line_end.unwrap_or(head.len()));
     let first_bytes = &first_line[..first_line.len().min(24)];
     if first_bytes.iter().any(|byte| !matches!(byte, 0x20..=0x7e)) || !is_tchar(head[0]) {
-        return Some(Fault::Malformed("this is not an HTTP request"));
+        return Some(RequestFault::Malformed("this is not an HTTP request"));
     }
     search.past_first_line = after.starts_with(b"\r\n");
     if !(after.is_empty() || after == b"\r" || search.past_first_line) {
         return Some(NO_CRLF);
     }
     // Room for the longest method name and the version beside the target.
-    (first_line.len() > limits.target + 64).then_some(Fault::TargetTooLong)
+    (first_line.len() > limits.target + 64).then_some(RequestFault::TargetTooLong)
 }
 
-const NO_CRLF: Fault = Fault::Malformed("a line does not end with CRLF");
+const NO_CRLF: RequestFault = RequestFault::Malformed("a line does not end with CRLF");
 
 /// Lines end with CRLF and nothing else: a lone CR or LF is where parsers begin to differ.
-fn find_line_end(bytes: &[u8]) -> Result<usize, Fault> {
+fn find_line_end(bytes: &[u8]) -> Result<usize, RequestFault> {
     match memchr::memchr2(b'\r', b'\n', bytes) {
         Some(at) if bytes[at] == b'\r' && bytes.get(at + 1) == Some(&b'\n') => Ok(at),
         _ => Err(NO_CRLF),
@@ -157,8 +157,8 @@ fn find_line_end(bytes: &[u8]) -> Result<usize, Fault> {
 }
 
 /// Judges a request line; says whether its version is HTTP/1.1.
-fn request_line(line: &[u8], limits: &HeadLimits) -> Result<bool, Fault> {
-    const BAD: Fault = Fault::Malformed("malformed request line");
+fn request_line(line: &[u8], limits: &HeadLimits) -> Result<bool, RequestFault> {
+    const BAD: RequestFault = RequestFault::Malformed("malformed request line");
     let method_end = memchr::memchr(b' ', line).ok_or(BAD)?;
     let target_end = memchr::memrchr(b' ', line).ok_or(BAD)?;
     if method_end == 0 || method_end > 32 || !line[..method_end].iter().copied().all(is_tchar) {
@@ -166,16 +166,16 @@ fn request_line(line: &[u8], limits: &HeadLimits) -> Result<bool, Fault> {
     }
     let target = line.get(method_end + 1..target_end).filter(|target| !target.is_empty()).ok_or(BAD)?;
     if target.len() > limits.target {
-        return Err(Fault::TargetTooLong);
+        return Err(RequestFault::TargetTooLong);
     }
     if !is_target(&line[..method_end], target) || !target.iter().copied().all(is_target_char) {
-        return Err(Fault::Malformed("malformed request target"));
+        return Err(RequestFault::Malformed("malformed request target"));
     }
     match &line[target_end + 1..] {
         b"HTTP/1.1" => Ok(true),
         b"HTTP/1.0" => Ok(false),
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
-            Err(Fault::UnknownVersion)
+            Err(RequestFault::UnknownVersion)
         }
         _ => Err(BAD),
     }
@@ -198,7 +198,7 @@ fn is_target(method: &[u8], target: &[u8]) -> bool {
 
 /// What the header lines said so far.
 #[derive(Default)]
-struct Seen {
+struct HeadFields {
     version_11: bool,
     lines: usize,
     hosts: usize,
@@ -206,21 +206,21 @@ struct Seen {
     chunked: bool,
 }
 
-impl Seen {
-    fn line(&mut self, line: &[u8], limits: &HeadLimits) -> Result<(), Fault> {
+impl HeadFields {
+    fn line(&mut self, line: &[u8], limits: &HeadLimits) -> Result<(), RequestFault> {
         self.lines += 1;
         if self.lines > limits.lines {
-            return Err(Fault::HeadersTooLarge);
+            return Err(RequestFault::HeadersTooLarge);
         }
-        let colon = memchr::memchr(b':', line).ok_or(Fault::Malformed("a header line has no colon"))?;
+        let colon = memchr::memchr(b':', line).ok_or(RequestFault::Malformed("a header line has no colon"))?;
         let name = &line[..colon];
         // This also refuses folded lines and blanks before the colon: a blank is no token character.
-        if name.is_empty() || name.len() > LONGEST_NAME || !name.iter().copied().all(is_tchar) {
-            return Err(Fault::Malformed("malformed header name"));
+        if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.iter().copied().all(is_tchar) {
+            return Err(RequestFault::Malformed("malformed header name"));
         }
         let value = &line[colon + 1..];
         if !value.iter().copied().all(is_value_char) {
-            return Err(Fault::Malformed("malformed header value"));
+            return Err(RequestFault::Malformed("malformed header value"));
         }
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => self.host(value.trim_ascii()),
@@ -230,21 +230,21 @@ impl Seen {
         }
     }
 
-    fn host(&mut self, value: &[u8]) -> Result<(), Fault> {
+    fn host(&mut self, value: &[u8]) -> Result<(), RequestFault> {
         self.hosts += 1;
         if self.hosts > 1 {
-            return Err(Fault::Malformed("more than one Host header"));
+            return Err(RequestFault::Malformed("more than one Host header"));
         }
         if value.is_empty() || !is_authority(value) {
-            return Err(Fault::Malformed("malformed Host header"));
+            return Err(RequestFault::Malformed("malformed Host header"));
         }
         Ok(())
     }
 
-    fn content_length(&mut self, value: &[u8]) -> Result<(), Fault> {
-        const BAD: Fault = Fault::Malformed("malformed Content-Length");
+    fn content_length(&mut self, value: &[u8]) -> Result<(), RequestFault> {
+        const BAD: RequestFault = RequestFault::Malformed("malformed Content-Length");
         if self.length.is_some() {
-            return Err(Fault::Malformed("more than one Content-Length header"));
+            return Err(RequestFault::Malformed("more than one Content-Length header"));
         }
         if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
             return Err(BAD);
@@ -254,31 +254,33 @@ impl Seen {
         Ok(())
     }
 
-    fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), Fault> {
+    fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), RequestFault> {
         if self.chunked {
-            return Err(Fault::Malformed("more than one Transfer-Encoding header"));
+            return Err(RequestFault::Malformed("more than one Transfer-Encoding header"));
         }
         if !value.eq_ignore_ascii_case(b"chunked") {
             let known =
                 value.split(|byte| *byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked"));
             let plain = !value.is_empty() && value.iter().all(|byte| is_tchar(*byte));
             return Err(if plain && !known {
-                Fault::UnknownCoding
+                RequestFault::UnknownCoding
             } else {
-                Fault::Malformed("malformed Transfer-Encoding")
+                RequestFault::Malformed("malformed Transfer-Encoding")
             });
         }
         self.chunked = true;
         Ok(())
     }
 
-    fn body(&self) -> Result<BodyLength, Fault> {
+    fn body(&self) -> Result<BodyLength, RequestFault> {
         if self.version_11 && self.hosts == 0 {
-            return Err(Fault::Malformed("no Host header"));
+            return Err(RequestFault::Malformed("no Host header"));
         }
         match (self.chunked, self.length) {
-            (true, Some(_)) => Err(Fault::Malformed("both Content-Length and Transfer-Encoding")),
-            (true, None) if !self.version_11 => Err(Fault::Malformed("Transfer-Encoding in an HTTP/1.0 request")),
+            (true, Some(_)) => Err(RequestFault::Malformed("both Content-Length and Transfer-Encoding")),
+            (true, None) if !self.version_11 => {
+                Err(RequestFault::Malformed("Transfer-Encoding in an HTTP/1.0 request"))
+            }
             (true, None) => Ok(BodyLength::Chunked),
             (false, Some(0) | None) => Ok(BodyLength::None),
             (false, Some(length)) => Ok(BodyLength::Sized(length)),

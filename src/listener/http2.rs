@@ -36,13 +36,13 @@ pub(super) struct Http2<H, S> {
     handler: Arc<H>,
     peer: Arc<Peer>,
     /// How long a client may leave a piece of an answer where it is.
-    patience: Duration,
+    write_timeout: Duration,
     /// How long it may leave a question for a sign of life without one.
     ping_timeout: Duration,
-    state: State<S>,
+    state: ConnectionState<S>,
 }
 
-enum State<S> {
+enum ConnectionState<S> {
     Opening(Handshake<Gate<S>, Bytes>),
     Open(Connection<Gate<S>, Bytes>, Option<Liveness>),
     /// To be closed before it was open.
@@ -67,18 +67,18 @@ impl<H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<H, S> {
         Self {
             handler,
             peer,
-            patience: settings.body_idle_timeout,
+            write_timeout: settings.body_idle_timeout,
             ping_timeout: settings.header_timeout,
-            state: State::Opening(builder.handshake(io)),
+            state: ConnectionState::Opening(builder.handshake(io)),
         }
     }
 
     /// Has the connection end when the streams that it has are over.
     pub(super) fn close(&mut self) {
         match &mut self.state {
-            State::Opening(_) => self.state = State::Closed,
-            State::Open(connection, _) => connection.graceful_shutdown(),
-            State::Closed => {}
+            ConnectionState::Opening(_) => self.state = ConnectionState::Closed,
+            ConnectionState::Open(connection, _) => connection.graceful_shutdown(),
+            ConnectionState::Closed => {}
         }
     }
 
@@ -95,7 +95,7 @@ impl<H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<H, S> {
         }
         while let Some(accepted) = ready!(connection.poll_accept(cx)) {
             let (request, respond) = accepted?;
-            tokio::spawn(stream::carry(self.handler.clone(), self.peer.clone(), request, respond, self.patience));
+            tokio::spawn(stream::carry(self.handler.clone(), self.peer.clone(), request, respond, self.write_timeout));
         }
         Poll::Ready(Ok(()))
     }
@@ -106,16 +106,18 @@ impl<H: Handler, S: AsyncRead + AsyncWrite + Unpin> Future for Http2<H, S> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        if let State::Opening(handshake) = &mut this.state {
+        if let ConnectionState::Opening(handshake) = &mut this.state {
             let mut connection = ready!(Pin::new(handshake).poll(cx))?;
             let liveness = connection.ping_pong().map(|ping| Liveness::new(ping, this.ping_timeout));
-            this.state = State::Open(connection, liveness);
+            this.state = ConnectionState::Open(connection, liveness);
         }
-        let State::Open(mut connection, mut liveness) = std::mem::replace(&mut this.state, State::Closed) else {
+        let ConnectionState::Open(mut connection, mut liveness) =
+            std::mem::replace(&mut this.state, ConnectionState::Closed)
+        else {
             return Poll::Ready(Ok(()));
         };
         let polled = this.poll_open(&mut connection, &mut liveness, cx);
-        this.state = State::Open(connection, liveness);
+        this.state = ConnectionState::Open(connection, liveness);
         polled
     }
 }

@@ -23,7 +23,7 @@ mod tls;
 
 pub use bind::bind;
 pub use handler::Handler;
-pub use head::{Fault, is_authority};
+pub use head::{RequestFault, is_authority};
 pub use interim::{Interim, InterimSender};
 pub use peer::{ActiveRequest, ActivityGuard, Peer};
 pub use service::{Listener, Tls};

@@ -9,7 +9,7 @@ use http::{Request, Version};
 
 use crate::body::Progress;
 
-use super::head::{self, Fault, HeadLimits};
+use super::head::{self, HeadLimits, RequestFault};
 use super::interim::Interim;
 use super::signals::Signals;
 use super::slot::ConnectionSlot;
@@ -61,7 +61,7 @@ impl Peer {
     /// Why this request can't be served: it stands in for one that could not be trusted, or is one that breaks the bounds of its
     /// kind; `None` for a good one.
     #[must_use]
-    pub fn fault<B>(&self, request: &Request<B>) -> Option<Fault> {
+    pub fn fault<B>(&self, request: &Request<B>) -> Option<RequestFault> {
         if request.version() == Version::HTTP_2 {
             return head::fault_of_http2(request, &self.limits);
         }
@@ -76,7 +76,7 @@ impl Peer {
 
     /// Why what the client sent after this request was refused, if it was: then nothing more can come from it.
     #[must_use]
-    pub fn refusal(&self) -> Option<Fault> {
+    pub fn refusal(&self) -> Option<RequestFault> {
         self.signals.refusal()
     }
 

@@ -12,10 +12,10 @@ const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// What version 1 begins with.
 const PROXY: &[u8] = b"PROXY ";
 /// Bytes of a line of version 1, at the most (section 2.1).
-const LONGEST_LINE: usize = 107;
+const MAX_LINE_BYTES: usize = 107;
 /// Bytes that may follow the fixed part of version 2. Addresses take up to 216; the rest is for what proxies add, of which a
 /// client's certificate is the largest.
-const LONGEST_REST: usize = 16 << 10;
+const MAX_REST_BYTES: usize = 16 << 10;
 
 /// Why a connection has no good header.
 #[derive(Debug, thiserror::Error)]
@@ -61,11 +61,11 @@ pub(super) async fn read(socket: &mut TcpStream) -> Result<Option<SocketAddr>, P
 
 /// Version 1: the rest of a line whose length nobody tells. It is looked at before it is taken.
 async fn read_line(socket: &mut TcpStream, start: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
-    let mut line = [0; LONGEST_LINE];
+    let mut line = [0; MAX_LINE_BYTES];
     line[..start.len()].copy_from_slice(start);
     let mut filled = start.len();
     while !line[..filled].ends_with(b"\n") {
-        if filled == LONGEST_LINE {
+        if filled == MAX_LINE_BYTES {
             return Err(ProxyError::Malformed("the line is too long"));
         }
         let seen = socket.peek(&mut line[filled..]).await?;
@@ -85,20 +85,20 @@ async fn read_binary(socket: &mut TcpStream) -> Result<Option<SocketAddr>, Proxy
     let mut fixed = [0; 4];
     socket.read_exact(&mut fixed).await?;
     let mut left = usize::from(u16::from_be_bytes([fixed[2], fixed[3]]));
-    if left > LONGEST_REST {
+    if left > MAX_REST_BYTES {
         return Err(ProxyError::Malformed("it is too long"));
     }
     let mut addresses = [0; 36];
     let length = left.min(addresses.len());
     socket.read_exact(&mut addresses[..length]).await?;
-    let told = parse_binary(fixed[0], fixed[1], &addresses[..length])?;
+    let address = parse_binary(fixed[0], fixed[1], &addresses[..length])?;
     left -= length;
     let mut unread = [0; 512];
     while left > 0 {
         let piece = left.min(unread.len());
         left -= socket.read_exact(&mut unread[..piece]).await?;
     }
-    Ok(told)
+    Ok(address)
 }
 
 fn parse_line(line: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
@@ -163,7 +163,9 @@ mod tests {
     use super::*;
 
     fn line(text: &str) -> Result<Option<String>, String> {
-        parse_line(text.as_bytes()).map(|told| told.map(|told| told.to_string())).map_err(|error| error.to_string())
+        parse_line(text.as_bytes())
+            .map(|address| address.map(|address| address.to_string()))
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -240,13 +242,13 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        let told = read(&mut socket).await;
+        let address = read(&mut socket).await;
         let mut rest = Vec::new();
-        if told.is_ok() {
+        if address.is_ok() {
             socket.read_to_end(&mut rest).await.unwrap();
         }
         sending.await.unwrap();
-        (told, rest)
+        (address, rest)
     }
 
     #[tokio::test]
@@ -260,8 +262,8 @@ mod tests {
             [(long.concat(), client), (short, None), (line, client), (b"PROXY UNKNOWN\r\n".to_vec(), None)]
         {
             for size in [1, 7, 13, 100, 10_000] {
-                let (told, rest) = read_in_pieces(&[&header[..], b"\x16\x03\x01\nrest"].concat(), size).await;
-                assert_eq!((told.unwrap(), &rest[..]), (expected, &b"\x16\x03\x01\nrest"[..]), "{size}");
+                let (address, rest) = read_in_pieces(&[&header[..], b"\x16\x03\x01\nrest"].concat(), size).await;
+                assert_eq!((address.unwrap(), &rest[..]), (expected, &b"\x16\x03\x01\nrest"[..]), "{size}");
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use futures_util::task::AtomicWaker;
 use http::Request;
 
-use super::head::Fault;
+use super::head::RequestFault;
 use super::interim_queue::InterimQueue;
 
 /// The method of the request that stands in for a refused one.
@@ -14,7 +14,7 @@ const REFUSED: &str = "CALLGATE-REFUSED";
 /// What a connection's gate and its request handler tell each other.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
-    pub(super) fault: OnceLock<Fault>,
+    pub(super) fault: OnceLock<RequestFault>,
     tunnel: AtomicBool,
     /// Bytes have come since this was asked last; noted on HTTP/2 only.
     heard: AtomicBool,
@@ -28,7 +28,7 @@ pub(super) struct Signals {
 
 impl Signals {
     /// Why this request stands in for one that was refused; `None` for a real one.
-    pub(super) fn fault<B>(&self, request: &Request<B>) -> Option<Fault> {
+    pub(super) fn fault<B>(&self, request: &Request<B>) -> Option<RequestFault> {
         let fault = self.fault.get()?;
         self.is_stand_in(request).then_some(*fault)
     }
@@ -57,7 +57,7 @@ impl Signals {
     }
 
     /// Why the client's bytes were refused, whether or not the refusal has had its turn yet.
-    pub(super) fn refusal(&self) -> Option<Fault> {
+    pub(super) fn refusal(&self) -> Option<RequestFault> {
         self.fault.get().copied()
     }
 

@@ -25,7 +25,7 @@ use super::interim::{Interim, StreamQueue};
 use super::peer::Peer;
 
 /// What speaks of a connection of HTTP/1.1, and has no place on a stream (RFC 9113 §8.2.2).
-const OF_CONNECTIONS: [HeaderName; 6] = [
+const CONNECTION_HEADERS: [HeaderName; 6] = [
     header::CONNECTION,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
@@ -37,28 +37,28 @@ const OF_CONNECTIONS: [HeaderName; 6] = [
 /// Whom to give a client's end of a call, when the call begins.
 type CallBegins = oneshot::Sender<SendStream<Bytes>>;
 
-/// Carries a stream to its end. `patience`: how long the client may leave a piece of the answer where it is.
+/// Carries a stream to its end. `write_timeout`: how long the client may leave a piece of the answer where it is.
 pub(super) async fn carry<H: Handler>(
     handler: Arc<H>,
     peer: Arc<Peer>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    patience: Duration,
+    write_timeout: Duration,
 ) {
     let interims = Arc::<StreamQueue>::default();
-    let Some((request, call)) = take_on(request, &interims) else {
+    let Some((request, call)) = accept(request, &interims) else {
         respond.send_reset(Reason::PROTOCOL_ERROR);
         return;
     };
     let answer = {
         let handled = pin!(handler.handle(request, &peer, Some(Interim::on(&interims))));
-        answered(handled, &interims, &mut respond).await
+        await_answer(handled, &interims, &mut respond).await
     };
     drop(interims);
     let Some(answer) = answer else { return };
     let (parts, body) = answer.into_parts();
     let mut head = Response::from_parts(parts, ());
-    make_fit(head.headers_mut());
+    clean_headers(head.headers_mut());
     match call {
         Some(call) if head.status().is_success() => {
             // It has no body, and must not speak of one (RFC 9110 §9.3.6).
@@ -76,14 +76,14 @@ pub(super) async fn carry<H: Handler>(
                 head.headers_mut().entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
             }
             if let Ok(send) = respond.send_response(head, false) {
-                pass_on(pin!(body), send, patience).await;
+                send_body(pin!(body), send, write_timeout).await;
             }
         }
     }
 }
 
 /// A request as the handler gets it, and, of a CONNECT, what is to be told; `None` for a CONNECT that has a body.
-fn take_on(
+fn accept(
     request: Request<RecvStream>,
     interims: &Arc<StreamQueue>,
 ) -> Option<(Request<IncomingBody>, Option<CallBegins>)> {
@@ -96,7 +96,7 @@ fn take_on(
         let halves = CallHalves { receive: stream, send };
         return Some((Request::from_parts(parts, IncomingBody::Call(Some(halves))), Some(call)));
     }
-    let ask = awaits_go_ahead(&parts.headers).then(|| {
+    let ask = expects_continue(&parts.headers).then(|| {
         let interims = interims.clone();
         Box::new(move || interims.go_on()) as AskForBody
     });
@@ -104,12 +104,12 @@ fn take_on(
 }
 
 /// Whether the client waits to be told to send its body (RFC 9110 §10.1.1).
-fn awaits_go_ahead(headers: &HeaderMap) -> bool {
+fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(header::EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// Waits for the answer, and sends what is told in the meantime; `None` when the client has given the request up.
-async fn answered<F: Future>(
+async fn await_answer<F: Future>(
     mut handled: Pin<&mut F>,
     interims: &StreamQueue,
     respond: &mut SendResponse<Bytes>,
@@ -135,15 +135,15 @@ async fn answered<F: Future>(
 }
 
 /// Makes an answer one of HTTP/2.
-fn make_fit(headers: &mut HeaderMap) {
-    for name in &OF_CONNECTIONS {
+fn clean_headers(headers: &mut HeaderMap) {
+    for name in &CONNECTION_HEADERS {
         headers.remove(name);
     }
     headers.entry(header::DATE).or_insert_with(date::now);
 }
 
 /// Sends a body, piece by piece as the client has room for them.
-async fn pass_on<B>(mut body: Pin<&mut B>, mut send: SendStream<Bytes>, patience: Duration)
+async fn send_body<B>(mut body: Pin<&mut B>, mut send: SendStream<Bytes>, write_timeout: Duration)
 where
     B: Body<Data = Bytes, Error = BodyError>,
 {
@@ -166,7 +166,7 @@ where
         match frame.into_data() {
             Ok(data) => {
                 let is_last = body.is_end_stream();
-                if !data.is_empty() && !poll_fn(|cx| poll_room(&mut send, &mut stall, patience, cx)).await {
+                if !data.is_empty() && !poll_fn(|cx| poll_room(&mut send, &mut stall, write_timeout, cx)).await {
                     return;
                 }
                 if send.send_data(data, is_last).is_err() || is_last {
@@ -187,7 +187,7 @@ where
 fn poll_room(
     send: &mut SendStream<Bytes>,
     stall: &mut Deadline,
-    patience: Duration,
+    write_timeout: Duration,
     cx: &mut Context<'_>,
 ) -> Poll<bool> {
     if send.poll_reset(cx).is_ready() {
@@ -203,7 +203,7 @@ fn poll_room(
             Poll::Ready(Some(Ok(_))) => {}
             Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(false),
             Poll::Pending => {
-                ready!(stall.poll(cx, patience));
+                ready!(stall.poll(cx, write_timeout));
                 tracing::debug!("a client takes nothing of its answer: the stream is reset");
                 return Poll::Ready(false);
             }

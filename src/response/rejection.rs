@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::auth::Refusal;
 use crate::forward::ForwardError;
-use crate::listener::Fault;
+use crate::listener::RequestFault;
 use crate::route::PathFault;
 
 use super::message::Message;
@@ -20,7 +20,7 @@ const RETRY_CALL: u64 = 2;
 #[derive(Debug)]
 pub enum Rejection {
     /// The request is malformed or breaks a bound.
-    Fault(Fault),
+    Fault(RequestFault),
     /// The path can be read in more than one way, or in none.
     Path(PathFault),
     /// The path holds forms that its route does not allow.
@@ -204,23 +204,23 @@ impl Rejection {
     }
 }
 
-fn of_fault(fault: Fault) -> ErrorParts<'static> {
+fn of_fault(fault: RequestFault) -> ErrorParts<'static> {
     use StatusCode as S;
     let (status, code, message) = match fault {
-        Fault::Malformed(what) => {
+        RequestFault::Malformed(what) => {
             return ErrorParts { message: Message::Malformed(what), ..ErrorParts::bad_request("") };
         }
-        Fault::TargetTooLong => (S::URI_TOO_LONG, "target_too_long", "The request target is too long."),
-        Fault::HeadersTooLarge => {
+        RequestFault::TargetTooLong => (S::URI_TOO_LONG, "target_too_long", "The request target is too long."),
+        RequestFault::HeadersTooLarge => {
             (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "The request headers are too large.")
         }
-        Fault::UnknownCoding => {
+        RequestFault::UnknownCoding => {
             (S::NOT_IMPLEMENTED, "unknown_coding", "The only transfer coding served here is chunked.")
         }
-        Fault::UnknownVersion => {
+        RequestFault::UnknownVersion => {
             (S::HTTP_VERSION_NOT_SUPPORTED, "unknown_version", "This version of HTTP is not served here.")
         }
-        Fault::TooSlow => (S::REQUEST_TIMEOUT, "request_timeout", "The request headers did not arrive in time."),
+        RequestFault::TooSlow => (S::REQUEST_TIMEOUT, "request_timeout", "The request headers did not arrive in time."),
     };
     ErrorParts::new(status, code, message).with(ErrorHeader::Close)
 }

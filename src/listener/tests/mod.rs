@@ -11,8 +11,8 @@ use std::cell::Cell;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::framing::{EMPTY_LINE, Framing, Verdict};
-use super::head::{Fault, HeadLimits};
+use super::framing::{EMPTY_LINE, Framing, FramingVerdict};
+use super::head::{HeadLimits, RequestFault};
 
 use readers::{Length, Quirks, read_all};
 use streams::{Cuts, cuts, stream};
@@ -25,7 +25,7 @@ const LIMITS: HeadLimits = HeadLimits { bytes: 400, lines: 12, target: 200 };
 enum End {
     /// So many bytes are held: the beginning of a head.
     Open(usize),
-    Refused(Fault),
+    Refused(RequestFault),
     Broken,
 }
 
@@ -37,18 +37,18 @@ fn judge(pieces: &[&[u8]], limits: HeadLimits) -> (Vec<u8>, End) {
         held.extend_from_slice(piece);
         loop {
             match framing.judge(&held) {
-                Verdict::Pass => passed.append(&mut held),
-                Verdict::Partial(count) => passed.extend(held.drain(..count)),
-                Verdict::Skip(count) => {
+                FramingVerdict::Pass => passed.append(&mut held),
+                FramingVerdict::Partial(count) => passed.extend(held.drain(..count)),
+                FramingVerdict::Skip(count) => {
                     passed.extend(held.drain(..count));
                     held.drain(..EMPTY_LINE);
                     continue;
                 }
-                Verdict::Refuse(count, fault) => {
+                FramingVerdict::Refuse(count, fault) => {
                     passed.extend(held.drain(..count));
                     return (passed, End::Refused(fault));
                 }
-                Verdict::Broken(count) => {
+                FramingVerdict::Broken(count) => {
                     passed.extend(held.drain(..count));
                     return (passed, End::Broken);
                 }
@@ -62,7 +62,7 @@ fn judge(pieces: &[&[u8]], limits: HeadLimits) -> (Vec<u8>, End) {
 /// The same, but for the reason of a refusal: an overlong or garbled head may be refused before its other faults are there.
 fn outcome(pieces: &[&[u8]]) -> (Vec<u8>, End) {
     let (passed, end) = judge(pieces, LIMITS);
-    let end = if let End::Refused(_) = end { End::Refused(Fault::TooSlow) } else { end };
+    let end = if let End::Refused(_) = end { End::Refused(RequestFault::TooSlow) } else { end };
     (passed, end)
 }
 
@@ -178,13 +178,13 @@ fn a_head_of_just_the_permitted_size_passes_wherever_it_is_cut() {
 #[test]
 fn after_an_upgrade_everything_passes_and_after_a_refusal_nothing_does() {
     let mut framing = Framing::new(LIMITS);
-    assert_eq!(framing.judge(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"), Verdict::Pass);
+    assert_eq!(framing.judge(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"), FramingVerdict::Pass);
     framing.tunnel();
-    assert_eq!(framing.judge(b"\x81\x05hello\r\n\r\n"), Verdict::Pass);
+    assert_eq!(framing.judge(b"\x81\x05hello\r\n\r\n"), FramingVerdict::Pass);
     let mut framing = Framing::new(LIMITS);
-    assert!(matches!(framing.judge(b"\x81\x05"), Verdict::Refuse(0, _)));
+    assert!(matches!(framing.judge(b"\x81\x05"), FramingVerdict::Refuse(0, _)));
     framing.tunnel();
-    assert_eq!(framing.judge(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"), Verdict::Broken(0));
+    assert_eq!(framing.judge(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"), FramingVerdict::Broken(0));
 }
 
 #[test]
@@ -211,9 +211,9 @@ fn a_head_that_comes_byte_by_byte_is_searched_once() {
         let mut framing = Framing::new(limits);
         let started = std::time::Instant::now();
         for end in 1..head.len() {
-            assert_eq!(framing.judge(&head.as_bytes()[..end]), Verdict::Partial(0));
+            assert_eq!(framing.judge(&head.as_bytes()[..end]), FramingVerdict::Partial(0));
         }
-        assert_eq!(framing.judge(head.as_bytes()), Verdict::Pass);
+        assert_eq!(framing.judge(head.as_bytes()), FramingVerdict::Pass);
         // Searched anew each time it takes minutes.
         assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
     }
