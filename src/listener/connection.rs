@@ -27,8 +27,8 @@ use super::proxy_protocol::{self, ProxyError};
 use super::service::{Listener, Tls};
 use super::slot::ConnectionSlot;
 
-/// At the end of the drain the calls on an HTTP/2 connection get so long to say goodbye on it; the instance waits a second.
-const LAST_WORDS: Duration = Duration::from_millis(900);
+/// At the end of the drain the calls on an HTTP/2 connection get so long to send their Close frames; the instance waits a second.
+const CLOSE_TIME: Duration = Duration::from_millis(900);
 
 /// Serves one accepted connection to its end.
 pub(super) async fn serve<H: Handler>(
@@ -37,17 +37,17 @@ pub(super) async fn serve<H: Handler>(
     address: SocketAddr,
     slot: ConnectionSlot,
 ) {
-    let introduced = tokio::select! {
-        introduced = introduce(listener, &mut socket, address) => introduced,
+    let client = tokio::select! {
+        client = client_address(listener, &mut socket, address) => client,
         () = listener.shutdown.draining() => return,
     };
-    let Some(address) = introduced else { return };
+    let Some(address) = client else { return };
     let peer = |certificate| Peer::new(address, certificate, listener.head_limits(), slot);
     let Some(tls) = &listener.tls else {
         return serve_http1(listener, socket, peer(None)).await;
     };
     let started = Instant::now();
-    // A connection's task is as large as the largest of the things that it does one after the other, and a handshake is soon over.
+    // Boxed: a task is as large as the largest of its steps, and the handshake is soon over.
     let handshake = tokio::time::timeout(listener.settings.handshake_timeout, Box::pin(handshake(tls, socket)));
     let shaken = tokio::select! {
         shaken = handshake => shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
@@ -66,33 +66,33 @@ pub(super) async fn serve<H: Handler>(
     let is_http2 = session.alpn_protocol() == Some(b"h2");
     let certificate = session.server_name().map_or(0, |name| tls.certificates.index_for(name));
     if is_http2 {
-        // The larger of the two is not to take its room of every connection.
+        // Boxed: it is the larger of the two, and would size every connection's task.
         Box::pin(serve_http2(listener, stream, peer(Some(certificate)))).await;
     } else {
         serve_http1(listener, stream, peer(Some(certificate))).await;
     }
 }
 
-/// The client's address: the socket's, or what a proxy tells that must speak the PROXY protocol; `None` when it does not.
-async fn introduce<H>(listener: &Listener<H>, socket: &mut TcpStream, address: SocketAddr) -> Option<SocketAddr> {
+/// The client's address: the socket's, or the one in the PROXY header where a proxy must send it; `None` when it does not.
+async fn client_address<H>(listener: &Listener<H>, socket: &mut TcpStream, address: SocketAddr) -> Option<SocketAddr> {
     let ip = address.ip().to_canonical();
     if !listener.settings.proxy_protocol.iter().any(|network| network.contains(&ip)) {
         return Some(address);
     }
-    let told = tokio::time::timeout(listener.settings.handshake_timeout, proxy_protocol::read(socket)).await;
-    match told.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into())) {
-        Ok(told) => Some(told.unwrap_or(address)),
+    let header = tokio::time::timeout(listener.settings.handshake_timeout, proxy_protocol::read(socket)).await;
+    match header.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into())) {
+        Ok(client) => Some(client.unwrap_or(address)),
         Err(ProxyError::Closed) => None,
         Err(error @ (ProxyError::Absent | ProxyError::Malformed(_) | ProxyError::Io(_))) => {
             listener.metrics.proxy_failures.inc();
-            tracing::debug!(proxy = %address, error = &error as &dyn std::error::Error, "a proxy did not say whose connection it passes on");
+            tracing::debug!(proxy = %address, error = &error as &dyn std::error::Error, "a proxy sent no valid PROXY protocol header");
             None
         }
     }
 }
 
-/// Makes a TLS session. Somebody who speaks plain HTTP is told so in plain HTTP. The session comes in a box, because it is handed on from
-/// here several times, and each time would have room of its own in the connection's task.
+/// Makes a TLS session. A client that speaks plain HTTP gets an answer in plain HTTP. The session is boxed: it is passed on several times,
+/// and would take its size in the connection's task each time.
 async fn handshake(tls: &Tls, mut socket: TcpStream) -> io::Result<Box<TlsStream<TcpStream>>> {
     let mut first = [0];
     if socket.peek(&mut first).await? == 1 && first[0].is_ascii_uppercase() {
@@ -103,7 +103,7 @@ async fn handshake(tls: &Tls, mut socket: TcpStream) -> io::Result<Box<TlsStream
              cache-control: no-store\r\nconnection: close\r\n\r\n{BODY}",
             BODY.len()
         );
-        // What has come of the request is taken off the socket, or closing it would destroy the answer on its way.
+        // Reads what has come of the request: closing a socket with unread bytes would destroy the answer on its way.
         if socket.read(&mut [0; 4096]).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -128,10 +128,10 @@ where
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
-        // The gate bounds a head that comes slowly, and `idle` the time before its first byte: closed by hyper's timer, a connection
-        // would end without TLS's goodbye.
+        // The gate bounds a slow head, and `idle` the time before its first byte. hyper's timer would close the connection without
+        // TLS's close_notify.
         .header_read_timeout(None)
-        // The gate bounds heads more tightly; hyper must never be the one to refuse.
+        // The gate's bounds are tighter; hyper must never be the one to refuse.
         .max_buf_size((listener.settings.max_head_bytes * 2).max(64 * 1024));
     let connection = pin!(builder.serve_connection(TokioIo::new(gate), service).with_upgrades());
     let idle = peer.idle(listener.settings.idle_timeout);
@@ -147,21 +147,21 @@ where
     let gate = Gate::http2(io, listener.timeouts(), peer.signals.clone());
     let connection = pin!(Http2::new(listener.handler.clone(), peer.clone(), gate, &listener.settings));
     let idle = peer.idle(listener.settings.idle_timeout);
-    // The last piece of an answer can wait for a window that stays closed even when its exchange is over.
+    // The last piece of an answer can wait for a closed window even after its request is over.
     let lost = peer.idle(listener.settings.idle_timeout + listener.settings.body_idle_timeout);
     let cut = async {
         listener.shutdown.ended().await;
         if peer.signals.is_tunnel() {
-            tokio::time::sleep(LAST_WORDS).await;
+            tokio::time::sleep(CLOSE_TIME).await;
         }
     };
     let ended = drive(connection, &listener.shutdown, &peer, idle, lost, cut, |it| it.get_mut().close()).await;
     log_end(peer.address, ended);
 }
 
-/// Polls a connection until it ends, which it is asked to when it is `idle`, drained or makes requests only to give them up, and must
-/// when it is `lost`, goes on giving up, or is `cut` at the end of the drain. The drain is looked at once, to be woken by it, and from
-/// then on by a flag: a connection wakes up for every packet, and all connections share that one signal.
+/// Polls a connection until it ends. It is asked to end when it is `idle`, drained, or cancels its requests; it must end when it is
+/// `lost`, keeps cancelling, or is `cut` at the end of the drain. The drain's signal is polled once, to be woken by it, and then read as a
+/// flag: a connection wakes up for every packet, and all connections share that one signal.
 async fn drive<C, E>(
     mut connection: Pin<&mut C>,
     shutdown: &Shutdown,
@@ -182,12 +182,12 @@ where
             listens = true;
             let _ = draining.as_mut().poll(cx);
         }
-        if !closing && (shutdown.is_draining() || peer.gives_up(1) || idle.as_mut().poll(cx).is_ready()) {
+        if !closing && (shutdown.is_draining() || peer.cancels_too_much(1) || idle.as_mut().poll(cx).is_ready()) {
             closing = true;
             close(connection.as_mut());
         }
-        if peer.gives_up(2) {
-            tracing::debug!(client = %peer.address, "the client makes requests only to give them up");
+        if peer.cancels_too_much(2) {
+            tracing::debug!(client = %peer.address, "the client makes requests only to cancel them");
             return Poll::Ready(Ok(()));
         }
         if lost.as_mut().poll(cx).is_ready() || (shutdown.is_draining() && cut.as_mut().poll(cx).is_ready()) {

@@ -1,5 +1,4 @@
-//! A connection of HTTP/2, by h2: streams are accepted, each to be a task of its own, and a client that is silent is asked whether
-//! it is still there.
+//! An HTTP/2 connection, by h2: each stream becomes a task of its own, and a silent client is pinged.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,13 +20,13 @@ use super::peer::Peer;
 use super::signals::Signals;
 use super::stream;
 
-/// After so long a silence a client is asked for a sign of life.
-const SILENCE: Duration = Duration::from_secs(20);
-/// Mistakes of a client that make us reset a stream, of which there may be so many on a connection (CVE-2025-8671).
+/// A client that is silent for so long is pinged.
+const PING_AFTER: Duration = Duration::from_secs(20);
+/// Streams of a connection that Callgate may have to reset for errors of the client (CVE-2025-8671).
 const MAX_LOCAL_RESETS: usize = 100;
-/// Streams that a client may reset before we came to look at them (CVE-2023-44487).
+/// Streams that a client may reset before they are accepted (CVE-2023-44487).
 const MAX_PENDING_RESETS: usize = 20;
-/// Bytes of bodies under way from a client, on a stream and on all of a connection.
+/// Bytes of bodies in flight from a client, per stream and per connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
@@ -37,7 +36,7 @@ pub(super) struct Http2<H, S> {
     peer: Arc<Peer>,
     /// How long a client may leave a piece of an answer where it is.
     write_timeout: Duration,
-    /// How long it may leave a question for a sign of life without one.
+    /// How long it may leave a ping unanswered.
     ping_timeout: Duration,
     state: ConnectionState<S>,
 }
@@ -45,7 +44,7 @@ pub(super) struct Http2<H, S> {
 enum ConnectionState<S> {
     Opening(Handshake<Gate<S>, Bytes>),
     Open(Connection<Gate<S>, Bytes>, Option<Liveness>),
-    /// To be closed before it was open.
+    /// Closed before it was open.
     Closed,
 }
 
@@ -57,8 +56,7 @@ impl<H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<H, S> {
             .max_concurrent_streams(settings.max_concurrent_streams)
             // For WebSockets (RFC 8441).
             .enable_connect_protocol()
-            // What is larger is refused without a word. So that most of what is too large gets an answer like all others, there is
-            // room for twice as much as passes.
+            // h2 refuses larger heads without an answer. With room for twice the limit, most of them get one.
             .max_header_list_size(u32::try_from(settings.max_head_bytes * 2).unwrap_or(u32::MAX))
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -73,7 +71,7 @@ impl<H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<H, S> {
         }
     }
 
-    /// Has the connection end when the streams that it has are over.
+    /// Ends the connection after its open streams.
     pub(super) fn close(&mut self) {
         match &mut self.state {
             ConnectionState::Opening(_) => self.state = ConnectionState::Closed,
@@ -89,7 +87,7 @@ impl<H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<H, S> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), h2::Error>> {
         if liveness.as_mut().is_some_and(|liveness| liveness.poll(&self.peer.signals, cx).is_ready()) {
-            tracing::debug!(client = %self.peer.address, "the client gives no sign of life");
+            tracing::debug!(client = %self.peer.address, "the client does not answer pings");
             *liveness = None;
             connection.abrupt_shutdown(Reason::NO_ERROR);
         }
@@ -122,34 +120,34 @@ impl<H: Handler, S: AsyncRead + AsyncWrite + Unpin> Future for Http2<H, S> {
     }
 }
 
-/// Finds out whether a client that says nothing is still there.
+/// Finds out whether a silent client is still there.
 struct Liveness {
     ping: PingPong,
     timeout: Duration,
     timer: Pin<Box<Sleep>>,
-    is_asked: bool,
+    is_pinged: bool,
 }
 
 impl Liveness {
     fn new(ping: PingPong, timeout: Duration) -> Self {
-        Self { ping, timeout, timer: Box::pin(sleep(SILENCE)), is_asked: false }
+        Self { ping, timeout, timer: Box::pin(sleep(PING_AFTER)), is_pinged: false }
     }
 
-    /// Ready when it was asked and has given no sign of life. Whatever it sends is one.
+    /// Ready when it was pinged and has sent nothing since. Any byte counts as an answer.
     fn poll(&mut self, signals: &Signals, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             ready!(self.timer.as_mut().poll(cx));
             let was_heard = signals.take_heard();
-            if self.is_asked && !was_heard {
+            if self.is_pinged && !was_heard {
                 return Poll::Ready(());
             }
-            self.is_asked = !was_heard;
-            if self.is_asked {
-                // The answer to the last question makes room for the next.
+            self.is_pinged = !was_heard;
+            if self.is_pinged {
+                // The answer to the last ping makes room for the next.
                 let _ = self.ping.poll_pong(cx);
                 let _ = self.ping.send_ping(Ping::opaque());
             }
-            let wait = if self.is_asked { self.timeout } else { SILENCE };
+            let wait = if self.is_pinged { self.timeout } else { PING_AFTER };
             self.timer.as_mut().reset(Instant::now() + wait);
         }
     }
@@ -173,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_gives_no_sign_of_life_is_given_up() {
+    async fn a_client_that_answers_no_ping_is_dropped() {
         let (mut liveness, mut connection, _client) = silent().await;
         let (signals, began) = (Signals::default(), Instant::now());
         tokio::select! {
@@ -184,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whatever_a_client_sends_is_a_sign_of_life() {
+    async fn any_byte_of_a_client_counts_as_an_answer() {
         let (mut liveness, mut connection, _client) = silent().await;
         let (signals, began) = (Signals::default(), Instant::now());
         let speaks = async {
@@ -199,7 +197,7 @@ mod tests {
             () = speaks => {}
             () = poll_fn(|cx| liveness.poll(&signals, cx)) => {}
         }
-        // After 20, 40 and 60 seconds it has spoken; after 80 it is asked.
+        // After 20, 40 and 60 seconds it has sent something; after 80 it is pinged.
         assert_eq!(began.elapsed().as_secs(), 85);
     }
 }

@@ -1,5 +1,5 @@
-//! One stream of an HTTP/2 connection: its request goes to the handler; interim answers, the answer and its body go back. It is reset
-//! when its client takes nothing of the answer for too long, whatever moves on the others: a window that stays closed stalls an answer
+//! One stream of an HTTP/2 connection: its request goes to the handler; interim answers, the answer and its body go back. The stream is
+//! reset when its client takes nothing of the answer for too long, whatever moves on the others: a closed window stalls an answer
 //! without stalling the socket.
 
 use std::future::poll_fn;
@@ -24,7 +24,7 @@ use super::handler::Handler;
 use super::interim::{Interim, StreamQueue};
 use super::peer::Peer;
 
-/// What speaks of a connection of HTTP/1.1, and has no place on a stream (RFC 9113 §8.2.2).
+/// Headers of HTTP/1.1 connections, which a stream must not have (RFC 9113 §8.2.2).
 const CONNECTION_HEADERS: [HeaderName; 6] = [
     header::CONNECTION,
     header::TRANSFER_ENCODING,
@@ -34,8 +34,8 @@ const CONNECTION_HEADERS: [HeaderName; 6] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// Whom to give a client's end of a call, when the call begins.
-type CallBegins = oneshot::Sender<SendStream<Bytes>>;
+/// Receives the client's end of a call when the call begins.
+type CallStart = oneshot::Sender<SendStream<Bytes>>;
 
 /// Carries a stream to its end. `write_timeout`: how long the client may leave a piece of the answer where it is.
 pub(super) async fn carry<H: Handler>(
@@ -61,10 +61,10 @@ pub(super) async fn carry<H: Handler>(
     clean_headers(head.headers_mut());
     match call {
         Some(call) if head.status().is_success() => {
-            // It has no body, and must not speak of one (RFC 9110 §9.3.6).
+            // It has no body, and must not announce one (RFC 9110 §9.3.6).
             head.headers_mut().remove(header::CONTENT_LENGTH);
             if let Ok(send) = respond.send_response(head, false) {
-                // Who wanted the call may be gone; then the stream is reset.
+                // The task of the call may be gone; then the stream is reset.
                 let _ = call.send(send);
             }
         }
@@ -82,11 +82,11 @@ pub(super) async fn carry<H: Handler>(
     }
 }
 
-/// A request as the handler gets it, and, of a CONNECT, what is to be told; `None` for a CONNECT that has a body.
+/// A request as the handler gets it, and, for a CONNECT, where its call starts; `None` for a CONNECT that has a body.
 fn accept(
     request: Request<RecvStream>,
     interims: &Arc<StreamQueue>,
-) -> Option<(Request<IncomingBody>, Option<CallBegins>)> {
+) -> Option<(Request<IncomingBody>, Option<CallStart>)> {
     let (parts, stream) = request.into_parts();
     if parts.method == Method::CONNECT {
         if parts.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0") {
@@ -108,7 +108,7 @@ fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(header::EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// Waits for the answer, and sends what is told in the meantime; `None` when the client has given the request up.
+/// Waits for the answer and sends interim answers in the meantime; `None` when the client has cancelled the request.
 async fn await_answer<F: Future>(
     mut handled: Pin<&mut F>,
     interims: &StreamQueue,
@@ -134,7 +134,7 @@ async fn await_answer<F: Future>(
     .await
 }
 
-/// Makes an answer one of HTTP/2.
+/// Makes the headers of an answer fit for HTTP/2.
 fn clean_headers(headers: &mut HeaderMap) {
     for name in &CONNECTION_HEADERS {
         headers.remove(name);
@@ -153,7 +153,7 @@ where
             Poll::Ready(_) => Poll::Ready(None),
             Poll::Pending => body.as_mut().poll_frame(cx).map(Some),
         });
-        // What a client has reset is dropped, and so is the body.
+        // A stream that its client has reset is dropped, and so is the body.
         let Some(frame) = polled.await else { return };
         let frame = match frame {
             Some(Ok(frame)) => frame,
@@ -194,8 +194,8 @@ fn poll_room(
         return Poll::Ready(false);
     }
     if send.capacity() == 0 {
-        // For one byte only: what is reserved on the connection's window is missing to the other streams. h2 asks for the rest when it
-        // has the whole piece.
+        // For one byte only: whatever is reserved of the connection's window is missing for the other streams. h2 asks for the rest when
+        // it has the whole piece.
         send.reserve_capacity(1);
     }
     while send.capacity() == 0 {
@@ -204,7 +204,7 @@ fn poll_room(
             Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(false),
             Poll::Pending => {
                 ready!(stall.poll(cx, write_timeout));
-                tracing::debug!("a client takes nothing of its answer: the stream is reset");
+                tracing::debug!("a client takes nothing of its answer: resetting the stream");
                 return Poll::Ready(false);
             }
         }
