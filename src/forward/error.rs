@@ -16,17 +16,17 @@ pub enum ForwardError {
         #[source]
         source: io::Error,
     },
-    /// The upstream has as many requests as it may, or connections, and as many wait.
-    #[error("{upstream} has as many {what} as it may (max_{what}), and as many wait (max_waiting)")]
+    /// The upstream has as many requests, or connections, as allowed, and the queue is full.
+    #[error("{upstream} has as many {what} as allowed (max_{what}), and its queue is full (max_waiting)")]
     QueueFull {
         /// Which.
         upstream: Arc<str>,
         /// `requests` or `connections`.
         what: &'static str,
     },
-    /// The upstream has as many requests as it may, or connections, and had for as long as one may wait.
-    #[error("{upstream} had as many {what} as it may (max_{what}) for {after:?}")]
-    Waited {
+    /// The upstream had as many requests, or connections, as allowed for as long as a request may wait.
+    #[error("{upstream} had as many {what} as allowed (max_{what}) for {after:?} (max_wait)")]
+    QueueTimeout {
         /// Which.
         upstream: Arc<str>,
         /// `requests` or `connections`.
@@ -34,28 +34,28 @@ pub enum ForwardError {
         /// How long.
         after: Duration,
     },
-    /// The upstream broke off, or what it sent is no HTTP.
+    /// The connection broke off, or what came on it is no HTTP.
     #[error("the exchange with {endpoint} broke off")]
     Broken {
-        /// Who.
+        /// Which.
         endpoint: Arc<str>,
         /// Why.
         #[source]
         source: hyper::Error,
     },
-    /// The upstream switched protocols although nobody asked for that.
+    /// The endpoint switched protocols although the request did not ask for it.
     #[error("{0} switched protocols unasked")]
-    Unasked(Arc<str>),
-    /// It was asked to open a WebSocket for an HTTP/2 client, and answered what would tell the client that it is open.
-    #[error("{0} did not open a WebSocket, and did not refuse to")]
+    UnaskedUpgrade(Arc<str>),
+    /// An HTTP/2 client asked for a WebSocket, and would take this answer for an open one.
+    #[error("{0} neither opened a WebSocket nor refused to")]
     NoWebSocket(Arc<str>),
-    /// The answer is said to have one length and to be in chunks: whoever reads it may end it elsewhere (RFC 9112 §6.3).
+    /// The answer has `Content-Length` and is chunked: another reader may end it elsewhere (RFC 9112 §6.3).
     #[error("the answer of {0} has two lengths")]
     TwoLengths(Arc<str>),
-    /// The head of the response did not come in time.
+    /// The response did not come in time.
     #[error("{endpoint} did not answer within {after:?}")]
-    Slow {
-        /// Who.
+    Timeout {
+        /// Which.
         endpoint: Arc<str>,
         /// The deadline.
         after: Duration,
@@ -66,7 +66,7 @@ pub enum ForwardError {
     /// The client's body made no progress.
     #[error("the request body stalled")]
     Stalled,
-    /// The client's body broke off, or broke its framing.
+    /// The client's body broke off, or violated its framing.
     #[error("the request body broke off")]
     ClientGone,
 }

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use crate::auth::{self, OpenCall, OpenCalls, Principal, Refusal};
 use crate::body::{BodyError, BodyObserver};
 use crate::config::{self, Config, Cors, RouteLimits};
-use crate::forward::{CutReason, EndedBy, Lease, Tunnel, client_address};
+use crate::forward::{CutReason, EndedBy, ResponseGuard, Tunnel, client_address};
 use crate::limits::{CallLease, Charge, Decision, Source};
 use crate::listener::{Attention, Peer};
 use crate::response::Rejection;
@@ -86,7 +86,7 @@ pub struct Exchange {
     open: Option<OpenCall>,
     cells: Arc<RequestMetrics>,
     route: Option<usize>,
-    lease: Option<Lease>,
+    guard: Option<ResponseGuard>,
     answered: bool,
     over: bool,
     /// Its answer is not over at once.
@@ -142,7 +142,7 @@ impl Exchange {
             open: None,
             cells: cells.clone(),
             route: None,
-            lease: None,
+            guard: None,
             answered: false,
             over: false,
             lasts: false,
@@ -227,10 +227,10 @@ impl Exchange {
         self.answered = true;
     }
 
-    pub(super) fn answered(&mut self, endpoint: Arc<str>, lease: Lease) {
+    pub(super) fn answered(&mut self, endpoint: Arc<str>, guard: ResponseGuard) {
         self.answered = true;
         self.record.endpoint = Some(endpoint);
-        self.lease = Some(lease);
+        self.guard = Some(guard);
     }
 
     pub(super) fn rejected(&mut self, rejection: &Rejection) {
@@ -247,7 +247,7 @@ impl Exchange {
     pub(super) async fn call(mut self: Box<Self>, tunnel: Box<Tunnel>, shutdown: &Shutdown) {
         self.is_call = true;
         detach(&mut self.record);
-        let places = self.lease.take().map(Lease::into_call);
+        let permits = self.guard.take().map(ResponseGuard::into_call);
         let gauge = self.metrics().calls.open.clone();
         gauge.inc();
         let mut open = self.watched_over();
@@ -274,7 +274,7 @@ impl Exchange {
         let bytes = [self.record.bytes_in, self.record.bytes_out];
         self.metrics().calls.ended(self.record.started.elapsed(), bytes, messages);
         self.record.error = end.cut.as_ref().map(|cut| chain(cut).into());
-        drop(places);
+        drop(permits);
         self.over = true;
     }
 
@@ -345,14 +345,14 @@ impl BodyObserver for Option<Exchange> {
         exchange.over = true;
         match result {
             Ok(()) => {
-                if let Some(lease) = exchange.lease.take() {
-                    lease.release();
+                if let Some(guard) = exchange.guard.take() {
+                    guard.release();
                 }
             }
             Err(error) => {
                 exchange.record.cut = true;
-                if let Some(lease) = exchange.lease.take() {
-                    lease.broke_off(error);
+                if let Some(guard) = exchange.guard.take() {
+                    guard.broke_off(error);
                 }
                 if matches!(error, BodyError::Revoked(_)) {
                     exchange.record.ended_by = Some(EndedBy::Gateway.as_str());

@@ -80,7 +80,7 @@ impl Handler for Gateway {
         let mut response = match result {
             Ok(Served::Forwarded(answer)) => {
                 tunnel = answer.tunnel;
-                exchange.answered(answer.endpoint, answer.lease);
+                exchange.answered(answer.endpoint, answer.guard);
                 answer.response
             }
             Ok(Served::Here(response)) => {

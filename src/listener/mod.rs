@@ -28,11 +28,12 @@ use crate::config::Listen;
 use crate::shutdown::Shutdown;
 use crate::telemetry::ListenerMetrics;
 
+pub use crate::tls::TlsError;
 pub use connection::Handler;
 pub use head::{Fault, is_authority};
 pub use interim::{Interim, InterimSender};
 pub use peer::{Attention, Busy, Peer};
-pub use tls::{Certificates, TlsError, server_config};
+pub use tls::{Certificates, server_config};
 
 /// Connections that the kernel keeps for us while we are busy.
 const BACKLOG: i32 = 4096;

@@ -354,15 +354,15 @@ fn forward_told(error: &ForwardError) -> Told<'static> {
         }
         ForwardError::Connect { .. }
         | ForwardError::Broken { .. }
-        | ForwardError::Unasked(_)
+        | ForwardError::UnaskedUpgrade(_)
         | ForwardError::NoWebSocket(_)
         | ForwardError::TwoLengths(_) => {
             (S::BAD_GATEWAY, "bad_gateway", "The service behind this gateway did not answer properly.")
         }
-        ForwardError::QueueFull { .. } | ForwardError::Waited { .. } => {
+        ForwardError::QueueFull { .. } | ForwardError::QueueTimeout { .. } => {
             (S::SERVICE_UNAVAILABLE, "overloaded", "The service behind this gateway is busy. Try again shortly.")
         }
-        ForwardError::Slow { .. } => {
+        ForwardError::Timeout { .. } => {
             (S::GATEWAY_TIMEOUT, "gateway_timeout", "The service behind this gateway did not answer in time.")
         }
         ForwardError::TooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The request body is too large."),

@@ -50,7 +50,7 @@ async fn who_waits_too_long_is_told_so_and_who_goes_away_leaves_the_line() {
     assert_eq!(stage.send("/").await.unwrap(), (503, "1".to_owned()));
     let line = stage.gateway.access("/", 1).await.remove(0);
     assert_eq!(line["code"], "overloaded");
-    assert_eq!(line["error"], "up had as many connections as it may (max_connections) for 300ms");
+    assert_eq!(line["error"], "up had as many connections as allowed (max_connections) for 300ms (max_wait)");
     a.script.go.add_permits(1);
     assert_eq!(first.await.unwrap().0, 200);
 

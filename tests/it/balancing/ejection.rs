@@ -19,7 +19,7 @@ async fn gateway_errors_eject_and_a_good_answer_brings_back() {
         .await;
         assert_eq!(failed, 3, "the service's own answers are passed on until then");
         assert_eq!(stage.metric("ejections_total", &format!("endpoint=\"{}\",", a.url())).await, 1.0);
-        let lines = stage.told("it is left out for");
+        let lines = stage.told("ejected for");
         assert_eq!(lines.len(), 1, "{lines:?}");
         assert_eq!(
             (lines[0]["endpoint"].as_str(), lines[0]["why"].as_str()),
@@ -27,7 +27,10 @@ async fn gateway_errors_eject_and_a_good_answer_brings_back() {
         );
         a.script.status.store(200, Ordering::SeqCst);
         eventually("its return", async || (stage.get("/").await.1 == "a").then_some(())).await;
-        eventually("a line on its return", async || (stage.told("it is tried again").len() == 1).then_some(())).await;
+        eventually("a line on its return", async || {
+            (stage.told("the ejection of an endpoint ends").len() == 1).then_some(())
+        })
+        .await;
     }
 }
 
@@ -38,7 +41,7 @@ async fn who_comes_back_and_fails_is_out_for_longer_each_time() {
     a.script.status.store(503, Ordering::SeqCst);
     let lines = eventually("five ejections", async || {
         stage.get("/").await;
-        let lines = stage.told("it is left out for");
+        let lines = stage.told("ejected for");
         (lines.len() >= 5).then_some(lines)
     })
     .await;

@@ -34,7 +34,7 @@ async fn answers_that_break_off_eject_however_good_their_heads_are() {
     })
     .await;
     assert_eq!((broken, a.asked(), bad_answers(&stage).await), (3, 3, 3.0));
-    assert_eq!(stage.told("it is left out for")[0]["why"], "answer");
+    assert_eq!(stage.told("ejected for")[0]["why"], "answer");
     let lines = stage.gateway.access("/", 3).await;
     let cut = lines.iter().filter(|line| line["cut"] == true);
     assert_eq!(cut.count(), 3);

@@ -59,7 +59,7 @@ async fn when_nobody_is_well_everybody_is_asked() {
     .await;
     stage.answerers(40).await;
     assert!(a.asked() > 0 && b.asked() > 0);
-    eventually("a line on that", async || (stage.told("no endpoint is well").len() == 1).then_some(())).await;
+    eventually("a line on that", async || (stage.told("no endpoint is healthy").len() == 1).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

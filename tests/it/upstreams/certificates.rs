@@ -171,5 +171,5 @@ async fn a_service_that_speaks_plain_http_is_told_as_that() {
     let gateway = site.serve();
     assert_eq!(get(&http2(&gateway), &gateway, "/plain", &token).await.status(), 502);
     let error = gateway.access("/plain", 1).await[0]["error"].as_str().unwrap().to_owned();
-    assert!(error.ends_with("the other side does not speak TLS"), "{error}");
+    assert!(error.ends_with("the server does not speak TLS"), "{error}");
 }

@@ -179,7 +179,7 @@ async fn known_addresses_stay_while_the_name_cannot_be_looked_up() {
     let told =
         |text: &str| gateway.log().iter().filter(|line| line["message"].as_str().unwrap().contains(text)).count();
     eventually("the name to be found again", async || (told("can be looked up again") == 1).then_some(())).await;
-    assert_eq!(told("can't be looked up"), 1, "told once");
+    assert_eq!(told("can't look up the host name"), 1, "told once");
     assert_eq!(told("have changed"), 0);
 }
 
