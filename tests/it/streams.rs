@@ -194,7 +194,7 @@ async fn a_websocket_without_a_token_or_over_the_limit_is_an_ordinary_refusal() 
 
 #[tokio::test]
 async fn calls_end_when_silent_or_too_long() {
-    for (limit, why) in [("idle_timeout: 1s", "silent"), ("max_duration: 1s", "longest")] {
+    for (limit, why) in [("idle_timeout: 1s", "silent"), ("max_duration: 1s", "maximum")] {
         let (stop, gateway, token) = voice_stage(&format!(", call: {{ {limit} }}")).await;
         let mut socket = open_socket(&gateway, &token).await;
         let started = Instant::now();
