@@ -30,6 +30,9 @@ pub enum TlsError {
         #[source]
         source: rustls::Error,
     },
+    /// The host of a server is neither a name nor an address.
+    #[error("{0}: not a name that a certificate can carry")]
+    ServerName(String),
     /// rustls refuses the settings.
     #[error("TLS settings")]
     Settings(#[source] rustls::Error),

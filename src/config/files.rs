@@ -92,6 +92,6 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 fn reason(error: TlsError) -> String {
     match error {
         TlsError::Pem { reason, .. } => reason,
-        other @ (TlsError::Pair { .. } | TlsError::Settings(_)) => other.to_string(),
+        other @ (TlsError::Pair { .. } | TlsError::ServerName(_) | TlsError::Settings(_)) => other.to_string(),
     }
 }

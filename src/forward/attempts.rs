@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, header};
 use hyper::body::{Body as _, Incoming};
 use smallvec::SmallVec;
 
@@ -206,7 +206,8 @@ impl UpstreamPools {
             Ok(connection) => connection,
             Err(reason) => return Err(self.not_connected(index, reason, request, context)),
         };
-        headers::set_host(request.headers_mut(), context.forward, self.config.host, &pool.authority);
+        let host = headers::preserved_host(request.headers(), context.forward, self.config.host);
+        request.headers_mut().insert(header::HOST, host.unwrap_or_else(|| pool.authority.clone()));
         let is_idempotent = request.method().is_idempotent();
         let head = self.replayable_head(&request, connection.shared().is_some(), is_idempotent && !context.websocket);
         let deadline = context.forward.route.first_byte_timeout.unwrap_or(self.config.first_byte_timeout);
@@ -342,11 +343,7 @@ impl UpstreamPools {
     }
 
     fn overloaded(&self, what: &'static str, why: NoPermit) -> ForwardError {
-        let upstream = self.config.name.clone();
-        match why {
-            NoPermit::QueueFull => ForwardError::QueueFull { upstream, what },
-            NoPermit::Waited(after) => ForwardError::QueueTimeout { upstream, what, after },
-        }
+        ForwardError::Overloaded { upstream: self.config.name.clone(), what, why }
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) struct ConnectionCount {
 
 /// One counted connection; dropped, it is closed.
 pub(super) struct ConnectionSlot {
-    count: Arc<ConnectionCount>,
+    pub(super) count: Arc<ConnectionCount>,
     /// The resolved address that it was made to.
     pub(super) address: Option<IpAddr>,
     /// When it has reached `max_lifetime`.
@@ -52,11 +52,6 @@ impl ConnectionCount {
 }
 
 impl ConnectionSlot {
-    /// Wakes the requests that wait: this connection can take one.
-    pub(super) fn on_freed(&self) {
-        self.count.on_freed();
-    }
-
     /// Whether it may carry more requests: it is not too old, and the endpoint still has its address.
     pub(super) fn is_current(&self, addr: &EndpointAddr, now: Instant) -> bool {
         self.expires.is_none_or(|expires| now < expires) && addr.has(self.address)

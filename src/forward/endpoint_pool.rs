@@ -139,7 +139,7 @@ impl EndpointPool {
             return Ok(connection);
         }
         if exclusive || !self.may_share() {
-            return self.connect(exclusive).await;
+            return self.connect(&self.addr, exclusive).await;
         }
         let arrived = Instant::now();
         // The semaphore is never closed.
@@ -149,13 +149,13 @@ impl EndpointPool {
         }
         if !self.may_share() {
             drop(_connecting);
-            return self.connect(exclusive).await;
+            return self.connect(&self.addr, exclusive).await;
         }
         // Requests that waited for an attempt share its failure, as they would have shared its connection.
         if let Some((_, kind, text)) = self.lock().failure.as_ref().filter(|(when, ..)| *when >= arrived) {
             return Err(NoConnection::Failed(io::Error::new(*kind, text.to_string())));
         }
-        let connection = self.connect(exclusive).await;
+        let connection = self.connect(&self.addr, exclusive).await;
         if let Err(NoConnection::Failed(error)) = &connection {
             self.lock().failure = Some((Instant::now(), error.kind(), error.to_string().into()));
         }
@@ -236,23 +236,21 @@ impl EndpointPool {
         let Ok(connecting) = self.connecting.clone().try_acquire_owned() else { return };
         let pool = self.clone();
         tokio::spawn(async move {
-            if pool.connect_to(&addr, false).await.is_err() {
+            if pool.connect(&addr, false).await.is_err() {
                 pool.lock().spread_failed = Some(Instant::now());
             }
             drop(connecting);
         });
     }
 
-    async fn connect(self: &Arc<Self>, exclusive: bool) -> Result<PooledConnection, NoConnection> {
-        self.connect_to(&self.addr, exclusive).await
-    }
-
-    async fn connect_to(
-        self: &Arc<Self>,
-        addr: &EndpointAddr,
-        exclusive: bool,
-    ) -> Result<PooledConnection, NoConnection> {
-        let slot = self.take_slot().ok_or(NoConnection::Full)?;
+    async fn connect(self: &Arc<Self>, addr: &EndpointAddr, exclusive: bool) -> Result<PooledConnection, NoConnection> {
+        let take_slot = || self.count.take(self.upstream.max_lifetime);
+        // Connections that their peer has closed count until they are swept.
+        let slot = take_slot().or_else(|| {
+            self.sweep();
+            take_slot()
+        });
+        let slot = slot.ok_or(NoConnection::Full)?;
         let protocol = if exclusive { Protocol::Http1 } else { self.protocol };
         // Boxed: most requests reuse a connection, and would carry room for this future along.
         let connecting = Box::pin(connect::connect(addr, self.tls.as_ref(), protocol, &self.upstream, slot));
@@ -275,15 +273,6 @@ impl EndpointPool {
             Err(error) => return Err(NoConnection::Failed(error)),
         };
         Ok(self.pooled(channel, false))
-    }
-
-    /// One more connection, if allowed. Those that their peer has closed are counted until they are swept.
-    fn take_slot(&self) -> Option<ConnectionSlot> {
-        let max_lifetime = self.upstream.max_lifetime;
-        self.count.take(max_lifetime).or_else(|| {
-            self.sweep();
-            self.count.take(max_lifetime)
-        })
     }
 
     /// Whether [`Self::connection`] would find or make a connection now.

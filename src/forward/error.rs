@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::balance::NoPermit;
+
 /// Why there is no answer from the upstream.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
@@ -16,23 +18,15 @@ pub enum ForwardError {
         #[source]
         source: io::Error,
     },
-    /// The upstream has as many requests, or connections, as allowed, and the queue is full.
-    #[error("{upstream} has as many {what} as allowed (max_{what}), and its queue is full (max_waiting)")]
-    QueueFull {
+    /// The upstream has as many requests, or connections, as allowed, and the request can't wait, or not longer.
+    #[error("{upstream} has as many {what} as allowed (max_{what}), and {why}")]
+    Overloaded {
         /// Which.
         upstream: Arc<str>,
         /// `requests` or `connections`.
         what: &'static str,
-    },
-    /// The upstream had as many requests, or connections, as allowed for as long as a request may wait.
-    #[error("{upstream} had as many {what} as allowed (max_{what}) for {after:?} (max_wait)")]
-    QueueTimeout {
-        /// Which.
-        upstream: Arc<str>,
-        /// `requests` or `connections`.
-        what: &'static str,
-        /// How long.
-        after: Duration,
+        /// Why the request does not wait.
+        why: NoPermit,
     },
     /// The connection broke off, or what came on it is no HTTP.
     #[error("the exchange with {endpoint} broke off")]

@@ -176,7 +176,7 @@ impl RequestMirror {
         let PreparedCopy { mut request, host, key, _permit } = copy;
         let upstream = &*self.upstream;
         // Requests that wait for a permit or a connection come first.
-        let Some(_spare) = upstream.state.try_permit().filter(|_| upstream.queues.of(false).is_empty()) else {
+        let Some(_spare) = upstream.state.permits.try_acquire().filter(|_| upstream.queues.of(false).is_empty()) else {
             return CopyOutcome::Busy;
         };
         let Some(index) = upstream.choose(key, &[], upstream.state.now()) else { return CopyOutcome::Failed };

@@ -40,6 +40,7 @@ use crate::config::{self, Protocol};
 use crate::deadline::End;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
+use crate::tls::TlsError;
 
 use attempts::RequestContext;
 use extended_connect::{Handshake, into_connect_response};
@@ -57,8 +58,7 @@ pub use headers::{asks_for_websocket, is_grpc, is_last_hop};
 #[doc(hidden)]
 pub use headers::{onto_client, onto_upstream};
 pub use resolve::ResolvedNames;
-pub use response_guard::{CallPermits, ResponseGuard};
-pub use tls::UpstreamError;
+pub use response_guard::ResponseGuard;
 pub use tunnel::{CutReason, EndedBy, TransferStats, Tunnel, TunnelEnd};
 
 /// An upstream's answer, ready for the client.
@@ -86,20 +86,20 @@ impl Forwarder {
     /// requests.
     ///
     /// # Errors
-    /// [`UpstreamError`] when TLS can't be used as configured.
+    /// [`TlsError`] when TLS can't be used as configured.
     pub fn new(
         config: &config::Config,
         names: &ResolvedNames,
         shared: &Upstreams,
         metrics: &Metrics,
         shutdown: &Shutdown,
-    ) -> Result<Self, UpstreamError> {
+    ) -> Result<Self, TlsError> {
         let upstreams = config
             .upstreams
             .iter()
             .enumerate()
             .map(|(index, upstream)| Ok(Arc::new(UpstreamPools::new(index, upstream, names, shared, metrics)?)));
-        let upstreams = upstreams.collect::<Result<Vec<_>, UpstreamError>>()?;
+        let upstreams = upstreams.collect::<Result<Vec<_>, TlsError>>()?;
         let mirrors = config.routes.iter().filter_map(|route| {
             let mirror = RequestMirror::new(route, &upstreams, shared, metrics, shutdown)?;
             Some((route.name.clone(), Arc::new(mirror)))
@@ -123,6 +123,8 @@ impl Forwarder {
     ///
     /// # Errors
     /// [`ForwardError`]; the client has got no answer then.
+    ///
+    /// Long, but one thing: request and answer have most variables in common, and an answer that is passed on by value is copied.
     pub async fn forward(
         &self,
         request: Request<IncomingBody>,

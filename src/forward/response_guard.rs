@@ -7,7 +7,6 @@ use http::StatusCode;
 use crate::body::{BodyError, Progress};
 
 use super::balance::{InFlight, Permit};
-use super::connection_slot::ConnectionSlot;
 use super::endpoint_pool::PooledConnection;
 use super::upstream_pools::UpstreamPools;
 
@@ -15,21 +14,14 @@ use super::upstream_pools::UpstreamPools;
 /// request.
 pub struct ResponseGuard {
     connection: PooledConnection,
-    _in_flight: InFlight,
-    _permit: Permit,
+    in_flight: InFlight,
+    permit: Permit,
     upstream: Arc<UpstreamPools>,
     /// Of the endpoint.
     index: usize,
     /// The request's body: its end may be why the answer ended.
     upload: Option<Arc<Progress>>,
     verdict: Verdict,
-}
-
-/// What a call takes of its upstream's capacity until it is dropped.
-pub struct CallPermits {
-    _slot: Option<ConnectionSlot>,
-    _in_flight: InFlight,
-    _permit: Permit,
 }
 
 /// What the answer says of its endpoint.
@@ -52,7 +44,7 @@ impl ResponseGuard {
         upload: Option<Arc<Progress>>,
     ) -> Self {
         let verdict = if gateway_error(status).is_some() { Verdict::Failed } else { Verdict::Pending };
-        Self { connection, _in_flight: in_flight, _permit: permit, upstream, index, upload, verdict }
+        Self { connection, in_flight, permit, upstream, index, upload, verdict }
     }
 
     /// The endpoint's name in logs.
@@ -76,10 +68,11 @@ impl ResponseGuard {
         self.connection.release();
     }
 
-    /// The connection has become a call, and can't be used again.
+    /// The connection has become a call, and can't be used again. Returns what the call takes of the upstream's capacity until it is
+    /// dropped.
     #[must_use]
-    pub fn into_call(self) -> CallPermits {
-        CallPermits { _slot: self.connection.into_slot(), _in_flight: self._in_flight, _permit: self._permit }
+    pub fn into_call(self) -> impl Send {
+        (self.connection.into_slot(), self.in_flight, self.permit)
     }
 
     /// The answer ended too early. It is the endpoint's failure unless the client's body broke off, or a deadline passed in which

@@ -144,7 +144,7 @@ impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.connection.streams.fetch_sub(1, Ordering::SeqCst);
         self.connection.last_used.note();
-        self.connection.slot.on_freed();
+        self.connection.slot.count.on_freed();
     }
 }
 

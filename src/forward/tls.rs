@@ -8,17 +8,6 @@ use tokio_rustls::TlsConnector;
 use crate::config::{Endpoint, EndpointAddress, Protocol, Upstream};
 use crate::tls::{TlsError, client_config};
 
-/// Why an upstream can't be reached as configured.
-#[derive(Debug, thiserror::Error)]
-pub enum UpstreamError {
-    /// TLS can't be used as configured.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// An endpoint's host is neither a name nor an address.
-    #[error("{0}: not a name that a certificate can carry")]
-    ServerName(Endpoint),
-}
-
 /// TLS towards one endpoint.
 pub(super) struct EndpointTls {
     connectors: Connectors,
@@ -37,7 +26,7 @@ impl EndpointTls {
 }
 
 /// TLS for each endpoint of an upstream, in their order; `None` for those without it.
-pub(super) fn of_endpoints(upstream: &Upstream) -> Result<Vec<Option<EndpointTls>>, UpstreamError> {
+pub(super) fn of_endpoints(upstream: &Upstream) -> Result<Vec<Option<EndpointTls>>, TlsError> {
     if !upstream.endpoints.iter().any(|endpoint| endpoint.tls) {
         return Ok(upstream.endpoints.iter().map(|_| None).collect());
     }
@@ -63,7 +52,7 @@ pub(super) fn of_endpoints(upstream: &Upstream) -> Result<Vec<Option<EndpointTls
             return Ok(None);
         }
         let name = tls.server_name.as_ref().or(host).and_then(|name| ServerName::try_from(name.to_string()).ok());
-        let name = name.ok_or_else(|| UpstreamError::ServerName(endpoint.clone()))?;
+        let name = name.ok_or_else(|| TlsError::ServerName(endpoint.to_string()))?;
         Ok(Some(EndpointTls { connectors: connectors.clone(), name }))
     };
     upstream.endpoints.iter().map(of_endpoint).collect()

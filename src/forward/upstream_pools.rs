@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use crate::config;
 use crate::telemetry::{Metrics, UpstreamMetrics};
+use crate::tls::TlsError;
 
 use super::balance::{RoundRobin, UpstreamState, Upstreams};
 use super::endpoint_pool::EndpointPool;
 use super::resolve::ResolvedNames;
-use super::tls::{self, UpstreamError};
+use super::tls;
 use super::wait_queue::WaitQueues;
 
 /// Reused connections that turn out to be closed, one after the other, for one request.
@@ -34,7 +35,7 @@ impl UpstreamPools {
         names: &ResolvedNames,
         upstreams: &Upstreams,
         metrics: &Metrics,
-    ) -> Result<Self, UpstreamError> {
+    ) -> Result<Self, TlsError> {
         let queues = Arc::new(WaitQueues::default());
         let endpoints = config.endpoints.iter().zip(tls::of_endpoints(config)?).map(|(endpoint, tls)| {
             let addr = names.endpoint_addr(endpoint, config.resolve_interval);

@@ -359,7 +359,7 @@ fn forward_told(error: &ForwardError) -> Told<'static> {
         | ForwardError::TwoLengths(_) => {
             (S::BAD_GATEWAY, "bad_gateway", "The service behind this gateway did not answer properly.")
         }
-        ForwardError::QueueFull { .. } | ForwardError::QueueTimeout { .. } => {
+        ForwardError::Overloaded { .. } => {
             (S::SERVICE_UNAVAILABLE, "overloaded", "The service behind this gateway is busy. Try again shortly.")
         }
         ForwardError::Timeout { .. } => {

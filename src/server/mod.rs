@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::admin::{Admin, AdminBackend, LimitService};
 use crate::auth::{Failures, FileStore, OpenCalls, RecordWatch, TokenCache};
 use crate::config::{Config, OnFailure, RedisStore, Store};
-use crate::forward::{Forwarder, ResolvedNames, UpstreamError, Upstreams};
+use crate::forward::{Forwarder, ResolvedNames, Upstreams};
 use crate::gateway::RequestMetrics;
 use crate::limits::{self, DenyCache, Limiter, MemoryLimiter, PendingMerges, RedisLimiter};
 use crate::listener::{self, Certificates, Tls, TlsError};
@@ -64,7 +64,7 @@ pub enum StartError {
     Routes(#[from] RouteError),
     /// An upstream can't be spoken to as configured.
     #[error("upstreams: {0}")]
-    Upstream(#[from] UpstreamError),
+    Upstream(#[source] TlsError),
     /// Metrics can't be set up.
     #[error("setting up metrics")]
     Metrics(#[from] prometheus::Error),
@@ -222,7 +222,7 @@ impl Server {
     /// Endpoints are watched for as long as the process lives, and asked until the drain.
     fn spawn_health_checks(&self) -> Result<(), StartError> {
         let Shared { config, names, upstreams, metrics, shutdown, .. } = &*self.shared;
-        let prober = Forwarder::new(config, names, upstreams, metrics, shutdown)?;
+        let prober = Forwarder::new(config, names, upstreams, metrics, shutdown).map_err(StartError::Upstream)?;
         let (upstreams, shutdown) = (upstreams.clone(), shutdown.clone());
         tokio::spawn(async move { upstreams.watch().await });
         tokio::spawn(async move {

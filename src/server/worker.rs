@@ -95,7 +95,8 @@ impl Worker {
             authenticator,
             limiter,
             usage: shared.usage.clone(),
-            forwarder: Forwarder::new(config, &shared.names, &shared.upstreams, &shared.metrics, &shared.shutdown)?,
+            forwarder: Forwarder::new(config, &shared.names, &shared.upstreams, &shared.metrics, &shared.shutdown)
+                .map_err(StartError::Upstream)?,
             cells: shared.cells.clone(),
             shutdown: shared.shutdown.clone(),
         });

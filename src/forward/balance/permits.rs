@@ -10,7 +10,7 @@ use crate::config::Balancing;
 use crate::forward::wait_queue::Waiting;
 
 /// The permits of one upstream, for all workers.
-pub(super) struct Permits {
+pub(crate) struct Permits {
     /// First come, first served; `None` without a cap.
     semaphore: Option<Arc<Semaphore>>,
     waiting: AtomicUsize,
@@ -27,11 +27,13 @@ pub(crate) struct Permit {
 }
 
 /// Why there is no permit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NoPermit {
-    /// As many requests wait as may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoPermit {
+    /// As many requests wait as allowed.
+    #[error("its queue is full (max_waiting)")]
     QueueFull,
     /// None was free in time.
+    #[error("none was free for {0:?} (max_wait)")]
     Waited(Duration),
 }
 
@@ -67,7 +69,7 @@ impl Permits {
     }
 
     /// A permit if one is free and no request waits for it.
-    pub(super) fn try_acquire(&self) -> Option<Permit> {
+    pub(crate) fn try_acquire(&self) -> Option<Permit> {
         let Some(semaphore) = &self.semaphore else { return Some(Permit::default()) };
         let permit = semaphore.clone().try_acquire_owned().ok()?;
         Some(Permit { _permit: Some(permit), waiting_since: None })

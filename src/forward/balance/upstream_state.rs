@@ -23,7 +23,7 @@ pub(crate) struct UpstreamState {
     pub(super) endpoints: Vec<Arc<EndpointState>>,
     ejections: Option<Mutex<Ejections>>,
     budget: Budget,
-    pub(super) permits: Permits,
+    pub(crate) permits: Permits,
     pub(super) metrics: BalanceMetrics,
     created: Instant,
 }
@@ -72,11 +72,6 @@ impl UpstreamState {
             NoPermit::QueueFull => self.metrics.queue_full.inc(),
             NoPermit::Waited(_) => self.metrics.waited.inc(),
         }
-    }
-
-    /// A permit if one is free and no request waits for it.
-    pub(crate) fn try_permit(&self) -> Option<Permit> {
-        self.permits.try_acquire()
     }
 
     /// Chooses an available endpoint that is no backup, else an available backup, else any, as an attempt is better than none; never

@@ -15,5 +15,5 @@ pub(super) use detect::{has_events, has_two_lengths, has_websocket};
 pub use to_client::onto_client;
 pub(super) use to_client::{clean_for_client, head_onto_client};
 pub use to_upstream::onto_upstream;
-pub(super) use to_upstream::{preserved_host, set_host};
+pub(super) use to_upstream::preserved_host;
 pub(super) use trailers::{clean_trailers_for_client, clean_trailers_for_upstream};

@@ -69,17 +69,6 @@ pub(super) fn mark_websocket(headers: &mut HeaderMap) {
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
 }
 
-/// Sets the `Host` towards the upstream.
-pub(crate) fn set_host(
-    headers: &mut HeaderMap,
-    context: &ForwardContext<'_>,
-    rule: HostHeader,
-    endpoint: &HeaderValue,
-) {
-    let host = preserved_host(headers, context, rule).unwrap_or_else(|| endpoint.clone());
-    headers.insert(header::HOST, host);
-}
-
 /// The client's `Host`, where the upstream is to get it; `None`: the endpoint's own.
 pub(crate) fn preserved_host(
     headers: &HeaderMap,

@@ -3,14 +3,14 @@
 use super::frames::{FIN, FrameTracker, MASKED, PONG};
 
 /// The length of the payload of Callgate's pings. It is random for each call, so that no other ping has it.
-pub(super) const PAYLOAD: usize = 8;
+const PAYLOAD: usize = 8;
 /// Two bytes, four of mask, the payload.
 const MAX_PONG: usize = 2 + 4 + PAYLOAD;
 
 /// Follows what one side sends, and holds back at most the beginning of what may be a pong for Callgate.
 #[derive(Debug)]
 pub(super) struct PongFilter {
-    payload: [u8; PAYLOAD],
+    pub(super) payload: [u8; PAYLOAD],
     frames: FrameTracker,
     held: [u8; MAX_PONG],
     length: usize,

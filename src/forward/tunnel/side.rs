@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::client_end::CallIo;
 use super::end::{CloseFrames, EndedBy, TransferStats};
 use super::frames::{FrameTracker, close_frame, ping_frame};
-use super::pongs::{PAYLOAD, PongFilter};
+use super::pongs::PongFilter;
 
 thread_local! {
     /// What is being passed on. All calls of a thread share it, so that an idle call has no buffer.
@@ -52,7 +52,6 @@ struct OwnFrame {
 
 /// Whether a side is still there.
 struct PingState {
-    payload: [u8; PAYLOAD],
     pongs: PongFilter,
     last_heard: Instant,
     /// When the unanswered ping was sent.
@@ -63,8 +62,7 @@ struct PingState {
 
 impl Side {
     pub(super) fn new(io: CallIo, who: EndedBy, pinged: bool, now: Instant) -> Self {
-        let payload = fastrand::u64(..).to_be_bytes();
-        let pongs = PongFilter::new(payload);
+        let pongs = PongFilter::new(fastrand::u64(..).to_be_bytes());
         Self {
             who,
             io,
@@ -78,7 +76,7 @@ impl Side {
             unflushed: false,
             stopping: false,
             close_queued: false,
-            pings: pinged.then_some(PingState { payload, pongs, last_heard: now, pinged: None, received: 0 }),
+            pings: pinged.then_some(PingState { pongs, last_heard: now, pinged: None, received: 0 }),
         }
     }
 
@@ -245,7 +243,7 @@ impl Side {
             None if self.received.pings > pings.received => pings.pinged = Some(now),
             None if self.own_frame.is_none() => {
                 self.own_frame =
-                    Some(OwnFrame { bytes: ping_frame(&pings.payload, is_masked), sent: 0, is_ping: true });
+                    Some(OwnFrame { bytes: ping_frame(&pings.pongs.payload, is_masked), sent: 0, is_ping: true });
             }
             None => {}
         }
