@@ -109,7 +109,7 @@ impl UpstreamPools {
             }
             let failed = match self.attempt(index, request, &context, &retry).await {
                 Ok(answered) => break Ok(answered),
-                Err(failed) => *failed,
+                Err(failed) => failed,
             };
             let next = match (failed.request.is_some(), failed.kind) {
                 (false, _) => None,

@@ -12,7 +12,7 @@ use super::wait_queue::WaitQueues;
 pub(super) struct ConnectionCount {
     open: AtomicUsize,
     max: usize,
-    queues: Arc<WaitQueues>,
+    pub(super) queues: Arc<WaitQueues>,
 }
 
 /// One counted connection; dropped, it is closed.
@@ -31,11 +31,6 @@ impl ConnectionCount {
 
     pub(super) fn has_room(&self) -> bool {
         self.open.load(Ordering::SeqCst) < self.max
-    }
-
-    /// Wakes the requests that wait: a connection can take one.
-    pub(super) fn on_freed(&self) {
-        self.queues.on_freed();
     }
 
     /// One more connection; `None` at the maximum.
@@ -61,6 +56,6 @@ impl ConnectionSlot {
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.count.open.fetch_sub(1, Ordering::SeqCst);
-        self.count.on_freed();
+        self.count.queues.on_freed();
     }
 }

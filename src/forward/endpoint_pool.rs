@@ -267,7 +267,7 @@ impl EndpointPool {
                 usable.only_http1 = false;
                 usable.shared.push(shared);
                 drop(usable);
-                self.count.on_freed();
+                self.count.queues.on_freed();
                 Channel::Shared(permit.ok_or_else(|| NoConnection::Failed(io::ErrorKind::ConnectionAborted.into()))?)
             }
             Err(error) => return Err(NoConnection::Failed(error)),
@@ -383,6 +383,6 @@ impl PooledConnection {
             usable.idle.pop_front();
         }
         drop(usable);
-        self.pool.count.on_freed();
+        self.pool.count.queues.on_freed();
     }
 }

@@ -37,15 +37,14 @@ pub enum ForwardError {
         #[source]
         source: hyper::Error,
     },
-    /// The endpoint switched protocols although the request did not ask for it.
-    #[error("{0} switched protocols unasked")]
-    UnaskedUpgrade(Arc<str>),
-    /// An HTTP/2 client asked for a WebSocket, and would take this answer for an open one.
-    #[error("{0} neither opened a WebSocket nor refused to")]
-    NoWebSocket(Arc<str>),
-    /// The answer has `Content-Length` and is chunked: another reader may end it elsewhere (RFC 9112 §6.3).
-    #[error("the answer of {0} has two lengths")]
-    TwoLengths(Arc<str>),
+    /// The client would misread the answer.
+    #[error("{endpoint} {why}")]
+    BadAnswer {
+        /// Which.
+        endpoint: Arc<str>,
+        /// What it did.
+        why: &'static str,
+    },
     /// The response did not come in time.
     #[error("{endpoint} did not answer within {after:?}")]
     Timeout {

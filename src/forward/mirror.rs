@@ -19,7 +19,7 @@ use crate::config;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
-use super::balance::Upstreams;
+use super::balance::UpstreamStates;
 use super::context::ForwardContext;
 use super::endpoint_pool::{NoConnection, PooledConnection};
 use super::replayable_head::ReplayableHead;
@@ -97,14 +97,14 @@ impl RequestMirror {
     pub(super) fn new(
         route: &config::Route,
         upstreams: &[Arc<UpstreamPools>],
-        shared: &Upstreams,
+        shared: &UpstreamStates,
         metrics: &Metrics,
         shutdown: &Shutdown,
     ) -> Option<Self> {
         let settings = route.mirror.clone()?;
         let upstream = upstreams[settings.upstream].clone();
         let counters = CopyOutcome::ALL.map(|(_, name)| metrics.mirrored(&route.name, &upstream.config.name, name));
-        let permits = shared.copy_permits(&route.name)?;
+        let permits = shared.copy_permits.get(&route.name)?.clone();
         Some(Self { permits, upstream, settings, counters, shutdown: shutdown.clone() })
     }
 

@@ -48,7 +48,7 @@ use mirror::RequestMirror;
 use tunnel::ClientEnd;
 use upstream_pools::UpstreamPools;
 
-pub use balance::{EndpointReport, UpstreamReport, Upstreams};
+pub use balance::{EndpointReport, UpstreamReport, UpstreamStates};
 pub use client_address::client_address;
 pub use context::ForwardContext;
 pub use error::ForwardError;
@@ -62,7 +62,7 @@ pub use response_guard::ResponseGuard;
 pub use tunnel::{CutReason, EndedBy, TransferStats, Tunnel, TunnelEnd};
 
 /// An upstream's answer, ready for the client.
-pub struct Answer {
+pub struct ForwardedResponse {
     /// Status, headers and body.
     pub response: Response<Body>,
     /// To be released when the body has ended well.
@@ -90,7 +90,7 @@ impl Forwarder {
     pub fn new(
         config: &config::Config,
         names: &ResolvedNames,
-        shared: &Upstreams,
+        shared: &UpstreamStates,
         metrics: &Metrics,
         shutdown: &Shutdown,
     ) -> Result<Self, TlsError> {
@@ -129,7 +129,7 @@ impl Forwarder {
         &self,
         request: Request<IncomingBody>,
         context: &ForwardContext<'_>,
-    ) -> Result<Answer, ForwardError> {
+    ) -> Result<ForwardedResponse, ForwardError> {
         let (upstream, route) = (&self.upstreams[context.upstream], context.route);
         let is_http2 = upstream.config.protocol == Protocol::Http2;
         // HTTP/2 has no upgrade, and a request for one may be answered without it (RFC 9110 §7.8).
@@ -160,9 +160,9 @@ impl Forwarder {
         };
         let (mut guard, mut response) = answered.unwrap_or_else(|after| Err(upstream.timed_out(after, context)))?;
         let endpoint = guard.endpoint();
-        if let Err(error) = check_answer(&response, &endpoint, websocket, handshake.as_ref()) {
+        if let Some(why) = defect(&response, websocket, handshake.as_ref()) {
             upstream.metrics.bad_answers.inc();
-            return Err(error);
+            return Err(ForwardError::BadAnswer { endpoint, why });
         }
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let tunnel = client_end
@@ -194,7 +194,7 @@ impl Forwarder {
         if is_extended && switched {
             into_connect_response(&mut response);
         }
-        Ok(Answer { response, guard, endpoint, tunnel })
+        Ok(ForwardedResponse { response, guard, endpoint, tunnel })
     }
 
     /// Turns the client's request into one to the upstream.
@@ -238,26 +238,20 @@ async fn before<F: Future>(end: &mut Option<End>, mut answer: Pin<&mut F>) -> Re
     .await
 }
 
-/// Rejects answers that must not be passed on, because the client would misread them.
-fn check_answer(
-    response: &Response<Incoming>,
-    endpoint: &Arc<str>,
-    websocket: bool,
-    handshake: Option<&Handshake>,
-) -> Result<(), ForwardError> {
-    let headers = response.headers();
-    if headers::has_two_lengths(headers) {
-        return Err(ForwardError::TwoLengths(endpoint.clone()));
-    }
-    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if switched && !(websocket && headers::has_websocket(headers)) {
-        return Err(ForwardError::UnaskedUpgrade(endpoint.clone()));
-    }
+/// Why an answer must not be passed on, if the client would misread it.
+fn defect(response: &Response<Incoming>, websocket: bool, handshake: Option<&Handshake>) -> Option<&'static str> {
+    let (headers, status) = (response.headers(), response.status());
+    let switched = status == StatusCode::SWITCHING_PROTOCOLS;
     // To an extended CONNECT every 2xx says that the WebSocket is open.
-    let is_clear =
-        |handshake: &Handshake| if switched { handshake.is_accepted(headers) } else { !response.status().is_success() };
-    if handshake.is_some_and(|handshake| !is_clear(handshake)) {
-        return Err(ForwardError::NoWebSocket(endpoint.clone()));
+    let is_clear = |handshake: &Handshake| if switched { handshake.is_accepted(headers) } else { !status.is_success() };
+    if headers::has_two_lengths(headers) {
+        // Another reader may see its end elsewhere (RFC 9112 §6.3).
+        Some("sent an answer with two lengths")
+    } else if switched && !(websocket && headers::has_websocket(headers)) {
+        Some("switched protocols unasked")
+    } else if handshake.is_some_and(|handshake| !is_clear(handshake)) {
+        Some("neither opened a WebSocket nor refused to")
+    } else {
+        None
     }
-    Ok(())
 }

@@ -223,15 +223,15 @@ impl HostName {
         Ok(good.into_iter().chain(penalized).take(MAX_TRIED).map(|address| address.ip).collect())
     }
 
-    /// Watches an attempt to connect to one of the addresses: one that fails, or takes longer than `patience`, is penalized.
+    /// Watches an attempt to connect to one of the addresses: one that fails, or takes longer than `timeout`, is penalized.
     pub(super) async fn attempt<T>(
         &self,
         address: IpAddr,
-        patience: Duration,
+        timeout: Duration,
         attempt: impl Future<Output = io::Result<T>>,
     ) -> io::Result<T> {
         let mut attempt = pin!(attempt);
-        let made = match tokio::time::timeout(patience, attempt.as_mut()).await {
+        let made = match tokio::time::timeout(timeout, attempt.as_mut()).await {
             Ok(made) => made,
             Err(_) => {
                 self.mark(address, false);

@@ -21,12 +21,12 @@ pub struct ResponseGuard {
     index: usize,
     /// The request's body: its end may be why the answer ended.
     upload: Option<Arc<Progress>>,
-    verdict: Verdict,
+    verdict: EndpointVerdict,
 }
 
 /// What the answer says of its endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum EndpointVerdict {
     /// Its status counts as a failure.
     Failed,
     /// Known at the answer's end.
@@ -43,7 +43,7 @@ impl ResponseGuard {
         index: usize,
         upload: Option<Arc<Progress>>,
     ) -> Self {
-        let verdict = if gateway_error(status).is_some() { Verdict::Failed } else { Verdict::Pending };
+        let verdict = if gateway_error(status).is_some() { EndpointVerdict::Failed } else { EndpointVerdict::Pending };
         Self { connection, in_flight, permit, upstream, index, upload, verdict }
     }
 
@@ -54,15 +54,15 @@ impl ResponseGuard {
 
     /// The answer is a call or a stream of events, which may last: that is a success of the endpoint already.
     pub(super) fn begin_stream(&mut self) {
-        if self.verdict == Verdict::Pending {
-            self.verdict = Verdict::Streaming;
+        if self.verdict == EndpointVerdict::Pending {
+            self.verdict = EndpointVerdict::Streaming;
             self.upstream.state.succeeded(self.index);
         }
     }
 
     /// Request and response are complete: the connection may carry the next.
     pub fn release(self) {
-        if self.verdict == Verdict::Pending {
+        if self.verdict == EndpointVerdict::Pending {
             self.upstream.state.succeeded(self.index);
         }
         self.connection.release();
@@ -82,13 +82,13 @@ impl ResponseGuard {
             BodyError::Broken(_) | BodyError::Unfinished => {
                 self.upload.as_ref().is_none_or(|upload| upload.fault().is_none())
             }
-            BodyError::Stalled(_) => self.verdict != Verdict::Streaming,
+            BodyError::Stalled(_) => self.verdict != EndpointVerdict::Streaming,
             // Clients reset requests; answers are never reset so.
             BodyError::Reset(_) | BodyError::TooLarge(_) | BodyError::Late(_) | BodyError::Revoked(_) => false,
         };
         if is_endpoints_fault {
             self.upstream.metrics.bad_answers.inc();
-            if self.verdict != Verdict::Failed {
+            if self.verdict != EndpointVerdict::Failed {
                 self.upstream.state.failed(self.index, "answer");
             }
         }

@@ -20,7 +20,7 @@ use super::connection_slot::ConnectionSlot;
 const MAX_STREAMS: usize = 100;
 /// Bytes that may wait for one client that reads slowly.
 const STREAM_WINDOW: u32 = 256 * 1024;
-/// As much as all streams together: an answer that nobody reads must not hold up the others on its connection.
+/// As much as all streams together: an answer that is not read must not block the others on its connection.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS as u32;
 /// Bytes of the headers of an answer.
 const MAX_HEADERS: u32 = 64 * 1024;
@@ -144,7 +144,7 @@ impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.connection.streams.fetch_sub(1, Ordering::SeqCst);
         self.connection.last_used.note();
-        self.connection.slot.count.on_freed();
+        self.connection.slot.count.queues.on_freed();
     }
 }
 

@@ -6,7 +6,7 @@ use crate::config;
 use crate::telemetry::{Metrics, UpstreamMetrics};
 use crate::tls::TlsError;
 
-use super::balance::{RoundRobin, UpstreamState, Upstreams};
+use super::balance::{RoundRobin, UpstreamState, UpstreamStates};
 use super::endpoint_pool::EndpointPool;
 use super::resolve::ResolvedNames;
 use super::tls;
@@ -33,7 +33,7 @@ impl UpstreamPools {
         index: usize,
         config: &Arc<config::Upstream>,
         names: &ResolvedNames,
-        upstreams: &Upstreams,
+        upstreams: &UpstreamStates,
         metrics: &Metrics,
     ) -> Result<Self, TlsError> {
         let queues = Arc::new(WaitQueues::default());
@@ -44,7 +44,7 @@ impl UpstreamPools {
         Ok(Self {
             config: config.clone(),
             endpoints: endpoints.collect(),
-            state: upstreams.state(index),
+            state: upstreams.states[index].clone(),
             round_robin: RoundRobin::new(config.endpoints.len()),
             queues,
             metrics: metrics.upstream(&config.name),

@@ -13,7 +13,7 @@ use http::{Method, Request, Response, header};
 use crate::auth::{Authenticator, Principal};
 use crate::body::{Body, IncomingBody, ObservedBody};
 use crate::config::{self, Access, Config};
-use crate::forward::{self, Answer, ForwardContext, Forwarder, asks_for_websocket, is_grpc};
+use crate::forward::{self, ForwardContext, ForwardedResponse, Forwarder, asks_for_websocket, is_grpc};
 use crate::limits::{Charge, LimitSubject, Limiter, Outcome, Source};
 use crate::listener::{Certificates, Handler, Interim, Peer};
 use crate::response::{self, Rejection};
@@ -30,7 +30,7 @@ pub use exchange::RequestMetrics;
 /// How a request is answered that nothing refuses.
 enum Served {
     /// By its upstream.
-    Forwarded(Answer),
+    Forwarded(ForwardedResponse),
     /// By Callgate itself.
     Here(Response<Body>),
 }

@@ -352,11 +352,7 @@ fn forward_told(error: &ForwardError) -> Told<'static> {
         ForwardError::Connect { source, .. } if source.kind() == io::ErrorKind::TimedOut => {
             (S::GATEWAY_TIMEOUT, "gateway_timeout", "The service behind this gateway could not be reached in time.")
         }
-        ForwardError::Connect { .. }
-        | ForwardError::Broken { .. }
-        | ForwardError::UnaskedUpgrade(_)
-        | ForwardError::NoWebSocket(_)
-        | ForwardError::TwoLengths(_) => {
+        ForwardError::Connect { .. } | ForwardError::Broken { .. } | ForwardError::BadAnswer { .. } => {
             (S::BAD_GATEWAY, "bad_gateway", "The service behind this gateway did not answer properly.")
         }
         ForwardError::Overloaded { .. } => {

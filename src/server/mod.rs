@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::admin::{Admin, AdminBackend, LimitService};
 use crate::auth::{Failures, FileStore, OpenCalls, RecordWatch, TokenCache};
 use crate::config::{Config, OnFailure, RedisStore, Store};
-use crate::forward::{Forwarder, ResolvedNames, Upstreams};
+use crate::forward::{Forwarder, ResolvedNames, UpstreamStates};
 use crate::gateway::RequestMetrics;
 use crate::limits::{self, DenyCache, Limiter, MemoryLimiter, PendingMerges, RedisLimiter};
 use crate::listener::{self, Certificates, Tls, TlsError};
@@ -82,7 +82,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     cells: Arc<RequestMetrics>,
     routes: Arc<RouteTable>,
-    upstreams: Arc<Upstreams>,
+    upstreams: Arc<UpstreamStates>,
     names: Arc<ResolvedNames>,
     certificates: Arc<Certificates>,
     tls: Tls,
@@ -291,7 +291,7 @@ impl Shared {
             failures: Arc::new(Failures::new(&config.tokens.failures)),
             usage: Arc::default(),
             routes: Arc::new(RouteTable::new(&config.routes)?),
-            upstreams: Upstreams::new(&config, &metrics),
+            upstreams: UpstreamStates::new(&config, &metrics),
             names: ResolvedNames::start(&config, &metrics),
             certificates,
             tls,

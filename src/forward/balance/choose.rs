@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// An endpoint that may be chosen.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Candidate {
+pub(super) struct EndpointCandidate {
     pub(super) index: usize,
     /// At least 1.
     pub(super) weight: u64,
@@ -15,7 +15,7 @@ pub(super) struct Candidate {
 /// randomized load balancing", 2001). On a tie the first drawn wins, so that an idle upstream is used by weight too.
 /// `draw` returns a random number below its argument.
 pub(super) fn least_requests(
-    candidates: impl Iterator<Item = Candidate> + Clone,
+    candidates: impl Iterator<Item = EndpointCandidate> + Clone,
     mut draw: impl FnMut(u64) -> u64,
 ) -> Option<usize> {
     let total: u64 = candidates.clone().map(|candidate| candidate.weight).sum();
@@ -31,12 +31,12 @@ pub(super) fn least_requests(
     }
     let second = at(others, draw(rest)).unwrap_or(first);
     // In flight per weight, without a division.
-    let load = |one: &Candidate, other: &Candidate| one.in_flight as u128 * u128::from(other.weight);
+    let load = |one: &EndpointCandidate, other: &EndpointCandidate| one.in_flight as u128 * u128::from(other.weight);
     Some(if load(&second, &first) < load(&first, &second) { second.index } else { first.index })
 }
 
 /// The candidate at `position` when each is as long as its weight.
-fn at(mut candidates: impl Iterator<Item = Candidate>, mut position: u64) -> Option<Candidate> {
+fn at(mut candidates: impl Iterator<Item = EndpointCandidate>, mut position: u64) -> Option<EndpointCandidate> {
     candidates.find(|candidate| match position.checked_sub(candidate.weight) {
         Some(rest) => {
             position = rest;
@@ -60,10 +60,10 @@ impl RoundRobin {
     }
 
     /// Each earns its weight; the one with the most credit is chosen, and pays what all earned.
-    pub(super) fn next(&self, candidates: impl Iterator<Item = Candidate>) -> Option<usize> {
+    pub(super) fn next(&self, candidates: impl Iterator<Item = EndpointCandidate>) -> Option<usize> {
         let mut credits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut total, mut best) = (0, None);
-        for Candidate { index, weight, .. } in candidates {
+        for EndpointCandidate { index, weight, .. } in candidates {
             let weight = i64::try_from(weight).unwrap_or(i64::MAX);
             let credit = credits.get_mut(index)?;
             *credit += weight;

@@ -29,13 +29,14 @@ pub use report::{EndpointReport, UpstreamReport};
 pub(super) use upstream_state::UpstreamState;
 
 /// All upstreams of a process.
-pub struct Upstreams {
-    states: Vec<Arc<UpstreamState>>,
+pub struct UpstreamStates {
+    /// In the order of the configuration.
+    pub(super) states: Vec<Arc<UpstreamState>>,
     /// For copies of requests, by the name of the route that has a mirror.
-    copy_permits: HashMap<Arc<str>, Arc<Semaphore>>,
+    pub(super) copy_permits: HashMap<Arc<str>, Arc<Semaphore>>,
 }
 
-impl Upstreams {
+impl UpstreamStates {
     /// All endpoints begin in service.
     #[must_use]
     pub fn new(config: &Config, metrics: &Metrics) -> Arc<Self> {
@@ -45,16 +46,6 @@ impl Upstreams {
         });
         let states = config.upstreams.iter().map(|upstream| Arc::new(UpstreamState::new(upstream, metrics)));
         Arc::new(Self { states: states.collect(), copy_permits: copy_permits.collect() })
-    }
-
-    /// By its index in the configuration.
-    pub(super) fn state(&self, index: usize) -> Arc<UpstreamState> {
-        self.states[index].clone()
-    }
-
-    /// Of a route that has a mirror.
-    pub(super) fn copy_permits(&self, route: &str) -> Option<Arc<Semaphore>> {
-        self.copy_permits.get(route).cloned()
     }
 
     /// The state of all upstreams, for operators.

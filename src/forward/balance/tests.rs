@@ -8,14 +8,16 @@ use proptest::prelude::*;
 use crate::config::{Ejection, Part};
 
 use super::budget::Budget;
-use super::choose::{Candidate, RoundRobin, least_requests};
+use super::choose::{EndpointCandidate, RoundRobin, least_requests};
 use super::ejections::Ejections;
 use super::endpoint_state::EndpointState;
 use super::rendezvous::{self, hash};
 
-fn candidates(weights: &[u64], in_flight: &[usize]) -> Vec<Candidate> {
+fn candidates(weights: &[u64], in_flight: &[usize]) -> Vec<EndpointCandidate> {
     let pairs = weights.iter().zip(in_flight).enumerate();
-    pairs.map(|(index, (weight, in_flight))| Candidate { index, weight: *weight, in_flight: *in_flight }).collect()
+    pairs
+        .map(|(index, (weight, in_flight))| EndpointCandidate { index, weight: *weight, in_flight: *in_flight })
+        .collect()
 }
 
 fn ejection(failures: u32, max_share: u32) -> Ejection {

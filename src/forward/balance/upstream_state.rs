@@ -10,7 +10,7 @@ use crate::config::{self, Balance, Balancing, RetryOn};
 use crate::telemetry::{BalanceMetrics, Metrics};
 
 use super::budget::Budget;
-use super::choose::{self, Candidate, RoundRobin};
+use super::choose::{self, EndpointCandidate, RoundRobin};
 use super::ejections::Ejections;
 use super::endpoint_state::{EndpointState, InFlight};
 use super::permits::{NoPermit, Permit, Permits};
@@ -121,7 +121,7 @@ impl UpstreamState {
         let all = self.endpoints.iter().enumerate();
         let fitting = all.filter(move |(index, endpoint)| !tried.contains(index) && fits(endpoint));
         let slow_start = self.config.slow_start;
-        let candidates = fitting.clone().map(|(index, endpoint)| Candidate {
+        let candidates = fitting.clone().map(|(index, endpoint)| EndpointCandidate {
             index,
             weight: endpoint.weight(slow_start, now),
             in_flight: endpoint.in_flight(),

@@ -32,9 +32,6 @@ pub fn onto_client(headers: &mut HeaderMap, websocket: bool) {
 
 /// Removes what an upstream must not tell the client.
 pub(crate) fn clean_for_client(headers: &mut HeaderMap) {
-    strip(headers, |kind| match kind {
-        HeaderKind::HopByHop | HeaderKind::Limit => true,
-        HeaderKind::Forwarding | HeaderKind::Identity | HeaderKind::Credential | HeaderKind::Override => false,
-    });
+    strip(headers, |kind| matches!(kind, HeaderKind::HopByHop | HeaderKind::Limit));
     headers.remove(REQUEST_ID);
 }

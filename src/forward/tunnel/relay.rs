@@ -179,7 +179,7 @@ impl CallRelay {
         if let Some(interval) = self.limits.ping.filter(|_| closing_timeout.is_none() && !self.is_closing()) {
             for side in [&mut self.client, &mut self.upstream] {
                 let again = side.check_ping(now, interval, self.limits.ping_timeout);
-                next = next.min(again.ok_or(CutReason::Unanswered(side.who))?);
+                next = next.min(again.ok_or(CutReason::Unanswered(side.role))?);
             }
         }
         Ok(next)

@@ -21,7 +21,7 @@ thread_local! {
 
 /// One side of a call.
 pub(super) struct Side {
-    pub(super) who: EndedBy,
+    pub(super) role: EndedBy,
     io: CallIo,
     /// Bytes that this side has sent to the other.
     pub(super) bytes: u64,
@@ -61,10 +61,10 @@ struct PingState {
 }
 
 impl Side {
-    pub(super) fn new(io: CallIo, who: EndedBy, pinged: bool, now: Instant) -> Self {
+    pub(super) fn new(io: CallIo, role: EndedBy, pinged: bool, now: Instant) -> Self {
         let pongs = PongFilter::new(fastrand::u64(..).to_be_bytes());
         Self {
-            who,
+            role,
             io,
             bytes: 0,
             pending: Vec::new(),
@@ -224,7 +224,7 @@ impl Side {
 
     /// To the upstream, Callgate is a client.
     fn is_masked(&self) -> bool {
-        self.who == EndedBy::Upstream
+        self.role == EndedBy::Upstream
     }
 
     /// Queues a ping when the side has sent nothing for `interval`. When to check again; `None`: no answer within `timeout`.
