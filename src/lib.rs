@@ -20,4 +20,5 @@ pub mod server;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
+mod tls;
 pub mod tokens;

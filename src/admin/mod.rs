@@ -34,7 +34,7 @@ use tokio::sync::Semaphore;
 
 use crate::auth::FileStore;
 use crate::config::{Config, Role};
-use crate::forward::Upstreams;
+use crate::forward::UpstreamStates;
 use crate::shutdown::Shutdown;
 use crate::store::StoreHealth;
 use crate::telemetry::{Metrics, request_id};
@@ -69,7 +69,7 @@ pub struct AdminBackend {
     /// With the memory store, the records that this process goes by.
     pub file: Option<Arc<FileStore>>,
     /// How the upstreams are.
-    pub upstreams: Arc<Upstreams>,
+    pub upstreams: Arc<UpstreamStates>,
     /// With Redis, how it is; readiness depends on it.
     pub store: Option<Arc<StoreHealth>>,
 }

@@ -4,11 +4,11 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, RootCertStore};
+
+use crate::tls::{self, TlsError};
 
 use super::problem::{Problem, Severity};
 use super::reader::why;
@@ -65,10 +65,10 @@ fn content(needed: &NeededFile) -> Result<(), String> {
         Holds::Anything | Holds::Tokens => Ok(()),
         Holds::Certificates => certificates(&needed.file).map(drop),
         Holds::KeyOf(cert) => {
-            let key = PrivateKeyDer::from_pem_file(&needed.file).map_err(|error| unread(&error, "private key"))?;
+            let key = tls::private_key(&needed.file).map_err(reason)?;
             // Whatever is wrong with the certificate is told where it is named.
             let Ok(chain) = certificates(cert) else { return Ok(()) };
-            match CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()) {
+            match CertifiedKey::from_der(chain, key, &tls::provider()) {
                 Ok(_) => Ok(()),
                 Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
                     Err(format!("is not the key of the first certificate in {}", cert.display()))
@@ -80,11 +80,7 @@ fn content(needed: &NeededFile) -> Result<(), String> {
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
-    let found = found.map_err(|error| unread(&error, "certificate"))?;
-    if found.is_empty() {
-        return Err(unread(&pem::Error::NoItemsFound, "certificate"));
-    }
+    let found = tls::certificates(file).map_err(reason)?;
     for certificate in &found {
         let added = RootCertStore::empty().add(certificate.clone());
         added.map_err(|error| format!("holds a certificate that can't be used: {error}"))?;
@@ -92,9 +88,10 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(found)
 }
 
-fn unread(error: &pem::Error, what: &str) -> String {
+/// What is wrong with a file, without its name.
+fn reason(error: TlsError) -> String {
     match error {
-        pem::Error::NoItemsFound => format!("holds no {what} in PEM form"),
-        other => format!("can't be read: {other}"),
+        TlsError::Pem { reason, .. } => reason,
+        other @ (TlsError::Pair { .. } | TlsError::ServerName(_) | TlsError::Settings(_)) => other.to_string(),
     }
 }

@@ -1,21 +1,21 @@
-//! What of a request chooses its endpoint, where the same key is to go to the same one.
+//! The key of a request, where requests with the same key go to the same endpoint.
 
 use http::header::{self, HeaderMap};
 
 use crate::config::{Balance, HashKey};
 
-use super::ForwardContext;
 use super::balance::hash;
+use super::context::ForwardContext;
 
-/// Under this name the gateway vouches for who asks.
+/// The header in which the gateway names the token.
 const TOKEN_ID: &str = "x-callgate-token-id";
 
-/// The hash of a request's key; `None` when it has none, or the upstream goes by none.
-pub(super) fn key_of(balance: &Balance, headers: &HeaderMap, onward: &ForwardContext<'_>) -> Option<u64> {
+/// The hash of a request's key; `None` when it has none, or the upstream is not balanced by one.
+pub(super) fn key_of(balance: &Balance, headers: &HeaderMap, context: &ForwardContext<'_>) -> Option<u64> {
     let Balance::Hash(key) = balance else { return None };
     match key {
         HashKey::Token => {
-            let id = onward.identity.iter().find(|(name, _)| name == TOKEN_ID);
+            let id = context.identity.iter().find(|(name, _)| name == TOKEN_ID);
             id.map(|(_, value)| hash(value.as_bytes()))
         }
         HashKey::Header(name) => headers.get(name).map(|value| hash(value.as_bytes())),

@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::balance::NoPermit;
+
 /// Why there is no answer from the upstream.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
@@ -16,46 +18,37 @@ pub enum ForwardError {
         #[source]
         source: io::Error,
     },
-    /// The upstream has as many requests as it may, or connections, and as many wait.
-    #[error("{upstream} has as many {what} as it may (max_{what}), and as many wait (max_waiting)")]
-    QueueFull {
+    /// The upstream has as many requests, or connections, as allowed, and the request can't wait, or not longer.
+    #[error("{upstream} has as many {what} as allowed (max_{what}), and {why}")]
+    Overloaded {
         /// Which.
         upstream: Arc<str>,
         /// `requests` or `connections`.
         what: &'static str,
+        /// Why the request does not wait.
+        why: NoPermit,
     },
-    /// The upstream has as many requests as it may, or connections, and had for as long as one may wait.
-    #[error("{upstream} had as many {what} as it may (max_{what}) for {after:?}")]
-    Waited {
-        /// Which.
-        upstream: Arc<str>,
-        /// `requests` or `connections`.
-        what: &'static str,
-        /// How long.
-        after: Duration,
-    },
-    /// The upstream broke off, or what it sent is no HTTP.
+    /// The connection broke off, or what came on it is no HTTP.
     #[error("the exchange with {endpoint} broke off")]
     Broken {
-        /// Who.
+        /// Which.
         endpoint: Arc<str>,
         /// Why.
         #[source]
         source: hyper::Error,
     },
-    /// The upstream switched protocols although nobody asked for that.
-    #[error("{0} switched protocols unasked")]
-    Unasked(Arc<str>),
-    /// It was asked to open a WebSocket for an HTTP/2 client, and answered what would tell the client that it is open.
-    #[error("{0} did not open a WebSocket, and did not refuse to")]
-    NoWebSocket(Arc<str>),
-    /// The answer is said to have one length and to be in chunks: whoever reads it may end it elsewhere (RFC 9112 §6.3).
-    #[error("the answer of {0} has two lengths")]
-    TwoLengths(Arc<str>),
-    /// The head of the response did not come in time.
+    /// The client would misread the answer.
+    #[error("{endpoint} {why}")]
+    BadAnswer {
+        /// Which.
+        endpoint: Arc<str>,
+        /// What it did.
+        why: &'static str,
+    },
+    /// The response did not come in time.
     #[error("{endpoint} did not answer within {after:?}")]
-    Slow {
-        /// Who.
+    Timeout {
+        /// Which.
         endpoint: Arc<str>,
         /// The deadline.
         after: Duration,
@@ -66,7 +59,7 @@ pub enum ForwardError {
     /// The client's body made no progress.
     #[error("the request body stalled")]
     Stalled,
-    /// The client's body broke off, or broke its framing.
+    /// The client's body broke off, or violated its framing.
     #[error("the request body broke off")]
     ClientGone,
 }

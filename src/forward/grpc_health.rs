@@ -1,5 +1,5 @@
-//! gRPC's own question about health: `Check` of `grpc.health.v1.Health`, with a message of one text there and one of a number back. They
-//! are written and read by hand: Protocol Buffers have few forms, and everything that is not one of them is refused.
+//! gRPC's health check: `Check` of `grpc.health.v1.Health`. Its messages, one string in the request and one number in the answer, are
+//! written and read by hand: Protocol Buffers have few forms, and everything else is rejected.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const PREFIX: usize = 5;
 /// `ServingStatus`, by number.
 const STATES: [&str; 4] = ["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"];
 
-/// Why an answer is not that of somebody who is well.
+/// Why an answer is not that of a healthy service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum HealthCheckError {
     #[error("it does not speak gRPC")]
@@ -35,9 +35,9 @@ pub(super) enum HealthCheckError {
     State(&'static str),
 }
 
-/// The question about a service, or, with an empty name, about the whole server.
-pub(super) fn question(service: &str, timeout: Duration) -> Request<Body> {
-    // The configuration bounds names, so that one byte or two tell how long they are.
+/// A request for the health of a service, or, with an empty name, of the whole server.
+pub(super) fn request(service: &str, timeout: Duration) -> Request<Body> {
+    // The configuration bounds names, so that their length fits in two bytes.
     let mut message = Vec::with_capacity(PREFIX + 3 + service.len());
     if !service.is_empty() {
         message.push(1 << 3 | 2);
@@ -58,11 +58,8 @@ pub(super) fn question(service: &str, timeout: Duration) -> Request<Body> {
     request
 }
 
-/// What an answer says, whose status is 200; `trailers` are its headers where it has nothing but these.
-///
-/// # Errors
-/// [`HealthCheckError`]
-pub(super) fn judge(headers: &HeaderMap, body: &[u8], trailers: &HeaderMap) -> Result<(), HealthCheckError> {
+/// Checks an answer with status 200. `trailers` are its headers where it has nothing else.
+pub(super) fn check(headers: &HeaderMap, body: &[u8], trailers: &HeaderMap) -> Result<(), HealthCheckError> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let rest = kind.strip_prefix("application/grpc").ok_or(HealthCheckError::Foreign)?;
     if !rest.is_empty() && !rest.starts_with(['+', ';']) {
@@ -83,13 +80,13 @@ pub(super) fn judge(headers: &HeaderMap, body: &[u8], trailers: &HeaderMap) -> R
     }
 }
 
-/// The only message of a body, which is not compressed, as nobody has offered to read that.
+/// The only message of a body; it is not compressed, as the request accepts no compression.
 fn message(body: &[u8]) -> Option<&[u8]> {
     let ([0, length @ ..], message) = body.split_first_chunk::<PREFIX>()? else { return None };
     (u32::from_be_bytes(*length) as usize == message.len()).then_some(message)
 }
 
-/// The field `status` of a HealthCheckResponse; 0 when it is left out. Fields that later versions may have are passed over.
+/// The field `status` of a HealthCheckResponse; 0 when it is missing. Unknown fields are skipped.
 fn state(mut message: &[u8]) -> Option<u64> {
     let mut state = 0;
     while !message.is_empty() {
@@ -120,7 +117,7 @@ fn write_varint(message: &mut Vec<u8>, mut number: usize) {
     message.push(number as u8);
 }
 
-/// A number of 64 bits: seven in a byte, the lowest first, as long as the highest bit is set.
+/// A number of 64 bits: seven in a byte, the lowest first; the last byte has no highest bit.
 fn read_varint(message: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
     for at in 0..10 {
@@ -146,38 +143,38 @@ mod tests {
         named.collect()
     }
 
-    fn judged(message: &[u8]) -> Result<(), HealthCheckError> {
+    fn checked(message: &[u8]) -> Result<(), HealthCheckError> {
         let body = [&[0, 0, 0, 0, message.len() as u8], message].concat();
-        judge(&headers(&[("content-type", "application/grpc")]), &body, &headers(&[("grpc-status", "0")]))
+        check(&headers(&[("content-type", "application/grpc")]), &body, &headers(&[("grpc-status", "0")]))
     }
 
     #[test]
-    fn the_question_is_one_message() {
+    fn the_request_is_one_message() {
         for (service, whole) in [("", "\0\0\0\0\0"), ("a.B", "\0\0\0\0\x05\x0a\x03a.B")] {
-            let Body::Full(bytes) = question(service, Duration::from_secs(2)).into_body() else { panic!("no message") };
+            let Body::Full(bytes) = request(service, Duration::from_secs(2)).into_body() else { panic!("no message") };
             assert_eq!(bytes, whole.as_bytes());
         }
         let long = "x".repeat(200);
-        let Body::Full(bytes) = question(&long, Duration::from_secs(2)).into_body() else { panic!("no message") };
+        let Body::Full(bytes) = request(&long, Duration::from_secs(2)).into_body() else { panic!("no message") };
         assert_eq!(&bytes[..8], [0, 0, 0, 0, 203, 0x0a, 0xc8, 1]);
-        assert_eq!(question("", Duration::from_millis(1500)).headers()["grpc-timeout"], "1500m");
+        assert_eq!(request("", Duration::from_millis(1500)).headers()["grpc-timeout"], "1500m");
     }
 
     #[test]
-    fn only_serving_is_well() {
-        assert_eq!(judged(&[8, 1]), Ok(()));
+    fn only_serving_is_healthy() {
+        assert_eq!(checked(&[8, 1]), Ok(()));
         for (message, state) in
             [(&[][..], "UNKNOWN"), (&[8, 0], "UNKNOWN"), (&[8, 2], "NOT_SERVING"), (&[8, 3], "SERVICE_UNKNOWN")]
         {
-            assert_eq!(judged(message), Err(HealthCheckError::State(state)), "{message:?}");
+            assert_eq!(checked(message), Err(HealthCheckError::State(state)), "{message:?}");
         }
-        // What comes last counts, and what is not known does not.
-        assert_eq!(judged(&[8, 2, 8, 1]), Ok(()));
-        assert_eq!(judged(&[16, 200, 1, 26, 2, 8, 2, 37, 1, 2, 3, 4, 41, 1, 2, 3, 4, 5, 6, 7, 8, 8, 1]), Ok(()));
+        // The last value counts, and unknown fields do not.
+        assert_eq!(checked(&[8, 2, 8, 1]), Ok(()));
+        assert_eq!(checked(&[16, 200, 1, 26, 2, 8, 2, 37, 1, 2, 3, 4, 41, 1, 2, 3, 4, 5, 6, 7, 8, 8, 1]), Ok(()));
     }
 
     #[test]
-    fn what_is_no_such_message_is_refused() {
+    fn malformed_messages_are_rejected() {
         for message in [
             &[8][..],
             &[8, 4],
@@ -193,32 +190,32 @@ mod tests {
             &[8, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2],
             &[8, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 1],
         ] {
-            assert_eq!(judged(message), Err(HealthCheckError::Malformed), "{message:?}");
+            assert_eq!(checked(message), Err(HealthCheckError::Malformed), "{message:?}");
         }
         let (kind, good) = (headers(&[("content-type", "application/grpc+proto")]), headers(&[("grpc-status", "0")]));
         for body in [&[][..], &[0, 0, 0, 0], &[1, 0, 0, 0, 2, 8, 1], &[0, 0, 0, 0, 1, 8, 1], &[0, 0, 0, 0, 2, 8, 1, 0]]
         {
-            assert_eq!(judge(&kind, body, &good), Err(HealthCheckError::Malformed), "{body:?}");
+            assert_eq!(check(&kind, body, &good), Err(HealthCheckError::Malformed), "{body:?}");
         }
-        assert_eq!(judge(&kind, &[0, 0, 0, 0, 2, 8, 1], &good), Ok(()));
+        assert_eq!(check(&kind, &[0, 0, 0, 0, 2, 8, 1], &good), Ok(()));
     }
 
     #[test]
-    fn statuses_say_what_is_amiss() {
+    fn a_grpc_status_says_why() {
         let kind = headers(&[("content-type", "application/grpc")]);
-        for (status, misgiving) in [
+        for (status, error) in [
             ("5", HealthCheckError::NoSuchService),
             ("12", HealthCheckError::Unimplemented),
             ("14", HealthCheckError::Status(14)),
             ("ok", HealthCheckError::Malformed),
         ] {
-            assert_eq!(judge(&kind, &[], &headers(&[("grpc-status", status)])), Err(misgiving));
+            assert_eq!(check(&kind, &[], &headers(&[("grpc-status", status)])), Err(error));
         }
-        assert_eq!(judge(&kind, &[0, 0, 0, 0, 2, 8, 1], &HeaderMap::new()), Err(HealthCheckError::Unfinished));
+        assert_eq!(check(&kind, &[0, 0, 0, 0, 2, 8, 1], &HeaderMap::new()), Err(HealthCheckError::Unfinished));
         for kind in ["text/html", "application/grpc-web", "application/json"] {
             let kind = headers(&[("content-type", kind)]);
             assert_eq!(
-                judge(&kind, &[0, 0, 0, 0, 2, 8, 1], &headers(&[("grpc-status", "0")])),
+                check(&kind, &[0, 0, 0, 0, 2, 8, 1], &headers(&[("grpc-status", "0")])),
                 Err(HealthCheckError::Foreign)
             );
         }

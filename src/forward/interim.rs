@@ -1,4 +1,4 @@
-//! Interim answers (1xx) of an upstream, made fit for the client: above all 103 Early Hints (RFC 8297).
+//! Interim answers (1xx) of an upstream, prepared for the client: above all 103 Early Hints (RFC 8297).
 
 use http::{Request, StatusCode, header};
 
@@ -8,8 +8,8 @@ use crate::listener::Interim;
 
 use super::headers::clean_for_client;
 
-/// Passes on what an upstream answers to this request before its answer proper. 100 and 101 are Callgate's own: the one is said
-/// to a client whose body is read, the other opens a call.
+/// Passes on the interim answers to this request. 100 and 101 are Callgate's own: it sends 100 to a client when it reads the body, and
+/// 101 opens a call.
 pub(super) fn pass_on(request: &mut Request<Body>, interim: &Interim, route: &Route) {
     let sender = interim.sender();
     let edits = route.response_headers.clone();
@@ -20,7 +20,7 @@ pub(super) fn pass_on(request: &mut Request<Body>, interim: &Interim, route: &Ro
         }
         let mut headers = answer.headers().clone();
         clean_for_client(&mut headers);
-        // It has no body, and must not speak of one (RFC 9110 §8.6).
+        // An interim answer has no body, so it must not have a length (RFC 9110 §8.6).
         headers.remove(header::CONTENT_LENGTH);
         for name in &edits.remove {
             headers.remove(name);

@@ -1,7 +1,6 @@
-//! Copies of a share of a route's requests for another upstream, whose answers nobody gets. No exchange of a client's waits for one, fails
-//! by one or knows of one: a copy is a task of its own, of which there are only so many, with a body of only so many bytes, that is
-//! sent once the request is whole. What it meets says nothing of the endpoint to those who choose one for requests proper: a service
-//! that is on trial may well refuse what it is not meant to do.
+//! Copies of a share of a route's requests for another upstream, whose answers are discarded. No request of a client waits for a copy,
+//! fails because of it or can see it: a copy is a task of its own, with bounded number and body, and is sent once the request is
+//! complete. Its outcome does not count for the health of the endpoint: a service on trial may fail.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,48 +19,47 @@ use crate::config;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
-use super::balance::Upstreams;
-use super::kept::Kept;
-use super::pool::{self, NoConnection};
-use super::upstream::{MAX_STALE, UpstreamPools};
-use super::{ForwardContext, affinity, headers};
+use super::balance::UpstreamStates;
+use super::context::ForwardContext;
+use super::endpoint_pool::{NoConnection, PooledConnection};
+use super::replayable_head::ReplayableHead;
+use super::upstream_pools::{MAX_STALE, UpstreamPools};
+use super::{affinity, headers};
 
-/// By this the receiver knows a copy: nobody will get its answer. Clients can't send it.
+/// Marks a copy for its receiver: the answer is discarded. Clients can't send it.
 const MARK: HeaderName = HeaderName::from_static("x-callgate-mirrored");
 /// Bytes of an answer that are read so that the connection can be used again.
-const MOST_READ: usize = 256 << 10;
+const MAX_READ: usize = 256 << 10;
 
-/// One worker's way to a route's mirror.
-pub(super) struct Mirroring {
+/// One worker's copies of the requests of one route.
+pub(super) struct RequestMirror {
     upstream: Arc<UpstreamPools>,
     settings: config::Mirror,
-    /// Of all workers.
-    places: Arc<Semaphore>,
-    cells: [IntCounter; Outcome::ALL.len()],
+    /// Shared by all workers.
+    permits: Arc<Semaphore>,
+    counters: [IntCounter; CopyOutcome::ALL.len()],
     shutdown: Shutdown,
 }
 
-/// What became of a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// It was answered with a status below 500.
+enum CopyOutcome {
+    /// The status was below 500.
     Answered,
-    /// It was answered with another one.
     ServerError,
     /// There was no connection, or it broke.
     Failed,
-    /// There was no whole answer in time.
+    /// There was no complete answer in time.
     Timeout,
-    /// There were as many as may be, of copies or of what the upstream takes.
+    /// There were as many copies as allowed, or as many requests as the upstream takes.
     Busy,
-    /// The body is too long to be kept.
+    /// The body is longer than `max_body`.
     TooLarge,
-    /// The request itself was not whole, or did not go out.
+    /// The request itself was not complete, or was not sent.
     Unfinished,
 }
 
-impl Outcome {
-    /// With the names that metrics have for them, in this order.
+impl CopyOutcome {
+    /// With their names in metrics, in the order of the variants.
     const ALL: [(Self, &'static str); 7] = [
         (Self::Answered, "answered"),
         (Self::ServerError, "server_error"),
@@ -73,167 +71,161 @@ impl Outcome {
     ];
 }
 
-/// A copy of a request without a body. Dropped, it goes nowhere.
-pub(super) struct Copy(oneshot::Sender<BodyCopy>);
+/// A copy of a request without a body. Dropped, it is not sent.
+pub(super) struct BodilessCopy(oneshot::Sender<BodyCopy>);
 
-impl Copy {
-    /// The request itself goes out.
-    pub(super) fn go(self) {
-        // At the end of a drain nobody waits for it any more.
+impl BodilessCopy {
+    /// The request itself is sent now.
+    pub(super) fn send(self) {
+        // At the end of a drain the copy's task is gone.
         let _ = self.0.send(BodyCopy::Whole(Bytes::new()));
     }
 }
 
 /// A copy that waits for its body.
-struct Draft {
+struct PreparedCopy {
     request: Request<Body>,
     /// The `Host`, where it is not the endpoint's own.
     host: Option<HeaderValue>,
-    /// What chooses the endpoint, if it is that.
+    /// The hash that chooses the endpoint, if the upstream is balanced so.
     key: Option<u64>,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Mirroring {
+impl RequestMirror {
     /// `None` when the route has no mirror.
     pub(super) fn new(
         route: &config::Route,
         upstreams: &[Arc<UpstreamPools>],
-        shared: &Upstreams,
+        shared: &UpstreamStates,
         metrics: &Metrics,
         shutdown: &Shutdown,
     ) -> Option<Self> {
         let settings = route.mirror.clone()?;
         let upstream = upstreams[settings.upstream].clone();
-        let cells = Outcome::ALL.map(|(_, name)| metrics.mirrored(&route.name, &upstream.config.name, name));
-        Some(Self { places: shared.copies(&route.name)?, upstream, settings, cells, shutdown: shutdown.clone() })
+        let counters = CopyOutcome::ALL.map(|(_, name)| metrics.mirrored(&route.name, &upstream.config.name, name));
+        let permits = shared.copy_permits.get(&route.name)?.clone();
+        Some(Self { permits, upstream, settings, counters, shutdown: shutdown.clone() })
     }
 
-    /// Copies a request that is on its way to its own upstream, if the lot falls on it. With a body the copy follows when that is whole;
-    /// without one it is given back, and follows when the request goes out.
-    pub(super) fn copy(self: &Arc<Self>, request: &mut Request<Body>, onward: &ForwardContext<'_>) -> Option<Copy> {
+    /// Copies a request on its way to its own upstream, if it is in the sampled share. With a body the copy is sent when that is
+    /// complete; without one it is returned, for sending it together with the request.
+    pub(super) fn copy(
+        self: &Arc<Self>,
+        request: &mut Request<Body>,
+        context: &ForwardContext<'_>,
+    ) -> Option<BodilessCopy> {
         if !self.settings.takes(fastrand::u32(..config::WHOLE)) {
             return None;
         }
         if request.body().size_hint().lower() > self.settings.max_body as u64 {
-            self.count(Outcome::TooLarge);
+            self.count(CopyOutcome::TooLarge);
             return None;
         }
-        let Ok(place) = self.places.clone().try_acquire_owned() else {
-            self.count(Outcome::Busy);
+        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
+            self.count(CopyOutcome::Busy);
             return None;
         };
         let upstream = &self.upstream.config;
-        let draft = Draft {
-            host: headers::kept_host(request.headers(), onward, upstream.host),
-            key: affinity::key_of(&upstream.balancing.balance, request.headers(), onward),
-            request: Kept::head(request).request(),
-            _place: place,
+        let prepared = PreparedCopy {
+            host: headers::preserved_host(request.headers(), context, upstream.host),
+            key: affinity::key_of(&upstream.balancing.balance, request.headers(), context),
+            request: ReplayableHead::of(request).into_request(),
+            _permit: permit,
         };
         let (body, copy) = match request.body_mut().copy(self.settings.max_body) {
             Some(body) => (body, None),
             None => {
-                let (go, body) = oneshot::channel();
-                (body, Some(Copy(go)))
+                let (sender, body) = oneshot::channel();
+                (body, Some(BodilessCopy(sender)))
             }
         };
-        let mirroring = self.clone();
+        let mirror = self.clone();
         self.shutdown.tasks().spawn(async move {
             tokio::select! {
-                outcome = mirroring.deliver(draft, body) => mirroring.count(outcome),
-                () = mirroring.shutdown.ended() => {}
+                outcome = mirror.deliver(prepared, body) => mirror.count(outcome),
+                () = mirror.shutdown.ended() => {}
             }
         });
         copy
     }
 
-    fn count(&self, outcome: Outcome) {
-        self.cells[outcome as usize].inc();
+    fn count(&self, outcome: CopyOutcome) {
+        self.counters[outcome as usize].inc();
     }
 
-    /// Waits until the request is whole, and sends its copy.
-    async fn deliver(&self, mut draft: Draft, body: oneshot::Receiver<BodyCopy>) -> Outcome {
+    /// Waits until the request is complete, and sends its copy.
+    async fn deliver(&self, mut copy: PreparedCopy, body: oneshot::Receiver<BodyCopy>) -> CopyOutcome {
         let bytes = match body.await {
             Ok(BodyCopy::Whole(bytes)) => bytes,
-            Ok(BodyCopy::TooLong) => return Outcome::TooLarge,
-            Err(_) => return Outcome::Unfinished,
+            Ok(BodyCopy::TooLong) => return CopyOutcome::TooLarge,
+            Err(_) => return CopyOutcome::Unfinished,
         };
         if !bytes.is_empty() {
-            *draft.request.body_mut() = Body::Full(bytes);
+            *copy.request.body_mut() = Body::Full(bytes);
         }
-        let headers = draft.request.headers_mut();
+        let headers = copy.request.headers_mut();
         headers.insert(MARK, HeaderValue::from_static("true"));
-        // They were not kept.
+        // Trailers are not copied.
         headers.remove(header::TRAILER);
-        let exchange = tokio::time::timeout(self.settings.timeout, self.exchange(draft));
-        exchange.await.unwrap_or(Outcome::Timeout)
+        tokio::time::timeout(self.settings.timeout, self.send(copy)).await.unwrap_or(CopyOutcome::Timeout)
     }
 
-    /// Sends a copy to one endpoint, once: only a connection that turns out to have been closed while it waited is replaced.
-    async fn exchange(&self, draft: Draft) -> Outcome {
-        let Draft { mut request, host, key, _place } = draft;
+    /// Sends a copy to one endpoint, once: only a reused connection that turns out to be closed is replaced.
+    async fn send(&self, copy: PreparedCopy) -> CopyOutcome {
+        let PreparedCopy { mut request, host, key, _permit } = copy;
         let upstream = &*self.upstream;
-        // Requests that wait for a place or a connection are not passed.
-        let Some(_spare) = upstream.roster.spare_place().filter(|_| upstream.lines.of(false).is_empty()) else {
-            return Outcome::Busy;
+        // Requests that wait for a permit or a connection come first.
+        let Some(_spare) = upstream.state.permits.try_acquire().filter(|_| upstream.queues.of(false).is_empty()) else {
+            return CopyOutcome::Busy;
         };
-        // A connection that is free is for those who wait for one.
-        if !upstream.lines.of(false).is_empty() {
-            return Outcome::Busy;
-        }
-        let Some(index) = upstream.roster.choose(&upstream.turns, key, &[], upstream.roster.now()) else {
-            return Outcome::Failed;
-        };
-        let _in_flight = upstream.roster.begin(index);
+        let Some(index) = upstream.choose(key, &[], upstream.state.now()) else { return CopyOutcome::Failed };
+        let _in_flight = upstream.state.begin(index);
         let pool = &upstream.endpoints[index];
         for _ in 0..MAX_STALE {
-            let mut lease = match pool.lease(false, None).await {
-                Ok(lease) => lease,
-                Err(NoConnection::Full) => return Outcome::Busy,
+            let mut connection = match pool.connection(false, None).await {
+                Ok(connection) => connection,
+                Err(NoConnection::Full) => return CopyOutcome::Busy,
                 Err(NoConnection::Failed(error)) => {
-                    tracing::debug!(endpoint = &*pool.label, %error, "a copy found no connection");
-                    return Outcome::Failed;
+                    tracing::debug!(endpoint = &*pool.label, %error, "no connection for a mirrored copy");
+                    return CopyOutcome::Failed;
                 }
             };
             request.headers_mut().insert(header::HOST, host.clone().unwrap_or_else(|| pool.authority.clone()));
             let started = Instant::now();
-            match lease.send(request).await {
+            match connection.send(request).await {
                 Ok(response) => {
                     upstream.metrics.seconds.observe(started.elapsed().as_secs_f64());
-                    return drop_answer(lease, response).await;
+                    return discard(connection, response).await;
                 }
                 Err(mut error) => match error.take_message() {
-                    Some(unsent) if lease.reused => request = unsent,
+                    Some(unsent) if connection.reused => request = unsent,
                     Some(_) | None => {
-                        tracing::debug!(endpoint = &*pool.label, error = %error.into_error(), "a copy broke off");
-                        return Outcome::Failed;
+                        tracing::debug!(endpoint = &*pool.label, error = %error.into_error(), "a mirrored copy broke off");
+                        return CopyOutcome::Failed;
                     }
                 },
             }
         }
-        Outcome::Failed
+        CopyOutcome::Failed
     }
 }
 
-/// Reads an answer to its end, so that its connection can be used again, if that is not far.
-async fn drop_answer(lease: pool::Lease, response: Response<Incoming>) -> Outcome {
-    let outcome = if response.status().is_server_error() { Outcome::ServerError } else { Outcome::Answered };
-    let endless = headers::has_events(response.headers());
+/// Reads an answer to its end if that is near, so that its connection can be used again.
+async fn discard(connection: PooledConnection, response: Response<Incoming>) -> CopyOutcome {
+    let is_failure = response.status().is_server_error();
+    let outcome = if is_failure { CopyOutcome::ServerError } else { CopyOutcome::Answered };
+    let is_endless = headers::has_events(response.headers());
     let mut body = response.into_body();
     let mut read = 0;
-    while !endless && body.size_hint().lower() <= MOST_READ as u64 {
+    while !is_endless && read <= MAX_READ && body.size_hint().lower() <= MAX_READ as u64 {
         match body.frame().await {
             None => {
-                lease.release();
+                connection.release();
                 break;
             }
-            Some(Err(_)) => return Outcome::Failed,
-            Some(Ok(frame)) => {
-                read += frame.data_ref().map_or(0, Bytes::len);
-                if read > MOST_READ {
-                    break;
-                }
-            }
+            Some(Err(_)) => return CopyOutcome::Failed,
+            Some(Ok(frame)) => read += frame.data_ref().map_or(0, Bytes::len),
         }
     }
     outcome

@@ -1,7 +1,8 @@
-//! Active health checks: endpoints are asked whether they are well, one prober for the whole process. Its questions go over
-//! connections of their own, made as those for requests are, and count nowhere.
+//! Active health checks: one prober for the whole process asks every endpoint. It has connections of its own, made like those for
+//! requests, and its requests are not counted.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -14,17 +15,16 @@ use hyper::body::Incoming;
 use crate::body::Body;
 use crate::config::{Ask, Health};
 
-use super::Forwarder;
+use super::endpoint_pool::NoConnection;
 use super::grpc_health::{self, HealthCheckError};
-use super::pool::NoConnection;
-use super::upstream::UpstreamPools;
+use super::upstream_pools::UpstreamPools;
 
-/// Bytes of an answer that are read for the sake of good manners.
-const MOST_READ: usize = 64 << 10;
-/// The first questions are spread over this time.
+/// Bytes of an answer that are read at most.
+const MAX_READ: usize = 64 << 10;
+/// The first checks are spread over this time.
 const SPREAD: Duration = Duration::from_millis(250);
 
-/// Why an endpoint is not well.
+/// Why an endpoint is not healthy.
 #[derive(Debug, thiserror::Error)]
 enum ProbeError {
     #[error("can't connect: {0}")]
@@ -34,72 +34,62 @@ enum ProbeError {
     #[error("it answers with {0}")]
     Status(StatusCode),
     #[error("no answer within {0:?}")]
-    Slow(Duration),
+    Timeout(Duration),
     #[error(transparent)]
     Grpc(#[from] HealthCheckError),
 }
 
-impl Forwarder {
-    /// Asks for as long as it is polled. The pools of this forwarder should serve nothing else.
-    pub async fn check_health(&self) {
-        let checks = self.upstreams.iter().flat_map(|upstream| {
-            let health = upstream.config.balancing.health.as_ref();
-            health.into_iter().flat_map(move |health| {
-                (0..upstream.endpoints.len()).map(move |index| upstream.check_endpoint(index, health))
-            })
-        });
-        join_all(checks).await;
+/// Checks all endpoints again and again, for as long as it is polled. Nothing else should use these pools.
+pub(super) async fn run(upstreams: &[Arc<UpstreamPools>]) {
+    let checks = upstreams.iter().flat_map(|upstream| {
+        let health = upstream.config.balancing.health.as_ref();
+        health.into_iter().flat_map(move |health| {
+            (0..upstream.endpoints.len()).map(move |index| check_endpoint(upstream, index, health))
+        })
+    });
+    join_all(checks).await;
+}
+
+async fn check_endpoint(upstream: &UpstreamPools, index: usize, health: &Health) {
+    let mut streak = Streak::default();
+    tokio::time::sleep(SPREAD.min(health.interval).mul_f64(fastrand::f64())).await;
+    loop {
+        let answer = tokio::time::timeout(health.timeout, probe(upstream, index, health)).await;
+        let answer = answer.unwrap_or(Err(ProbeError::Timeout(health.timeout)));
+        // Each check makes a connection of its own: an endpoint that can't be connected to is not healthy.
+        upstream.endpoints[index].close_all();
+        if let Some(down) = streak.note(answer.is_ok(), health.healthy, health.unhealthy) {
+            let why = answer.err().map(|error| error.to_string()).unwrap_or_default();
+            upstream.state.set_health(index, down, &why);
+        }
+        let jitter = f64::from(health.jitter) / 100.0 * (2.0 * fastrand::f64() - 1.0);
+        tokio::time::sleep(health.interval.mul_f64(1.0 + jitter).max(Duration::from_millis(10))).await;
     }
 }
 
-impl UpstreamPools {
-    async fn check_endpoint(&self, index: usize, health: &Health) {
-        let mut tally = Tally::default();
-        tokio::time::sleep(SPREAD.min(health.interval).mul_f64(fastrand::f64())).await;
-        loop {
-            let asked = tokio::time::timeout(health.timeout, self.ask(index, health)).await;
-            let answer = asked.unwrap_or(Err(ProbeError::Slow(health.timeout)));
-            // The next question is for a new connection, however this one ended.
-            self.endpoints[index].let_go();
-            if let Some(down) = tally.note(answer.is_ok(), health.healthy, health.unhealthy) {
-                let why = answer.err().map(|unwell| unwell.to_string()).unwrap_or_default();
-                self.roster.judged(index, down, &why);
-            }
-            let jitter = f64::from(health.jitter) / 100.0 * (2.0 * fastrand::f64() - 1.0);
-            tokio::time::sleep(health.interval.mul_f64(1.0 + jitter).max(Duration::from_millis(10))).await;
+/// One check, on a new connection.
+async fn probe(upstream: &UpstreamPools, index: usize, health: &Health) -> Result<(), ProbeError> {
+    let pool = &upstream.endpoints[index];
+    let mut connection = pool.connection(false, None).await.map_err(|reason| match reason {
+        NoConnection::Failed(error) => ProbeError::Connect(error),
+        NoConnection::Full => ProbeError::Connect(io::ErrorKind::QuotaExceeded.into()),
+    })?;
+    let mut request = match &health.ask {
+        Ask::Http { path, .. } => get(path),
+        Ask::Grpc { service } => grpc_health::request(service, health.timeout),
+    };
+    let host = health.host.as_deref().and_then(|host| HeaderValue::from_str(host).ok());
+    let headers = request.headers_mut();
+    headers.insert(header::HOST, host.unwrap_or_else(|| pool.authority.clone()));
+    headers.insert(header::USER_AGENT, HeaderValue::from_static("callgate-health"));
+    let response = connection.send(request).await.map_err(|error| ProbeError::Broken(error.into_error()))?;
+    let (parts, body, trailers) = read(response).await?;
+    match &health.ask {
+        Ask::Http { status, .. } if status.iter().any(|range| range.contains(&parts.status.as_u16())) => Ok(()),
+        Ask::Grpc { .. } if parts.status == StatusCode::OK => {
+            Ok(grpc_health::check(&parts.headers, &body, trailers.as_ref().unwrap_or(&parts.headers))?)
         }
-    }
-
-    /// One question, on a connection that is made for it: who can't be connected to anew is not well.
-    async fn ask(&self, index: usize, health: &Health) -> Result<(), ProbeError> {
-        let pool = &self.endpoints[index];
-        let mut lease = pool.lease(false, None).await.map_err(|reason| match reason {
-            NoConnection::Failed(error) => ProbeError::Connect(error),
-            NoConnection::Full => ProbeError::Connect(io::ErrorKind::QuotaExceeded.into()),
-        })?;
-        let mut request = match &health.ask {
-            Ask::Http { path, .. } => get(path),
-            Ask::Grpc { service } => grpc_health::question(service, health.timeout),
-        };
-        let host = health.host.as_deref().and_then(|host| HeaderValue::from_str(host).ok());
-        let headers = request.headers_mut();
-        headers.insert(header::HOST, host.unwrap_or_else(|| pool.authority.clone()));
-        headers.insert(header::USER_AGENT, HeaderValue::from_static("callgate-health"));
-        let response = lease.send(request).await.map_err(|error| ProbeError::Broken(error.into_error()))?;
-        match &health.ask {
-            Ask::Http { status, .. } => {
-                let (parts, _, _) = read(response).await?;
-                let is_good = status.iter().any(|range| range.contains(&parts.status.as_u16()));
-                if is_good { Ok(()) } else { Err(ProbeError::Status(parts.status)) }
-            }
-            Ask::Grpc { .. } => {
-                let (parts, body, trailers) = read(response).await?;
-                if parts.status != StatusCode::OK {
-                    return Err(ProbeError::Status(parts.status));
-                }
-                Ok(grpc_health::judge(&parts.headers, &body, trailers.as_ref().unwrap_or(&parts.headers))?)
-            }
-        }
+        Ask::Http { .. } | Ask::Grpc { .. } => Err(ProbeError::Status(parts.status)),
     }
 }
 
@@ -111,7 +101,7 @@ fn get(path: &str) -> Request<Body> {
     request
 }
 
-/// Reads an answer, as much of it as there is any need to.
+/// Reads an answer, up to [`MAX_READ`].
 async fn read(response: Response<Incoming>) -> Result<(Parts, Vec<u8>, Option<HeaderMap>), ProbeError> {
     let (parts, mut body) = response.into_parts();
     let (mut read, mut trailers) = (Vec::new(), None);
@@ -120,36 +110,36 @@ async fn read(response: Response<Incoming>) -> Result<(Parts, Vec<u8>, Option<He
             Ok(data) => read.extend_from_slice(&data),
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
-        if read.len() > MOST_READ {
+        if read.len() > MAX_READ {
             break;
         }
     }
     Ok((parts, read, trailers))
 }
 
-/// Answers in a row. The first one of all decides alone; from then on it takes as many as configured to change anything.
+/// Equal answers in a row. The first answer decides alone; then it takes as many as configured to change the state.
 #[derive(Default)]
-struct Tally {
+struct Streak {
     down: Option<bool>,
-    against: u32,
+    length: u32,
 }
 
-impl Tally {
-    /// Takes note of an answer; tells what the endpoint is from now on when that may be new.
+impl Streak {
+    /// Takes an answer; returns whether the endpoint is down when that may have changed.
     fn note(&mut self, good: bool, healthy: u32, unhealthy: u32) -> Option<bool> {
         let Some(down) = self.down else {
             self.down = Some(!good);
             return self.down;
         };
         if good != down {
-            self.against = 0;
+            self.length = 0;
             return None;
         }
-        self.against += 1;
-        if self.against < if down { healthy } else { unhealthy } {
+        self.length += 1;
+        if self.length < if down { healthy } else { unhealthy } {
             return None;
         }
-        (self.down, self.against) = (Some(!down), 0);
+        (self.down, self.length) = (Some(!down), 0);
         self.down
     }
 }
@@ -159,13 +149,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_answer_decides_and_then_it_takes_a_row() {
-        let told = |answers: &str| -> Vec<Option<bool>> {
-            let mut tally = Tally::default();
-            answers.bytes().map(|byte| tally.note(byte == b'+', 2, 3)).collect()
+    fn the_first_answer_decides_and_then_it_takes_several_in_a_row() {
+        let states = |answers: &str| -> Vec<Option<bool>> {
+            let mut streak = Streak::default();
+            answers.bytes().map(|byte| streak.note(byte == b'+', 2, 3)).collect()
         };
-        assert_eq!(told("-++"), [Some(true), None, Some(false)]);
-        assert_eq!(told("+--+---"), [Some(false), None, None, None, None, None, Some(true)]);
-        assert_eq!(told("-+-++"), [Some(true), None, None, None, Some(false)]);
+        assert_eq!(states("-++"), [Some(true), None, Some(false)]);
+        assert_eq!(states("+--+---"), [Some(false), None, None, None, None, None, Some(true)]);
+        assert_eq!(states("-+-++"), [Some(true), None, None, None, Some(false)]);
     }
 }

@@ -1,12 +1,12 @@
-//! The addresses behind host names: looked up in the background, once for all workers, so that no request waits for it.
+//! The addresses of endpoints. Host names are looked up in the background, once for all workers, so that no request waits for it.
 //!
-//! The operating system is asked (`getaddrinfo`), so that hosts files, search domains and whatever else is configured there
-//! count. It tells no lifetimes; so names are looked up again at an interval.
+//! The look-up is the operating system's (`getaddrinfo`), with its hosts files and search domains. It returns no lifetimes, so names
+//! are looked up again at an interval.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -19,32 +19,59 @@ use tokio::sync::watch;
 use crate::config::{Config, Endpoint, EndpointAddress};
 use crate::telemetry::{Metrics, NameMetrics};
 
-use super::connect::Place;
-
-/// How long a look-up may take, at the most: the system's own patience is usually shorter.
+/// A look-up may take this long; the operating system usually gives up earlier.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(30);
-/// A name of which no address is known is looked up again after this time.
-const RETRY: Duration = Duration::from_secs(1);
+/// A name without a known address is looked up again after this time.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// An address that could not be connected to is tried after the others for this long.
 const FAILED_ADDRESS_BACKOFF: Duration = Duration::from_secs(10);
-/// Addresses that one connection may be tried at.
-const MOST_TRIED: usize = 8;
+/// Addresses that are tried for one connection.
+const MAX_TRIED: usize = 8;
 
-/// The host names of all endpoints. Dropped, they are looked up no longer.
-pub struct ResolvedNames {
-    /// By host, and by how often they are looked up.
-    names: BTreeMap<(Arc<str>, Duration), Arc<Name>>,
+/// Where an endpoint is.
+pub(super) enum EndpointAddr {
+    /// At an address from the configuration.
+    Fixed(SocketAddr),
+    /// At the addresses of a name, at this port.
+    Named(Arc<HostName>, u16),
+    /// At one of the addresses of a name.
+    OneOf(Arc<HostName>, SocketAddr),
+    /// At a Unix socket.
+    Unix(Arc<Path>),
 }
 
-/// A host name.
-pub(super) struct Name {
+impl EndpointAddr {
+    /// Whether the address of a connection is still one of the endpoint's.
+    pub(super) fn has(&self, connected_to: Option<IpAddr>) -> bool {
+        match (self, connected_to) {
+            (Self::Named(name, _) | Self::OneOf(name, _), Some(address)) => name.has(address),
+            (Self::Named(..) | Self::OneOf(..), None) | (Self::Fixed(_) | Self::Unix(_), _) => true,
+        }
+    }
+
+    /// One of the name's addresses that is not `used`, and did not fail lately.
+    pub(super) fn unused(&self, used: &[IpAddr]) -> Option<Self> {
+        let Self::Named(name, port) = self else { return None };
+        Some(Self::OneOf(name.clone(), (name.unused(used)?, *port).into()))
+    }
+}
+
+/// The host names of all endpoints. They are looked up until this is dropped.
+pub struct ResolvedNames {
+    /// By host and look-up interval.
+    names: BTreeMap<(Arc<str>, Duration), Arc<HostName>>,
+}
+
+/// A host name and its addresses.
+pub(super) struct HostName {
     host: Arc<str>,
     interval: Duration,
     known: ArcSwapOption<Known>,
-    /// Counts look-ups that are over.
+    /// Counts finished look-ups.
     looked_up: watch::Sender<u64>,
-    turn: AtomicUsize,
-    since: Instant,
+    /// Which address the next connection tries first.
+    next: AtomicUsize,
+    created: Instant,
     metrics: NameMetrics,
 }
 
@@ -52,18 +79,19 @@ pub(super) struct Name {
 #[derive(Default)]
 struct Known {
     addresses: Vec<Address>,
-    /// Why the last one failed, if it did.
+    /// Why the last one failed, if so.
     failure: Option<(io::ErrorKind, String)>,
 }
 
+#[derive(Clone)]
 struct Address {
     ip: IpAddr,
-    /// Milliseconds after [`Name::since`] until which others are preferred.
-    shunned_until: Arc<AtomicU64>,
+    /// Milliseconds after [`HostName::created`] until which others are preferred.
+    penalized_until: Arc<AtomicU64>,
 }
 
 impl ResolvedNames {
-    /// Begins to look up every host name, in tasks on this runtime. One that can't be found keeps nobody from starting.
+    /// Starts to look up every host name, in tasks on this runtime. A name that can't be found does not stop Callgate from starting.
     #[must_use]
     pub fn start(config: &Config, metrics: &Metrics) -> Arc<Self> {
         let mut names = BTreeMap::new();
@@ -74,8 +102,8 @@ impl ResolvedNames {
                 {
                     let interval = upstream.resolve_interval;
                     names.entry((host.clone(), interval)).or_insert_with(|| {
-                        let name = Arc::new(Name::new(host.clone(), interval, metrics.name(host)));
-                        tokio::spawn(keep(Arc::downgrade(&name)));
+                        let name = Arc::new(HostName::new(host.clone(), interval, metrics.name(host)));
+                        tokio::spawn(run(Arc::downgrade(&name)));
                         name
                     });
                 }
@@ -84,34 +112,34 @@ impl ResolvedNames {
         Arc::new(Self { names })
     }
 
-    /// Where an endpoint is whose names are looked up at this interval.
-    pub(super) fn place(&self, endpoint: &Endpoint, interval: Duration) -> Place {
+    /// The address of an endpoint of an upstream with this look-up interval.
+    pub(super) fn endpoint_addr(&self, endpoint: &Endpoint, interval: Duration) -> EndpointAddr {
         let (host, port) = match &endpoint.address {
-            EndpointAddress::Unix(path) => return Place::Unix(path.clone()),
+            EndpointAddress::Unix(path) => return EndpointAddr::Unix(path.clone()),
             EndpointAddress::Tcp { host, port } => (host, *port),
         };
         match (host.parse::<IpAddr>(), self.names.get(&(host.clone(), interval))) {
-            (Ok(address), _) => Place::Fixed((address, port).into()),
-            (Err(_), Some(name)) => Place::Named(name.clone(), port),
+            (Ok(address), _) => EndpointAddr::Fixed((address, port).into()),
+            (Err(_), Some(name)) => EndpointAddr::Named(name.clone(), port),
             (Err(_), None) => unreachable!("the names are those of the same configuration"),
         }
     }
 }
 
-/// Looks a name up for as long as somebody uses it.
-async fn keep(name: Weak<Name>) {
+/// Looks a name up again and again, until it is dropped.
+async fn run(name: Weak<HostName>) {
     while let Some(name) = name.upgrade() {
         let found = tokio::time::timeout(LOOK_UP_TIMEOUT, tokio::net::lookup_host((&*name.host, 0))).await;
         let found = found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        name.learn(found.map(|addresses| addresses.map(|address| address.ip()).collect()));
-        let pause = if name.count() == 0 { RETRY } else { name.interval };
+        let is_known = name.update(found.map(|addresses| addresses.map(|address| address.ip()).collect()));
+        let pause = if is_known { name.interval } else { RETRY_INTERVAL };
         drop(name);
-        // Instances that started together don't ask together for ever.
+        // Instances that started together don't stay synchronised.
         tokio::time::sleep(pause.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
     }
 }
 
-impl Name {
+impl HostName {
     fn new(host: Arc<str>, interval: Duration, metrics: NameMetrics) -> Self {
         Self {
             host,
@@ -119,14 +147,14 @@ impl Name {
             known: ArcSwapOption::empty(),
             looked_up: watch::Sender::new(0),
             // Instances begin at different addresses.
-            turn: AtomicUsize::new(fastrand::usize(..1024)),
-            since: Instant::now(),
+            next: AtomicUsize::new(fastrand::usize(..1024)),
+            created: Instant::now(),
             metrics,
         }
     }
 
-    /// Takes over what a look-up found. What was known stays when it failed.
-    fn learn(&self, found: io::Result<Vec<IpAddr>>) {
+    /// Stores the result of a look-up; after a failure the known addresses stay. Returns whether there are any.
+    fn update(&self, found: io::Result<Vec<IpAddr>>) -> bool {
         let before = self.known.load_full().unwrap_or_default();
         let found = found.and_then(|addresses| match addresses.is_empty() {
             true => Err(io::Error::other("the name has no addresses")),
@@ -136,10 +164,10 @@ impl Name {
             Err(error) => {
                 self.metrics.failures.inc();
                 if before.failure.is_none() {
-                    tracing::warn!(host = &*self.host, %error, known = before.addresses.len(), "a host name of an upstream can't be looked up; trying on");
+                    tracing::warn!(host = &*self.host, %error, known = before.addresses.len(), "can't look up the host name of an upstream; will retry");
                 }
                 let failure = Some((error.kind(), error.to_string()));
-                Known { addresses: before.addresses.iter().map(Address::same).collect(), failure }
+                Known { addresses: before.addresses.clone(), failure }
             }
             Ok(mut found) => {
                 found.sort_unstable();
@@ -147,70 +175,63 @@ impl Name {
                 if before.failure.is_some() {
                     tracing::info!(host = &*self.host, "the host name can be looked up again");
                 }
-                if !before.addresses.is_empty()
-                    && !before.addresses.iter().map(|address| address.ip).eq(found.iter().copied())
-                {
+                if !before.addresses.is_empty() && !before.addresses.iter().map(|known| &known.ip).eq(&found) {
                     tracing::info!(host = &*self.host, addresses = ?found, "the addresses of an upstream have changed");
                 }
                 self.metrics.addresses.set(i64::try_from(found.len()).unwrap_or(i64::MAX));
                 Known { addresses: found.into_iter().map(|ip| before.address(ip)).collect(), failure: None }
             }
         };
+        let is_known = !known.addresses.is_empty();
         self.known.store(Some(Arc::new(known)));
         self.looked_up.send_modify(|count| *count += 1);
+        is_known
     }
 
-    /// Whether it has this address, by the last answer.
-    pub(super) fn has(&self, address: IpAddr) -> bool {
+    /// Whether the last look-up found this address.
+    fn has(&self, address: IpAddr) -> bool {
         self.known.load().as_ref().is_some_and(|known| known.addresses.iter().any(|known| known.ip == address))
     }
 
-    /// How many addresses it has, by the last answer.
-    pub(super) fn count(&self) -> usize {
-        self.known.load().as_ref().map_or(0, |known| known.addresses.len())
-    }
-
-    /// An address that is not among these, and did not fail lately.
-    pub(super) fn beside(&self, used: &[IpAddr]) -> Option<IpAddr> {
+    fn unused(&self, used: &[IpAddr]) -> Option<IpAddr> {
         let (known, now) = (self.known.load(), self.now());
         let mut addresses = known.iter().flat_map(|known| &known.addresses);
-        addresses.find(|address| !address.is_shunned(now) && !used.contains(&address.ip)).map(|address| address.ip)
+        addresses.find(|address| !address.is_penalized(now) && !used.contains(&address.ip)).map(|address| address.ip)
     }
 
-    /// The addresses to try for one connection, in this order: each is the first in its turn, and those that have just failed come
-    /// last. Waits only for the very first look-up.
+    /// The addresses to try for one connection: in rotation, and those that failed lately last. Waits for the first look-up only.
     ///
     /// # Errors
     /// When no address is known.
-    pub(super) async fn order(&self) -> io::Result<SmallVec<[IpAddr; MOST_TRIED]>> {
+    pub(super) async fn order(&self) -> io::Result<SmallVec<[IpAddr; MAX_TRIED]>> {
         let mut looked_up = self.looked_up.subscribe();
         if self.known.load().is_none() {
             // The sender lives as long as this name.
             let _ = looked_up.changed().await;
         }
         let known = self.known.load_full().unwrap_or_default();
-        if known.addresses.is_empty() {
+        let count = known.addresses.len();
+        if count == 0 {
             let (kind, why) =
                 known.failure.clone().unwrap_or((io::ErrorKind::NotFound, "it is not known yet".to_owned()));
             return Err(io::Error::new(kind, format!("{} has no address: {why}", self.host)));
         }
-        let (turn, now) = (self.turn.fetch_add(1, Ordering::Relaxed), self.now());
-        let count = known.addresses.len();
-        let turned = (0..count).map(|step| &known.addresses[(turn + step) % count]);
-        let (good, penalized_until): (SmallVec<[&Address; MOST_TRIED]>, SmallVec<[&Address; MOST_TRIED]>) =
-            turned.partition(|address| !address.is_shunned(now));
-        Ok(good.into_iter().chain(penalized_until).take(MOST_TRIED).map(|address| address.ip).collect())
+        let (first, now) = (self.next.fetch_add(1, Ordering::Relaxed), self.now());
+        let rotated = (0..count).map(|step| &known.addresses[(first + step) % count]);
+        let (good, penalized): (SmallVec<[&Address; MAX_TRIED]>, SmallVec<[&Address; MAX_TRIED]>) =
+            rotated.partition(|address| !address.is_penalized(now));
+        Ok(good.into_iter().chain(penalized).take(MAX_TRIED).map(|address| address.ip).collect())
     }
 
-    /// Watches an attempt to connect to one of the addresses: one that fails, or takes longer than `patience`, counts against it.
+    /// Watches an attempt to connect to one of the addresses: one that fails, or takes longer than `timeout`, is penalized.
     pub(super) async fn attempt<T>(
         &self,
         address: IpAddr,
-        patience: Duration,
+        timeout: Duration,
         attempt: impl Future<Output = io::Result<T>>,
     ) -> io::Result<T> {
         let mut attempt = pin!(attempt);
-        let made = match tokio::time::timeout(patience, attempt.as_mut()).await {
+        let made = match tokio::time::timeout(timeout, attempt.as_mut()).await {
             Ok(made) => made,
             Err(_) => {
                 self.mark(address, false);
@@ -225,30 +246,26 @@ impl Name {
         let until = if works { 0 } else { self.now() + FAILED_ADDRESS_BACKOFF.as_millis() as u64 };
         let known = self.known.load();
         if let Some(address) = known.iter().flat_map(|known| &known.addresses).find(|known| known.ip == address) {
-            address.shunned_until.store(until, Ordering::Relaxed);
+            address.penalized_until.store(until, Ordering::Relaxed);
         }
     }
 
     fn now(&self) -> u64 {
         // 64 bits of milliseconds outlast every process.
-        self.since.elapsed().as_millis() as u64
+        self.created.elapsed().as_millis() as u64
     }
 }
 
 impl Known {
-    /// An address with what is held against it.
+    /// An address with its penalty, if it has one.
     fn address(&self, ip: IpAddr) -> Address {
         let known = self.addresses.iter().find(|known| known.ip == ip);
-        known.map_or_else(|| Address { ip, shunned_until: Arc::default() }, Address::same)
+        known.cloned().unwrap_or_else(|| Address { ip, penalized_until: Arc::default() })
     }
 }
 
 impl Address {
-    fn is_shunned(&self, now: u64) -> bool {
-        self.shunned_until.load(Ordering::Relaxed) > now
-    }
-
-    fn same(&self) -> Self {
-        Self { ip: self.ip, shunned_until: self.shunned_until.clone() }
+    fn is_penalized(&self, now: u64) -> bool {
+        self.penalized_until.load(Ordering::Relaxed) > now
     }
 }

@@ -16,7 +16,7 @@ use http::{HeaderValue, Method, Request, Response, header};
 use crate::auth::Principal;
 use crate::body::{Body, IncomingBody, ObservedBody};
 use crate::config::{self, Access, Config};
-use crate::forward::{self, Answer, ForwardContext, Forwarder, is_grpc};
+use crate::forward::{self, ForwardContext, ForwardedResponse, Forwarder, is_grpc};
 use crate::listener::{Certificates, Handler, Interim, Peer};
 use crate::response::{self, Rejection};
 use crate::route::{Found, RouteTable};
@@ -31,7 +31,7 @@ pub use metrics::RequestMetrics;
 
 /// The answer to a request that no step refused.
 enum Served {
-    ByUpstream(Answer),
+    ByUpstream(ForwardedResponse),
     ByCallgate(Response<Body>),
 }
 
@@ -73,7 +73,7 @@ impl Handler for Gateway {
         let mut response = match served {
             Ok(Served::ByUpstream(answer)) => {
                 tunnel = answer.tunnel;
-                life.answered_by(answer.endpoint, answer.lease);
+                life.answered_by(answer.endpoint, answer.guard);
                 answer.response
             }
             Ok(Served::ByCallgate(response)) => {

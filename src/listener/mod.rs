@@ -21,10 +21,11 @@ mod stream;
 mod tests;
 mod tls;
 
+pub use crate::tls::TlsError;
 pub use bind::bind;
 pub use handler::Handler;
 pub use head::{RequestFault, is_authority};
 pub use interim::{Interim, InterimSender};
 pub use peer::{ActiveRequest, ActivityGuard, Peer};
 pub use service::{Listener, Tls};
-pub use tls::{Certificates, TlsError, server_config};
+pub use tls::{Certificates, server_config};

@@ -5,41 +5,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, version};
 
 use crate::config;
-
-/// Why a certificate can't be served.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A PEM file can't be read or holds no such thing.
-    #[error("{path}: {reason}")]
-    Pem {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Key and certificate are not of one pair, or of a kind that is not supported.
-    #[error("{cert} and {key} do not belong together", cert = .cert.display(), key = .key.display())]
-    Pair {
-        /// The certificate's file.
-        cert: PathBuf,
-        /// The key's file.
-        key: PathBuf,
-        /// What rustls says.
-        #[source]
-        source: rustls::Error,
-    },
-    /// rustls refuses the settings.
-    #[error("TLS settings")]
-    Settings(#[source] rustls::Error),
-}
+use crate::tls::{self, TlsError};
 
 /// The certificates of the HTTPS listener, found by server name: exact, then wildcard, then the first of all.
 pub struct Certificates {
@@ -56,12 +29,15 @@ impl Certificates {
     pub fn load(files: &[config::CertificateFiles]) -> Result<Self, TlsError> {
         let mut loaded = Self { keys: Vec::new(), by_name: HashMap::new(), expiries: Vec::new() };
         for (index, pair) in files.iter().enumerate() {
-            let chain = read_chain(&pair.cert)?;
-            let key = PrivateKeyDer::from_pem_file(&pair.key).map_err(|error| pem(&pair.key, error))?;
+            let chain = tls::certificates(&pair.cert)?;
+            let key = tls::private_key(&pair.key)?;
             let (names, expiry) = inspect(&pair.cert, &chain[0])?;
             loaded.expiries.push((pair.cert.clone(), expiry));
-            let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
-                .map_err(|source| TlsError::Pair { cert: pair.cert.clone(), key: pair.key.clone(), source })?;
+            let certified = CertifiedKey::from_der(chain, key, &tls::provider()).map_err(|source| TlsError::Pair {
+                cert: pair.cert.clone(),
+                key: pair.key.clone(),
+                source,
+            })?;
             loaded.keys.push(Arc::new(certified));
             for name in names {
                 // On a tie the certificate that stands first in the file wins.
@@ -110,41 +86,21 @@ impl ResolvesServerCert for Certificates {
 ///
 /// # Errors
 /// [`TlsError::Settings`] when rustls refuses them.
-pub fn server_config(tls: &config::Tls, certificates: Arc<Certificates>) -> Result<ServerConfig, TlsError> {
-    let versions: &[_] = if tls.only_tls13 { &[&version::TLS13] } else { &[&version::TLS13, &version::TLS12] };
-    let mut settings = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_protocol_versions(versions)
+pub fn server_config(settings: &config::Tls, certificates: Arc<Certificates>) -> Result<ServerConfig, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(tls::provider()))
+        .with_protocol_versions(tls::versions(settings.only_tls13))
         .map_err(TlsError::Settings)?
         .with_no_client_auth()
         .with_cert_resolver(certificates);
-    settings.alpn_protocols = [&b"h2"[..], b"http/1.1", b"http/1.0"].map(<[u8]>::to_vec).into();
-    settings.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Settings)?;
-    Ok(settings)
-}
-
-fn pem(path: &Path, error: rustls::pki_types::pem::Error) -> TlsError {
-    use rustls::pki_types::pem::Error;
-    let reason = match error {
-        Error::Io(error) => error.to_string(),
-        Error::NoItemsFound => "holds no private key in PEM form".to_owned(),
-        other => other.to_string(),
-    };
-    TlsError::Pem { path: path.to_owned(), reason }
-}
-
-fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let chain: Vec<_> =
-        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|error| pem(path, error))?;
-    if chain.is_empty() {
-        return Err(TlsError::Pem { path: path.to_owned(), reason: "holds no certificate in PEM form".to_owned() });
-    }
-    Ok(chain)
+    config.alpn_protocols = [&b"h2"[..], b"http/1.1", b"http/1.0"].map(<[u8]>::to_vec).into();
+    config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Settings)?;
+    Ok(config)
 }
 
 /// The DNS names of a certificate, in lower case, and the Unix second at which it expires.
 fn inspect(path: &Path, leaf: &CertificateDer<'_>) -> Result<(Vec<String>, i64), TlsError> {
     use x509_parser::extensions::GeneralName;
-    let unreadable = |reason: String| TlsError::Pem { path: path.to_owned(), reason };
+    let unreadable = |reason: String| TlsError::pem(path, reason);
     let (_, certificate) = x509_parser::parse_x509_certificate(leaf)
         .map_err(|error| unreadable(format!("the first certificate can't be read: {error}")))?;
     let alternatives = certificate

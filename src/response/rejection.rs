@@ -232,17 +232,13 @@ fn of_forward_error(error: &ForwardError) -> ErrorParts<'static> {
         ForwardError::Connect { source, .. } if source.kind() == io::ErrorKind::TimedOut => {
             new(S::GATEWAY_TIMEOUT, "gateway_timeout", "The service behind this gateway could not be reached in time.")
         }
-        ForwardError::Connect { .. }
-        | ForwardError::Broken { .. }
-        | ForwardError::Unasked(_)
-        | ForwardError::NoWebSocket(_)
-        | ForwardError::TwoLengths(_) => {
+        ForwardError::Connect { .. } | ForwardError::Broken { .. } | ForwardError::BadAnswer { .. } => {
             new(S::BAD_GATEWAY, "bad_gateway", "The service behind this gateway did not answer properly.")
         }
-        ForwardError::QueueFull { .. } | ForwardError::Waited { .. } => {
+        ForwardError::Overloaded { .. } => {
             new(S::SERVICE_UNAVAILABLE, "overloaded", "The service behind this gateway is busy. Try again shortly.")
         }
-        ForwardError::Slow { .. } => {
+        ForwardError::Timeout { .. } => {
             new(S::GATEWAY_TIMEOUT, "gateway_timeout", "The service behind this gateway did not answer in time.")
         }
         ForwardError::TooLarge => {

@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::admin::{Admin, AdminBackend, LimitService};
 use crate::auth::{Failures, FileStore, OpenCalls, RecordWatch, TokenCache};
 use crate::config::{Config, OnFailure, RedisStore, Store};
-use crate::forward::{Forwarder, ResolvedNames, UpstreamError, Upstreams};
+use crate::forward::{Forwarder, ResolvedNames, UpstreamStates};
 use crate::gateway::RequestMetrics;
 use crate::limits::{self, DenyCache, Limiter, MemoryLimiter, PendingMerges, RedisLimiter};
 use crate::listener::{self, Certificates, Tls, TlsError};
@@ -64,7 +64,7 @@ pub enum StartError {
     Routes(#[from] RouteError),
     /// An upstream can't be spoken to as configured.
     #[error("upstreams: {0}")]
-    Upstream(#[from] UpstreamError),
+    Upstream(#[source] TlsError),
     /// Metrics can't be set up.
     #[error("setting up metrics")]
     Metrics(#[from] prometheus::Error),
@@ -82,7 +82,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     cells: Arc<RequestMetrics>,
     routes: Arc<RouteTable>,
-    upstreams: Arc<Upstreams>,
+    upstreams: Arc<UpstreamStates>,
     names: Arc<ResolvedNames>,
     certificates: Arc<Certificates>,
     tls: Tls,
@@ -222,7 +222,7 @@ impl Server {
     /// Endpoints are watched for as long as the process lives, and asked until the drain.
     fn spawn_health_checks(&self) -> Result<(), StartError> {
         let Shared { config, names, upstreams, metrics, shutdown, .. } = &*self.shared;
-        let prober = Forwarder::new(config, names, upstreams, metrics, shutdown)?;
+        let prober = Forwarder::new(config, names, upstreams, metrics, shutdown).map_err(StartError::Upstream)?;
         let (upstreams, shutdown) = (upstreams.clone(), shutdown.clone());
         tokio::spawn(async move { upstreams.watch().await });
         tokio::spawn(async move {
@@ -291,7 +291,7 @@ impl Shared {
             failures: Arc::new(Failures::new(&config.tokens.failures)),
             usage: Arc::default(),
             routes: Arc::new(RouteTable::new(&config.routes)?),
-            upstreams: Upstreams::new(&config, &metrics),
+            upstreams: UpstreamStates::new(&config, &metrics),
             names: ResolvedNames::start(&config, &metrics),
             certificates,
             tls,

@@ -93,7 +93,8 @@ impl Worker {
             routes: shared.routes.clone(),
             certificates: shared.certificates.clone(),
             admission: Admission { authenticator, limiter, usage: shared.usage.clone() },
-            forwarder: Forwarder::new(config, &shared.names, &shared.upstreams, &shared.metrics, &shared.shutdown)?,
+            forwarder: Forwarder::new(config, &shared.names, &shared.upstreams, &shared.metrics, &shared.shutdown)
+                .map_err(StartError::Upstream)?,
             metrics: shared.cells.clone(),
             shutdown: shared.shutdown.clone(),
         });

@@ -1,16 +1,12 @@
 //! Making a connection to one server: TCP, TLS where asked for, login, database, and a first answer.
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError, Value};
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -19,7 +15,8 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use super::outage::Outage;
-use crate::config::{CertificateFiles, RedisLogin, RedisNode, RedisStore, RedisTls};
+use crate::config::{RedisLogin, RedisNode, RedisStore, RedisTls};
+use crate::tls::{self, TlsError};
 
 /// A silent peer is probed after this time, and given up when it has not confirmed for the second one.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -28,17 +25,9 @@ const USER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Why the configured Redis can't be used at all.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// A file of certificates or keys can't be used.
-    #[error("store.redis: {path}: {reason}", path = .path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The certificates can't be used.
-    #[error("store.redis: TLS settings")]
-    Tls(#[source] rustls::Error),
+    /// Its TLS can't be used.
+    #[error("store.redis: {0}")]
+    Tls(#[from] TlsError),
     /// It does not answer, and somebody waits for it; for this reason.
     #[error("{0}")]
     Down(String),
@@ -152,40 +141,8 @@ fn settings(login: Option<&RedisLogin>, database: u32) -> RedisConnectionInfo {
     settings
 }
 
-fn connector(tls: &RedisTls) -> Result<TlsConnector, OpenError> {
-    let mut roots = RootCertStore::empty();
-    match &tls.ca {
-        Some(path) => {
-            for certificate in certificates(path)? {
-                roots.add(certificate).map_err(|error| refuse(path, error))?;
-            }
-        }
-        // A certificate of the system's that can't be read is one that nobody presents.
-        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(OpenError::Tls)?
-        .with_root_certificates(roots);
-    let config = match &tls.client {
-        None => config.with_no_client_auth(),
-        Some(CertificateFiles { cert, key }) => {
-            let private = PrivateKeyDer::from_pem_file(key).map_err(|error| refuse(key, error))?;
-            config.with_client_auth_cert(certificates(cert)?, private).map_err(OpenError::Tls)?
-        }
-    };
+fn connector(settings: &RedisTls) -> Result<TlsConnector, TlsError> {
+    let client = settings.client.as_ref().map(|files| (&*files.cert, &*files.key));
+    let config = tls::client_config(settings.ca.as_deref(), client, false)?;
     Ok(TlsConnector::from(Arc::new(config)))
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, OpenError> {
-    let found: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|error| refuse(path, error));
-    found.and_then(|found| match found.is_empty() {
-        true => Err(refuse(path, "holds no certificate in PEM form")),
-        false => Ok(found),
-    })
-}
-
-fn refuse(path: &Path, reason: impl ToString) -> OpenError {
-    OpenError::File { path: path.to_owned(), reason: reason.to_string() }
 }

@@ -191,7 +191,7 @@ async fn calls_and_requests_share_a_connection() {
 }
 
 #[tokio::test]
-async fn a_call_is_refused_as_any_request_is() {
+async fn a_call_is_rejected_like_any_request() {
     let (gateway, token) = stage("", "", &["--limit", "minute=3/1m", "--concurrent-calls", "1"]).await;
     let mut client = connect(&gateway).await;
     let code = async |response: Response<Incoming>| {
@@ -241,7 +241,7 @@ async fn a_silent_call_keeps_its_connection_and_its_own_clock() {
 }
 
 #[tokio::test]
-async fn a_drain_waits_for_calls_and_tells_those_that_stay() {
+async fn a_drain_waits_for_calls_and_closes_those_that_remain() {
     let (mut gateway, token) = stage("", "", &[]).await;
     let mut client = connect(&gateway).await;
     let mut socket = call(&mut client, &token).await;
@@ -258,7 +258,7 @@ async fn a_drain_waits_for_calls_and_tells_those_that_stay() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_gone_ends_its_calls_and_nobody_elses() {
+async fn a_client_that_leaves_ends_only_its_own_calls() {
     let (gateway, token) = stage("", "", &[]).await;
     let (mut here, mut gone) = (connect(&gateway).await, connect(&gateway).await);
     let mut stays = call(&mut here, &token).await;

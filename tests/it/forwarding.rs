@@ -1,4 +1,4 @@
-//! How requests reach upstreams: connections, endpoints, hosts, credentials, and what trusted proxies may say.
+//! How requests reach upstreams: connections, endpoints, hosts, credentials, and the headers of trusted proxies.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ async fn stage(endpoints: &[SocketAddr], upstream: &str, route: &str, more: &str
 }
 
 #[tokio::test]
-async fn connections_are_used_again() {
+async fn connections_are_reused() {
     let upstream = Upstream::start().await;
     let (gateway, token) = stage(&[upstream.address], "", "", "").await;
     for client in [http1(&gateway), http2(&gateway)] {
@@ -65,7 +65,7 @@ async fn a_connection_that_the_upstream_has_closed_is_replaced_unseen() {
 }
 
 #[tokio::test]
-async fn endpoints_take_turns_and_a_dead_one_is_passed_over() {
+async fn endpoints_alternate_and_a_dead_one_is_skipped() {
     let (first, second) = (Upstream::start().await, Upstream::start().await);
     let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let keys = ", balance: round_robin, ejection: none";
@@ -93,7 +93,7 @@ async fn the_host_and_the_credential_are_as_configured() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_may_say_who_the_client_is() {
+async fn a_trusted_proxy_names_the_client() {
     let upstream = Upstream::start().await;
     let (gateway, token) = stage(&[upstream.address], "", "", "trusted_proxies: [127.0.0.0/8]").await;
     let request = http1(&gateway)
@@ -123,7 +123,7 @@ async fn trailers_of_a_request_reach_the_upstream() {
 }
 
 #[tokio::test]
-async fn a_trailer_says_nothing_that_a_header_may_not() {
+async fn forbidden_headers_are_removed_from_trailers_too() {
     let upstream = Upstream::start().await;
     let (gateway, token) = stage(&[upstream.address], "", "", "").await;
     let names = "x-callgate-account, x_callgate_plan, x-forwarded-for, authorization, connection, x-sum";
@@ -162,7 +162,7 @@ async fn canned(reply: &'static [u8]) -> (SocketAddr, Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn an_answer_with_trailers_is_whole_and_its_connection_used_again() {
+async fn an_answer_with_trailers_is_complete_and_its_connection_reused() {
     let (address, connections) = canned(
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum, x-ratelimit-limit\r\n\r\n\
           5\r\nhello\r\n0\r\nx-sum: 42\r\nx-ratelimit-limit: 7\r\nconnection: close\r\n\r\n",
@@ -185,7 +185,7 @@ async fn an_answer_with_trailers_is_whole_and_its_connection_used_again() {
 }
 
 #[tokio::test]
-async fn an_answer_of_http_1_0_is_sent_on_as_ours() {
+async fn an_answer_of_http_1_0_is_passed_on_as_http_1_1() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -201,7 +201,7 @@ async fn an_answer_of_http_1_0_is_sent_on_as_ours() {
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_502_and_a_short_body_is_never_made_whole() {
+async fn an_answer_that_is_not_http_is_502_and_a_short_body_is_never_completed() {
     for (reply, whole) in [
         ("garbage\r\n\r\n", false),
         ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello", false),
@@ -230,7 +230,7 @@ async fn what_is_no_http_is_502_and_a_short_body_is_never_made_whole() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_answers_and_reads_no_more_is_given_up() {
+async fn an_upstream_that_answers_and_stops_reading_is_closed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! Long and large: uploads, downloads, server-sent events and WebSockets through the gateway.
+//! Large and long transfers: uploads, downloads, server-sent events and WebSockets through the gateway.
 
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ async fn voice_stage(call: &str) -> (CancellationToken, Gateway, Token) {
 }
 
 #[tokio::test]
-async fn a_gibibyte_goes_down_in_constant_memory() {
+async fn a_download_of_a_gibibyte_takes_constant_memory() {
     let (_upstream, gateway, token) = stage("").await;
     for client in [http1(&gateway), http2(&gateway)] {
         let before = gateway.resident();
@@ -58,7 +58,7 @@ async fn a_gibibyte_goes_down_in_constant_memory() {
 }
 
 #[tokio::test]
-async fn a_gibibyte_goes_up_in_constant_memory() {
+async fn an_upload_of_a_gibibyte_takes_constant_memory() {
     let (_upstream, gateway, token) = stage("").await;
     for client in [http1(&gateway), http2(&gateway)] {
         let before = gateway.resident();
@@ -82,7 +82,7 @@ async fn a_gibibyte_goes_up_in_constant_memory() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_not_read_for() {
+async fn the_gateway_does_not_read_ahead_of_a_client_that_does_not_read() {
     let (_upstream, gateway, token) = stage("").await;
     let mut stream = raw(&gateway, "http/1.1").await;
     let before = gateway.resident();
@@ -170,7 +170,7 @@ async fn audio_frames_echo_through_a_websocket() {
 }
 
 #[tokio::test]
-async fn a_websocket_without_a_token_or_over_the_limit_is_an_ordinary_refusal() {
+async fn a_websocket_without_a_token_or_over_the_limit_gets_an_ordinary_rejection() {
     let (stop, gateway, token) = voice_stage("").await;
     let handshake = |auth: &str| {
         format!(
@@ -194,7 +194,7 @@ async fn a_websocket_without_a_token_or_over_the_limit_is_an_ordinary_refusal() 
 
 #[tokio::test]
 async fn calls_end_when_silent_or_too_long() {
-    for (limit, why) in [("idle_timeout: 1s", "silent"), ("max_duration: 1s", "longest")] {
+    for (limit, why) in [("idle_timeout: 1s", "silent"), ("max_duration: 1s", "maximum")] {
         let (stop, gateway, token) = voice_stage(&format!(", call: {{ {limit} }}")).await;
         let mut socket = open_socket(&gateway, &token).await;
         let started = Instant::now();
@@ -207,7 +207,7 @@ async fn calls_end_when_silent_or_too_long() {
 }
 
 #[tokio::test]
-async fn bytes_sent_before_the_switch_reach_nobody() {
+async fn bytes_sent_before_the_switch_are_dropped() {
     // An upstream that switches at once and tells what it hears then.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

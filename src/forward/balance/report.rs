@@ -1,19 +1,19 @@
-//! How upstreams are, for operators.
+//! The state of upstreams, for operators.
 
 use std::sync::atomic::Ordering;
 
-use super::UpstreamState;
+use super::upstream_state::UpstreamState;
 
 /// One upstream.
 #[derive(Debug, serde::Serialize)]
 pub struct UpstreamReport {
     /// Its name.
     pub name: String,
-    /// Requests and calls under way, over all workers.
+    /// Requests and calls in flight, over all workers.
     pub in_flight: usize,
-    /// The most that may be; `null`: no cap.
+    /// The cap on them; `null`: none.
     pub max_requests: Option<u32>,
-    /// Requests that wait for a place.
+    /// Requests in the queue.
     pub waiting: usize,
     /// Its endpoints, in the order of the configuration.
     pub endpoints: Vec<EndpointReport>,
@@ -24,47 +24,42 @@ pub struct UpstreamReport {
 pub struct EndpointReport {
     /// Its address.
     pub url: String,
-    /// `up`; `ejected`, because requests failed; `down`, because health checks did.
+    /// `up`; `ejected`, because requests failed; `down`, because health checks failed.
     pub state: &'static str,
-    /// Seconds until it is let in again, if it is ejected.
+    /// Seconds until its ejection ends.
     pub ejected_for_seconds: u64,
     /// Its weight.
     pub weight: u32,
     /// Whether it is a backup.
     pub backup: bool,
-    /// Requests and calls under way.
+    /// Requests and calls in flight.
     pub in_flight: usize,
-    /// Failures since the last good answer.
+    /// Failed requests since the last success.
     pub failures: u32,
 }
 
 impl UpstreamState {
     pub(super) fn report(&self) -> UpstreamReport {
         let now = self.now();
-        let endpoints = self.endpoints.iter().map(|standing| EndpointReport {
-            url: standing.label.to_string(),
-            state: match (standing.is_down(), standing.is_ejected(now)) {
+        let endpoints = self.endpoints.iter().map(|endpoint| EndpointReport {
+            url: endpoint.label.to_string(),
+            state: match (endpoint.is_down(), endpoint.is_ejected(now)) {
                 (true, _) => "down",
                 (false, true) => "ejected",
                 (false, false) => "up",
             },
-            ejected_for_seconds: standing.ejected_until().saturating_sub(now).div_ceil(1_000),
-            weight: standing.part.weight,
-            backup: standing.part.backup,
-            in_flight: standing.in_flight(),
-            failures: standing.failures.load(Ordering::Relaxed),
+            ejected_for_seconds: endpoint.ejected_until().saturating_sub(now).div_ceil(1_000),
+            weight: endpoint.part.weight,
+            backup: endpoint.part.backup,
+            in_flight: endpoint.in_flight(),
+            failures: endpoint.failures.load(Ordering::Relaxed),
         });
         UpstreamReport {
             name: self.name.to_string(),
             in_flight: self.in_flight(),
             max_requests: self.config.max_requests,
-            waiting: self.places.waiting(),
+            waiting: self.permits.waiting(),
             endpoints: endpoints.collect(),
         }
-    }
-
-    /// Requests and calls under way.
-    pub(super) fn in_flight(&self) -> usize {
-        self.endpoints.iter().map(|standing| standing.in_flight()).sum()
     }
 }

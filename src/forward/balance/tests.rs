@@ -8,14 +8,16 @@ use proptest::prelude::*;
 use crate::config::{Ejection, Part};
 
 use super::budget::Budget;
-use super::choose::{Candidate, RoundRobin, by_key, least_requests};
-use super::eject::Ejections;
-use super::hash::hash;
-use super::standing::Standing;
+use super::choose::{EndpointCandidate, RoundRobin, least_requests};
+use super::ejections::Ejections;
+use super::endpoint_state::EndpointState;
+use super::rendezvous::{self, hash};
 
-fn candidates(weights: &[u64], in_flight: &[usize]) -> Vec<Candidate> {
+fn candidates(weights: &[u64], in_flight: &[usize]) -> Vec<EndpointCandidate> {
     let pairs = weights.iter().zip(in_flight).enumerate();
-    pairs.map(|(index, (weight, in_flight))| Candidate { index, weight: *weight, in_flight: *in_flight }).collect()
+    pairs
+        .map(|(index, (weight, in_flight))| EndpointCandidate { index, weight: *weight, in_flight: *in_flight })
+        .collect()
 }
 
 fn ejection(failures: u32, max_share: u32) -> Ejection {
@@ -31,7 +33,7 @@ fn an_idle_upstream_is_used_by_weight() {
 }
 
 #[test]
-fn who_has_fewer_requests_for_its_weight_wins() {
+fn the_endpoint_with_fewer_requests_for_its_weight_wins() {
     let draws = |pair: [u64; 2]| {
         let mut left = pair.into_iter();
         move |_: u64| left.next().unwrap()
@@ -41,7 +43,7 @@ fn who_has_fewer_requests_for_its_weight_wins() {
     assert_eq!(least_requests(busy.iter().copied(), draws([0, 0])), Some(1), "5/3 is less than 2");
     assert_eq!(least_requests(busy.iter().copied(), draws([1_000, 0])), Some(1));
     let equal = candidates(&[1_000, 3_000], &[1, 3]);
-    assert_eq!(least_requests(equal.iter().copied(), draws([0, 0])), Some(0), "equals stay in order");
+    assert_eq!(least_requests(equal.iter().copied(), draws([0, 0])), Some(0), "on a tie the first drawn wins");
     assert_eq!(least_requests([].into_iter(), |_| 0), None);
 }
 
@@ -57,22 +59,23 @@ fn least_requests_evens_out_what_takes_long() {
 }
 
 #[test]
-fn turns_are_exact_and_interleaved() {
-    let turns = RoundRobin::new(3);
+fn round_robin_is_exact_and_interleaved() {
+    let round_robin = RoundRobin::new(3);
     let all = candidates(&[5_000, 1_000, 1_000], &[0; 3]);
-    let order: Vec<usize> = (0..70).map(|_| turns.next(all.iter().copied()).unwrap()).collect();
+    let order: Vec<usize> = (0..70).map(|_| round_robin.next(all.iter().copied()).unwrap()).collect();
     let count = |index: usize| order.iter().filter(|chosen| **chosen == index).count();
     assert_eq!((count(0), count(1), count(2)), (50, 10, 10));
     assert!(order.windows(6).all(|six| six.contains(&1) || six.contains(&2)), "{order:?}");
-    // Somebody leaves: the others take turns.
+    // One leaves: the others alternate.
     let two = &all[1..];
-    let order: Vec<usize> = (0..10).map(|_| turns.next(two.iter().copied()).unwrap()).collect();
+    let order: Vec<usize> = (0..10).map(|_| round_robin.next(two.iter().copied()).unwrap()).collect();
     assert!(order.windows(2).filter(|pair| pair[0] == pair[1]).count() <= 1, "{order:?}");
 }
 
 fn owners(endpoints: &[(&str, u32)]) -> BTreeMap<u64, String> {
     let all: Vec<_> = endpoints.iter().enumerate().map(|(i, (name, w))| (i, hash(name.as_bytes()), *w)).collect();
-    let owner = |key: u64| endpoints[by_key(hash(&key.to_be_bytes()), all.iter().copied()).unwrap()].0.to_owned();
+    let owner =
+        |key: u64| endpoints[rendezvous::choose(hash(&key.to_be_bytes()), all.iter().copied()).unwrap()].0.to_owned();
     (0..20_000).map(|key| (key, owner(key))).collect()
 }
 
@@ -89,7 +92,7 @@ fn keys_spread_by_weight_and_only_those_of_a_lost_endpoint_move() {
     let heirs =
         whole.iter().filter(|(_, owner)| *owner == "http://b:1").filter(|(key, _)| without[key] == "http://a:1");
     let third = heirs.count();
-    assert!((1_450..1_900).contains(&third), "{third} of 5000 went to who has a third of the weight");
+    assert!((1_450..1_900).contains(&third), "{third} of 5000 went to the endpoint with a third of the weight");
     // Another order is the same.
     assert_eq!(whole, owners(&[("http://c:1", 2), ("http://a:1", 1), ("http://b:1", 1)]));
 }
@@ -100,7 +103,7 @@ fn ejections_grow_up_to_their_cap_and_are_forgotten() {
     let mut now = 1_000;
     for seconds in [10, 20, 30, 35, 35] {
         assert_eq!(ejections.eject(0, now, 0.0), Some(now + seconds * 1_000));
-        assert_eq!(ejections.eject(0, now + 1, 0.0), None, "it is out already");
+        assert_eq!(ejections.eject(0, now + 1, 0.0), None, "it is ejected already");
         now += seconds * 1_000;
     }
     // It was out five times; two times of service later, three of them count.
@@ -109,7 +112,7 @@ fn ejections_grow_up_to_their_cap_and_are_forgotten() {
 }
 
 #[test]
-fn the_share_of_the_ejected_is_capped() {
+fn the_share_of_ejected_endpoints_is_capped() {
     let mut half = Ejections::new(ejection(5, 50), 5);
     let out = (0..5).filter(|index| half.eject(*index, 1_000, 0.0).is_some()).count();
     assert_eq!(out, 2, "half of five");
@@ -124,41 +127,41 @@ fn the_share_of_the_ejected_is_capped() {
 #[test]
 fn a_budget_is_the_larger_of_its_two_parts() {
     let budget = Budget::new(20, 10);
-    assert_eq!((0..50).filter(|_| budget.spend(500)).count(), 10, "without a request ten in a second");
-    assert_eq!((0..50).filter(|_| budget.spend(1_500)).count(), 10);
+    assert_eq!((0..50).filter(|_| budget.try_retry(500)).count(), 10, "without a request ten in a second");
+    assert_eq!((0..50).filter(|_| budget.try_retry(1_500)).count(), 10);
     let budget = Budget::new(20, 0);
     for second in 0..10 {
-        (0..100).for_each(|_| budget.asked(second * 1_000));
+        (0..100).for_each(|_| budget.count_request(second * 1_000));
     }
-    assert_eq!((0..500).filter(|_| budget.spend(9_000)).count(), 200, "a fifth of ten seconds' requests");
-    assert!(!budget.spend(9_999));
+    assert_eq!((0..500).filter(|_| budget.try_retry(9_000)).count(), 200, "a fifth of ten seconds' requests");
+    assert!(!budget.try_retry(9_999));
     // The first second leaves with its hundred requests; the retries were all in the last.
-    assert!(!budget.spend(10_000));
-    (0..1_000).for_each(|_| budget.asked(10_000));
-    assert_eq!((0..500).filter(|_| budget.spend(10_000)).count(), 180, "a fifth of 1900, less the 200");
+    assert!(!budget.try_retry(10_000));
+    (0..1_000).for_each(|_| budget.count_request(10_000));
+    assert_eq!((0..500).filter(|_| budget.try_retry(10_000)).count(), 180, "a fifth of 1900, less the 200");
 }
 
 #[test]
-fn who_comes_back_starts_slowly() {
-    let standing = Standing::new("http://a:1".into(), Part { weight: 4, backup: false });
+fn an_endpoint_that_returns_starts_slowly() {
+    let endpoint = EndpointState::new("http://a:1".into(), Part { weight: 4, backup: false });
     let slow = Some(Duration::from_secs(30));
-    assert_eq!(standing.weight(slow, 1), 4_000, "who was always there is not new");
-    standing.eject(10_000);
-    assert!(standing.is_ejected(9_999) && standing.is_available(10_000));
-    assert_eq!(standing.weight(slow, 10_000), 400);
-    assert_eq!(standing.weight(slow, 25_000), 2_000);
-    assert_eq!((standing.weight(slow, 40_000), standing.weight(slow, 90_000)), (4_000, 4_000));
-    assert_eq!(standing.weight(None, 10_000), 4_000);
-    standing.set_down(true, 50_000);
-    assert!(!standing.is_available(50_000));
-    standing.set_down(false, 60_000);
-    assert_eq!(standing.weight(slow, 75_000), 2_000);
+    assert_eq!(endpoint.weight(slow, 1), 4_000, "it has always been in service");
+    endpoint.eject(10_000);
+    assert!(endpoint.is_ejected(9_999) && endpoint.is_available(10_000));
+    assert_eq!(endpoint.weight(slow, 10_000), 400);
+    assert_eq!(endpoint.weight(slow, 25_000), 2_000);
+    assert_eq!((endpoint.weight(slow, 40_000), endpoint.weight(slow, 90_000)), (4_000, 4_000));
+    assert_eq!(endpoint.weight(None, 10_000), 4_000);
+    endpoint.set_down(true, 50_000);
+    assert!(!endpoint.is_available(50_000));
+    endpoint.set_down(false, 60_000);
+    assert_eq!(endpoint.weight(slow, 75_000), 2_000);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Whatever fails when: never all endpoints are out, and never more than the share (but one).
+    /// Whatever fails when: never are all endpoints ejected, and never more than the share (or one).
     #[test]
     fn ejection_never_empties(
         endpoints in 1..8_usize,
@@ -179,7 +182,7 @@ proptest! {
         }
     }
 
-    /// Whoever asks when: retries stay within the budget over any ten seconds, but for the minimum of each.
+    /// Whenever requests come: retries stay within the budget over any ten seconds, but for the minimum of each.
     #[test]
     fn retries_stay_within_the_budget(asks in prop::collection::vec((0..400_u64, any::<bool>()), 1..400)) {
         let budget = Budget::new(20, 2);
@@ -187,10 +190,10 @@ proptest! {
         for (pause, is_request) in asks {
             now += pause;
             if is_request {
-                budget.asked(now);
+                budget.count_request(now);
                 requests.push(now / 1_000);
             }
-            if budget.spend(now) {
+            if budget.try_retry(now) {
                 retries.push(now / 1_000);
             }
             let second = now / 1_000;

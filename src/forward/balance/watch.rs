@@ -1,72 +1,56 @@
-//! What nobody's request brings about: endpoints come back, and metrics tell how things are. A line for each change.
+//! Watches the state of all endpoints: updates metrics, and logs ejections that end and upstreams without a healthy endpoint.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{UpstreamState, Upstreams};
+use super::upstream_state::UpstreamState;
 
-/// How often to look.
-const PAUSE: Duration = Duration::from_millis(250);
+const INTERVAL: Duration = Duration::from_millis(250);
 
-impl Upstreams {
-    /// Looks for as long as the process lives.
-    pub async fn watch(&self) {
-        let mut seen: Vec<Seen> = self.rosters.iter().map(|roster| Seen::new(roster)).collect();
-        let mut tick = tokio::time::interval(PAUSE);
-        loop {
-            tick.tick().await;
-            for (roster, seen) in self.rosters.iter().zip(&mut seen) {
-                seen.look(roster);
-            }
+/// Watches for as long as it is polled.
+pub(super) async fn run(upstreams: &[Arc<UpstreamState>]) {
+    let mut last: Vec<LastSeen> = upstreams.iter().map(|upstream| LastSeen::new(upstream)).collect();
+    let mut tick = tokio::time::interval(INTERVAL);
+    loop {
+        tick.tick().await;
+        for (upstream, last) in upstreams.iter().zip(&mut last) {
+            last.update(upstream);
         }
     }
 }
 
-/// What was seen of an upstream the last time.
-struct Seen {
+/// The state of an upstream at the last tick.
+struct LastSeen {
     ejected: Vec<bool>,
-    deserted: bool,
+    is_down: bool,
 }
 
-impl Seen {
-    fn new(roster: &UpstreamState) -> Self {
-        Self { ejected: vec![false; roster.endpoints.len()], deserted: false }
+impl LastSeen {
+    fn new(upstream: &UpstreamState) -> Self {
+        Self { ejected: vec![false; upstream.endpoints.len()], is_down: false }
     }
 
-    fn look(&mut self, roster: &UpstreamState) {
-        let (now, upstream) = (roster.now(), &*roster.name);
-        for (index, (standing, was)) in roster.endpoints.iter().zip(&mut self.ejected).enumerate() {
-            let is = standing.is_ejected(now);
-            if *was && !is {
-                tracing::info!(upstream, endpoint = &*standing.label, "the endpoint's time is over: it is tried again");
+    fn update(&mut self, state: &UpstreamState) {
+        let (now, upstream) = (state.now(), &*state.name);
+        for (index, (endpoint, was_ejected)) in state.endpoints.iter().zip(&mut self.ejected).enumerate() {
+            let is_ejected = endpoint.is_ejected(now);
+            if *was_ejected && !is_ejected {
+                tracing::info!(
+                    upstream,
+                    endpoint = &*endpoint.label,
+                    "the ejection of an endpoint ends; requests go to it"
+                );
             }
-            *was = is;
-            roster.metrics.up[index].set(i64::from(standing.is_available(now)));
+            *was_ejected = is_ejected;
+            state.metrics.up[index].set(i64::from(endpoint.is_available(now)));
         }
-        let deserted = !roster.endpoints.iter().any(|standing| standing.is_available(now));
-        if deserted && !self.deserted {
-            tracing::error!(upstream, "no endpoint is well: requests go to all of them all the same");
+        let is_down = !state.endpoints.iter().any(|endpoint| endpoint.is_available(now));
+        if is_down && !self.is_down {
+            tracing::error!(upstream, "no endpoint is healthy; requests go to all of them");
         }
-        self.deserted = deserted;
+        self.is_down = is_down;
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        roster.metrics.in_flight.set(number(roster.in_flight()));
-        roster.metrics.waiting.set(number(roster.places.waiting()));
-    }
-}
-
-impl UpstreamState {
-    /// What an endpoint's health checks say now; tells if that is new.
-    pub(in crate::forward) fn judged(&self, index: usize, down: bool, why: &str) {
-        let (standing, now) = (&self.endpoints[index], self.now());
-        if standing.is_down() == down {
-            return;
-        }
-        standing.set_down(down, now);
-        self.metrics.up[index].set(i64::from(standing.is_available(now)));
-        let (upstream, endpoint) = (&*self.name, &*standing.label);
-        if down {
-            tracing::warn!(upstream, endpoint, why, "an endpoint fails its health checks: it is left out");
-        } else {
-            tracing::info!(upstream, endpoint, "an endpoint passes its health checks: it serves again");
-        }
+        state.metrics.in_flight.set(number(state.in_flight()));
+        state.metrics.waiting.set(number(state.permits.waiting()));
     }
 }

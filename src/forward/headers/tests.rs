@@ -1,9 +1,15 @@
-//! What upstreams and clients see of each other's headers.
+//! Which headers upstreams and clients see of each other.
 
 use std::sync::Arc;
 
-use super::*;
-use crate::config::Route;
+use http::Version;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::config::{HeaderEdits, Route};
+use crate::forward::context::ForwardContext;
+
+use super::edits::edit_for_client;
+use super::{clean_trailers_for_client, clean_trailers_for_upstream, has_websocket, onto_client, onto_upstream};
 
 fn route(forward_credentials: bool) -> Route {
     Route { forward_credentials, ..Route::default() }
@@ -20,7 +26,7 @@ fn headers(lines: &[(&str, &str)]) -> HeaderMap {
 fn sent(lines: &[(&str, &str)], version: Version, trusted: &[&str], websocket: bool) -> HeaderMap {
     let mut headers = headers(lines);
     let trusted: Vec<ipnet::IpNet> = trusted.iter().map(|net| net.parse().unwrap()).collect();
-    let onward = ForwardContext {
+    let context = ForwardContext {
         route: &route(false),
         upstream: 0,
         peer: "[2001:db8::7]:5000".parse().unwrap(),
@@ -34,7 +40,7 @@ fn sent(lines: &[(&str, &str)], version: Version, trusted: &[&str], websocket: b
         hold: &|| Box::new(()),
         target: None,
     };
-    onto_upstream(&mut headers, version, &onward, websocket);
+    onto_upstream(&mut headers, version, &context, websocket);
     headers
 }
 
@@ -43,7 +49,7 @@ fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn hop_by_hop_headers_of_every_connection_line_stay_behind() {
+fn hop_by_hop_headers_of_every_connection_line_are_removed() {
     let sent = sent(
         &[
             ("connection", "keep-alive, X-One"),
@@ -82,7 +88,7 @@ fn hop_by_hop_headers_of_every_connection_line_stay_behind() {
 }
 
 #[test]
-fn connection_cannot_list_away_what_frames_and_routes_a_message() {
+fn connection_cannot_remove_what_frames_and_routes_a_message() {
     let sent = sent(
         &[
             ("connection", "host, content-length, content-type"),
@@ -100,7 +106,7 @@ fn connection_cannot_list_away_what_frames_and_routes_a_message() {
 }
 
 #[test]
-fn a_stranger_cannot_say_who_it_is_in_any_spelling() {
+fn a_client_cannot_claim_an_identity_in_any_spelling() {
     let sent = sent(
         &[
             ("x-callgate-account", "evil"),
@@ -129,7 +135,7 @@ fn a_stranger_cannot_say_who_it_is_in_any_spelling() {
 }
 
 #[test]
-fn what_would_make_another_request_of_it_stays_behind() {
+fn method_and_path_overrides_are_removed() {
     let lines = [
         ("x-http-method-override", "DELETE"),
         ("x-http-method", "DELETE"),
@@ -151,7 +157,7 @@ fn what_would_make_another_request_of_it_stays_behind() {
 }
 
 #[test]
-fn a_trusted_proxy_is_believed_and_added_to() {
+fn headers_of_a_trusted_proxy_are_kept_and_extended() {
     let sent = sent(
         &[
             ("x-forwarded-for", "1.2.3.4"),
@@ -202,7 +208,7 @@ fn trailers_are_asked_for_on_the_clients_behalf() {
 }
 
 #[test]
-fn an_answer_loses_what_concerned_the_upstreams_connection_and_its_idea_of_limits() {
+fn an_answer_loses_hop_by_hop_headers_and_the_upstreams_limits() {
     let mut answer = headers(&[
         ("connection", "close, x-internal"),
         ("x-internal", "1"),
@@ -269,7 +275,7 @@ fn trailers_are_cleaned_both_ways() {
 }
 
 #[test]
-fn a_route_with_cors_speaks_for_its_upstream() {
+fn a_route_with_cors_drops_the_upstreams_cors_headers() {
     let lines = [
         ("access-control-allow-origin", "*"),
         ("access-control-allow-credentials", "true"),

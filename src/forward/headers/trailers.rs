@@ -1,13 +1,15 @@
-//! Trailers on their way through: some servers merge them into the headers, so they may say no more than those.
+//! Trailers on their way through: some servers merge them into the headers, so they must not contain more than headers may.
 
 use http::header::{self, HeaderMap, HeaderName};
 
 use crate::config::{HeaderEdits, REQUEST_ID};
 
-use super::{Kind, clean_for_client, edited, take_off, take_off_cors, take_off_respelled};
+use super::edits::{edited, remove_cors, remove_respelled};
+use super::kinds::{HeaderKind, strip};
+use super::to_client::clean_for_client;
 
-/// What would change how a message is framed, routed, read or proved if a server merged it into the headers (RFC 9110 §6.5.1),
-/// beside what the names of each direction say.
+/// What would change how a message is framed, routed, read or authenticated if a server merged it into the headers
+/// (RFC 9110 §6.5.1), beside the names that are removed in each direction.
 static NEVER_TRAILERS: [HeaderName; 12] = [
     header::CACHE_CONTROL,
     header::CONTENT_ENCODING,
@@ -24,23 +26,22 @@ static NEVER_TRAILERS: [HeaderName; 12] = [
 ];
 
 /// A client's, for the upstream.
-pub(in crate::forward) fn clean_trailers_for_upstream(trailers: &mut HeaderMap, edits: Option<&HeaderEdits>) {
-    take_off(trailers, |kind| match kind {
-        Kind::HopByHop | Kind::Forwarding | Kind::Identity | Kind::Credential | Kind::Override => true,
-        Kind::Limit => false,
-    });
+pub(crate) fn clean_trailers_for_upstream(trailers: &mut HeaderMap, edits: Option<&HeaderEdits>) {
+    strip(trailers, |kind| kind != HeaderKind::Limit);
     if let Some(edits) = edits {
-        take_off_respelled(trailers, edits);
+        remove_respelled(trailers, edits);
     }
-    for name in NEVER_TRAILERS.iter().chain(edits.into_iter().flat_map(edited)) {
-        trailers.remove(name);
-    }
+    remove_never_trailers(trailers, edits);
 }
 
 /// An upstream's, for the client.
-pub(in crate::forward) fn clean_trailers_for_client(trailers: &mut HeaderMap, edits: Option<&HeaderEdits>) {
+pub(crate) fn clean_trailers_for_client(trailers: &mut HeaderMap, edits: Option<&HeaderEdits>) {
     clean_for_client(trailers);
-    take_off_cors(trailers);
+    remove_cors(trailers);
+    remove_never_trailers(trailers, edits);
+}
+
+fn remove_never_trailers(trailers: &mut HeaderMap, edits: Option<&HeaderEdits>) {
     for name in NEVER_TRAILERS.iter().chain(edits.into_iter().flat_map(edited)) {
         trailers.remove(name);
     }

@@ -10,6 +10,7 @@ use http::Request;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::either::Either;
 
 use crate::body::{CallHalves, IncomingBody};
 
@@ -20,18 +21,15 @@ pub(crate) enum ClientEnd {
 }
 
 /// One end of a call, as bytes.
-pub(super) enum Wire {
-    Connection(TokioIo<Upgraded>),
-    Stream(CallStream),
-}
+pub(super) type CallIo = Either<TokioIo<Upgraded>, CallStream>;
 
 /// A stream of HTTP/2 that has become a call.
-pub(super) struct CallStream {
+pub(crate) struct CallStream {
     receive: RecvStream,
     send: SendStream<Bytes>,
-    /// What came and was not read yet.
-    heard: Bytes,
-    is_ended: bool,
+    /// Received and not read yet.
+    received: Bytes,
+    is_shut_down: bool,
 }
 
 impl ClientEnd {
@@ -45,57 +43,52 @@ impl ClientEnd {
         Self::Connection(hyper::upgrade::on(request))
     }
 
-    /// Waits until the client has been told that the call may begin.
+    /// Waits until the client has got the answer that opens the call.
     ///
     /// # Errors
-    /// When it could not be told.
-    pub(super) async fn open(self) -> io::Result<Wire> {
+    /// When it could not be sent.
+    pub(super) async fn open(self) -> io::Result<CallIo> {
         match self {
-            Self::Connection(upgrade) => {
-                let upgraded = upgrade.await.map_err(io::Error::other)?;
-                Ok(Wire::of(upgraded))
-            }
+            Self::Connection(upgrade) => upgraded(upgrade).await,
             Self::Stream(CallHalves { receive, send }) => {
                 let send = send.await.map_err(|_| io::Error::from(io::ErrorKind::ConnectionReset))?;
-                Ok(Wire::Stream(CallStream { receive, send, heard: Bytes::new(), is_ended: false }))
+                Ok(Either::Right(CallStream { receive, send, received: Bytes::new(), is_shut_down: false }))
             }
         }
     }
 }
 
-impl Wire {
-    /// The upstream's end.
-    pub(super) fn of(upgraded: Upgraded) -> Self {
-        Self::Connection(TokioIo::new(upgraded))
-    }
+/// The end of a call on a connection that switches protocols.
+pub(super) async fn upgraded(upgrade: OnUpgrade) -> io::Result<CallIo> {
+    let connection = upgrade.await.map_err(io::Error::other)?;
+    Ok(Either::Left(TokioIo::new(connection)))
 }
 
 impl AsyncRead for CallStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        while this.heard.is_empty() {
+        while this.received.is_empty() {
             match ready!(this.receive.poll_data(cx)) {
-                Some(Ok(data)) => this.heard = data,
+                Some(Ok(data)) => this.received = data,
                 None => return Poll::Ready(Ok(())),
                 Some(Err(error)) => {
-                    // Who gives up a stream in good order wants no more of it, and that is no fault.
+                    // A client may cancel a stream that it no longer needs.
                     let is_orderly = matches!(error.reason(), Some(Reason::NO_ERROR | Reason::CANCEL));
                     return Poll::Ready(if is_orderly { Ok(()) } else { Err(into_io(error)) });
                 }
             }
         }
-        let length = this.heard.len().min(buf.remaining());
-        buf.put_slice(&this.heard[..length]);
-        this.heard.advance(length);
-        // This fails only where nobody sends any more.
+        let length = this.received.len().min(buf.remaining());
+        buf.put_slice(&this.received[..length]);
+        this.received.advance(length);
+        // This fails only when the stream is over.
         let _ = this.receive.flow_control().release_capacity(length);
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for CallStream {
-    /// Takes all of it as soon as the client has room for some: what the windows do not let through yet waits in h2, and holds up
-    /// the next piece.
+    /// Takes all bytes as soon as the client's window has room for some: h2 buffers the rest, and the next write waits for it.
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.send.capacity() == 0 {
@@ -113,13 +106,13 @@ impl AsyncWrite for CallStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The connection's own task writes what it was given.
+        // The connection's own task writes it.
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !std::mem::replace(&mut this.is_ended, true) {
+        if !std::mem::replace(&mut this.is_shut_down, true) {
             this.send.send_data(Bytes::new(), true).map_err(into_io)?;
         }
         Poll::Ready(Ok(()))
@@ -128,36 +121,4 @@ impl AsyncWrite for CallStream {
 
 fn into_io(error: h2::Error) -> io::Error {
     io::Error::other(error)
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Connection(connection) => Pin::new(connection).poll_read(cx, buf),
-            Self::Stream(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Connection(connection) => Pin::new(connection).poll_write(cx, bytes),
-            Self::Stream(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Connection(connection) => Pin::new(connection).poll_flush(cx),
-            Self::Stream(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Connection(connection) => Pin::new(connection).poll_shutdown(cx),
-            Self::Stream(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
 }

@@ -1,8 +1,8 @@
-//! Who ends a call and why, and what its sides are told then.
+//! How a call ends: by which side, why, and with which Close frames.
 
 use std::io;
 
-/// Who ended a call: who closed first, or broke off.
+/// The side that ended a call: it closed first, or its connection broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndedBy {
     /// The client.
@@ -14,7 +14,7 @@ pub enum EndedBy {
 }
 
 impl EndedBy {
-    /// As a word, for logs and labels.
+    /// For logs and labels.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -42,40 +42,62 @@ pub enum CutReason {
     /// One side's connection ended, and neither had sent a Close frame.
     #[error("the connection ended without a Close frame")]
     Unannounced,
-    /// One side never switched.
+    /// One side did not switch protocols.
     #[error("the call never began")]
     Upgrade(#[source] io::Error),
-    /// Nothing moved for `call.idle_timeout`.
+    /// Nothing was sent for `call.idle_timeout`.
     #[error("the call was silent for too long")]
-    Silent,
-    /// A side gave no sign of life for `call.ping_timeout` after a ping.
+    Idle,
+    /// A side sent nothing for `call.ping_timeout` after a ping.
     #[error("the {} did not answer a ping", .0.as_str())]
     Unanswered(EndedBy),
     /// It reached `call.max_duration`.
-    #[error("the call reached its longest duration")]
+    #[error("the call reached its maximum duration")]
     TooLong,
     /// The instance ended.
     #[error("the instance ended")]
     Ended,
-    /// The token no longer entitles to it: why, for the log alone.
+    /// The token no longer allows it; why, for the log alone.
     #[error("{0}")]
     Revoked(&'static str),
 }
 
-/// What both sides are told at the end: a status code (RFC 6455 §7.4.1 and IANA's registry) and a reason.
-pub(super) struct Close {
+/// How a call ended.
+#[derive(Debug)]
+pub struct TunnelEnd {
+    /// What came from the client.
+    pub from_client: TransferStats,
+    /// What came from the upstream.
+    pub from_upstream: TransferStats,
+    /// Which side ended it.
+    pub by: EndedBy,
+    /// Why it did not end by itself.
+    pub cut: Option<CutReason>,
+}
+
+/// What was passed on in one direction. Callgate's own frames, and answers to them, are not counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TransferStats {
+    /// Bytes, including frame headers.
+    pub bytes: u64,
+    /// Complete messages, texts and binary ones, of however many frames.
+    pub messages: u64,
+}
+
+/// The Close frames for both sides: status codes (RFC 6455 §7.4.1 and IANA's registry) and a reason.
+pub(super) struct CloseFrames {
     pub(super) to_client: u16,
     pub(super) to_upstream: u16,
     pub(super) reason: &'static str,
 }
 
-impl Close {
+impl CloseFrames {
     const fn new(to_client: u16, to_upstream: u16, reason: &'static str) -> Self {
         Self { to_client, to_upstream, reason }
     }
 
-    /// What is said when this side's connection is gone. 1014, "bad gateway", would say it more exactly to a client than 1011,
-    /// "unexpected condition"; but libraries that many use take it for a fault of the protocol.
+    /// For when this side's connection is gone. For a client 1014, "bad gateway", would be more exact than 1011, "unexpected condition",
+    /// but some common libraries reject it as a protocol error.
     pub(super) const fn without(gone: EndedBy) -> Self {
         match gone {
             EndedBy::Client => Self::new(1001, 1001, "the client is gone"),
@@ -85,19 +107,19 @@ impl Close {
 }
 
 impl CutReason {
-    /// `None` where nobody is left to tell, or who is has been told.
-    pub(super) fn close(&self) -> Option<Close> {
+    /// `None` where no side is left, or the one that is has got its frame.
+    pub(super) fn close_frames(&self) -> Option<CloseFrames> {
         Some(match self {
             Self::Broken(_) | Self::Unannounced | Self::Upgrade(_) => return None,
-            Self::Silent => Close::new(1001, 1001, "silent for too long"),
-            Self::Unanswered(EndedBy::Client) => Close::new(1001, 1001, "the client does not answer"),
+            Self::Idle => CloseFrames::new(1001, 1001, "silent for too long"),
+            Self::Unanswered(EndedBy::Client) => CloseFrames::new(1001, 1001, "the client does not answer"),
             Self::Unanswered(EndedBy::Upstream | EndedBy::Gateway) => {
-                Close::new(1011, 1001, "the service does not answer")
+                CloseFrames::new(1011, 1001, "the service does not answer")
             }
-            Self::TooLong => Close::new(1000, 1000, "longest duration reached"),
-            // "Service restart" is for servers to say, "going away" for everybody.
-            Self::Ended => Close::new(1012, 1001, "the gateway restarts"),
-            Self::Revoked(_) => Close::new(1008, 1008, "the token no longer allows this call"),
+            Self::TooLong => CloseFrames::new(1000, 1000, "longest duration reached"),
+            // Only servers may send 1012, "service restart"; both sides may send 1001, "going away".
+            Self::Ended => CloseFrames::new(1012, 1001, "the gateway restarts"),
+            Self::Revoked(_) => CloseFrames::new(1008, 1008, "the token no longer allows this call"),
         })
     }
 }

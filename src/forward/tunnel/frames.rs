@@ -1,20 +1,23 @@
-//! Where WebSocket frames end (RFC 6455 §5.2), in bytes that pass by: only there can a frame of our own go out.
+//! Finds where WebSocket frames end (RFC 6455 §5.2) in a stream of bytes: only there can Callgate send a frame of its own.
 
-/// Follows the frames of one direction. It reads headers and counts payloads; nothing is kept of either.
+/// Follows the frames of one direction. It reads headers and counts payloads, and stores neither.
 #[derive(Debug, Default)]
-pub(super) struct Frames {
-    /// What there is of a header that is not whole yet.
-    header: [u8; LONGEST_HEADER],
-    known: usize,
-    /// Bytes of the present frame's payload that are still to come.
-    left: u64,
-    messages: u64,
-    pings: u64,
-    closed: bool,
+pub(super) struct FrameTracker {
+    /// The beginning of an incomplete header.
+    header: [u8; MAX_HEADER],
+    header_length: usize,
+    /// Missing bytes of the current frame's payload.
+    payload_left: u64,
+    /// Messages whose last frame has begun.
+    pub(super) messages: u64,
+    /// Pings that have begun.
+    pub(super) pings: u64,
+    /// Whether a Close frame has passed: no other may follow it.
+    pub(super) closed: bool,
 }
 
 /// Two bytes, eight of length, four of mask.
-const LONGEST_HEADER: usize = 14;
+const MAX_HEADER: usize = 14;
 const OPCODE: u8 = 0x0f;
 const CLOSE: u8 = 0x08;
 const PING: u8 = 0x09;
@@ -22,10 +25,10 @@ pub(super) const PONG: u8 = 0x0a;
 pub(super) const FIN: u8 = 0x80;
 pub(super) const MASKED: u8 = 0x80;
 /// The longest payload of a control frame (§5.5).
-const LONGEST_CONTROL: usize = 125;
+const MAX_CONTROL_PAYLOAD: usize = 125;
 
-impl Frames {
-    /// Takes note of bytes that pass.
+impl FrameTracker {
+    /// Counts bytes that are passed on.
     pub(super) fn pass(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let taken = self.step(bytes);
@@ -43,49 +46,34 @@ impl Frames {
         taken
     }
 
-    /// Whether the last frame is whole and no other has begun.
+    /// Whether the last frame is complete and no other has begun.
     pub(super) fn is_between(&self) -> bool {
-        self.known == 0 && self.left == 0
+        self.header_length == 0 && self.payload_left == 0
     }
 
-    /// Whether a Close frame has passed: no other may follow it.
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed
-    }
-
-    /// Messages whose last frame has begun.
-    pub(super) fn messages(&self) -> u64 {
-        self.messages
-    }
-
-    /// Pings that have begun.
-    pub(super) fn pings(&self) -> u64 {
-        self.pings
-    }
-
-    /// Takes some bytes, at least one: a byte of a header, or of a payload what is there.
+    /// Consumes at least one byte: one of a header, or all available ones of a payload.
     fn step(&mut self, bytes: &[u8]) -> usize {
-        if self.left > 0 {
-            let taken = usize::try_from(self.left).map_or(bytes.len(), |left| left.min(bytes.len()));
-            self.left -= taken as u64;
+        if self.payload_left > 0 {
+            let taken = usize::try_from(self.payload_left).map_or(bytes.len(), |left| left.min(bytes.len()));
+            self.payload_left -= taken as u64;
             return taken;
         }
-        self.header[self.known] = bytes[0];
-        self.known += 1;
-        if let Some(length) = payload_length(&self.header[..self.known]) {
+        self.header[self.header_length] = bytes[0];
+        self.header_length += 1;
+        if let Some(length) = payload_length(&self.header[..self.header_length]) {
             let opcode = self.header[0] & OPCODE;
             self.closed |= opcode == CLOSE;
             self.pings += u64::from(opcode == PING);
-            // Of the frames of a message only the last has this bit; those that may stand between them, from 8 on, are none of it.
+            // Only the last frame of a message has this bit. Control frames, from 8 on, may come between and belong to none.
             self.messages += u64::from(opcode < CLOSE && self.header[0] & FIN != 0);
-            self.known = 0;
-            self.left = length;
+            self.header_length = 0;
+            self.payload_left = length;
         }
         1
     }
 }
 
-/// The length of a frame's payload, once its header is whole.
+/// The length of a frame's payload, once its header is complete.
 fn payload_length(header: &[u8]) -> Option<u64> {
     let second = *header.get(1)?;
     let short = second & !MASKED;
@@ -104,7 +92,7 @@ fn payload_length(header: &[u8]) -> Option<u64> {
 
 /// A Close frame.
 pub(super) fn close_frame(code: u16, reason: &str, masked: bool) -> Vec<u8> {
-    let reason = &reason.as_bytes()[..reason.len().min(LONGEST_CONTROL - 2)];
+    let reason = &reason.as_bytes()[..reason.len().min(MAX_CONTROL_PAYLOAD - 2)];
     control_frame(CLOSE, &[&code.to_be_bytes(), reason].concat(), masked)
 }
 
@@ -113,7 +101,7 @@ pub(super) fn ping_frame(payload: &[u8], masked: bool) -> Vec<u8> {
     control_frame(PING, payload, masked)
 }
 
-/// What a client sends must be masked (§5.3), so what goes to an upstream is.
+/// Clients must mask their frames (§5.3), so those to an upstream are masked.
 fn control_frame(opcode: u8, payload: &[u8], masked: bool) -> Vec<u8> {
     let mut frame = vec![FIN | opcode, payload.len() as u8];
     if !masked {
@@ -154,26 +142,26 @@ mod tests {
             for length in [0, 1, 125, 126, 300, 65_535, 65_536, 70_000] {
                 let bytes = frame(0x82, length, masked);
                 for piece in [1, 2, 3, 7, 64, 1 << 20] {
-                    let mut frames = Frames::default();
+                    let mut frames = FrameTracker::default();
                     let mut passed = 0;
                     for part in bytes.chunks(piece) {
                         assert_eq!(frames.is_between(), passed == 0, "{length} {piece}");
                         frames.pass(part);
                         passed += part.len();
                     }
-                    assert!(frames.is_between() && !frames.is_closed(), "{length} {piece}");
+                    assert!(frames.is_between() && !frames.closed, "{length} {piece}");
                 }
             }
         }
     }
 
     #[test]
-    fn what_belongs_to_a_frame_that_has_begun_is_told_from_the_next() {
+    fn the_rest_of_a_frame_ends_where_the_next_begins() {
         let two = [frame(0x01, 200, true), frame(0x00, 3, true)].concat();
-        let mut frames = Frames::default();
+        let mut frames = FrameTracker::default();
         assert_eq!(frames.rest_of_frame(&two), 0);
         for begun in [1, 3, 7, 100] {
-            frames = Frames::default();
+            frames = FrameTracker::default();
             frames.pass(&two[..begun]);
             assert_eq!(frames.rest_of_frame(&two[begun..]), 208 - begun);
             assert_eq!(frames.rest_of_frame(&two[begun..begun + 1]), 1);
@@ -183,13 +171,13 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_counted_by_their_last_frame_and_pings_apart() {
+    fn messages_are_counted_by_their_last_frame_and_pings_separately() {
         // A text, a message of three fragments with a ping and a pong among them, an empty one.
         let kinds = [0x81, 0x02, 0x89, 0x00, 0x8a, 0x80, 0x82];
         let bytes: Vec<u8> = kinds.into_iter().flat_map(|kind| frame(kind, 5, true)).collect();
-        let mut frames = Frames::default();
+        let mut frames = FrameTracker::default();
         frames.pass(&bytes);
-        assert_eq!((frames.messages(), frames.pings()), (3, 1));
+        assert_eq!((frames.messages, frames.pings), (3, 1));
         assert_eq!(ping_frame(b"12345678", false), b"\x89\x0812345678");
     }
 
@@ -197,9 +185,9 @@ mod tests {
     fn a_close_frame_is_seen_and_made() {
         for masked in [false, true] {
             let bytes = close_frame(1008, "no longer", masked);
-            let mut frames = Frames::default();
+            let mut frames = FrameTracker::default();
             frames.pass(&bytes);
-            assert!(frames.is_closed() && frames.is_between());
+            assert!(frames.closed && frames.is_between());
             assert_eq!(bytes.len(), if masked { 17 } else { 13 });
             let start = if masked { 6 } else { 2 };
             let mask = if masked { bytes[2..6].to_vec() } else { vec![0; 4] };

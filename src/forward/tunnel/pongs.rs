@@ -1,40 +1,35 @@
-//! Answers to Callgate's own pings: they are taken out of what a side says, as the other side has asked for none.
+//! Removes the pongs that answer Callgate's own pings: the other side has not asked for them.
 
-use super::frames::{FIN, Frames, MASKED, PONG};
+use super::frames::{FIN, FrameTracker, MASKED, PONG};
 
-/// Bytes in a ping of Callgate's, chosen anew for each call: nobody else's pings look like that.
-pub(super) const PAYLOAD: usize = 8;
+/// The length of the payload of Callgate's pings. It is random for each call, so that no other ping has it.
+const PAYLOAD: usize = 8;
 /// Two bytes, four of mask, the payload.
-const LONGEST: usize = 2 + 4 + PAYLOAD;
+const MAX_PONG: usize = 2 + 4 + PAYLOAD;
 
-/// Follows what one side says, and holds back at most the beginning of what may be a pong for Callgate.
+/// Follows what one side sends, and holds back at most the beginning of what may be a pong for Callgate.
 #[derive(Debug)]
-pub(super) struct Pongs {
-    payload: [u8; PAYLOAD],
-    frames: Frames,
-    held: [u8; LONGEST],
+pub(super) struct PongFilter {
+    pub(super) payload: [u8; PAYLOAD],
+    frames: FrameTracker,
+    held: [u8; MAX_PONG],
     length: usize,
-    /// Before that there is nothing to look for.
-    asked: bool,
+    /// Whether a ping was sent: before, there is nothing to remove.
+    pub(super) pinged: bool,
 }
 
-impl Pongs {
+impl PongFilter {
     pub(super) fn new(payload: [u8; PAYLOAD]) -> Self {
-        Self { payload, frames: Frames::default(), held: [0; LONGEST], length: 0, asked: false }
+        Self { payload, frames: FrameTracker::default(), held: [0; MAX_PONG], length: 0, pinged: false }
     }
 
-    /// A ping has gone out.
-    pub(super) fn asked(&mut self) {
-        self.asked = true;
-    }
-
-    /// Takes the pongs out of what this side has just said; `None` when all of it is for the other side.
-    pub(super) fn sift(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
-        if !self.asked {
+    /// Removes the pongs from what this side has just sent; `None` when all of it is for the other side.
+    pub(super) fn filter(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        if !self.pinged {
             self.frames.pass(bytes);
             return None;
         }
-        let mut kept = Vec::with_capacity(bytes.len() + LONGEST);
+        let mut kept = Vec::with_capacity(bytes.len() + MAX_PONG);
         let mut at = 0;
         while at < bytes.len() {
             if self.length == 0 && !self.frames.is_between() {
@@ -47,10 +42,10 @@ impl Pongs {
             self.held[self.length] = bytes[at];
             self.length += 1;
             at += 1;
-            match self.look() {
-                Look::Unclear => {}
-                Look::Ours => self.length = 0,
-                Look::Theirs => {
+            match self.match_held() {
+                PongMatch::Incomplete => {}
+                PongMatch::Ours => self.length = 0,
+                PongMatch::Theirs => {
                     let held = &self.held[..std::mem::take(&mut self.length)];
                     self.frames.pass(held);
                     kept.extend(held);
@@ -60,25 +55,25 @@ impl Pongs {
         Some(kept)
     }
 
-    /// What is held back; it is nobody's when its sender has ended in the middle of it.
-    fn look(&self) -> Look {
+    /// Whether the held bytes are a pong for Callgate. If their sender ends in the middle of them, they are dropped.
+    fn match_held(&self) -> PongMatch {
         let held = &self.held[..self.length];
         if held[0] != FIN | PONG || held.get(1).is_some_and(|second| usize::from(second & !MASKED) != PAYLOAD) {
-            return Look::Theirs;
+            return PongMatch::Theirs;
         }
-        let Some(second) = held.get(1) else { return Look::Unclear };
+        let Some(second) = held.get(1) else { return PongMatch::Incomplete };
         let mask = if second & MASKED == 0 { 0 } else { 4 };
         if held.len() < 2 + mask + PAYLOAD {
-            return Look::Unclear;
+            return PongMatch::Incomplete;
         }
         let (mask, payload) = held[2..].split_at(mask);
         let unmasked = payload.iter().enumerate().map(|(at, byte)| byte ^ mask.get(at % 4).copied().unwrap_or(0));
-        if unmasked.eq(self.payload) { Look::Ours } else { Look::Theirs }
+        if unmasked.eq(self.payload) { PongMatch::Ours } else { PongMatch::Theirs }
     }
 }
 
-enum Look {
-    Unclear,
+enum PongMatch {
+    Incomplete,
     Ours,
     Theirs,
 }
@@ -107,11 +102,11 @@ mod tests {
                 frame(0x80, &ours, mask),
                 frame(0x89, b"callgate", mask),
             ];
-            let said: Vec<u8> = theirs.iter().flat_map(|frame| [&ours[..], frame, &ours].concat()).collect();
-            for piece in 1..said.len() {
-                let mut pongs = Pongs::new(*b"callgate");
-                pongs.asked();
-                let kept: Vec<u8> = said.chunks(piece).flat_map(|piece| pongs.sift(piece).unwrap()).collect();
+            let sent: Vec<u8> = theirs.iter().flat_map(|frame| [&ours[..], frame, &ours].concat()).collect();
+            for piece in 1..sent.len() {
+                let mut pongs = PongFilter::new(*b"callgate");
+                pongs.pinged = true;
+                let kept: Vec<u8> = sent.chunks(piece).flat_map(|piece| pongs.filter(piece).unwrap()).collect();
                 assert_eq!(kept, theirs.concat(), "{piece}");
             }
         }
@@ -119,13 +114,13 @@ mod tests {
 
     #[test]
     fn before_the_first_ping_everything_passes() {
-        let mut pongs = Pongs::new(*b"callgate");
-        let said = frame(0x82, &[7; 100], None);
-        assert!(pongs.sift(&frame(0x8a, b"callgate", None)).is_none());
-        // Asked in the middle of a frame.
-        assert!(pongs.sift(&said[..50]).is_none());
-        pongs.asked();
-        let rest = [&said[50..], &frame(0x8a, b"callgate", None)].concat();
-        assert_eq!(pongs.sift(&rest).unwrap(), said[50..]);
+        let mut pongs = PongFilter::new(*b"callgate");
+        let sent = frame(0x82, &[7; 100], None);
+        assert!(pongs.filter(&frame(0x8a, b"callgate", None)).is_none());
+        // The ping is sent in the middle of a frame.
+        assert!(pongs.filter(&sent[..50]).is_none());
+        pongs.pinged = true;
+        let rest = [&sent[50..], &frame(0x8a, b"callgate", None)].concat();
+        assert_eq!(pongs.filter(&rest).unwrap(), sent[50..]);
     }
 }

@@ -1,4 +1,4 @@
-//! How much an upstream is given at one time, and who waits for a place.
+//! The cap on the requests of an upstream, and the queue for it.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use crate::support::calls::{call, switchboard};
 use crate::support::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_than_may_be_wait_in_order_and_more_than_may_wait_are_turned_away() {
+async fn requests_beyond_the_cap_wait_in_order_and_beyond_the_queue_are_rejected() {
     let a = Service::start("a").await;
     let stage = Stage::before(&[&a], ", max_requests: 2, max_waiting: 3, max_wait: 1m");
     let held: Vec<_> = (0..2).map(|_| stage.send("/hold")).collect();
-    eventually("two under way", async || (a.script.held.load(Ordering::SeqCst) == 2).then_some(())).await;
+    eventually("two in flight", async || (a.script.held.load(Ordering::SeqCst) == 2).then_some(())).await;
     let mut queue = Vec::new();
     for place in 1..=3 {
         queue.push(stage.send("/hold"));
@@ -25,7 +25,7 @@ async fn more_than_may_be_wait_in_order_and_more_than_may_wait_are_turned_away()
     );
     assert_eq!(stage.report().await["in_flight"], 2);
 
-    // A place at a time: who came first goes first.
+    // One permit at a time: first come, first served.
     for done in 0..3 {
         a.script.go.add_permits(1);
         stage.waiting(2 - done).await;
@@ -40,11 +40,11 @@ async fn more_than_may_be_wait_in_order_and_more_than_may_wait_are_turned_away()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_waits_too_long_is_told_so_and_who_goes_away_leaves_the_queue() {
+async fn a_wait_ends_at_max_wait_or_when_the_client_leaves() {
     let a = Service::start("a").await;
     let stage = Stage::before(&[&a], ", max_requests: 1, max_waiting: 10, max_wait: 300ms");
     let held = stage.send("/hold");
-    eventually("one under way", async || (a.script.held.load(Ordering::SeqCst) == 1).then_some(())).await;
+    eventually("one in flight", async || (a.script.held.load(Ordering::SeqCst) == 1).then_some(())).await;
     assert_eq!(stage.send("/").await.unwrap(), (503, "1".to_owned()));
     let lines = stage.gateway.access("/", 1).await;
     assert_eq!(lines[0]["code"], "overloaded");
@@ -54,7 +54,7 @@ async fn who_waits_too_long_is_told_so_and_who_goes_away_leaves_the_queue() {
     a.script.go.add_permits(1);
     assert_eq!(held.await.unwrap().0, 200);
     let held = stage.send("/hold");
-    eventually("one under way", async || (a.script.held.load(Ordering::SeqCst) == 1).then_some(())).await;
+    eventually("one in flight", async || (a.script.held.load(Ordering::SeqCst) == 1).then_some(())).await;
     let gone = stage.send("/");
     stage.waiting(1).await;
     gone.abort();
@@ -78,7 +78,7 @@ async fn the_time_of_the_whole_answer_bounds_the_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_keeps_its_place_for_as_long_as_it_lasts() {
+async fn a_call_keeps_its_permit_until_it_ends() {
     let board = switchboard().await;
     let stage = Stage::new(&format!("\"http://{board}\""), ", max_requests: 1, max_wait: 100ms", "");
     let open = call(&stage.gateway, &stage.token, "/call").await.expect("a call");

@@ -1,4 +1,4 @@
-//! More requests than connections: they wait for one, in order, and so long as they may.
+//! More requests than connections: they wait for one, in order, for at most max_wait.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::support::upstream::Upstream;
 
 async fn held(service: &Service, count: usize) {
     let held = async || (service.script.held.load(Ordering::SeqCst) == count).then_some(());
-    eventually(&format!("{count} to be under way"), held).await;
+    eventually(&format!("{count} to be in flight"), held).await;
 }
 
 fn one_worker(services: &[&Service], keys: &str) -> Stage {
@@ -18,7 +18,7 @@ fn one_worker(services: &[&Service], keys: &str) -> Stage {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_finds_no_connection_free_waits_and_who_came_first_is_served_first() {
+async fn requests_wait_for_a_connection_in_order() {
     let a = Service::start("a").await;
     let stage = one_worker(&[&a], ", max_connections: 1, max_waiting: 3, max_wait: 1m");
     let mut queue = vec![stage.send("/hold")];
@@ -42,7 +42,7 @@ async fn who_finds_no_connection_free_waits_and_who_came_first_is_served_first()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_waits_too_long_is_told_so_and_who_goes_away_leaves_the_line() {
+async fn a_wait_for_a_connection_ends_at_max_wait_or_when_the_client_leaves() {
     let a = Service::start("a").await;
     let stage = one_worker(&[&a], ", max_connections: 1, max_wait: 300ms");
     let first = stage.send("/hold");
@@ -50,7 +50,10 @@ async fn who_waits_too_long_is_told_so_and_who_goes_away_leaves_the_line() {
     assert_eq!(stage.send("/").await.unwrap(), (503, "1".to_owned()));
     let line = stage.gateway.access("/", 1).await.remove(0);
     assert_eq!(line["code"], "overloaded");
-    assert_eq!(line["error"], "up had as many connections as it may (max_connections) for 300ms");
+    assert_eq!(
+        line["error"],
+        "up has as many connections as allowed (max_connections), and none was free for 300ms (max_wait)"
+    );
     a.script.go.add_permits(1);
     assert_eq!(first.await.unwrap().0, 200);
 
@@ -68,7 +71,7 @@ async fn who_waits_too_long_is_told_so_and_who_goes_away_leaves_the_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_burst_is_served_over_as_many_connections_as_may_be() {
+async fn a_burst_uses_as_many_connections_as_allowed() {
     for (streams, protocol) in [(None, "http1"), (Some(3), "http2")] {
         let upstream = match streams {
             None => Upstream::start().await,
@@ -86,7 +89,7 @@ async fn a_burst_is_served_over_as_many_connections_as_may_be() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn any_endpoint_that_has_room_takes_who_waits_but_not_one_that_is_left_out() {
+async fn a_waiting_request_goes_to_any_endpoint_with_room_that_is_not_ejected() {
     let (a, b) = (Service::start("a").await, Service::start("b").await);
     b.script.health.store(500, Ordering::SeqCst);
     let health = ", health: { path: /healthz, interval: 100ms, healthy: 1, unhealthy: 1 }";
@@ -105,7 +108,7 @@ async fn any_endpoint_that_has_room_takes_who_waits_but_not_one_that_is_left_out
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_has_its_connection_for_as_long_as_it_lasts() {
+async fn a_call_keeps_its_connection_until_it_ends() {
     let board = switchboard().await;
     let stage = Stage::on_one_worker(&format!("\"http://{board}\""), ", max_connections: 1, max_wait: 1m");
     let open = call(&stage.gateway, &stage.token, "/call").await.expect("a call");
@@ -116,7 +119,7 @@ async fn a_call_has_its_connection_for_as_long_as_it_lasts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_has_ended_is_no_connection() {
+async fn a_closed_connection_does_not_count() {
     let upstream = Upstream::http2(10).await;
     let keys = ", protocol: http2, max_connections: 1, max_waiting: 0, max_lifetime: 1s";
     let stage = Stage::on_one_worker(&format!("\"http://{}\"", upstream.address), keys);

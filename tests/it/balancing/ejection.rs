@@ -1,4 +1,4 @@
-//! Endpoints whose requests fail are left out for a while: what counts as a failure, for how long, and never all of them.
+//! Endpoints whose requests fail are ejected for a while: what counts as a failure, for how long, and never all of them.
 
 use std::sync::atomic::Ordering;
 
@@ -6,7 +6,7 @@ use super::stage::{Service, Stage, count, urls};
 use crate::support::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn gateway_errors_eject_and_a_good_answer_brings_back() {
+async fn gateway_errors_eject_and_a_success_resets() {
     for status in [502, 503, 504] {
         let (a, b) = (Service::start("a").await, Service::start("b").await);
         let stage = Stage::before(&[&a, &b], ", ejection: { failures: 3, time: 300ms, max_time: 300ms }");
@@ -19,7 +19,7 @@ async fn gateway_errors_eject_and_a_good_answer_brings_back() {
         .await;
         assert_eq!(failed, 3, "the service's own answers are passed on until then");
         assert_eq!(stage.metric("ejections_total", &format!("endpoint=\"{}\",", a.url())).await, 1.0);
-        let lines = stage.told("it is left out for");
+        let lines = stage.log_lines("ejected for");
         assert_eq!(lines.len(), 1, "{lines:?}");
         assert_eq!(
             (lines[0]["endpoint"].as_str(), lines[0]["why"].as_str()),
@@ -27,18 +27,21 @@ async fn gateway_errors_eject_and_a_good_answer_brings_back() {
         );
         a.script.status.store(200, Ordering::SeqCst);
         eventually("its return", async || (stage.get("/").await.1 == "a").then_some(())).await;
-        eventually("a line on its return", async || (stage.told("it is tried again").len() == 1).then_some(())).await;
+        eventually("a line on its return", async || {
+            (stage.log_lines("the ejection of an endpoint ends").len() == 1).then_some(())
+        })
+        .await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_comes_back_and_fails_is_out_for_longer_each_time() {
+async fn repeated_ejections_get_longer() {
     let (a, b) = (Service::start("a").await, Service::start("b").await);
     let stage = Stage::before(&[&a, &b], ", ejection: { failures: 4, time: 100ms, max_time: 300ms }");
     a.script.status.store(503, Ordering::SeqCst);
     let lines = eventually("five ejections", async || {
         stage.get("/").await;
-        let lines = stage.told("it is left out for");
+        let lines = stage.log_lines("ejected for");
         (lines.len() >= 5).then_some(lines)
     })
     .await;
@@ -57,7 +60,7 @@ async fn who_comes_back_and_fails_is_out_for_longer_each_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_service_says_of_a_request_ejects_nobody() {
+async fn other_error_statuses_eject_no_endpoint() {
     for status in [401, 404, 429, 500] {
         let (a, b) = (Service::start("a").await, Service::start("b").await);
         let stage = Stage::on_one_worker(&urls(&[&a, &b]), ", balance: round_robin, ejection: { failures: 1 }");
@@ -71,7 +74,7 @@ async fn what_a_service_says_of_a_request_ejects_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_one_is_never_ejected_and_the_share_is_kept() {
+async fn the_last_endpoint_is_never_ejected_and_the_share_is_kept() {
     let (a, b) = (Service::start("a").await, Service::start("b").await);
     let (c, d) = (Service::start("c").await, Service::start("d").await);
     let services = [&a, &b, &c, &d];

@@ -1,4 +1,4 @@
-//! Answers that break off behind their head: whose fault it is, and what it is counted as.
+//! Answers that break off after their head: which side is at fault, and what is counted.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -34,14 +34,14 @@ async fn answers_that_break_off_eject_however_good_their_heads_are() {
     })
     .await;
     assert_eq!((broken, a.asked(), bad_answers(&stage).await), (3, 3, 3.0));
-    assert_eq!(stage.told("it is left out for")[0]["why"], "answer");
+    assert_eq!(stage.log_lines("ejected for")[0]["why"], "answer");
     let lines = stage.gateway.access("/", 3).await;
     let cut = lines.iter().filter(|line| line["cut"] == true);
     assert_eq!(cut.count(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_client_breaks_off_is_nobodys_failure() {
+async fn a_client_that_breaks_off_is_no_endpoints_failure() {
     let (a, b) = (Service::start("a").await, Service::start("b").await);
     for service in [&a, &b] {
         service.script.halves.store(true, Ordering::SeqCst);
@@ -101,7 +101,7 @@ async fn an_answer_that_ends_with_the_upload_is_the_clients_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_falls_silent_half_way_is_ejected_and_a_silent_stream_is_not() {
+async fn a_stalled_answer_ejects_and_a_silent_stream_does_not() {
     let (a, b) = (Service::start("a").await, Service::start("b").await);
     a.script.halves.store(true, Ordering::SeqCst);
     let keys = ", idle_timeout: 200ms, ejection: { failures: 2, time: 1h, max_time: 1h }";
@@ -131,7 +131,7 @@ async fn who_falls_silent_half_way_is_ejected_and_a_silent_stream_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn attempts_retries_and_failures_tell_one_story() {
+async fn the_metrics_of_attempts_retries_and_failures_agree() {
     let (a, b) = (Service::start("a").await, Service::start("b").await);
     a.script.breaks.store(true, Ordering::SeqCst);
     let stage = Stage::before(&[&a, &b], ", balance: round_robin, ejection: none, retry: { min_per_second: 1000 }");

@@ -1,4 +1,4 @@
-//! Active health checks: endpoints go and come by what they say of themselves, and clients see nothing of it.
+//! Active health checks: unhealthy endpoints leave and return, and clients don't notice.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ use crate::support::eventually;
 const HEALTH: &str = ", health: { path: /healthz, interval: 100ms, timeout: 1s, healthy: 2, unhealthy: 2 }";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_says_that_it_is_not_well_gets_nothing_until_it_is() {
+async fn an_unhealthy_endpoint_gets_no_requests_until_it_recovers() {
     let (a, b) = (Service::start("a").await, Service::start("b").await);
     let stage = Stage::before(&[&a, &b], HEALTH);
     a.script.health.store(503, Ordering::SeqCst);
@@ -24,8 +24,8 @@ async fn who_says_that_it_is_not_well_gets_nothing_until_it_is() {
     a.script.health.store(200, Ordering::SeqCst);
     eventually("a to serve", async || (stage.get("/").await.1 == "a").then_some(())).await;
     assert_eq!(stage.metric("endpoint_up", &format!("endpoint=\"{}\",", a.url())).await, 1.0);
-    let down = stage.told("fails its health checks");
-    assert_eq!((down.len(), stage.told("passes its health checks").len()), (1, 1), "one line for each change");
+    let down = stage.log_lines("fails its health checks");
+    assert_eq!((down.len(), stage.log_lines("passes its health checks").len()), (1, 1), "one line for each change");
     assert_eq!(down[0]["why"], "it answers with 503 Service Unavailable");
     assert!(a.script.probed.load(Ordering::SeqCst) > probed);
     // Nobody's request: not in the access log, and counted by no route.
@@ -34,7 +34,7 @@ async fn who_says_that_it_is_not_well_gets_nothing_until_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_prober_asks_for_all_workers_and_what_it_asks_is_configured() {
+async fn one_prober_checks_for_all_workers_as_configured() {
     let a = Service::start("a").await;
     a.script.status.store(302, Ordering::SeqCst);
     let health = ", health: { path: \"/well?deep=1\", status: [204, 300-399], interval: 1h, host: health.internal }";
@@ -48,7 +48,7 @@ async fn one_prober_asks_for_all_workers_and_what_it_asks_is_configured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_nobody_is_well_everybody_is_asked() {
+async fn when_no_endpoint_is_healthy_all_get_requests() {
     let (a, b) = (Service::start("a").await, Service::start("b").await);
     a.script.health.store(500, Ordering::SeqCst);
     b.script.health.store(500, Ordering::SeqCst);
@@ -59,7 +59,7 @@ async fn when_nobody_is_well_everybody_is_asked() {
     .await;
     stage.answerers(40).await;
     assert!(a.asked() > 0 && b.asked() > 0);
-    eventually("a line on that", async || (stage.told("no endpoint is well").len() == 1).then_some(())).await;
+    eventually("a line on that", async || (stage.log_lines("no endpoint is healthy").len() == 1).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,7 +71,7 @@ async fn the_prober_stops_when_the_drain_begins() {
         let request = stage.client.get(stage.gateway.url("/hold")).bearer_auth(&stage.token.secret);
         async move { request.send().await.unwrap().status().as_u16() }
     });
-    eventually("a request under way", async || (a.script.held.load(Ordering::SeqCst) == 1).then_some(())).await;
+    eventually("a request in flight", async || (a.script.held.load(Ordering::SeqCst) == 1).then_some(())).await;
     stage.gateway.signal(Signal::TERM);
     let asked = || a.script.probed.load(Ordering::SeqCst);
     // The drain goes on for as long as the request does; once the questions have stopped, none comes any more.
@@ -114,7 +114,7 @@ impl Drop for Python {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_process_is_found_out_and_found_again() {
+async fn a_paused_process_is_detected_and_returns() {
     let (paused, url) = Python::start();
     let b = Service::start("b").await;
     let health = ", health: { path: /, interval: 100ms, timeout: 1s, healthy: 1, unhealthy: 2 }, ejection: none";
@@ -128,6 +128,6 @@ async fn a_paused_process_is_found_out_and_found_again() {
     paused.signal(Signal::CONT);
     eventually("it to be up", async || (stage.state(0).await == "up").then_some(())).await;
     eventually("it to serve", async || (stage.get("/").await.1 != "b").then_some(())).await;
-    let down = stage.told("fails its health checks");
+    let down = stage.log_lines("fails its health checks");
     assert_eq!(down[0]["why"], "no answer within 1s");
 }

@@ -1,4 +1,4 @@
-//! Who gets a request, who is left out, what is tried again, and how much an upstream is given: whole installations.
+//! Which endpoint gets a request, ejections, retries, and the caps on an upstream: whole installations.
 
 mod caps;
 mod connections;

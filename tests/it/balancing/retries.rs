@@ -1,4 +1,4 @@
-//! What is tried again: only what can't happen twice by it, only so much of it, and as one request.
+//! Retries: only where nothing can happen twice, within the budget, and as one request.
 
 use std::sync::atomic::Ordering;
 
@@ -9,7 +9,7 @@ use crate::support::calls::{call, switchboard};
 use crate::support::client::header;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_can_not_be_connected_to_costs_no_request_of_any_method() {
+async fn a_failed_connection_loses_no_request_of_any_method() {
     let (a, b) = (Service::start("a").await, Service::start("b").await);
     let stage = Stage::on_one_worker(
         &urls(&[&a, &b]),
@@ -25,7 +25,7 @@ async fn who_can_not_be_connected_to_costs_no_request_of_any_method() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_may_have_happened_is_tried_again_only_if_that_does_not_matter() {
+async fn requests_that_may_have_been_processed_are_retried_only_if_idempotent() {
     let (a, b) = (Service::start("a").await, Service::start("b").await);
     let stage = Stage::on_one_worker(
         &urls(&[&a, &b]),
@@ -71,7 +71,7 @@ async fn a_retry_is_the_same_request_and_counts_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn status_503_is_tried_again_only_where_that_is_asked_for() {
+async fn status_503_is_retried_only_where_configured() {
     let (a, b) = (Service::start("a").await, Service::start("b").await);
     a.script.status.store(503, Ordering::SeqCst);
     let common = ", balance: round_robin, ejection: none";
@@ -90,14 +90,14 @@ async fn status_503_is_tried_again_only_where_that_is_asked_for() {
         stage.ask(stage.client.post(stage.gateway.url("/")).body("once")).await;
     }
     assert_eq!(a.asked() + b.asked() - before, 10);
-    // When nobody has a better answer, the service's own is passed on.
+    // When no endpoint has a better answer, the first one is passed on.
     b.script.status.store(503, Ordering::SeqCst);
     let (status, name) = stage.get("/").await;
     assert!(status == 503 && name.len() == 1, "{status} {name}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_everything_fails_the_budget_bounds_what_is_tried_again() {
+async fn when_everything_fails_the_budget_bounds_retries() {
     let (a, b, c) = (Service::start("a").await, Service::start("b").await, Service::start("c").await);
     let services = [&a, &b, &c];
     let stage = Stage::before(&services, ", ejection: none, retry: { min_per_second: 0 }");
@@ -132,7 +132,7 @@ async fn attempts_are_bounded_and_can_be_switched_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_is_opened_elsewhere_when_there_is_no_connection_and_not_otherwise() {
+async fn a_call_is_retried_only_when_there_was_no_connection() {
     let (dead, breaks) = (Service::start("dead").await, Service::start("breaks").await);
     let board = switchboard().await;
     let stage = Stage::new(

@@ -14,7 +14,7 @@ async fn a_rolling_restart_loses_no_request() {
         services.push(Service::start(name).await);
     }
     let all: Vec<&Service> = services.iter().collect();
-    // Killed are also those with requests under way: on a slow machine these are a larger share of all than they should be.
+    // Services are killed with requests in flight too: on a slow machine these are a larger share than usual.
     let keys = ", ejection: { failures: 2, time: 200ms, max_time: 500ms }, retry: { min_per_second: 500 }, \
                 health: { path: /healthz, interval: 200ms, unhealthy: 1, healthy: 1 }";
     let stage = Stage::before(&all, keys);

@@ -1,4 +1,4 @@
-//! Who gets a request: each way of sharing, weights, backups, and keys that stay where they are.
+//! Which endpoint gets a request: each balancing method, weights, backups, and keys that stay with their endpoint.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -10,7 +10,7 @@ use crate::support::client::http1;
 use crate::support::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn round_robin_goes_by_weight_exactly_on_each_worker() {
+async fn round_robin_follows_weights_exactly_on_each_worker() {
     let (a, b, c) = (Service::start("a").await, Service::start("b").await, Service::start("c").await);
     let endpoints = format!("\"{}\", {{ url: \"{}\", weight: 3 }}, \"{}\"", a.url(), b.url(), c.url());
     let stage = Stage::on_one_worker(&endpoints, ", balance: round_robin");
@@ -19,7 +19,7 @@ async fn round_robin_goes_by_weight_exactly_on_each_worker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn least_requests_spreads_idle_traffic_by_weight_and_avoids_who_is_slow() {
+async fn least_requests_spreads_idle_traffic_by_weight_and_avoids_slow_endpoints() {
     let (a, b) = (Service::start("a").await, Service::start("b").await);
     let endpoints = format!("\"{}\", {{ url: \"{}\", weight: 3 }}", a.url(), b.url());
     let stage = Stage::new(&endpoints, "", "");
@@ -97,7 +97,7 @@ async fn a_token_or_a_cookie_can_be_the_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn backups_serve_only_while_no_other_is_there() {
+async fn backups_serve_only_while_no_other_is_available() {
     let (a, b, spare) = (Service::start("a").await, Service::start("b").await, Service::start("spare").await);
     let endpoints = format!("{}, {{ url: \"{}\", backup: true }}", urls(&[&a, &b]), spare.url());
     let stage =
@@ -115,7 +115,7 @@ async fn backups_serve_only_while_no_other_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_comes_back_gets_little_at_first() {
+async fn an_endpoint_that_returns_gets_few_requests_at_first() {
     let (a, b) = (Service::start("a").await, Service::start("b").await);
     let health = "health: { path: /healthz, interval: 100ms, healthy: 1, unhealthy: 1 }";
     let stage = Stage::before(&[&a, &b], &format!(", balance: round_robin, slow_start: 1h, {health}"));

@@ -1,4 +1,4 @@
-//! Services that can be told what to answer, killed, and started again in the same place; and a gateway before several of them.
+//! Services with scripted answers that can be killed and restarted at the same address; and a gateway for several of them.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
@@ -85,7 +85,7 @@ impl Service {
         Self { address, script, task }
     }
 
-    /// Ends it and all its connections; returns when nobody listens any more.
+    /// Ends it and all its connections; returns when its port is closed.
     pub async fn kill(mut self) -> Dead {
         self.task.abort();
         let _ = (&mut self.task).await;
@@ -193,7 +193,7 @@ fn half(script: Arc<Script>) -> UnsyncBoxBody<Bytes, std::io::Error> {
     BodyExt::boxed_unsync(StreamBody::new(frames))
 }
 
-/// A gateway of two workers before some services, and who asks it.
+/// A gateway of two workers before some services, and a client.
 pub struct Stage {
     pub gateway: Gateway,
     pub token: Token,
@@ -235,7 +235,7 @@ impl Stage {
         Self::new(&urls(services), upstream, "")
     }
 
-    /// The status of a GET, and who answered.
+    /// The status of a GET, and the service that answered.
     pub async fn get(&self, path: &str) -> (u16, String) {
         self.ask(self.client.get(self.gateway.url(path))).await
     }
@@ -283,7 +283,7 @@ impl Stage {
     }
 
     /// Log lines with this in their message.
-    pub fn told(&self, message: &str) -> Vec<Value> {
+    pub fn log_lines(&self, message: &str) -> Vec<Value> {
         let log = self.gateway.log().into_iter();
         log.filter(|line| line["message"].as_str().is_some_and(|text| text.contains(message))).collect()
     }

@@ -1,4 +1,4 @@
-//! The same on streams of HTTP/2, and 100: a client that waits to be asked for its body is asked when it may pass.
+//! Interim answers on HTTP/2 streams, and 100: a client that expects it gets it when its request is admitted.
 
 use std::future::poll_fn;
 use std::process::Stdio;
@@ -63,7 +63,7 @@ async fn proper(answer: ResponseFuture) -> (StatusCode, Bytes) {
 }
 
 #[tokio::test]
-async fn they_come_before_the_answer_does_over_http2() {
+async fn interim_answers_come_before_the_answer_over_http2() {
     let (gateway, token, leave) = stage().await;
     let mut client = connect(&gateway).await;
     let mut exchanges: Vec<_> = (0..3).map(|_| ask(&mut client, "/hints/wait", &token.secret, false).0).collect();
@@ -86,7 +86,7 @@ async fn they_come_before_the_answer_does_over_http2() {
 }
 
 #[tokio::test]
-async fn together_with_the_answer_they_come_first_over_http2() {
+async fn interim_answers_that_come_with_the_answer_go_first_over_http2() {
     let (gateway, token, _) = stage().await;
     let mut client = connect(&gateway).await;
     for _ in 0..50 {
@@ -98,7 +98,7 @@ async fn together_with_the_answer_they_come_first_over_http2() {
 }
 
 #[tokio::test]
-async fn the_gateways_own_are_left_out_and_a_flood_is_cut_over_http2() {
+async fn the_gateways_own_interim_answers_are_left_out_and_a_flood_is_cut_over_http2() {
     let (gateway, token, _) = stage().await;
     let mut client = connect(&gateway).await;
     let mut answer = ask(&mut client, "/others", &token.secret, false).0;
@@ -110,7 +110,7 @@ async fn the_gateways_own_are_left_out_and_a_flood_is_cut_over_http2() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_reset_between_them_harms_no_other() {
+async fn a_reset_between_interim_answers_harms_no_other_stream() {
     let (gateway, token, leave) = stage().await;
     let mut client = connect(&gateway).await;
     let (mut answer, mut stream) = ask(&mut client, "/hints/wait", &token.secret, false);
@@ -144,7 +144,7 @@ async fn upload_stage(limits: &[&str]) -> (Upstream, Gateway, Token) {
 }
 
 #[tokio::test]
-async fn a_body_is_asked_for_when_its_request_may_pass_over_http2() {
+async fn a_client_gets_100_when_its_request_is_admitted_over_http2() {
     let (upstream, gateway, token) = upload_stage(&["--limit", "minute=2/1m"]).await;
     let mut client = connect(&gateway).await;
     for _ in 0..2 {
@@ -168,10 +168,10 @@ async fn a_body_is_asked_for_when_its_request_may_pass_over_http2() {
 }
 
 #[tokio::test]
-async fn who_does_not_wait_for_100_need_not_be_told() {
+async fn clients_that_do_not_expect_100_get_none() {
     let (_upstream, gateway, token) = upload_stage(&[]).await;
     let mut client = connect(&gateway).await;
-    // Without a body nobody waits for anything.
+    // A request without a body does not wait.
     let request = Request::post("https://localhost/upload")
         .header("authorization", format!("Bearer {}", token.secret))
         .header("expect", "100-continue");
@@ -181,7 +181,7 @@ async fn who_does_not_wait_for_100_need_not_be_told() {
 }
 
 #[tokio::test]
-async fn a_client_that_waits_for_100_is_known_to_others() {
+async fn a_node_client_waits_for_100() {
     let (_upstream, gateway, token) = upload_stage(&[]).await;
     let script = r#"
         const [url, certificate, token] = process.argv.slice(1);
@@ -212,7 +212,7 @@ async fn a_client_that_waits_for_100_is_known_to_others() {
 
 /// A body that its client gives up half-way must not look whole to the upstream, whatever the client calls it.
 #[tokio::test]
-async fn an_upload_that_is_reset_is_never_made_whole() {
+async fn an_upload_that_is_reset_is_never_completed() {
     let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let route = "  - { path: \"/{*rest}\", upstream: up }";
     let site = Site::in_memory(upstream.local_addr().unwrap(), route);

@@ -1,4 +1,4 @@
-//! Interim answers of upstreams (1xx): what of them reaches clients, when, and in which form.
+//! Interim answers of upstreams (1xx): which of them reach clients, when, and in which form.
 
 mod http2;
 
@@ -88,7 +88,7 @@ fn last(path: &str, token: &Token) -> String {
 }
 
 #[tokio::test]
-async fn they_come_before_the_answer_does() {
+async fn interim_answers_come_before_the_answer() {
     let (gateway, token, leave) = stage().await;
     let mut stream = raw(&gateway, "http/1.1").await;
     for _ in 0..3 {
@@ -107,7 +107,7 @@ async fn they_come_before_the_answer_does() {
 }
 
 #[tokio::test]
-async fn together_with_the_answer_they_come_first() {
+async fn interim_answers_that_come_with_the_answer_go_first() {
     let (gateway, token, _) = stage().await;
     for _ in 0..20 {
         let answer = exchange(&gateway, last("/hints", &token).as_bytes()).await;
@@ -117,7 +117,7 @@ async fn together_with_the_answer_they_come_first() {
 }
 
 #[tokio::test]
-async fn they_stand_between_answers_and_never_in_one() {
+async fn interim_answers_come_between_answers_and_never_within_one() {
     let (gateway, token, _) = stage().await;
     let requests =
         [request("/large", &token), request("/hints/1", &token), request("/large", &token), last("/hints/2", &token)];
@@ -146,7 +146,7 @@ async fn they_stand_between_answers_and_never_in_one() {
 }
 
 #[tokio::test]
-async fn clients_of_http_1_0_are_not_told() {
+async fn clients_of_http_1_0_get_no_interim_answers() {
     let (gateway, token, _) = stage().await;
     let old = last("/hints", &token).replace("HTTP/1.1", "HTTP/1.0");
     let answer = exchange(&gateway, old.as_bytes()).await;
@@ -154,7 +154,7 @@ async fn clients_of_http_1_0_are_not_told() {
 }
 
 #[tokio::test]
-async fn the_gateways_own_are_left_out_and_a_flood_is_cut() {
+async fn the_gateways_own_interim_answers_are_left_out_and_a_flood_is_cut() {
     let (gateway, token, _) = stage().await;
     let answer = exchange(&gateway, last("/others", &token).as_bytes()).await;
     let expected = "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 199 \r\nx: y\r\n\r\nHTTP/1.1 200 OK\r\n";
@@ -165,7 +165,7 @@ async fn the_gateways_own_are_left_out_and_a_flood_is_cut() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_between_them_is_noticed() {
+async fn a_client_that_leaves_between_interim_answers_is_noticed() {
     let (gateway, token, _leave) = stage().await;
     let mut stream = raw(&gateway, "http/1.1").await;
     stream.write_all(request("/hints/wait", &token).as_bytes()).await.unwrap();
@@ -179,7 +179,7 @@ async fn a_client_that_leaves_between_them_is_noticed() {
 }
 
 #[tokio::test]
-async fn curl_understands() {
+async fn curl_understands_interim_answers() {
     let (gateway, token, _) = stage().await;
     for (option, head) in [("--http1.1", "HTTP/1.1 103 Early Hints\r\n"), ("--http2", "HTTP/2 103 \r\n")] {
         let mut command = Command::new("curl");
@@ -211,7 +211,7 @@ async fn forgetful(tells: bool) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn those_of_every_attempt_are_told() {
+async fn interim_answers_of_every_attempt_are_passed_on() {
     for tells in [false, true] {
         let address = forgetful(tells).await;
         let site = Site::new(&format!(

@@ -1,4 +1,4 @@
-//! What a mirror gets: what the upstream gets, of the requests that are to be copied, and of no others.
+//! A mirror gets what the upstream gets, for the sampled requests only.
 
 use futures_util::stream;
 use reqwest::Body;
@@ -122,7 +122,7 @@ async fn only_a_share_is_copied() {
 }
 
 #[tokio::test]
-async fn what_is_refused_is_not_copied() {
+async fn rejected_requests_are_not_copied() {
     let (up, shadow) = (Upstream::start().await, Upstream::start().await);
     let routes = "  - { path: /guarded, permission: \"calls:none\", upstream: up, mirror: { upstream: shadow } }\n  \
                   - { path: /get, methods: [GET], upstream: up, mirror: { upstream: shadow } }\n  \

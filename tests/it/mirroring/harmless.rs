@@ -1,4 +1,4 @@
-//! What a mirror can't do: delay requests, fail them, use up what is theirs, or keep an instance from its end.
+//! A mirror can't delay requests, fail them, use up their permits, or delay the end of an instance.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ async fn held() -> (SocketAddr, Arc<Semaphore>) {
 }
 
 #[tokio::test]
-async fn a_mirror_that_never_answers_delays_nobody_and_holds_no_more_than_it_may() {
+async fn a_mirror_that_never_answers_delays_no_request_and_stays_within_its_bounds() {
     let (up, shadow) = (Upstream::start().await, Recorder::answering(|_| Vec::new()).await);
     let stage =
         Stage::new(up.address, shadow.address, &Keys { mirror: ", max_copies: 3, timeout: 5m", ..Keys::default() });
@@ -52,7 +52,7 @@ async fn a_mirror_that_never_answers_delays_nobody_and_holds_no_more_than_it_may
 }
 
 #[tokio::test]
-async fn a_copy_that_is_not_answered_in_time_makes_room() {
+async fn a_copy_without_an_answer_in_time_frees_its_permit() {
     // Of every second answer no more comes than the beginning.
     let count = std::sync::atomic::AtomicUsize::new(0);
     let shadow = Recorder::answering(move |_| match count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) % 2 {
@@ -73,7 +73,7 @@ async fn a_copy_that_is_not_answered_in_time_makes_room() {
 }
 
 #[tokio::test]
-async fn a_mirror_that_is_not_there_fails_nobody() {
+async fn an_unreachable_mirror_fails_no_request() {
     let up = Upstream::start().await;
     let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let stage = Stage::new(up.address, dead, &Keys::default());
@@ -96,7 +96,7 @@ async fn a_mirror_that_is_not_there_fails_nobody() {
 
 /// A mirror may be another route's upstream.
 #[tokio::test]
-async fn what_copies_meet_ejects_nobody_and_pardons_nobody() {
+async fn outcomes_of_copies_neither_eject_nor_reset() {
     let up = Upstream::start().await;
     let answer = |message: &crate::support::recorder::Message| match message.all("x-callgate-mirrored").is_empty() {
         true => OK.to_vec(),
@@ -141,7 +141,7 @@ async fn what_copies_meet_ejects_nobody_and_pardons_nobody() {
 }
 
 #[tokio::test]
-async fn copies_take_no_place_that_a_request_waits_for() {
+async fn copies_take_no_permit_that_a_request_waits_for() {
     let up = Upstream::start().await;
     let (shadow, go) = held().await;
     let keys = Keys {
@@ -152,7 +152,7 @@ async fn copies_take_no_place_that_a_request_waits_for() {
     let stage = Stage::new(up.address, shadow, &keys);
     assert_eq!(stage.get("/copied").await, 200);
     let in_flight = r#"callgate_upstream_in_flight{upstream="shadow"}"#;
-    eventually("a copy under way", async || (stage.gateway.metric(in_flight).await == Some(1.0)).then_some(())).await;
+    eventually("a copy in flight", async || (stage.gateway.metric(in_flight).await == Some(1.0)).then_some(())).await;
     // A copy does not wait for a place, a request does.
     assert_eq!(stage.get("/copied").await, 200);
     stage.count("busy", 1).await;
@@ -166,7 +166,7 @@ async fn copies_take_no_place_that_a_request_waits_for() {
 }
 
 #[tokio::test]
-async fn what_did_not_go_out_is_not_copied() {
+async fn requests_that_are_not_sent_are_not_copied() {
     let (up, go) = held().await;
     let shadow = Recorder::start().await;
     let keys = Keys { up: ", max_requests: 1, max_waiting: 0", ..Keys::default() };
@@ -228,7 +228,7 @@ async fn a_drain_waits_for_copies_and_cuts_them_at_its_end() {
         let mut stage = Stage::new(up.address, shadow, &keys);
         assert_eq!(stage.get("/x").await, 200);
         let in_flight = r#"callgate_upstream_in_flight{upstream="shadow"}"#;
-        eventually("a copy under way", async || (stage.gateway.metric(in_flight).await == Some(1.0)).then_some(()))
+        eventually("a copy in flight", async || (stage.gateway.metric(in_flight).await == Some(1.0)).then_some(()))
             .await;
         stage.gateway.signal(Signal::TERM);
         if released {

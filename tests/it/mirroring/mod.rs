@@ -1,4 +1,4 @@
-//! Routes with a mirror: who gets copies of what, and that nobody but the mirror ever notices.
+//! Routes with a mirror: which requests are copied, and that only the mirror notices.
 
 mod faithful;
 mod harmless;

@@ -1,4 +1,4 @@
-//! TLS to upstreams: a certificate to show, another name to ask for, the oldest version; and what `callgate check` says of files.
+//! TLS to upstreams: client certificates, server names and versions; and how `callgate check` reads the files.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -95,7 +95,7 @@ async fn asked(authority: &Authority, endpoint: String, keys: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn who_asks_for_a_certificate_is_shown_one() {
+async fn a_service_that_asks_for_a_client_certificate_gets_it() {
     let authority = Authority::new();
     let (upstream, _) = upstream(&authority, "localhost", &[&TLS13, &TLS12], true).await;
     let endpoint = format!("https://localhost:{}", upstream.address.port());
@@ -108,7 +108,7 @@ async fn who_asks_for_a_certificate_is_shown_one() {
 }
 
 #[tokio::test]
-async fn a_service_is_asked_for_another_name_than_its_host() {
+async fn server_name_replaces_the_host() {
     let authority = Authority::new();
     let (upstream, names) = upstream(&authority, "api.internal", &[&TLS13], false).await;
     let endpoint = format!("https://{}", upstream.address);
@@ -122,7 +122,7 @@ async fn a_service_is_asked_for_another_name_than_its_host() {
 }
 
 #[tokio::test]
-async fn an_old_version_is_not_spoken() {
+async fn an_old_tls_version_is_refused() {
     let authority = Authority::new();
     let (upstream, _) = upstream(&authority, "localhost", &[&TLS12], false).await;
     let endpoint = format!("https://localhost:{}", upstream.address.port());
@@ -138,7 +138,7 @@ fn check(site: &Site) -> (bool, String) {
 }
 
 #[test]
-fn check_looks_into_the_files() {
+fn check_reads_the_certificate_files() {
     let authority = Authority::new();
     let site = site(&["https://localhost".to_owned()], ", ca: up.pem, cert: client.pem, key: client.key", "");
     let ((certificate, key), (_, other)) = (authority.sign("gate"), authority.sign("gate"));
@@ -164,12 +164,12 @@ fn check_looks_into_the_files() {
 }
 
 #[tokio::test]
-async fn a_service_that_speaks_plain_http_is_told_as_that() {
+async fn a_service_that_speaks_plain_http_is_reported_as_such() {
     let upstream = Upstream::start().await;
     let site = site(&[format!("https://localhost:{}", upstream.address.port())], ", ca: cert.pem", "");
     let token = site.token(&[]);
     let gateway = site.serve();
     assert_eq!(get(&http2(&gateway), &gateway, "/plain", &token).await.status(), 502);
     let error = gateway.access("/plain", 1).await[0]["error"].as_str().unwrap().to_owned();
-    assert!(error.ends_with("the other side does not speak TLS"), "{error}");
+    assert!(error.ends_with("the server does not speak TLS"), "{error}");
 }

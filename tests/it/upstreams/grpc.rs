@@ -92,7 +92,7 @@ async fn calls_of_all_kinds_pass_with_their_metadata() {
 }
 
 #[tokio::test]
-async fn a_call_is_silent_only_when_both_sides_are() {
+async fn a_call_is_idle_only_when_both_sides_are() {
     for (call, code) in [("{ idle_timeout: 1s }", false), ("{ idle_timeout: none }", true)] {
         // What bounds the silence of plain bodies bounds that of calls no longer.
         let (_server, gateway, token) = grpc_stage(", idle_timeout: 1s", &format!(", call: {call}"));
@@ -106,7 +106,7 @@ async fn a_call_is_silent_only_when_both_sides_are() {
 }
 
 #[tokio::test]
-async fn refusals_are_told_as_grpc_tells_them() {
+async fn rejections_have_the_form_of_grpc() {
     let server = server();
     let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let site = site(std::slice::from_ref(&server.endpoint), ", protocol: http2", ", permission: \"calls:read\"");
@@ -147,7 +147,7 @@ async fn refusals_are_told_as_grpc_tells_them() {
 }
 
 #[tokio::test]
-async fn who_does_not_speak_grpc_gets_json() {
+async fn other_clients_get_json() {
     let upstream = Upstream::start().await;
     let (gateway, _) = stage(&[format!("http://{}", upstream.address)], "", "");
     for kind in ["application/grpc-web+proto", "application/grpcx", "application/json"] {

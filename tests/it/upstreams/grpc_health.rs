@@ -72,7 +72,7 @@ async fn why(gateway: &Gateway) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_health_service_of_grpcio_is_asked_about_the_server_or_a_service() {
+async fn the_health_service_of_grpcio_answers_for_the_server_or_a_service() {
     for (ask, service) in [("true", "-"), ("voice.Calls", "voice.Calls")] {
         let mut server = Health::start();
         server.set(service, "NOT_SERVING");
@@ -91,7 +91,7 @@ async fn the_health_service_of_grpcio_is_asked_about_the_server_or_a_service() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_know_the_service_or_the_protocol_is_not_well() {
+async fn without_the_service_or_the_protocol_an_endpoint_is_unhealthy() {
     let server = Health::start();
     let (gateway, _) = stage(std::slice::from_ref(&server.endpoint), &keys("no.such.Service"), "");
     assert_eq!(why(&gateway).await, "it knows no service of that name (grpc-status 5)");

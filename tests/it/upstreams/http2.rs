@@ -1,4 +1,4 @@
-//! HTTP/2 to an upstream, without asking: shared connections, streams within bounds, headers in its form.
+//! HTTP/2 to an upstream without negotiation: shared connections, bounded streams, and the form of requests.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ async fn requests_share_one_connection() {
 }
 
 #[tokio::test]
-async fn no_connection_gets_more_streams_than_its_peer_takes() {
+async fn no_connection_gets_more_streams_than_its_peer_allows() {
     let (upstream, gateway, token) = http2_stage(5, "", "").await;
     let client = http2(&gateway);
     let answers = join_all((0..23).map(|_| get(&client, &gateway, "/slow/500", &token))).await;
@@ -48,7 +48,7 @@ async fn no_connection_gets_more_streams_than_its_peer_takes() {
 }
 
 #[tokio::test]
-async fn beyond_its_connections_an_upstream_is_busy() {
+async fn beyond_max_connections_an_upstream_is_overloaded() {
     for (protocol, most) in [("http2", 6), ("http1", 2)] {
         let upstream = if protocol == "http2" { Upstream::http2(3).await } else { Upstream::start().await };
         let more = format!(", protocol: {protocol}, max_connections: 2, max_waiting: 0");
@@ -131,7 +131,7 @@ async fn trailers_pass_both_ways() {
 
 /// Whoever merges trailers into headers would have there what the route took off or set otherwise.
 #[tokio::test]
-async fn trailers_hold_nothing_that_a_route_takes_off_or_sets() {
+async fn trailers_contain_nothing_that_a_route_removes_or_sets() {
     let edits = ", request_headers: { set: { x-user: one }, remove: [x-debug] }, response_headers: { remove: [X-Sum] }";
     let (upstream, gateway, token) = http2_stage(10, "", edits).await;
     let (mut sender, connection) = h2::client::handshake(raw(&gateway, "h2").await).await.unwrap();
@@ -161,7 +161,7 @@ async fn trailers_hold_nothing_that_a_route_takes_off_or_sets() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_ends_its_stream_and_nothing_else() {
+async fn a_client_that_leaves_ends_only_its_stream() {
     let (upstream, gateway, token) = http2_stage(10, "", "").await;
     for client in [http1(&gateway), http2(&gateway)] {
         let mut response = get(&client, &gateway, "/events", &token).await;
@@ -179,7 +179,7 @@ async fn a_client_that_leaves_ends_its_stream_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_client_that_reads_nothing_holds_up_nobody_else() {
+async fn a_client_that_reads_nothing_does_not_block_others() {
     let (upstream, gateway, token) = http2_stage(100, "", "").await;
     let before = gateway.resident();
     let mut stalled = Vec::new();
@@ -234,7 +234,7 @@ async fn health_checks_leave_no_connection_behind() {
 }
 
 #[tokio::test]
-async fn a_late_answer_leaves_its_connection_to_those_on_it() {
+async fn after_a_timeout_a_connection_serves_only_its_present_requests() {
     let (upstream, gateway, token) = http2_stage(10, ", first_byte_timeout: 1s", "").await;
     let client = http2(&gateway);
     let mut events = get(&client, &gateway, "/events", &token).await;

@@ -1,4 +1,4 @@
-//! HTTP/2 upstreams that refuse, reset, go away or fall silent: what is sent again, and what is not.
+//! HTTP/2 upstreams that refuse, reset, go away or fall silent: which requests are retried.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ fn good(mut answer: Answer) {
 }
 
 #[tokio::test]
-async fn what_the_upstream_refused_unseen_is_sent_again() {
+async fn requests_that_the_upstream_refused_unprocessed_are_retried() {
     for (reason, resent) in [(Reason::REFUSED_STREAM, true), (Reason::INTERNAL_ERROR, false), (Reason::CANCEL, false)] {
         let (address, _) =
             scripted(move |number, mut answer, _| if number == 0 { answer.send_reset(reason) } else { good(answer) })
@@ -62,7 +62,7 @@ async fn what_the_upstream_refused_unseen_is_sent_again() {
 }
 
 #[tokio::test]
-async fn a_refusal_without_end_is_told() {
+async fn endless_refusals_are_reported() {
     let (address, _) = scripted(|_, mut answer, _| answer.send_reset(Reason::REFUSED_STREAM)).await;
     let (gateway, token) = stage(&[format!("http://{address}")], ", protocol: http2", "");
     assert_eq!(get(&http2(&gateway), &gateway, "/x", &token).await.status(), 502);
@@ -71,7 +71,7 @@ async fn a_refusal_without_end_is_told() {
 }
 
 #[tokio::test]
-async fn a_connection_that_goes_away_costs_nobody_a_request() {
+async fn a_goaway_loses_no_request() {
     // Each connection takes five requests and announces its end with the fifth.
     let (address, connections) = scripted(|number, answer, connection| {
         good(answer);
@@ -92,7 +92,7 @@ async fn a_connection_that_goes_away_costs_nobody_a_request() {
 }
 
 #[tokio::test]
-async fn what_a_goaway_leaves_out_is_sent_again_and_what_it_names_is_not() {
+async fn only_requests_after_the_last_stream_of_a_goaway_are_retried() {
     for (last, statuses) in [(0, [200, 200]), (1, [502, 200]), (3, [502, 502])] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -138,7 +138,7 @@ fn count_of(heard: &[u8], kind: u8) -> usize {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_reset_half_way_is_never_made_whole() {
+async fn an_answer_that_is_reset_half_way_is_never_completed() {
     for reason in [Reason::INTERNAL_ERROR, Reason::CANCEL, Reason::NO_ERROR] {
         is_never_made_whole(reason).await;
     }
@@ -170,7 +170,7 @@ async fn is_never_made_whole(reason: Reason) {
 }
 
 #[tokio::test]
-async fn who_does_not_speak_http2_is_found_out_before_anything_is_sent() {
+async fn a_server_without_http2_is_detected_before_a_request_is_sent() {
     let upstream = Upstream::start().await;
     let (gateway, token) = stage(&[format!("http://{}", upstream.address)], ", protocol: http2", "");
     let answer = http2(&gateway).post(gateway.url("/x")).bearer_auth(&token.secret).body("hello").send().await.unwrap();
@@ -182,7 +182,7 @@ async fn who_does_not_speak_http2_is_found_out_before_anything_is_sent() {
 }
 
 #[tokio::test]
-async fn who_says_nothing_at_all_is_given_up_once_for_all_who_wait() {
+async fn a_silent_server_times_out_once_for_all_waiting_requests() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (gateway, token) = stage(&[format!("http://{address}")], ", protocol: http2, connect_timeout: 1s", "");
@@ -195,7 +195,7 @@ async fn who_says_nothing_at_all_is_given_up_once_for_all_who_wait() {
 }
 
 #[tokio::test]
-async fn a_silent_connection_is_asked_whether_it_lives() {
+async fn a_silent_connection_is_pinged() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let asked = tokio::spawn(async move {

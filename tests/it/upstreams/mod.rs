@@ -1,4 +1,4 @@
-//! What Callgate speaks to upstreams, and how it finds them: HTTP/2 and gRPC, certificates, names with many addresses, Unix sockets.
+//! Protocols and addresses of upstreams: HTTP/2 and gRPC, certificates, names with many addresses, Unix sockets.
 
 mod certificates;
 mod grpc;

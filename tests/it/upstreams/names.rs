@@ -109,11 +109,11 @@ async fn every_address_is_used() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_dead_or_silent_is_passed_over() {
+async fn a_dead_or_silent_address_is_skipped() {
     for protocol in ["http1", "http2"] {
         let mut sockets = sockets(&[1, 2]).await;
         let port = sockets[0].local_addr().unwrap().port();
-        // Nobody accepts here, and the queue is full: who connects is not answered.
+        // The backlog of this socket is full: connections to it get no answer.
         let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         silent.bind(&SocketAddr::from(([127, 0, 0, 3], port)).into()).unwrap();
         silent.listen(0).unwrap();
@@ -179,12 +179,12 @@ async fn known_addresses_stay_while_the_name_cannot_be_looked_up() {
     let told =
         |text: &str| gateway.log().iter().filter(|line| line["message"].as_str().unwrap().contains(text)).count();
     eventually("the name to be found again", async || (told("can be looked up again") == 1).then_some(())).await;
-    assert_eq!(told("can't be looked up"), 1, "told once");
+    assert_eq!(told("can't look up the host name"), 1, "told once");
     assert_eq!(told("have changed"), 0);
 }
 
 #[tokio::test]
-async fn a_name_that_is_not_known_yet_keeps_nobody_from_starting() {
+async fn an_unknown_name_does_not_stop_the_start() {
     let upstreams = upstreams(&[1], false).await;
     let hosts = Hosts::new(&[]);
     let (gateway, token) = hosts.stage(upstreams[0].address.port(), "");
@@ -198,7 +198,7 @@ async fn a_name_that_is_not_known_yet_keeps_nobody_from_starting() {
 }
 
 #[tokio::test]
-async fn a_connection_grows_only_so_old() {
+async fn a_connection_ends_at_max_lifetime() {
     for (protocol, is_http2) in [("http1", false), ("http2", true)] {
         let upstreams = upstreams(&[1], is_http2).await;
         let hosts = Hosts::new(&[1]);

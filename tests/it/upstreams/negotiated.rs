@@ -1,4 +1,4 @@
-//! HTTP/2 where both sides agree to it over TLS, and nghttpd, which was not written here.
+//! HTTP/2 that is negotiated over TLS, and nghttpd as a foreign implementation.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -39,7 +39,7 @@ async fn tls_stage(protocols: &[&str], protocol: &str) -> (Upstream, Gateway, To
 }
 
 #[tokio::test]
-async fn the_protocol_is_the_one_that_both_know() {
+async fn the_protocol_is_negotiated() {
     for (offered, protocol, version) in [
         (&["h2", "http/1.1"][..], "auto", Version::HTTP_2),
         // The server chooses.
@@ -69,7 +69,7 @@ async fn the_protocol_is_the_one_that_both_know() {
 }
 
 #[tokio::test]
-async fn a_websocket_gets_a_connection_of_http1_even_where_http2_is_spoken() {
+async fn a_websocket_gets_an_http1_connection_even_to_an_http2_upstream() {
     let (pem, acceptor) = tls(&["h2", "http/1.1"]);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("https://localhost:{}", listener.local_addr().unwrap().port());
@@ -95,7 +95,7 @@ async fn a_websocket_gets_a_connection_of_http1_even_where_http2_is_spoken() {
 }
 
 #[tokio::test]
-async fn a_websocket_says_nothing_of_what_other_requests_may_share() {
+async fn a_websocket_does_not_decide_the_protocol_of_other_requests() {
     let (upstream, gateway, token) = tls_stage(&["h2", "http/1.1"], "auto").await;
     let asks = http1(&gateway).get(gateway.url("/echo")).bearer_auth(&token.secret);
     let asks = asks.header("connection", "upgrade").header("upgrade", "websocket");

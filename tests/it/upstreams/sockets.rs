@@ -1,4 +1,4 @@
-//! Upstreams behind Unix sockets.
+//! Upstreams at Unix sockets.
 
 use std::path::Path;
 
@@ -30,7 +30,7 @@ fn socket_before(path: &Path, upstream: std::net::SocketAddr) -> tokio::task::Jo
 }
 
 #[tokio::test]
-async fn both_versions_of_http_are_spoken() {
+async fn both_versions_of_http_work() {
     let folder = tempfile::tempdir().unwrap();
     for (protocol, version) in [("http1", Version::HTTP_11), ("http2", Version::HTTP_2), ("auto", Version::HTTP_11)] {
         let upstream = if protocol == "http2" { Upstream::http2(100).await } else { Upstream::start().await };
@@ -59,7 +59,7 @@ async fn both_versions_of_http_are_spoken() {
 }
 
 #[tokio::test]
-async fn a_socket_that_is_not_there_yet_is_found_later() {
+async fn a_socket_may_appear_later() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("late.sock");
     let (gateway, token) = stage(&[format!("unix:{}", path.display())], "", "");
@@ -104,7 +104,7 @@ async fn a_websocket_passes() {
 }
 
 #[tokio::test]
-async fn so_many_connections_wait_for_their_next_request_and_no_more() {
+async fn at_most_max_idle_connections_are_kept() {
     for (most, made) in [(0, 4), (1, 1)] {
         let upstream = Upstream::start().await;
         let (gateway, token) = stage(&[format!("http://{}", upstream.address)], &format!(", max_idle: {most}"), "");

@@ -1,4 +1,4 @@
-//! How one endpoint stands, as all workers see it. What a request looks at is atomic; nothing here waits for a lock.
+//! The state of one endpoint, shared by all workers. All of it is atomic: requests read it without a lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -6,34 +6,33 @@ use std::time::Duration;
 
 use crate::config::Part;
 
-use super::hash::hash;
+use super::rendezvous::hash;
 
 /// Weights are multiplied by this, so that a slow start has steps.
 const UNIT: u64 = 1_000;
-/// What an endpoint that has just come back gets of its weight: enough to be seen to work.
+/// The share of its weight that an endpoint gets when it returns to service: enough to show that it works.
 const FIRST_SHARE: u64 = UNIT / 10;
 
-/// One endpoint of an upstream.
-pub(super) struct Standing {
+pub(super) struct EndpointState {
     pub(super) label: Arc<str>,
     pub(super) part: Part,
-    /// What its name hashes to: its place among the others is the same in every process.
+    /// The hash of its name: the same in every process.
     pub(super) seed: u64,
     in_flight: AtomicUsize,
-    /// Failed requests since the last good one.
+    /// Failed requests since the last success.
     pub(super) failures: AtomicU32,
-    /// It is left out until then; 0: it never was.
+    /// 0: it never was.
     ejected_until: AtomicU64,
-    /// It has failed its health checks.
+    /// By its health checks.
     down: AtomicBool,
-    /// When its health checks let it in again; 0: it was always there.
+    /// When its health checks passed again; 0: they never failed.
     up_since: AtomicU64,
 }
 
-/// A request under way to an endpoint; dropped, it is over.
-pub(crate) struct InFlight(Arc<Standing>);
+/// A request in flight to an endpoint; dropped, it is over.
+pub(crate) struct InFlight(Arc<EndpointState>);
 
-impl Standing {
+impl EndpointState {
     pub(super) fn new(label: Arc<str>, part: Part) -> Self {
         Self {
             seed: hash(label.as_bytes()),
@@ -56,7 +55,7 @@ impl Standing {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Whether requests should go there at `now` (milliseconds).
+    /// Whether requests should go to it at `now` (milliseconds).
     pub(super) fn is_available(&self, now: u64) -> bool {
         !self.is_down() && !self.is_ejected(now)
     }
@@ -77,7 +76,6 @@ impl Standing {
         self.ejected_until.store(until, Ordering::Relaxed);
     }
 
-    /// What the health checks say.
     pub(super) fn set_down(&self, down: bool, now: u64) {
         if !down {
             self.up_since.store(now, Ordering::Relaxed);
@@ -85,7 +83,7 @@ impl Standing {
         self.down.store(down, Ordering::Relaxed);
     }
 
-    /// Its weight at `now`, in thousandths: it grows evenly while it comes back.
+    /// Its weight at `now`, in thousandths: it grows evenly during a slow start.
     pub(super) fn weight(&self, slow_start: Option<Duration>, now: u64) -> u64 {
         let whole = u64::from(self.part.weight) * UNIT;
         let Some(slow_start) = slow_start else { return whole };
@@ -93,8 +91,8 @@ impl Standing {
         if since == 0 {
             return whole;
         }
-        let (been, length) = (now.saturating_sub(since), slow_start.as_millis() as u64);
-        let share = (been * UNIT).checked_div(length).map_or(UNIT, |share| share.clamp(FIRST_SHARE, UNIT));
+        let (elapsed, length) = (now.saturating_sub(since), slow_start.as_millis() as u64);
+        let share = (elapsed * UNIT).checked_div(length).map_or(UNIT, |share| share.clamp(FIRST_SHARE, UNIT));
         whole * share / UNIT
     }
 }

@@ -1,4 +1,4 @@
-//! What is kept of a request that goes out, so that it can be sent again.
+//! The head of a request that was sent, for sending it again.
 
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, Request, Uri, Version};
@@ -6,22 +6,21 @@ use hyper::body::Body as _;
 
 use crate::body::Body;
 
-/// A request without its body. Few are sent again, and every one is kept: a list costs half of what a second map does.
-pub(super) struct Kept {
+/// A request without its body. Every such request is kept and few are sent again, so the headers are a list: it costs half of a map.
+pub(super) struct ReplayableHead {
     method: Method,
     uri: Uri,
     version: Version,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-impl Kept {
-    /// A request that has no body; `None` when it has one.
-    pub(super) fn whole(request: &Request<Body>) -> Option<Self> {
-        request.body().is_end_stream().then(|| Self::head(request))
+impl ReplayableHead {
+    /// The head of a request without a body; `None` when it has one.
+    pub(super) fn of_bodiless(request: &Request<Body>) -> Option<Self> {
+        request.body().is_end_stream().then(|| Self::of(request))
     }
 
-    /// A request's head.
-    pub(super) fn head(request: &Request<Body>) -> Self {
+    pub(super) fn of(request: &Request<Body>) -> Self {
         let headers = request.headers().iter().map(|(name, value)| (name.clone(), value.clone()));
         Self {
             method: request.method().clone(),
@@ -32,14 +31,13 @@ impl Kept {
     }
 
     /// The request again, without a body.
-    pub(super) fn request(self) -> Request<Body> {
+    pub(super) fn into_request(self) -> Request<Body> {
         let mut request = Request::new(Body::Empty);
         *request.method_mut() = self.method;
         *request.uri_mut() = self.uri;
         *request.version_mut() = self.version;
-        let headers = request.headers_mut();
         for (name, value) in self.headers {
-            headers.append(name, value);
+            request.headers_mut().append(name, value);
         }
         request
     }
@@ -52,18 +50,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_no_body_is_the_same_again_with_every_line_of_its_headers() {
+    fn a_request_without_a_body_is_the_same_again_with_every_header_line() {
         let request = Request::get("/calls?page=2").version(Version::HTTP_2).header("cookie", "a=1");
         let request = request.header("accept", "text/plain").header("cookie", "b=2").body(Body::Empty).unwrap();
-        let again = Kept::whole(&request).unwrap().request();
+        let again = ReplayableHead::of_bodiless(&request).unwrap().into_request();
         assert_eq!((again.method(), again.uri(), again.version()), (&Method::GET, request.uri(), Version::HTTP_2));
         assert_eq!(again.headers(), request.headers());
         assert!(matches!(again.body(), Body::Empty));
     }
 
     #[test]
-    fn what_has_a_body_is_not_kept() {
+    fn a_request_with_a_body_is_not_kept() {
         let request = Request::new(Body::Full(Bytes::from_static(b"once")));
-        assert!(Kept::whole(&request).is_none());
+        assert!(ReplayableHead::of_bodiless(&request).is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! Who the client is, as far as it can be believed: forwarding headers count only from trusted proxies (RFC 7239 §8.1).
+//! The address of the client. Forwarding headers count only from trusted proxies (RFC 7239 §8.1).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,7 +9,7 @@ use ipnet::IpNet;
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The address that a request comes from: the socket's, or, behind trusted proxies, the nearest address in
-/// `X-Forwarded-For` that is not one of theirs.
+/// `X-Forwarded-For` that is not a trusted proxy's.
 #[must_use]
 pub fn client_address(headers: &HeaderMap, socket: SocketAddr, trusted: &[IpNet]) -> IpAddr {
     let mut address = socket.ip().to_canonical();
@@ -28,7 +28,7 @@ pub fn client_address(headers: &HeaderMap, socket: SocketAddr, trusted: &[IpNet]
     address
 }
 
-/// Whether forwarding headers from this address are believed.
+/// Whether forwarding headers from this address are trusted.
 pub(super) fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|network| network.contains(&address))
 }
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_is_not_believed() {
+    fn an_untrusted_address_is_not_believed() {
         assert_eq!(seen(&["1.2.3.4"], &[]).to_string(), "10.0.0.1");
         assert_eq!(seen(&["1.2.3.4"], &["10.0.0.2/32"]).to_string(), "10.0.0.1");
     }

@@ -1,0 +1,372 @@
+//! The attempts at one request: which endpoint gets it, and when another one follows.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use http::{Request, Response, StatusCode, header};
+use hyper::body::{Body as _, Incoming};
+use smallvec::SmallVec;
+
+use crate::body::{Body, BodyFault, Progress};
+use crate::config::{Protocol, RetryOn};
+use crate::listener::Interim;
+
+use super::balance::{InFlight, NoPermit};
+use super::context::ForwardContext;
+use super::endpoint_pool::{NoConnection, PooledConnection};
+use super::error::ForwardError;
+use super::mirror::BodilessCopy;
+use super::replayable_head::ReplayableHead;
+use super::response_guard::{ResponseGuard, gateway_error};
+use super::shared_connection::{SharedConnection, is_unprocessed};
+use super::upstream_pools::{MAX_STALE, UpstreamPools};
+use super::{headers, interim};
+
+/// How often a request may be woken for a connection that another request then gets.
+const MAX_WAKEUPS: usize = 8;
+
+/// What all attempts at one request have in common.
+pub(super) struct RequestContext<'a> {
+    pub(super) forward: &'a ForwardContext<'a>,
+    /// Where interim answers go.
+    pub(super) interim: Option<&'a Interim>,
+    /// Of the request's body.
+    pub(super) progress: Option<Arc<Progress>>,
+    pub(super) websocket: bool,
+    /// The hash that chooses the endpoint, if the upstream is balanced so.
+    pub(super) key: Option<u64>,
+    /// A mirrored copy that is sent when the request is.
+    pub(super) copy: Option<BodilessCopy>,
+}
+
+/// How far the attempts at one request have come.
+#[derive(Default)]
+struct RetryState {
+    /// Endpoints that are not to be tried again.
+    tried: SmallVec<[usize; 4]>,
+    /// Attempts that count.
+    attempts: u32,
+    /// Reused connections that turned out to be closed.
+    stale: usize,
+    /// How often there was no connection.
+    full: usize,
+    /// Since when it waits for a permit or a connection, if it had to.
+    waiting_since: Option<Instant>,
+    /// A connection that has just refused the request.
+    avoid: Option<Arc<SharedConnection>>,
+}
+
+type Answered = (PooledConnection, InFlight, Response<Incoming>);
+
+/// An attempt that another one may follow.
+struct FailedAttempt {
+    /// The outcome if none does.
+    outcome: Result<Answered, ForwardError>,
+    /// The request, as long as sending it again can't make anything happen twice.
+    request: Option<Request<Body>>,
+    kind: FailureKind,
+    /// Whether the same endpoint may be tried if there is no other: its connection failed, not itself.
+    same_endpoint: bool,
+    /// The connection that failed, if other requests share it.
+    shared: Option<Arc<SharedConnection>>,
+}
+
+#[derive(Clone, Copy)]
+enum FailureKind {
+    /// No connection may be made; the endpoint has not seen the request.
+    Full,
+    /// The reused connection was closed already; the endpoint has not seen the request.
+    Stale,
+    Failed(RetryOn),
+}
+
+impl UpstreamPools {
+    /// Tries one endpoint after the other until one answers, as long as nothing can happen twice by that and the retry budget lasts.
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        mut request: Request<Body>,
+        mut context: RequestContext<'_>,
+    ) -> Result<(ResponseGuard, Response<Incoming>), ForwardError> {
+        let permit = self.state.admit().await.map_err(|why| self.overloaded("requests", why))?;
+        if let Some(copy) = context.copy.take() {
+            copy.send();
+        }
+        let mut retry = RetryState { attempts: 1, waiting_since: permit.waiting_since, ..RetryState::default() };
+        let mut index = if self.queues.of(self.needs_own_connection(&context)).is_empty() {
+            // There is at least one endpoint, and none was tried.
+            self.choose(context.key, &[], self.state.now()).unwrap_or_default()
+        } else {
+            self.wait_for_connection(&context, &mut retry).await?
+        };
+        let outcome = loop {
+            // A replayed request has lost this extension.
+            if request.extensions().is_empty()
+                && let Some(interim) = context.interim
+            {
+                interim::pass_on(&mut request, interim, context.forward.route);
+            }
+            let failed = match self.attempt(index, request, &context, &retry).await {
+                Ok(answered) => break Ok(answered),
+                Err(failed) => failed,
+            };
+            let next = match (failed.request.is_some(), failed.kind) {
+                (false, _) => None,
+                (true, FailureKind::Full) => Some(self.wait_for_connection(&context, &mut retry).await?),
+                (true, FailureKind::Stale | FailureKind::Failed(_)) => {
+                    let next = self.next(index, &failed, &mut retry, context.key);
+                    next.inspect(|_| self.log_retry(index, &failed.outcome, &context))
+                }
+            };
+            let (Some(next), Some(again)) = (next, failed.request) else { break failed.outcome };
+            if let Ok((connection, _, response)) = failed.outcome
+                && response.body().is_end_stream()
+            {
+                connection.release();
+            }
+            (index, request, retry.avoid) = (next, again, failed.shared);
+        };
+        let (connection, in_flight, response) = outcome?;
+        let answered = (connection, in_flight, response.status());
+        Ok((ResponseGuard::new(answered, permit, self.clone(), index, context.progress), response))
+    }
+
+    /// Whether the request needs a connection that it does not share, where others share theirs: it has a queue of its own.
+    fn needs_own_connection(&self, context: &RequestContext<'_>) -> bool {
+        context.websocket && self.config.protocol == Protocol::Auto
+    }
+
+    /// Chooses an endpoint that can take one more request: at once if no other request waits for that, else when it is its turn.
+    /// Boxed: few requests need this.
+    fn wait_for_connection<'a>(
+        &'a self,
+        context: &'a RequestContext<'_>,
+        retry: &'a mut RetryState,
+    ) -> Pin<Box<dyn Future<Output = Result<usize, ForwardError>> + Send + 'a>> {
+        Box::pin(async move {
+            let avoid = retry.avoid.as_deref();
+            let has_room = |index: usize| self.endpoints[index].has_room(context.websocket, avoid);
+            let look = || {
+                let now = self.state.now();
+                self.state.choose_with_room(&self.round_robin, context.key, &retry.tried, now, has_room)
+            };
+            let queue = self.queues.of(self.needs_own_connection(context));
+            retry.full += 1;
+            if retry.full == 1
+                && queue.is_empty()
+                && let Some(index) = look()
+            {
+                return Ok(index);
+            }
+            let since = *retry.waiting_since.get_or_insert_with(Instant::now);
+            if retry.full > MAX_WAKEUPS {
+                return Err(self.overloaded("connections", NoPermit::Waited(since.elapsed())));
+            }
+            self.state.wait(since, queue.wait(look)).await.map_err(|why| self.overloaded("connections", why))
+        })
+    }
+
+    fn log_retry(&self, index: usize, outcome: &Result<Answered, ForwardError>, context: &RequestContext<'_>) {
+        let (upstream, endpoint) = (&*self.config.name, &*self.endpoints[index].label);
+        let request_id = context.forward.request_id.to_str().unwrap_or_default();
+        let status = outcome.as_ref().ok().map(|(_, _, response)| response.status().as_u16());
+        let error = outcome.as_ref().err().map(|error| error as &dyn std::error::Error);
+        tracing::debug!(upstream, endpoint, request_id, status, error, "an attempt failed; trying again");
+    }
+
+    /// The endpoint to try next, if any: another one, or the same when only its connection failed.
+    fn next(&self, index: usize, failed: &FailedAttempt, retry: &mut RetryState, key: Option<u64>) -> Option<usize> {
+        let FailureKind::Failed(on) = failed.kind else {
+            retry.stale += 1;
+            return (retry.stale <= MAX_STALE).then_some(index);
+        };
+        retry.tried.push(index);
+        let now = self.state.now();
+        let next = self.choose(key, &retry.tried, now).or(failed.same_endpoint.then_some(index))?;
+        if !self.state.may_retry(on, retry.attempts, now) {
+            return None;
+        }
+        retry.attempts += 1;
+        Some(next)
+    }
+
+    /// Sends the request to one endpoint.
+    async fn attempt(
+        &self,
+        index: usize,
+        mut request: Request<Body>,
+        context: &RequestContext<'_>,
+        retry: &RetryState,
+    ) -> Result<Answered, Box<FailedAttempt>> {
+        let pool = &self.endpoints[index];
+        let in_flight = self.state.begin(index);
+        context.forward.attempts.store(retry.attempts, Ordering::Relaxed);
+        let mut connection = match pool.connection(context.websocket, retry.avoid.as_deref()).await {
+            Ok(connection) => connection,
+            Err(reason) => return Err(self.not_connected(index, reason, request, context)),
+        };
+        let host = headers::preserved_host(request.headers(), context.forward, self.config.host);
+        request.headers_mut().insert(header::HOST, host.unwrap_or_else(|| pool.authority.clone()));
+        let is_idempotent = request.method().is_idempotent();
+        let head = self.replayable_head(&request, connection.shared().is_some(), is_idempotent && !context.websocket);
+        let deadline = context.forward.route.first_byte_timeout.unwrap_or(self.config.first_byte_timeout);
+        let started = Instant::now();
+        let sent = {
+            let sent = pin!(connection.send(request));
+            within(deadline, context.progress.as_deref(), sent).await
+        };
+        match sent {
+            Some(Ok(response)) => {
+                self.metrics.seconds.observe(started.elapsed().as_secs_f64());
+                if let Some(why) = gateway_error(response.status()) {
+                    self.state.failed(index, why);
+                }
+                let is_retried = response.status() == StatusCode::SERVICE_UNAVAILABLE
+                    && is_idempotent
+                    && self.state.retries_on(RetryOn::Unavailable);
+                let answered = (connection, in_flight, response);
+                match head.filter(|_| is_retried) {
+                    None => Ok(answered),
+                    Some(head) => Err(FailedAttempt::new(Ok(answered), RetryOn::Unavailable, Some(head))),
+                }
+            }
+            Some(Err(mut error)) => {
+                let (unsent, error) = (error.take_message(), error.into_error());
+                Err(self.broken(index, &connection, unsent, error, head.map(|head| (head, is_idempotent)), context))
+            }
+            None => {
+                connection.retire();
+                self.metrics.timeouts.inc();
+                self.state.failed(index, "timeout");
+                let error = ForwardError::Timeout { endpoint: pool.label.clone(), after: deadline };
+                Err(FailedAttempt::new(Err(error), RetryOn::Broken, None))
+            }
+        }
+    }
+
+    /// What may be sent again after it was sent, if the request has no body: on a shared connection, whose peer may refuse it, every
+    /// request; else an idempotent one (RFC 9110 §9.2.2).
+    fn replayable_head(&self, request: &Request<Body>, is_shared: bool, is_repeatable: bool) -> Option<ReplayableHead> {
+        let retries = || self.state.retries_on(RetryOn::Broken) || self.state.retries_on(RetryOn::Unavailable);
+        if is_shared || (is_repeatable && retries()) { ReplayableHead::of_bodiless(request) } else { None }
+    }
+
+    /// There was no connection for the request.
+    fn not_connected(
+        &self,
+        index: usize,
+        reason: NoConnection,
+        request: Request<Body>,
+        context: &RequestContext<'_>,
+    ) -> Box<FailedAttempt> {
+        let (error, kind) = match reason {
+            NoConnection::Failed(source) => {
+                self.metrics.connect_failures.inc();
+                self.state.failed(index, "connect");
+                let endpoint = self.endpoints[index].label.clone();
+                (ForwardError::Connect { endpoint, source }, FailureKind::Failed(RetryOn::Connect))
+            }
+            NoConnection::Full => {
+                // This attempt does not count: no endpoint was tried.
+                context.forward.attempts.fetch_sub(1, Ordering::Relaxed);
+                (self.overloaded("connections", NoPermit::QueueFull), FailureKind::Full)
+            }
+        };
+        Box::new(FailedAttempt {
+            outcome: Err(error),
+            request: Some(request),
+            kind,
+            same_endpoint: false,
+            shared: None,
+        })
+    }
+
+    /// The connection broke before there was an answer. `unsent`: the request, if none of it was sent. `head`: what was kept of it, and
+    /// whether it is idempotent.
+    fn broken(
+        &self,
+        index: usize,
+        connection: &PooledConnection,
+        unsent: Option<Request<Body>>,
+        source: hyper::Error,
+        head: Option<(ReplayableHead, bool)>,
+        context: &RequestContext<'_>,
+    ) -> Box<FailedAttempt> {
+        let shared = connection.shared().cloned();
+        let replay = |(head, _): (ReplayableHead, bool)| head.into_request();
+        // A shared connection carries other requests meanwhile: it does not break because it was idle.
+        let (request, kind, same_endpoint) = match unsent {
+            Some(whole) if connection.reused => (Some(whole), FailureKind::Stale, true),
+            Some(whole) => (Some(whole), FailureKind::Failed(RetryOn::Refused), true),
+            None if is_unprocessed(&source) => (head.map(replay), FailureKind::Failed(RetryOn::Refused), true),
+            None => {
+                // An endpoint that answered nonsense would do so again.
+                let again = head.filter(|(_, is_idempotent)| *is_idempotent && !source.is_parse());
+                let was_idle = connection.reused && shared.is_none();
+                (again.map(replay), FailureKind::Failed(RetryOn::Broken), was_idle)
+            }
+        };
+        let error = match context.progress.as_deref().and_then(Progress::fault) {
+            Some(BodyFault::TooLarge) => ForwardError::TooLarge,
+            Some(BodyFault::Stalled) => ForwardError::Stalled,
+            Some(BodyFault::Broken) => ForwardError::ClientGone,
+            None => ForwardError::Broken { endpoint: self.endpoints[index].label.clone(), source },
+        };
+        let is_endpoints_fault = matches!(error, ForwardError::Broken { .. });
+        if let FailureKind::Failed(on) = kind
+            && is_endpoints_fault
+        {
+            let is_refused = on == RetryOn::Refused;
+            if is_refused {
+                self.metrics.refused.inc()
+            } else {
+                self.metrics.broken.inc()
+            }
+            // An orderly refusal on an open connection is no failure.
+            if !is_refused || !connection.reused {
+                self.state.failed(index, "broken");
+            }
+        }
+        // The client's body broke off: sending it again makes it no better.
+        let request = request.filter(|_| is_endpoints_fault);
+        Box::new(FailedAttempt { outcome: Err(error), request, kind, same_endpoint, shared })
+    }
+
+    /// The time for the whole answer was over before any of it came.
+    pub(super) fn timed_out(&self, after: Duration, context: &ForwardContext<'_>) -> ForwardError {
+        // While a request waits for a permit, no endpoint is at fault.
+        if context.attempts.load(Ordering::Relaxed) > 0 {
+            self.metrics.timeouts.inc();
+        }
+        ForwardError::Timeout { endpoint: self.config.name.clone(), after }
+    }
+
+    fn overloaded(&self, what: &'static str, why: NoPermit) -> ForwardError {
+        ForwardError::Overloaded { upstream: self.config.name.clone(), what, why }
+    }
+}
+
+impl FailedAttempt {
+    /// `head`: what may be sent again to another endpoint.
+    fn new(outcome: Result<Answered, ForwardError>, on: RetryOn, head: Option<ReplayableHead>) -> Box<Self> {
+        let request = head.map(ReplayableHead::into_request);
+        Box::new(Self { outcome, request, kind: FailureKind::Failed(on), same_endpoint: false, shared: None })
+    }
+}
+
+/// Waits for the head of a response. While the request's body is moving, the deadline moves with it; while the upstream waits for the
+/// client's body, that has a deadline of its own.
+async fn within<F: Future>(
+    deadline: Duration,
+    progress: Option<&Progress>,
+    mut sent: Pin<&mut F>,
+) -> Option<F::Output> {
+    let mut wait = deadline;
+    loop {
+        match tokio::time::timeout(wait, sent.as_mut()).await {
+            Ok(output) => return Some(output),
+            Err(_) => wait = deadline.checked_sub(progress?.hesitation()).filter(|left| !left.is_zero())?,
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The endpoints of one upstream: choosing one for a request, counting failures, retries and requests in flight.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
+
+use crate::config::{self, Balance, Balancing, RetryOn};
+use crate::telemetry::{BalanceMetrics, Metrics};
+
+use super::budget::Budget;
+use super::choose::{self, EndpointCandidate, RoundRobin};
+use super::ejections::Ejections;
+use super::endpoint_state::{EndpointState, InFlight};
+use super::permits::{NoPermit, Permit, Permits};
+use super::rendezvous;
+
+/// The endpoints of one upstream.
+pub(crate) struct UpstreamState {
+    pub(super) name: Arc<str>,
+    pub(super) config: Balancing,
+    pub(super) endpoints: Vec<Arc<EndpointState>>,
+    ejections: Option<Mutex<Ejections>>,
+    budget: Budget,
+    pub(crate) permits: Permits,
+    pub(super) metrics: BalanceMetrics,
+    created: Instant,
+}
+
+impl UpstreamState {
+    pub(super) fn new(upstream: &config::Upstream, metrics: &Metrics) -> Self {
+        let config = upstream.balancing.clone();
+        let labels: Vec<Arc<str>> = upstream.endpoints.iter().map(|endpoint| endpoint.to_string().into()).collect();
+        let metrics = metrics.balance(&upstream.name, &labels);
+        let endpoints = labels.into_iter().zip(&config.parts);
+        let endpoints: Vec<_> = endpoints.map(|(label, part)| Arc::new(EndpointState::new(label, *part))).collect();
+        Self {
+            name: upstream.name.clone(),
+            ejections: config.ejection.map(|config| Mutex::new(Ejections::new(config, endpoints.len()))),
+            budget: Budget::new(config.retry.budget, config.retry.min_per_second),
+            permits: Permits::new(&config),
+            endpoints,
+            metrics,
+            created: Instant::now(),
+            config,
+        }
+    }
+
+    /// Milliseconds since this state was created; never 0.
+    pub(crate) fn now(&self) -> u64 {
+        self.created.elapsed().as_millis() as u64 + 1
+    }
+
+    /// A permit for one more request, which may have to wait for it.
+    pub(crate) async fn admit(&self) -> Result<Permit, NoPermit> {
+        let permit = self.permits.acquire().await;
+        match &permit {
+            Ok(_) => self.budget.count_request(self.now()),
+            Err(why) => self.count_rejection(*why),
+        }
+        permit
+    }
+
+    /// Waits for something else in the same queue, from `since` on.
+    pub(crate) async fn wait<T>(&self, since: Instant, awaited: impl Future<Output = T>) -> Result<T, NoPermit> {
+        self.permits.wait(since, awaited).await.inspect_err(|why| self.count_rejection(*why))
+    }
+
+    fn count_rejection(&self, why: NoPermit) {
+        match why {
+            NoPermit::QueueFull => self.metrics.queue_full.inc(),
+            NoPermit::Waited(_) => self.metrics.waited.inc(),
+        }
+    }
+
+    /// Chooses an available endpoint that is no backup, else an available backup, else any, as an attempt is better than none; never
+    /// one that was `tried`. `key` is the hash of the request's key, if it has one.
+    pub(crate) fn choose(
+        &self,
+        round_robin: &RoundRobin,
+        key: Option<u64>,
+        tried: &[usize],
+        now: u64,
+    ) -> Option<usize> {
+        let is_primary = |endpoint: &EndpointState| !endpoint.part.backup && endpoint.is_available(now);
+        let is_backup = |endpoint: &EndpointState| endpoint.part.backup && endpoint.is_available(now);
+        self.pick(round_robin, key, tried, now, is_primary)
+            .or_else(|| self.pick(round_robin, key, tried, now, is_backup))
+            .or_else(|| self.pick(round_robin, key, tried, now, |_| true))
+    }
+
+    /// As [`UpstreamState::choose`], but only endpoints that have room. While healthy endpoints are full, the request waits for them
+    /// and goes to no unhealthy one.
+    pub(crate) fn choose_with_room(
+        &self,
+        round_robin: &RoundRobin,
+        key: Option<u64>,
+        tried: &[usize],
+        now: u64,
+        has_room: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let untried = || self.endpoints.iter().enumerate().filter(|(index, _)| !tried.contains(index));
+        let is_any_available = untried().any(|(_, endpoint)| endpoint.is_available(now));
+        let is_excluded = |(index, endpoint): &(usize, &Arc<EndpointState>)| {
+            (is_any_available && !endpoint.is_available(now)) || !has_room(*index)
+        };
+        let excluded = untried().filter(is_excluded).map(|(index, _)| index);
+        let excluded: SmallVec<[usize; 8]> = tried.iter().copied().chain(excluded).collect();
+        self.choose(round_robin, key, &excluded, now)
+    }
+
+    fn pick(
+        &self,
+        round_robin: &RoundRobin,
+        key: Option<u64>,
+        tried: &[usize],
+        now: u64,
+        fits: impl Fn(&EndpointState) -> bool + Clone,
+    ) -> Option<usize> {
+        let all = self.endpoints.iter().enumerate();
+        let fitting = all.filter(move |(index, endpoint)| !tried.contains(index) && fits(endpoint));
+        let slow_start = self.config.slow_start;
+        let candidates = fitting.clone().map(|(index, endpoint)| EndpointCandidate {
+            index,
+            weight: endpoint.weight(slow_start, now),
+            in_flight: endpoint.in_flight(),
+        });
+        match (&self.config.balance, key) {
+            (Balance::RoundRobin, _) => round_robin.next(candidates),
+            (Balance::Hash(_), Some(key)) => {
+                rendezvous::choose(key, fitting.map(|(index, endpoint)| (index, endpoint.seed, endpoint.part.weight)))
+            }
+            (Balance::LeastRequests | Balance::Hash(_), _) => {
+                choose::least_requests(candidates, |below| fastrand::u64(..below))
+            }
+        }
+    }
+
+    /// A request goes to this endpoint.
+    pub(crate) fn begin(&self, index: usize) -> InFlight {
+        self.endpoints[index].begin()
+    }
+
+    /// Whether a request that failed so may be retried: this is configured, there are `attempts` left, and the budget allows it.
+    pub(crate) fn may_retry(&self, on: RetryOn, attempts: u32, now: u64) -> bool {
+        if !self.retries_on(on) || attempts >= self.config.retry.attempts {
+            return false;
+        }
+        let allowed = self.budget.try_retry(now);
+        if allowed {
+            self.metrics.retries[on as usize].inc()
+        } else {
+            self.metrics.exhausted.inc()
+        }
+        allowed
+    }
+
+    /// Whether requests that failed so are retried at all.
+    pub(crate) fn retries_on(&self, on: RetryOn) -> bool {
+        self.config.retry.on.contains(&on)
+    }
+
+    /// An endpoint has answered without a gateway error.
+    pub(crate) fn succeeded(&self, index: usize) {
+        let failures = &self.endpoints[index].failures;
+        // Not written to without need: all workers would wait for that cache line.
+        if failures.load(Ordering::Relaxed) != 0 {
+            failures.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A request to an endpoint has failed; `why` is for the log.
+    pub(crate) fn failed(&self, index: usize, why: &'static str) {
+        let (Some(ejections), Some(config)) = (&self.ejections, &self.config.ejection) else { return };
+        let (failed, now) = (&self.endpoints[index], self.now());
+        if failed.failures.fetch_add(1, Ordering::Relaxed) + 1 < config.failures {
+            return;
+        }
+        let mut ejections = ejections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut others = self.endpoints.iter().enumerate().filter(|(other, _)| *other != index);
+        if !others.any(|(_, other)| other.is_available(now)) {
+            return;
+        }
+        let Some(until) = ejections.eject(index, now, fastrand::f64()) else { return };
+        failed.eject(until);
+        // Back in service, its first request decides: a failure ejects it again at once.
+        failed.failures.store(config.failures - 1, Ordering::Relaxed);
+        drop(ejections);
+        self.metrics.ejections[index].inc();
+        self.metrics.up[index].set(0);
+        let (upstream, endpoint, length) = (&*self.name, &*failed.label, Duration::from_millis(until - now));
+        tracing::warn!(upstream, endpoint, why, "requests to an endpoint failed; ejected for {length:?}");
+    }
+
+    /// Sets and logs the result of an endpoint's health checks, if it is new.
+    pub(crate) fn set_health(&self, index: usize, down: bool, why: &str) {
+        let (checked, now) = (&self.endpoints[index], self.now());
+        if checked.is_down() == down {
+            return;
+        }
+        checked.set_down(down, now);
+        self.metrics.up[index].set(i64::from(checked.is_available(now)));
+        let (upstream, endpoint) = (&*self.name, &*checked.label);
+        if down {
+            tracing::warn!(upstream, endpoint, why, "an endpoint fails its health checks; no requests go to it");
+        } else {
+            tracing::info!(upstream, endpoint, "an endpoint passes its health checks again; requests go to it");
+        }
+    }
+
+    /// Requests and calls in flight.
+    pub(super) fn in_flight(&self) -> usize {
+        self.endpoints.iter().map(|endpoint| endpoint.in_flight()).sum()
+    }
+}

@@ -1,0 +1,58 @@
+//! One upstream, as one worker reaches it.
+
+use std::sync::Arc;
+
+use crate::config;
+use crate::telemetry::{Metrics, UpstreamMetrics};
+use crate::tls::TlsError;
+
+use super::balance::{RoundRobin, UpstreamState, UpstreamStates};
+use super::endpoint_pool::EndpointPool;
+use super::resolve::ResolvedNames;
+use super::tls;
+use super::wait_queue::WaitQueues;
+
+/// Reused connections that turn out to be closed, one after the other, for one request.
+pub(super) const MAX_STALE: usize = 8;
+
+/// The connections of one worker to the endpoints of one upstream.
+pub(super) struct UpstreamPools {
+    pub(super) config: Arc<config::Upstream>,
+    pub(super) endpoints: Vec<Arc<EndpointPool>>,
+    /// What all workers share.
+    pub(super) state: Arc<UpstreamState>,
+    pub(super) round_robin: RoundRobin,
+    /// The requests that wait for a connection.
+    pub(super) queues: Arc<WaitQueues>,
+    pub(super) metrics: UpstreamMetrics,
+}
+
+impl UpstreamPools {
+    /// The upstream at `index` of the configuration.
+    pub(super) fn new(
+        index: usize,
+        config: &Arc<config::Upstream>,
+        names: &ResolvedNames,
+        upstreams: &UpstreamStates,
+        metrics: &Metrics,
+    ) -> Result<Self, TlsError> {
+        let queues = Arc::new(WaitQueues::default());
+        let endpoints = config.endpoints.iter().zip(tls::of_endpoints(config)?).map(|(endpoint, tls)| {
+            let addr = names.endpoint_addr(endpoint, config.resolve_interval);
+            Arc::new(EndpointPool::new(endpoint, addr, config, tls, queues.clone()))
+        });
+        Ok(Self {
+            config: config.clone(),
+            endpoints: endpoints.collect(),
+            state: upstreams.states[index].clone(),
+            round_robin: RoundRobin::new(config.endpoints.len()),
+            queues,
+            metrics: metrics.upstream(&config.name),
+        })
+    }
+
+    /// Chooses an endpoint by the state of all of them; `None` when all were `tried`.
+    pub(super) fn choose(&self, key: Option<u64>, tried: &[usize], now: u64) -> Option<usize> {
+        self.state.choose(&self.round_robin, key, tried, now)
+    }
+}

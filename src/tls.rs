@@ -1,0 +1,109 @@
+//! Certificates and keys from PEM files, and TLS towards servers: for the listener, upstreams, Redis and the checks of a configuration.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ALL_VERSIONS, ClientConfig, RootCertStore, SupportedProtocolVersion, version};
+
+/// Why TLS can't be used as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A PEM file can't be read, or does not hold what it should.
+    #[error("{path}: {reason}", path = .path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Key and certificate do not match, or rustls does not support their kind.
+    #[error("{cert} and {key} do not belong together", cert = .cert.display(), key = .key.display())]
+    Pair {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// What rustls says.
+        #[source]
+        source: rustls::Error,
+    },
+    /// The host of a server is neither a name nor an address.
+    #[error("{0}: not a name that a certificate can carry")]
+    ServerName(String),
+    /// rustls refuses the settings.
+    #[error("TLS settings")]
+    Settings(#[source] rustls::Error),
+}
+
+impl TlsError {
+    pub(crate) fn pem(path: &Path, reason: impl ToString) -> Self {
+        Self::Pem { path: path.to_owned(), reason: reason.to_string() }
+    }
+}
+
+/// The cryptography that every connection uses.
+pub(crate) fn provider() -> CryptoProvider {
+    aws_lc_rs::default_provider()
+}
+
+/// TLS 1.3 and, unless `only_tls13`, TLS 1.2 (RFC 9325 §3.1.1).
+pub(crate) fn versions(only_tls13: bool) -> &'static [&'static SupportedProtocolVersion] {
+    static ONLY_TLS13: [&SupportedProtocolVersion; 1] = [&version::TLS13];
+    if only_tls13 { &ONLY_TLS13 } else { ALL_VERSIONS }
+}
+
+/// The certificates of a file, at least one.
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    match found {
+        Ok(found) if found.is_empty() => Err(unusable(path, "certificate", &pem::Error::NoItemsFound)),
+        Ok(found) => Ok(found),
+        Err(error) => Err(unusable(path, "certificate", &error)),
+    }
+}
+
+/// The first private key of a file.
+pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| unusable(path, "private key", &error))
+}
+
+fn unusable(path: &Path, what: &str, error: &pem::Error) -> TlsError {
+    TlsError::pem(
+        path,
+        match error {
+            pem::Error::NoItemsFound => format!("holds no {what} in PEM form"),
+            other => format!("can't be read: {other}"),
+        },
+    )
+}
+
+/// TLS as a client. `ca`: the trusted certificates in place of the system's. `client`: certificate and key for servers that ask for one.
+pub(crate) fn client_config(
+    ca: Option<&Path>,
+    client: Option<(&Path, &Path)>,
+    only_tls13: bool,
+) -> Result<ClientConfig, TlsError> {
+    let mut roots = RootCertStore::empty();
+    match ca {
+        Some(path) => {
+            for certificate in certificates(path)? {
+                roots.add(certificate).map_err(|error| TlsError::pem(path, error))?;
+            }
+        }
+        // A system certificate that can't be parsed is skipped: no server presents one.
+        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(provider()))
+        .with_protocol_versions(versions(only_tls13))
+        .map_err(TlsError::Settings)?
+        .with_root_certificates(roots);
+    match client {
+        None => Ok(config.with_no_client_auth()),
+        Some((cert, key)) => {
+            config.with_client_auth_cert(certificates(cert)?, private_key(key)?).map_err(TlsError::Settings)
+        }
+    }
+}
