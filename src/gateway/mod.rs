@@ -14,7 +14,7 @@ use crate::auth::{Authenticator, Principal};
 use crate::body::{Body, IncomingBody, ObservedBody};
 use crate::config::{self, Access, Config};
 use crate::forward::{self, Answer, ForwardContext, Forwarder, asks_for_websocket, is_grpc};
-use crate::limits::{Charge, LimitSubject, Limiter, Outcome, Source};
+use crate::limits::{Charge, LimitOutcome, LimitSubject, Limiter, Source};
 use crate::listener::{Certificates, Handler, Interim, Peer};
 use crate::response::{self, Rejection};
 use crate::route::{Found, RouteTable};
@@ -221,8 +221,8 @@ impl Gateway {
         route: Option<&config::Route>,
         exchange: &mut Exchange,
     ) -> Result<Arc<Principal>, Rejection> {
-        let charge = route.map_or(Charge::from(1), Charge::from);
         let opens_call = route.is_some() && asks_for_websocket(request);
+        let charge = Charge { opens_call, ..route.map_or(Charge::from(1), Charge::from) };
         let (now, client) = (exchange.record.received, exchange.record.client);
         let started = Instant::now();
         let found = self.authenticator.authenticate(request.headers(), client, now).await;
@@ -233,13 +233,9 @@ impl Gateway {
             let asker = LimitSubject { token_id: &principal.id, version: principal.version };
             let started = Instant::now();
             let (plan, now_ms) = (&principal.plan, exchange.now_ms());
-            let outcome = if opens_call {
-                self.limiter.decide_call(&asker, plan, charge, now_ms).await
-            } else {
-                self.limiter.decide(&asker, plan, charge, now_ms).await.map(|outcome| (outcome, None))
-            };
+            let outcome = self.limiter.decide(&asker, plan, charge, now_ms).await;
             exchange.record.phase(Phase::Decision, started.elapsed());
-            let (outcome, lease) = match outcome {
+            let outcome = match outcome {
                 Ok(outcome) => outcome,
                 Err(_) if plan.shadow => {
                     exchange.forwarded_on_trial();
@@ -248,9 +244,9 @@ impl Gateway {
                 }
                 Err(_) => return Err(Rejection::Undecided),
             };
-            exchange.call_lease = lease;
             match outcome {
-                Outcome::Decided(decision) => {
+                LimitOutcome::Decided(decision, lease) => {
+                    exchange.call_lease = lease;
                     if decision.source == Source::Redis {
                         self.authenticator.confirm(&principal, now);
                     }
@@ -258,7 +254,7 @@ impl Gateway {
                     self.usage.note(&principal.id, now);
                     return Ok(principal);
                 }
-                Outcome::Stale => {
+                LimitOutcome::Stale => {
                     let found = self.authenticator.reread(&principal, request.headers(), client, now).await;
                     principal = found.map_err(Rejection::Unauthenticated)?;
                     exchange.principal(&principal);

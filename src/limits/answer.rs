@@ -1,6 +1,6 @@
 //! The decision script's answers, as bytes.
 
-use super::decision::{Decision, Source, Standing};
+use super::decision::{Decision, Source, WindowStatus};
 use crate::config::Limit;
 
 /// The first byte of an answer that refuses because of open calls alone.
@@ -36,7 +36,7 @@ pub(super) fn read(bytes: &[u8], limits: &[Limit], cost: u32, most: Option<u32>)
             true => (time_ms + u64::from(window_ms)).saturating_sub(u64::from(newest.wrapping_sub(second))),
             false => time_ms + u64::from(second),
         };
-        Standing { used, limit: limit.count, window_ms, frees_ms }
+        WindowStatus { used, limit: limit.count, window_ms, frees_ms }
     });
     let mut decision = Decision::new(admitted, Source::Redis, cost, clock_ms, windows);
     if *staged == TOO_MANY_CALLS {
@@ -72,7 +72,7 @@ mod tests {
         let [oldest, newest] = [u32::MAX - 999, 9_000].map(u32::to_le_bytes);
         let front = [&[4], &clock[..6], &[3, 0, 0, 0], &oldest, &newest].concat();
         let decision = read(&front, &limits(), 1, None).unwrap();
-        let expected = Standing { used: 3, limit: 5, window_ms: 60_000, frees_ms: 1_700_000_050_123 };
+        let expected = WindowStatus { used: 3, limit: 5, window_ms: 60_000, frees_ms: 1_700_000_050_123 };
         assert!(decision.admitted);
         assert_eq!(decision.windows(), [expected]);
         assert_eq!(decision.reported().unwrap().retry_after_s, 50);
@@ -88,7 +88,7 @@ mod tests {
         let clock = 1_700_000_000_123u64.to_le_bytes();
         let refused = [&[0], &clock[..6], &[3, 0, 0, 0], &[0x10, 0x27, 0, 0]].concat();
         let decision = read(&refused, &limits(), 3, None).unwrap();
-        let expected = Standing { used: 3, limit: 5, window_ms: 60_000, frees_ms: 1_700_000_010_123 };
+        let expected = WindowStatus { used: 3, limit: 5, window_ms: 60_000, frees_ms: 1_700_000_010_123 };
         assert!(!decision.admitted);
         assert_eq!(decision.windows(), [expected]);
     }

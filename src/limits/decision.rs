@@ -32,7 +32,7 @@ impl Source {
 
 /// Where a token stands in one window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct WindowStatus {
     /// Requests admitted in the window, this one included if it was admitted.
     pub used: u32,
     /// Requests that the window admits.
@@ -45,7 +45,7 @@ pub struct Standing {
     pub frees_ms: u64,
 }
 
-impl Standing {
+impl WindowStatus {
     /// Requests that the window has room for.
     #[must_use]
     pub fn remaining(&self) -> u32 {
@@ -55,7 +55,7 @@ impl Standing {
 
 /// The window that a client is told about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reported {
+pub struct ReportedWindow {
     /// Its place in the plan's limits, and behind them those of the route.
     pub index: usize,
     /// Requests that it admits.
@@ -80,7 +80,7 @@ pub struct Decision {
     cost: u32,
     /// The clock that decided, Unix ms.
     now_ms: u64,
-    windows: SmallVec<[Standing; 2]>,
+    windows: SmallVec<[WindowStatus; 2]>,
 }
 
 impl Decision {
@@ -89,7 +89,7 @@ impl Decision {
         source: Source,
         cost: u32,
         now_ms: u64,
-        windows: impl IntoIterator<Item = Standing>,
+        windows: impl IntoIterator<Item = WindowStatus>,
     ) -> Self {
         Self { admitted, source, too_many_calls: None, cost, now_ms, windows: windows.into_iter().collect() }
     }
@@ -108,11 +108,11 @@ impl Decision {
 
     /// A refusal, unless a window gives it, because the token has `most` calls open, as many as it may.
     pub(super) fn with_too_many_calls(self, most: u32) -> Self {
-        let too_many_calls = (!self.windows.iter().any(|window| self.is_refused_by(window))).then_some(most);
+        let too_many_calls = (!self.windows.iter().any(|window| self.is_denied_by(window))).then_some(most);
         Self { too_many_calls, ..self }
     }
 
-    fn is_refused_by(&self, at: &Standing) -> bool {
+    fn is_denied_by(&self, at: &WindowStatus) -> bool {
         u64::from(at.used) + u64::from(self.cost) > u64::from(at.limit)
     }
 
@@ -130,15 +130,15 @@ impl Decision {
 
     /// What the same request is told from now on until the window that refuses frees a slot: this refusal, or the one that
     /// follows an admission to the last slot.
-    pub(super) fn next_refusal(&self) -> Option<Self> {
-        let is_last = self.cost == 1 && self.windows.iter().any(|window| self.is_refused_by(window));
+    pub(super) fn next_denial(&self) -> Option<Self> {
+        let is_last = self.cost == 1 && self.windows.iter().any(|window| self.is_denied_by(window));
         let is_sure = if self.admitted { is_last } else { self.too_many_calls.is_none() };
         is_sure.then(|| Self { admitted: false, ..self.clone() })
     }
 
     /// How long a refusal stands, whoever asks: in so many ms the last of the windows that refuse frees a slot.
-    pub(super) fn stands_ms(&self) -> u64 {
-        let refusing = self.windows.iter().filter(|window| self.is_refused_by(window));
+    pub(super) fn lasts_ms(&self) -> u64 {
+        let refusing = self.windows.iter().filter(|window| self.is_denied_by(window));
         refusing.map(|window| window.frees_ms.saturating_sub(self.now_ms)).max().unwrap_or(0)
     }
 
@@ -150,7 +150,7 @@ impl Decision {
     /// Where the token stands, in the order of the plan's limits, and then the route's own. Empty if there are none, or if nothing was counted
     /// because Redis is out and everybody is admitted.
     #[must_use]
-    pub fn windows(&self) -> &[Standing] {
+    pub fn windows(&self) -> &[WindowStatus] {
         &self.windows
     }
 
@@ -163,16 +163,14 @@ impl Decision {
     /// The window that the client is told about: on admission the one with the fewest remaining, on refusal the one that
     /// refuses; if none does, because the open calls are too many, as on admission. If several qualify, the one that frees later; if they free together, the longest.
     #[must_use]
-    pub fn reported(&self) -> Option<Reported> {
+    pub fn reported(&self) -> Option<ReportedWindow> {
         let all = self.admitted || self.too_many_calls.is_some();
-        let (index, window) =
-            self.windows.iter().enumerate().filter(|(_, window)| all || self.is_refused_by(window)).max_by_key(
-                |(_, window)| {
-                    let room = if all { window.remaining() } else { 0 };
-                    (std::cmp::Reverse(room), window.frees_ms)
-                },
-            )?;
-        Some(Reported {
+        let candidates = self.windows.iter().enumerate().filter(|(_, window)| all || self.is_denied_by(window));
+        let (index, window) = candidates.max_by_key(|(_, window)| {
+            let room = if all { window.remaining() } else { 0 };
+            (std::cmp::Reverse(room), window.frees_ms)
+        })?;
+        Some(ReportedWindow {
             index,
             limit: window.limit,
             remaining: window.remaining(),
@@ -183,7 +181,7 @@ impl Decision {
 
     /// Seconds until a window frees a slot, rounded up.
     #[must_use]
-    pub fn wait_s(&self, window: &Standing) -> u64 {
+    pub fn wait_s(&self, window: &WindowStatus) -> u64 {
         window.frees_ms.saturating_sub(self.now_ms).div_ceil(1000)
     }
 }
@@ -197,15 +195,15 @@ pub(super) fn numbers(limit: &Limit) -> (u32, u32) {
 mod tests {
     use super::*;
 
-    fn standing(used: u32, limit: u32, window_ms: u32, frees_ms: u64) -> Standing {
-        Standing { used, limit, window_ms, frees_ms }
+    fn standing(used: u32, limit: u32, window_ms: u32, frees_ms: u64) -> WindowStatus {
+        WindowStatus { used, limit, window_ms, frees_ms }
     }
 
     #[test]
     fn an_admission_reports_the_fewest_remaining() {
         let windows = [standing(10, 60, 60_000, 160_000), standing(980, 1000, 3_600_000, 150_001)];
         let reported = Decision::new(true, Source::Redis, 1, 120_000, windows).reported().unwrap();
-        assert_eq!(reported, Reported { index: 1, limit: 1000, remaining: 20, reset_s: 151, retry_after_s: 31 });
+        assert_eq!(reported, ReportedWindow { index: 1, limit: 1000, remaining: 20, reset_s: 151, retry_after_s: 31 });
     }
 
     #[test]

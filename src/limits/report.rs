@@ -7,7 +7,7 @@ use crate::config::{Limit, Plan, RouteLimits};
 
 /// Where a token stands in all its windows. Its JSON form is what the command and the admin API print.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
+pub struct LimitReport {
     /// The token's id.
     pub id: String,
     /// Its plan, of which its own limits may differ.
@@ -42,7 +42,7 @@ pub struct WindowReport {
     pub next_slot_in_seconds: u64,
 }
 
-impl Report {
+impl LimitReport {
     /// `seen` is what a request of cost 1 would be told if it were refused: by the plan, and by each of `routes`.
     pub(super) fn new(
         token_id: &str,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::{MultiplexedConnection, PubSub};
-use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError, Value};
+use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, RedisError, RedisResult, Value};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -116,8 +116,7 @@ impl Dialer {
         let made = MultiplexedConnection::new_with_config(&self.settings, wire, config).await;
         let (mut connection, driver) = made.map_err(|error| self.sort(node, error))?;
         tokio::spawn(driver);
-        let answer = connection.send_packed_command(&redis::cmd("PING")).await.and_then(Value::extract_error);
-        answer.map_err(|error| self.sort(node, error))?;
+        ask(&mut connection, &redis::cmd("PING")).await.map_err(|error| self.sort(node, error))?;
         Ok(connection)
     }
 
@@ -130,6 +129,11 @@ impl Dialer {
             None => Outage::of(node, error),
         }
     }
+}
+
+/// Sends a command. An error that the server answers with is an error here, not a value.
+pub(super) async fn ask(connection: &mut MultiplexedConnection, command: &Cmd) -> RedisResult<Value> {
+    connection.send_packed_command(command).await.and_then(Value::extract_error)
 }
 
 async fn tcp(node: &RedisNode) -> io::Result<TcpStream> {

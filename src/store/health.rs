@@ -11,20 +11,20 @@ use super::outage::Outage;
 #[derive(Default)]
 pub struct StoreHealth {
     gauge: Option<IntGauge>,
-    state: Mutex<State>,
+    state: Mutex<HealthState>,
 }
 
 #[derive(Default)]
-struct State {
+struct HealthState {
     connections: usize,
     up: usize,
     has_been_up: bool,
-    reported: Option<Reported>,
+    reported: Option<LoggedState>,
     trouble: Option<String>,
 }
 
 #[derive(PartialEq, Eq)]
-enum Reported {
+enum LoggedState {
     Up,
     Down(Discriminant<Outage>),
 }
@@ -60,7 +60,7 @@ impl StoreHealth {
     }
 
     pub(super) fn leave(&self, was_up: bool) {
-        let apply = |state: &mut State| {
+        let apply = |state: &mut HealthState| {
             state.connections -= 1;
             state.up -= usize::from(was_up);
         };
@@ -81,11 +81,11 @@ impl StoreHealth {
         self.change(|_| (), Some(why));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HealthState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, apply: impl FnOnce(&mut State), why: Option<&Outage>) {
+    fn change(&self, apply: impl FnOnce(&mut HealthState), why: Option<&Outage>) {
         let mut state = self.lock();
         apply(&mut state);
         let all_up = state.up == state.connections;
@@ -93,16 +93,16 @@ impl StoreHealth {
             self.show_on_gauge(1);
             state.has_been_up = true;
             state.trouble = None;
-            if state.reported.replace(Reported::Up) != Some(Reported::Up) {
+            if state.reported.replace(LoggedState::Up) != Some(LoggedState::Up) {
                 tracing::info!("Redis answers");
             }
         } else if let Some(why) = why {
             self.show_on_gauge(0);
             state.trouble = Some(why.whole());
-            let now = Reported::Down(discriminant(why));
+            let now = LoggedState::Down(discriminant(why));
             let told = match &state.reported {
-                Some(before @ Reported::Down(_)) => !why.needs_somebody() || *before == now,
-                Some(Reported::Up) | None => false,
+                Some(before @ LoggedState::Down(_)) => !why.needs_somebody() || *before == now,
+                Some(LoggedState::Up) | None => false,
             };
             if !told {
                 state.reported = Some(now);

@@ -1,17 +1,18 @@
 //! How tokens are used: counted in memory as requests are admitted, and written to the store later, many at a time.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use foldhash::fast::RandomState;
 use futures_util::future::join_all;
-use hashbrown::HashMap;
 
 use super::date::Date;
 use super::file::TokenFile;
 use super::redis::RedisTokens;
 use crate::config::Config;
+use crate::sharded::Sharded;
 use crate::store::{Redis, StoreError};
 
 /// The use of a token is written at most so often.
@@ -37,8 +38,7 @@ pub(super) struct Use {
 
 /// The use of all tokens since it was written last; one for all workers.
 pub struct UsageCounts {
-    hasher: RandomState,
-    shards: [Mutex<Uses>; SHARDS],
+    shards: Sharded<Uses, SHARDS>,
     len: AtomicUsize,
     most: usize,
 }
@@ -51,8 +51,7 @@ impl Default for UsageCounts {
 
 impl UsageCounts {
     fn of(most: usize) -> Self {
-        let shards = std::array::from_fn(|_| Mutex::default());
-        Self { hasher: RandomState::default(), shards, len: AtomicUsize::new(0), most }
+        Self { shards: Sharded::default(), len: AtomicUsize::new(0), most }
     }
 
     /// A request of this token was admitted then.
@@ -61,9 +60,7 @@ impl UsageCounts {
     }
 
     fn add(&self, id: &Arc<str>, new: Use) {
-        use std::hash::BuildHasher;
-        let shard = &self.shards[self.hasher.hash_one(id) as usize % SHARDS];
-        let mut uses = lock(shard);
+        let mut uses = self.shards.lock(id);
         if let Some(known) = uses.get_mut(id) {
             known.requests += new.requests;
             known.last = known.last.max(new.last);
@@ -77,18 +74,15 @@ impl UsageCounts {
     /// All that is to be written.
     fn take(&self) -> Vec<(Arc<str>, Use)> {
         let mut taken = Vec::new();
-        for shard in &self.shards {
+        for mut shard in self.shards.iter() {
             // The lock is held for an exchange, and not for a walk.
-            let uses = std::mem::take(&mut *lock(shard));
+            let uses = std::mem::take(&mut *shard);
+            drop(shard);
             self.len.fetch_sub(uses.len(), Ordering::Relaxed);
             taken.extend(uses);
         }
         taken
     }
-}
-
-fn lock(shard: &Mutex<Uses>) -> MutexGuard<'_, Uses> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Who writes a book to the store.
