@@ -96,7 +96,7 @@ impl Decision {
 
     /// An admission that was not counted anywhere.
     pub(super) fn uncounted(source: Source, now_ms: u64) -> Self {
-        Self { admitted: true, source, too_many_calls: None, cost: 0, now_ms, windows: SmallVec::new() }
+        Self::new(true, source, 0, now_ms, [])
     }
 
     /// One decision on two logs: this one's windows come first. Either can refuse.

@@ -48,29 +48,24 @@ impl Merger {
     pub(super) async fn catch_up<'k>(&self, logs: impl Iterator<Item = &'k [u8]>) -> Result<(), StoreError> {
         let deadline = Instant::now() + self.redis.deadline();
         for log in logs {
-            self.catch_up_one(log, deadline).await?;
-        }
-        Ok(())
-    }
-
-    async fn catch_up_one(&self, log: &[u8], deadline: Instant) -> Result<(), StoreError> {
-        while !self.pending.is_empty() {
-            if !self.redis.is_up() {
-                return Err(StoreError::Down);
-            }
-            let now = Instant::now();
-            if now >= deadline {
-                return Err(StoreError::Deadline);
-            }
-            match self.pending.claim(log, now) {
-                ClaimResult::Nothing => return Ok(()),
-                ClaimResult::Taken(mut done) => {
-                    let _ = tokio::time::timeout_at(deadline.into(), done.changed()).await;
+            while !self.pending.is_empty() {
+                if !self.redis.is_up() {
+                    return Err(StoreError::Down);
                 }
-                // The refusal was reported then, and a request that asks Redis again is not answered sooner.
-                ClaimResult::Refused => return Err(StoreError::Down),
-                // (Cut short, it would not count as a call without an answer, and the connection would be dropped later.)
-                ClaimResult::Batch(batch) => self.merge(batch).await?,
+                let now = Instant::now();
+                if now >= deadline {
+                    return Err(StoreError::Deadline);
+                }
+                match self.pending.claim(log, now) {
+                    ClaimResult::Nothing => break,
+                    ClaimResult::Taken(mut done) => {
+                        let _ = tokio::time::timeout_at(deadline.into(), done.changed()).await;
+                    }
+                    // The refusal was reported then, and a request that asks Redis again is not answered sooner.
+                    ClaimResult::Refused => return Err(StoreError::Down),
+                    // (Cut short, it would not count as a call without an answer, and the connection would be dropped later.)
+                    ClaimResult::Batch(batch) => self.merge(batch).await?,
+                }
             }
         }
         Ok(())
@@ -90,13 +85,13 @@ impl Merger {
     /// its own clock; they become that much younger, and no more, than they were as its answer to that query took.
     async fn send(&self, batch: &Batch) -> Result<(), StoreError> {
         let asked = Instant::now();
-        let Value::Int(clock) = self.redis.run(&self.clock, &[batch.log()], &[]).await? else {
+        let Value::Int(clock) = self.redis.run(&self.clock, &[&batch.log[..]], &[]).await? else {
             return Err(StoreError::Unexpected("its clock is no number"));
         };
-        let (merged, windows, ages) = (merged_key(batch.log()), batch.windows(), batch.ages(asked));
+        let (merged, windows, ages) = (merged_key(&batch.log), batch.windows(), batch.ages(asked));
         let mut digits = itoa::Buffer::new();
         let args: [&[u8]; 4] = [batch.name(), &windows, &ages, digits.format(clock).as_bytes()];
-        match self.redis.run(&self.script, &[batch.log(), &merged], &args).await? {
+        match self.redis.run(&self.script, &[&batch.log, &merged], &args).await? {
             Value::Int(_) => Ok(()),
             _ => Err(StoreError::Unexpected("the merging script's answer is no number")),
         }

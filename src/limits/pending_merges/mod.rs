@@ -66,7 +66,8 @@ pub(super) enum ClaimResult {
 /// Admissions to be merged into one log, by the holder of this alone. Unless it is acknowledged, they are sent again.
 pub(super) struct Batch {
     pending: Arc<PendingMerges>,
-    log: Arc<[u8]>,
+    /// The log's key.
+    pub(super) log: Arc<[u8]>,
     windows: Arc<[u32]>,
     admissions: Arc<NamedTimes>,
     answer: Answer,
@@ -279,11 +280,6 @@ impl State {
 }
 
 impl Batch {
-    /// The log's key.
-    pub(super) fn log(&self) -> &[u8] {
-        &self.log
-    }
-
     /// Its name, the same when it is sent again.
     pub(super) fn name(&self) -> &[u8] {
         &self.admissions.name

@@ -105,7 +105,7 @@ fn the_background_gets_each_log_once_and_not_too_many() {
     let (first, none) = (pending.claim_some(at(100), true), pending.claim_some(at(105), true));
     let (second, rest) = (pending.claim_some(at(110), true), pending.claim_some(at(111), false));
     assert_eq!((first.len(), none.len(), second.len(), rest.len()), (32, 0, 32, 32));
-    let mut logs: Vec<Vec<u8>> = first.iter().chain(&second).chain(&rest).map(|batch| batch.log().to_owned()).collect();
+    let mut logs: Vec<Vec<u8>> = first.iter().chain(&second).chain(&rest).map(|batch| batch.log.to_vec()).collect();
     logs.sort();
     logs.dedup();
     assert_eq!(logs.len(), 96);

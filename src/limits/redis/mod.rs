@@ -298,3 +298,6 @@ fn read_answer(answer: Value, read: impl FnOnce(&[u8]) -> Option<Decision>) -> R
 fn millis_since(started: Instant) -> u64 {
     started.elapsed().as_millis() as u64
 }
+
+#[cfg(test)]
+mod tests;
