@@ -14,13 +14,13 @@ const SAMPLE: usize = 8;
 
 /// A map of at most a fixed number of entries.
 pub(super) struct BoundedMap<V> {
-    shards: Sharded<Shard<V>, SHARDS>,
+    shards: Sharded<MapShard<V>, SHARDS>,
     max_per_shard: usize,
     /// Entries of some worth that were evicted.
     evicted: AtomicU64,
 }
 
-struct Shard<V> {
+struct MapShard<V> {
     entries: IndexMap<Box<str>, V, RandomState>,
     /// Where the next sweep goes on.
     cursor: usize,
@@ -30,7 +30,7 @@ impl<V> BoundedMap<V> {
     /// A map of at most `entries` entries, rounded up to a multiple of the shards.
     pub(super) fn new(entries: usize) -> Self {
         Self {
-            shards: Sharded::new(|hasher| Shard { entries: IndexMap::with_hasher(hasher.clone()), cursor: 0 }),
+            shards: Sharded::new(|hasher| MapShard { entries: IndexMap::with_hasher(hasher.clone()), cursor: 0 }),
             max_per_shard: entries.div_ceil(SHARDS).clamp(1, u32::MAX as usize),
             evicted: AtomicU64::new(0),
         }
@@ -75,7 +75,7 @@ impl<V> BoundedMap<V> {
     /// Checks the next `per_shard` entries of each shard and drops those that are not to be kept.
     pub(super) fn sweep(&self, per_shard: usize, keep: impl Fn(&V) -> bool) {
         for mut shard in self.shards.iter() {
-            let Shard { entries, cursor } = &mut *shard;
+            let MapShard { entries, cursor } = &mut *shard;
             for _ in 0..per_shard.min(entries.len()) {
                 if *cursor >= entries.len() {
                     *cursor = 0;
@@ -103,7 +103,7 @@ impl<V> BoundedMap<V> {
     }
 }
 
-impl<V> Shard<V> {
+impl<V> MapShard<V> {
     fn find(&self, hash: u64, id: &str) -> Option<usize> {
         self.entries.raw_entry_v1().index_from_hash(hash, |known| **known == *id)
     }

@@ -48,8 +48,8 @@ if #ARGV[2] == 4 and not KEYS[3] then return '' end
 -- staging area. Numbers of a window and stamps take 4.
 local LENGTHS, HEADER, WINDOW, STAGING, STAGING_BYTES = 7, 14, 12, 8, 32
 local WRAP, TRIED = 4294967296, 2147483648
--- A clock that is this much (ms) behind the newest stamp is a new clock: the log moves to it. If it is less, time stands
--- still for this token until the clock has caught up.
+-- A clock that is this much (ms) behind the newest stamp is a new clock: the log moves to it. If it is less, time stops
+-- for this token until the clock has caught up.
 local JUMP = 5000
 
 local call, pack, unpack, spread = redis.call, struct.pack, struct.unpack, unpack
@@ -106,8 +106,8 @@ end
 -- Bytes before the staging area.
 local staging = HEADER + WINDOW * width
 if not fits then
-  -- A new log, or one of a plan with other windows: what it knows of a window stands, and for those it doesn't know all of
-  -- it is searched.
+  -- A new log, or one of a plan with other windows: what it counts of a window stays, and for the
+  -- others all of it is searched.
   row = {width, 0, 0}
   for j = 1, width do row[3 + j] = ask[2 * j + 1] end
   if log == '' then

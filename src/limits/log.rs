@@ -7,8 +7,8 @@ use smallvec::SmallVec;
 use super::decision::{Decision, Source, WindowStatus, numbers};
 use crate::config::Limit;
 
-/// A clock that is this much (ms) behind the newest stamp is a new clock: the log moves to it. If it is less, time stands
-/// still for this token until the clock has caught up.
+/// A clock that is this much (ms) behind the newest stamp is a new clock: the log moves to it. If it is less, time stops
+/// for this token until the clock has caught up.
 pub(super) const JUMP_MS: u64 = 5_000;
 
 /// The smallest ring that is kept.

@@ -1,4 +1,4 @@
-//! The limiter in this process's memory: the memory store, and the stand-in while Redis is out.
+//! The limiter in this process's memory: the memory store, and the substitute while Redis does not answer.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -60,7 +60,7 @@ impl MemoryLimiter {
         decision
     }
 
-    /// Logs what Redis admitted, so that this limiter is warm when it has to stand in.
+    /// Logs what Redis admitted, so that this limiter is warm when Redis stops answering.
     pub(super) fn record(&self, query: &LimitQuery<'_>, now_ms: u64) {
         let LimitQuery { subject, plan, charge } = *query;
         if !plan.limits.is_empty() || charge.limits.is_some() {

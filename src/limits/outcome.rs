@@ -1,4 +1,4 @@
-//! What becomes of a request that the limiter is asked about.
+//! What the limiter returns.
 
 use super::calls::CallLease;
 use super::decision::Decision;
@@ -12,7 +12,7 @@ pub enum LimitOutcome {
     Stale,
 }
 
-/// Redis does not answer, and the policy is to admit nobody then.
+/// Redis does not answer, and the policy is to admit no request then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("Redis does not answer, and store.redis.on_failure is deny")]
 pub struct Unavailable;

@@ -1,6 +1,6 @@
 -- One decision on two logs of a token: its plan's limits on one, and on the other those that a route has of its own. The
--- request is admitted, and written down in both, if all of them have room, and else in none. In front of this stands
--- decide.lua, as the function `decide`.
+-- request is admitted, and logged in both, if all of them have room, and else in none. decide.lua is in front of this as
+-- the function `decide`.
 --
 -- KEYS[1]  as there
 -- KEYS[2]  as there

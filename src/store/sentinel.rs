@@ -24,7 +24,7 @@ struct Sentinel {
     connection: ArcSwapOption<MultiplexedConnection>,
 }
 
-/// What one sentinel says.
+/// The primary as one sentinel knows it.
 struct PrimaryView {
     /// Grows with every failover that the sentinels agreed on.
     epoch: u64,
@@ -43,7 +43,7 @@ impl Sentinels {
     }
 
     /// The primary by the newest of the answers, once more than half of the sentinels have answered, or no more will: one
-    /// that was cut off may still tell of an old one.
+    /// that was cut off may still name an old one.
     pub(super) async fn primary(&self) -> Result<RedisNode, Outage> {
         let mut answers: FuturesUnordered<_> = self.sentinels.iter().map(|sentinel| self.ask(sentinel)).collect();
         let mut newest: Option<PrimaryView> = None;

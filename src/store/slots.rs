@@ -9,7 +9,7 @@ use crate::config::RedisNode;
 /// The number of slots of every cluster.
 pub(super) const SLOTS: usize = 16_384;
 
-/// The slot of a key: CRC-16 (XMODEM) of what stands in its first pair of braces, or of all of it.
+/// The slot of a key: CRC-16 (XMODEM) of what is in its first pair of braces, or of all of it.
 ///
 /// Source: the Redis Cluster specification, "Hash tags".
 pub(super) fn slot_of(key: &[u8]) -> u16 {

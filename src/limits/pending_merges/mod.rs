@@ -24,7 +24,7 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// The admissions of a process that Redis does not know of yet, by the keys of their logs; one for all workers. Of a bounded
 /// size: when it is full, the oldest are dropped, so that their tokens may be admitted that much too often.
 pub struct PendingMerges {
-    state: Mutex<State>,
+    state: Mutex<PendingLogs>,
     /// How many admissions there are; changed only with the lock.
     len: AtomicUsize,
     added: Notify,
@@ -35,7 +35,7 @@ pub struct PendingMerges {
 }
 
 #[derive(Default)]
-struct State {
+struct PendingLogs {
     logs: HashMap<Arc<[u8]>, PendingLog>,
     /// Keys of logs, in the order in which the background merges them; some may be gone.
     queue: VecDeque<Arc<[u8]>>,
@@ -70,13 +70,13 @@ pub(super) struct Batch {
     pub(super) log: Arc<[u8]>,
     windows: Arc<[u32]>,
     admissions: Arc<NamedTimes>,
-    answer: Answer,
+    answer: MergeAnswer,
     /// Dropped, it wakes the tasks that wait.
     _done: watch::Sender<()>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Answer {
+enum MergeAnswer {
     Unknown,
     Acknowledged,
     Refused,
@@ -210,7 +210,7 @@ impl PendingMerges {
         self.set_len(self.len() - forgotten);
     }
 
-    fn next_batch(self: &Arc<Self>, state: &mut State, key: &[u8], now: Instant) -> Option<Batch> {
+    fn next_batch(self: &Arc<Self>, state: &mut PendingLogs, key: &[u8], now: Instant) -> Option<Batch> {
         let (key, _) = state.logs.get_key_value(key)?;
         let key = key.clone();
         let log = state.logs.get_mut(&key)?;
@@ -222,13 +222,13 @@ impl PendingMerges {
         let (done, claim) = watch::channel(());
         log.claim = Some(claim);
         let (pending, windows) = (self.clone(), log.windows.clone());
-        Some(Batch { pending, log: key, windows, admissions, answer: Answer::Unknown, _done: done })
+        Some(Batch { pending, log: key, windows, admissions, answer: MergeAnswer::Unknown, _done: done })
     }
 
     /// Drops what no window sees any more, and if that is too little, the oldest. Returns how many of the latter.
-    fn make_room(&self, state: &mut State, now_ms: u64) -> usize {
+    fn make_room(&self, state: &mut PendingLogs, now_ms: u64) -> usize {
         let target = self.max - self.max / 16;
-        let State { logs, queue, .. } = state;
+        let PendingLogs { logs, queue, .. } = state;
         let expired: usize = logs.values_mut().map(|log| log.expire(now_ms)).sum();
         let len = self.len() - expired;
         let mut dropped = 0;
@@ -246,7 +246,7 @@ impl PendingMerges {
         dropped
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, PendingLogs> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -262,7 +262,7 @@ impl PendingMerges {
     }
 }
 
-impl State {
+impl PendingLogs {
     /// The log of this key, made if need be, with these limits from now on.
     fn log(&mut self, key: &[u8], limits: &[Limit]) -> &mut PendingLog {
         if !self.logs.contains_key(key) {
@@ -299,12 +299,12 @@ impl Batch {
 
     /// Redis has them.
     pub(super) fn acknowledge(mut self) {
-        self.answer = Answer::Acknowledged;
+        self.answer = MergeAnswer::Acknowledged;
     }
 
     /// Redis answers, but does not take them.
     pub(super) fn refuse(mut self) {
-        self.answer = Answer::Refused;
+        self.answer = MergeAnswer::Refused;
     }
 }
 
@@ -313,8 +313,8 @@ impl Drop for Batch {
         let mut state = self.pending.lock();
         let Some(log) = state.logs.get_mut(&self.log) else { return };
         log.claim = None;
-        log.refused_until = (self.answer == Answer::Refused).then(|| Instant::now() + REFUSED_PAUSE);
-        if self.answer != Answer::Acknowledged {
+        log.refused_until = (self.answer == MergeAnswer::Refused).then(|| Instant::now() + REFUSED_PAUSE);
+        if self.answer != MergeAnswer::Acknowledged {
             return;
         }
         log.sent = None;

@@ -69,8 +69,8 @@ pub struct RedisLimiter {
 }
 
 impl RedisLimiter {
-    /// A limiter on one connection. While it does not answer, `on_failure` decides; `local` then stands in, and until then
-    /// is kept warm with what this process admits.
+    /// A limiter on one connection. While it does not answer, `on_failure` decides, and `local` if it says so: until
+    /// then that is kept warm with what this process admits.
     #[must_use]
     pub fn new(redis: Redis, on_failure: OnFailure, local: Arc<MemoryLimiter>, denials: Arc<DenyCache>) -> Self {
         Self {

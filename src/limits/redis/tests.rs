@@ -5,10 +5,10 @@ use super::super::merge::MERGE;
 use super::{CALLS, DECIDE, PAIR};
 
 /// A field of the layout: its group, its bytes, and whether there is one for each window.
-type Field = (&'static str, usize, bool);
+type LayoutField = (&'static str, usize, bool);
 
 /// The fields in the comment's table.
-fn fields() -> Vec<Field> {
+fn fields() -> Vec<LayoutField> {
     let rows = DECIDE.lines().skip_while(|line| !line.starts_with("--   shape "));
     let mut group = "";
     rows.take_while(|line| !line.starts_with("--   ring "))
@@ -28,7 +28,7 @@ fn fields() -> Vec<Field> {
         .collect()
 }
 
-fn bytes(fields: &[Field], group: &str, per_window: bool) -> usize {
+fn bytes(fields: &[LayoutField], group: &str, per_window: bool) -> usize {
     fields.iter().filter(|field| field.0 == group && field.2 == per_window).map(|field| field.1).sum()
 }
 
@@ -43,8 +43,8 @@ fn constant(script: &str, name: &str) -> usize {
 }
 
 /// The format of `struct.unpack` for the fields of a group in a log of two windows.
-fn format(fields: &[Field], group: &str) -> String {
-    let letter = |field: &Field| match field.1 {
+fn format(fields: &[LayoutField], group: &str) -> String {
+    let letter = |field: &LayoutField| match field.1 {
         1 => "B".to_owned(),
         4 => "I".to_owned(),
         bytes => format!("I{bytes}"),
