@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod auth;
+mod backoff;
 pub mod body;
 pub mod cli;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod response;
 pub mod route;
 mod selftest;
 pub mod server;
+mod sharded;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;

@@ -9,7 +9,7 @@ use super::Call;
 use super::answer::{Answer, json};
 use super::problem::{Problem, sentence};
 use crate::config::{Config, RouteLimits};
-use crate::limits::{LimitSubject, Limiter, Report};
+use crate::limits::{LimitReport, LimitSubject, Limiter};
 use crate::store::StoreError;
 use crate::tokens::{Registry, RegistryError};
 
@@ -48,7 +48,7 @@ impl LimitService {
     ///
     /// # Errors
     /// [`LimitServiceError`]
-    pub async fn peek(&self, id: &str) -> Result<Report, LimitServiceError> {
+    pub async fn peek(&self, id: &str) -> Result<LimitReport, LimitServiceError> {
         for _ in 0..ATTEMPTS {
             let found = self.registry.find(&self.config, id).await?;
             let asker = LimitSubject { token_id: id, version: found.version };

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 
 use super::refusal::Refusal;
 use crate::config::FailureLimits;
+use crate::sharded::Sharded;
 use crate::tokens::TokenHash;
 
 /// Networks that are remembered, in as many parts as can be looked at without waiting for each other. 100 bytes each.
@@ -63,7 +64,7 @@ pub struct Failures {
     prefixes: (u8, u8),
     /// Look-ups in vain, and those of tokens that come again.
     lookups: [(Rate, Mutex<GcraState>); 2],
-    networks: [Mutex<HashMap<IpAddr, Tally, foldhash::fast::RandomState>>; SHARDS],
+    networks: Sharded<HashMap<IpAddr, Tally, foldhash::fast::RandomState>, SHARDS>,
     waiting: Box<[AtomicU64]>,
     began: Instant,
 }
@@ -87,7 +88,7 @@ impl Failures {
             limit: limits.limit.map(|(count, window_ms)| rate(count.get(), window_ms.get().into())),
             prefixes: (limits.ipv4_prefix, limits.ipv6_prefix),
             lookups: [limits.lookups, again].map(|count| (rate(count, 1_000), Mutex::default())),
-            networks: Default::default(),
+            networks: Sharded::default(),
             waiting: (0..WAITING).map(|_| AtomicU64::new(0)).collect(),
             began: Instant::now(),
         }
@@ -136,14 +137,14 @@ impl Failures {
     fn wait_of(&self, client: IpAddr, now_us: u64) -> u64 {
         let Some(rate) = self.limit else { return 0 };
         let network = self.network(client);
-        let networks = self.shard(network).lock().unwrap_or_else(PoisonError::into_inner);
+        let networks = self.networks.lock(&network);
         networks.get(&network).map_or(0, |tally| tally.failures.wait(rate, now_us))
     }
 
     fn count(&self, client: IpAddr, now_us: u64) {
         let Some(rate) = self.limit else { return };
         let network = self.network(client);
-        let mut networks = self.shard(network).lock().unwrap_or_else(PoisonError::into_inner);
+        let mut networks = self.networks.lock(&network);
         if networks.len() >= NETWORKS_PER_SHARD && !networks.contains_key(&network) {
             // Those that have failed least, or longest ago, are forgotten.
             let mut paid: Vec<u64> = networks.values().map(|tally| tally.failures.0).collect();
@@ -156,7 +157,7 @@ impl Failures {
 
     fn second_chance(&self, client: IpAddr, now_us: u64) -> bool {
         let network = self.network(client);
-        let mut networks = self.shard(network).lock().unwrap_or_else(PoisonError::into_inner);
+        let mut networks = self.networks.lock(&network);
         let Some(tally) = networks.get_mut(&network) else { return true };
         let free = tally.second_chances.wait(SECOND_CHANCES, now_us) == 0;
         if free {
@@ -189,14 +190,6 @@ impl Failures {
     fn network(&self, client: IpAddr) -> IpAddr {
         let prefix = if client.is_ipv4() { self.prefixes.0 } else { self.prefixes.1 };
         IpNet::new(client, prefix).map_or(client, |network| network.network())
-    }
-
-    fn shard(&self, network: IpAddr) -> &Mutex<HashMap<IpAddr, Tally, foldhash::fast::RandomState>> {
-        let crc = match network {
-            IpAddr::V4(address) => crc32fast::hash(&address.octets()),
-            IpAddr::V6(address) => crc32fast::hash(&address.octets()),
-        };
-        &self.networks[crc as usize % SHARDS]
     }
 
     fn now_us(&self) -> u64 {
@@ -304,7 +297,7 @@ mod tests {
         for network in 0..200_000_u64 {
             failures.count(IpAddr::V6((0x2001_0db8_u128 << 96 | u128::from(network) << 64).into()), now);
         }
-        let known: usize = failures.networks.iter().map(|shard| shard.lock().unwrap().len()).sum();
+        let known: usize = failures.networks.iter().map(|networks| networks.len()).sum();
         assert!(known <= SHARDS * NETWORKS_PER_SHARD, "{known}");
         assert!(wait(&failures, "192.0.2.1", now) > 0);
     }

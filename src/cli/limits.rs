@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::admin::{CONFIRMATION, LimitService};
 use crate::config::{self, OnFailure, Store};
-use crate::limits::{DenyCache, Limiter, MemoryLimiter, RedisLimiter, Report};
+use crate::limits::{DenyCache, LimitReport, Limiter, MemoryLimiter, RedisLimiter};
 use crate::store::Redis;
 use crate::tokens::Registry;
 
@@ -145,7 +145,7 @@ fn credential() -> anyhow::Result<String> {
 }
 
 /// What people read.
-fn table(report: &Report) -> anyhow::Result<String> {
+fn table(report: &LimitReport) -> anyhow::Result<String> {
     let trial = if report.shadow { " (a trial: nothing is denied)" } else { "" };
     let mut text = format!("Token {}, plan {}{trial}\n", report.id, report.plan);
     if report.windows.is_empty() {

@@ -10,7 +10,7 @@ use crate::auth::{Authenticator, Principal};
 use crate::body::IncomingBody;
 use crate::config;
 use crate::forward::asks_for_websocket;
-use crate::limits::{Charge, Decision, LimitSubject, Limiter, Outcome, Source};
+use crate::limits::{Charge, Decision, LimitSubject, Limiter, LimitOutcome, Source};
 use crate::response::Rejection;
 use crate::telemetry::Phase;
 use crate::tokens::UsageCounts;
@@ -55,8 +55,8 @@ impl Admission {
         route: Option<&config::Route>,
         life: &mut RequestLife,
     ) -> Result<Arc<Principal>, Rejection> {
-        let charge = route.map_or(Charge::from(1), Charge::from);
         let opens_call = route.is_some() && asks_for_websocket(request);
+        let charge = Charge { opens_call, ..route.map_or(Charge::from(1), Charge::from) };
         let (now, client) = (life.record.received, life.record.client);
         let started = Instant::now();
         let found = self.authenticator.authenticate(request.headers(), client, now).await;
@@ -67,13 +67,9 @@ impl Admission {
             let subject = LimitSubject { token_id: &principal.id, version: principal.version };
             let started = Instant::now();
             let (plan, now_ms) = (&principal.plan, life.now_ms());
-            let outcome = if opens_call {
-                self.limiter.decide_call(&subject, plan, charge, now_ms).await
-            } else {
-                self.limiter.decide(&subject, plan, charge, now_ms).await.map(|outcome| (outcome, None))
-            };
+            let outcome = self.limiter.decide(&subject, plan, charge, now_ms).await;
             life.record.phase(Phase::Decision, started.elapsed());
-            let (outcome, lease) = match outcome {
+            let outcome = match outcome {
                 Ok(outcome) => outcome,
                 Err(_) if plan.shadow => {
                     life.set_shadow_denied();
@@ -81,9 +77,9 @@ impl Admission {
                 }
                 Err(_) => return Err(Rejection::Undecided),
             };
-            life.call_lease = lease;
             match outcome {
-                Outcome::Decided(decision) => {
+                LimitOutcome::Decided(decision, lease) => {
+                    life.call_lease = lease;
                     if decision.source == Source::Redis {
                         self.authenticator.confirm(&principal, now);
                     }
@@ -98,7 +94,7 @@ impl Admission {
                         None => Ok(principal),
                     };
                 }
-                Outcome::Stale => {
+                LimitOutcome::Stale => {
                     let found = self.authenticator.reread(&principal, request.headers(), client, now).await;
                     principal = found.map_err(Rejection::Unauthenticated)?;
                     life.set_principal(&principal);

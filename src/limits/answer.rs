@@ -1,18 +1,18 @@
 //! The decision script's answers, as bytes.
 
-use super::decision::{Decision, Source, Standing};
+use super::decision::{Decision, Source, WindowStatus};
 use crate::config::Limit;
 
-/// The first byte of an answer that refuses because of open calls alone.
+/// The first byte of an answer that denies because of open calls alone.
 const TOO_MANY_CALLS: u8 = 255;
 
-/// Reads the script's answer, of which `decide.lua` says what it looks like; `None` if its length is not the right one.
-/// `most` is the number of calls that may be open, for a request that opens one.
-pub(super) fn read(bytes: &[u8], limits: &[Limit], cost: u32, most: Option<u32>) -> Option<Decision> {
+/// Reads the script's answer, which `decide.lua` describes; `None` if its length is wrong. `max_calls` is the number of calls
+/// that may be open, for a request that opens one.
+pub(super) fn read(bytes: &[u8], limits: &[Limit], cost: u32, max_calls: Option<u32>) -> Option<Decision> {
     if limits.is_empty() {
         return match bytes {
             [] => Some(Decision::uncounted(Source::Redis, 0)),
-            [TOO_MANY_CALLS] => Some(Decision::new(false, Source::Redis, cost, 0, []).with_too_many_calls(most?)),
+            [TOO_MANY_CALLS] => Some(Decision::new(false, Source::Redis, cost, 0, []).with_too_many_calls(max_calls?)),
             _ => None,
         };
     }
@@ -21,7 +21,7 @@ pub(super) fn read(bytes: &[u8], limits: &[Limit], cost: u32, most: Option<u32>)
     let (numbers, behind) = rest.split_at_checked(8 * limits.len())?;
     let number = |i: usize| u32::from_le_bytes([0, 1, 2, 3].map(|byte| numbers[4 * i + byte]));
     let time_ms = u48(time);
-    // Behind an admission stands its stamp, and the clock if that is another time.
+    // An admission ends with its stamp, and the clock if that is another time.
     let (newest, clock_ms) = match (admitted, behind.split_first_chunk::<4>()) {
         (false, None) if behind.is_empty() => (0, time_ms),
         (true, Some((newest, []))) => (u32::from_le_bytes(*newest), time_ms),
@@ -36,20 +36,26 @@ pub(super) fn read(bytes: &[u8], limits: &[Limit], cost: u32, most: Option<u32>)
             true => (time_ms + u64::from(window_ms)).saturating_sub(u64::from(newest.wrapping_sub(second))),
             false => time_ms + u64::from(second),
         };
-        Standing { used, limit: limit.count, window_ms, frees_ms }
+        WindowStatus { used, limit: limit.count, window_ms, frees_ms }
     });
     let mut decision = Decision::new(admitted, Source::Redis, cost, clock_ms, windows);
     if *staged == TOO_MANY_CALLS {
-        decision = decision.with_too_many_calls(most?);
+        decision = decision.with_too_many_calls(max_calls?);
     }
     Some(decision)
 }
 
 /// Reads the answer of `pair.lua` in the same way: one on the plan's limits, one on the route's own.
-pub(super) fn read_pair(bytes: &[u8], plan: &[Limit], own: &[Limit], cost: u32, most: Option<u32>) -> Option<Decision> {
+pub(super) fn read_pair(
+    bytes: &[u8],
+    plan: &[Limit],
+    own: &[Limit],
+    cost: u32,
+    max_calls: Option<u32>,
+) -> Option<Decision> {
     let (&length, rest) = bytes.split_first()?;
     let (plan_bytes, own_bytes) = rest.split_at_checked(length.into())?;
-    Some(read(plan_bytes, plan, cost, most)?.and(read(own_bytes, own, cost, None)?))
+    Some(read(plan_bytes, plan, cost, max_calls)?.and(read(own_bytes, own, cost, None)?))
 }
 
 /// 6 bytes, little-endian.
@@ -72,7 +78,7 @@ mod tests {
         let [oldest, newest] = [u32::MAX - 999, 9_000].map(u32::to_le_bytes);
         let front = [&[4], &clock[..6], &[3, 0, 0, 0], &oldest, &newest].concat();
         let decision = read(&front, &limits(), 1, None).unwrap();
-        let expected = Standing { used: 3, limit: 5, window_ms: 60_000, frees_ms: 1_700_000_050_123 };
+        let expected = WindowStatus { used: 3, limit: 5, window_ms: 60_000, frees_ms: 1_700_000_050_123 };
         assert!(decision.admitted);
         assert_eq!(decision.windows(), [expected]);
         assert_eq!(decision.reported().unwrap().retry_after_s, 50);
@@ -84,11 +90,11 @@ mod tests {
     }
 
     #[test]
-    fn reads_a_refusal() {
+    fn reads_a_denial() {
         let clock = 1_700_000_000_123u64.to_le_bytes();
-        let refused = [&[0], &clock[..6], &[3, 0, 0, 0], &[0x10, 0x27, 0, 0]].concat();
-        let decision = read(&refused, &limits(), 3, None).unwrap();
-        let expected = Standing { used: 3, limit: 5, window_ms: 60_000, frees_ms: 1_700_000_010_123 };
+        let denied = [&[0], &clock[..6], &[3, 0, 0, 0], &[0x10, 0x27, 0, 0]].concat();
+        let decision = read(&denied, &limits(), 3, None).unwrap();
+        let expected = WindowStatus { used: 3, limit: 5, window_ms: 60_000, frees_ms: 1_700_000_010_123 };
         assert!(!decision.admitted);
         assert_eq!(decision.windows(), [expected]);
     }
@@ -96,17 +102,17 @@ mod tests {
     #[test]
     fn reads_too_many_calls() {
         let clock = 1_700_000_000_123u64.to_le_bytes();
-        let refused = [&[255], &clock[..6], &[3, 0, 0, 0], &[0x10, 0x27, 0, 0]].concat();
-        let decision = read(&refused, &limits(), 1, Some(20)).unwrap();
+        let denied = [&[255], &clock[..6], &[3, 0, 0, 0], &[0x10, 0x27, 0, 0]].concat();
+        let decision = read(&denied, &limits(), 1, Some(20)).unwrap();
         assert_eq!((decision.admitted, decision.too_many_calls), (false, Some(20)));
         assert_eq!(decision.reported().unwrap().remaining, 2);
-        assert!(read(&refused, &limits(), 1, None).is_none());
+        assert!(read(&denied, &limits(), 1, None).is_none());
         assert_eq!(read(&[255], &[], 1, Some(20)).unwrap().too_many_calls, Some(20));
         assert!(read(&[255], &[], 1, None).is_none() && read(&[0], &[], 1, Some(20)).is_none());
     }
 
     #[test]
-    fn refuses_answers_of_another_length() {
+    fn rejects_answers_of_another_length() {
         for (staged, right) in [(0, &[15][..]), (1, &[19, 25])] {
             for length in 1..40 {
                 let mut bytes = vec![0; length];

@@ -6,6 +6,7 @@
 -- ARGV[2…] names of leases
 
 local verb = ARGV[1]
+local LEASE, MAX_LEASE = 30000, 35000
 if verb == 'end' then
   for i = 2, #ARGV do redis.call('ZREM', KEYS[1], ARGV[i]) end
   return 0
@@ -14,9 +15,9 @@ local time = redis.call('TIME')
 local clock = time[1] * 1000 + (time[2] - time[2] % 1000) / 1000
 if verb == 'renew' then
   -- Also one that is not there any more: the call is open all the same.
-  local ends = string.format('%d', clock + 30000)
+  local ends = string.format('%d', clock + LEASE)
   for i = 2, #ARGV do redis.call('ZADD', KEYS[1], ends, ARGV[i]) end
-  redis.call('PEXPIRE', KEYS[1], '35000')
+  redis.call('PEXPIRE', KEYS[1], string.format('%d', MAX_LEASE))
   return 0
 end
-return redis.call('ZCOUNT', KEYS[1], string.format('(%d', clock), string.format('%d', clock + 35000))
+return redis.call('ZCOUNT', KEYS[1], string.format('(%d', clock), string.format('%d', clock + MAX_LEASE))

@@ -1,10 +1,9 @@
 //! Leases of open calls: how many calls a token has open, over all instances.
 //!
 //! A lease is taken together with the decision on the request that opens the call. In this process it is a count; in Redis it
-//! is a name that ends after 30 s unless its instance renews it, so that an instance that dies frees what it held.
+//! is a name that expires after 30 s unless its instance renews it, so that an instance that dies frees what it held.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -14,10 +13,7 @@ use super::memory::MemoryLimiter;
 /// The name of a lease, random over all instances.
 pub(super) type LeaseName = [u8; 8];
 
-/// Leases are renewed, and given back, for so many tokens at one time.
-const TOKENS_AT_ONCE: usize = 64;
-
-/// A call's place among those that its token may have open. Dropped, it is free again.
+/// One of the calls that a token may have open. Dropped, another one may be opened.
 pub struct CallLease {
     local: Arc<MemoryLimiter>,
     token_id: Box<str>,
@@ -33,12 +29,17 @@ impl CallLease {
         Self { local, token_id: token_id.into(), counted: true, shared: None }
     }
 
-    /// A lease that is being asked for, with its new name. Nobody knows whether Redis has granted it until it is
-    /// [`CallLease::granted`] or [`CallLease::refused`]; if it is dropped before, it is given back to be on the safe side.
-    pub(super) fn asked_for(local: Arc<MemoryLimiter>, ledger: Arc<CallLeases>, token_id: &str) -> (Self, LeaseName) {
+    /// A lease with a new name, to be requested from Redis. Until it is [`CallLease::answered`], it is unknown
+    /// whether Redis counts it; dropped before, it is given back to be on the safe side.
+    pub(super) fn requested(local: Arc<MemoryLimiter>, leases: Arc<CallLeases>, token_id: &str) -> Self {
         let mut name = LeaseName::default();
         fastrand::fill(&mut name);
-        (Self { local, token_id: token_id.into(), counted: false, shared: Some((ledger, name)) }, name)
+        Self { local, token_id: token_id.into(), counted: false, shared: Some((leases, name)) }
+    }
+
+    /// Its name in Redis.
+    pub(super) fn name(&self) -> Option<LeaseName> {
+        self.shared.as_ref().map(|(_, name)| *name)
     }
 
     /// Redis has granted it, or this process in its stead: from now on it is renewed. `counted`: the process has counted it
@@ -48,15 +49,20 @@ impl CallLease {
             self.local.open_call(&self.token_id);
         }
         self.counted = true;
-        if let Some((ledger, name)) = &self.shared {
-            ledger.book().held.entry(self.token_id.clone()).or_default().push(*name);
+        if let Some((leases, name)) = &self.shared {
+            leases.lock().held.entry(self.token_id.clone()).or_default().push(*name);
         }
         self
     }
 
-    /// Redis has not granted it.
-    pub(super) fn refused(mut self) {
+    /// Redis has answered.
+    pub(super) fn answered(mut self, granted: bool) -> Option<Self> {
+        if granted {
+            return Some(self.granted(false));
+        }
+        // There is nothing to give back.
         self.shared = None;
+        None
     }
 }
 
@@ -65,8 +71,8 @@ impl Drop for CallLease {
         if self.counted {
             self.local.end_call(&self.token_id);
         }
-        if let Some((ledger, name)) = &self.shared {
-            ledger.end(&self.token_id, *name);
+        if let Some((leases, name)) = &self.shared {
+            leases.end(&self.token_id, *name);
         }
     }
 }
@@ -74,35 +80,34 @@ impl Drop for CallLease {
 /// The leases that one worker holds in Redis.
 #[derive(Default)]
 pub(super) struct CallLeases {
-    book: Mutex<Book>,
-    /// Something is to be given back.
+    names: Mutex<LeaseNames>,
     ended: Notify,
 }
 
 #[derive(Default)]
-struct Book {
-    held: Leases,
-    ended: Leases,
+struct LeaseNames {
+    held: ByToken,
+    /// To be given back.
+    ended: ByToken,
 }
 
-/// Names of leases by token.
-type Leases = HashMap<Box<str>, Vec<LeaseName>>;
+pub(super) type ByToken = HashMap<Box<str>, Vec<LeaseName>>;
 
 impl CallLeases {
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, LeaseNames> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn end(&self, token_id: &str, name: LeaseName) {
-        let mut book = self.book();
-        if let Some(names) = book.held.get_mut(token_id) {
-            names.retain(|held| *held != name);
-            if names.is_empty() {
-                book.held.remove(token_id);
+        let mut names = self.lock();
+        if let Some(held) = names.held.get_mut(token_id) {
+            held.retain(|held| *held != name);
+            if held.is_empty() {
+                names.held.remove(token_id);
             }
         }
-        book.ended.entry(token_id.into()).or_default().push(name);
-        drop(book);
+        names.ended.entry(token_id.into()).or_default().push(name);
+        drop(names);
         self.ended.notify_one();
     }
 
@@ -111,32 +116,21 @@ impl CallLeases {
         self.ended.notified().await;
     }
 
-    /// Calls `renew` for each token with the leases that are held.
-    pub(super) async fn renew<F: Future<Output = ()>>(&self, renew: impl Fn(Box<str>, Vec<LeaseName>) -> F) {
-        let held = self.book().held.clone();
-        in_waves(held, renew).await;
+    /// The leases that are held.
+    pub(super) fn held(&self) -> ByToken {
+        self.lock().held.clone()
     }
 
-    /// Calls `end` for each token with the leases that have ended since the last time. What fails is not tried again: Redis
-    /// lets go of it by itself.
-    pub(super) async fn give_back<F: Future<Output = ()>>(&self, end: impl Fn(Box<str>, Vec<LeaseName>) -> F) {
-        let ended = std::mem::take(&mut self.book().ended);
-        in_waves(ended, end).await;
+    /// The leases that have ended since the last time.
+    pub(super) fn take_ended(&self) -> ByToken {
+        std::mem::take(&mut self.lock().ended)
     }
 
-    /// Takes all that are held for ended.
+    /// Ends all that are held.
     pub(super) fn end_all(&self) {
-        let mut book = self.book();
-        for (token_id, names) in std::mem::take(&mut book.held) {
-            book.ended.entry(token_id).or_default().extend(names);
+        let mut names = self.lock();
+        for (token_id, held) in std::mem::take(&mut names.held) {
+            names.ended.entry(token_id).or_default().extend(held);
         }
-    }
-}
-
-async fn in_waves<F: Future<Output = ()>>(leases: Leases, work: impl Fn(Box<str>, Vec<LeaseName>) -> F) {
-    let mut leases = leases.into_iter().peekable();
-    while leases.peek().is_some() {
-        let wave = leases.by_ref().take(TOKENS_AT_ONCE).map(|(token_id, names)| work(token_id, names));
-        futures_util::future::join_all(wave).await;
     }
 }

@@ -6,15 +6,15 @@
 -- KEYS[3]  only if the request opens a call: the leases of the token's open calls, see calls.lua
 -- ARGV[1]  the version that the caller knows; false if it has been compared
 -- ARGV[2]  the plan: cost, then limit and window (ms) of each of its limits, shortest window first; 4 bytes each. A cost
---          of 0 only looks: it is answered as a refusal of cost 1 would be, whether there is room or not. With 2^31 added
---          to it, a cost is only tried: it is refused, whether there is room or not
+--          of 0 only looks: it is answered as a denial of cost 1 would be, whether there is room or not. With 2^31 added
+--          to it, a cost is only tried: it is denied, whether there is room or not
 -- ARGV[3]  with KEYS[3]: how many calls the token may have open
 -- ARGV[4]  with KEYS[3]: the name of the new call's lease
 -- ARGV.time  what TIME answered, if that has been asked already
 --
 -- Answers nil if the version is another one or the record is gone, with nothing counted; '' if the plan has no limits;
 -- otherwise a string. If admitted: the front of the log as it is now (below), followed by 6 bytes this server's clock
--- (Unix ms) if that is behind it. If refused: a 0 byte, 6 bytes this server's clock, and per limit 4 bytes requests in its
+-- (Unix ms) if that is behind it. If denied: a 0 byte, 6 bytes this server's clock, and per limit 4 bytes requests in its
 -- window and 4 bytes ms until the window frees a slot. If only the open calls are too many: the same with a first byte of
 -- 255, or this byte alone if the plan has no limits.
 --
@@ -44,9 +44,12 @@
 if ARGV[1] and redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then return false end
 if #ARGV[2] == 4 and not KEYS[3] then return '' end
 
-local STAGING, WRAP = 8, 4294967296
--- A clock that is this much (ms) behind the newest stamp is a new clock: the log moves to it. If it is less, time stands
--- still for this token until the clock has caught up.
+-- The layout in bytes: what is before the windows' lengths; shape and front without their windows; a window in both; the
+-- staging area. Numbers of a window and stamps take 4.
+local LENGTHS, HEADER, WINDOW, STAGING, STAGING_BYTES = 7, 14, 12, 8, 32
+local WRAP, TRIED = 4294967296, 2147483648
+-- A clock that is this much (ms) behind the newest stamp is a new clock: the log moves to it. If it is less, time stops
+-- for this token until the clock has caught up.
 local JUMP = 5000
 
 local call, pack, unpack, spread = redis.call, struct.pack, struct.unpack, unpack
@@ -59,12 +62,13 @@ local clock = time[1] * 1000 + (micros - micros % 1000) / 1000
 local lease
 if KEYS[3] then
   lease = function()
+    local LEASE, MAX_LEASE = 30000, 35000
     local calls, now = KEYS[3], string.format('%d', clock)
-    local open = redis.call('ZCOUNT', calls, '(' .. now, string.format('%d', clock + 35000))
+    local open = redis.call('ZCOUNT', calls, '(' .. now, string.format('%d', clock + MAX_LEASE))
     if open >= tonumber(ARGV[3]) then return false end
     redis.call('ZREMRANGEBYSCORE', calls, '-inf', now)
-    redis.call('ZADD', calls, string.format('%d', clock + 30000), ARGV[4])
-    redis.call('PEXPIRE', calls, '35000')
+    redis.call('ZADD', calls, string.format('%d', clock + LEASE), ARGV[4])
+    redis.call('PEXPIRE', calls, string.format('%d', MAX_LEASE))
     return true
   end
   if #ARGV[2] == 4 then return lease() and '' or '\255' end
@@ -80,18 +84,19 @@ else
   local ones = string.rep('I', width)
   ask = {unpack('<I' .. ones .. ones, ARGV[2])}
   all, front = '<BI3I3' .. ones .. 'BI6' .. ones .. ones .. 'I', '<BI6' .. ones .. ones .. 'I'
-  front_at, upto = string.format('%d', 7 + 4 * width), string.format('%d', 45 + 12 * width)
+  front_at = string.format('%d', LENGTHS + 4 * width)
+  upto = string.format('%d', HEADER + WINDOW * width + STAGING_BYTES - 1)
 end
 local cost, longest = ask[1], ask[2 * width + 1]
-local looks, tried = cost == 0, cost >= 2147483648
-if looks then cost = 1 elseif tried then cost = cost - 2147483648 end
+local looks, tried = cost == 0, cost >= TRIED
+if looks then cost = 1 elseif tried then cost = cost - TRIED end
 
 -- Shape, front and staging area; the former two also as a row of numbers, in which F + 1 is staged, F + 2 newest, F + 1 +
 -- 2j and F + 2 + 2j count and oldest of the j-th window, and LAST the newest stamp.
 local log = call('GETRANGE', key, '0', upto)
 local F, LAST = 3 + width, 6 + 3 * width
 local row, fits
-if #log >= 18 + 12 * width then
+if #log >= HEADER + WINDOW * width + 4 then
   row = {unpack(all, log)}
   fits = row[1] == width
   for j = 1, width do
@@ -99,10 +104,10 @@ if #log >= 18 + 12 * width then
   end
 end
 -- Bytes before the staging area.
-local staging = 14 + 12 * width
+local staging = HEADER + WINDOW * width
 if not fits then
-  -- A new log, or one of a plan with other windows: what it knows of a window stands, and for those it doesn't know all of
-  -- it is searched.
+  -- A new log, or one of a plan with other windows: what it counts of a window stays, and for the
+  -- others all of it is searched.
   row = {width, 0, 0}
   for j = 1, width do row[3 + j] = ask[2 * j + 1] end
   if log == '' then
@@ -111,13 +116,16 @@ if not fits then
   else
     local stored
     stored, row[2], row[3] = unpack('<BI3I3', log)
-    staging = 14 + 12 * stored
-    log = call('GETRANGE', key, '0', string.format('%d', staging + 31))
-    row[F + 1], row[F + 2] = unpack('<BI6', log, 8 + 4 * stored)
+    staging = HEADER + WINDOW * stored
+    log = call('GETRANGE', key, '0', string.format('%d', staging + STAGING_BYTES - 1))
+    -- Where the front begins, and in it the counts; a string begins at 1.
+    local front_from = LENGTHS + 4 * stored + 1
+    local counts_from = front_from + HEADER - LENGTHS
+    row[F + 1], row[F + 2] = unpack('<BI6', log, front_from)
     row[LAST] = unpack('<I', log, staging + 1)
-    local known, held = {}, unpack('<I', log, staging - 7)
+    local known, held = {}, unpack('<I', log, counts_from + 8 * (stored - 1))
     for i = 1, stored do
-      known[unpack('<I', log, 4 + 4 * i)] = {unpack('<II', log, 7 + 4 * stored + 8 * i)}
+      known[unpack('<I', log, LENGTHS + 4 * i - 3)] = {unpack('<II', log, counts_from + 8 * (i - 1))}
     end
     for j = 1, width do
       local window = row[3 + j]
@@ -126,7 +134,7 @@ if not fits then
     end
   end
 end
-local staged, newest, head = row[F + 1], row[F + 2], row[LAST]
+local staged, newest, head, ring_at = row[F + 1], row[F + 2], row[LAST], staging + STAGING_BYTES
 
 local moved = newest - clock > JUMP
 if moved then newest = clock end
@@ -142,9 +150,9 @@ for j = 1, width do
   local left = count > 0 and (head - oldest) % WRAP >= inside
   if left or count + cost > limit then
     -- The log itself must be searched. (All that this function needs is an argument: capturing costs more.)
-    local function stamp_of(i, log, key, staging, staged, first, slots)
+    local function stamp_of(i, log, key, staging, ring, staged, first, slots)
       local at = staging + 4 * (i - 1)
-      if i > staged then at = staging + 32 + (first + i - staged - 1) % slots * 4 end
+      if i > staged then at = ring + (first + i - staged - 1) % slots * 4 end
       if at + 4 <= #log then return (struct.unpack('<I', log, at + 1)) end
       return (struct.unpack('<I', redis.call('GETRANGE', key, string.format('%d', at), string.format('%d', at + 3))))
     end
@@ -158,7 +166,7 @@ for j = 1, width do
         if step == 0 or i <= low then
           step, i = 0, (low + high - (low + high) % 2) / 2
         end
-        local stamp = stamp_of(i, log, key, staging, staged, row[2], row[3])
+        local stamp = stamp_of(i, log, key, staging, ring_at, staged, row[2], row[3])
         if (head - stamp) % WRAP < inside then
           low, oldest, step = i, stamp, 0
         else
@@ -172,7 +180,7 @@ for j = 1, width do
       admitted = false
       if count + cost > limit + 1 and cost <= limit then
         blocker = blocker or {}
-        blocker[j] = stamp_of(limit - cost + 1, log, key, staging, staged, row[2], row[3])
+        blocker[j] = stamp_of(limit - cost + 1, log, key, staging, ring_at, staged, row[2], row[3])
       end
     end
   end
@@ -181,9 +189,11 @@ end
 local verdict = 0
 if lease and admitted and not lease() then admitted, verdict = false, 255 end
 if not admitted then
-  -- A refusal writes nothing, so it stands until a slot is free. Only a new clock is written down, or else a token that
-  -- is refused again and again would have to wait for the old one.
-  if moved and not looks then call('SETRANGE', key, string.format('%d', 8 + (staging - 14) / 3), pack('<I6', newest)) end
+  -- A denial writes nothing, so it holds until a slot is free. Only a new clock is written, or else a token that is
+  -- denied again and again would have to wait for the old one.
+  if moved and not looks then
+    call('SETRANGE', key, string.format('%d', LENGTHS + 4 * (staging - HEADER) / WINDOW + 1), pack('<I6', newest))
+  end
   for j = 1, width do
     local limit, window, count = ask[2 * j], ask[2 * j + 1], row[F + 1 + 2 * j]
     local wait = lead
@@ -222,8 +232,8 @@ local reply = pack(front, spread(row, F + 1))
 
 -- How many stamps the ring has to hold: what is remembered and not staged.
 local deep, first, slots = held > staged and held - staged or 0, row[2], row[3]
--- The log has to outlive its newest stamp by the longest window. It lives a margin longer than that, so that it need not
--- be told at each admission, but once a margin.
+-- The log has to outlive its newest stamp by the longest window. Its expiry is a margin later than that, so that it need
+-- not be set at each admission, but once a margin.
 local margin = longest > 240000 and longest / 4 or 60000
 local due = now - now % margin ~= newest - newest % margin
 
@@ -233,9 +243,9 @@ if fits and (spill == '' or deep <= slots and slots <= 4 * (deep + STAGING)) the
   if size > 0 then
     first = (first - size) % slots
     local ahead = slots - first
-    call('SETRANGE', key, string.format('%d', staging + 32 + 4 * first), spill:sub(1, 4 * (size < ahead and size or ahead)))
+    call('SETRANGE', key, string.format('%d', ring_at + 4 * first), spill:sub(1, 4 * (size < ahead and size or ahead)))
     if size > ahead then
-      call('SETRANGE', key, string.format('%d', staging + 32), spill:sub(4 * ahead + 1, 4 * size))
+      call('SETRANGE', key, string.format('%d', ring_at), spill:sub(4 * ahead + 1, 4 * size))
     end
     row[2] = first
     call('SETRANGE', key, '0', pack(all, spread(row)) .. fresh .. kept)
@@ -250,11 +260,11 @@ else
   spill = spill:sub(1, 4 * deep)
   local ring, more, empty = '', deep - #spill / 4, 0
   if more > 0 then
-    ring = call('GETRANGE', key, string.format('%d', staging + 32), string.format('%d', staging + 31 + 4 * slots))
+    ring = call('GETRANGE', key, string.format('%d', ring_at), string.format('%d', ring_at + 4 * slots - 1))
     ring = (ring:sub(4 * first + 1) .. ring:sub(1, 4 * first)):sub(1, 4 * more)
   end
   if deep > 0 then
-    local fixed, class = 14 + 12 * width + 4 * STAGING + 10, 16
+    local fixed, class = HEADER + WINDOW * width + STAGING_BYTES + 10, 16
     local size = fixed + 4 * (deep + STAGING)
     while 8 * class < size do class = 2 * class end
     size = size + (-size) % class - fixed

@@ -1,4 +1,4 @@
-//! What the limiter answers: whether a request may pass, and where its token stands in every window of its plan.
+//! The answer of the limiter: whether a request may pass, and the state of every window of its token.
 
 use smallvec::SmallVec;
 
@@ -9,7 +9,7 @@ use crate::config::Limit;
 pub enum Source {
     /// The log in Redis that all instances share.
     Redis,
-    /// This process, which remembers a refusal of Redis that still stands.
+    /// This process, which remembers a denial of Redis that still holds.
     DenyCache,
     /// This process alone: the memory store, or the policy for an outage of Redis.
     Local,
@@ -30,22 +30,22 @@ impl Source {
     }
 }
 
-/// Where a token stands in one window.
+/// The state of one window of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct WindowStatus {
     /// Requests admitted in the window, this one included if it was admitted.
     pub used: u32,
     /// Requests that the window admits.
     pub limit: u32,
     /// The length of the window in milliseconds.
     pub window_ms: u32,
-    /// The Unix millisecond at which the window frees a slot: in a window that refused, when it would admit the same
-    /// request; in another, when the oldest admission that it counts leaves, or the present if it counts none. A window
-    /// that can never admit the request (its limit is below the cost) says a whole window from now.
+    /// The Unix millisecond at which the window frees a slot: in a window that denied, when it would admit the same
+    /// request; in another, when the oldest admission that it counts leaves, or the present if it counts none. In a window
+    /// that can never admit the request (its limit is below the cost), a whole window from now.
     pub frees_ms: u64,
 }
 
-impl Standing {
+impl WindowStatus {
     /// Requests that the window has room for.
     #[must_use]
     pub fn remaining(&self) -> u32 {
@@ -53,10 +53,10 @@ impl Standing {
     }
 }
 
-/// The window that a client is told about.
+/// The window that is reported to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reported {
-    /// Its place in the plan's limits, and behind them those of the route.
+pub struct ReportedWindow {
+    /// Its index in the plan's limits, followed by those of the route.
     pub index: usize,
     /// Requests that it admits.
     pub limit: u32,
@@ -64,7 +64,7 @@ pub struct Reported {
     pub remaining: u32,
     /// The Unix second, rounded up, at which it next frees a slot.
     pub reset_s: u64,
-    /// Seconds until then, rounded up, at least 1: who waits them is admitted, if nobody else uses the token.
+    /// Seconds until then, rounded up, at least 1: a client that waits so long is admitted, if no other uses the token.
     pub retry_after_s: u64,
 }
 
@@ -75,12 +75,12 @@ pub struct Decision {
     pub admitted: bool,
     /// Who decided.
     pub source: Source,
-    /// If the request was refused only because it opens a call: how many calls its token may have open.
+    /// If the request was denied only because it opens a call: how many calls its token may have open.
     pub too_many_calls: Option<u32>,
     cost: u32,
     /// The clock that decided, Unix ms.
     now_ms: u64,
-    windows: SmallVec<[Standing; 2]>,
+    windows: SmallVec<[WindowStatus; 2]>,
 }
 
 impl Decision {
@@ -89,38 +89,38 @@ impl Decision {
         source: Source,
         cost: u32,
         now_ms: u64,
-        windows: impl IntoIterator<Item = Standing>,
+        windows: impl IntoIterator<Item = WindowStatus>,
     ) -> Self {
         Self { admitted, source, too_many_calls: None, cost, now_ms, windows: windows.into_iter().collect() }
     }
 
     /// An admission that was not counted anywhere.
     pub(super) fn uncounted(source: Source, now_ms: u64) -> Self {
-        Self { admitted: true, source, too_many_calls: None, cost: 0, now_ms, windows: SmallVec::new() }
+        Self::new(true, source, 0, now_ms, [])
     }
 
-    /// One decision on two logs: this one's windows come first. Either can refuse.
+    /// One decision on two logs: this one's windows come first. Either can deny.
     pub(super) fn and(mut self, other: Self) -> Self {
         self.windows.extend(other.windows);
         let admitted = self.admitted && other.admitted;
         Self { admitted, cost: other.cost, now_ms: other.now_ms, ..self }
     }
 
-    /// A refusal, unless a window gives it, because the token has `most` calls open, as many as it may.
-    pub(super) fn with_too_many_calls(self, most: u32) -> Self {
-        let too_many_calls = (!self.windows.iter().any(|window| self.is_refused_by(window))).then_some(most);
+    /// Says that the token has as many calls open as it may, if no window denies as well.
+    pub(super) fn with_too_many_calls(self, max_calls: u32) -> Self {
+        let too_many_calls = (!self.windows.iter().any(|window| self.is_denied_by(window))).then_some(max_calls);
         Self { too_many_calls, ..self }
     }
 
-    fn is_refused_by(&self, at: &Standing) -> bool {
+    fn is_denied_by(&self, at: &WindowStatus) -> bool {
         u64::from(at.used) + u64::from(self.cost) > u64::from(at.limit)
     }
 
-    /// The same refusal, given again `later_ms` milliseconds later.
+    /// The same denial, `later_ms` milliseconds later.
     pub(super) fn repeated(&self, source: Source, later_ms: u64) -> Self {
         let mut again = Self { source, now_ms: self.now_ms + later_ms, ..self.clone() };
         for window in &mut again.windows {
-            // What is told relative to the present moves with it; what has passed meanwhile is the present.
+            // A time relative to the present moves with it; one that has passed meanwhile becomes the present.
             let is_relative = self.cost > window.limit || window.used == 0;
             let frees_ms = if is_relative { window.frees_ms + later_ms } else { window.frees_ms };
             window.frees_ms = frees_ms.max(again.now_ms);
@@ -128,18 +128,18 @@ impl Decision {
         again
     }
 
-    /// What the same request is told from now on until the window that refuses frees a slot: this refusal, or the one that
+    /// The answer to the same request from now on, until the window that denies frees a slot: this denial, or the one that
     /// follows an admission to the last slot.
-    pub(super) fn next_refusal(&self) -> Option<Self> {
-        let is_last = self.cost == 1 && self.windows.iter().any(|window| self.is_refused_by(window));
+    pub(super) fn next_denial(&self) -> Option<Self> {
+        let is_last = self.cost == 1 && self.windows.iter().any(|window| self.is_denied_by(window));
         let is_sure = if self.admitted { is_last } else { self.too_many_calls.is_none() };
         is_sure.then(|| Self { admitted: false, ..self.clone() })
     }
 
-    /// How long a refusal stands, whoever asks: in so many ms the last of the windows that refuse frees a slot.
-    pub(super) fn stands_ms(&self) -> u64 {
-        let refusing = self.windows.iter().filter(|window| self.is_refused_by(window));
-        refusing.map(|window| window.frees_ms.saturating_sub(self.now_ms)).max().unwrap_or(0)
+    /// How long a denial holds: in so many ms the last of the windows that deny frees a slot.
+    pub(super) fn lasts_ms(&self) -> u64 {
+        let denying = self.windows.iter().filter(|window| self.is_denied_by(window));
+        denying.map(|window| window.frees_ms.saturating_sub(self.now_ms)).max().unwrap_or(0)
     }
 
     /// How many more requests of this cost all windows have room for.
@@ -147,32 +147,31 @@ impl Decision {
         self.windows.iter().map(|window| window.remaining() / self.cost.max(1)).min().unwrap_or(u32::MAX)
     }
 
-    /// Where the token stands, in the order of the plan's limits, and then the route's own. Empty if there are none, or if nothing was counted
-    /// because Redis is out and everybody is admitted.
+    /// The windows in the order of the plan's limits, followed by the route's own. Empty if there are none, or if nothing was
+    /// counted because Redis does not answer and every request is admitted.
     #[must_use]
-    pub fn windows(&self) -> &[Standing] {
+    pub fn windows(&self) -> &[WindowStatus] {
         &self.windows
     }
 
-    /// What the clock that decided said, Unix ms.
+    /// The time on the clock that decided, Unix ms.
     #[must_use]
     pub fn clock_ms(&self) -> u64 {
         self.now_ms
     }
 
-    /// The window that the client is told about: on admission the one with the fewest remaining, on refusal the one that
-    /// refuses; if none does, because the open calls are too many, as on admission. If several qualify, the one that frees later; if they free together, the longest.
+    /// The window that is reported to the client: on admission the one with the fewest remaining, on denial the one that
+    /// denies; if none does, because the open calls are too many, as on admission. If several qualify, the one that frees
+    /// later; if they free together, the longest.
     #[must_use]
-    pub fn reported(&self) -> Option<Reported> {
+    pub fn reported(&self) -> Option<ReportedWindow> {
         let all = self.admitted || self.too_many_calls.is_some();
-        let (index, window) =
-            self.windows.iter().enumerate().filter(|(_, window)| all || self.is_refused_by(window)).max_by_key(
-                |(_, window)| {
-                    let room = if all { window.remaining() } else { 0 };
-                    (std::cmp::Reverse(room), window.frees_ms)
-                },
-            )?;
-        Some(Reported {
+        let candidates = self.windows.iter().enumerate().filter(|(_, window)| all || self.is_denied_by(window));
+        let (index, window) = candidates.max_by_key(|(_, window)| {
+            let room = if all { window.remaining() } else { 0 };
+            (std::cmp::Reverse(room), window.frees_ms)
+        })?;
+        Some(ReportedWindow {
             index,
             limit: window.limit,
             remaining: window.remaining(),
@@ -183,7 +182,7 @@ impl Decision {
 
     /// Seconds until a window frees a slot, rounded up.
     #[must_use]
-    pub fn wait_s(&self, window: &Standing) -> u64 {
+    pub fn wait_s(&self, window: &WindowStatus) -> u64 {
         window.frees_ms.saturating_sub(self.now_ms).div_ceil(1000)
     }
 }
@@ -197,28 +196,28 @@ pub(super) fn numbers(limit: &Limit) -> (u32, u32) {
 mod tests {
     use super::*;
 
-    fn standing(used: u32, limit: u32, window_ms: u32, frees_ms: u64) -> Standing {
-        Standing { used, limit, window_ms, frees_ms }
+    fn window(used: u32, limit: u32, window_ms: u32, frees_ms: u64) -> WindowStatus {
+        WindowStatus { used, limit, window_ms, frees_ms }
     }
 
     #[test]
     fn an_admission_reports_the_fewest_remaining() {
-        let windows = [standing(10, 60, 60_000, 160_000), standing(980, 1000, 3_600_000, 150_001)];
+        let windows = [window(10, 60, 60_000, 160_000), window(980, 1000, 3_600_000, 150_001)];
         let reported = Decision::new(true, Source::Redis, 1, 120_000, windows).reported().unwrap();
-        assert_eq!(reported, Reported { index: 1, limit: 1000, remaining: 20, reset_s: 151, retry_after_s: 31 });
+        assert_eq!(reported, ReportedWindow { index: 1, limit: 1000, remaining: 20, reset_s: 151, retry_after_s: 31 });
     }
 
     #[test]
     fn a_tie_goes_to_the_one_that_frees_later_then_to_the_longest() {
-        let windows = [standing(1, 5, 1_000, 9_000), standing(3, 7, 2_000, 8_000)];
+        let windows = [window(1, 5, 1_000, 9_000), window(3, 7, 2_000, 8_000)];
         assert_eq!(Decision::new(true, Source::Redis, 1, 8_000, windows).reported().unwrap().index, 0);
-        let windows = [standing(1, 5, 1_000, 9_000), standing(3, 7, 2_000, 9_000)];
+        let windows = [window(1, 5, 1_000, 9_000), window(3, 7, 2_000, 9_000)];
         assert_eq!(Decision::new(true, Source::Redis, 1, 8_000, windows).reported().unwrap().index, 1);
     }
 
     #[test]
-    fn a_refusal_reports_the_window_that_refuses_and_frees_later() {
-        let windows = [standing(5, 5, 1_000, 8_500), standing(6, 7, 2_000, 9_900)];
+    fn a_denial_reports_the_window_that_denies_and_frees_later() {
+        let windows = [window(5, 5, 1_000, 8_500), window(6, 7, 2_000, 9_900)];
         assert_eq!(Decision::new(false, Source::Local, 1, 8_000, windows).reported().unwrap().index, 0);
         let both = Decision::new(false, Source::Local, 2, 8_000, windows).reported().unwrap();
         assert_eq!((both.index, both.remaining, both.retry_after_s), (1, 1, 2));
@@ -226,7 +225,7 @@ mod tests {
 
     #[test]
     fn waiting_is_rounded_up_and_never_nothing() {
-        let at = |frees| Decision::new(false, Source::Redis, 1, 10_000, [standing(1, 1, 1_000, frees)]).reported();
+        let at = |frees| Decision::new(false, Source::Redis, 1, 10_000, [window(1, 1, 1_000, frees)]).reported();
         assert_eq!(at(10_001).map(|it| (it.reset_s, it.retry_after_s)), Some((11, 1)));
         assert_eq!(at(11_000).map(|it| (it.reset_s, it.retry_after_s)), Some((11, 1)));
         assert_eq!(at(11_001).map(|it| (it.reset_s, it.retry_after_s)), Some((12, 2)));
@@ -234,8 +233,8 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_refusal_waits_less() {
-        let first = Decision::new(false, Source::Redis, 1, 10_000, [standing(1, 1, 3_000, 12_500)]);
+    fn a_repeated_denial_waits_less() {
+        let first = Decision::new(false, Source::Redis, 1, 10_000, [window(1, 1, 3_000, 12_500)]);
         let again = first.repeated(Source::DenyCache, 600);
         assert_eq!(first.reported().unwrap().retry_after_s, 3);
         assert_eq!(again.reported().unwrap().retry_after_s, 2);

@@ -4,11 +4,11 @@
 
 use smallvec::SmallVec;
 
-use super::decision::{Decision, Source, Standing, numbers};
+use super::decision::{Decision, Source, WindowStatus, numbers};
 use crate::config::Limit;
 
-/// A clock that is this much (ms) behind the newest stamp is a new clock: the log moves to it. If it is less, time stands
-/// still for this token until the clock has caught up.
+/// A clock that is this much (ms) behind the newest stamp is a new clock: the log moves to it. If it is less, time stops
+/// for this token until the clock has caught up.
 pub(super) const JUMP_MS: u64 = 5_000;
 
 /// The smallest ring that is kept.
@@ -16,95 +16,75 @@ const SMALLEST_RING: u32 = 4;
 
 /// The admissions of one token that its longest window remembers, 4 bytes each.
 #[derive(Debug, Default)]
-pub(super) struct Log {
+pub(super) struct AdmissionLog {
     /// The clock's reading at the newest stamp, Unix ms.
     newest_ms: u64,
     /// The ring of stamps in ms modulo 2³², newest first from `first` on, round the end.
     ring: Box<[u32]>,
     first: u32,
-    /// Shortest first, as of the newest stamp. What lies behind the stamps that the longest counts is forgotten.
+    /// Shortest first, as of the newest stamp. What is older than the stamps that the longest counts is forgotten.
     windows: SmallVec<[Window; 2]>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Window {
     length_ms: u32,
-    /// So many of the newest stamps lie inside.
+    /// So many of the newest stamps are inside.
     count: u32,
 }
 
-/// How a clock relates to a log.
+/// What a clock's reading means for a log.
 #[derive(Clone, Copy)]
 struct Moment {
-    /// The clock's reading, Unix ms.
-    clock_ms: u64,
-    /// The time that counts for this token: never before its newest stamp.
+    /// The time that counts for this token, Unix ms: never before its newest stamp.
     now_ms: u64,
     /// From the newest stamp until then.
     elapsed_ms: u64,
 }
 
-impl Log {
-    /// Decides whether `cost` more requests may pass at `clock_ms` (Unix ms), all or none, and writes them down if so.
-    /// A refusal writes nothing.
-    pub(super) fn decide(&mut self, limits: &[Limit], cost: u32, clock_ms: u64) -> Decision {
+impl AdmissionLog {
+    /// Decides whether `cost` more requests may pass at `clock_ms` (Unix ms), all or none, and logs them if so: never unless
+    /// `may_admit`. A denial writes nothing.
+    pub(super) fn decide(&mut self, limits: &[Limit], cost: u32, clock_ms: u64, may_admit: bool) -> Decision {
         let moment = self.read_clock(clock_ms);
         let counts = self.counts(limits, moment.elapsed_ms);
-        let admitted = limits.iter().zip(&counts).all(|(limit, count)| has_room(*count, cost, limit.count));
+        let admitted = may_admit && have_room(limits, &counts, cost);
         if admitted {
             self.write(limits, &counts, cost, moment);
-            let standings = limits.iter().enumerate().map(|(i, limit)| {
-                let (limit, window_ms) = numbers(limit);
-                let used = self.windows[i].count;
-                Standing { used, limit, window_ms, frees_ms: self.leaves_ms(used, window_ms) }
-            });
-            Decision::new(true, Source::Local, cost, clock_ms, standings)
-        } else {
-            self.refusal(limits, &counts, cost, moment)
         }
-    }
-
-    /// What a request of this cost would be told at `clock_ms` (Unix ms) if it were refused, whether there is room or not.
-    /// Changes nothing.
-    pub(super) fn peek(&mut self, limits: &[Limit], cost: u32, clock_ms: u64) -> Decision {
-        let newest_ms = self.newest_ms;
-        let moment = self.read_clock(clock_ms);
-        let seen = self.refusal(limits, &self.counts(limits, moment.elapsed_ms), cost, moment);
-        self.newest_ms = newest_ms;
-        seen
-    }
-
-    /// Refuses `cost` requests at `clock_ms` (Unix ms), whether there is room or not.
-    pub(super) fn refuse(&mut self, limits: &[Limit], cost: u32, clock_ms: u64) -> Decision {
-        let moment = self.read_clock(clock_ms);
-        self.refusal(limits, &self.counts(limits, moment.elapsed_ms), cost, moment)
-    }
-
-    /// Whether there is room for `cost` more requests at `clock_ms` (Unix ms).
-    pub(super) fn has_room(&mut self, limits: &[Limit], cost: u32, clock_ms: u64) -> bool {
-        let moment = self.read_clock(clock_ms);
-        let counts = self.counts(limits, moment.elapsed_ms);
-        limits.iter().zip(&counts).all(|(limit, count)| has_room(*count, cost, limit.count))
-    }
-
-    fn refusal(&self, limits: &[Limit], counts: &[u32], cost: u32, moment: Moment) -> Decision {
-        let standings = limits.iter().zip(counts).map(|(limit, &used)| {
+        let windows = limits.iter().zip(counts).map(|(limit, count)| {
             let (limit, window_ms) = numbers(limit);
+            let used = if admitted { count + cost } else { count };
             let frees_ms = if cost > limit {
                 moment.now_ms + u64::from(window_ms)
-            } else if !has_room(used, cost, limit) {
+            } else if !admitted && !has_room(used, cost, limit) {
                 self.leaves_ms(limit - cost + 1, window_ms)
             } else if used > 0 {
                 self.leaves_ms(used, window_ms)
             } else {
                 moment.now_ms
             };
-            Standing { used, limit, window_ms, frees_ms }
+            WindowStatus { used, limit, window_ms, frees_ms }
         });
-        Decision::new(false, Source::Local, cost, moment.clock_ms, standings)
+        Decision::new(admitted, Source::Local, cost, clock_ms, windows)
     }
 
-    /// Writes down requests that somebody else admitted.
+    /// The answer to a request of cost 1 at `clock_ms` (Unix ms) if it were denied, whether there is room or not. Changes
+    /// nothing.
+    pub(super) fn peek(&mut self, limits: &[Limit], clock_ms: u64) -> Decision {
+        let newest_ms = self.newest_ms;
+        let denial = self.decide(limits, 1, clock_ms, false);
+        self.newest_ms = newest_ms;
+        denial
+    }
+
+    /// Whether there is room for `cost` more requests at `clock_ms` (Unix ms).
+    pub(super) fn has_room(&mut self, limits: &[Limit], cost: u32, clock_ms: u64) -> bool {
+        let moment = self.read_clock(clock_ms);
+        have_room(limits, &self.counts(limits, moment.elapsed_ms), cost)
+    }
+
+    /// Logs requests that Redis admitted.
     pub(super) fn record(&mut self, limits: &[Limit], cost: u32, clock_ms: u64) {
         let moment = self.read_clock(clock_ms);
         let counts = self.counts(limits, moment.elapsed_ms);
@@ -128,7 +108,7 @@ impl Log {
         let now_ms = clock_ms.max(self.newest_ms);
         // A log without a stamp has no newest one to be older than.
         let elapsed_ms = if self.windows.is_empty() { 0 } else { now_ms - self.newest_ms };
-        Moment { clock_ms, now_ms, elapsed_ms }
+        Moment { now_ms, elapsed_ms }
     }
 
     /// How many stamps lie in each of the windows, exactly.
@@ -191,7 +171,7 @@ impl Log {
     fn write(&mut self, limits: &[Limit], counts: &[u32], cost: u32, moment: Moment) {
         let Some(&remembered) = counts.last() else { return };
         let stamp = match self.windows.is_empty() {
-            true => moment.clock_ms as u32,
+            true => moment.now_ms as u32,
             false => self.stamp(1).wrapping_add(moment.elapsed_ms as u32),
         };
         let most = limits.iter().map(|limit| limit.count).max().unwrap_or(0);
@@ -228,6 +208,10 @@ impl Log {
     }
 }
 
+fn have_room(limits: &[Limit], counts: &[u32], cost: u32) -> bool {
+    limits.iter().zip(counts).all(|(limit, count)| has_room(*count, cost, limit.count))
+}
+
 fn has_room(count: u32, cost: u32, limit: u32) -> bool {
     u64::from(count) + u64::from(cost) <= u64::from(limit)
 }
@@ -240,11 +224,11 @@ mod tests {
 
     /// Bytes of a log after so many admissions, a millisecond apart.
     fn bytes(limits: &[Limit], admissions: u64) -> usize {
-        let mut log = Log::default();
+        let mut log = AdmissionLog::default();
         for ms in 0..admissions {
-            assert!(log.decide(limits, 1, 1_700_000_000_000 + ms).admitted);
+            assert!(log.decide(limits, 1, 1_700_000_000_000 + ms, true).admitted);
         }
-        size_of::<Log>() + 4 * log.ring.len()
+        size_of::<AdmissionLog>() + 4 * log.ring.len()
     }
 
     #[test]
@@ -267,13 +251,13 @@ mod tests {
     #[test]
     fn a_log_shrinks_when_its_token_calms_down() {
         let limits = [Limit { name: "w".into(), count: 2_000, window_ms: NonZeroU32::new(10_000).expect("not 0") }];
-        let mut log = Log::default();
+        let mut log = AdmissionLog::default();
         for i in 0..2_000 {
-            log.decide(&limits, 1, 1_700_000_000_000 + i);
+            log.decide(&limits, 1, 1_700_000_000_000 + i, true);
         }
         assert!(log.ring.len() >= 2_000);
         for i in 0..20 {
-            log.decide(&limits, 1, 1_700_000_020_000 + 1_000 * i);
+            log.decide(&limits, 1, 1_700_000_020_000 + 1_000 * i, true);
         }
         assert!(log.ring.len() <= 64, "{}", log.ring.len());
     }

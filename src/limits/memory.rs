@@ -1,25 +1,25 @@
-//! The limiter in this process's memory: the memory store, and the stand-in while Redis is out.
+//! The limiter in this process's memory: the memory store, and the substitute while Redis does not answer.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::bounded_map::BoundedMap;
 use super::decision::{Decision, Source};
 use super::log::JUMP_MS;
-use super::logs::Logs;
-use super::question::Charge;
-use super::shards::Shards;
+use super::query::{Charge, LimitQuery, LimitSubject};
+use super::token_logs::TokenLogs;
 use crate::config::{Plan, RouteLimits};
 
-/// A sweep looks at so many tokens of each of the 64 shards, which holds each lock for some 10 µs.
+/// A sweep checks so many tokens of each of the 64 shards, which holds each lock for some 10 µs.
 const SWEEP: usize = 256;
 
 /// The logs of this process's tokens, one limiter for all workers.
 ///
-/// It holds a bounded number of tokens. When it is full, a new token takes the place of one of a few looked at: one whose
-/// windows are all empty, or else the one not admitted for longest. Only then can a token be admitted beyond its limits,
-/// so the bound should exceed the tokens that are active within their longest window.
+/// It holds a bounded number of tokens. When it is full, a new token evicts one of a few picked at random: one whose windows
+/// are all empty, or else the one not admitted for longest. Only then can a token be admitted beyond its limits, so the
+/// bound should exceed the tokens that are active within their longest window.
 pub struct MemoryLimiter {
-    logs: Shards<Logs>,
+    logs: BoundedMap<TokenLogs>,
     /// How many calls of a token are open in this process, if any and if their number is limited. Calls are few and long.
     calls: Mutex<HashMap<Box<str>, u32>>,
 }
@@ -29,50 +29,46 @@ impl MemoryLimiter {
     /// admission in its longest window each.
     #[must_use]
     pub fn new(tokens: usize) -> Self {
-        Self { logs: Shards::new(tokens), calls: Mutex::default() }
+        Self { logs: BoundedMap::new(tokens), calls: Mutex::default() }
     }
 
-    /// Decides whether a token's request may pass at `now_ms` (Unix ms): a cost counts all or not at all.
+    /// Decides whether a token's request may pass at `now_ms` (Unix ms): a cost counts all or not at all. Calls are not
+    /// limited here.
     pub fn decide<'a>(&self, token_id: &str, plan: &Plan, charge: impl Into<Charge<'a>>, now_ms: u64) -> Decision {
         let charge = charge.into();
         if plan.limits.is_empty() && charge.limits.is_none() {
             return Decision::uncounted(Source::Local, now_ms);
         }
-        self.logs.with_entry(token_id, Logs::default, worth(now_ms), |logs| logs.decide(plan, charge, now_ms))
+        self.with_logs(token_id, now_ms, |logs| logs.decide(plan, charge, now_ms, true))
     }
 
-    /// Writes down what the shared store admitted, so that this limiter is warm when it has to stand in.
-    pub(super) fn record(&self, token_id: &str, plan: &Plan, charge: Charge<'_>, now_ms: u64) {
-        if !plan.limits.is_empty() || charge.limits.is_some() {
-            self.logs.with_entry(token_id, Logs::default, worth(now_ms), |logs| logs.record(plan, charge, now_ms));
-        }
-    }
-
-    /// Decides like [`MemoryLimiter::decide`] on a request that opens a call, of which the token may have `most` open. If it
-    /// is admitted, the call is counted until [`MemoryLimiter::end_call`].
-    pub(super) fn decide_call(
-        &self,
-        token_id: &str,
-        plan: &Plan,
-        most: u32,
-        charge: Charge<'_>,
-        now_ms: u64,
-    ) -> Decision {
+    /// Decides on a request, and on the call that it opens if calls of its token are limited. An admitted call is counted
+    /// until [`MemoryLimiter::end_call`].
+    pub(super) fn decide_query(&self, query: &LimitQuery<'_>, now_ms: u64) -> Decision {
+        let LimitQuery { subject: LimitSubject { token_id, .. }, plan, charge } = *query;
+        let Some(max_calls) = query.max_calls() else { return self.decide(token_id, plan, charge, now_ms) };
         let mut calls = self.calls();
         let open = calls.get(token_id).copied().unwrap_or(0);
-        if open < most {
-            let decision = self.decide(token_id, plan, charge, now_ms);
-            if decision.admitted {
-                calls.insert(token_id.into(), open + 1);
-            }
-            return decision;
+        if open >= max_calls {
+            let deny = |logs: &mut TokenLogs| logs.decide(plan, charge, now_ms, false);
+            return self.without_keeping(token_id, deny).with_too_many_calls(max_calls);
         }
-        let refuse = |logs: &mut Logs| logs.refuse(plan, charge, now_ms);
-        let refusal = self.logs.with(token_id, refuse).unwrap_or_else(|| refuse(&mut Logs::default()));
-        refusal.with_too_many_calls(most)
+        let decision = self.decide(token_id, plan, charge, now_ms);
+        if decision.admitted {
+            calls.insert(token_id.into(), open + 1);
+        }
+        decision
     }
 
-    /// Counts a call that somebody else let in.
+    /// Logs what Redis admitted, so that this limiter is warm when Redis stops answering.
+    pub(super) fn record(&self, query: &LimitQuery<'_>, now_ms: u64) {
+        let LimitQuery { subject, plan, charge } = *query;
+        if !plan.limits.is_empty() || charge.limits.is_some() {
+            self.with_logs(subject.token_id, now_ms, |logs| logs.record(plan, charge, now_ms));
+        }
+    }
+
+    /// Counts a call that Redis admitted.
     pub(super) fn open_call(&self, token_id: &str) {
         *self.calls().entry(token_id.into()).or_default() += 1;
     }
@@ -96,16 +92,21 @@ impl MemoryLimiter {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What such a request would be told at `now_ms` (Unix ms) if it were refused. Counts nothing.
-    pub(super) fn peek(&self, token_id: &str, plan: &Plan, charge: Charge<'_>, now_ms: u64) -> Decision {
-        let peek = |logs: &mut Logs| logs.peek(plan, charge, now_ms);
-        self.logs.with(token_id, peek).unwrap_or_else(|| peek(&mut Logs::default()))
+    /// The answers of the plan's limits, and of each route's own, to a request of cost 1 at `now_ms` (Unix ms) if it were
+    /// denied. Counts nothing.
+    pub(super) fn peek(&self, token_id: &str, plan: &Plan, routes: &[&RouteLimits], now_ms: u64) -> Vec<Decision> {
+        self.without_keeping(token_id, |logs| logs.peek(plan, routes, now_ms))
     }
 
-    /// What a request of cost 1 would be told at `now_ms` (Unix ms) if a route's own limits refused it. Counts nothing.
-    pub(super) fn peek_route(&self, token_id: &str, own: &RouteLimits, now_ms: u64) -> Decision {
-        let peek = |logs: &mut Logs| logs.peek_route(own, 1, now_ms);
-        self.logs.with(token_id, peek).unwrap_or_else(|| peek(&mut Logs::default()))
+    fn with_logs<R>(&self, token_id: &str, now_ms: u64, f: impl FnOnce(&mut TokenLogs) -> R) -> R {
+        // An empty log is worth nothing, another one the more, the younger its newest admission.
+        let worth = |logs: &TokenLogs| if logs.is_expired(now_ms) { 0 } else { logs.newest_ms() };
+        self.logs.with_entry(token_id, TokenLogs::default, worth, f)
+    }
+
+    /// The same, for what admits nothing: the logs of an unknown token are not kept.
+    fn without_keeping<R>(&self, token_id: &str, f: impl Fn(&mut TokenLogs) -> R) -> R {
+        self.logs.with(token_id, &f).unwrap_or_else(|| f(&mut TokenLogs::default()))
     }
 
     /// Clears all logs of a token.
@@ -113,7 +114,7 @@ impl MemoryLimiter {
         self.logs.remove(token_id);
     }
 
-    /// Forgets tokens whose windows are all empty at `now_ms` (Unix ms): a bounded part of them at each call, so that it
+    /// Drops tokens whose windows are all empty at `now_ms` (Unix ms): a bounded part of them at each call, so that it
     /// can be called every second or so on a worker.
     pub fn sweep(&self, now_ms: u64) {
         // Even if the clock runs back a little.
@@ -121,10 +122,10 @@ impl MemoryLimiter {
         self.logs.sweep(SWEEP, |logs| !logs.is_expired(surely_ms));
     }
 
-    /// How many tokens had to make room for others, although their windows were not empty, since this was asked last: they may be
-    /// admitted beyond their limits.
+    /// How many tokens were evicted, although their windows were not empty, since the last time: they may be admitted beyond
+    /// their limits.
     pub fn take_forgotten(&self) -> u64 {
-        self.logs.take_lost()
+        self.logs.take_evicted()
     }
 
     /// Tokens that it holds.
@@ -132,11 +133,6 @@ impl MemoryLimiter {
     pub fn tokens(&self) -> usize {
         self.logs.len()
     }
-}
-
-/// What a token's logs are worth keeping: nothing if it is empty, otherwise the more, the younger its newest admission.
-fn worth(now_ms: u64) -> impl Fn(&Logs) -> u64 {
-    move |logs| if logs.is_expired(now_ms) { 0 } else { logs.newest_ms() }
 }
 
 #[cfg(test)]
@@ -188,7 +184,8 @@ mod tests {
     #[test]
     fn what_was_recorded_counts() {
         let limiter = MemoryLimiter::new(1_000);
-        limiter.record("a", &plan(3, 1_000), 2.into(), 1_000_000);
+        let subject = LimitSubject { token_id: "a", version: 1 };
+        limiter.record(&LimitQuery { subject, plan: &plan(3, 1_000), charge: 2.into() }, 1_000_000);
         assert!(limiter.decide("a", &plan(3, 1_000), 1, 1_000_000).admitted);
         assert!(!limiter.decide("a", &plan(3, 1_000), 1, 1_000_999).admitted);
         assert!(limiter.decide("a", &plan(3, 1_000), 1, 1_001_000).admitted);

@@ -1,4 +1,4 @@
--- Adds admissions that an instance made by itself while Redis was away to their token's log, where they would be had they
+-- Adds admissions that an instance made by itself while Redis was unreachable to their token's log, where they would be had they
 -- been decided here. decide.lua says what the log looks like, and goes on from it as if nothing had happened. Atomic.
 --
 -- KEYS[1]  the token's log
@@ -13,7 +13,11 @@
 --
 -- Integers are unsigned and little-endian, as in the log.
 
-local STAGING, WRAP, JUMP, NAMES = 8, 4294967296, 5000, 1000
+-- As in decide.lua.
+local LENGTHS, HEADER, WINDOW, STAGING, STAGING_BYTES = 7, 14, 12, 8, 32
+local WRAP, JUMP = 4294967296, 5000
+-- So many batches are remembered as merged.
+local MAX_NAMES = 1000
 local call, pack, unpack = redis.call, struct.pack, struct.unpack
 
 if call('ZSCORE', KEYS[2], ARGV[1]) then return -1 end
@@ -27,13 +31,15 @@ local windows, newest, head, old = ARGV[2], clock, clock % WRAP, ''
 local longest = unpack('<I', windows, #windows - 3)
 if log then
   local width, first = unpack('<BI3', log)
-  local staging = 14 + 12 * width
-  local known, staged, held = log:sub(8, 7 + 4 * width), unpack('<B', log, 8 + 4 * width), unpack('<I', log, staging - 7)
-  newest, head = unpack('<I6', log, 9 + 4 * width), unpack('<I', log, staging + 1)
+  local front, staging = LENGTHS + 4 * width, HEADER + WINDOW * width
+  local known, held = log:sub(LENGTHS + 1, front), unpack('<I', log, staging - 8 + 1)
+  local staged
+  staged, newest = unpack('<BI6', log, front + 1)
+  head = unpack('<I', log, staging + 1)
   if newest - clock > JUMP then newest = clock end
   old = log:sub(staging + 1, staging + 4 * (staged < held and staged or held))
   if held > staged then
-    local ring, deep = staging + 32, 4 * (held - staged)
+    local ring, deep = staging + STAGING_BYTES, 4 * (held - staged)
     local ahead = log:sub(ring + 4 * first + 1, ring + 4 * first + deep)
     old = old .. ahead .. log:sub(ring + 1, ring + deep - #ahead)
   end
@@ -101,7 +107,7 @@ local width, held = #windows / 4, #stamps / 4
 local staged = held < STAGING and held or STAGING
 local deep, empty = held - staged, 0
 if deep > 0 then
-  local fixed, class = 14 + 12 * width + 4 * STAGING + 10, 16
+  local fixed, class = HEADER + WINDOW * width + STAGING_BYTES + 10, 16
   local size = fixed + 4 * (deep + STAGING)
   while 8 * class < size do class = 2 * class end
   size = size + (-size) % class - fixed
@@ -120,7 +126,7 @@ call('SET', KEYS[1], table.concat(value), 'PX', lives)
 
 -- A name is remembered for as long as a window could see what it names.
 call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('%d', clock - longest))
-call('ZREMRANGEBYRANK', KEYS[2], '0', string.format('%d', -NAMES))
+call('ZREMRANGEBYRANK', KEYS[2], '0', string.format('%d', -MAX_NAMES))
 call('ZADD', KEYS[2], string.format('%d', clock), ARGV[1])
 call('PEXPIRE', KEYS[2], lives)
 return fresh

@@ -1,6 +1,6 @@
 -- One decision on two logs of a token: its plan's limits on one, and on the other those that a route has of its own. The
--- request is admitted, and written down in both, if all of them have room, and else in none. In front of this stands
--- decide.lua, as the function `decide`.
+-- request is admitted, and logged in both, if all of them have room, and else in none. decide.lua is in front of this as
+-- the function `decide`.
 --
 -- KEYS[1]  as there
 -- KEYS[2]  as there
@@ -13,23 +13,25 @@
 -- ARGV[5]  with KEYS[4]: the name of the new call's lease
 --
 -- Answers nil as decide.lua does; otherwise a byte that says how long its answer on the plan is, that answer, and the one on
--- the route. The latter says whether the request was admitted. If it was not, both are refusals, even of a log that has
+-- the route. The latter says whether the request was admitted. If it was not, both are denials, even of a log that has
 -- room; a plan without limits is answered with '' all the same.
 
 local time = redis.call('TIME')
 local pack, unpack = struct.pack, struct.unpack
+local TRIED = 2147483648
+-- Bytes in front of the first limit in ARGV[3], and of the first window in a denial. Both take 8 for each limit.
+local LIMITS, WINDOWS = 4, 7
 
 -- Limits with a cost that is only tried.
 local function trial(limits)
-  return pack('<I', unpack('<I', limits) + 2147483648) .. limits:sub(5)
+  return pack('<I', unpack('<I', limits) + TRIED) .. limits:sub(LIMITS + 1)
 end
 
 local route = decide({KEYS[1], KEYS[3]}, {ARGV[1], trial(ARGV[3]), time = time})
 if not route then return false end
 local cost, has_room = unpack('<I', ARGV[3]), true
-for at = 5, #ARGV[3], 8 do
-  -- A refusal says at 3 bytes further on how many requests are in the window.
-  if unpack('<I', route, at + 3) + cost > unpack('<I', ARGV[3], at) then has_room = false end
+for i = 1, #ARGV[3] - LIMITS, 8 do
+  if unpack('<I', route, WINDOWS + i) + cost > unpack('<I', ARGV[3], LIMITS + i) then has_room = false end
 end
 
 local plan
@@ -41,6 +43,6 @@ if has_room then
     route = decide({KEYS[1], KEYS[3]}, {false, ARGV[3], time = time})
   end
 else
-  plan = decide({KEYS[1], KEYS[2]}, {false, #ARGV[2] > 4 and trial(ARGV[2]) or ARGV[2], time = time})
+  plan = decide({KEYS[1], KEYS[2]}, {false, #ARGV[2] > LIMITS and trial(ARGV[2]) or ARGV[2], time = time})
 end
 return string.char(#plan) .. plan .. route

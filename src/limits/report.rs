@@ -1,18 +1,18 @@
-//! Where a token stands, for people and programs that ask from outside.
+//! The state of a token's windows, for commands and the admin API.
 
 use serde::{Deserialize, Serialize};
 
 use super::decision::Decision;
 use crate::config::{Limit, Plan, RouteLimits};
 
-/// Where a token stands in all its windows. Its JSON form is what the command and the admin API print.
+/// The state of all windows of a token. Its JSON form is what the command and the admin API print.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
+pub struct LimitReport {
     /// The token's id.
     pub id: String,
-    /// Its plan, of which its own limits may differ.
+    /// Its plan. Its own limits may differ from it.
     pub plan: String,
-    /// Whether that is only a trial, which denies nothing.
+    /// Whether the plan is only on trial and denies nothing.
     pub shadow: bool,
     /// Calls that it has open, over all instances, if their number is limited.
     pub open_calls: Option<u32>,
@@ -22,7 +22,7 @@ pub struct Report {
     pub windows: Vec<WindowReport>,
 }
 
-/// Where a token stands in one window.
+/// The state of one window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WindowReport {
     /// The limit's name.
@@ -42,24 +42,24 @@ pub struct WindowReport {
     pub next_slot_in_seconds: u64,
 }
 
-impl Report {
-    /// `seen` is what a request of cost 1 would be told if it were refused: by the plan, and by each of `routes`.
+impl LimitReport {
+    /// `logs`: the answers of the plan's limits, and of each route's own, to a request of cost 1 if it were denied.
     pub(super) fn new(
         token_id: &str,
         plan: &Plan,
         routes: &[&RouteLimits],
-        seen: &[Decision],
+        logs: &[Decision],
         open_calls: Option<u32>,
     ) -> Self {
         let own = routes.iter().map(|own| (Some(&*own.route), &*own.limits));
-        let logs = std::iter::once((None, &*plan.limits)).chain(own).zip(seen);
+        let logs_of = std::iter::once((None, &*plan.limits)).chain(own).zip(logs);
         Self {
             id: token_id.to_owned(),
             plan: plan.name.to_string(),
             shadow: plan.shadow,
             open_calls,
             concurrent_calls: plan.concurrent_calls,
-            windows: logs.flat_map(|((route, limits), seen)| windows(route, limits, seen)).collect(),
+            windows: logs_of.flat_map(|((route, limits), seen)| windows(route, limits, seen)).collect(),
         }
     }
 }

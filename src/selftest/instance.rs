@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::target::VERSION;
 use crate::config::{Plan, RedisStore};
-use crate::limits::{Decision, DenyCache, LimitSubject, Limiter, MemoryLimiter, Outcome, RedisLimiter};
+use crate::limits::{Decision, DenyCache, LimitOutcome, LimitSubject, Limiter, MemoryLimiter, RedisLimiter};
 use crate::store::{Redis, StoreHealth};
 
 /// Instances that work side by side.
@@ -41,8 +41,8 @@ impl Instance {
         self.denials.forget(token_id);
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         match self.limiter.decide(&LimitSubject { token_id, version: VERSION }, plan, 1, now_ms).await {
-            Ok(Outcome::Decided(decision)) => Some(decision),
-            Ok(Outcome::Stale) | Err(_) => None,
+            Ok(LimitOutcome::Decided(decision, _)) => Some(decision),
+            Ok(LimitOutcome::Stale) | Err(_) => None,
         }
     }
 }

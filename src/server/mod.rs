@@ -316,7 +316,7 @@ impl Shared {
                 let redis = Redis::open(&store, self.health.clone()).await?;
                 let (local, denials) = (self.limiter.clone(), self.denials.clone());
                 let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials)
-                    .with_journal(self.journal.clone());
+                    .with_pending_merges(self.journal.clone());
                 let keeper = UsageWriter::with_redis(redis.clone(), book);
                 (Registry::with_redis(redis), Limiter::Redis(limiter), keeper)
             }

@@ -74,7 +74,7 @@ impl Worker {
                 let redis = Redis::open(store, shared.health.clone()).await?;
                 let (local, denials) = (shared.limiter.clone(), shared.denials.clone());
                 let limiter = RedisLimiter::new(redis.clone(), store.on_failure, local, denials)
-                    .with_journal(shared.journal.clone());
+                    .with_pending_merges(shared.journal.clone());
                 (
                     Authenticator::with_redis(config, redis, cache.clone(), shared.failures.clone()),
                     Limiter::Redis(limiter),
@@ -126,7 +126,7 @@ impl Worker {
             }
         });
         let gateway = self.gateway.clone();
-        tokio::spawn(async move { gateway.admission.limiter.keep().await });
+        tokio::spawn(async move { gateway.admission.limiter.run().await });
         self.shared.shutdown.parted().await;
         self.gateway.admission.limiter.end().await;
     }

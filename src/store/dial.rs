@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::{MultiplexedConnection, PubSub};
-use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError, Value};
+use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, RedisError, RedisResult, Value};
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
@@ -28,13 +28,13 @@ pub enum OpenError {
     /// Its TLS can't be used.
     #[error("store.redis: {0}")]
     Tls(#[from] TlsError),
-    /// It does not answer, and somebody waits for it; for this reason.
+    /// It does not answer a command that waits for it; for this reason.
     #[error("{0}")]
     Down(String),
 }
 
 /// A connection without or with TLS.
-type Wire = Either<TcpStream, TlsStream<TcpStream>>;
+type Transport = Either<TcpStream, TlsStream<TcpStream>>;
 
 /// What the client wraps errors of a connection into.
 type SharedError = Arc<dyn std::error::Error + Send + Sync>;
@@ -68,16 +68,16 @@ impl Dialer {
     /// Makes a connection that has answered once, and starts its task.
     pub(super) async fn dial(&self, node: &RedisNode) -> Result<MultiplexedConnection, Outage> {
         let ends = Instant::now() + self.timeout;
-        let wire = self.wire(node, ends).await?;
-        timeout_at(ends, self.greet(node, wire)).await.unwrap_or_else(|_| Err(Outage::Silent(node.clone())))
+        let transport = self.transport(node, ends).await?;
+        timeout_at(ends, self.greet(node, transport)).await.unwrap_or_else(|_| Err(Outage::Silent(node.clone())))
     }
 
     /// Makes a connection that hears what is published on this channel.
     pub(super) async fn listen(&self, node: &RedisNode, channel: &str) -> Result<PubSub, Outage> {
         let ends = Instant::now() + self.timeout;
-        let wire = self.wire(node, ends).await?;
+        let transport = self.transport(node, ends).await?;
         let listening = async {
-            let mut connection = PubSub::new(&self.settings, wire).await?;
+            let mut connection = PubSub::new(&self.settings, transport).await?;
             connection.subscribe(channel).await?;
             Ok(connection)
         };
@@ -85,7 +85,7 @@ impl Dialer {
         listening.map_err(|error| self.sort(node, error))
     }
 
-    async fn wire(&self, node: &RedisNode, ends: Instant) -> Result<Wire, Outage> {
+    async fn transport(&self, node: &RedisNode, ends: Instant) -> Result<Transport, Outage> {
         let socket = timeout_at(ends, tcp(node)).await.map_err(|_| Outage::Silent(node.clone()))?;
         let socket = socket.map_err(|error| Outage::Unreachable(node.clone(), error))?;
         let Some(tls) = &self.tls else { return Ok(Either::Left(socket)) };
@@ -96,17 +96,16 @@ impl Dialer {
         Ok(Either::Right(stream.map_err(|_| Outage::NoHandshake(node.clone()))?.map_err(failed)?))
     }
 
-    async fn greet(&self, node: &RedisNode, wire: Wire) -> Result<MultiplexedConnection, Outage> {
+    async fn greet(&self, node: &RedisNode, transport: Transport) -> Result<MultiplexedConnection, Outage> {
         // Deadlines are the caller's.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_pipeline_buffer_size(1024);
-        let made = MultiplexedConnection::new_with_config(&self.settings, wire, config).await;
+        let made = MultiplexedConnection::new_with_config(&self.settings, transport, config).await;
         let (mut connection, driver) = made.map_err(|error| self.sort(node, error))?;
         tokio::spawn(driver);
-        let answer = connection.send_packed_command(&redis::cmd("PING")).await.and_then(Value::extract_error);
-        answer.map_err(|error| self.sort(node, error))?;
+        ask(&mut connection, &redis::cmd("PING")).await.map_err(|error| self.sort(node, error))?;
         Ok(connection)
     }
 
@@ -119,6 +118,11 @@ impl Dialer {
             None => Outage::of(node, error),
         }
     }
+}
+
+/// Sends a command. An error that the server answers with is an error here, not a value.
+pub(super) async fn ask(connection: &mut MultiplexedConnection, command: &Cmd) -> RedisResult<Value> {
+    connection.send_packed_command(command).await.and_then(Value::extract_error)
 }
 
 async fn tcp(node: &RedisNode) -> io::Result<TcpStream> {

@@ -1,7 +1,7 @@
-//! Whether Redis answers this process: one log line per change, one gauge, however many connections there are.
+//! Whether Redis answers this process: one log line per change and one gauge, for all connections.
 
 use std::mem::{Discriminant, discriminant};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use prometheus::IntGauge;
 
@@ -11,20 +11,20 @@ use super::outage::Outage;
 #[derive(Default)]
 pub struct StoreHealth {
     gauge: Option<IntGauge>,
-    state: Mutex<State>,
+    state: Mutex<HealthState>,
 }
 
 #[derive(Default)]
-struct State {
-    connections: usize,
-    up: usize,
+struct HealthState {
+    connections: isize,
+    up: isize,
     has_been_up: bool,
-    reported: Option<Reported>,
+    logged: Option<LoggedState>,
     trouble: Option<String>,
 }
 
 #[derive(PartialEq, Eq)]
-enum Reported {
+enum LoggedState {
     Up,
     Down(Discriminant<Outage>),
 }
@@ -35,12 +35,6 @@ impl StoreHealth {
     pub fn new(gauge: IntGauge) -> Self {
         gauge.set(0);
         Self { gauge: Some(gauge), state: Mutex::default() }
-    }
-
-    fn show_on_gauge(&self, value: i64) {
-        if let Some(gauge) = &self.gauge {
-            gauge.set(value);
-        }
     }
 
     /// Whether Redis has answered at least once since the start.
@@ -55,59 +49,62 @@ impl StoreHealth {
         self.lock().trouble.clone()
     }
 
+    /// One more connection, which is not up yet.
     pub(super) fn join(&self) {
-        self.change(|state| state.connections += 1, None);
+        self.change(1, 0, None);
     }
 
     pub(super) fn leave(&self, was_up: bool) {
-        let apply = |state: &mut State| {
-            state.connections -= 1;
-            state.up -= usize::from(was_up);
-        };
-        self.change(apply, None);
+        self.change(-1, -isize::from(was_up), None);
     }
 
     pub(super) fn up(&self) {
-        self.change(|state| state.up += 1, None);
+        self.change(0, 1, None);
     }
 
-    /// A connection that stood is gone.
+    /// A connection that was up is gone.
     pub(super) fn lost(&self, why: &Outage) {
-        self.change(|state| state.up -= 1, Some(why));
+        self.change(0, -1, Some(why));
     }
 
     /// A connection could not be made.
     pub(super) fn unreachable(&self, why: &Outage) {
-        self.change(|_| (), Some(why));
+        self.change(0, 0, Some(why));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, HealthState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, apply: impl FnOnce(&mut State), why: Option<&Outage>) {
+    fn set_gauge(&self, is_up: bool) {
+        if let Some(gauge) = &self.gauge {
+            gauge.set(is_up.into());
+        }
+    }
+
+    fn change(&self, connections: isize, up: isize, why: Option<&Outage>) {
         let mut state = self.lock();
-        apply(&mut state);
-        let all_up = state.up == state.connections;
-        if all_up && state.up > 0 {
-            self.show_on_gauge(1);
+        state.connections += connections;
+        state.up += up;
+        if state.up == state.connections && state.up > 0 {
+            self.set_gauge(true);
             state.has_been_up = true;
             state.trouble = None;
-            if state.reported.replace(Reported::Up) != Some(Reported::Up) {
+            if state.logged.replace(LoggedState::Up) != Some(LoggedState::Up) {
                 tracing::info!("Redis answers");
             }
         } else if let Some(why) = why {
-            self.show_on_gauge(0);
-            state.trouble = Some(why.whole());
-            let now = Reported::Down(discriminant(why));
-            let told = match &state.reported {
-                Some(before @ Reported::Down(_)) => !why.needs_somebody() || *before == now,
-                Some(Reported::Up) | None => false,
+            self.set_gauge(false);
+            state.trouble = Some(why.with_causes());
+            let now = LoggedState::Down(discriminant(why));
+            let is_logged = match &state.logged {
+                Some(before @ LoggedState::Down(_)) => !why.needs_operator() || *before == now,
+                Some(LoggedState::Up) | None => false,
             };
-            if !told {
-                state.reported = Some(now);
+            if !is_logged {
+                state.logged = Some(now);
                 let cause = std::error::Error::source(why).map(ToString::to_string);
-                tracing::warn!(cause, "{why}; requests are decided by store.redis.on_failure until it is back");
+                tracing::warn!(cause, "{why}; store.redis.on_failure decides on requests until Redis answers again");
             }
         }
     }

@@ -6,27 +6,30 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, ErrorKind, RedisError, RedisResult, Value};
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::dial::Dialer;
+use super::dial::{Dialer, ask};
+use super::error::StoreError;
+use super::health::StoreHealth;
 use super::outage::{Outage, is_outage};
+use super::script::Script;
 use super::sentinel::Sentinels;
-use super::{StoreError, StoreHealth};
+use crate::backoff::Backoff;
 use crate::config::RedisNode;
 
-/// So many calls in a row without an answer open the circuit: the connection is dropped and made anew.
+/// After so many calls in a row without an answer the connection is dropped and made anew.
 const MISSES_BEFORE_RECONNECT: u32 = 3;
-/// The connection is asked this often whether it still answers, so that an idle instance knows the truth too; and the
-/// sentinels, whether it still leads to the primary.
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// The first and the longest pause between attempts to connect.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// How often to check that the connection still answers, so that an idle instance notices an outage too, and that it still
+/// leads to the primary that the sentinels name.
+pub(super) const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// The pauses between attempts to connect.
+pub(super) const RECONNECT: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
 
 /// Where a link leads.
-pub(super) enum Target {
+pub(super) enum LinkTarget {
     /// To this server, whatever it is.
     Member(RedisNode),
     /// To this server, which must be a primary.
@@ -35,18 +38,18 @@ pub(super) enum Target {
     Elected(Sentinels),
 }
 
-/// A connection that is made again whenever it is lost, for as long as this lives. While it is down nobody waits for it.
+/// A connection that is made again whenever it is lost, for as long as this lives. While it is down no call waits for it.
 pub(super) struct Link {
-    state: Arc<State>,
+    state: Arc<LinkState>,
     task: AbortHandle,
 }
 
-struct State {
-    target: Target,
+struct LinkState {
+    target: LinkTarget,
     dialer: Dialer,
     connection: ArcSwapOption<Connection>,
     broken: Notify,
-    /// Told of a loss, too.
+    /// Notified of a loss, too.
     watcher: Arc<Notify>,
     attempted: watch::Sender<bool>,
     health: Arc<StoreHealth>,
@@ -60,10 +63,10 @@ struct Connection {
 }
 
 impl Link {
-    /// Starts to connect; `watcher` is told when the connection is lost.
-    pub(super) fn start(target: Target, dialer: Dialer, health: Arc<StoreHealth>, watcher: Arc<Notify>) -> Self {
+    /// Starts to connect; `watcher` is notified when the connection is lost.
+    pub(super) fn start(target: LinkTarget, dialer: Dialer, health: Arc<StoreHealth>, watcher: Arc<Notify>) -> Self {
         health.join();
-        let state = Arc::new(State {
+        let state = Arc::new(LinkState {
             target,
             dialer,
             connection: ArcSwapOption::empty(),
@@ -72,7 +75,7 @@ impl Link {
             attempted: watch::Sender::new(false),
             health,
         });
-        let task = tokio::spawn(State::heal(state.clone())).abort_handle();
+        let task = tokio::spawn(LinkState::heal(state.clone())).abort_handle();
         Self { state, task }
     }
 
@@ -87,10 +90,24 @@ impl Link {
         self.state.connection.load().is_some()
     }
 
-    /// Sends a command and waits for its answer. `asking` says beforehand that the answer of a node that is about to take
-    /// over the key's slot is wanted.
-    pub(super) async fn call(&self, command: &Cmd, asking: bool, deadline: Duration) -> Result<Value, StoreError> {
-        self.state.call(command, asking, deadline).await
+    /// Sends a command and waits for its answer. If it runs a `script` that the server doesn't know, the server is given it.
+    /// `asking` announces that the answer of a node that is about to take over the key's slot is wanted.
+    pub(super) async fn call(
+        &self,
+        command: &Cmd,
+        script: Option<&Script>,
+        asking: bool,
+        deadline: Duration,
+    ) -> Result<Value, StoreError> {
+        let ends = Instant::now() + deadline;
+        match (self.state.call(command, asking, deadline).await, script) {
+            (Err(StoreError::Refused(error)), Some(script)) if error.kind() == ServerErrorKind::NoScript.into() => {
+                let left = || ends.saturating_duration_since(Instant::now());
+                self.state.call(&script.load(), false, left()).await?;
+                self.state.call(command, asking, left()).await
+            }
+            (answer, _) => answer,
+        }
     }
 }
 
@@ -100,9 +117,9 @@ impl Drop for Link {
     }
 }
 
-impl State {
+impl LinkState {
     async fn heal(self: Arc<Self>) {
-        let mut pause = BACKOFF.0;
+        let mut backoff = RECONNECT;
         loop {
             let attempt = self.connect().await;
             let made = Instant::now();
@@ -112,29 +129,26 @@ impl State {
             self.attempted.send_replace(true);
             if attempt.is_ok() {
                 self.watch().await;
-                // A server that takes connections and breaks them at once is not called back at once.
+                // A server that accepts connections and drops them at once is not tried again at once.
                 if made.elapsed() >= PROBE_INTERVAL {
-                    pause = BACKOFF.0;
+                    backoff.reset();
                     continue;
                 }
             }
-            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-            pause = (pause * 2).min(BACKOFF.1);
+            tokio::time::sleep(backoff.pause()).await;
         }
     }
 
     async fn connect(&self) -> Result<(), Outage> {
         let node = match &self.target {
-            Target::Member(node) | Target::Primary(node) => node.clone(),
-            Target::Elected(sentinels) => sentinels.primary().await?,
+            LinkTarget::Member(node) | LinkTarget::Primary(node) => node.clone(),
+            LinkTarget::Elected(sentinels) => sentinels.primary().await?,
         };
         let mut redis = self.dialer.dial(&node).await?;
-        if !matches!(self.target, Target::Member(_)) {
-            let role =
-                tokio::time::timeout(self.dialer.timeout(), redis.send_packed_command(&redis::cmd("ROLE"))).await;
-            let role = role.map_err(|_| Outage::Silent(node.clone()))?;
-            // A server that does not tell, for lack of the permission or of the command, is believed.
-            if role.is_ok_and(|role| is_replica(&role)) {
+        if !matches!(self.target, LinkTarget::Member(_)) {
+            let role = tokio::time::timeout(self.dialer.timeout(), ask(&mut redis, &redis::cmd("ROLE"))).await;
+            // A server that does not answer this, for lack of the permission or of the command, is trusted.
+            if role.map_err(|_| Outage::Silent(node.clone()))?.is_ok_and(|role| is_replica(&role)) {
                 return Err(Outage::Replica(node));
             }
         }
@@ -159,7 +173,7 @@ impl State {
 
     /// Leaves a server that is the primary no longer.
     async fn follow(&self) {
-        let Target::Elected(sentinels) = &self.target else { return };
+        let LinkTarget::Elected(sentinels) = &self.target else { return };
         // Without an answer nothing is known.
         let Ok(primary) = sentinels.primary().await else { return };
         if let Some(current) = self.connection.load_full().filter(|current| current.node != primary) {
@@ -189,7 +203,7 @@ impl State {
         }
     }
 
-    /// Drops a connection that failed, unless somebody else has replaced it already.
+    /// Drops a connection that failed, unless it has been replaced already.
     fn give_up(&self, failed: &Arc<Connection>, why: &Outage) {
         let previous = self.connection.compare_and_swap(failed, None);
         if previous.as_ref().is_some_and(|current| Arc::ptr_eq(current, failed)) {
@@ -200,7 +214,7 @@ impl State {
     }
 }
 
-impl Drop for State {
+impl Drop for LinkState {
     fn drop(&mut self) {
         self.health.leave(self.connection.load().is_some());
     }
@@ -209,9 +223,8 @@ impl Drop for State {
 impl Connection {
     async fn send(&self, command: &Cmd, asking: bool) -> RedisResult<Value> {
         let mut redis = self.redis.clone();
-        // The client hands a refusal by the server over as a value.
         if !asking {
-            return redis.send_packed_command(command).await.and_then(Value::extract_error);
+            return ask(&mut redis, command).await;
         }
         // As one, for the permission holds for the very next command of the connection.
         let mut both = redis::Pipeline::with_capacity(2);

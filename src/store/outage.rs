@@ -19,7 +19,7 @@ pub(super) enum Outage {
     Login(RedisNode, #[source] RedisError),
     #[error("Redis at {0} refuses to serve")]
     Refuses(RedisNode, #[source] RedisError),
-    #[error("Redis at {0} broke off")]
+    #[error("the connection to Redis at {0} broke")]
     Broken(RedisNode, #[source] RedisError),
     #[error("Redis at {0} did not answer in time")]
     Silent(RedisNode),
@@ -37,7 +37,7 @@ pub(super) enum Outage {
     NoNode(#[source] Box<Outage>),
     #[error("the Redis cluster at {0} is down: {1} of its 16384 slots are served")]
     ClusterDown(RedisNode, usize),
-    #[error("Redis at {0} answered something that makes no sense here")]
+    #[error("Redis at {0} sent an unexpected answer")]
     Unexpected(RedisNode),
 }
 
@@ -55,12 +55,12 @@ impl Outage {
         }
     }
 
-    /// Whether it won't go away by itself, so that it is worth a line of its own when it turns up during another outage.
-    pub(super) fn needs_somebody(&self) -> bool {
+    /// Whether only an operator can end it, so that it gets a line of its own when it appears during another outage.
+    pub(super) fn needs_operator(&self) -> bool {
         match self {
             Self::Refuses(_, error) => error.kind() != ServerErrorKind::BusyLoading.into(),
             Self::Tls(..) | Self::Login(..) | Self::UnknownService(_) | Self::NoCluster(..) => true,
-            Self::NoSentinel(why) | Self::NoNode(why) => why.needs_somebody(),
+            Self::NoSentinel(why) | Self::NoNode(why) => why.needs_operator(),
             Self::Unreachable(..)
             | Self::Broken(..)
             | Self::Silent(_)
@@ -72,8 +72,8 @@ impl Outage {
         }
     }
 
-    /// All that is known, in one line.
-    pub(super) fn whole(&self) -> String {
+    /// The error and its causes, in one line.
+    pub(super) fn with_causes(&self) -> String {
         let mut text = self.to_string();
         let mut next = std::error::Error::source(self);
         while let Some(cause) = next {

@@ -8,7 +8,7 @@ use redis::{FromRedisValue, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::dial::Dialer;
+use super::dial::{Dialer, ask};
 use super::outage::Outage;
 use crate::config::{RedisNode, RedisSentinel};
 
@@ -24,8 +24,8 @@ struct Sentinel {
     connection: ArcSwapOption<MultiplexedConnection>,
 }
 
-/// What one sentinel says.
-struct View {
+/// The primary as one sentinel knows it.
+struct PrimaryView {
     /// Grows with every failover that the sentinels agreed on.
     epoch: u64,
     primary: RedisNode,
@@ -43,10 +43,10 @@ impl Sentinels {
     }
 
     /// The primary by the newest of the answers, once more than half of the sentinels have answered, or no more will: one
-    /// that was cut off may still tell of an old one.
+    /// that was cut off may still name an old one.
     pub(super) async fn primary(&self) -> Result<RedisNode, Outage> {
         let mut answers: FuturesUnordered<_> = self.sentinels.iter().map(|sentinel| self.ask(sentinel)).collect();
-        let mut newest: Option<View> = None;
+        let mut newest: Option<PrimaryView> = None;
         let mut answered = 0;
         let mut trouble = None;
         while let Some(answer) = answers.next().await {
@@ -70,7 +70,7 @@ impl Sentinels {
         })
     }
 
-    async fn ask(&self, sentinel: &Sentinel) -> Result<View, Outage> {
+    async fn ask(&self, sentinel: &Sentinel) -> Result<PrimaryView, Outage> {
         let answer = tokio::time::timeout(self.dialer.timeout(), self.exchange(sentinel)).await;
         let answer = answer.unwrap_or_else(|_| Err(Outage::Silent(sentinel.node.clone())));
         if matches!(answer, Err(Outage::Silent(_) | Outage::NoHandshake(_) | Outage::Broken(..))) {
@@ -79,7 +79,7 @@ impl Sentinels {
         answer
     }
 
-    async fn exchange(&self, sentinel: &Sentinel) -> Result<View, Outage> {
+    async fn exchange(&self, sentinel: &Sentinel) -> Result<PrimaryView, Outage> {
         let mut connection = match sentinel.connection.load_full() {
             Some(connection) => MultiplexedConnection::clone(&connection),
             None => {
@@ -90,8 +90,7 @@ impl Sentinels {
         };
         let mut question = redis::cmd("SENTINEL");
         question.arg("MASTER").arg(&*self.service);
-        let answer = connection.send_packed_command(&question).await.and_then(Value::extract_error);
-        let answer = answer.map_err(|error| {
+        let answer = ask(&mut connection, &question).await.map_err(|error| {
             let text = error.detail().unwrap_or_default();
             match text.contains("No such master") {
                 true => Outage::UnknownService(Box::from(&*self.service)),
@@ -102,9 +101,9 @@ impl Sentinels {
     }
 }
 
-fn read(answer: Value) -> Option<View> {
+fn read(answer: Value) -> Option<PrimaryView> {
     let facts = HashMap::<String, String>::from_redis_value(answer).ok()?;
     let host = facts.get("ip").filter(|host| !host.is_empty())?;
     let primary = RedisNode { host: Arc::from(host.as_str()), port: facts.get("port")?.parse().ok()? };
-    Some(View { epoch: facts.get("config-epoch")?.parse().ok()?, primary })
+    Some(PrimaryView { epoch: facts.get("config-epoch")?.parse().ok()?, primary })
 }

@@ -9,7 +9,7 @@ use crate::config::RedisNode;
 /// The number of slots of every cluster.
 pub(super) const SLOTS: usize = 16_384;
 
-/// The slot of a key: CRC-16 (XMODEM) of what stands in its first pair of braces, or of all of it.
+/// The slot of a key: CRC-16 (XMODEM) of what is in its first pair of braces, or of all of it.
 ///
 /// Source: the Redis Cluster specification, "Hash tags".
 pub(super) fn slot_of(key: &[u8]) -> u16 {
@@ -48,11 +48,11 @@ pub(super) fn slot_of_command(command: &Cmd) -> Option<u16> {
         _ => &[],
     });
     let name = words.next()?;
+    if name.eq_ignore_ascii_case(b"EVALSHA") || name.eq_ignore_ascii_case(b"EVAL") {
+        return words.nth(1).filter(|count| **count != *b"0").and_then(|_| words.next()).map(slot_of);
+    }
     if KEYLESS.iter().any(|keyless| keyless.eq_ignore_ascii_case(name)) {
         return None;
-    }
-    if name.eq_ignore_ascii_case(b"EVAL") || name.eq_ignore_ascii_case(b"EVALSHA") {
-        return words.nth(1).filter(|count| **count != *b"0").and_then(|_| words.next()).map(slot_of);
     }
     if name.eq_ignore_ascii_case(b"MEMORY") {
         // MEMORY USAGE key
@@ -61,21 +61,21 @@ pub(super) fn slot_of_command(command: &Cmd) -> Option<u16> {
     words.next().map(slot_of)
 }
 
-/// Some slots that follow one another, and the primary that serves them.
+/// A range of slots and the primary that serves it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Range {
+pub(super) struct SlotRange {
     pub(super) first: u16,
     pub(super) last: u16,
     pub(super) node: RedisNode,
 }
 
 /// Reads the answer to CLUSTER SLOTS that `asked` gave. A node whose address it doesn't know is reached like itself.
-pub(super) fn read_slots(answer: &Value, asked: &RedisNode) -> Option<Vec<Range>> {
+pub(super) fn read_slots(answer: &Value, asked: &RedisNode) -> Option<Vec<SlotRange>> {
     let Value::Array(rows) = answer else { return None };
     rows.iter().map(|row| read_row(row, asked)).collect()
 }
 
-fn read_row(row: &Value, asked: &RedisNode) -> Option<Range> {
+fn read_row(row: &Value, asked: &RedisNode) -> Option<SlotRange> {
     let Value::Array(row) = row else { return None };
     let [Value::Int(first), Value::Int(last), Value::Array(primary), ..] = &row[..] else { return None };
     let [host, Value::Int(port), ..] = &primary[..] else { return None };
@@ -86,7 +86,7 @@ fn read_row(row: &Value, asked: &RedisNode) -> Option<Range> {
     };
     let slot = |number: &i64| u16::try_from(*number).ok().filter(|slot| usize::from(*slot) < SLOTS);
     let node = RedisNode { host: host_or(host, asked), port: u16::try_from(*port).ok()? };
-    Some(Range { first: slot(first)?, last: slot(last)?, node })
+    Some(SlotRange { first: slot(first)?, last: slot(last)?, node })
 }
 
 /// Reads the address of a redirection (`10.0.0.7:6379`, `::1:6379`, `:6379`) that `asked` gave.

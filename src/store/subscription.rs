@@ -1,4 +1,4 @@
-//! Hearing what is published on one channel: a connection of its own, made again whenever it is lost or leads to the wrong server.
+//! Listens on one channel: a connection of its own, made again whenever it is lost or leads to the wrong server.
 
 use std::time::Duration;
 
@@ -6,22 +6,20 @@ use futures_util::{FutureExt, StreamExt};
 use redis::aio::{PubSubSink, PubSubStream};
 use tokio::time::timeout;
 
+use super::client::{Redis, Servers};
+use super::link::{PROBE_INTERVAL, RECONNECT};
 use super::outage::Outage;
 use super::sentinel::Sentinels;
-use super::{Redis, Servers};
+use crate::backoff::Backoff;
 use crate::config::{RedisNode, RedisServers};
 
-/// The connection is asked this often whether it still answers, and whether it still leads to a server that hears everything.
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// The first and the longest pause between attempts to connect.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// Messages handed over at one time.
-const BATCH: usize = 1_024;
+const MAX_BATCH: usize = 1_024;
 
-/// What a subscription has to tell.
+/// What happens on a subscription.
 #[derive(Debug)]
 pub enum ChannelEvent {
-    /// From here on messages are heard; what was said before may have been missed.
+    /// From here on messages arrive; earlier ones may have been missed.
     Begins,
     /// These were published, in this order.
     Messages(Vec<Vec<u8>>),
@@ -32,50 +30,64 @@ pub struct Subscription {
     redis: Redis,
     channel: String,
     sentinels: Option<Sentinels>,
-    heard: Option<Ear>,
+    connection: Option<PubSubConnection>,
+    /// Waited out before the next attempt to connect.
     pause: Duration,
-    complained: bool,
+    backoff: Backoff,
+    warned: bool,
 }
 
-struct Ear {
+struct PubSubConnection {
     node: RedisNode,
     sink: PubSubSink,
     stream: PubSubStream,
 }
 
-impl Subscription {
-    pub(super) fn new(redis: Redis, channel: String) -> Self {
-        let sentinels = match &redis.shared.config {
-            RedisServers::Sentinel(sentinel) => Some(Sentinels::new(sentinel, &redis.shared.dialer)),
+impl Redis {
+    /// Listens on a channel, on a connection of its own. In a cluster every node passes on what is published on any other.
+    #[must_use]
+    pub fn subscribe(&self, channel: String) -> Subscription {
+        let sentinels = match &self.shared.config {
+            RedisServers::Sentinel(sentinel) => Some(Sentinels::new(sentinel, &self.shared.dialer)),
             RedisServers::Single(_) | RedisServers::Cluster(_) => None,
         };
-        Self { redis, channel, sentinels, heard: None, pause: Duration::ZERO, complained: false }
+        Subscription {
+            redis: self.clone(),
+            channel,
+            sentinels,
+            connection: None,
+            pause: Duration::ZERO,
+            backoff: RECONNECT,
+            warned: false,
+        }
     }
+}
 
-    /// Waits for the next thing to tell, for as long as that takes.
+impl Subscription {
+    /// Waits for the next event, for as long as that takes.
     pub async fn next(&mut self) -> ChannelEvent {
         loop {
-            let Some(ear) = &mut self.heard else {
-                tokio::time::sleep(self.pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            let Some(connection) = &mut self.connection else {
+                tokio::time::sleep(self.pause).await;
                 if self.connect().await {
                     return ChannelEvent::Begins;
                 }
                 continue;
             };
-            match timeout(PROBE_INTERVAL, ear.stream.next()).await {
+            match timeout(PROBE_INTERVAL, connection.stream.next()).await {
                 Ok(Some(first)) => {
                     let mut messages = vec![first.get_payload_bytes().to_vec()];
-                    while messages.len() < BATCH
-                        && let Some(Some(more)) = ear.stream.next().now_or_never()
+                    while messages.len() < MAX_BATCH
+                        && let Some(Some(more)) = connection.stream.next().now_or_never()
                     {
                         messages.push(more.get_payload_bytes().to_vec());
                     }
                     return ChannelEvent::Messages(messages);
                 }
-                Ok(None) => self.heard = None,
+                Ok(None) => self.connection = None,
                 Err(_) => {
                     if !self.is_sound().await {
-                        self.heard = None;
+                        self.connection = None;
                     }
                 }
             }
@@ -84,16 +96,17 @@ impl Subscription {
 
     async fn connect(&mut self) -> bool {
         match self.attempt().await {
-            Ok(ear) => {
-                tracing::debug!(node = %ear.node, channel = self.channel, "listening");
-                self.heard = Some(ear);
-                self.pause = BACKOFF.0;
-                self.complained = false;
+            Ok(connection) => {
+                tracing::debug!(node = %connection.node, channel = self.channel, "listening");
+                self.connection = Some(connection);
+                self.backoff.reset();
+                self.pause = self.backoff.pause();
+                self.warned = false;
                 true
             }
             Err(outage) => {
-                // Those who decide on requests tell of an outage; that only this can't be done is told here.
-                if matches!(outage, Outage::Refuses(..)) && !std::mem::replace(&mut self.complained, true) {
+                // An outage is reported by the connections that decide on requests; that only this fails is reported here.
+                if matches!(outage, Outage::Refuses(..)) && !std::mem::replace(&mut self.warned, true) {
                     let cause = std::error::Error::source(&outage).map(ToString::to_string);
                     tracing::warn!(
                         cause,
@@ -101,30 +114,30 @@ impl Subscription {
                         "{outage}: changes of tokens reach open calls some seconds later"
                     );
                 }
-                self.pause = (self.pause * 2).clamp(BACKOFF.0, BACKOFF.1);
+                self.pause = self.backoff.pause();
                 false
             }
         }
     }
 
-    async fn attempt(&self) -> Result<Ear, Outage> {
+    async fn attempt(&self) -> Result<PubSubConnection, Outage> {
         let shared = &self.redis.shared;
         let mut last = None;
         for node in self.nodes().await? {
             match shared.dialer.listen(&node, &self.channel).await {
                 Ok(connection) => {
                     let (sink, stream) = connection.split();
-                    return Ok(Ear { node, sink, stream });
+                    return Ok(PubSubConnection { node, sink, stream });
                 }
                 Err(outage) => last = Some(outage),
             }
         }
-        let nobody =
+        let no_node =
             || Outage::Unreachable(RedisNode { host: "".into(), port: 0 }, std::io::ErrorKind::NotFound.into());
-        Err(last.unwrap_or_else(nobody))
+        Err(last.unwrap_or_else(no_node))
     }
 
-    /// Where everything can be heard, best first.
+    /// The servers that receive every message, best first.
     async fn nodes(&self) -> Result<Vec<RedisNode>, Outage> {
         match (&self.redis.shared.config, &self.redis.shared.servers, &self.sentinels) {
             (RedisServers::Sentinel(_), _, Some(sentinels)) => Ok(vec![sentinels.primary().await?]),
@@ -134,13 +147,13 @@ impl Subscription {
         }
     }
 
-    /// Whether the connection still answers and leads to a server that hears everything.
+    /// Whether the connection still answers and leads to a server that receives every message.
     async fn is_sound(&mut self) -> bool {
-        // Without an answer by the sentinels nothing is known.
+        // Without an answer of the sentinels nothing is known.
         let nodes = self.nodes().await.ok();
-        let Some(ear) = &mut self.heard else { return false };
-        let patience = self.redis.shared.dialer.timeout();
-        let answers = matches!(timeout(patience, ear.sink.ping::<redis::Value>()).await, Ok(Ok(_)));
-        answers && nodes.is_none_or(|nodes| nodes.contains(&ear.node))
+        let Some(connection) = &mut self.connection else { return false };
+        let deadline = self.redis.shared.dialer.timeout();
+        let answers = matches!(timeout(deadline, connection.sink.ping::<redis::Value>()).await, Ok(Ok(_)));
+        answers && nodes.is_none_or(|nodes| nodes.contains(&connection.node))
     }
 }

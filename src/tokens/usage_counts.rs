@@ -1,14 +1,15 @@
 //! How tokens are used, counted in memory until it is saved.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashMap;
 
 use super::date::Date;
 use super::stored::NewUsage;
+use crate::sharded::Sharded;
 
 /// Tokens whose use is remembered between two writes, at some 80 bytes each. The use of more is not counted.
 const MAX_TOKENS: usize = 1_000_000;
@@ -19,8 +20,7 @@ type Uses = HashMap<Arc<str>, NewUsage, RandomState>;
 
 /// The use of all tokens since it was written last; one for all workers.
 pub struct UsageCounts {
-    hasher: RandomState,
-    shards: [Mutex<Uses>; SHARDS],
+    shards: Sharded<Uses, SHARDS>,
     len: AtomicUsize,
     max_tokens: usize,
 }
@@ -33,8 +33,7 @@ impl Default for UsageCounts {
 
 impl UsageCounts {
     fn of(max_tokens: usize) -> Self {
-        let shards = std::array::from_fn(|_| Mutex::default());
-        Self { hasher: RandomState::default(), shards, len: AtomicUsize::new(0), max_tokens }
+        Self { shards: Sharded::default(), len: AtomicUsize::new(0), max_tokens }
     }
 
     /// A request of this token was admitted then.
@@ -43,9 +42,7 @@ impl UsageCounts {
     }
 
     pub(super) fn add(&self, id: &Arc<str>, new: NewUsage) {
-        use std::hash::BuildHasher;
-        let shard = &self.shards[self.hasher.hash_one(id) as usize % SHARDS];
-        let mut uses = lock(shard);
+        let mut uses = self.shards.lock(id);
         if let Some(known) = uses.get_mut(id) {
             known.requests += new.requests;
             known.last = known.last.max(new.last);
@@ -59,18 +56,15 @@ impl UsageCounts {
     /// All that is to be written.
     pub(super) fn take(&self) -> Vec<(Arc<str>, NewUsage)> {
         let mut taken = Vec::new();
-        for shard in &self.shards {
-            // The lock is held for an exchange, and not for a walk.
-            let uses = std::mem::take(&mut *lock(shard));
+        for mut shard in self.shards.iter() {
+            // The lock is held for an exchange, not for a walk.
+            let uses = std::mem::take(&mut *shard);
+            drop(shard);
             self.len.fetch_sub(uses.len(), Ordering::Relaxed);
             taken.extend(uses);
         }
         taken
     }
-}
-
-fn lock(shard: &Mutex<Uses>) -> MutexGuard<'_, Uses> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

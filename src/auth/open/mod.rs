@@ -14,6 +14,7 @@ use tokio::sync::{Notify, oneshot};
 use super::principal::Principal;
 use super::refusal::{Reason, Refusal};
 use crate::config::{Access, Route};
+use crate::sharded::Sharded;
 
 pub use watch::RecordWatch;
 pub(super) use watch::clock;
@@ -54,7 +55,7 @@ impl Revocation {
 
 /// The open calls of one process.
 pub struct OpenCalls {
-    shards: [Mutex<Book>; SHARDS],
+    shards: Sharded<Book, SHARDS>,
     /// How many announcements there have been.
     era: AtomicU64,
     /// The last one for each group of tokens.
@@ -91,7 +92,7 @@ pub struct OpenCall {
 impl Default for OpenCalls {
     fn default() -> Self {
         Self {
-            shards: Default::default(),
+            shards: Sharded::default(),
             era: AtomicU64::new(0),
             announced: (0..GROUPS).map(|_| AtomicU64::new(0)).collect(),
             doubtful: Mutex::default(),
@@ -147,8 +148,7 @@ impl OpenCalls {
     /// The tokens with open calls, with the versions of the records that these rest on.
     fn tokens(&self) -> BTreeMap<Arc<str>, Vec<u64>> {
         let mut tokens = BTreeMap::<_, Vec<u64>>::new();
-        for shard in &self.shards {
-            let book = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        for book in self.shards.iter() {
             for ((id, _), entry) in &book.calls {
                 let versions = tokens.entry(id.clone()).or_default();
                 if !versions.contains(&entry.principal.version) {
@@ -161,8 +161,7 @@ impl OpenCalls {
 
     /// Ends the calls whose time is over.
     pub(super) fn expire(&self, now: SystemTime) {
-        for shard in &self.shards {
-            let mut book = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        for mut book in self.shards.iter() {
             while let Some((_, key)) = book.ends.first().filter(|(end, _)| *end <= now).cloned() {
                 book.revoke(&key, Revocation::Expired);
             }
@@ -176,8 +175,7 @@ impl OpenCalls {
 
     /// Judges all calls anew.
     pub(super) fn judge_all(&self, now: SystemTime, current: impl Fn(&Principal) -> Result<Arc<Principal>, Refusal>) {
-        for shard in &self.shards {
-            let mut book = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        for mut book in self.shards.iter() {
             let tokens: BTreeSet<Arc<str>> = book.calls.keys().map(|(id, _)| id.clone()).collect();
             for id in tokens {
                 book.judge(&id, now, &current);
@@ -186,7 +184,7 @@ impl OpenCalls {
     }
 
     fn book(&self, token_id: &str) -> MutexGuard<'_, Book> {
-        self.shards[group(token_id) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards.lock(token_id)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Refusals that still stand, remembered so that a flood on a used-up token costs Redis at most one call a second.
+//! Denials that still hold, remembered so that a flood on a used-up token costs Redis at most one call a second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,72 +7,68 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 use tokio::sync::watch;
 
+use super::bounded_map::BoundedMap;
 use super::decision::{Decision, Source, numbers};
-use super::question::LimitQuery;
-use super::shards::Shards;
+use super::query::LimitQuery;
 
 /// What this instance can't know (a limit raised elsewhere, a log deleted by hand, a clock that jumped) is wrong for at
-/// most so long; and for so long after a refusal has ended, no more requests ask at one time than may be admitted.
-const LONGEST: Duration = Duration::from_secs(1);
-/// Refusals remembered of one token: one for each cost, and for each route with limits of its own.
-const MOST: usize = 8;
+/// most so long; and for so long after a denial has ended, no more requests ask at one time than may be admitted.
+const MAX_TRUST: Duration = Duration::from_secs(1);
+/// Denials remembered of one token: one for each cost, and for each route with limits of its own.
+const MAX_DENIALS: usize = 8;
 
-/// Refusals of Redis that still stand. One for all workers of a process, of a bounded size.
+/// Denials of Redis that still hold. One for all workers of a process, of a bounded size.
 ///
-/// A refused request writes nothing, so nothing that any instance does can make room before the window frees a slot: until
-/// then, on the monotonic clock from before the question was sent, the same answer is right, and is given without asking.
+/// A denied request writes nothing, so nothing that any instance does can make room before the window frees a slot: until
+/// then, on the monotonic clock from before the query was sent, the same answer is right, and is given without asking.
 /// The same goes for a request after the one that took the last slot. After a second one request asks again, and the others
-/// are still answered from memory; when the refusal has ended, they wait for its answer instead. The windows that
-/// refuse are told as they are; what is told of others is up to a second old.
+/// are still answered from memory; when the denial has ended, they wait for its answer instead. The windows that deny are
+/// reported as they are; what is reported of others is up to a second old.
 pub struct DenyCache {
-    tokens: Shards<SmallVec<[Refusal; 1]>>,
-    /// Numbers for flights.
-    flights: AtomicU64,
+    tokens: BoundedMap<SmallVec<[CachedDenial; 1]>>,
+    next_check: AtomicU64,
 }
 
-struct Refusal {
+struct CachedDenial {
     version: u64,
     cost: u32,
-    /// The route, if it has limits of its own: they refuse nothing elsewhere.
+    /// The route, if it has limits of its own: they deny nothing elsewhere.
     route: Option<Arc<str>>,
-    /// Count and window of each limit that was asked about.
+    /// Count and window of each limit of the query.
     limits: SmallVec<[(u32, u32); 2]>,
     decision: Decision,
     /// When the answer arrived.
     since: Instant,
-    /// Until then it is given to everybody.
+    /// Until then every request gets it.
     trusted: Instant,
-    /// Then the window that refuses frees a slot.
+    /// When the window that denies frees a slot.
     ends: Instant,
-    /// Who asks again.
-    flight: Option<Flight>,
+    in_flight: Option<InFlightCheck>,
 }
 
-/// Requests that ask whether a refusal still stands, or what comes after it.
-struct Flight {
+/// Requests that ask Redis whether a denial still holds, or what comes after it.
+struct InFlightCheck {
     number: u64,
     asking: u32,
     /// So many may ask at one time, because so many may be admitted.
     room: u32,
-    /// Tells those who wait to look again when nobody asks any more; true: Redis gave no answer.
-    landed: watch::Sender<bool>,
+    /// Wakes the requests that wait when none asks any more; true: Redis gave no answer.
+    finished: watch::Sender<bool>,
 }
 
-/// What is known about a question.
-pub(super) enum Look<'a> {
-    /// Its answer.
-    Refused(Decision),
+/// What the cache answers to a query.
+pub(super) enum CacheAnswer<'a> {
+    Denied(Decision),
     /// Another request has just asked, and Redis gave no answer.
-    Failed,
-    /// Nothing: it is to be asked.
-    Ask(Turn<'a>),
+    Unanswered,
+    /// Redis must be asked.
+    Ask(Recheck<'a>),
 }
 
-enum Known {
-    Refused(Decision),
-    Nothing,
-    /// Nothing, and nobody else asks now: this is the number of the flight.
-    Turn(u64),
+enum Lookup {
+    Denied(Decision),
+    /// Redis must be asked, in the check of this number if others may wait for the answer.
+    Ask(Option<u64>),
     Wait(watch::Receiver<bool>),
 }
 
@@ -80,102 +76,101 @@ impl DenyCache {
     /// A cache of at most `tokens` tokens (rounded up to a multiple of 64), at some 300 bytes each.
     #[must_use]
     pub fn new(tokens: usize) -> Self {
-        Self { tokens: Shards::new(tokens), flights: AtomicU64::new(0) }
+        Self { tokens: BoundedMap::new(tokens), next_check: AtomicU64::new(0) }
     }
 
-    /// Forgets what it knows of a token. To be called when its record, its plan or its log has changed.
+    /// Forgets a token. To be called when its record, its plan or its log has changed.
     pub fn forget(&self, token_id: &str) {
         self.tokens.remove(token_id);
     }
 
-    /// What is known about a question. If the answer is on its way to another request, this waits for it, `patience` at most.
-    pub(super) async fn look<'a>(&'a self, question: &'a LimitQuery<'a>, patience: Duration) -> Look<'a> {
+    /// Answers a query. If another request is asking Redis the same, this waits for that, `timeout` at most.
+    pub(super) async fn check<'a>(&'a self, query: &'a LimitQuery<'a>, timeout: Duration) -> CacheAnswer<'a> {
         let mut sent = Instant::now();
-        let ends = sent + patience;
+        let deadline = sent + timeout;
         loop {
-            let mut landed = match self.known(question, sent) {
-                Known::Refused(refusal) => return Look::Refused(refusal),
-                Known::Nothing => return Look::Ask(Turn { cache: self, question, sent, flight: None }),
-                Known::Turn(number) => return Look::Ask(Turn { cache: self, question, sent, flight: Some(number) }),
-                Known::Wait(landed) => landed,
+            let mut finished = match self.look_up(query, sent) {
+                Lookup::Denied(denial) => return CacheAnswer::Denied(denial),
+                Lookup::Ask(number) => return CacheAnswer::Ask(Recheck { cache: self, query, sent, number }),
+                Lookup::Wait(finished) => finished,
             };
-            // If there is nothing to be told any more, somebody has an answer.
-            let told = tokio::time::timeout_at(ends.into(), landed.changed()).await;
-            if told.is_err() || *landed.borrow() {
-                return Look::Failed;
+            // If the sender is gone, another request has an answer.
+            let waited = tokio::time::timeout_at(deadline.into(), finished.changed()).await;
+            if waited.is_err() || *finished.borrow() {
+                return CacheAnswer::Unanswered;
             }
             sent = Instant::now();
         }
     }
 
-    fn known(&self, question: &LimitQuery<'_>, now: Instant) -> Known {
-        let known = self.tokens.with(question.asker.token_id, |refusals| {
-            let refusal = refusals.iter_mut().find(|refusal| refusal.answers(question))?;
-            if now < refusal.trusted {
-                return Some(Known::Refused(refusal.repeated(now)));
+    fn look_up(&self, query: &LimitQuery<'_>, now: Instant) -> Lookup {
+        let known = self.tokens.with(query.subject.token_id, |denials| {
+            let denial = denials.iter_mut().find(|denial| denial.answers(query))?;
+            if now < denial.trusted {
+                return Some(Lookup::Denied(denial.repeated(now)));
             }
-            if now >= refusal.ends + LONGEST {
+            if now >= denial.ends + MAX_TRUST {
                 return None;
             }
-            let flight = refusal.flight.get_or_insert_with(|| Flight {
-                number: self.flights.fetch_add(1, Ordering::Relaxed),
+            let check = denial.in_flight.get_or_insert_with(|| InFlightCheck {
+                number: self.next_check.fetch_add(1, Ordering::Relaxed),
                 asking: 0,
                 room: 1,
-                landed: watch::Sender::new(false),
+                finished: watch::Sender::new(false),
             });
-            if flight.asking < flight.room {
-                flight.asking += 1;
-                return Some(Known::Turn(flight.number));
+            if check.asking < check.room {
+                check.asking += 1;
+                return Some(Lookup::Ask(Some(check.number)));
             }
-            let landed = flight.landed.subscribe();
-            Some(if now < refusal.ends { Known::Refused(refusal.repeated(now)) } else { Known::Wait(landed) })
+            let finished = check.finished.subscribe();
+            Some(if now < denial.ends { Lookup::Denied(denial.repeated(now)) } else { Lookup::Wait(finished) })
         });
-        known.flatten().unwrap_or(Known::Nothing)
+        known.flatten().unwrap_or(Lookup::Ask(None))
     }
 
-    /// Remembers a refusal of a question that was `sent` then and whose answer arrived `now`.
-    fn remember(&self, question: &LimitQuery<'_>, decision: Decision, sent: Instant, now: Instant) {
-        let ends = sent + Duration::from_millis(decision.stands_ms());
-        let refusal = Refusal {
-            version: question.asker.version,
-            cost: question.charge.cost,
-            route: question.charge.limits.map(|own| own.route.clone()),
-            limits: question.limits().map(numbers).collect(),
+    /// Remembers the denial of a query that was `sent` then and whose answer arrived `now`.
+    fn remember(&self, query: &LimitQuery<'_>, decision: Decision, sent: Instant, now: Instant) {
+        let ends = sent + Duration::from_millis(decision.lasts_ms());
+        let denial = CachedDenial {
+            version: query.subject.version,
+            cost: query.charge.cost,
+            route: query.charge.limits.map(|own| own.route.clone()),
+            limits: query.limits().map(numbers).collect(),
             decision,
             since: now,
-            trusted: ends.min(sent + LONGEST),
+            trusted: ends.min(sent + MAX_TRUST),
             ends,
-            flight: None,
+            in_flight: None,
         };
-        let youngest = |refusals: &SmallVec<[Refusal; 1]>| refusals.iter().map(|refusal| refusal.ends).max();
-        self.tokens.with_entry(question.asker.token_id, SmallVec::new, youngest, |refusals| {
-            refusals.retain(|known| !known.answers(question) && now < known.ends + LONGEST);
-            if refusals.len() == MOST {
-                refusals.remove(0);
+        let latest_end = |denials: &SmallVec<[CachedDenial; 1]>| denials.iter().map(|denial| denial.ends).max();
+        self.tokens.with_entry(query.subject.token_id, SmallVec::new, latest_end, |denials| {
+            denials.retain(|known| !known.answers(query) && now < known.ends + MAX_TRUST);
+            if denials.len() == MAX_DENIALS {
+                denials.remove(0);
             }
-            refusals.push(refusal);
+            denials.push(denial);
         });
     }
 
-    /// Somebody of a flight has an answer, or has gone away without one.
-    fn land(&self, question: &LimitQuery<'_>, number: u64, room: Option<u32>) {
-        self.tokens.with(question.asker.token_id, |refusals| {
-            let flights = refusals.iter_mut().filter_map(|refusal| refusal.flight.as_mut());
-            let Some(flight) = flights.into_iter().find(|flight| flight.number == number) else { return };
-            flight.asking -= 1;
-            flight.room = room.unwrap_or(flight.room).max(1);
-            if flight.asking == 0 {
-                flight.landed.send_replace(false);
+    /// A request of a check has an answer with so much room, or has gone away without one.
+    fn finish(&self, query: &LimitQuery<'_>, number: u64, room: Option<u32>) {
+        self.tokens.with(query.subject.token_id, |denials| {
+            let mut checks = denials.iter_mut().filter_map(|denial| denial.in_flight.as_mut());
+            let Some(check) = checks.find(|check| check.number == number) else { return };
+            check.asking -= 1;
+            check.room = room.unwrap_or(check.room).max(1);
+            if check.asking == 0 {
+                check.finished.send_replace(false);
             }
         });
     }
 
-    /// Redis gave no answer: who waited does not ask in vain once more.
-    fn fail(&self, question: &LimitQuery<'_>, number: u64) {
-        self.tokens.with(question.asker.token_id, |refusals| {
-            refusals.retain(|refusal| match &refusal.flight {
-                Some(flight) if flight.number == number => {
-                    flight.landed.send_replace(true);
+    /// Redis gave no answer: the requests that waited don't ask again.
+    fn fail(&self, query: &LimitQuery<'_>, number: u64) {
+        self.tokens.with(query.subject.token_id, |denials| {
+            denials.retain(|denial| match &denial.in_flight {
+                Some(check) if check.number == number => {
+                    check.finished.send_replace(true);
                     false
                 }
                 _ => true,
@@ -184,61 +179,61 @@ impl DenyCache {
     }
 }
 
-impl Refusal {
-    /// Whether this is the answer to that question, for as long as it stands.
-    fn answers(&self, question: &LimitQuery<'_>) -> bool {
-        self.version == question.asker.version
-            && self.cost == question.charge.cost
-            && self.route.as_ref() == question.charge.limits.map(|own| &own.route)
-            && self.limits.iter().copied().eq(question.limits().map(numbers))
+impl CachedDenial {
+    /// Whether this is the answer to that query, for as long as it holds.
+    fn answers(&self, query: &LimitQuery<'_>) -> bool {
+        self.version == query.subject.version
+            && self.cost == query.charge.cost
+            && self.route.as_ref() == query.charge.limits.map(|own| &own.route)
+            && self.limits.iter().copied().eq(query.limits().map(numbers))
     }
 
     fn repeated(&self, now: Instant) -> Decision {
-        // Redis's clock was read before the answer arrived, so this is rather too little than too much: who is told to
-        // wait a little too long is admitted then, who is told too little is not.
+        // Redis read its clock before the answer arrived, so this is rather too little than too much. That errs on the safe
+        // side: a client that waits a little too long is admitted then, one that waits too little is not.
         let later_ms = now.saturating_duration_since(self.since).as_millis() as u64;
         self.decision.repeated(Source::DenyCache, later_ms)
     }
 }
 
-/// A request's turn to ask Redis. Dropped without an answer, it is the next one's.
-pub(super) struct Turn<'a> {
+/// Permission to ask Redis. Dropped without an answer, it passes to the next request.
+pub(super) struct Recheck<'a> {
     cache: &'a DenyCache,
-    question: &'a LimitQuery<'a>,
+    query: &'a LimitQuery<'a>,
     /// When Redis was asked, or earlier.
     sent: Instant,
-    flight: Option<u64>,
+    number: Option<u64>,
 }
 
-impl Turn<'_> {
-    /// This was the answer, and it arrived `now`.
+impl Recheck<'_> {
+    /// Redis answered this, and it arrived `now`.
     pub(super) fn decided(mut self, decision: &Decision, now: Instant) {
-        let flight = self.flight.take();
-        if let Some(refusal) = decision.next_refusal() {
-            self.cache.remember(self.question, refusal, self.sent, now);
-        } else if let Some(number) = flight {
-            self.cache.land(self.question, number, Some(decision.room()));
+        let number = self.number.take();
+        if let Some(denial) = decision.next_denial() {
+            self.cache.remember(self.query, denial, self.sent, now);
+        } else if let Some(number) = number {
+            self.cache.finish(self.query, number, Some(decision.room()));
         }
     }
 
     /// The token's record has changed: nothing that is known of it holds.
     pub(super) fn stale(mut self) {
-        self.flight = None;
-        self.cache.forget(self.question.asker.token_id);
+        self.number = None;
+        self.cache.forget(self.query.subject.token_id);
     }
 
     /// Redis gave no answer.
     pub(super) fn failed(mut self) {
-        if let Some(number) = self.flight.take() {
-            self.cache.fail(self.question, number);
+        if let Some(number) = self.number.take() {
+            self.cache.fail(self.query, number);
         }
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Recheck<'_> {
     fn drop(&mut self) {
-        if let Some(number) = self.flight {
-            self.cache.land(self.question, number, None);
+        if let Some(number) = self.number {
+            self.cache.finish(self.query, number, None);
         }
     }
 }

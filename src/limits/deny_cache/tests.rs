@@ -4,13 +4,13 @@ use std::num::NonZeroU32;
 
 use futures_util::FutureExt;
 
-use super::super::decision::Standing;
+use super::super::decision::WindowStatus;
 use super::super::{Charge, LimitSubject};
 use super::*;
 use crate::config::{Limit, Plan, RouteLimits};
 
 const TOKEN: LimitSubject<'_> = LimitSubject { token_id: "t", version: 7 };
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn limit(count: u32) -> Limit {
     Limit { name: "w".into(), count, window_ms: NonZeroU32::new(5_000).unwrap() }
@@ -20,95 +20,95 @@ fn plan(count: u32) -> Plan {
     Plan { name: "p".into(), limits: [limit(count)].into(), ..Plan::default() }
 }
 
-fn question(plan: &Plan) -> LimitQuery<'_> {
-    LimitQuery { asker: TOKEN, plan, charge: 1.into() }
+fn query(plan: &Plan) -> LimitQuery<'_> {
+    LimitQuery { subject: TOKEN, plan, charge: 1.into() }
 }
 
 fn answer(admitted: bool, used: u32, limit: u32, frees_ms: u64) -> Decision {
-    let window = Standing { used, limit, window_ms: 5_000, frees_ms };
+    let window = WindowStatus { used, limit, window_ms: 5_000, frees_ms };
     Decision::new(admitted, Source::Redis, 1, 100_000, [window])
 }
 
-fn refusal(frees_ms: u64) -> Decision {
+fn denial(frees_ms: u64) -> Decision {
     answer(false, 3, 3, frees_ms)
 }
 
-fn repeated(cache: &DenyCache, question: &LimitQuery<'_>, now: Instant) -> Option<Decision> {
-    match cache.known(question, now) {
-        Known::Refused(refusal) => Some(refusal),
-        Known::Nothing | Known::Turn(_) | Known::Wait(_) => None,
+fn repeated(cache: &DenyCache, query: &LimitQuery<'_>, now: Instant) -> Option<Decision> {
+    match cache.look_up(query, now) {
+        Lookup::Denied(denial) => Some(denial),
+        Lookup::Ask(None) | Lookup::Ask(Some(_)) | Lookup::Wait(_) => None,
     }
 }
 
-/// Somebody's turn to ask; anything else is a mistake.
-async fn turn<'a>(cache: &'a DenyCache, question: &'a LimitQuery<'a>) -> Turn<'a> {
-    match cache.look(question, PATIENCE).await {
-        Look::Ask(turn) => turn,
-        Look::Refused(_) => panic!("refused from memory"),
-        Look::Failed => panic!("waited in vain"),
+/// The permission to ask Redis; anything else is a mistake.
+async fn recheck<'a>(cache: &'a DenyCache, query: &'a LimitQuery<'a>) -> Recheck<'a> {
+    match cache.check(query, TIMEOUT).await {
+        CacheAnswer::Ask(recheck) => recheck,
+        CacheAnswer::Denied(_) => panic!("denied from memory"),
+        CacheAnswer::Unanswered => panic!("waited without an answer"),
     }
 }
 
-/// Remembers a refusal that has ended just now.
-fn has_ended(cache: &DenyCache, question: &LimitQuery<'_>) {
+/// Remembers a denial that has ended just now.
+fn has_ended(cache: &DenyCache, query: &LimitQuery<'_>) {
     let now = Instant::now();
-    cache.remember(question, refusal(100_000), now, now);
+    cache.remember(query, denial(100_000), now, now);
 }
 
 #[test]
-fn answers_the_same_question_until_a_slot_is_free() {
+fn answers_the_same_query_until_a_slot_is_free() {
     let (cache, plan, sent) = (DenyCache::new(100), plan(3), Instant::now());
-    let question = question(&plan);
+    let query = query(&plan);
     let after = |ms| sent + Duration::from_millis(ms);
-    cache.remember(&question, refusal(100_700), sent, after(5));
-    let again = repeated(&cache, &question, after(505)).unwrap();
+    cache.remember(&query, denial(100_700), sent, after(5));
+    let again = repeated(&cache, &query, after(505)).unwrap();
     assert_eq!(again.source, Source::DenyCache);
-    assert_eq!(again.windows(), refusal(100_700).windows());
-    assert!(repeated(&cache, &question, after(699)).is_some());
-    assert!(repeated(&cache, &question, after(700)).is_none());
+    assert_eq!(again.windows(), denial(100_700).windows());
+    assert!(repeated(&cache, &query, after(699)).is_some());
+    assert!(repeated(&cache, &query, after(700)).is_none());
 }
 
 #[test]
 fn after_a_second_one_asks_and_the_others_are_answered() {
     let (cache, plan, sent) = (DenyCache::new(100), plan(3), Instant::now());
-    let question = question(&plan);
+    let query = query(&plan);
     let after = |ms| sent + Duration::from_millis(ms);
-    cache.remember(&question, refusal(104_300), sent, sent);
-    let late = repeated(&cache, &question, after(999)).unwrap().reported().unwrap();
+    cache.remember(&query, denial(104_300), sent, sent);
+    let late = repeated(&cache, &query, after(999)).unwrap().reported().unwrap();
     assert_eq!((late.reset_s, late.retry_after_s), (105, 4));
-    assert!(matches!(cache.known(&question, after(1_000)), Known::Turn(_)));
-    let late = repeated(&cache, &question, after(4_299)).unwrap().reported().unwrap();
+    assert!(matches!(cache.look_up(&query, after(1_000)), Lookup::Ask(Some(_))));
+    let late = repeated(&cache, &query, after(4_299)).unwrap().reported().unwrap();
     assert_eq!((late.reset_s, late.retry_after_s), (105, 1));
     // Not beyond its end.
-    assert!(matches!(cache.known(&question, after(4_300)), Known::Wait(_)));
+    assert!(matches!(cache.look_up(&query, after(4_300)), Lookup::Wait(_)));
 }
 
 #[test]
-fn answers_no_other_question() {
+fn answers_no_other_query() {
     let (cache, strict, raised, now) = (DenyCache::new(100), plan(3), plan(4), Instant::now());
-    let first = question(&strict);
+    let first = query(&strict);
     let [own, other] = ["own", "other"].map(|route| RouteLimits { route: route.into(), limits: [limit(3)].into() });
-    let [own, other] = [&own, &other].map(|own| Charge { cost: 1, limits: Some(own) });
-    cache.remember(&first, refusal(100_900), now, now);
-    for question in [
+    let [own, other] = [&own, &other].map(|own| Charge { limits: Some(own), ..1.into() });
+    cache.remember(&first, denial(100_900), now, now);
+    for query in [
         LimitQuery { plan: &raised, ..first },
         LimitQuery { charge: 2.into(), ..first },
         LimitQuery { charge: own, ..first },
-        LimitQuery { asker: LimitSubject { version: 8, ..TOKEN }, ..first },
-        LimitQuery { asker: LimitSubject { token_id: "u", ..TOKEN }, ..first },
+        LimitQuery { subject: LimitSubject { version: 8, ..TOKEN }, ..first },
+        LimitQuery { subject: LimitSubject { token_id: "u", ..TOKEN }, ..first },
     ] {
-        assert!(matches!(cache.known(&question, now), Known::Nothing));
+        assert!(matches!(cache.look_up(&query, now), Lookup::Ask(None)));
     }
     assert!(repeated(&cache, &first, now).is_some());
     // Several are remembered of one token.
-    cache.remember(&LimitQuery { charge: own, ..first }, refusal(100_900), now, now);
-    assert!(matches!(cache.known(&LimitQuery { charge: other, ..first }, now), Known::Nothing));
+    cache.remember(&LimitQuery { charge: own, ..first }, denial(100_900), now, now);
+    assert!(matches!(cache.look_up(&LimitQuery { charge: other, ..first }, now), Lookup::Ask(None)));
     assert!(repeated(&cache, &LimitQuery { charge: own, ..first }, now).is_some());
     assert!(repeated(&cache, &first, now).is_some());
     for cost in 10..100 {
-        cache.remember(&LimitQuery { charge: cost.into(), ..first }, refusal(100_900), now, now);
+        cache.remember(&LimitQuery { charge: cost.into(), ..first }, denial(100_900), now, now);
     }
-    assert_eq!(cache.tokens.with("t", |refusals| refusals.len()), Some(MOST));
+    assert_eq!(cache.tokens.with("t", |denials| denials.len()), Some(MAX_DENIALS));
     cache.forget("t");
     assert!(repeated(&cache, &LimitQuery { charge: 99.into(), ..first }, now).is_none());
 }
@@ -116,127 +116,127 @@ fn answers_no_other_question() {
 #[test]
 fn a_window_that_never_admits_is_always_a_whole_window_away() {
     let (cache, plan, now) = (DenyCache::new(100), plan(0), Instant::now());
-    let question = question(&plan);
-    cache.remember(&question, answer(false, 0, 0, 105_000), now, now);
-    let later = repeated(&cache, &question, now + Duration::from_millis(400)).unwrap();
+    let query = query(&plan);
+    cache.remember(&query, answer(false, 0, 0, 105_000), now, now);
+    let later = repeated(&cache, &query, now + Duration::from_millis(400)).unwrap();
     assert_eq!(later.windows()[0].frees_ms, 105_400);
 }
 
 #[test]
 fn what_has_passed_meanwhile_is_the_present() {
-    let windows = [(3, 3, 102_000), (7, 100, 100_300)].map(|(used, limit, frees_ms)| Standing {
+    let windows = [(3, 3, 102_000), (7, 100, 100_300)].map(|(used, limit, frees_ms)| WindowStatus {
         used,
         limit,
         window_ms: 5_000,
         frees_ms,
     });
-    let refusal = Decision::new(false, Source::Redis, 1, 100_000, windows);
-    assert_eq!(refusal.stands_ms(), 2_000);
-    let again = refusal.repeated(Source::DenyCache, 800);
+    let denial = Decision::new(false, Source::Redis, 1, 100_000, windows);
+    assert_eq!(denial.lasts_ms(), 2_000);
+    let again = denial.repeated(Source::DenyCache, 800);
     assert_eq!(again.windows().iter().map(|window| window.frees_ms).collect::<Vec<_>>(), [102_000, 100_800]);
 }
 
 #[tokio::test]
-async fn an_admission_to_the_last_slot_refuses_what_follows() {
+async fn an_admission_to_the_last_slot_denies_what_follows() {
     let (cache, plan) = (DenyCache::new(100), plan(3));
-    let question = question(&plan);
-    turn(&cache, &question).await.decided(&answer(true, 2, 3, 104_000), Instant::now());
-    assert!(matches!(cache.known(&question, Instant::now()), Known::Nothing));
-    turn(&cache, &question).await.decided(&answer(true, 3, 3, 104_000), Instant::now());
-    let next = repeated(&cache, &question, Instant::now()).unwrap();
+    let query = query(&plan);
+    recheck(&cache, &query).await.decided(&answer(true, 2, 3, 104_000), Instant::now());
+    assert!(matches!(cache.look_up(&query, Instant::now()), Lookup::Ask(None)));
+    recheck(&cache, &query).await.decided(&answer(true, 3, 3, 104_000), Instant::now());
+    let next = repeated(&cache, &query, Instant::now()).unwrap();
     assert_eq!((next.admitted, next.windows()[0].used, next.windows()[0].frees_ms), (false, 3, 104_000));
     // What costs more frees later than that: it is asked.
-    let dear = LimitQuery { charge: 2.into(), ..question };
-    let window = Standing { used: 3, limit: 3, window_ms: 5_000, frees_ms: 104_000 };
+    let dear = LimitQuery { charge: 2.into(), ..query };
+    let window = WindowStatus { used: 3, limit: 3, window_ms: 5_000, frees_ms: 104_000 };
     let last = Decision::new(true, Source::Redis, 2, 100_000, [window]);
-    turn(&cache, &dear).await.decided(&last, Instant::now());
-    assert!(matches!(cache.known(&dear, Instant::now()), Known::Nothing));
+    recheck(&cache, &dear).await.decided(&last, Instant::now());
+    assert!(matches!(cache.look_up(&dear, Instant::now()), Lookup::Ask(None)));
 }
 
 #[tokio::test]
-async fn when_a_refusal_has_ended_one_asks_and_the_others_wait_for_the_answer() {
+async fn when_a_denial_has_ended_one_asks_and_the_others_wait_for_the_answer() {
     let (cache, plan) = (DenyCache::new(100), plan(3));
-    let question = question(&plan);
-    has_ended(&cache, &question);
-    let first = turn(&cache, &question).await;
-    let mut others: Vec<_> = (0..5).map(|_| Box::pin(cache.look(&question, PATIENCE))).collect();
+    let query = query(&plan);
+    has_ended(&cache, &query);
+    let first = recheck(&cache, &query).await;
+    let mut others: Vec<_> = (0..5).map(|_| Box::pin(cache.check(&query, TIMEOUT))).collect();
     assert!(others.iter_mut().all(|other| other.now_or_never().is_none()));
-    first.decided(&refusal(104_000), Instant::now());
+    first.decided(&denial(104_000), Instant::now());
     for other in others {
-        assert!(matches!(other.await, Look::Refused(refusal) if refusal.windows()[0].frees_ms == 104_000));
+        assert!(matches!(other.await, CacheAnswer::Denied(denial) if denial.windows()[0].frees_ms == 104_000));
     }
 }
 
 #[tokio::test]
 async fn as_many_ask_at_one_time_as_there_is_room_for() {
     let (cache, plan) = (DenyCache::new(100), plan(9));
-    let question = question(&plan);
+    let query = query(&plan);
     let now = Instant::now();
-    cache.remember(&question, answer(false, 9, 9, 100_000), now, now);
-    let first = turn(&cache, &question).await;
-    let mut others: Vec<_> = (0..5).map(|_| Box::pin(cache.look(&question, PATIENCE))).collect();
+    cache.remember(&query, answer(false, 9, 9, 100_000), now, now);
+    let first = recheck(&cache, &query).await;
+    let mut others: Vec<_> = (0..5).map(|_| Box::pin(cache.check(&query, TIMEOUT))).collect();
     assert!(others.iter_mut().all(|other| other.now_or_never().is_none()));
     // Two more slots are free: of those that wait, two ask and three go on waiting.
     first.decided(&answer(true, 7, 9, 104_000), Instant::now());
-    let (mut turns, mut waiting) = (Vec::new(), Vec::new());
+    let (mut rechecks, mut waiting) = (Vec::new(), Vec::new());
     for mut other in others {
         match (&mut other).now_or_never() {
-            Some(Look::Ask(turn)) => turns.push(turn),
+            Some(CacheAnswer::Ask(recheck)) => rechecks.push(recheck),
             Some(_) => panic!("neither asks nor waits"),
             None => waiting.push(other),
         }
     }
-    assert_eq!((turns.len(), waiting.len()), (2, 3));
-    turns.pop().unwrap().decided(&answer(true, 8, 9, 104_000), Instant::now());
+    assert_eq!((rechecks.len(), waiting.len()), (2, 3));
+    rechecks.pop().unwrap().decided(&answer(true, 8, 9, 104_000), Instant::now());
     assert!(waiting.iter_mut().all(|other| other.now_or_never().is_none()));
-    turns.pop().unwrap().decided(&answer(true, 9, 9, 104_000), Instant::now());
+    rechecks.pop().unwrap().decided(&answer(true, 9, 9, 104_000), Instant::now());
     for other in waiting {
-        assert!(matches!(other.await, Look::Refused(_)));
+        assert!(matches!(other.await, CacheAnswer::Denied(_)));
     }
 }
 
 #[tokio::test]
-async fn whose_turn_it_is_hands_over_when_it_goes_away() {
+async fn a_request_that_goes_away_passes_its_recheck_on() {
     let (cache, plan) = (DenyCache::new(100), plan(3));
-    let question = question(&plan);
-    has_ended(&cache, &question);
-    let first = turn(&cache, &question).await;
-    let mut second = Box::pin(cache.look(&question, PATIENCE));
+    let query = query(&plan);
+    has_ended(&cache, &query);
+    let first = recheck(&cache, &query).await;
+    let mut second = Box::pin(cache.check(&query, TIMEOUT));
     assert!((&mut second).now_or_never().is_none());
     drop(first);
-    assert!(matches!(second.await, Look::Ask(_)));
+    assert!(matches!(second.await, CacheAnswer::Ask(_)));
 }
 
 #[tokio::test]
-async fn nobody_waits_twice_for_a_redis_that_does_not_answer() {
+async fn no_request_waits_twice_for_a_redis_that_does_not_answer() {
     let (cache, plan) = (DenyCache::new(100), plan(3));
-    let question = question(&plan);
-    has_ended(&cache, &question);
-    let first = turn(&cache, &question).await;
-    let mut second = Box::pin(cache.look(&question, PATIENCE));
+    let query = query(&plan);
+    has_ended(&cache, &query);
+    let first = recheck(&cache, &query).await;
+    let mut second = Box::pin(cache.check(&query, TIMEOUT));
     assert!((&mut second).now_or_never().is_none());
-    assert!(matches!(cache.look(&question, Duration::from_millis(5)).await, Look::Failed), "patience ends");
+    assert!(matches!(cache.check(&query, Duration::from_millis(5)).await, CacheAnswer::Unanswered), "the timeout ends");
     first.failed();
-    assert!(matches!(second.await, Look::Failed));
-    assert!(matches!(cache.known(&question, Instant::now()), Known::Nothing));
+    assert!(matches!(second.await, CacheAnswer::Unanswered));
+    assert!(matches!(cache.look_up(&query, Instant::now()), Lookup::Ask(None)));
 }
 
 #[tokio::test]
 async fn a_changed_record_ends_all_that_was_known() {
     let (cache, plan) = (DenyCache::new(100), plan(3));
-    let (first, now) = (question(&plan), Instant::now());
-    cache.remember(&first, refusal(104_000), now, now);
+    let (first, now) = (query(&plan), Instant::now());
+    cache.remember(&first, denial(104_000), now, now);
     let other = LimitQuery { charge: 2.into(), ..first };
-    turn(&cache, &other).await.stale();
-    assert!(matches!(cache.known(&first, Instant::now()), Known::Nothing));
+    recheck(&cache, &other).await.stale();
+    assert!(matches!(cache.look_up(&first, Instant::now()), Lookup::Ask(None)));
 }
 
 #[tokio::test]
-async fn a_second_after_its_end_a_refusal_is_nothing() {
+async fn a_second_after_its_end_a_denial_is_forgotten() {
     let (cache, plan) = (DenyCache::new(100), plan(3));
-    let question = question(&plan);
-    has_ended(&cache, &question);
-    assert!(matches!(cache.known(&question, Instant::now()), Known::Turn(_)));
-    assert!(matches!(cache.known(&question, Instant::now()), Known::Wait(_)));
-    assert!(matches!(cache.known(&question, Instant::now() + LONGEST), Known::Nothing));
+    let query = query(&plan);
+    has_ended(&cache, &query);
+    assert!(matches!(cache.look_up(&query, Instant::now()), Lookup::Ask(Some(_))));
+    assert!(matches!(cache.look_up(&query, Instant::now()), Lookup::Wait(_)));
+    assert!(matches!(cache.look_up(&query, Instant::now() + MAX_TRUST), Lookup::Ask(None)));
 }

@@ -16,46 +16,49 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::dial::Dialer;
-use super::link::{Link, Target};
+use super::error::StoreError;
+use super::health::StoreHealth;
+use super::link::{Link, LinkTarget};
 use super::outage::Outage;
 use super::script::Script;
-use super::slots::{SLOTS, read_address};
-use super::{StoreError, StoreHealth};
+use super::slots::{SLOTS, read_address, slot_of_command};
+use crate::backoff::Backoff;
 use crate::config::RedisNode;
 
-/// The table of slots is read again this often; much more often while something is amiss. (Redirections correct it at once.)
+/// How often the table of slots is read again; more often while a node or a slot is unreachable. (Redirections correct it at
+/// once.)
 const SURVEY_INTERVAL: Duration = Duration::from_secs(10);
-const AMISS_INTERVAL: Duration = Duration::from_millis(250);
+const UNSOUND_INTERVAL: Duration = Duration::from_millis(250);
 /// Redirections may ask for it sooner, but not more often than this.
-const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
+const MIN_INTERVAL: Duration = Duration::from_millis(50);
 /// A call follows so many redirections: enough for a slot that moves twice, too few for two nodes that blame each other.
 const MAX_REDIRECTIONS: usize = 8;
-/// The first and the longest pause before a call is sent again whose keys are being moved.
-const MOVING_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(8));
-/// A slot that nobody serves.
-const NOBODY: u16 = u16::MAX;
+/// The pauses before a call is sent again whose keys are being moved.
+const MOVING: Backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(8));
+/// In place of the index of a node: no node serves the slot.
+const UNSERVED: u16 = u16::MAX;
 
 /// The connections to all primaries of a cluster, kept for as long as this lives.
 pub(super) struct Cluster {
-    state: Arc<State>,
+    state: Arc<ClusterState>,
     task: AbortHandle,
 }
 
-struct State {
+struct ClusterState {
     seeds: Vec<RedisNode>,
     dialer: Dialer,
     health: Arc<StoreHealth>,
-    map: ArcSwap<Map>,
+    map: ArcSwap<SlotMap>,
     /// Held while a new map is made from the present one.
     changing: Mutex<()>,
     /// The map may be out of date.
     stale: Arc<Notify>,
-    whole: AtomicBool,
+    is_whole: AtomicBool,
 }
 
 /// The primaries, and which of them serves each slot.
 #[derive(Clone)]
-struct Map {
+struct SlotMap {
     members: Vec<Arc<Member>>,
     slots: Box<[u16]>,
 }
@@ -71,20 +74,20 @@ impl Cluster {
     /// Returns after the first attempt to find and reach all primaries.
     pub(super) async fn open(seeds: &[RedisNode], dialer: Dialer, health: Arc<StoreHealth>) -> Self {
         health.join();
-        let map = Map { members: Vec::new(), slots: vec![NOBODY; SLOTS].into() };
-        let state = Arc::new(State {
+        let map = SlotMap { members: Vec::new(), slots: vec![UNSERVED; SLOTS].into() };
+        let state = Arc::new(ClusterState {
             seeds: seeds.to_vec(),
             dialer,
             health,
             map: ArcSwap::from_pointee(map),
             changing: Mutex::new(()),
             stale: Arc::default(),
-            whole: AtomicBool::new(false),
+            is_whole: AtomicBool::new(false),
         });
         state.survey().await;
         let members = state.map.load_full();
         join_all(members.members.iter().map(|member| member.link.attempted())).await;
-        let task = tokio::spawn(State::keep(state.clone())).abort_handle();
+        let task = tokio::spawn(ClusterState::run(state.clone())).abort_handle();
         Self { state, task }
     }
 
@@ -108,34 +111,29 @@ impl Cluster {
     /// Sends a command to one of them.
     pub(super) async fn call_member(&self, at: usize, command: &Cmd, deadline: Duration) -> Result<Value, StoreError> {
         let member = self.state.map.load().members.get(at).cloned().ok_or(StoreError::Down)?;
-        member.link.call(command, false, deadline).await
+        member.link.call(command, None, false, deadline).await
     }
 
-    /// Sends a command to the node that serves `slot` (`None`: to any). `script` is what the command runs: a node that does
-    /// not know it is given it.
+    /// Sends a command to the node that serves its slot, or to any if it has none. `script` is what the command runs.
     pub(super) async fn call(
         &self,
         command: &Cmd,
-        slot: Option<u16>,
         script: Option<&Script>,
         deadline: Duration,
     ) -> Result<Value, StoreError> {
-        let ends = Instant::now() + deadline;
+        let (ends, slot) = (Instant::now() + deadline, slot_of_command(command));
         let left = || ends.saturating_duration_since(Instant::now());
         let mut member = self.state.owner(slot).ok_or(StoreError::Down)?;
         let mut asking = false;
         let mut redirections = 0;
-        let mut pause = MOVING_PAUSE.0;
+        let mut backoff = MOVING;
         while !left().is_zero() {
-            let error = match member.link.call(command, asking, left()).await {
+            let error = match member.link.call(command, script, asking, left()).await {
                 Err(StoreError::Refused(error)) => error,
                 other => return other,
             };
-            match (error.kind(), script) {
-                (ErrorKind::Server(ServerErrorKind::NoScript), Some(script)) => {
-                    member.link.call(&script.load(), false, left()).await?;
-                }
-                (ErrorKind::Server(kind @ (ServerErrorKind::Moved | ServerErrorKind::Ask)), _) => {
+            match error.kind() {
+                ErrorKind::Server(kind @ (ServerErrorKind::Moved | ServerErrorKind::Ask)) => {
                     redirections += 1;
                     if redirections > MAX_REDIRECTIONS {
                         return Err(StoreError::Refused(error));
@@ -147,13 +145,12 @@ impl Cluster {
                     attempted.map_err(|_| StoreError::Deadline)?;
                 }
                 // Some of its keys are here and some there, for the moment.
-                (ErrorKind::Server(ServerErrorKind::TryAgain), _) => {
-                    tokio::time::sleep(pause.min(left())).await;
-                    pause = (pause * 2).min(MOVING_PAUSE.1);
+                ErrorKind::Server(ServerErrorKind::TryAgain) => {
+                    tokio::time::sleep(backoff.pause().min(left())).await;
                     asking = false;
                     member = self.state.owner(slot).ok_or(StoreError::Down)?;
                 }
-                (ErrorKind::Server(ServerErrorKind::ClusterDown), _) => {
+                ErrorKind::Server(ServerErrorKind::ClusterDown) => {
                     self.state.stale.notify_one();
                     return Err(StoreError::Down);
                 }
@@ -170,17 +167,17 @@ impl Drop for Cluster {
     }
 }
 
-impl State {
-    /// Keeps the table of slots true.
-    async fn keep(self: Arc<Self>) {
+impl ClusterState {
+    /// Keeps the table of slots up to date.
+    async fn run(self: Arc<Self>) {
         loop {
-            let amiss = !self.whole.load(Ordering::Relaxed)
-                || self.map.load().members.iter().any(|member| !member.link.is_up());
-            let interval = if amiss { AMISS_INTERVAL } else { SURVEY_INTERVAL };
+            let is_sound = self.is_whole.load(Ordering::Relaxed)
+                && self.map.load().members.iter().all(|member| member.link.is_up());
+            let interval = if is_sound { SURVEY_INTERVAL } else { UNSOUND_INTERVAL };
             let interval = interval.mul_f64(0.75 + fastrand::f64() / 2.0);
             let _ = tokio::time::timeout(interval, self.stale.notified()).await;
             self.survey().await;
-            tokio::time::sleep(SHORTEST_INTERVAL).await;
+            tokio::time::sleep(MIN_INTERVAL).await;
         }
     }
 
@@ -194,7 +191,7 @@ impl State {
         map.members.get(index).cloned()
     }
 
-    /// The node that a MOVED or ASK names. MOVED is believed at once, for its slot.
+    /// The node that a MOVED or ASK names. MOVED is trusted at once, for its slot.
     fn redirected(&self, error: &RedisError, from: &RedisNode) -> Option<Arc<Member>> {
         let (address, slot) = error.redirect_node()?;
         let node = read_address(address, from)?;
@@ -207,7 +204,7 @@ impl State {
             present.members[index].named.store(true, Ordering::Relaxed);
             return Some(present.members[index].clone());
         }
-        let mut map = Map::clone(&present);
+        let mut map = SlotMap::clone(&present);
         let index = known.unwrap_or_else(|| {
             map.members.push(self.member(node));
             map.members.len() - 1
@@ -223,14 +220,14 @@ impl State {
     }
 
     fn member(&self, node: RedisNode) -> Arc<Member> {
-        let target = Target::Member(node.clone());
+        let target = LinkTarget::Member(node.clone());
         let link = Link::start(target, self.dialer.clone(), self.health.clone(), self.stale.clone());
         Arc::new(Member { node, link, named: AtomicBool::new(false) })
     }
 
-    /// Tells whether all slots are served.
+    /// Reports whether all slots are served.
     fn report(&self, outage: Option<&Outage>) {
-        match (outage, self.whole.swap(outage.is_none(), Ordering::Relaxed)) {
+        match (outage, self.is_whole.swap(outage.is_none(), Ordering::Relaxed)) {
             (None, false) => self.health.up(),
             (Some(outage), true) => self.health.lost(outage),
             (Some(outage), false) => self.health.unreachable(outage),
@@ -239,8 +236,8 @@ impl State {
     }
 }
 
-impl Drop for State {
+impl Drop for ClusterState {
     fn drop(&mut self) {
-        self.health.leave(*self.whole.get_mut());
+        self.health.leave(*self.is_whole.get_mut());
     }
 }

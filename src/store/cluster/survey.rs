@@ -1,30 +1,30 @@
-//! Asking the nodes of a cluster who serves what.
+//! Asks the nodes of a cluster which slots they serve.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use redis::aio::MultiplexedConnection;
-use redis::{Cmd, FromRedisValue, RedisResult, Value};
+use redis::{Cmd, FromRedisValue, Value};
 
-use super::{Map, Member, NOBODY, State};
+use super::{ClusterState, Member, SlotMap, UNSERVED};
 use crate::config::RedisNode;
+use crate::store::dial::ask;
 use crate::store::outage::Outage;
-use crate::store::slots::{Range, SLOTS, read_slots};
+use crate::store::slots::{SLOTS, SlotRange, read_slots};
 
 /// What one node says of the cluster.
-struct View {
+struct ClusterView {
     node: RedisNode,
-    ranges: Vec<Range>,
-    /// Whether the node takes the cluster for one that works: one that is cut off from the others does not.
+    ranges: Vec<SlotRange>,
+    /// Whether the cluster works as far as the node knows: one that is cut off from the others says no.
     works: bool,
 }
 
-impl State {
-    /// Asks, and adopts the answer: the one of a node that takes the cluster for a working one, if there is any.
+impl ClusterState {
+    /// Asks, and adopts the answer of a node for which the cluster works, if there is any.
     pub(super) async fn survey(&self) {
-        match self.look().await {
+        match self.ask().await {
             Ok(view) => {
                 let served = self.adopt(&view);
                 let down = || Outage::ClusterDown(view.node.clone(), served);
@@ -34,7 +34,7 @@ impl State {
         }
     }
 
-    async fn look(&self) -> Result<View, Outage> {
+    async fn ask(&self) -> Result<ClusterView, Outage> {
         let members = self.map.load_full();
         let mut up: Vec<&Arc<Member>> = members.members.iter().filter(|member| member.link.is_up()).collect();
         fastrand::shuffle(&mut up);
@@ -62,16 +62,17 @@ impl State {
         })
     }
 
-    async fn ask_member(&self, member: &Member) -> Option<View> {
+    async fn ask_member(&self, member: &Member) -> Option<ClusterView> {
         // Whatever is wrong with this member, another one may know.
-        let ask = async |command: Cmd| member.link.call(&command, false, self.dialer.timeout()).await.ok();
-        let (info, slots) = tokio::join!(ask(info()), ask(slots()));
+        let ask = async |what| member.link.call(&cluster(what), None, false, self.dialer.timeout()).await.ok();
+        let (info, slots) = tokio::join!(ask("INFO"), ask("SLOTS"));
         view(&member.node, info?, &slots?)
     }
 
-    async fn ask_seed(&self, seed: &RedisNode) -> Result<View, Outage> {
+    async fn ask_seed(&self, seed: &RedisNode) -> Result<ClusterView, Outage> {
         let connection = self.dialer.dial(seed).await?;
-        let both = async { tokio::join!(say(connection.clone(), info()), say(connection.clone(), slots())) };
+        let ask = async |what| ask(&mut connection.clone(), &cluster(what)).await;
+        let both = async { tokio::join!(ask("INFO"), ask("SLOTS")) };
         let answers = tokio::time::timeout(self.dialer.timeout(), both).await;
         let (info, slots) = answers.map_err(|_| Outage::Silent(seed.clone()))?;
         let disabled = |error: redis::RedisError| match error.to_string().contains("cluster support disabled") {
@@ -83,12 +84,12 @@ impl State {
     }
 
     /// Makes the map anew, with the links that are there; returns how many slots are served.
-    fn adopt(&self, view: &View) -> usize {
+    fn adopt(&self, view: &ClusterView) -> usize {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let present = self.map.load();
         let named = |member: &&Arc<Member>| member.named.swap(false, Ordering::Relaxed);
         let mut members: Vec<Arc<Member>> = present.members.iter().filter(named).cloned().collect();
-        let mut slots: Box<[u16]> = vec![NOBODY; SLOTS].into();
+        let mut slots: Box<[u16]> = vec![UNSERVED; SLOTS].into();
         for range in &view.ranges {
             let index = members.iter().position(|member| member.node == range.node).unwrap_or_else(|| {
                 let known = present.members.iter().find(|member| member.node == range.node);
@@ -101,29 +102,19 @@ impl State {
                 part.fill(index);
             }
         }
-        let served = slots.iter().filter(|slot| **slot != NOBODY).count();
-        self.map.store(Arc::new(Map { members, slots }));
+        let served = slots.iter().filter(|slot| **slot != UNSERVED).count();
+        self.map.store(Arc::new(SlotMap { members, slots }));
         served
     }
 }
 
-fn info() -> Cmd {
+fn cluster(subcommand: &str) -> Cmd {
     let mut command = redis::cmd("CLUSTER");
-    command.arg("INFO");
+    command.arg(subcommand);
     command
 }
 
-fn slots() -> Cmd {
-    let mut command = redis::cmd("CLUSTER");
-    command.arg("SLOTS");
-    command
-}
-
-async fn say(mut connection: MultiplexedConnection, command: Cmd) -> RedisResult<Value> {
-    connection.send_packed_command(&command).await.and_then(Value::extract_error)
-}
-
-fn view(node: &RedisNode, info: Value, slots: &Value) -> Option<View> {
+fn view(node: &RedisNode, info: Value, slots: &Value) -> Option<ClusterView> {
     let info = String::from_redis_value(info).ok()?;
-    Some(View { node: node.clone(), ranges: read_slots(slots, node)?, works: info.contains("cluster_state:ok") })
+    Some(ClusterView { node: node.clone(), ranges: read_slots(slots, node)?, works: info.contains("cluster_state:ok") })
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use callgate::config::{OnFailure, Plan};
 use callgate::limits::{
-    CallLease, Decision, DenyCache, LimitSubject, Limiter, MemoryLimiter, Outcome, RedisLimiter, Source,
+    CallLease, Charge, Decision, DenyCache, LimitOutcome, LimitSubject, Limiter, MemoryLimiter, RedisLimiter, Source,
 };
 use callgate::store::Redis;
 use redis::Value;
@@ -24,9 +24,10 @@ fn capped(limits: &[(u32, u32)]) -> Plan {
 }
 
 async fn open(limiter: &Limiter, token_id: &str, plan: &Plan, now_ms: u64) -> (Decision, Option<CallLease>) {
-    match limiter.decide_call(&LimitSubject { token_id, version: VERSION }, plan, 1, now_ms).await.unwrap() {
-        (Outcome::Decided(decision), lease) => (decision, lease),
-        (Outcome::Stale, _) => panic!("{token_id} is stale"),
+    let charge = Charge { opens_call: true, ..1.into() };
+    match limiter.decide(&LimitSubject { token_id, version: VERSION }, plan, charge, now_ms).await.unwrap() {
+        LimitOutcome::Decided(decision, lease) => (decision, lease),
+        LimitOutcome::Stale => panic!("{token_id} is stale"),
     }
 }
 

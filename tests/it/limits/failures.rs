@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use callgate::config::OnFailure;
-use callgate::limits::{LimitSubject, Outcome, Source, Unavailable};
+use callgate::limits::{LimitOutcome, LimitSubject, Source, Unavailable};
 
 use super::stores::{VERSION, decide, instance, instance_within, issue, plan, say, unix_ms};
 use crate::support::eventually;
@@ -34,17 +34,17 @@ async fn a_stale_or_missing_record_counts_nothing() {
         async move { limiter.decide(&LimitSubject { token_id, version }, plan, 1, unix_ms()).await.unwrap() }
     };
     for plan in [&limited, &unlimited] {
-        assert!(matches!(ask("t", VERSION - 1, plan).await, Outcome::Stale));
-        assert!(matches!(ask("t", VERSION + 1, plan).await, Outcome::Stale));
-        assert!(matches!(ask("t", 70, plan).await, Outcome::Stale));
-        assert!(matches!(ask("nobody", VERSION, plan).await, Outcome::Stale));
+        assert!(matches!(ask("t", VERSION - 1, plan).await, LimitOutcome::Stale));
+        assert!(matches!(ask("t", VERSION + 1, plan).await, LimitOutcome::Stale));
+        assert!(matches!(ask("t", 70, plan).await, LimitOutcome::Stale));
+        assert!(matches!(ask("nobody", VERSION, plan).await, LimitOutcome::Stale));
     }
     assert_eq!(say(&redis, "KEYS *").await, redis::Value::Array(vec![redis::Value::BulkString("cg:{t}:token".into())]));
     let decision = decide(&limiter, "t", &unlimited).await;
     assert!(decision.admitted && decision.windows().is_empty() && decision.source == Source::Redis);
     assert_eq!(decide(&limiter, "t", &limited).await.windows()[0].used, 1);
     say(&redis, "DEL cg:{t}:token").await;
-    assert!(matches!(ask("t", VERSION, &limited).await, Outcome::Stale));
+    assert!(matches!(ask("t", VERSION, &limited).await, LimitOutcome::Stale));
 }
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn a_revocation_is_seen_past_a_remembered_refusal() {
     assert_eq!(decide(&limiter, "t", &plan).await.source, Source::DenyCache);
     say(&redis, "HSET cg:{t}:token version 8").await;
     // An instance that read the record again asks with the new version, and the log still counts.
-    let Ok(Outcome::Decided(decision)) =
+    let Ok(LimitOutcome::Decided(decision, _)) =
         limiter.decide(&LimitSubject { token_id: "t", version: 8 }, &plan, 1, unix_ms()).await
     else {
         panic!("not decided")

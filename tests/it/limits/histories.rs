@@ -173,7 +173,7 @@ async fn replay(subject: &Subject, history: &History) -> Result<(), String> {
             logs.push((&mut of_routes[own], &history.routes[own]));
         }
         let expected = Oracle::decide_on(&mut logs, step.cost, clock);
-        let charge = Charge { cost: step.cost, limits: own.map(|own| &routes[own]) };
+        let charge = Charge { limits: own.map(|own| &routes[own]), ..step.cost.into() };
         let decision = subject.decide(&token, &plans[current], charge, clock).await;
         let windows = decision.windows().iter().map(|it| (it.used, it.limit, it.window_ms, it.frees_ms as i64));
         let reported = decision.reported();

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use callgate::config::{OnFailure, Plan};
 use callgate::limits::{
-    Charge, Decision, DenyCache, LimitSubject, Limiter, MERGE, MemoryLimiter, Outcome, PendingMerges, RedisLimiter,
-    Source,
+    Charge, Decision, DenyCache, LimitOutcome, LimitSubject, Limiter, MERGE, MemoryLimiter, PendingMerges,
+    RedisLimiter, Source,
 };
 use callgate::store::Redis;
 use redis::Value;
@@ -119,7 +119,7 @@ async fn the_background_merges_what_nobody_asks_for() {
     let limiter = Arc::new(limiter);
     let keeper = tokio::spawn({
         let limiter = limiter.clone();
-        async move { limiter.keep().await }
+        async move { limiter.run().await }
     });
     server.restart();
     back(&other).await;
@@ -146,14 +146,13 @@ async fn workers_merge_nothing_twice_and_forget_nothing() {
         let redis = connect(&server, OnFailure::Local).await;
         let denials = Arc::new(DenyCache::new(64));
         let limiter = RedisLimiter::new(redis.clone(), OnFailure::Local, local.clone(), denials);
-        workers.push((Arc::new(Limiter::Redis(limiter.with_journal(journal.clone()))), redis));
+        workers.push((Arc::new(Limiter::Redis(limiter.with_pending_merges(journal.clone()))), redis));
     }
     for token in 0..8 {
         issue(&workers[0].1, &format!("t{token}")).await;
     }
     let keepers: Vec<_> = workers.iter().map(|(limiter, _)| limiter.clone()).collect();
-    let keepers: Vec<_> =
-        keepers.into_iter().map(|limiter| tokio::spawn(async move { limiter.keep().await })).collect();
+    let keepers: Vec<_> = keepers.into_iter().map(|limiter| tokio::spawn(async move { limiter.run().await })).collect();
     let over = Arc::new(AtomicBool::new(false));
     let load = workers.iter().map(|(limiter, _)| {
         let (limiter, plan, over) = (limiter.clone(), plan.clone(), over.clone());
@@ -208,10 +207,10 @@ async fn both_logs_of_a_request_are_merged() {
     let (plan, own) = (plan(&[(60, 60_000)]), route("a}:log/b", &[(9, 60_000), (90, 600_000)]));
     let ask = async |limiter: &Limiter| {
         let (asker, charge) =
-            (LimitSubject { token_id: "t", version: VERSION }, Charge { cost: 2, limits: Some(&own) });
+            (LimitSubject { token_id: "t", version: VERSION }, Charge { limits: Some(&own), ..2.into() });
         match limiter.decide(&asker, &plan, charge, unix_ms()).await.unwrap() {
-            Outcome::Decided(decision) => decision,
-            Outcome::Stale => panic!("stale"),
+            LimitOutcome::Decided(decision, _) => decision,
+            LimitOutcome::Stale => panic!("stale"),
         }
     };
     server.kill();
@@ -366,7 +365,7 @@ async fn the_gateway_tells_what_it_merged_and_what_it_could_not() {
     assert_eq!(gateway.metric("callgate_unmerged_admissions").await, Some(4.0));
     redis.restart();
     eventually("the merge to be told", async || {
-        said(&gateway, "merged 4 admissions made while Redis was away into 1 logs").then_some(())
+        said(&gateway, "merged 4 admissions made while Redis was unreachable into 1 logs").then_some(())
     })
     .await;
     assert_eq!(gateway.metric("callgate_merged_admissions_total").await, Some(4.0));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use callgate::config::{OnFailure, Plan};
-use callgate::limits::{Charge, LimitSubject, Limiter, MemoryLimiter, Outcome, Source};
+use callgate::limits::{Charge, LimitOutcome, LimitSubject, Limiter, MemoryLimiter, Source};
 use serde_json::Value;
 
 use super::stores::{VERSION, calls_of, instance, issue, plan, route, say, unix_ms};
@@ -150,8 +150,8 @@ async fn the_windows_of_routes_are_looked_at_and_cleared() {
 
 async fn ask(limiter: &Limiter, plan: &Plan, charge: Charge<'_>) -> (bool, Source) {
     match limiter.decide(&LimitSubject { token_id: "t", version: VERSION }, plan, charge, unix_ms()).await.unwrap() {
-        Outcome::Decided(decision) => (decision.admitted, decision.source),
-        Outcome::Stale => panic!("stale"),
+        LimitOutcome::Decided(decision, _) => (decision.admitted, decision.source),
+        LimitOutcome::Stale => panic!("stale"),
     }
 }
 
@@ -161,7 +161,7 @@ async fn a_decision_on_both_logs_is_one_round_trip_and_a_refusal_is_remembered_f
     let (limiter, redis) = instance(&server, OnFailure::Local).await;
     issue(&redis, "t").await;
     let (plan, own, other) = (plan(&[(9, 60_000)]), route("own", &[(3, 30_000)]), route("other", &[(3, 30_000)]));
-    let [own, other] = [&own, &other].map(|own| Charge { cost: 1, limits: Some(own) });
+    let [own, other] = [&own, &other].map(|own| Charge { limits: Some(own), ..1.into() });
     ask(&limiter, &plan, own).await;
     say(&redis, "CONFIG RESETSTAT").await;
     assert_eq!(ask(&limiter, &plan, own).await, (true, Source::Redis));
@@ -172,7 +172,7 @@ async fn a_decision_on_both_logs_is_one_round_trip_and_a_refusal_is_remembered_f
     assert_eq!(ask(&limiter, &plan, other).await, (true, Source::Redis));
     assert_eq!(ask(&limiter, &plan, 1.into()).await, (true, Source::Redis));
     let stale = limiter.decide(&LimitSubject { token_id: "t", version: 8 }, &plan, other, unix_ms()).await.unwrap();
-    assert!(matches!(stale, Outcome::Stale));
+    assert!(matches!(stale, LimitOutcome::Stale));
 }
 
 #[tokio::test]
@@ -181,7 +181,7 @@ async fn the_local_limiter_knows_the_logs_of_routes() {
     let (limiter, redis) = instance(&server, OnFailure::Local).await;
     issue(&redis, "t").await;
     let (plan, own) = (plan(&[(9, 60_000)]), route("own", &[(3, 30_000)]));
-    let own = Charge { cost: 1, limits: Some(&own) };
+    let own = Charge { limits: Some(&own), ..1.into() };
     assert_eq!(ask(&limiter, &plan, own).await, (true, Source::Redis));
     assert_eq!(ask(&limiter, &plan, own).await, (true, Source::Redis));
     server.kill();
@@ -202,10 +202,10 @@ async fn a_call_is_taken_only_if_both_logs_and_the_cap_have_room() {
             let plan = Plan { concurrent_calls: Some(2), ..plan(limits) };
             let own = route(&format!("own{}", limits.len()), &[(3, 30_000)]);
             let open = || async {
-                let charge = Charge { cost: 1, limits: Some(&own) };
+                let charge = Charge { cost: 1, limits: Some(&own), opens_call: true };
                 let asker = LimitSubject { token_id: "t", version: VERSION };
-                let (outcome, lease) = limiter.decide_call(&asker, &plan, charge, unix_ms()).await.unwrap();
-                let Outcome::Decided(decision) = outcome else { panic!("stale") };
+                let outcome = limiter.decide(&asker, &plan, charge, unix_ms()).await.unwrap();
+                let LimitOutcome::Decided(decision, lease) = outcome else { panic!("stale") };
                 let used: Vec<_> = decision.windows().iter().map(|window| window.used).collect();
                 (decision.admitted, decision.too_many_calls, used, lease)
             };

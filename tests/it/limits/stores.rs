@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use callgate::config::{Limit, OnFailure, Plan, RedisStore, RouteLimits};
 use callgate::limits::{
-    CALLS, Charge, DECIDE, Decision, DenyCache, LimitSubject, Limiter, MemoryLimiter, Outcome, PAIR, RedisLimiter,
-    Report,
+    CALLS, Charge, DECIDE, Decision, DenyCache, LimitOutcome, LimitReport, LimitSubject, Limiter, MemoryLimiter, PAIR,
+    RedisLimiter,
 };
 use callgate::store::{Redis, StoreHealth};
 use prometheus::IntGauge;
@@ -92,8 +92,8 @@ pub(super) async fn instance_within(url: &str, on_failure: OnFailure, deadline: 
 pub(super) async fn decide(limiter: &Limiter, token_id: &str, plan: &Plan) -> Decision {
     let asker = LimitSubject { token_id, version: VERSION };
     match limiter.decide(&asker, plan, 1, unix_ms()).await.unwrap() {
-        Outcome::Decided(decision) => decision,
-        Outcome::Stale => panic!("{token_id} is stale"),
+        LimitOutcome::Decided(decision, _) => decision,
+        LimitOutcome::Stale => panic!("{token_id} is stale"),
     }
 }
 
@@ -143,13 +143,20 @@ impl Subject {
         let decide = self.limiter().decide(&asker, plan, charge, clock_ms as u64);
         let ((), outcome) = tokio::join!(self.set_clock(token_id, clock_ms), decide);
         match outcome {
-            Ok(Outcome::Decided(decision)) => decision,
-            other => panic!("{other:?}"),
+            Ok(LimitOutcome::Decided(decision, _)) => decision,
+            Ok(LimitOutcome::Stale) => panic!("{token_id} is stale"),
+            Err(error) => panic!("{error}"),
         }
     }
 
     /// Looks at `clock_ms`.
-    pub(super) async fn peek(&self, token_id: &str, plan: &Plan, routes: &[&RouteLimits], clock_ms: i64) -> Report {
+    pub(super) async fn peek(
+        &self,
+        token_id: &str,
+        plan: &Plan,
+        routes: &[&RouteLimits],
+        clock_ms: i64,
+    ) -> LimitReport {
         let asker = LimitSubject { token_id, version: VERSION };
         let peek = self.limiter().peek(&asker, plan, routes, clock_ms as u64);
         let ((), report) = tokio::join!(self.set_clock(token_id, clock_ms), peek);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use callgate::config::{self, Config, Limit, OnFailure, Plan, RedisStore, Store};
-use callgate::limits::{Decision, DenyCache, LimitSubject, Limiter, MemoryLimiter, Outcome, RedisLimiter, Source};
+use callgate::limits::{Decision, DenyCache, LimitOutcome, LimitSubject, Limiter, MemoryLimiter, RedisLimiter, Source};
 use callgate::store::{Redis, StoreHealth};
 use prometheus::IntGauge;
 
@@ -80,11 +80,12 @@ async fn issue(redis: &Redis, token_id: &str) {
 async fn decide(limiter: &Limiter, token_id: &str, plan: &Plan) -> Decision {
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
     match limiter.decide(&LimitSubject { token_id, version: VERSION }, plan, 1, now_ms).await {
-        Ok(Outcome::Decided(decision)) => {
+        Ok(LimitOutcome::Decided(decision, _)) => {
             assert_ne!(decision.source, Source::Local);
             decision
         }
-        other => panic!("{token_id}: {other:?}"),
+        Ok(LimitOutcome::Stale) => panic!("{token_id} is stale"),
+        Err(error) => panic!("{token_id}: {error}"),
     }
 }
 

@@ -2,43 +2,58 @@
 
 use smallvec::SmallVec;
 
-use super::LimitSubject;
 use crate::config::{Limit, Plan, Route, RouteLimits};
+
+/// Whose request it is.
+#[derive(Debug, Clone, Copy)]
+pub struct LimitSubject<'a> {
+    /// The token's public id.
+    pub token_id: &'a str,
+    /// The version of its record, as this instance knows it.
+    pub version: u64,
+}
 
 /// What a request counts, and where beside the log of its token's plan.
 #[derive(Debug, Clone, Copy)]
 pub struct Charge<'a> {
-    /// What it counts in each window, all or nothing; 0 stands for 1.
+    /// What it counts in each window, all or nothing; 0 counts as 1.
     pub cost: u32,
-    /// Limits that its route has of its own, on a log of their own.
+    /// The limits of its route, which have a log of their own.
     pub limits: Option<&'a RouteLimits>,
+    /// Whether it opens a call, of which its token may have a limited number open.
+    pub opens_call: bool,
 }
 
-/// A cost where no limits are but the plan's.
+/// A cost where the plan's limits are the only ones.
 impl From<u32> for Charge<'_> {
     fn from(cost: u32) -> Self {
-        Self { cost, limits: None }
+        Self { cost, limits: None, opens_call: false }
     }
 }
 
 impl<'a> From<&'a Route> for Charge<'a> {
     fn from(route: &'a Route) -> Self {
-        Self { cost: route.cost, limits: route.limits.as_ref() }
+        Self { cost: route.cost, limits: route.limits.as_ref(), opens_call: false }
     }
 }
 
-/// What was asked of Redis: the same question has the same answer for as long as that stands.
+/// One question to the limiter.
 #[derive(Clone, Copy)]
 pub(super) struct LimitQuery<'a> {
-    pub(super) asker: LimitSubject<'a>,
+    pub(super) subject: LimitSubject<'a>,
     pub(super) plan: &'a Plan,
     pub(super) charge: Charge<'a>,
 }
 
 impl<'a> LimitQuery<'a> {
-    /// All limits that have to have room.
+    /// All limits that must have room.
     pub(super) fn limits(&self) -> impl Iterator<Item = &'a Limit> {
         self.plan.limits_with(self.charge.limits)
+    }
+
+    /// How many calls the token may have open, if the request opens one and their number is limited.
+    pub(super) fn max_calls(&self) -> Option<u32> {
+        self.plan.concurrent_calls.filter(|_| self.charge.opens_call)
     }
 }
 

@@ -1,0 +1,58 @@
+//! The admissions that wait to be merged into one log.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+/// So many admissions are merged at once: some milliseconds of Redis's time at the worst.
+const MAX_BATCH: usize = 1_000;
+
+/// What is to be merged into one log. Times are in milliseconds on the clock of all logs.
+#[derive(Default)]
+pub(super) struct PendingLog {
+    pub(super) times: VecDeque<u64>,
+    /// The windows of its limits in milliseconds, shortest first.
+    pub(super) windows: Arc<[u32]>,
+    /// What was sent to Redis last, until it is known to be there. It keeps its name and is sent again as it is.
+    pub(super) sent: Option<Arc<NamedTimes>>,
+    /// It is being sent at this moment; the channel closes when that is done.
+    pub(super) claim: Option<watch::Receiver<()>>,
+    /// Redis answers, but has refused it: until then no request sends it, only the background does.
+    pub(super) refused_until: Option<Instant>,
+}
+
+pub(super) struct NamedTimes {
+    pub(super) name: [u8; 16],
+    /// The latest first.
+    pub(super) times: Vec<u64>,
+}
+
+impl PendingLog {
+    /// What is to be sent next, if anything.
+    pub(super) fn next_batch(&mut self) -> Option<Arc<NamedTimes>> {
+        if self.sent.is_none() && !self.times.is_empty() {
+            let count = self.times.len().min(MAX_BATCH);
+            let mut times: Vec<u64> = self.times.drain(..count).collect();
+            times.sort_unstable_by(|a, b| b.cmp(a));
+            let mut name = [0; 16];
+            fastrand::fill(&mut name);
+            self.sent = Some(Arc::new(NamedTimes { name, times }));
+        }
+        self.sent.clone()
+    }
+
+    /// Drops what no window sees any more; returns how many admissions that were.
+    pub(super) fn expire(&mut self, now_ms: u64) -> usize {
+        let longest = self.windows.last().copied().map_or(0, u64::from);
+        self.retain(|at_ms| at_ms + longest > now_ms)
+    }
+
+    /// Drops all but some; returns how many admissions that were.
+    pub(super) fn retain(&mut self, keep: impl Fn(u64) -> bool) -> usize {
+        let before = self.times.len();
+        self.times.retain(|at_ms| keep(*at_ms));
+        before - self.times.len()
+    }
+}

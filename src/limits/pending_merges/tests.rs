@@ -1,0 +1,172 @@
+//! What is kept, sent, and dropped.
+
+use super::*;
+use crate::config::Limit;
+
+fn limits(window_ms: u32) -> [Limit; 1] {
+    [Limit { name: "w".into(), count: 100, window_ms: window_ms.try_into().unwrap() }]
+}
+
+fn pending(room: usize) -> (Arc<PendingMerges>, impl Fn(u64) -> Instant) {
+    let pending = Arc::new(PendingMerges::bounded(room, None));
+    let epoch = pending.epoch;
+    (pending, move |ms| epoch + Duration::from_millis(ms))
+}
+
+fn batch(pending: &Arc<PendingMerges>, log: &[u8], now: Instant) -> Batch {
+    match pending.claim(log, now) {
+        ClaimResult::Batch(batch) => batch,
+        ClaimResult::Nothing => panic!("nothing"),
+        ClaimResult::Taken(_) => panic!("taken"),
+        ClaimResult::Refused => panic!("refused"),
+    }
+}
+
+fn ages(batch: &Batch, now: Instant) -> Vec<u32> {
+    let bytes = batch.ages(now);
+    bytes.chunks_exact(4).map(|age| u32::from_le_bytes(age.try_into().unwrap())).collect()
+}
+
+#[test]
+fn a_batch_stays_as_it_is_until_it_is_acknowledged() {
+    let (pending, at) = pending(100);
+    pending.add(b"t", &limits(1_000), 2, at(10));
+    pending.add(b"t", &limits(1_000), 1, at(5));
+    let first = batch(&pending, b"t", at(20));
+    let name = first.name().to_vec();
+    assert_eq!(ages(&first, at(20)), [10, 10, 15]);
+    assert!(matches!(pending.claim(b"t", at(20)), ClaimResult::Taken(_)));
+    pending.add(b"t", &limits(1_000), 1, at(21));
+    drop(first);
+    assert_eq!(pending.len(), 4);
+    let again = batch(&pending, b"t", at(30));
+    assert_eq!((again.name(), ages(&again, at(30))), (&name[..], vec![20, 20, 25]));
+    again.acknowledge();
+    assert_eq!((pending.len(), pending.take_merged()), (1, None));
+    let rest = batch(&pending, b"t", at(40));
+    assert_ne!(rest.name(), name);
+    assert_eq!(ages(&rest, at(40)), [19]);
+    rest.acknowledge();
+    assert!(pending.is_empty() && pending.logs() == 0);
+    assert!(matches!(pending.claim(b"t", at(41)), ClaimResult::Nothing));
+    assert_eq!(pending.take_merged(), Some(Merged { admissions: 4, logs: 1 }));
+    assert_eq!(pending.take_merged(), None);
+}
+
+#[test]
+fn what_redis_refuses_is_sent_again_in_the_background_alone_for_a_while() {
+    let (pending, _) = pending(100);
+    let now = Instant::now();
+    pending.add(b"t", &limits(60_000), 1, now);
+    let first = batch(&pending, b"t", now);
+    let name = first.name().to_vec();
+    first.refuse();
+    assert!(matches!(pending.claim(b"t", now), ClaimResult::Refused));
+    let again = pending.claim_some(now + Duration::from_millis(100), true).pop().expect("the background sends it");
+    assert_eq!(again.name(), name);
+    drop(again);
+    // A batch without an answer is no refusal.
+    batch(&pending, b"t", Instant::now()).refuse();
+    batch(&pending, b"t", Instant::now() + Duration::from_secs(2)).acknowledge();
+    assert!(pending.is_empty());
+}
+
+#[tokio::test]
+async fn a_task_that_waits_for_a_claim_wakes_at_its_end() {
+    let (pending, at) = pending(100);
+    pending.add(b"t", &limits(1_000), 1, at(0));
+    let taken = batch(&pending, b"t", at(1));
+    let ClaimResult::Taken(mut done) = pending.claim(b"t", at(1)) else { panic!("not taken") };
+    tokio::join!(async { assert!(done.changed().await.is_err()) }, async { drop(taken) });
+    assert!(matches!(pending.claim(b"t", at(1)), ClaimResult::Batch(_)));
+}
+
+#[test]
+fn much_is_sent_in_batches_the_oldest_first() {
+    let (pending, at) = pending(10_000);
+    for ms in 0..2_500 {
+        pending.add(b"t", &limits(60_000), 1, at(ms));
+    }
+    let mut seen = Vec::new();
+    while let ClaimResult::Batch(batch) = pending.claim(b"t", at(5_000)) {
+        seen.push(ages(&batch, at(5_000)));
+        batch.acknowledge();
+    }
+    assert_eq!(seen.iter().map(Vec::len).collect::<Vec<_>>(), [1_000, 1_000, 500]);
+    assert_eq!((seen[0][999], seen[0][0], seen[2][0]), (5_000, 4_001, 2_501));
+}
+
+#[test]
+fn the_background_gets_each_log_once_and_not_too_many() {
+    let (pending, at) = pending(10_000);
+    for token in 0..100 {
+        pending.add(token.to_string().as_bytes(), &limits(60_000), 1, at(token));
+    }
+    let (first, none) = (pending.claim_some(at(100), true), pending.claim_some(at(105), true));
+    let (second, rest) = (pending.claim_some(at(110), true), pending.claim_some(at(111), false));
+    assert_eq!((first.len(), none.len(), second.len(), rest.len()), (32, 0, 32, 32));
+    let mut logs: Vec<Vec<u8>> = first.iter().chain(&second).chain(&rest).map(|batch| batch.log.to_vec()).collect();
+    logs.sort();
+    logs.dedup();
+    assert_eq!(logs.len(), 96);
+    drop((second, rest));
+    first.into_iter().for_each(Batch::acknowledge);
+    // What was put back comes again.
+    let mut left = 0;
+    loop {
+        let some = pending.claim_some(at(1_000), false);
+        if some.is_empty() {
+            break;
+        }
+        left += some.len();
+        some.into_iter().for_each(Batch::acknowledge);
+    }
+    assert_eq!((left, pending.len()), (68, 0));
+}
+
+#[test]
+fn what_no_window_sees_is_not_sent() {
+    let (pending, at) = pending(100);
+    pending.add(b"t", &limits(1_000), 3, at(0));
+    pending.add(b"t", &limits(1_000), 1, at(500));
+    let seen = batch(&pending, b"t", at(1_000));
+    assert_eq!((ages(&seen, at(1_000)), pending.len()), (vec![500], 1));
+    drop(seen);
+    pending.add(b"u", &limits(1_000), 3, at(0));
+    assert!(matches!(pending.claim(b"u", at(1_000)), ClaimResult::Nothing));
+    assert_eq!((pending.len(), pending.logs()), (1, 1));
+}
+
+#[test]
+fn at_its_bound_it_drops_what_no_window_sees_and_then_the_oldest() {
+    let (pending, at) = pending(160);
+    pending.add(b"short", &limits(1_000), 40, at(0));
+    for ms in 0..120 {
+        pending.add(b"long", &limits(60_000), 1, at(ms));
+    }
+    assert_eq!(pending.len(), 160);
+    let room = || pending.make_room(&mut pending.lock(), 1_200);
+    assert_eq!((room(), pending.len(), pending.logs()), (0, 120, 1));
+    for ms in 120..1_000 {
+        pending.add(b"long", &limits(60_000), 1, at(ms));
+        assert!(pending.len() <= 160);
+    }
+    let kept = batch(&pending, b"long", at(1_000));
+    let kept = ages(&kept, at(1_000));
+    assert!(kept.len() >= 150 && kept.iter().copied().eq(1..=kept.len() as u32), "{kept:?}");
+}
+
+#[test]
+fn forgets_a_log_but_not_a_batch_in_flight() {
+    let (pending, at) = pending(100);
+    pending.add(b"t", &limits(1_000), 3, at(0));
+    pending.forget(b"t");
+    assert!(pending.is_empty() && pending.logs() == 0);
+    pending.add(b"t", &limits(1_000), 3, at(0));
+    let in_flight = batch(&pending, b"t", at(1));
+    pending.add(b"t", &limits(1_000), 2, at(2));
+    pending.forget(b"t");
+    assert_eq!(pending.len(), 3);
+    in_flight.acknowledge();
+    assert!(pending.is_empty() && pending.logs() == 0);
+}

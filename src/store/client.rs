@@ -1,0 +1,143 @@
+//! The client of Redis: one server, or a cluster.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Cmd, Value};
+
+use super::cluster::Cluster;
+use super::dial::{Dialer, OpenError};
+use super::error::StoreError;
+use super::health::StoreHealth;
+use super::link::{Link, LinkTarget};
+use super::script::Script;
+use super::sentinel::Sentinels;
+use crate::config::{RedisServers, RedisStore};
+
+/// How long Redis may take for a person's command: no request waits.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Pipelined connections; clones share them.
+#[derive(Clone)]
+pub struct Redis {
+    pub(super) shared: Arc<Connections>,
+}
+
+pub(super) struct Connections {
+    pub(super) servers: Servers,
+    deadline: Duration,
+    namespace: Arc<str>,
+    pub(super) config: RedisServers,
+    pub(super) dialer: Dialer,
+}
+
+pub(super) enum Servers {
+    /// A server, or the one that is the primary.
+    One(Link),
+    Cluster(Cluster),
+}
+
+impl Redis {
+    /// Connects, and keeps tasks on this runtime that heal the connections for as long as a clone lives. Returns after the
+    /// first attempt, whether it succeeded or not.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the configuration's files can't be used; an absent server is no error.
+    pub async fn open(store: &RedisStore, health: Arc<StoreHealth>) -> Result<Self, OpenError> {
+        let dialer = Dialer::new(store)?;
+        let one = async |target| {
+            let link = Link::start(target, dialer.clone(), health.clone(), Arc::default());
+            link.attempted().await;
+            Servers::One(link)
+        };
+        let servers = match &store.servers {
+            RedisServers::Single(node) => one(LinkTarget::Primary(node.clone())).await,
+            RedisServers::Sentinel(sentinel) => one(LinkTarget::Elected(Sentinels::new(sentinel, &dialer))).await,
+            RedisServers::Cluster(seeds) => {
+                Servers::Cluster(Cluster::open(seeds, dialer.clone(), health.clone()).await)
+            }
+        };
+        let (namespace, config) = (store.namespace.clone(), store.servers.clone());
+        Ok(Self { shared: Arc::new(Connections { servers, deadline: store.deadline, namespace, config, dialer }) })
+    }
+
+    /// A connection for a person's command, which waits up to [`COMMAND_DEADLINE`] and reports why there is none.
+    ///
+    /// # Errors
+    /// [`OpenError`]; an absent server is one here.
+    pub async fn open_for_command(store: &RedisStore) -> Result<Self, OpenError> {
+        let store = RedisStore { deadline: COMMAND_DEADLINE, connect_timeout: COMMAND_DEADLINE, ..store.clone() };
+        let health = Arc::new(StoreHealth::default());
+        let redis = Self::open(&store, health.clone()).await?;
+        match health.trouble() {
+            Some(trouble) if !redis.is_up() => Err(OpenError::Down(trouble)),
+            _ => Ok(redis),
+        }
+    }
+
+    /// The prefix of every key, without its colon.
+    #[must_use]
+    pub fn namespace(&self) -> &Arc<str> {
+        &self.shared.namespace
+    }
+
+    /// How long a call may take.
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        self.shared.deadline
+    }
+
+    /// Whether there is a connection at the moment; with a cluster, to any of its nodes.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        match &self.shared.servers {
+            Servers::One(link) => link.is_up(),
+            Servers::Cluster(cluster) => cluster.is_up(),
+        }
+    }
+
+    /// Sends one command and waits for its answer, within the configured deadline. The command names its key first, or none.
+    ///
+    /// # Errors
+    /// [`StoreError`]; a command that met its deadline may have been carried out all the same.
+    pub async fn call(&self, command: &Cmd) -> Result<Value, StoreError> {
+        self.send(command, None).await
+    }
+
+    /// Runs a script by its digest, within the configured deadline. A server that doesn't know it is given it, in place. With a
+    /// cluster, all keys must lie in one slot.
+    ///
+    /// # Errors
+    /// [`StoreError`], as [`Redis::call`].
+    pub async fn run(&self, script: &Script, keys: &[&[u8]], args: &[&[u8]]) -> Result<Value, StoreError> {
+        self.send(&script.by_digest(keys, args), Some(script)).await
+    }
+
+    async fn send(&self, command: &Cmd, script: Option<&Script>) -> Result<Value, StoreError> {
+        match &self.shared.servers {
+            Servers::One(link) => link.call(command, script, false, self.shared.deadline).await,
+            Servers::Cluster(cluster) => cluster.call(command, script, self.shared.deadline).await,
+        }
+    }
+
+    /// How many servers it is connected to, or would be: one, or each primary of a cluster.
+    #[must_use]
+    pub fn servers(&self) -> usize {
+        match &self.shared.servers {
+            Servers::One(_) => 1,
+            Servers::Cluster(cluster) => cluster.members(),
+        }
+    }
+
+    /// The same as [`Redis::call`] for the server of this number, whatever the command's key. Which number a server of a cluster
+    /// has changes when servers come or go.
+    ///
+    /// # Errors
+    /// [`StoreError`]; `Down` too if there is none of this number.
+    pub async fn call_server(&self, server: usize, command: &Cmd) -> Result<Value, StoreError> {
+        match &self.shared.servers {
+            Servers::One(_) => self.send(command, None).await,
+            Servers::Cluster(cluster) => cluster.call_member(server, command, self.shared.deadline).await,
+        }
+    }
+}

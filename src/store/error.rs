@@ -1,0 +1,20 @@
+//! Why Redis gave no answer.
+
+use redis::RedisError;
+
+/// Why Redis gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no connection at the moment.
+    #[error("no connection to Redis")]
+    Down,
+    /// The deadline passed.
+    #[error("Redis did not answer in time")]
+    Deadline,
+    /// Redis answered with an error.
+    #[error("Redis refused the command")]
+    Refused(#[source] RedisError),
+    /// Redis answered something that makes no sense here.
+    #[error("unexpected answer from Redis: {0}")]
+    Unexpected(&'static str),
+}
