@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod auth;
+mod bearer;
 pub mod body;
 pub mod cli;
 pub mod config;
@@ -11,6 +12,8 @@ mod deadline;
 pub mod demo;
 pub mod forward;
 pub mod gateway;
+mod gcra;
+mod hash;
 pub mod limits;
 pub mod listener;
 pub mod response;

@@ -14,6 +14,7 @@ mod redis;
 mod registry;
 mod token;
 mod usage;
+mod view;
 
 pub use audit::{Action, Actor, Entry, TRAIL_LENGTH, TrailFilter, TrailPage};
 pub use date::Date;
@@ -32,6 +33,7 @@ pub use registry::{
 pub(crate) use token::Shape;
 pub use token::{NewToken, TokenHash};
 pub use usage::{UsageCounts, UsageWriter};
+pub(crate) use view::TokenView;
 
 #[cfg(test)]
 pub(crate) use plans::tests::plans as test_plans;
