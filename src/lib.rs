@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod auth;
 mod backoff;
+mod bearer;
 pub mod body;
 pub mod cli;
 pub mod config;
@@ -12,6 +13,8 @@ mod deadline;
 pub mod demo;
 pub mod forward;
 pub mod gateway;
+mod gcra;
+mod hash;
 pub mod limits;
 pub mod listener;
 pub mod response;

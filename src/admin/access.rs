@@ -1,150 +1,142 @@
-//! Who asks on the admin listener, and what they may do.
+//! Who may use the admin listener: admin tokens, and callers without one where the configuration lets them in.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderMap, header};
+use http::HeaderMap;
 
-use super::failures::Failures;
-use crate::config::{AdminAccess, Role};
+use crate::bearer::{BearerError, bearer_token};
+use crate::config::{AdminAccess, AdminToken, Role};
+use crate::gcra::{NetworkLimiter, Rate};
 use crate::tokens::TokenHash;
 
-/// What the audit trail calls those who need not say who they are.
-const ANONYMOUS: &str = "anonymous";
+/// Failures are limited per minute.
+const WINDOW_MS: u64 = 60_000;
 
-/// Who asks.
+/// Who sent a request.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Caller {
-    /// The name of their token.
-    pub(super) name: Arc<str>,
+    /// The name of the token; `None` without one. No browser sends a token by itself.
+    pub(super) token: Option<Arc<str>>,
     pub(super) role: Role,
-    /// Whether they showed a token, which no browser does by itself.
-    pub(super) has_token: bool,
 }
 
-/// Why nobody knows who asks.
+/// Why a caller is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Denied {
-    /// No Bearer token was shown, and one is needed.
+pub(super) enum AccessDenied {
+    /// The request has no Bearer token, and needs one.
     Missing,
     /// More than one `Authorization` line.
     Repeated,
-    /// No admin token is like that.
-    Wrong,
-    /// Too many were wrong: try again after so many seconds.
-    TooMany(u64),
+    Invalid,
+    /// Too many tokens were wrong: try again after this many seconds.
+    TooManyFailures(u64),
 }
 
-/// Who may use the admin listener.
 pub(super) struct Access {
-    anonymous: Option<Caller>,
-    keys: Vec<(TokenHash, Caller)>,
-    failures: Failures,
+    anonymous: Option<Role>,
+    tokens: Vec<AdminToken>,
+    failures: NetworkLimiter,
+    began: Instant,
 }
 
 impl Access {
     pub(super) fn new(config: &AdminAccess) -> Self {
-        let caller = |name: &str, role, has_token| Caller { name: name.into(), role, has_token };
-        let keys = config.tokens.iter().filter_map(|token| {
-            // The configuration takes nothing else than 64 hexadecimal digits.
-            TokenHash::from_hex(token.sha256.expose()).map(|hash| (hash, caller(&token.name, token.role, true)))
-        });
         Self {
-            anonymous: config.anonymous.map(|role| caller(ANONYMOUS, role, false)),
-            keys: keys.collect(),
-            failures: Failures::new(config.max_failures),
+            anonymous: config.anonymous,
+            tokens: config.tokens.clone(),
+            failures: NetworkLimiter::new(Rate::new(config.max_failures, WINDOW_MS), 32, 64),
+            began: Instant::now(),
         }
     }
 
-    /// Who asks, by the `Authorization` header alone.
-    pub(super) fn caller(&self, headers: &HeaderMap, client: IpAddr, now: Instant) -> Result<Caller, Denied> {
-        let mut lines = headers.get_all(header::AUTHORIZATION).iter();
-        let line = lines.next();
-        if lines.next().is_some() {
-            return Err(Denied::Repeated);
-        }
-        let Some(token) = line.and_then(|line| bearer(line.as_bytes())) else {
-            return self.anonymous.clone().ok_or(Denied::Missing);
+    /// Who sent a request, by the `Authorization` header alone.
+    pub(super) fn caller(&self, headers: &HeaderMap, client: IpAddr, now: Instant) -> Result<Caller, AccessDenied> {
+        let token = match bearer_token(headers) {
+            Ok(token) => Some(token),
+            Err(BearerError::Malformed) => None,
+            Err(BearerError::Repeated) => return Err(AccessDenied::Repeated),
+            Err(BearerError::Missing) => {
+                let role = self.anonymous.ok_or(AccessDenied::Missing)?;
+                return Ok(Caller { token: None, role });
+            }
         };
-        // Before the token is looked at: else the wait would not keep anybody from guessing.
-        if let Some(wait) = self.failures.wait(client, now) {
-            return Err(Denied::TooMany(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)));
+        let now_us = now.saturating_duration_since(self.began).as_micros() as u64;
+        // Before the token is looked at: otherwise the wait would not stop guessing.
+        let wait_us = self.failures.wait_us(client, now_us);
+        if wait_us > 0 {
+            return Err(AccessDenied::TooManyFailures(wait_us.div_ceil(1_000_000)));
         }
-        let hash = std::str::from_utf8(token).map(TokenHash::of).map_err(|_| Denied::Wrong);
-        // All are compared, each in constant time, so that the time tells nothing of where a match is.
-        let known = hash.and_then(|hash| {
-            let compared =
-                self.keys.iter().fold(None, |found, (key, caller)| (*key == hash).then_some(caller).or(found));
-            compared.cloned().ok_or(Denied::Wrong)
-        });
-        if known.is_err() {
+        // All are compared, each in constant time, so that the time does not show where a match is.
+        let hash = token.map(TokenHash::of);
+        let found =
+            self.tokens.iter().fold(None, |found, token| (hash == Some(token.sha256)).then_some(token).or(found));
+        let Some(AdminToken { name, role, .. }) = found else {
             tracing::warn!(%client, "an attempt at the admin listener with a wrong token");
-            self.failures.count(client, now);
-        }
-        known
+            self.failures.record(client, now_us);
+            return Err(AccessDenied::Invalid);
+        };
+        Ok(Caller { token: Some(name.clone()), role: *role })
     }
-}
-
-/// The token of `Bearer TOKEN`; `None` for other schemes.
-fn bearer(line: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = line.split_at_checked(b"bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use http::header;
+
     use super::*;
-    use crate::config::{AdminToken, Secret};
 
     fn access(anonymous: Option<Role>) -> Access {
-        let token = |name: &str, role, secret: &str| AdminToken {
-            name: name.into(),
-            role,
-            sha256: Secret::new(TokenHash::of(secret).to_hex()),
-        };
+        let token =
+            |name: &str, role, secret: &str| AdminToken { name: name.into(), role, sha256: TokenHash::of(secret) };
         let tokens = vec![token("watch", Role::Read, "one"), token("ops", Role::Write, "two")];
         Access::new(&AdminAccess { anonymous, tokens, public_metrics: false, max_failures: 3 })
     }
 
-    fn asked(access: &Access, lines: &[&str], now: Instant) -> Result<(String, Role), Denied> {
+    fn sent(access: &Access, lines: &[&str], now: Instant) -> Result<(String, Role), AccessDenied> {
         let mut headers = HeaderMap::new();
         for line in lines {
             headers.append(header::AUTHORIZATION, line.parse().unwrap());
         }
         let caller = access.caller(&headers, "192.0.2.1".parse().unwrap(), now)?;
-        Ok((caller.name.to_string(), caller.role))
+        Ok((caller.token.as_deref().unwrap_or("anonymous").to_owned(), caller.role))
     }
 
     #[test]
     fn tokens_have_names_and_roles() {
         let (access, now) = (access(None), Instant::now());
-        assert_eq!(asked(&access, &["Bearer one"], now), Ok(("watch".into(), Role::Read)));
-        assert_eq!(asked(&access, &["bearer  two"], now), Ok(("ops".into(), Role::Write)));
-        assert_eq!(asked(&access, &["Bearer three"], now), Err(Denied::Wrong));
-        assert_eq!(asked(&access, &["Bearer one", "Bearer one"], now), Err(Denied::Repeated));
+        assert_eq!(sent(&access, &["Bearer one"], now), Ok(("watch".into(), Role::Read)));
+        assert_eq!(sent(&access, &["bearer  two"], now), Ok(("ops".into(), Role::Write)));
+        for wrong in ["Bearer three", "Bearer", "Bearer one two"] {
+            assert_eq!(sent(&access, &[wrong], now), Err(AccessDenied::Invalid), "{wrong}");
+        }
+        assert_eq!(sent(&access, &["Bearer one", "Bearer one"], now), Err(AccessDenied::Repeated));
         for none in [&[][..], &["Basic b25l"], &["one"], &[""]] {
-            assert_eq!(asked(&access, none, now), Err(Denied::Missing), "{none:?}");
+            assert_eq!(sent(&access, none, now), Err(AccessDenied::Missing), "{none:?}");
         }
     }
 
     #[test]
-    fn a_wrong_token_is_refused_where_none_is_needed() {
+    fn a_wrong_token_is_refused_even_if_none_is_needed() {
         let (access, now) = (access(Some(Role::Read)), Instant::now());
-        assert_eq!(asked(&access, &[], now), Ok(("anonymous".into(), Role::Read)));
-        assert_eq!(asked(&access, &["Bearer two"], now), Ok(("ops".into(), Role::Write)));
-        assert_eq!(asked(&access, &["Bearer three"], now), Err(Denied::Wrong));
+        assert_eq!(sent(&access, &[], now), Ok(("anonymous".into(), Role::Read)));
+        assert_eq!(sent(&access, &["Bearer two"], now), Ok(("ops".into(), Role::Write)));
+        assert_eq!(sent(&access, &["Bearer three"], now), Err(AccessDenied::Invalid));
     }
 
     #[test]
-    fn after_too_many_wrong_ones_even_a_good_one_waits() {
+    fn after_too_many_wrong_tokens_a_good_one_waits_too() {
         let (access, now) = (access(None), Instant::now());
         for _ in 0..3 {
-            assert_eq!(asked(&access, &["Bearer three"], now), Err(Denied::Wrong));
+            assert_eq!(sent(&access, &["Bearer three"], now), Err(AccessDenied::Invalid));
         }
-        let soon = now + std::time::Duration::from_millis(500);
-        assert_eq!(asked(&access, &["Bearer one"], soon), Err(Denied::TooMany(60)));
-        assert_eq!(asked(&access, &[], soon), Err(Denied::Missing), "who shows none guesses nothing");
-        assert!(asked(&access, &["Bearer one"], now + super::super::failures::WINDOW).is_ok());
+        let soon = now + Duration::from_millis(500);
+        assert_eq!(sent(&access, &["Bearer one"], soon), Err(AccessDenied::TooManyFailures(20)));
+        assert_eq!(sent(&access, &["Bearer a b"], soon), Err(AccessDenied::TooManyFailures(20)));
+        assert_eq!(sent(&access, &[], soon), Err(AccessDenied::Missing), "a request without a token is no guess");
+        assert!(sent(&access, &["Bearer one"], now + Duration::from_secs(20)).is_ok());
     }
 }

@@ -1,31 +1,25 @@
-//! `GET /api/audit`: who did what to which token, when.
+//! `GET /api/audit`: the audit trail, the newest entry first.
 
 use http::StatusCode;
 use serde_json::json;
 
-use super::Call;
-use super::answer::{Answer, json as answer_json};
-use super::intake;
-use super::problem::Problem;
-use super::query::whole;
-use crate::tokens::{Action, TrailFilter};
+use super::error::ApiError;
+use super::fields::{ACTION, AUDIT_CURSOR, DATE, DEFAULT_PAGE, PAGE_SIZE, TEXT};
+use super::request::ApiRequest;
+use super::response::{AdminResponse, json_response};
+use crate::tokens::TrailFilter;
 
-/// The newest entry first.
-pub(super) async fn list(mut call: Call<'_>) -> Result<Answer, Problem> {
-    let query = &mut call.query;
-    let action = |text: &str| Action::ALL.into_iter().find(|action| action.as_str() == text);
+pub(super) async fn list(mut request: ApiRequest<'_>) -> Result<AdminResponse, ApiError> {
+    let query = &mut request.query;
     let filter = TrailFilter {
-        token: query.text("token"),
-        account: query.text("account"),
-        by: query.text("by"),
-        action: query.read("action", "create, import, update, rotate, revoke, enable or disable", action),
-        since: query
-            .read("since", "a date in UTC such as 2027-01-31T12:00:00Z", |text| Some(intake::date(text)?.time())),
+        token: query.get("token", &TEXT),
+        account: query.get("account", &TEXT),
+        by: query.get("by", &TEXT),
+        action: query.get("action", &ACTION),
+        since: query.get("since", &DATE),
     };
-    let before =
-        query.read("before", "what the page before said", |text| whole(text).filter(|before| *before < 1 << 53));
-    let limit = query.limit();
-    std::mem::take(query).done()?;
-    let page = call.admin.desk.registry.trail(&filter, before, limit, call.now).await?;
-    Ok(answer_json(StatusCode::OK, &json!({ "entries": page.entries, "next": page.before })))
+    let (before, limit) = (query.get("before", &AUDIT_CURSOR), query.get("limit", &PAGE_SIZE).unwrap_or(DEFAULT_PAGE));
+    query.finish()?;
+    let page = request.backend.registry.trail(&filter, before, limit, request.now).await?;
+    Ok(json_response(StatusCode::OK, &json!({ "entries": page.entries, "next": page.before })))
 }

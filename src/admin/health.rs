@@ -2,42 +2,41 @@
 
 use http::StatusCode;
 
-use super::Admin;
-use super::answer::{Answer, page};
-use super::problem::Problem;
+use super::backend::AdminBackend;
+use super::error::ApiError;
+use super::request::ApiRequest;
+use super::response::{AdminResponse, response};
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// The process lives.
-pub(super) fn live() -> Answer {
-    page(StatusCode::OK, PLAIN, "ok\n".to_owned())
+pub(super) async fn live(_: ApiRequest<'_>) -> Result<AdminResponse, ApiError> {
+    Ok(response(StatusCode::OK, PLAIN, "ok\n"))
 }
 
-/// Whether traffic should come here.
-pub(super) fn ready(admin: &Admin) -> Answer {
-    match unready(admin) {
-        None => page(StatusCode::OK, PLAIN, "ready\n".to_owned()),
-        Some(why) => page(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("not ready: {why}\n")),
-    }
+pub(super) async fn ready(request: ApiRequest<'_>) -> Result<AdminResponse, ApiError> {
+    Ok(match unready(request.backend) {
+        None => response(StatusCode::OK, PLAIN, "ready\n"),
+        Some(why) => response(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("not ready: {why}\n")),
+    })
 }
 
 /// Prometheus's text format.
-pub(super) fn metrics(admin: &Admin) -> Result<Answer, Problem> {
-    match admin.metrics.encode() {
-        Ok(text) => Ok(page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)),
+pub(super) async fn metrics(request: ApiRequest<'_>) -> Result<AdminResponse, ApiError> {
+    match request.backend.metrics.encode() {
+        Ok(text) => Ok(response(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)),
         Err(error) => {
             tracing::error!(%error, "can't encode the metrics");
-            Err(Problem::Unavailable("The metrics can't be encoded.".to_owned()))
+            Err(ApiError::Unavailable("The metrics can't be encoded.".to_owned()))
         }
     }
 }
 
-/// Why traffic should go elsewhere. An outage of Redis that began after the start is none: the outage policy decides then,
-/// and all instances share it.
-fn unready(admin: &Admin) -> Option<&'static str> {
-    if admin.shutdown.is_announced() {
+/// Why traffic should go elsewhere. An outage of Redis that began after the start does not count: the outage policy decides
+/// then, and all instances share it.
+fn unready(backend: &AdminBackend) -> Option<&'static str> {
+    if backend.shutdown.is_announced() {
         return Some("draining");
     }
-    let store = admin.desk.store.as_ref()?;
+    let store = backend.store.as_ref()?;
     (!store.has_been_up()).then_some("Redis has not answered since the start, so no token is known")
 }

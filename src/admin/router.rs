@@ -1,99 +1,70 @@
-//! Which paths and methods the admin listener knows, what each asks of the caller, and what it does: one table.
+//! Which paths and methods the admin listener knows, what each needs, and which function answers it: one table.
+
+use std::pin::Pin;
 
 use http::Method;
 
+use super::body::BodyKind;
+use super::error::ApiError;
+use super::request::ApiRequest;
+use super::response::AdminResponse;
+use super::{audit, health, import, limits, openapi, token_actions, tokens, upstreams};
 use crate::config::Role;
 
-/// One entry of the table.
-pub(super) struct Endpoint {
+type ApiFuture<'a> = Pin<Box<dyn Future<Output = Result<AdminResponse, ApiError>> + Send + 'a>>;
+type ApiHandler = for<'a> fn(ApiRequest<'a>) -> ApiFuture<'a>;
+
+pub(super) struct ApiRoute {
     pub(super) method: Method,
-    /// `{id}` stands for one segment.
+    /// `{id}` is one segment.
     pub(super) path: &'static str,
-    pub(super) needs: Needs,
-    /// The body it takes.
-    pub(super) takes: Takes,
+    pub(super) access: RequiredAccess,
+    pub(super) body: BodyKind,
     /// The names that its query may hold.
     pub(super) query: &'static [&'static str],
-    pub(super) act: Act,
+    pub(super) handler: ApiHandler,
 }
 
-/// What a caller must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Needs {
-    /// Anybody: probes come from machines that have no secret.
-    Nothing,
-    /// Who may read metrics: those with the role `read`, or everybody where it is so configured.
+pub(super) enum RequiredAccess {
+    /// Everybody: probes come from machines that have no secret.
+    Public,
+    /// The role `read`, or everybody where `admin.public_metrics` is set.
     Metrics,
-    /// Who has this role.
     Role(Role),
 }
 
-/// What body an endpoint takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Takes {
-    /// None; what comes all the same is not looked at.
-    Nothing,
-    /// JSON of at most so many bytes.
-    Json(usize),
-    /// The same, or none.
-    JsonIfAny(usize),
-}
-
-/// What an endpoint does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Act {
-    Live,
-    Ready,
-    Metrics,
-    Describe,
-    ListTokens,
-    CreateToken,
-    ImportTokens,
-    ShowToken,
-    ChangeToken,
-    RotateToken,
-    RevokeToken,
-    EnableToken,
-    DisableToken,
-    RevokeAccount,
-    Audit,
-    ListUpstreams,
-    PeekLimits,
-    ResetLimits,
-}
-
-impl Endpoint {
-    const fn new(method: Method, path: &'static str, needs: Needs, takes: Takes, act: Act) -> Self {
-        Self { method, path, needs, takes, query: &[], act }
+impl ApiRoute {
+    const fn get(path: &'static str, access: RequiredAccess, handler: ApiHandler) -> Self {
+        Self { method: Method::GET, path, access, body: BodyKind::Nothing, query: &[], handler }
     }
 
-    const fn get(path: &'static str, needs: Needs, act: Act) -> Self {
-        Self::new(Method::GET, path, needs, Takes::Nothing, act)
+    const fn change(method: Method, path: &'static str, body: BodyKind, handler: ApiHandler) -> Self {
+        Self { method, path, access: RequiredAccess::Role(Role::Write), body, query: &[], handler }
     }
 
-    const fn post(path: &'static str, takes: Takes, act: Act) -> Self {
-        Self::new(Method::POST, path, WRITE, takes, act)
+    const fn post(path: &'static str, body: BodyKind, handler: ApiHandler) -> Self {
+        Self::change(Method::POST, path, body, handler)
     }
 
-    const fn asks(mut self, query: &'static [&'static str]) -> Self {
+    const fn with_query(mut self, query: &'static [&'static str]) -> Self {
         self.query = query;
         self
     }
 }
 
-const READ: Needs = Needs::Role(Role::Read);
-const WRITE: Needs = Needs::Role(Role::Write);
+const READ: RequiredAccess = RequiredAccess::Role(Role::Read);
 /// A token with all its permissions takes less than 10 KiB.
-const JSON: Takes = Takes::Json(64 << 10);
-const JSON_IF_ANY: Takes = Takes::JsonIfAny(64 << 10);
+const JSON: BodyKind = BodyKind::Json(64 << 10);
+const OPTIONAL_JSON: BodyKind = BodyKind::OptionalJson(64 << 10);
 
 /// HEAD comes with GET.
-pub(super) static ENDPOINTS: [Endpoint; 18] = [
-    Endpoint::get("/livez", Needs::Nothing, Act::Live),
-    Endpoint::get("/readyz", Needs::Nothing, Act::Ready),
-    Endpoint::get("/metrics", Needs::Metrics, Act::Metrics),
-    Endpoint::get("/api/openapi.json", READ, Act::Describe),
-    Endpoint::get("/api/tokens", READ, Act::ListTokens).asks(&[
+pub(super) static ROUTES: [ApiRoute; 18] = [
+    ApiRoute::get("/livez", RequiredAccess::Public, |request| Box::pin(health::live(request))),
+    ApiRoute::get("/readyz", RequiredAccess::Public, |request| Box::pin(health::ready(request))),
+    ApiRoute::get("/metrics", RequiredAccess::Metrics, |request| Box::pin(health::metrics(request))),
+    ApiRoute::get("/api/openapi.json", READ, |request| Box::pin(openapi::describe(request))),
+    ApiRoute::get("/api/tokens", READ, |request| Box::pin(tokens::list(request))).with_query(&[
         "account",
         "name",
         "plan",
@@ -102,51 +73,51 @@ pub(super) static ENDPOINTS: [Endpoint; 18] = [
         "after",
         "limit",
     ]),
-    Endpoint::post("/api/tokens", JSON, Act::CreateToken),
-    Endpoint::post("/api/import", Takes::Json(4 << 20), Act::ImportTokens),
-    Endpoint::get("/api/tokens/{id}", READ, Act::ShowToken),
-    Endpoint::new(Method::PATCH, "/api/tokens/{id}", WRITE, JSON, Act::ChangeToken),
-    Endpoint::post("/api/tokens/{id}/rotate", JSON_IF_ANY, Act::RotateToken),
-    Endpoint::post("/api/tokens/{id}/revoke", JSON_IF_ANY, Act::RevokeToken),
-    Endpoint::post("/api/tokens/{id}/enable", JSON_IF_ANY, Act::EnableToken),
-    Endpoint::post("/api/tokens/{id}/disable", JSON_IF_ANY, Act::DisableToken),
-    Endpoint::post("/api/accounts/revoke", JSON, Act::RevokeAccount),
-    Endpoint::get("/api/audit", READ, Act::Audit)
-        .asks(&["token", "account", "by", "action", "since", "before", "limit"]),
-    Endpoint::get("/api/upstreams", READ, Act::ListUpstreams),
-    Endpoint::get("/api/limits/{id}", READ, Act::PeekLimits),
-    Endpoint::new(Method::DELETE, "/api/limits/{id}", WRITE, Takes::Nothing, Act::ResetLimits),
+    ApiRoute::post("/api/tokens", JSON, |request| Box::pin(tokens::create(request))),
+    ApiRoute::post("/api/import", BodyKind::Json(4 << 20), |request| Box::pin(import::import(request))),
+    ApiRoute::get("/api/tokens/{id}", READ, |request| Box::pin(tokens::show(request))),
+    ApiRoute::change(Method::PATCH, "/api/tokens/{id}", JSON, |request| Box::pin(tokens::change(request))),
+    ApiRoute::post("/api/tokens/{id}/rotate", OPTIONAL_JSON, |request| Box::pin(token_actions::rotate(request))),
+    ApiRoute::post("/api/tokens/{id}/revoke", OPTIONAL_JSON, |request| Box::pin(token_actions::revoke(request))),
+    ApiRoute::post("/api/tokens/{id}/enable", OPTIONAL_JSON, |request| Box::pin(token_actions::switch(request, true))),
+    ApiRoute::post("/api/tokens/{id}/disable", OPTIONAL_JSON, |request| {
+        Box::pin(token_actions::switch(request, false))
+    }),
+    ApiRoute::post("/api/accounts/revoke", JSON, |request| Box::pin(token_actions::revoke_account(request))),
+    ApiRoute::get("/api/audit", READ, |request| Box::pin(audit::list(request)))
+        .with_query(&["token", "account", "by", "action", "since", "before", "limit"]),
+    ApiRoute::get("/api/upstreams", READ, |request| Box::pin(upstreams::list(request))),
+    ApiRoute::get("/api/limits/{id}", READ, |request| Box::pin(limits::show(request))),
+    ApiRoute::change(Method::DELETE, "/api/limits/{id}", BodyKind::Nothing, |request| Box::pin(limits::reset(request))),
 ];
 
-/// What a path is for.
-pub(super) enum Match<'p> {
-    /// An endpoint, and the `{id}` in its path (else empty).
-    Endpoint(&'static Endpoint, &'p str),
-    /// The path takes other methods: these.
+/// What a method and a path lead to.
+pub(super) enum RouteLookup<'p> {
+    /// A route, and the `{id}` in the path (else empty).
+    Found(&'static ApiRoute, &'p str),
+    /// The path takes these methods.
     OtherMethod(String),
-    /// Nothing.
-    Nothing,
+    UnknownPath,
 }
 
-/// Looks a request up.
-pub(super) fn find<'p>(method: &Method, path: &'p str) -> Match<'p> {
-    let asked = if *method == Method::HEAD { &Method::GET } else { method };
-    let here: Vec<_> = ENDPOINTS.iter().filter_map(|entry| id_in(entry.path, path).map(|id| (entry, id))).collect();
-    if let Some((entry, id)) = here.iter().find(|(entry, _)| entry.method == *asked) {
-        return Match::Endpoint(entry, id);
+pub(super) fn find<'p>(method: &Method, path: &'p str) -> RouteLookup<'p> {
+    let method = if *method == Method::HEAD { &Method::GET } else { method };
+    let here: Vec<_> = ROUTES.iter().filter_map(|route| id_in(route.path, path).map(|id| (route, id))).collect();
+    if let Some((route, id)) = here.iter().find(|(route, _)| route.method == *method) {
+        return RouteLookup::Found(route, id);
     }
     if here.is_empty() {
-        return Match::Nothing;
+        return RouteLookup::UnknownPath;
     }
-    let mut methods: Vec<&str> = here.iter().map(|(entry, _)| entry.method.as_str()).collect();
+    let mut methods: Vec<&str> = here.iter().map(|(route, _)| route.method.as_str()).collect();
     if methods.contains(&"GET") {
         methods.push("HEAD");
     }
     methods.sort_unstable();
-    Match::OtherMethod(methods.join(", "))
+    RouteLookup::OtherMethod(methods.join(", "))
 }
 
-/// What stands at the place of `{id}` (nothing, if the pattern has none), if the path matches.
+/// The `{id}` in a path that matches the pattern; empty if the pattern has none.
 fn id_in<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
     let Some((before, after)) = pattern.split_once("{id}") else {
         return (pattern == path).then_some("");
@@ -160,16 +131,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_and_methods_lead_to_their_endpoint() {
+    fn paths_and_methods_lead_to_their_route() {
         let found = |method: Method, path: &str| match find(&method, path) {
-            Match::Endpoint(endpoint, id) => format!("{:?} {id}", endpoint.act),
-            Match::OtherMethod(allow) => allow,
-            Match::Nothing => "-".to_owned(),
+            RouteLookup::Found(route, id) => format!("{} {} {id}", route.method, route.path),
+            RouteLookup::OtherMethod(allow) => allow,
+            RouteLookup::UnknownPath => "-".to_owned(),
         };
-        assert_eq!(found(Method::GET, "/metrics"), "Metrics ");
-        assert_eq!(found(Method::HEAD, "/readyz"), "Ready ");
+        assert_eq!(found(Method::GET, "/metrics"), "GET /metrics ");
+        assert_eq!(found(Method::HEAD, "/readyz"), "GET /readyz ");
         assert_eq!(found(Method::POST, "/metrics"), "GET, HEAD");
-        assert_eq!(found(Method::DELETE, "/api/limits/a.b-c_d"), "ResetLimits a.b-c_d");
+        assert_eq!(found(Method::DELETE, "/api/limits/a.b-c_d"), "DELETE /api/limits/{id} a.b-c_d");
         assert_eq!(found(Method::PUT, "/api/limits/x"), "DELETE, GET, HEAD");
         for nothing in
             ["", "/", "/metrics/", "//metrics", "/api/limits", "/api/limits/", "/api/limits/a/b", "/API/limits/a"]

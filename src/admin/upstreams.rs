@@ -1,14 +1,13 @@
-//! How the upstreams are, as this process sees them.
+//! `GET /api/upstreams`: each upstream with its endpoints, as this process sees them.
 
 use http::StatusCode;
 use serde_json::json;
 
-use super::Call;
-use super::answer::{Answer, json};
-use super::problem::Problem;
+use super::error::ApiError;
+use super::request::ApiRequest;
+use super::response::{AdminResponse, json_response};
 
-/// `GET /api/upstreams`: each with its endpoints.
-pub(super) fn list(call: Call<'_>) -> Result<Answer, Problem> {
-    call.query.done()?;
-    Ok(json(StatusCode::OK, &json!({ "upstreams": call.admin.desk.upstreams.report() })))
+pub(super) async fn list(mut request: ApiRequest<'_>) -> Result<AdminResponse, ApiError> {
+    request.query.finish()?;
+    Ok(json_response(StatusCode::OK, &json!({ "upstreams": request.backend.upstreams.report() })))
 }

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use http::header::{AUTHORIZATION, HeaderMap};
+use http::HeaderMap;
 
 use super::refusal::{Reason, Refusal};
+use crate::bearer::{BearerError, bearer_token};
 use crate::tokens::{Shape, TokenHash};
 
 /// Characters of a token: shorter ones can be guessed, longer ones are no tokens.
@@ -32,14 +33,12 @@ impl<'a> Credential<'a> {
     /// # Errors
     /// [`Refusal::Missing`], [`Refusal::Repeated`], or [`Reason::Malformed`].
     pub(super) fn from_headers(headers: &'a HeaderMap, prefix: &str) -> Result<Self, Refusal> {
-        let mut lines = headers.get_all(AUTHORIZATION).iter();
-        let line = lines.next().ok_or(Refusal::Missing)?;
-        // Callgate and an upstream could disagree on which line counts.
-        if lines.next().is_some() {
-            return Err(Refusal::Repeated);
-        }
-        let text = bearer(line.as_bytes())?;
-        let shape = Shape::of(text, prefix);
+        let text = bearer_token(headers).map_err(|error| match error {
+            BearerError::Missing => Refusal::Missing,
+            BearerError::Repeated => Refusal::Repeated,
+            BearerError::Malformed => Refusal::Invalid(Reason::Malformed),
+        })?;
+        let shape = if TOKEN_LEN.contains(&text.len()) { Shape::of(text, prefix) } else { Shape::Broken };
         if shape == Shape::Broken {
             return Err(Refusal::Invalid(Reason::Malformed));
         }
@@ -74,31 +73,10 @@ impl fmt::Debug for Credential<'_> {
     }
 }
 
-/// The token in `Bearer 1*SP token`; the scheme is compared without case (RFC 9110 section 11.1).
-fn bearer(value: &[u8]) -> Result<&str, Refusal> {
-    const MALFORMED: Refusal = Refusal::Invalid(Reason::Malformed);
-    let end = value.iter().position(|&byte| byte == b' ').unwrap_or(value.len());
-    let (scheme, rest) = value.split_at(end);
-    if !scheme.eq_ignore_ascii_case(b"bearer") {
-        return Err(Refusal::Missing);
-    }
-    let token = &rest[rest.iter().position(|&byte| byte != b' ').unwrap_or(rest.len())..];
-    let padding = token.iter().rev().take_while(|&&byte| byte == b'=').count();
-    let significant = &token[..token.len() - padding];
-    if !TOKEN_LEN.contains(&token.len()) || significant.is_empty() || !significant.iter().all(|&byte| is_token(byte)) {
-        return Err(MALFORMED);
-    }
-    std::str::from_utf8(token).map_err(|_| MALFORMED)
-}
-
-/// The characters of RFC 6750's `b64token`, and `|` for Laravel Sanctum.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'|')
-}
-
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use http::header::AUTHORIZATION;
 
     use super::*;
 
@@ -109,56 +87,24 @@ mod tests {
     }
 
     #[test]
-    fn the_syntax_of_rfc_6750_and_no_other() {
-        let long = format!("Bearer {}", "a".repeat(512));
-        for good in [
-            "Bearer abcdefgh",
-            "bearer abcdefgh",
-            "BEARER   abcdefgh",
-            "Bearer aZ09-._~+/|=",
-            "Bearer abcdefg==",
-            &long,
-        ] {
+    fn tokens_have_a_bounded_length_and_own_ones_their_checksum() {
+        let [long, too_long] = [512, 513].map(|length| format!("Bearer {}", "a".repeat(length)));
+        for good in ["Bearer abcdefgh", "Bearer abcdefg==", &long] {
             assert_eq!(refusal(good.as_bytes()), None, "{good}");
         }
-        let too_long = format!("Bearer {}", "a".repeat(513));
-        let bad = [
-            "Bearer",
-            "Bearer ",
-            "Bearer abcdefg",
-            "Bearer abcd efgh",
-            "Bearer abcdefgh, Bearer abcdefgh",
-            "Bearer =abcdefgh",
-            "Bearer ========",
-            "Bearer abc=defgh",
-            "Bearer \"abcdefgh\"",
-            "Bearer abcdefgé",
-            "Bearer abcdefgh\t",
-            "Bearer kal_live_abc",
-            &too_long,
-        ];
-        for bad in bad {
+        for bad in ["Bearer", "Bearer abcdefg", "Bearer abcd efgh", "Bearer kal_live_abc", &too_long] {
             assert_eq!(refusal(bad.as_bytes()), Some(Refusal::Invalid(Reason::Malformed)), "{bad}");
         }
-        assert_eq!(refusal(b"Bearer \xff\xff\xff\xff\xff\xff\xff\xff"), Some(Refusal::Invalid(Reason::Malformed)));
+        assert_eq!(refusal(b"Basic dXNlcjpwYXNz"), Some(Refusal::Missing));
     }
 
     #[test]
-    fn another_scheme_is_no_token() {
-        for other in ["Basic dXNlcjpwYXNz", "", "Bearerabcdefgh", "Bearer\tabcdefgh", "Digest username=x"] {
-            assert_eq!(refusal(other.as_bytes()), Some(Refusal::Missing), "{other}");
-        }
-        assert_eq!(Credential::from_headers(&HeaderMap::new(), "p").err(), Some(Refusal::Missing));
-    }
-
-    #[test]
-    fn two_lines_are_refused_whatever_they_say() {
-        for second in ["Bearer abcdefgh", "Basic dXNlcjpwYXNz", ""] {
-            let mut headers = HeaderMap::new();
+    fn two_lines_are_refused() {
+        let mut headers = HeaderMap::new();
+        for _ in 0..2 {
             headers.append(AUTHORIZATION, HeaderValue::from_static("Bearer abcdefgh"));
-            headers.append(AUTHORIZATION, HeaderValue::from_str(second).unwrap());
-            assert_eq!(Credential::from_headers(&headers, "p").err(), Some(Refusal::Repeated));
         }
+        assert_eq!(Credential::from_headers(&headers, "p").err(), Some(Refusal::Repeated));
     }
 
     #[test]

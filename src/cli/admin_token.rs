@@ -1,4 +1,4 @@
-//! `callgate admin-token create`: a token for the admin listener, and the line of the configuration that makes it good.
+//! `callgate admin-token create`: makes a token for the admin listener, and the line that adds it to the configuration.
 
 use std::io::Write;
 
@@ -8,23 +8,21 @@ use clap::{Args, Subcommand};
 
 use crate::tokens::NewToken;
 
-/// What admin tokens start with: a leaked one tells what it is.
+/// Admin tokens start with this, so that a leaked one is recognized.
 const PREFIX: &str = "callgate_admin";
 
-/// What to do with admin tokens.
 #[derive(Debug, Subcommand)]
 pub(super) enum AdminTokenCommand {
-    /// Make one: its text goes to standard output, once, and the line for the configuration beside it
-    Create(CreateArgs),
+    /// Make an admin token. Prints the token once, to standard output, and the line for the configuration to standard error
+    Create(AdminTokenArgs),
 }
 
-/// Arguments of `admin-token create`.
 #[derive(Debug, Args)]
-pub(super) struct CreateArgs {
-    /// The name in the audit trail, for example whose it is
+pub(super) struct AdminTokenArgs {
+    /// Name in the audit trail, for example of the person or service that uses the token
     #[arg(long, value_parser = parse_name)]
     name: String,
-    /// `read` looks and scrapes, `write` changes tokens and limits
+    /// `read`: view and scrape metrics; `write`: change tokens and limits, too
     #[arg(long, default_value = "read", value_parser = PossibleValuesParser::new(["read", "write"]))]
     role: String,
     /// Print JSON
@@ -32,26 +30,26 @@ pub(super) struct CreateArgs {
     json: bool,
 }
 
-/// Carries out a command, with the secret on stdout and the rest on stderr.
+/// Prints the token to stdout and the rest to stderr.
 ///
 /// # Errors
 /// When there is no randomness, or nowhere to write to.
 pub(super) fn run(command: AdminTokenCommand) -> anyhow::Result<()> {
-    let AdminTokenCommand::Create(CreateArgs { name, role, json }) = command;
-    let token = NewToken::generate(PREFIX).context("no randomness for a token")?;
+    let AdminTokenCommand::Create(AdminTokenArgs { name, role, json }) = command;
+    let token = NewToken::generate(PREFIX).context("the operating system gives no randomness for a token")?;
     let (secret, sha256) = (token.secret.expose(), token.hash.to_hex());
     let mut out = std::io::stdout();
     if json {
-        let told = serde_json::json!({ "name": name, "role": role, "token": secret, "sha256": sha256 });
-        return writeln!(out, "{told}").context("writing to stdout");
+        let made = serde_json::json!({ "name": name, "role": role, "token": secret, "sha256": sha256 });
+        return writeln!(out, "{made}").context("writing to stdout");
     }
     writeln!(out, "{secret}").context("writing to stdout")?;
     let line = format!("- {{ name: {name:?}, role: {role}, sha256: \"{sha256}\" }}");
-    let remark = format!(
-        "Keep it now: it is not shown again. To make it good, put this line under admin.tokens and restart:\n\n    {line}\n"
+    // The token is printed already, so a failure here must not make the command fail.
+    let _ = writeln!(
+        std::io::stderr(),
+        "Save it now: it is not shown again. To activate it, add this line to admin.tokens and restart:\n\n    {line}\n"
     );
-    // The token has been seen; a remark that can't be written is no reason to make another one.
-    let _ = writeln!(std::io::stderr(), "{remark}");
     Ok(())
 }
 

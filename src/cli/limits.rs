@@ -1,46 +1,44 @@
-//! `callgate limits …`: where a token stands, and a log cleared by hand.
+//! `callgate limits …`: shows how far a token's limits are used up, and clears its log.
 
-use std::fmt::Write as _;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::admin_client;
+use super::table::table;
 use crate::admin::{CONFIRMATION, LimitService};
+use crate::bearer::is_bearer_token;
 use crate::config::{self, OnFailure, Store};
 use crate::limits::{DenyCache, LimitReport, Limiter, MemoryLimiter, RedisLimiter};
 use crate::store::Redis;
 use crate::tokens::Registry;
 
 /// A running instance must answer within this time: a person waits.
-const DEADLINE: Duration = Duration::from_secs(5);
-/// Bytes of an instance's answer.
-const LONGEST_ANSWER: u64 = 1 << 20;
-/// The environment variable that may hold an admin token: an argument would be seen by every user of the machine.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The environment variable that may hold an admin token: an argument would be visible to every user of the machine.
 const ADMIN_TOKEN: &str = "CALLGATE_ADMIN_TOKEN";
 
-/// What to do with the limits of a token.
 #[derive(Debug, Subcommand)]
 pub(super) enum LimitsCommand {
-    /// Show where a token stands in each window; counts nothing
+    /// Show how far each limit of a token is used up; this counts as no request
     Peek(LimitsArgs),
-    /// Clear a token's log, as if it had never been used; what instances remember of a refusal ends within a second
+    /// Clear a token's log, as if it had never been used. Instances may repeat a refusal for up to a second
     Reset(LimitsArgs),
 }
 
-/// Arguments of both.
 #[derive(Debug, Args)]
 pub(super) struct LimitsArgs {
-    /// The configuration: of its Redis is asked
+    /// The configuration file, which names the Redis to ask
     #[arg(long, value_name = "FILE", required_unless_present = "admin")]
     config: Option<PathBuf>,
-    /// Ask a running instance instead, at the address of its admin listener; the memory store can be asked in no other way. If it
-    /// asks for an admin token, put that into the environment variable CALLGATE_ADMIN_TOKEN
+    /// Ask a running instance instead, at the address of its admin listener. With the memory store this is the only way. Put an
+    /// admin token, if it needs one, into the environment variable CALLGATE_ADMIN_TOKEN
     #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
     admin: Option<SocketAddr>,
     /// The token's id, as `token list` shows it
@@ -51,49 +49,42 @@ pub(super) struct LimitsArgs {
     json: bool,
 }
 
-/// Carries out a command.
-///
 /// # Errors
 /// What went wrong and what to do about it, for `exit 1`.
 pub(super) async fn run(command: LimitsCommand) -> anyhow::Result<()> {
     let text = match command {
         LimitsCommand::Peek(args) => {
             let report = match args.admin {
-                Some(admin) => {
-                    serde_json::from_value(ask(admin, "GET", &args.id)?).context("not an instance's answer")?
-                }
-                None => desk(&args).await?.peek(&args.id).await?,
+                Some(admin) => serde_json::from_value(ask(admin, "GET", &args.id)?)
+                    .with_context(|| format!("{admin} gave no answer of Callgate"))?,
+                None => limit_service(&args).await?.peek(&args.id).await?,
             };
-            if args.json { serde_json::to_string(&report)? + "\n" } else { table(&report)? }
+            if args.json { serde_json::to_string(&report)? + "\n" } else { sheet(&report) }
         }
         LimitsCommand::Reset(args) => {
             match args.admin {
                 Some(admin) => drop(ask(admin, "DELETE", &args.id)?),
-                None => desk(&args).await?.reset(&args.id).await?,
+                None => limit_service(&args).await?.reset(&args.id).await?,
             }
             if args.json {
-                format!("{}\n", serde_json::json!({ "id": args.id, "reset": true }))
+                format!("{}\n", json!({ "id": args.id, "reset": true }))
             } else {
-                let id = &args.id;
-                format!(
-                    "The log of token {id} is cleared. An instance that does not hear of it may repeat a refusal for up to a second.\n"
-                )
+                format!("The log of token {} is cleared. Instances may repeat a refusal for up to a second.\n", args.id)
             }
         }
     };
     std::io::stdout().write_all(text.as_bytes()).context("writing to stdout")
 }
 
-/// The store that the configuration names, if it can be asked from outside of the instances.
-async fn desk(args: &LimitsArgs) -> anyhow::Result<LimitService> {
+/// The limits in the store that the configuration names, if other processes can reach it.
+async fn limit_service(args: &LimitsArgs) -> anyhow::Result<LimitService> {
     let path = args.config.as_ref().context("--config FILE or --admin ADDRESS is needed")?;
     let config = Arc::new(config::load(path)?.config);
     match &config.store {
         Store::Memory => {
             let admin = config.listen.admin;
             bail!(
-                "with `store: memory` the log is inside the running instance: ask it with `--admin {admin}` in place \
-                 of --config"
+                "with `store: memory` the log is inside the running instance: use `--admin {admin}` instead of --config"
             );
         }
         Store::Redis(store) => {
@@ -105,56 +96,45 @@ async fn desk(args: &LimitsArgs) -> anyhow::Result<LimitService> {
     }
 }
 
-/// Asks a running instance.
+/// Sends a request about a token's limits to a running instance.
 fn ask(admin: SocketAddr, method: &str, id: &str) -> anyhow::Result<Value> {
-    // What no id can hold must not become a part of the request.
+    // Characters that no id has must not get into the request.
     if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
-        // Nor is it repeated: it may be a token.
-        bail!("no token has such an id: one is 1 to 64 letters, digits, \".\", \"_\" and \"-\"");
+        // The text is not repeated: it may be a token.
+        bail!("no token has such an id: ids are 1 to 64 letters, digits, \".\", \"_\" and \"-\"");
     }
-    let mut stream =
-        TcpStream::connect_timeout(&admin, DEADLINE).with_context(|| format!("no admin listener at {admin}"))?;
-    stream.set_read_timeout(Some(DEADLINE))?;
-    let credential = credential()?;
-    write!(
-        stream,
-        "{method} /api/limits/{id} HTTP/1.1\r\nhost: {admin}\r\n{CONFIRMATION}: 1\r\n{credential}connection: close\r\n\r\n"
-    )?;
-    let mut answer = String::new();
-    let read = stream.take(LONGEST_ANSWER).read_to_string(&mut answer);
-    read.with_context(|| format!("no answer from {admin}"))?;
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    let said: Value =
-        serde_json::from_str(body).with_context(|| format!("{admin} is no admin listener of Callgate"))?;
-    if answer.split(' ').nth(1) != Some("200") {
-        bail!("{admin}: {}", said["message"].as_str().unwrap_or(body));
+    let headers = format!("{CONFIRMATION}: 1\r\n{}", authorization()?);
+    let (is_ok, body) = admin_client::send(admin, method, &format!("/api/limits/{id}"), &headers, TIMEOUT)?;
+    let json: Value =
+        serde_json::from_str(&body).with_context(|| format!("{admin} is not an admin listener of Callgate"))?;
+    if !is_ok {
+        bail!("{admin}: {}", json["message"].as_str().unwrap_or(&body));
     }
-    Ok(said)
+    Ok(json)
 }
 
 /// The `Authorization` line with the admin token of the environment, if there is one.
-fn credential() -> anyhow::Result<String> {
+fn authorization() -> anyhow::Result<String> {
     match std::env::var(ADMIN_TOKEN) {
-        Ok(token) if !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) => {
-            Ok(format!("authorization: Bearer {token}\r\n"))
-        }
-        // It is not repeated: it may be a token with something stuck to it.
-        Ok(token) if !token.is_empty() => bail!("{ADMIN_TOKEN} holds something that no admin token can be"),
+        Ok(token) if is_bearer_token(&token) => Ok(format!("authorization: Bearer {token}\r\n")),
+        // The value is not repeated: it may be a token with something attached.
+        Ok(token) if !token.is_empty() => bail!("the value of {ADMIN_TOKEN} can't be an admin token"),
         Ok(_) | Err(_) => Ok(String::new()),
     }
 }
 
 /// What people read.
-fn table(report: &LimitReport) -> anyhow::Result<String> {
-    let trial = if report.shadow { " (a trial: nothing is denied)" } else { "" };
-    let mut text = format!("Token {}, plan {}{trial}\n", report.id, report.plan);
+fn sheet(report: &LimitReport) -> String {
+    let shadow = if report.shadow { " (shadow mode: nothing is denied)" } else { "" };
+    let mut text = format!("Token {}, plan {}{shadow}\n", report.id, report.plan);
+    if let (Some(open), Some(max)) = (report.open_calls, report.concurrent_calls) {
+        text += &format!("{open} of {max} calls open\n");
+    }
     if report.windows.is_empty() {
-        text.push_str("no limits\n");
+        return text + "no limits\n";
     }
-    if let (Some(open), Some(most)) = (report.open_calls, report.concurrent_calls) {
-        writeln!(text, "{open} of {most} calls open")?;
-    }
-    let rows = report.windows.iter().map(|window| {
+    let mut rows = vec![["WINDOW", "USED", "NEXT FREE SLOT"].map(str::to_owned)];
+    rows.extend(report.windows.iter().map(|window| {
         let name = window.route.as_ref().map_or(window.name.clone(), |route| format!("{} ({route})", window.name));
         let at = UNIX_EPOCH + Duration::from_secs(window.next_slot_at);
         let next = match window.next_slot_in_seconds {
@@ -162,13 +142,6 @@ fn table(report: &LimitReport) -> anyhow::Result<String> {
             wait => format!("in {wait} s, at {}", humantime::format_rfc3339_seconds(at)),
         };
         [name, format!("{} of {}", window.used, window.limit), next]
-    });
-    let head = ["WINDOW", "USED", "NEXT FREE SLOT"].map(str::to_owned);
-    let rows: Vec<_> = std::iter::once(head).filter(|_| !report.windows.is_empty()).chain(rows).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let (name, used) = (width(0), width(1));
-    for row in &rows {
-        writeln!(text, "{:name$}  {:used$}  {}", row[0], row[1], row[2])?;
-    }
-    Ok(text)
+    }));
+    text + &table(&rows)
 }

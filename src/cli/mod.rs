@@ -1,10 +1,12 @@
-//! The commands. Exit codes: 0 good, 1 failed, 2 wrong usage.
+//! The commands. Exit codes: 0 success, 1 failure, 2 wrong usage.
 
+mod admin_client;
 mod admin_token;
 pub mod check;
 mod healthcheck;
 mod limits;
 mod serve;
+mod table;
 pub mod token;
 
 use std::path::PathBuf;
@@ -24,17 +26,17 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Try it: a whole gateway with a sample voice-call API behind it, a fresh token, and lines to paste
+    /// Try Callgate: starts a gateway with a sample voice-call API and a new token, and prints commands to paste
     Demo(demo::DemoArgs),
-    /// Serve as a configuration file says
+    /// Run the gateway
     Serve {
-        /// The configuration
+        /// The configuration file
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
     /// Check a configuration file
     Check {
-        /// The configuration
+        /// The configuration file
         #[arg(value_name = "FILE")]
         file: PathBuf,
         /// Print JSON
@@ -47,12 +49,12 @@ enum Command {
     /// Make tokens for the admin listener
     #[command(subcommand)]
     AdminToken(admin_token::AdminTokenCommand),
-    /// Look at a token's limits, or clear its log
+    /// Show how far a token's limits are used up, or clear its log
     #[command(subcommand)]
     Limits(limits::LimitsCommand),
-    /// Ask a running instance whether it is ready; for container probes
+    /// Ask a running instance whether it is ready, for container probes
     Healthcheck(healthcheck::HealthcheckArgs),
-    /// Try a Redis: are limits exact on it, how fast is it, what happens when its connections are cut
+    /// Test a Redis: whether limits are exact, how fast it is, and what happens when its connections break
     Selftest(selftest::SelftestArgs),
     /// Print a completion script for a shell
     Completions {
@@ -61,11 +63,11 @@ enum Command {
     },
 }
 
-/// Carries out what the command line asks for.
+/// Runs the command line.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // The first provider stays; nothing else in the process installs one.
+    // This can only fail if a provider is installed already; nothing else installs one.
     let _ = aws_lc_rs::default_provider().install_default();
     let done = match arguments.command {
         Command::Demo(args) => on_runtime(demo::run(args)),

@@ -1,4 +1,4 @@
-//! `callgate serve`: the gateway on the operator's configuration, until it is told to end.
+//! `callgate serve`: the gateway on the operator's configuration, until a signal ends it.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::config;
 use crate::server::{ExitSignals, Server};
 
 pub(super) async fn run(file: PathBuf) -> anyhow::Result<()> {
-    let loaded = config::load(&file).map_err(|problems| anyhow!("the configuration can't be used\n{problems}"))?;
+    let loaded = config::load(&file).map_err(|problems| anyhow!("the configuration is invalid\n{problems}"))?;
     for warning in &loaded.warnings {
         eprintln!("{warning}");
     }

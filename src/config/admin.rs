@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Secret;
+use crate::hash::TokenHash;
 
 /// Who may use the admin listener. Whether it lives and is ready, everybody may ask.
 #[derive(Debug, Clone)]
@@ -14,7 +14,7 @@ pub struct AdminAccess {
     /// Whether everybody may read the metrics.
     pub public_metrics: bool,
     /// Wrong tokens that one address may show in a minute.
-    pub max_failures: usize,
+    pub max_failures: u32,
 }
 
 /// A token of the admin listener.
@@ -24,8 +24,8 @@ pub struct AdminToken {
     pub name: Arc<str>,
     /// What it may do.
     pub role: Role,
-    /// The SHA-256 of its text: 64 hexadecimal digits.
-    pub sha256: Secret,
+    /// The SHA-256 of its text.
+    pub sha256: TokenHash,
 }
 
 /// What somebody may do on the admin listener; a later role includes the earlier ones.

@@ -10,7 +10,7 @@ use crate::auth::{Authenticator, Principal};
 use crate::body::IncomingBody;
 use crate::config;
 use crate::forward::asks_for_websocket;
-use crate::limits::{Charge, Decision, LimitSubject, Limiter, LimitOutcome, Source};
+use crate::limits::{Charge, Decision, LimitOutcome, LimitSubject, Limiter, Source};
 use crate::response::Rejection;
 use crate::telemetry::Phase;
 use crate::tokens::UsageCounts;

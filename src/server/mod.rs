@@ -145,7 +145,7 @@ impl Server {
         let http = config.listen.http.map(|address| bind("listen.http", address, workers)).transpose()?;
         let admin = bind("listen.admin", config.listen.admin, 1)?;
         let shared = Arc::new(Shared::new(config, metrics, log)?);
-        let (desk, keeper) = shared.desk().await?;
+        let (backend, keeper) = shared.admin_backend().await?;
         let keeper = Arc::new(keeper);
         let address = |sockets: &[std::net::TcpListener]| sockets[0].local_addr().map_err(StartError::Worker);
         let (https_at, admin_at) = (address(&https)?, address(&admin)?);
@@ -165,7 +165,7 @@ impl Server {
             }
         }
         let server = Self { https: https_at, http: http_at, admin: admin_at, shared, keeper, workers: threads };
-        server.spawn_background(admin, desk).await?;
+        server.spawn_background(admin, backend).await?;
         tracing::info!(https = %server.https, http = server.http.map(tracing::field::display), admin = %server.admin, workers, "serving");
         Ok(server)
     }
@@ -173,11 +173,10 @@ impl Server {
     async fn spawn_background(
         &self,
         sockets: Vec<std::net::TcpListener>,
-        desk: AdminBackend,
+        backend: AdminBackend,
     ) -> Result<(), StartError> {
         let shared = &self.shared;
-        let (config, metrics) = (shared.config.clone(), shared.metrics.clone());
-        let admin = Arc::new(Admin::new(config, metrics, desk, shared.shutdown.clone()));
+        let admin = Arc::new(Admin::new(backend));
         for socket in sockets {
             let socket = TcpListener::from_std(socket).map_err(StartError::Worker)?;
             tokio::spawn(admin.clone().run(socket));
@@ -308,7 +307,7 @@ impl Shared {
     }
 
     /// What the admin API works with: a connection of its own, and this process's memory; and who writes over it how tokens are used.
-    async fn desk(&self) -> Result<(AdminBackend, UsageWriter), StartError> {
+    async fn admin_backend(&self) -> Result<(AdminBackend, UsageWriter), StartError> {
         let book = self.usage.clone();
         let (registry, limiter, keeper) = match (&self.config.store, &self.config.tokens.file) {
             (Store::Redis(store), _) => {
@@ -335,7 +334,8 @@ impl Shared {
         let registry = Arc::new(registry);
         let limits = LimitService::new(self.config.clone(), registry.clone(), limiter);
         let upstreams = self.upstreams.clone();
-        Ok((AdminBackend { limits, registry, file, upstreams, store }, keeper))
+        let (config, metrics, shutdown) = (self.config.clone(), self.metrics.clone(), self.shutdown.clone());
+        Ok((AdminBackend { config, metrics, shutdown, registry, limits, file, upstreams, store }, keeper))
     }
 }
 

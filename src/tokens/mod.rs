@@ -21,6 +21,7 @@ mod stored;
 mod token;
 mod usage_counts;
 mod usage_writer;
+mod view;
 
 pub use audit::{Action, Actor, Entry, TRAIL_LENGTH, TrailFilter, TrailPage};
 pub use date::Date;
@@ -41,6 +42,7 @@ pub(crate) use token::Shape;
 pub use token::{NewToken, TokenHash};
 pub use usage_counts::UsageCounts;
 pub use usage_writer::UsageWriter;
+pub(crate) use view::TokenView;
 
 #[cfg(test)]
 pub(crate) use plans::tests::plans as test_plans;

@@ -134,7 +134,7 @@ impl Record {
     /// What stands for a version where there is none: a number below 2^53 that every change of the record changes.
     pub(super) fn fingerprint(&self) -> u64 {
         let json = serde_json::to_string(self).expect("records have only text keys");
-        TokenHash::of(&json).head() >> 11
+        TokenHash::of(&json).first_64_bits() >> 11
     }
 
     /// The stored hash that equals `hash`; each is compared in constant time.
@@ -175,10 +175,10 @@ mod hex {
 }
 
 /// Limits as `{"minute": "120/1m"}`.
-mod limit_map {
+pub(super) mod limit_map {
     use super::{BTreeMap, Deserialize, Deserializer, Limit, Serializer, limit_text, parse_limit};
 
-    pub(super) fn serialize<S: Serializer>(limits: &[Limit], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::tokens) fn serialize<S: Serializer>(limits: &[Limit], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(limits.iter().map(|limit| (&*limit.name, limit_text(limit))))
     }
 

@@ -1,8 +1,8 @@
 //! How tokens are used, counted in memory until it is saved.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use foldhash::fast::RandomState;

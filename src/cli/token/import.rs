@@ -1,4 +1,4 @@
-//! `callgate token import`: an export is read, and what became of each of its lines is told.
+//! `callgate token import`: reads an export and reports what became of each of its rows.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -6,71 +6,61 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::Session;
 use super::args::ImportArgs;
+use super::session::Session;
 use crate::tokens::{Defaults, Export, Imported, LONGEST_EXPORT};
 
 impl Session<'_> {
     pub(super) async fn import(&mut self, args: ImportArgs) -> anyhow::Result<()> {
-        let named = args.export.as_deref().filter(|path| *path != Path::new("-"));
-        let name = named.map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
-        let text = read(named).with_context(|| format!("reading {name}"))?;
+        let ImportArgs { export, account, permissions, plan, dry_run } = args;
+        let path = export.as_deref().filter(|path| *path != Path::new("-"));
+        let name = path.map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
+        let text = read(path).with_context(|| format!("reading {name}"))?;
         let export = Export::read(&text).with_context(|| name.clone())?;
-        let defaults = Defaults { account: args.account, permissions: args.permissions, plan: args.plan };
+        let defaults = Defaults { account, permissions, plan };
         for column in &export.ignored {
-            writeln!(self.remarks, "note: the column {column:?} is ignored")?;
+            self.remark(format_args!("note: the column {column:?} is ignored"));
         }
-        let imported = self.registry.import(self.config, &export, &defaults, args.dry_run, &self.by, self.now).await;
-        self.tell_of_import(&name, &imported, args.dry_run)?;
+        let imported = self.registry.import(self.config, &export, &defaults, dry_run, &self.actor, self.now).await;
+        let wrong = imported.refused.iter().map(|refused| refused.line).collect::<BTreeSet<u64>>().len();
+        self.report_import(&name, &imported, wrong, dry_run);
         if let Some(error) = imported.broken {
-            return Err(error).context("the rest was not imported: do the same again when this is mended");
+            return Err(error).context("the rest was not imported: run the same import again when this is repaired");
         }
-        let wrong: BTreeSet<u64> = imported.refused.iter().map(|refused| refused.line).collect();
-        if !wrong.is_empty() {
-            bail!("{} of {} lines were not imported", wrong.len(), export.len());
+        if wrong > 0 {
+            bail!("{wrong} of {} rows were not imported", export.len());
         }
         Ok(())
     }
 
-    fn tell_of_import(&mut self, name: &str, imported: &Imported, dry_run: bool) -> anyhow::Result<()> {
-        let Imported { tokens, present, ended, refused, .. } = imported;
-        if imported.rewritten {
-            self.tell_of_rewrite()?;
+    fn report_import(&mut self, name: &str, imported: &Imported, wrong: usize, dry_run: bool) {
+        let Imported { tokens, present, ended, refused, warnings, broken, rewritten } = imported;
+        self.remark_on_rewrite(*rewritten);
+        for warning in warnings {
+            self.remark_for_people(format_args!("warning: {warning}"));
         }
-        if self.json {
-            let pairs = |tokens: &[(u64, String)]| -> Vec<_> {
-                tokens.iter().map(|(line, id)| json!({ "line": line, "id": id })).collect()
-            };
-            let errors: Vec<_> = refused
-                .iter()
-                .map(|one| json!({ "line": one.line, "field": one.field, "message": one.message }))
-                .collect();
-            let answer = json!({
-                "dry_run": dry_run, "imported": pairs(tokens), "present": pairs(present), "ended": ended, "errors": errors,
-                "warnings": imported.warnings, "complete": imported.broken.is_none(),
-            });
-            writeln!(self.out, "{answer}")?;
-            return Ok(());
-        }
-        for warning in &imported.warnings {
-            writeln!(self.remarks, "warning: {warning}")?;
-        }
-        for one in refused {
-            writeln!(self.remarks, "{name}:{}: {}", one.line, one.message)?;
+        for row in refused {
+            self.remark_for_people(format_args!("{name}:{}: {}", row.line, row.message));
         }
         for line in ended {
-            writeln!(self.remarks, "{name}:{line}: its time is over: left out")?;
+            self.remark_for_people(format_args!("{name}:{line}: left out: the token has expired"));
         }
+        let rows = |tokens: &[(u64, String)]| -> Vec<Value> {
+            tokens.iter().map(|(line, id)| json!({ "line": line, "id": id })).collect()
+        };
+        let errors = refused.iter().map(|row| json!({ "line": row.line, "field": row.field, "message": row.message }));
+        let json = json!({
+            "dry_run": dry_run, "imported": rows(tokens), "present": rows(present), "ended": ended,
+            "errors": errors.collect::<Vec<_>>(), "warnings": warnings, "complete": broken.is_none(),
+        });
         let done = if dry_run { "to be imported" } else { "imported" };
-        let wrong: BTreeSet<u64> = refused.iter().map(|refused| refused.line).collect();
-        let (tokens, present, ended, wrong) = (tokens.len(), present.len(), ended.len(), wrong.len());
-        writeln!(
-            self.out,
-            "Tokens {done}: {tokens}. There already: {present}. Left out because they have ended: {ended}. Wrong: {wrong}."
-        )?;
-        Ok(())
+        let (tokens, present, ended) = (tokens.len(), present.len(), ended.len());
+        let text = format!(
+            "Tokens {done}: {tokens}. Registered before: {present}. Left out because they have expired: {ended}. Wrong: {wrong}."
+        );
+        self.print(json, text);
     }
 }
 
@@ -82,7 +72,7 @@ fn read(path: Option<&Path>) -> anyhow::Result<String> {
         Some(path) => File::open(path)?.take(LONGEST_EXPORT + 1).read_to_end(&mut bytes)?,
     };
     if bytes.len() as u64 > LONGEST_EXPORT {
-        bail!("it is larger than {} MiB: import it in parts", LONGEST_EXPORT >> 20);
+        bail!("the export is larger than {} MiB: import it in parts", LONGEST_EXPORT >> 20);
     }
     String::from_utf8(bytes).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];

@@ -1,187 +1,106 @@
-//! Tokens and audit entries as people and programs are shown them.
+//! Tokens and audit entries as people and programs see them.
 
-use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::table::{short, write_table};
-use crate::config::{Config, Limit, Plan};
-use crate::tokens::{Date, Entry, Found, Listed, Record, Usage, limit_text};
+use crate::cli::table::{short, table};
+use crate::config::Limit;
+use crate::tokens::{Date, Entry, Record, TokenView, limit_text};
 
 /// Characters of a name and of permissions in a list; `token show` has all of them.
 const NAME_WIDTH: usize = 32;
 const PERMISSIONS_WIDTH: usize = 40;
 
-/// A token, and the moment at which it is looked at.
-pub(super) struct View<'a> {
-    record: &'a Record,
-    version: u64,
-    usage: Option<Usage>,
-    limits: Option<&'a Plan>,
-    plan: &'a str,
-    now: SystemTime,
-}
-
 /// What `token create --json` prints, keys in this order.
 #[derive(Serialize)]
-struct Created<'a> {
-    id: &'a str,
+pub(super) struct CreatedToken<'a> {
+    pub(super) id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    token: Option<&'a str>,
-    name: &'a str,
-    account: &'a str,
-    permissions: &'a [String],
-    plan: &'a str,
-    created_at: Option<Date>,
-    expires_at: Option<Date>,
+    pub(super) token: Option<&'a str>,
+    pub(super) name: &'a str,
+    pub(super) account: &'a str,
+    pub(super) permissions: &'a [String],
+    pub(super) plan: &'a str,
+    pub(super) created_at: Option<Date>,
+    pub(super) expires_at: Option<Date>,
 }
 
-impl<'a> View<'a> {
-    pub(super) fn new(config: &'a Config, record: &'a Record, version: u64, now: SystemTime) -> Self {
-        let plan = record.plan.as_deref().unwrap_or(&config.default_plan.name);
-        Self { record, version, usage: None, limits: None, plan, now }
+impl<'a> CreatedToken<'a> {
+    pub(super) fn new(record: &'a Record, token: Option<&'a str>, default_plan: &'a str) -> Self {
+        let Record { id, name, account, permissions, plan, created_at, expires_at, .. } = record;
+        let (plan, created_at, expires_at) = (plan.as_deref().unwrap_or(default_plan), *created_at, *expires_at);
+        Self { id, token, name, account, permissions, plan, created_at, expires_at }
     }
+}
 
-    pub(super) fn of_listed(config: &'a Config, token: &'a Listed, now: SystemTime) -> Self {
-        Self { usage: Some(token.usage), ..Self::new(config, &token.record, token.version, now) }
+/// A token in JSON. Its plan always has a name.
+pub(super) fn token_json(token: &TokenView<'_>, default_plan: &str) -> Value {
+    let mut json = json!(token);
+    json["plan"] = token.plan.unwrap_or(default_plan).into();
+    json
+}
+
+/// All about one token, one line for each property.
+pub(super) fn token_sheet(token: &TokenView<'_>, default_plan: &str, now: SystemTime) -> String {
+    let moment = |date: Date| moment(date, now);
+    let or = |date: Option<Date>, none: &str| date.map_or(none.to_owned(), moment);
+    let joined = |list: Vec<String>| if list.is_empty() { "none".to_owned() } else { list.join(", ") };
+    let mut rows: Vec<[String; 2]> = Vec::new();
+    let mut row = |name: &str, value: String| rows.push([name.to_owned(), value]);
+    row("id", token.id.to_owned());
+    row("name", token.name.to_owned());
+    row("account", token.account.to_owned());
+    row("state", token.revoked_at.map_or(token.state.to_owned(), |date| format!("{} {}", token.state, moment(date))));
+    row("permissions", joined(token.permissions.to_vec()));
+    row("plan", token.plan.map_or_else(|| format!("{default_plan} (the default plan)"), str::to_owned));
+    if let Some(effective) = &token.effective {
+        let own = |limit: &Limit| if token.limits.contains(limit) { " (its own)" } else { "" };
+        let limit = |limit: &Limit| format!("{} {}{}", limit.name, limit_text(limit), own(limit));
+        row("limits", joined(effective.limits.iter().map(limit).collect()));
+        let own = if token.concurrent_calls.is_some() { " (its own)" } else { "" };
+        let calls = effective.concurrent_calls.map(|calls| format!("{calls} at one time{own}"));
+        row("calls", calls.unwrap_or_else(|| "any number at one time".to_owned()));
     }
-
-    pub(super) fn of_found(config: &'a Config, found: &'a Found, now: SystemTime) -> Self {
-        let (usage, limits) = (Some(found.usage), Some(&*found.plan));
-        Self { usage, limits, ..Self::new(config, &found.record, found.version, now) }
+    row("created", or(token.created_at, "unknown"));
+    row("expires", or(token.expires_at, "never"));
+    if let Some(usage) = token.usage {
+        row("last used", or(usage.last_used_at, "never"));
+        row("requests", usage.requests.to_string());
     }
-
-    /// What a program is told when a token was made.
-    pub(super) fn as_created(&self, secret: Option<&str>) -> String {
-        let record = self.record;
-        let created = Created {
-            id: &record.id,
-            token: secret,
-            name: &record.name,
-            account: &record.account,
-            permissions: &record.permissions,
-            plan: self.plan,
-            created_at: record.created_at,
-            expires_at: record.expires_at,
-        };
-        serde_json::to_string(&created).unwrap_or_default()
+    for end in &token.old_secrets_until {
+        row("old secret", format!("until {}", moment(*end)));
     }
+    row("version", token.version.to_string());
+    table(&rows)
+}
 
-    /// All that a program may know.
-    pub(super) fn as_json(&self) -> Value {
-        let record = self.record;
-        let limits = |limits: &[Limit]| -> Map<String, Value> {
-            limits.iter().map(|limit| (limit.name.to_string(), limit_text(limit).into())).collect()
-        };
-        let mut json = json!({
-            "id": record.id,
-            "name": record.name,
-            "account": record.account,
-            "permissions": record.permissions,
-            "plan": self.plan,
-            "limits": limits(&record.limits),
-            "concurrent_calls": record.concurrent_calls,
-            "created_at": record.created_at,
-            "expires_at": record.expires_at,
-            "enabled": record.enabled,
-            "revoked_at": record.revoked_at,
-            "state": record.state(self.now).as_str(),
-            "old_secrets_until": self.old_secrets(),
-            "version": self.version,
-        });
-        if let Some(usage) = self.usage {
-            json["usage"] = json!({ "last_used_at": usage.last_used, "requests": usage.requests });
-        }
-        if let Some(plan) = self.limits {
-            let (limits, calls) = (limits(&plan.limits), plan.concurrent_calls);
-            json["effective"] = json!({ "limits": limits, "concurrent_calls": calls });
-        }
-        json
-    }
-
-    /// One token, a line for each thing that can be said of it.
-    pub(super) fn write_sheet(&self, out: &mut dyn Write) -> io::Result<()> {
-        let record = self.record;
-        let mut rows: Vec<[String; 2]> = Vec::new();
-        let mut row = |name: &str, value: String| rows.push([name.to_owned(), value]);
-        row("id", record.id.clone());
-        row("name", record.name.clone());
-        row("account", record.account.clone());
-        let state = record.state(self.now).as_str();
-        row("state", record.revoked_at.map_or(state.to_owned(), |date| format!("{state} {}", self.moment(date))));
-        let permissions = &record.permissions;
-        row("permissions", if permissions.is_empty() { "none".to_owned() } else { permissions.join(", ") });
-        let default = if record.plan.is_none() { " (the default plan)" } else { "" };
-        row("plan", format!("{}{default}", self.plan));
-        if let Some(plan) = self.limits {
-            let own = |limit: &Limit| if record.limits.contains(limit) { " (its own)" } else { "" };
-            let limits = plan.limits.iter().map(|limit| format!("{} {}{}", limit.name, limit_text(limit), own(limit)));
-            let limits: Vec<String> = limits.collect();
-            row("limits", if limits.is_empty() { "none".to_owned() } else { limits.join(", ") });
-            let own = if record.concurrent_calls.is_some() { " (its own)" } else { "" };
-            let calls = plan.concurrent_calls.map(|calls| format!("{calls} at one time{own}"));
-            row("calls", calls.unwrap_or_else(|| "any number at one time".to_owned()));
-        }
-        row("created", record.created_at.map_or_else(|| "unknown".to_owned(), |date| self.moment(date)));
-        row("expires", record.expires_at.map_or_else(|| "never".to_owned(), |date| self.moment(date)));
-        if let Some(usage) = self.usage {
-            row("last used", usage.last_used.map_or_else(|| "never".to_owned(), |date| self.moment(date)));
-            row("requests", usage.requests.to_string());
-        }
-        for end in self.old_secrets() {
-            row("old secret", format!("until {}", self.moment(end)));
-        }
-        row("version", self.version.to_string());
-        write_table(&rows, out)
-    }
-
-    /// The ends of old secrets that work still.
-    fn old_secrets(&self) -> Vec<Date> {
-        let ends = self.record.hashes.iter().filter_map(|hash| hash.expires_at);
-        ends.filter(|end| end.time() > self.now).collect()
-    }
-
-    /// A moment, and how far away it is.
-    fn moment(&self, date: Date) -> String {
-        let text = date.to_string().replace('T', " ").replace('Z', " UTC");
-        match date.time().duration_since(self.now) {
-            Ok(ahead) => format!("{text} (in {})", roughly(ahead)),
-            Err(behind) => format!("{text} ({} ago)", roughly(behind.duration())),
-        }
-    }
-
-    fn cells(&self) -> [String; 10] {
-        let record = self.record;
-        let permissions = if record.permissions.is_empty() { "-".to_owned() } else { record.permissions.join(",") };
-        let usage = self.usage.unwrap_or_default();
+pub(super) fn token_table(tokens: &[TokenView<'_>], default_plan: &str) -> String {
+    let mut rows = vec![
+        ["ID", "NAME", "ACCOUNT", "PERMISSIONS", "PLAN", "STATE", "CREATED (UTC)", "EXPIRES", "LAST USED", "REQUESTS"]
+            .map(str::to_owned),
+    ];
+    rows.extend(tokens.iter().map(|token| {
+        let permissions = if token.permissions.is_empty() { "-".to_owned() } else { token.permissions.join(",") };
+        let usage = token.usage.unwrap_or_default();
         [
-            record.id.clone(),
-            short(&record.name, NAME_WIDTH),
-            short(&record.account, NAME_WIDTH),
+            token.id.to_owned(),
+            short(token.name, NAME_WIDTH),
+            short(token.account, NAME_WIDTH),
             short(&permissions, PERMISSIONS_WIDTH),
-            self.plan.to_owned(),
-            record.state(self.now).as_str().to_owned(),
-            minute(record.created_at),
-            minute(record.expires_at),
-            minute(usage.last_used),
+            token.plan.unwrap_or(default_plan).to_owned(),
+            token.state.to_owned(),
+            minute(token.created_at),
+            minute(token.expires_at),
+            minute(usage.last_used_at),
             usage.requests.to_string(),
         ]
-    }
+    }));
+    table(&rows)
 }
 
-/// A table of tokens.
-pub(super) fn write_list(views: &[View<'_>], out: &mut dyn Write) -> io::Result<()> {
-    const HEAD: [&str; 10] =
-        ["ID", "NAME", "ACCOUNT", "PERMISSIONS", "PLAN", "STATE", "CREATED (UTC)", "EXPIRES", "LAST USED", "REQUESTS"];
-    let mut rows = vec![HEAD.map(str::to_owned)];
-    rows.extend(views.iter().map(View::cells));
-    write_table(&rows, out)
-}
-
-/// A table of audit entries.
-pub(super) fn write_trail(entries: &[Entry], out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn audit_table(entries: &[Entry]) -> String {
     let mut rows = vec![["WHEN (UTC)", "WHO", "DID", "TOKEN", "ACCOUNT", "WHAT"].map(str::to_owned)];
     rows.extend(entries.iter().map(|entry| {
         let tokens = match &entry.tokens[..] {
@@ -198,12 +117,21 @@ pub(super) fn write_trail(entries: &[Entry], out: &mut dyn Write) -> io::Result<
             short(&changes.collect::<Vec<_>>().join(", "), 100),
         ]
     }));
-    write_table(&rows, out)
+    table(&rows)
 }
 
 /// A date to the minute.
 fn minute(date: Option<Date>) -> String {
     date.map_or_else(|| "-".to_owned(), |date| date.to_string().replace('T', " ").chars().take(16).collect())
+}
+
+/// A moment, and how far away it is.
+fn moment(date: Date, now: SystemTime) -> String {
+    let text = date.to_string().replace('T', " ").replace('Z', " UTC");
+    match date.time().duration_since(now) {
+        Ok(ahead) => format!("{text} (in {})", roughly(ahead)),
+        Err(behind) => format!("{text} ({} ago)", roughly(behind.duration())),
+    }
 }
 
 /// A duration as people say it: its largest unit.

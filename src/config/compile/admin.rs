@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::Secret;
 use crate::config::admin::{AdminAccess, AdminToken, Role};
 use crate::config::reader::Field;
+use crate::hash::TokenHash;
 
 const REMEDY: &str = "`callgate admin-token create --name NAME` makes one and prints the line to put there";
 
@@ -60,13 +60,12 @@ fn token(field: &Field<'_>) -> Option<AdminToken> {
 }
 
 /// What stands there is not repeated: it may well be the token itself.
-fn sha256(field: &Field<'_>) -> Option<Secret> {
-    let text = field.secret()?;
-    let good = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if !good {
+fn sha256(field: &Field<'_>) -> Option<TokenHash> {
+    let hash = TokenHash::from_hex(&field.secret()?);
+    if hash.is_none() {
         field.error(format!(
             "must be the 64 hexadecimal digits of the token's SHA-256, never the token itself ({REMEDY})"
         ));
     }
-    good.then(|| Secret::new(text.to_ascii_lowercase()))
+    hash
 }

@@ -1,7 +1,6 @@
 //! Uploads and downloads of any size, in constant memory.
 
 use std::convert::Infallible;
-use std::fmt::Write;
 use std::pin::Pin;
 use std::sync::LazyLock;
 use std::task::{Context, Poll};
@@ -18,6 +17,7 @@ use serde_json::json;
 use super::answer::{Answer, json_answer};
 use super::intake::next_bytes;
 use super::problem::{FieldErrors, Problem};
+use crate::hash::hex;
 
 /// Bytes of a download: 4 GiB.
 const MAX_DOWNLOAD: u64 = 4 * 1024 * 1024 * 1024;
@@ -36,10 +36,7 @@ pub(super) async fn receive(mut body: Incoming) -> Result<Answer, Problem> {
         length += bytes.len() as u64;
         digest.update(&bytes);
     }
-    let sha256 = digest.finish().as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a String takes every text");
-        text
-    });
+    let sha256 = hex(digest.finish().as_ref());
     Ok(json_answer(StatusCode::OK, &json!({ "bytes": length, "sha256": sha256 })))
 }
 

@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use callgate::auth::FileStore;
+use callgate::cli::token::CommandOutput;
 use callgate::store::{Redis, StoreHealth};
 use callgate::tokens::{Action, TokenHash, TrailFilter};
 use serde_json::Value;
 
-use super::commands::{Said, say};
+use super::commands::{error, run};
 use super::*;
 use crate::support::client::http2;
 use crate::support::gateway::{PROGRAM, Site};
@@ -44,10 +45,10 @@ fn export(text: &str) -> tempfile::NamedTempFile {
     file
 }
 
-async fn import(config: &Config, text: &str, words: &[&str]) -> Said {
+async fn import(config: &Config, text: &str, words: &[&str]) -> CommandOutput {
     let file = export(text);
     let path = file.path().to_str().unwrap();
-    let mut said = say(config, &[&["import", path], words].concat()).await;
+    let mut said = run(config, &[&["import", path], words].concat()).await;
     said.remarks = said.remarks.replace(path, "FILE");
     said
 }
@@ -55,7 +56,7 @@ async fn import(config: &Config, text: &str, words: &[&str]) -> Said {
 async fn imports(config: &Config, registry: &Registry) {
     let text = sanctum(&["first", "second", "third"]);
     let tried = import(config, &text, &["--dry-run"]).await;
-    let summary = "Tokens to be imported: 3. There already: 0. Left out because they have ended: 0. Wrong: 0.\n";
+    let summary = "Tokens to be imported: 3. Registered before: 0. Left out because they have expired: 0. Wrong: 0.\n";
     assert_eq!((tried.out.as_str(), tried.remarks.as_str()), (summary, ""));
     assert!(all(registry, config).await.unwrap().is_empty());
 
@@ -85,8 +86,11 @@ async fn imports(config: &Config, registry: &Registry) {
         format!("{},good too,,,,,", hash("g")),
     ];
     let said = import(config, &lines.join("\n"), &["--account", "default"]).await;
-    assert_eq!(said.error(), "6 of 10 lines were not imported");
-    assert_eq!(said.out, "Tokens imported: 2. There already: 1. Left out because they have ended: 1. Wrong: 6.\n");
+    assert_eq!(error(&said), "6 of 10 rows were not imported");
+    assert_eq!(
+        said.out,
+        "Tokens imported: 2. Registered before: 1. Left out because they have expired: 1. Wrong: 6.\n"
+    );
     for told in [
         "note: the column \"color\" is ignored",
         "FILE:3: sha256 must be 64 hexadecimal digits: the SHA-256 of the token, not the token itself",
@@ -95,7 +99,7 @@ async fn imports(config: &Config, registry: &Registry) {
         "FILE:6: expires_at must be a date in UTC such as 2027-01-31T12:00:00Z or 2027-01-31 12:00:00",
         "FILE:7: has 3 columns, not 7 as the first line",
         "FILE:8: is the token of line 2 once more",
-        "FILE:9: its time is over: left out",
+        "FILE:9: left out: the token has expired",
     ] {
         assert!(said.remarks.lines().any(|line| line == told), "{told}\n{}", said.remarks);
     }
@@ -107,7 +111,7 @@ async fn imports(config: &Config, registry: &Registry) {
 
     let again = import(config, &lines[..2].join("\n"), &[]).await;
     again.result.as_ref().unwrap();
-    assert!(again.out.starts_with("Tokens imported: 0. There already: 1."), "{}", again.out);
+    assert!(again.out.starts_with("Tokens imported: 0. Registered before: 1."), "{}", again.out);
     let unknown =
         import(config, &format!("sha256,account,permissions,plan\n{},a,b c!,nowhere\n", hash("h")), &[]).await;
     for told in ["no plan is called \"nowhere\"", "\"c!\" is not a permission such as calls:read"] {
@@ -178,8 +182,11 @@ async fn an_import_that_breaks_off_says_so_and_is_finished_by_the_next() {
     // Questions pass and answers don't, from somewhere in the third chunk on.
     proxy.when_asked("token-600", Passing::Questions);
     let broken = import(&config, &many(1_000), &["--json"]).await;
-    let error = broken.error();
-    assert!(error.starts_with("the rest was not imported: do the same again when this is mended: "), "{error}");
+    let message = error(&broken);
+    assert!(
+        message.starts_with("the rest was not imported: run the same import again when this is repaired: "),
+        "{message}"
+    );
     let answer: Value = serde_json::from_str(&broken.out).unwrap();
     assert_eq!((answer["imported"].as_array().unwrap().len(), &answer["complete"]), (512, &false.into()));
     proxy.let_pass(Passing::Both);

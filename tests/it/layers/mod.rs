@@ -10,8 +10,11 @@ use source::{code_only, is_test_file, rust_files, without_tests};
 /// the small foundations of level 0 may.
 const LEVELS: [(&str, u8); 22] = [
     ("config", 0),
+    ("bearer", 0),
     ("body", 0),
     ("deadline", 0),
+    ("gcra", 0),
+    ("hash", 0),
     ("shutdown", 0),
     ("tls", 0),
     ("backoff", 0),

@@ -1,27 +1,23 @@
-//! The OpenAPI description of the admin API, written by hand beside this file; a test keeps it and the router to each other.
+//! The OpenAPI description of the admin API, written by hand beside this file; a test compares it with the router.
 
-use bytes::Bytes;
 use http::StatusCode;
 
-use super::answer::{Answer, page};
+use super::error::ApiError;
+use super::request::ApiRequest;
+use super::response::{AdminResponse, response};
 use crate::config::Config;
 
-const WRITTEN: &str = include_str!("openapi.json");
+/// `GET /api/openapi.json`
+pub(super) async fn describe(request: ApiRequest<'_>) -> Result<AdminResponse, ApiError> {
+    Ok(response(StatusCode::OK, "application/json", description(&request.backend.config)))
+}
 
 /// The description, with this version and the plans of this configuration.
-pub(super) struct Description(Bytes);
-
-impl Description {
-    pub(super) fn new(config: &Config) -> Self {
-        // Names of plans are plain words, so Rust's quotes are JSON's.
-        let plans: Vec<String> = config.plans.keys().map(|name| format!("{name:?}")).collect();
-        let text = WRITTEN.replace("\"PLANS\"", &plans.join(", ")).replace("VERSION", env!("CARGO_PKG_VERSION"));
-        Self(text.into())
-    }
-
-    pub(super) fn answer(&self) -> Answer {
-        page(StatusCode::OK, "application/json", self.0.clone())
-    }
+fn description(config: &Config) -> String {
+    // Names of plans are plain words, so Rust's quotes are JSON's.
+    let plans: Vec<String> = config.plans.keys().map(|name| format!("{name:?}")).collect();
+    let text = include_str!("openapi.json").replace("\"PLANS\"", &plans.join(", "));
+    text.replace("VERSION", env!("CARGO_PKG_VERSION"))
 }
 
 #[cfg(test)]
@@ -30,15 +26,16 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::super::router::{ENDPOINTS, Endpoint, Needs, Takes};
+    use super::super::body::BodyKind;
+    use super::super::router::{ApiRoute, ROUTES, RequiredAccess};
     use super::*;
 
-    fn description() -> Value {
+    fn parsed() -> Value {
         let text = "tls: { certificates: [] }\ntokens: { file: a }\nplans: { gold: { limits: {} } }\nroutes: [{ path: /, upstream: a }]\n\
                     upstreams: { a: { endpoints: [\"http://a\"] } }";
         let text = text.replace("certificates: []", "certificates: [{ cert: a, key: a }]");
         let loaded = crate::config::parse("a.yaml".as_ref(), &text, &|_| None).unwrap();
-        serde_json::from_slice(&Description::new(&loaded.config).0).unwrap()
+        serde_json::from_slice(description(&loaded.config).as_bytes()).unwrap()
     }
 
     /// Follows a `$ref`.
@@ -50,30 +47,30 @@ mod tests {
     }
 
     #[test]
-    fn every_endpoint_is_described_and_nothing_else() {
-        let whole = description();
+    fn every_route_is_described_and_nothing_else() {
+        let whole = parsed();
         let mut described = BTreeMap::new();
         for (path, methods) in whole["paths"].as_object().unwrap() {
             for (method, operation) in methods.as_object().unwrap() {
                 described.insert((method.to_uppercase(), path.clone()), operation);
             }
         }
-        let routed: BTreeSet<_> = ENDPOINTS.iter().map(|it| (it.method.to_string(), it.path.to_owned())).collect();
+        let routed: BTreeSet<_> = ROUTES.iter().map(|it| (it.method.to_string(), it.path.to_owned())).collect();
         assert_eq!(routed, described.keys().cloned().collect());
-        for endpoint in &ENDPOINTS {
-            let key = (endpoint.method.to_string(), endpoint.path.to_owned());
-            agrees(&whole, endpoint, described[&key]);
+        for route in &ROUTES {
+            let key = (route.method.to_string(), route.path.to_owned());
+            agrees(&whole, route, described[&key]);
         }
     }
 
     /// Roles, parameters, bodies and answers are those of the router.
-    fn agrees(whole: &Value, endpoint: &Endpoint, operation: &Value) {
+    fn agrees(whole: &Value, route: &ApiRoute, operation: &Value) {
         let name = &operation["operationId"];
         let security = &operation["security"];
-        match endpoint.needs {
-            Needs::Nothing => assert_eq!(security.as_array().map(Vec::len), Some(0), "{name}"),
-            Needs::Metrics => assert_eq!(security[0]["admin_token"][0], "read", "{name}"),
-            Needs::Role(role) => assert_eq!(security[0]["admin_token"][0], role.as_str(), "{name}"),
+        match route.access {
+            RequiredAccess::Public => assert_eq!(security.as_array().map(Vec::len), Some(0), "{name}"),
+            RequiredAccess::Metrics => assert_eq!(security[0]["admin_token"][0], "read", "{name}"),
+            RequiredAccess::Role(role) => assert_eq!(security[0]["admin_token"][0], role.as_str(), "{name}"),
         }
         let none = Vec::new();
         let parameters = operation["parameters"].as_array().unwrap_or(&none);
@@ -81,24 +78,24 @@ mod tests {
             let all = parameters.iter().map(|it| resolved(whole, it)).filter(|it| it["in"] == place);
             all.map(|it| it["name"].as_str().unwrap()).collect()
         };
-        assert_eq!(within("query"), endpoint.query.iter().copied().collect(), "{name}");
-        assert_eq!(within("path").contains("id"), endpoint.path.contains("{id}"), "{name}");
+        assert_eq!(within("query"), route.query.iter().copied().collect(), "{name}");
+        assert_eq!(within("path").contains("id"), route.path.contains("{id}"), "{name}");
         let body = &operation["requestBody"];
-        match endpoint.takes {
-            Takes::Nothing => assert!(body.is_null(), "{name}"),
-            Takes::Json(_) => assert_eq!(body["required"], true, "{name}"),
-            Takes::JsonIfAny(_) => assert_eq!(body["required"], false, "{name}"),
+        match route.body {
+            BodyKind::Nothing => assert!(body.is_null(), "{name}"),
+            BodyKind::Json(_) => assert_eq!(body["required"], true, "{name}"),
+            BodyKind::OptionalJson(_) => assert_eq!(body["required"], false, "{name}"),
         }
         let answers: BTreeSet<&str> = operation["responses"].as_object().unwrap().keys().map(String::as_str).collect();
         let mut needed = BTreeSet::from(["200"]);
-        if endpoint.needs != Needs::Nothing {
+        if route.access != RequiredAccess::Public {
             needed.extend(["400", "401", "403", "429"]);
         }
-        if endpoint.takes != Takes::Nothing {
+        if route.body != BodyKind::Nothing {
             needed.extend(["408", "413", "415", "422"]);
         }
-        if endpoint.path.contains("{id}") {
-            needed.extend(["404", "409"].iter().filter(|_| endpoint.path != "/api/tokens/{id}"));
+        if route.path.contains("{id}") {
+            needed.extend(["404", "409"].iter().filter(|_| route.path != "/api/tokens/{id}"));
         }
         assert!(answers.is_superset(&needed), "{name}: {needed:?}");
     }
@@ -115,7 +112,7 @@ mod tests {
                 _ => {}
             }
         }
-        let whole = description();
+        let whole = parsed();
         let mut used = BTreeSet::new();
         references(&whole, &mut used);
         for place in &used {

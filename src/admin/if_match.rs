@@ -1,23 +1,20 @@
-//! `If-Match`: of which version a token must be for a change (RFC 9110 §13.1.1).
+//! `If-Match`: the version that a token must have for a change (RFC 9110 §13.1.1).
 
 use http::{HeaderMap, header};
 
-use super::problem::Problem;
+use super::error::ApiError;
+use super::fields::digits;
 
-/// What a request says about the version.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Condition {
-    /// Nothing.
+pub(super) enum IfMatch {
     Absent,
-    /// Any version will do.
     Any,
-    /// One of these.
     OneOf(Vec<u64>),
 }
 
-impl Condition {
-    /// Reads the header. Weak tags and strange ones match nothing.
-    pub(super) fn read(headers: &HeaderMap) -> Result<Self, Problem> {
+impl IfMatch {
+    /// Weak tags and others that no token has match nothing.
+    pub(super) fn parse(headers: &HeaderMap) -> Result<Self, ApiError> {
         let mut lines = headers.get_all(header::IF_MATCH).iter().peekable();
         if lines.peek().is_none() {
             return Ok(Self::Absent);
@@ -31,7 +28,7 @@ impl Condition {
             }
             while !rest.is_empty() {
                 let (tag, is_weak, behind) = first_tag(rest).ok_or_else(broken)?;
-                versions.extend(super::query::whole(tag).filter(|_| !is_weak && !tag.is_empty()));
+                versions.extend(digits(tag).filter(|_| !is_weak && !tag.is_empty()));
                 tags += 1;
                 rest = behind;
             }
@@ -40,13 +37,13 @@ impl Condition {
     }
 }
 
-fn broken() -> Problem {
-    Problem::Malformed(
-        "If-Match must be * or a list of ETags such as \"1795480065000000\", in their quotes.".to_owned(),
+fn broken() -> ApiError {
+    ApiError::Malformed(
+        "If-Match must be * or a list of ETags such as \"1795480065000000\", with their quotes.".to_owned(),
     )
 }
 
-/// The first `"tag"` of a list, whether it is weak, and what stands behind its comma.
+/// The first `"tag"` of a list, whether it is weak, and what follows its comma.
 fn first_tag(list: &str) -> Option<(&str, bool, &str)> {
     let (is_weak, quoted) = list.strip_prefix("W/").map_or((false, list), |quoted| (true, quoted));
     let (tag, behind) = quoted.strip_prefix('"')?.split_once('"')?;
@@ -59,24 +56,21 @@ fn first_tag(list: &str) -> Option<(&str, bool, &str)> {
 mod tests {
     use super::*;
 
-    fn read(lines: &[&str]) -> Option<Condition> {
+    fn read(lines: &[&str]) -> Option<IfMatch> {
         let mut headers = HeaderMap::new();
         for line in lines {
             headers.append(header::IF_MATCH, line.parse().unwrap());
         }
-        Condition::read(&headers).ok()
+        IfMatch::parse(&headers).ok()
     }
 
     #[test]
     fn conditions_are_read_strictly() {
-        assert_eq!(read(&[]), Some(Condition::Absent));
-        assert_eq!(read(&["*"]), Some(Condition::Any));
-        assert_eq!(read(&["\"17\""]), Some(Condition::OneOf(vec![17])));
-        assert_eq!(read(&["\"17\" , \"18\",\"19\"", "\"20\""]), Some(Condition::OneOf(vec![17, 18, 19, 20])));
-        assert_eq!(
-            read(&["W/\"17\", \"x,y\", \"\", \"+1\", \"99999999999999999999\""]),
-            Some(Condition::OneOf(vec![]))
-        );
+        assert_eq!(read(&[]), Some(IfMatch::Absent));
+        assert_eq!(read(&["*"]), Some(IfMatch::Any));
+        assert_eq!(read(&["\"17\""]), Some(IfMatch::OneOf(vec![17])));
+        assert_eq!(read(&["\"17\" , \"18\",\"19\"", "\"20\""]), Some(IfMatch::OneOf(vec![17, 18, 19, 20])));
+        assert_eq!(read(&["W/\"17\", \"x,y\", \"\", \"+1\", \"99999999999999999999\""]), Some(IfMatch::OneOf(vec![])));
         for broken in
             ["", ",", "17", "\"17", "W/17", "'17'", "w/\"17\"", "\"", "\"1\"\"2\"", "\"1 7\"", "*, \"17\"", "\"17\", *"]
         {

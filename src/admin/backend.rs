@@ -1,0 +1,42 @@
+//! What the admin listener shows and changes: this process, and the stores of tokens and limits.
+
+use std::sync::Arc;
+
+use super::limit_service::LimitService;
+use crate::auth::FileStore;
+use crate::config::Config;
+use crate::forward::UpstreamStates;
+use crate::shutdown::Shutdown;
+use crate::store::StoreHealth;
+use crate::telemetry::Metrics;
+use crate::tokens::Registry;
+
+/// What requests to the admin listener read and change.
+pub struct AdminBackend {
+    /// The configuration of this process.
+    pub config: Arc<Config>,
+    /// Its metrics.
+    pub metrics: Arc<Metrics>,
+    /// Its end; readiness depends on it.
+    pub shutdown: Shutdown,
+    /// The token records.
+    pub registry: Arc<Registry>,
+    /// The limits.
+    pub limits: LimitService,
+    /// With the memory store, the token file as this process has read it.
+    pub file: Option<Arc<FileStore>>,
+    /// The upstreams and their health.
+    pub upstreams: Arc<UpstreamStates>,
+    /// With Redis, its health; readiness depends on it.
+    pub store: Option<Arc<StoreHealth>>,
+}
+
+impl AdminBackend {
+    /// Reads a changed token file again at once, so that the change is in force before it is answered. Redis needs no such call.
+    pub(super) async fn refresh(&self) {
+        if let Some(file) = self.file.clone() {
+            // The file is read again in a moment anyway, and errors are logged there.
+            let _ = tokio::task::spawn_blocking(move || file.refresh()).await;
+        }
+    }
+}

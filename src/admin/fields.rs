@@ -1,0 +1,151 @@
+//! The named values of a request, of its query or its JSON body, and what is wrong with them.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+use super::invalid::InvalidFields;
+use crate::tokens::{Action, Date, State};
+
+/// Items on a page, unless a request says how many, and at most.
+pub(super) const DEFAULT_PAGE: usize = 50;
+const MAX_PAGE: u64 = 200;
+
+/// How a field's value is read, and what it must be.
+pub(super) struct Kind<T> {
+    must: &'static str,
+    read: fn(Value) -> Option<T>,
+}
+
+pub(super) const TEXT: Kind<String> = Kind { must: "be a text", read: text };
+pub(super) const TEXTS: Kind<Vec<String>> =
+    Kind { must: "be a list of texts", read: |value| list(value)?.into_iter().map(text).collect() };
+pub(super) const BOOL: Kind<bool> = Kind { must: "be true or false", read: |value| value.as_bool() };
+pub(super) const NUMBER: Kind<u32> =
+    Kind { must: "be a whole number that is not negative", read: |value| value.as_u64()?.try_into().ok() };
+pub(super) const LIST: Kind<Vec<Value>> = Kind { must: "be a list", read: list };
+pub(super) const DATE: Kind<SystemTime> = Kind {
+    must: "be a date in UTC such as 2027-01-31T12:00:00Z",
+    read: |value| Some(Date::parse(value.as_str()?)?.time()),
+};
+/// Names and texts such as `120/1m`.
+pub(super) const LIMITS: Kind<Vec<(String, String)>> = Kind {
+    must: "be an object of limits such as {\"minute\": \"120/1m\"}",
+    read: |value| match value {
+        Value::Object(map) => map.into_iter().map(|(name, value)| Some((name, text(value)?))).collect(),
+        _ => None,
+    },
+};
+pub(super) const STATE: Kind<State> = Kind {
+    must: "be active, expired, disabled or revoked",
+    read: |value| State::ALL.into_iter().find(|state| value == state.as_str()),
+};
+pub(super) const ACTION: Kind<Action> = Kind {
+    must: "be create, import, update, rotate, revoke, enable or disable",
+    read: |value| Action::ALL.into_iter().find(|action| value == action.as_str()),
+};
+/// Items on a page, in a query.
+pub(super) const PAGE_SIZE: Kind<usize> = Kind {
+    must: "be a whole number from 1 to 200",
+    read: |value| Some(digits(value.as_str()?).filter(|size| (1..=MAX_PAGE).contains(size))? as usize),
+};
+/// Where a page of the audit trail begins, in a query. Redis holds integers up to 2^53 exactly.
+pub(super) const AUDIT_CURSOR: Kind<u64> = Kind {
+    must: "be the cursor of the page before",
+    read: |value| digits(value.as_str()?).filter(|before| *before < 1 << 53),
+};
+
+fn text(value: Value) -> Option<String> {
+    if let Value::String(text) = value { Some(text) } else { None }
+}
+
+fn list(value: Value) -> Option<Vec<Value>> {
+    if let Value::Array(items) = value { Some(items) } else { None }
+}
+
+/// Digits as a number, without a sign.
+pub(super) fn digits(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// Fields to be taken out one by one; the names that are left in the end are unknown.
+#[derive(Default)]
+pub(super) struct Fields {
+    given: Vec<(String, Value)>,
+    known: Vec<&'static str>,
+    invalid: InvalidFields,
+}
+
+/// Not the values: a secret may be among them.
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.given.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+impl Fields {
+    /// `known`: names that need not be taken out.
+    pub(super) fn new(fields: Vec<(String, Value)>, known: &[&'static str]) -> Self {
+        let mut all = Self { known: known.to_vec(), ..Self::default() };
+        for (name, value) in fields {
+            if all.given.iter().any(|(other, _)| *other == name) {
+                all.error(&name, "may be given only once");
+            } else {
+                all.given.push((name, value));
+            }
+        }
+        all
+    }
+
+    /// Adds that a field is wrong; `must` says what it must be.
+    pub(super) fn error(&mut self, name: &str, must: &str) {
+        self.invalid.add(name, format!("{name} {must}"));
+    }
+
+    /// The value of a field, if it is given.
+    pub(super) fn take(&mut self, name: &'static str) -> Option<Value> {
+        self.known.push(name);
+        let at = self.given.iter().position(|(given, _)| given == name)?;
+        Some(self.given.swap_remove(at).1)
+    }
+
+    /// A field that may be absent or null.
+    pub(super) fn get<T>(&mut self, name: &'static str, kind: &Kind<T>) -> Option<T> {
+        self.get_nullable(name, kind).flatten()
+    }
+
+    /// A field that may be absent (the outer `None`) or null (the inner).
+    pub(super) fn get_nullable<T>(&mut self, name: &'static str, kind: &Kind<T>) -> Option<Option<T>> {
+        let value = self.take(name)?;
+        if value.is_null() {
+            return Some(None);
+        }
+        let read = (kind.read)(value);
+        if read.is_none() {
+            self.error(name, &format!("must {}", kind.must));
+        }
+        read.map(Some)
+    }
+
+    /// A text that must be given.
+    pub(super) fn require_text(&mut self, name: &'static str) -> String {
+        let errors = self.invalid.count();
+        let text = self.get(name, &TEXT);
+        if text.is_none() && self.invalid.count() == errors {
+            self.error(name, "must be given");
+        }
+        text.unwrap_or_default()
+    }
+
+    /// Whether nothing is wrong with any field; to be called when all are taken.
+    pub(super) fn finish(&mut self) -> Result<(), InvalidFields> {
+        for (name, _) in std::mem::take(&mut self.given) {
+            if !self.known.contains(&name.as_str()) {
+                self.invalid.add_unknown(&name, &self.known);
+            }
+        }
+        let invalid = std::mem::take(&mut self.invalid);
+        if invalid.count() == 0 { Ok(()) } else { Err(invalid) }
+    }
+}

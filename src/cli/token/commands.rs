@@ -1,0 +1,156 @@
+//! What each command of `callgate token` does.
+
+use anyhow::Context;
+use serde_json::json;
+
+use super::args::{
+    AuditArgs, CreateArgs, ListArgs, RevokeArgs, RotateArgs, SelectedToken, ShowArgs, TokenSettings, UpdateArgs,
+};
+use super::session::Session;
+use super::view::{CreatedToken, audit_table, token_json, token_sheet, token_table};
+use crate::config::Secret;
+use crate::tokens::{Change, Draft, Edited, Filter, Origin, TokenView, TrailFilter};
+
+/// Tokens that one request to the store returns.
+const PAGE: usize = 256;
+
+impl Session<'_> {
+    pub(super) async fn create(&mut self, args: CreateArgs) -> anyhow::Result<()> {
+        let expires_at = args.settings.expires.map(|end| end.after(self.now)).transpose()?;
+        let (name, account) = (args.name, args.account);
+        let TokenSettings { permissions, plan, limits, concurrent_calls, .. } = args.settings;
+        let draft = Draft { name, account, permissions, plan, limits, concurrent_calls, expires_at };
+        let origin = args.sha256.map_or(Origin::New, |hash| Origin::Registered { id: args.id, hash });
+        let issued = self.registry.issue(self.config, draft, origin, None, &self.actor, self.now).await?;
+        let (record, secret) = (&issued.edited.record, issued.secret.as_ref().map(Secret::expose));
+        self.warn_of_permissions(&record.permissions);
+        self.remark_on_rewrite(issued.edited.rewritten);
+        let json = serde_json::to_string(&CreatedToken::new(record, secret, self.default_plan()))?;
+        let (id, account) = (&record.id, &record.account);
+        match secret {
+            Some(secret) => {
+                self.print(json, secret);
+                self.remark_for_people(format_args!(
+                    "Token {id} was created for account {account}. Save it now: it is not shown again."
+                ));
+            }
+            None => self.print(json, format_args!("Token {id} is registered for account {account}.")),
+        }
+        Ok(())
+    }
+
+    pub(super) async fn list(&mut self, args: ListArgs) -> anyhow::Result<()> {
+        let ListArgs { account, name, plan, state, permission, limit, mut after } = args;
+        let filter = Filter { account, name, plan, state, permission };
+        let max = limit.map_or(usize::MAX, |limit| limit as usize);
+        let mut listed = Vec::new();
+        while listed.len() < max {
+            let count = PAGE.min(max - listed.len());
+            let page = self.registry.list(self.config, &filter, after.as_deref(), count, self.now).await?;
+            listed.extend(page.tokens);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        let plan = self.default_plan();
+        let tokens: Vec<_> = listed.iter().map(|listed| TokenView::of_listed(listed, self.now)).collect();
+        let json: Vec<_> = tokens.iter().map(|token| token_json(token, plan)).collect();
+        self.print(json!({ "tokens": json, "next": after }), token_table(&tokens, plan).trim_end());
+        if let Some(after) = after {
+            self.remark_for_people(format_args!("For more, add: --after {after}"));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn show(&mut self, args: ShowArgs) -> anyhow::Result<()> {
+        let found = self.registry.find(self.config, &args.id).await?;
+        let (token, plan) = (TokenView::of_found(&found, self.now), self.default_plan());
+        self.print(token_json(&token, plan), token_sheet(&token, plan, self.now).trim_end());
+        Ok(())
+    }
+
+    pub(super) async fn update(&mut self, args: UpdateArgs) -> anyhow::Result<()> {
+        let TokenSettings { permissions, plan, limits, concurrent_calls, expires } = args.settings;
+        let expires_at = expires.map(|end| end.after(self.now)).transpose()?;
+        let change = Change {
+            name: args.name,
+            permissions: (args.no_permissions || !permissions.is_empty()).then_some(permissions),
+            plan: (args.default_plan || plan.is_some()).then_some(plan),
+            limits: (args.no_limits || !limits.is_empty()).then_some(limits),
+            concurrent_calls: (args.no_concurrent_calls || concurrent_calls.is_some()).then_some(concurrent_calls),
+            expires_at: (args.never_expires || expires_at.is_some()).then_some(expires_at),
+        };
+        if let Some(permissions) = &change.permissions {
+            self.warn_of_permissions(permissions);
+        }
+        let SelectedToken { id, if_version } = &args.token;
+        let edited = self.registry.update(self.config, id, change, *if_version, &self.actor, self.now).await?;
+        self.report(&edited, if edited.changed { "is changed" } else { "is like that already" });
+        Ok(())
+    }
+
+    pub(super) async fn rotate(&mut self, args: RotateArgs) -> anyhow::Result<()> {
+        let SelectedToken { id, if_version } = &args.token;
+        let rotated = self.registry.rotate(self.config, id, args.grace, *if_version, &self.actor, self.now).await?;
+        self.remark_on_rewrite(rotated.edited.rewritten);
+        let (secret, version, until) = (rotated.secret.expose(), rotated.edited.version, rotated.old_until);
+        let json = json!({ "id": id, "token": secret, "version": version, "old_secret_until": until });
+        self.print(json, secret);
+        let old = match until {
+            Some(until) => format!("The old one works until {until}."),
+            None => "Old ones no longer work.".to_owned(),
+        };
+        self.remark_for_people(format_args!("Token {id} has a new secret. Save it now: it is not shown again. {old}"));
+        Ok(())
+    }
+
+    pub(super) async fn revoke(&mut self, args: RevokeArgs) -> anyhow::Result<()> {
+        let Some(account) = &args.account else {
+            let id = args.id.as_deref().context("ID or --account is needed")?;
+            let edited = self.registry.revoke(id, args.if_version, &self.actor, self.now).await?;
+            let before = edited.record.revoked_at.filter(|_| !edited.changed);
+            let text = before.map_or("is revoked".to_owned(), |date| format!("was revoked already on {date}"));
+            self.report(&edited, &text);
+            return Ok(());
+        };
+        let revoked = self.registry.revoke_account(account, &self.actor, self.now).await?;
+        self.remark_on_rewrite(revoked.first().is_some_and(|first| first.rewritten));
+        let ids: Vec<&str> = revoked.iter().map(|edited| edited.record.id.as_str()).collect();
+        let lines =
+            revoked.iter().map(|Edited { record, .. }| format!("Token {} ({}) is revoked.", record.id, record.name));
+        let text = match &lines.collect::<Vec<_>>()[..] {
+            [] => format!("The account {account:?} has no token that is not revoked."),
+            lines => lines.join("\n"),
+        };
+        self.print(json!({ "account": account, "revoked": ids }), text);
+        Ok(())
+    }
+
+    pub(super) async fn switch(&mut self, token: SelectedToken, on: bool) -> anyhow::Result<()> {
+        let edited = self.registry.switch(&token.id, on, token.if_version, &self.actor, self.now).await?;
+        let state = if on { "enabled" } else { "disabled" };
+        self.report(&edited, &if edited.changed { format!("is {state}") } else { format!("was {state} already") });
+        Ok(())
+    }
+
+    pub(super) async fn audit(&mut self, args: AuditArgs) -> anyhow::Result<()> {
+        let AuditArgs { token, account, by, action, since, limit, before } = args;
+        let filter = TrailFilter { token, account, by, action, since: since.map(|since| since.before(self.now)) };
+        let page = self.registry.trail(&filter, before, limit as usize, self.now).await?;
+        self.print(json!({ "entries": page.entries, "next": page.before }), audit_table(&page.entries).trim_end());
+        if let Some(before) = page.before {
+            self.remark_for_people(format_args!("For more, add: --before {before}"));
+        }
+        Ok(())
+    }
+
+    /// Prints what became of a token.
+    fn report(&mut self, edited: &Edited, what: &str) {
+        self.remark_on_rewrite(edited.rewritten);
+        let Edited { record, version, changed, .. } = edited;
+        let mut json = token_json(&TokenView::new(record, *version, self.now), self.default_plan());
+        json["changed"] = (*changed).into();
+        self.print(json, format_args!("Token {} ({}) {what}.", record.id, record.name));
+    }
+}
