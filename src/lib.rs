@@ -8,6 +8,7 @@ pub mod body;
 pub mod cli;
 pub mod config;
 mod deadline;
+#[cfg(feature = "demo")]
 pub mod demo;
 pub mod forward;
 pub mod gateway;
@@ -16,7 +17,7 @@ pub mod listener;
 pub mod response;
 pub mod route;
 mod selftest;
-pub mod server;
+mod server;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
