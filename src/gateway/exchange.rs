@@ -19,7 +19,7 @@ use crate::listener::{Attention, Peer};
 use crate::response::Rejection;
 use crate::route::Found;
 use crate::shutdown::Shutdown;
-use crate::telemetry::{AccessLog, Metrics, Phase, Record, RouteMetrics, WindowUse, request_id};
+use crate::telemetry::{AccessLog, AccessRecord, Metrics, Phase, RouteMetrics, WindowUse, request_id};
 
 /// A client on HTTP/2 has to take so many bytes of an answer within `body_idle_timeout`.
 const HTTP2_PIECE: usize = 32 * 1024;
@@ -76,7 +76,7 @@ impl RequestMetrics {
 
 /// One request on its way. Dropped, it is over: whatever happened, it is counted and logged once.
 pub struct Exchange {
-    pub(super) record: Record,
+    pub(super) record: AccessRecord,
     pub(super) decision: Option<(Decision, Arc<Principal>)>,
     /// Held for as long as the call lasts that this may become.
     pub(super) call_lease: Option<CallLease>,
@@ -108,7 +108,7 @@ impl Exchange {
             true => (Method::from_bytes(b"-").unwrap_or_default(), Uri::from_static("-")),
             false => (request.method().clone(), request.uri().clone()),
         };
-        let record = Record {
+        let record = AccessRecord {
             started: Instant::now(),
             received,
             client: client_of(request, peer.address, trusted),
@@ -292,7 +292,7 @@ impl Exchange {
 
 /// Copies what is the client's own. As it came it is a part of the buffer that the whole head was read into, and keeps all of that: no
 /// matter for a moment, but for a call.
-fn detach(record: &mut Record) {
+fn detach(record: &mut AccessRecord) {
     // Only the path is logged.
     if let Ok(path) = Uri::try_from(record.uri.path()) {
         record.uri = path;

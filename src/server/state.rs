@@ -55,7 +55,7 @@ impl ProcessState {
     pub(super) fn new(config: Arc<Config>, metrics: Arc<Metrics>, log: AccessLog) -> Result<Self, StartError> {
         let certificates = Arc::new(Certificates::load(&config.tls.certificates)?);
         for (file, expiry) in certificates.expiries() {
-            metrics.certificate_expiry(&file.display().to_string()).set(*expiry as f64);
+            metrics.certificate_expiry(&file.display().to_string()).set(*expiry);
         }
         let settings = listener::server_config(&config.tls, certificates.clone())?;
         let tls = Tls { acceptor: TlsAcceptor::from(Arc::new(settings)), certificates: certificates.clone() };

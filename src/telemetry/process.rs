@@ -1,4 +1,4 @@
-//! The process's own metrics, read from `/proc/self` at each scrape, under the names that Prometheus clients share.
+//! Metrics of the process, read from `/proc/self` at each scrape, under the names that all Prometheus clients use.
 
 use std::collections::HashMap;
 use std::fs;
@@ -33,7 +33,7 @@ impl ProcessCollector {
         })
     }
 
-    /// What can't be read keeps its last value.
+    /// A value that can't be read stays as it was.
     fn read(&self) {
         let set = |name: &str, value: f64| {
             if let Some(gauge) = self.gauges.get(name) {
@@ -47,7 +47,7 @@ impl ProcessCollector {
             set("process_max_fds", limit as f64);
         }
         let Some(stat) = fs::read_to_string("/proc/self/stat").ok() else { return };
-        // The second field is a name in parentheses that may hold blanks; the third follows it (proc(5)).
+        // The second field is a name in parentheses that may contain spaces; the third follows it (proc(5)).
         let Some(fields) = stat.rsplit_once(')').map(|(_, rest)| rest.split_ascii_whitespace().collect::<Vec<_>>())
         else {
             return;
