@@ -22,14 +22,14 @@ impl DemoFiles {
         let files = Self { config: folder.join("callgate.yaml"), folder };
         let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
         let pair = rcgen::generate_simple_self_signed(names).context("can't create a certificate")?;
-        write_private(&files.cert(), &pair.cert.pem())?;
-        write_private(&files.folder.join("key.pem"), &pair.signing_key.serialize_pem())?;
-        write_private(&files.config, &configuration(https, admin, upstream))?;
+        for (name, text) in [
+            ("cert.pem", pair.cert.pem()),
+            ("key.pem", pair.signing_key.serialize_pem()),
+            ("callgate.yaml", configuration(https, admin, upstream)),
+        ] {
+            write_private(&files.folder.join(name), &text)?;
+        }
         Ok(files)
-    }
-
-    fn cert(&self) -> PathBuf {
-        self.folder.join("cert.pem")
     }
 
     /// What is running, and commands to try it.
@@ -41,8 +41,7 @@ impl DemoFiles {
         token: &str,
         reader: &str,
     ) -> String {
-        let (config, cert, port) = (self.config.display(), self.cert(), https.port());
-        let cert = cert.display();
+        let (folder, config, port) = (self.folder.display(), self.config.display(), https.port());
         format!(
             r#"
 Callgate is serving a sample voice-call API.
@@ -54,7 +53,7 @@ Callgate is serving a sample voice-call API.
 
 Paste this into another terminal first:
 
-  CA={cert}; API=https://localhost:{port}/api/v1
+  CA={folder}/cert.pem; API=https://localhost:{port}/api/v1
   TOKEN={token}
   READER={reader}
   call() {{ curl -s --cacert "$CA" -H "Authorization: Bearer ${{AS:-$TOKEN}}" "$@"; echo; }}

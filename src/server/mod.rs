@@ -68,10 +68,9 @@ impl Server {
         let http_address = http.as_deref().map(address).transpose()?;
 
         let mut threads = Vec::with_capacity(workers);
-        let mut http = http.map(Vec::into_iter);
+        let mut http = http.into_iter().flatten();
         for (index, https) in https.into_iter().enumerate() {
-            let http = http.as_mut().and_then(Iterator::next);
-            match worker::spawn(index, state.clone(), https, http).await {
+            match worker::spawn(index, state.clone(), https, http.next()).await {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
                     state.shutdown.drain();

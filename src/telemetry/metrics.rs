@@ -91,13 +91,11 @@ impl Metrics {
     }
 
     /// The cells of a route.
-    #[must_use]
     pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
         Arc::new(RouteMetrics::new(&self.families, name))
     }
 
     /// The cells of an upstream.
-    #[must_use]
     pub fn upstream(&self, name: &str) -> UpstreamMetrics {
         let failures =
             |kind| self.families.counter("callgate_upstream_failures_total", &[("upstream", name), ("kind", kind)]);
@@ -116,20 +114,17 @@ impl Metrics {
     }
 
     /// The cells of an upstream's balancing, with those of its endpoints.
-    #[must_use]
     pub fn balance(&self, upstream: &str, endpoints: &[Arc<str>]) -> BalanceMetrics {
         BalanceMetrics::new(&self.families, upstream, endpoints)
     }
 
     /// Requests of a route that were chosen for a copy to this upstream, with this outcome of the copy.
-    #[must_use]
     pub fn mirrored(&self, route: &str, upstream: &str, outcome: &str) -> IntCounter {
         self.families
             .counter("callgate_mirrored_total", &[("route", route), ("upstream", upstream), ("outcome", outcome)])
     }
 
     /// The cells of an upstream's host name.
-    #[must_use]
     pub fn name(&self, host: &str) -> NameMetrics {
         NameMetrics {
             failures: self.families.counter("callgate_name_failures_total", &[("host", host)]),
@@ -138,7 +133,6 @@ impl Metrics {
     }
 
     /// The cells of a listener (`https` or `http`).
-    #[must_use]
     pub fn listener(&self, name: &str) -> ListenerMetrics {
         let label = &[("listener", name)];
         ListenerMetrics {
@@ -151,25 +145,21 @@ impl Metrics {
     }
 
     /// Calls that `by` ended.
-    #[must_use]
     pub fn calls_ended(&self, by: &str) -> IntCounter {
         self.families.counter("callgate_calls_ended_total", &[("by", by)])
     }
 
     /// Authentications with this outcome.
-    #[must_use]
     pub fn auth(&self, outcome: &str) -> IntCounter {
         self.families.counter("callgate_auth_total", &[("outcome", outcome)])
     }
 
     /// Decisions with this outcome from this source.
-    #[must_use]
     pub fn decisions(&self, outcome: &str, source: &str) -> IntCounter {
         self.families.counter("callgate_decisions_total", &[("outcome", outcome), ("source", source)])
     }
 
     /// The expiry of the certificate in this file.
-    #[must_use]
     pub fn certificate_expiry(&self, file: &str) -> IntGauge {
         self.families.gauge("callgate_certificate_expiry_timestamp_seconds", &[("certificate", file)])
     }
@@ -180,5 +170,32 @@ impl Metrics {
     /// When a metric can't be encoded.
     pub fn encode(&self) -> prometheus::Result<String> {
         TextEncoder::new().encode_to_string(&self.families.registry.gather())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, StatusCode};
+
+    use super::super::help::HELP;
+    use super::*;
+
+    #[test]
+    fn every_metric_can_be_made_and_every_help_text_is_used() {
+        let metrics = Metrics::new().unwrap();
+        metrics.route("r").count(&Method::GET, StatusCode::OK);
+        metrics.upstream("u");
+        metrics.balance("u", &["http://127.0.0.1:1".into()]);
+        metrics.mirrored("r", "u", "copied");
+        metrics.name("host");
+        metrics.listener("https");
+        metrics.calls_ended("client");
+        metrics.auth("ok");
+        metrics.decisions("admitted", "redis");
+        metrics.certificate_expiry("cert.pem");
+        let text = metrics.encode().unwrap();
+        for (name, help) in HELP {
+            assert!(text.contains(&format!("# HELP {name} {help}\n")), "{name} is in no family: {text}");
+        }
     }
 }

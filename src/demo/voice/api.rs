@@ -26,61 +26,35 @@ pub(super) async fn respond(service: Arc<VoiceService>, request: Request<Incomin
 
 async fn dispatch(service: Arc<VoiceService>, mut request: Request<Incoming>) -> Result<DemoResponse, DemoError> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let allow = |methods: &'static [Method]| {
-        if methods.contains(&method) { Ok(()) } else { Err(DemoError::MethodNotAllowed(methods)) }
+    let segments: Vec<&str> = path.split('/').collect();
+    let methods: &[Method] = match segments[1..] {
+        ["api", "v1", "calls"] => &[Method::GET, Method::HEAD, Method::POST],
+        ["api", "v1", "calls", _] => &[Method::GET, Method::HEAD, Method::DELETE],
+        ["api", "v1", "recordings"] => &[Method::POST],
+        ["healthz"] | ["api", "v1", ..] => &[Method::GET, Method::HEAD],
+        _ => return Err(DemoError::NoSuchPath),
     };
-    let allow_get = || allow(&[Method::GET, Method::HEAD]);
     let call_id = |text: &str| CallId::parse(text).ok_or(DemoError::NoSuchCall);
-    if path == "/healthz" {
-        allow_get()?;
-        return Ok(json_response(StatusCode::OK, &json!({ "status": "ok" })));
-    }
-    let resource = path.strip_prefix("/api/v1/").ok_or(DemoError::NoSuchPath)?;
-    match resource.split('/').collect::<Vec<_>>().as_slice() {
-        ["whoami"] => {
-            allow_get()?;
-            Ok(whoami(request.headers()))
-        }
-        ["calls"] => {
-            allow(&[Method::GET, Method::HEAD, Method::POST])?;
-            if method == Method::POST {
-                place_call(&service, request).await
-            } else {
-                list_calls(&service, request.uri().query().unwrap_or(""))
-            }
-        }
-        ["calls", id] => {
+    match segments[1..] {
+        _ if !methods.contains(&method) => Err(DemoError::MethodNotAllowed(methods)),
+        ["healthz"] => Ok(json_response(StatusCode::OK, &json!({ "status": "ok" }))),
+        [_, _, "whoami"] => Ok(whoami(request.headers())),
+        [_, _, "calls"] if method == Method::POST => place_call(&service, request).await,
+        [_, _, "calls"] => list_calls(&service, request.uri().query().unwrap_or("")),
+        [_, _, "calls", id] if method == Method::DELETE => {
             let id = call_id(id)?;
-            allow(&[Method::GET, Method::HEAD, Method::DELETE])?;
-            if method == Method::DELETE {
-                service.update(|calls| calls.hang_up(id, SystemTime::now()))?;
-                return Ok(empty_response(StatusCode::NO_CONTENT));
-            }
-            Ok(json_response(StatusCode::OK, service.calls().get(id)?))
+            service.update(|calls| calls.hang_up(id, SystemTime::now()))?;
+            Ok(empty_response(StatusCode::NO_CONTENT))
         }
-        ["calls", id, "events"] => {
-            let id = call_id(id)?;
-            allow_get()?;
-            service.calls().get(id)?;
+        [_, _, "calls", id] => Ok(json_response(StatusCode::OK, service.calls().get(call_id(id)?)?)),
+        [_, _, "calls", id, "events"] => {
+            let id = service.calls().get(call_id(id)?)?.id;
             Ok(events::open(service, FeedScope::Call(id), request.headers()))
         }
-        ["calls", id, "stream"] => {
-            let id = call_id(id)?;
-            allow_get()?;
-            audio::open(&service, id, &mut request)
-        }
-        ["events"] => {
-            allow_get()?;
-            Ok(events::open(service, FeedScope::All, request.headers()))
-        }
-        ["recordings"] => {
-            allow(&[Method::POST])?;
-            recordings::receive(request.into_body()).await
-        }
-        ["recordings", length] => {
-            allow_get()?;
-            recordings::send(length)
-        }
+        [_, _, "calls", id, "stream"] => audio::open(&service, call_id(id)?, &mut request),
+        [_, _, "events"] => Ok(events::open(service, FeedScope::All, request.headers())),
+        [_, _, "recordings"] => recordings::receive(request.into_body()).await,
+        [_, _, "recordings", length] => recordings::send(length),
         _ => Err(DemoError::NoSuchPath),
     }
 }
