@@ -12,7 +12,7 @@ use callgate::config::{self, Access, Config, Route};
 use callgate::forward::{ForwardContext, onto_client, onto_upstream};
 use callgate::response::{self, Rejection};
 use callgate::route::{self, RouteTable};
-use callgate::telemetry::{Record, WindowUse, json_line};
+use callgate::telemetry::{AccessRecord, WindowUse, json_line};
 use callgate::tokens::{Actor, Draft, NewToken, Registry};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -198,7 +198,7 @@ fn refusals(criterion: &mut Criterion) {
 
 fn access_line(criterion: &mut Criterion) {
     let window = |name: &str, used, limit| WindowUse { name: name.into(), used, limit };
-    let record = Record {
+    let record = AccessRecord {
         started: Instant::now(),
         received: SystemTime::now(),
         client: IpAddr::from([192, 0, 2, 17]),

@@ -10,6 +10,7 @@ pub mod body;
 pub mod cli;
 pub mod config;
 mod deadline;
+#[cfg(feature = "demo")]
 pub mod demo;
 pub mod forward;
 pub mod gateway;

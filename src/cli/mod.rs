@@ -12,7 +12,9 @@ pub mod token;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::{demo, selftest};
+#[cfg(feature = "demo")]
+use crate::demo;
+use crate::selftest;
 use clap::{CommandFactory, Parser, Subcommand};
 use rustls::crypto::aws_lc_rs;
 
@@ -27,7 +29,15 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Try Callgate: starts a gateway with a sample voice-call API and a new token, and prints commands to paste
+    #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
+    /// Absent from this build
+    #[cfg(not(feature = "demo"))]
+    #[command(hide = true, disable_help_flag = true)]
+    Demo {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        _arguments: Vec<std::ffi::OsString>,
+    },
     /// Run the gateway
     Serve {
         /// The configuration file
@@ -70,7 +80,13 @@ pub fn main() -> ExitCode {
     // This can only fail if a provider is installed already; nothing else installs one.
     let _ = aws_lc_rs::default_provider().install_default();
     let done = match arguments.command {
+        #[cfg(feature = "demo")]
         Command::Demo(args) => on_runtime(demo::run(args)),
+        #[cfg(not(feature = "demo"))]
+        Command::Demo { .. } => Err(anyhow::anyhow!(
+            "this build has no demo: it was built without the default feature `demo`, as images and packages are. \
+             From a checkout, `cargo run --release -- demo` runs it"
+        )),
         Command::Serve { config } => on_runtime(serve::run(config)),
         Command::Check { file, json } => return check::check(&file, json),
         Command::Token(command) => on_runtime(token::run(command)),

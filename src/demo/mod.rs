@@ -1,6 +1,6 @@
-//! `callgate demo`: a whole gateway with everything it needs, made on the spot and gone afterwards.
+//! `callgate demo`: a complete gateway with a sample API behind it, created on start and removed at the end.
 
-mod scene;
+mod files;
 pub mod voice;
 
 use std::net::SocketAddr;
@@ -12,67 +12,58 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config};
+use crate::server::{ExitSignals, Server};
 use crate::tokens::{Actor, Draft, Origin, Registry};
 
-use crate::server::{ExitSignals, Server};
-use scene::Scene;
+use files::DemoFiles;
 
-/// What a demo may be told.
 #[derive(Debug, Args)]
-pub struct DemoArgs {
-    /// Where to serve HTTPS; with a port that is taken, another one is used
+pub(crate) struct DemoArgs {
+    /// Address for HTTPS; if its port is in use, a free one is chosen
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
     listen: SocketAddr,
-    /// Where to serve metrics and health
+    /// Address for metrics and health; if its port is in use, a free one is chosen
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9901")]
     admin: SocketAddr,
 }
 
 /// Serves until a signal.
-///
-/// # Errors
-/// What could not be set up.
-pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let signals = ExitSignals::listen()?;
-    let upstream = TcpListener::bind(("127.0.0.1", 0)).await.context("starting the sample upstream")?;
-    let scene = Scene::set(free(args.listen)?, free(args.admin)?, upstream.local_addr()?)?;
-    let loaded = config::load(&scene.config).map_err(|problems| anyhow!("the demo's own configuration\n{problems}"))?;
-    let full = make_token(&loaded.config, "demo", &["calls:*"]).await?;
-    let reader = make_token(&loaded.config, "demo, read only", &["calls:read"]).await?;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("can't start the sample upstream")?;
+    let upstream = listener.local_addr()?;
+    let files = DemoFiles::create(free_address(args.listen)?, free_address(args.admin)?, upstream)?;
+    let loaded = config::load(&files.config).map_err(|problems| anyhow!("the demo's own configuration\n{problems}"))?;
+    let full = create_token(&loaded.config, "demo", "calls:*").await?;
+    let read_only = create_token(&loaded.config, "demo, read only", "calls:read").await?;
 
     let stop = CancellationToken::new();
-    let upstream_at = upstream.local_addr()?;
-    let sample = tokio::spawn(voice::serve(upstream, stop.clone()));
+    let voice = tokio::spawn(voice::serve(listener, stop.clone()));
     let server = Server::launch(loaded.config).await?;
-    print!("{}", scene.tour(server.https, server.admin, upstream_at, &full, &reader));
+    print!("{}", files.instructions(server.https, server.admin, upstream, &full, &read_only));
     signals.wait().await;
     server.stop().await;
     stop.cancel();
-    sample.await.context("the sample upstream panicked")?.context("the sample upstream")
+    voice.await.context("the sample upstream panicked")
 }
 
-/// The address, or the same with a free port when somebody listens there already.
-fn free(address: SocketAddr) -> anyhow::Result<SocketAddr> {
-    let taken = std::net::TcpListener::bind(address).err();
-    match taken {
-        None => Ok(address),
-        Some(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            eprintln!("callgate: {address} is taken, using a free port instead");
+/// The address itself, or with port 0 if its port is in use.
+fn free_address(address: SocketAddr) -> anyhow::Result<SocketAddr> {
+    match std::net::TcpListener::bind(address) {
+        Ok(_) => Ok(address),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            eprintln!("callgate: {address} is in use; a free port is used instead");
             Ok(SocketAddr::new(address.ip(), 0))
         }
-        Some(error) => Err(error).with_context(|| format!("can't listen on {address}")),
+        Err(error) => Err(error).with_context(|| format!("can't listen on {address}")),
     }
 }
 
-/// Makes a token as `callgate token create` does; returns its secret.
-async fn make_token(config: &Config, name: &str, permissions: &[&str]) -> anyhow::Result<String> {
+/// Creates a token as `callgate token create` does, and returns its secret.
+async fn create_token(config: &Config, name: &str, permission: &str) -> anyhow::Result<String> {
     let file = config.tokens.file.as_ref().context("the demo's configuration names a token file")?;
-    let draft = Draft {
-        name: name.to_owned(),
-        account: "acme".to_owned(),
-        permissions: permissions.iter().map(|permission| (*permission).to_owned()).collect(),
-        ..Draft::default()
-    };
+    let (name, account, permissions) = (name.to_owned(), "acme".to_owned(), vec![permission.to_owned()]);
+    let draft = Draft { name, account, permissions, ..Draft::default() };
     let (registry, by) = (Registry::with_file(config, file), Actor::of_this_process());
     let issued = registry.issue(config, draft, Origin::New, None, &by, SystemTime::now()).await?;
     Ok(issued.secret.map_or_else(String::new, |secret| secret.expose().to_owned()))

@@ -17,7 +17,7 @@ use crate::limits::{CallLease, Charge, Decision};
 use crate::listener::{ActiveRequest, Peer};
 use crate::response::Rejection;
 use crate::route::Found;
-use crate::telemetry::{Phase, Record, RouteMetrics, WindowUse, request_id};
+use crate::telemetry::{AccessRecord, Phase, RouteMetrics, WindowUse, request_id};
 
 use super::metrics::RequestMetrics;
 
@@ -30,7 +30,7 @@ const LONG_ANSWER: u64 = 64 * 1024;
 
 /// One request on its way. When it is dropped, whatever happened, it is counted and logged once.
 pub struct RequestLife {
-    pub(super) record: Record,
+    pub(super) record: AccessRecord,
     pub(super) decision: Option<(Decision, Arc<Principal>)>,
     /// Held for as long as the call lasts that this may become.
     pub(super) call_lease: Option<CallLease>,
@@ -70,7 +70,7 @@ impl RequestLife {
             true => (Method::from_bytes(b"-").unwrap_or_default(), Uri::from_static("-")),
             false => (request.method().clone(), request.uri().clone()),
         };
-        let record = Record {
+        let record = AccessRecord {
             started: Instant::now(),
             received,
             client: client_of(request, peer.address, trusted),
@@ -192,7 +192,7 @@ impl RequestLife {
 
 /// Copies what the record keeps of the request: as it came, it is a slice of the buffer that held the whole head, and keeps
 /// all of that alive for as long as a call lasts.
-fn detach(record: &mut Record) {
+fn detach(record: &mut AccessRecord) {
     // Only the path is logged.
     if let Ok(path) = Uri::try_from(record.uri.path()) {
         record.uri = path;

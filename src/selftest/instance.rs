@@ -1,4 +1,4 @@
-//! An instance of the gateway as far as limits go, on a thread, with connections and memory of its own.
+//! An instance of the gateway as far as limits go, on a thread of its own, with its own connections and memory.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,72 +7,82 @@ use anyhow::Context;
 use futures_util::future;
 use tokio::sync::oneshot;
 
-use super::target::VERSION;
 use crate::config::{Plan, RedisStore};
 use crate::limits::{Decision, DenyCache, LimitOutcome, LimitSubject, Limiter, MemoryLimiter, RedisLimiter};
 use crate::store::{Redis, StoreHealth};
 
-/// Instances that work side by side.
 pub(super) const INSTANCES: usize = 4;
-/// After a decision without an answer, a decider waits so long before the next.
-pub(super) const PAUSE: Duration = Duration::from_millis(10);
+/// The version of every token record in the test.
+pub(super) const RECORD_VERSION: u64 = 1;
 
-/// Tokens that its memory has room for: more than the test uses.
-const ROOM: usize = 4_096;
+/// The pause after a decision that got no answer.
+const PAUSE: Duration = Duration::from_millis(10);
+/// More tokens than the test uses.
+const MAX_TOKENS: usize = 4_096;
 
-/// One instance.
-pub(super) struct Instance {
+pub(super) struct TestInstance {
+    pub(super) number: usize,
     pub(super) redis: Redis,
     limiter: Limiter,
     denials: Arc<DenyCache>,
 }
 
-impl Instance {
-    pub(super) async fn open(store: &RedisStore) -> anyhow::Result<Self> {
-        let redis = open(store).await?;
-        let denials = Arc::new(DenyCache::new(ROOM));
-        let local = Arc::new(MemoryLimiter::new(ROOM));
+impl TestInstance {
+    pub(super) async fn open(store: &RedisStore, number: usize) -> anyhow::Result<Self> {
+        let gauge = prometheus::IntGauge::new("store_up", "unused").context("a gauge with a valid name")?;
+        let redis = Redis::open(store, Arc::new(StoreHealth::new(gauge))).await?;
+        let denials = Arc::new(DenyCache::new(MAX_TOKENS));
+        let local = Arc::new(MemoryLimiter::new(MAX_TOKENS));
         let limiter = RedisLimiter::new(redis.clone(), store.on_failure, local, denials.clone());
-        Ok(Self { redis, limiter: Limiter::Redis(limiter), denials })
+        Ok(Self { number, redis, limiter: Limiter::Redis(limiter), denials })
     }
 
-    /// Decides on one request, always by asking Redis; `None` if nobody decided.
+    /// Decides on one request, without the deny cache. Returns `None`, after a pause, if the limiter failed.
     pub(super) async fn decide(&self, token_id: &str, plan: &Plan) -> Option<Decision> {
         self.denials.forget(token_id);
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-        match self.limiter.decide(&LimitSubject { token_id, version: VERSION }, plan, 1, now_ms).await {
+        match self.limiter.decide(&LimitSubject { token_id, version: RECORD_VERSION }, plan, 1, now_ms).await {
             Ok(LimitOutcome::Decided(decision, _)) => Some(decision),
-            Ok(LimitOutcome::Stale) | Err(_) => None,
+            Ok(LimitOutcome::Stale) | Err(_) => {
+                tokio::time::sleep(PAUSE).await;
+                None
+            }
         }
     }
 }
 
-/// A connection of its own, standing or not.
-pub(super) async fn open(store: &RedisStore) -> anyhow::Result<Redis> {
-    let gauge = prometheus::IntGauge::new("store_up", "unused").context("a gauge with a good name")?;
-    Ok(Redis::open(store, Arc::new(StoreHealth::new(gauge))).await?)
-}
-
-/// Runs `work` for every instance, each on a thread with an event loop of its own, and waits for all.
+/// Runs `work` on `deciders` tasks of each of so many instances, and returns all results.
 ///
 /// # Errors
-/// The first of the instances' errors.
-pub(super) async fn on_instances<T, F>(work: impl Fn(usize) -> F + Send + Sync + 'static) -> anyhow::Result<Vec<T>>
+/// The first error of an instance.
+pub(super) async fn on_instances<T, W>(
+    store: &RedisStore,
+    instances: usize,
+    deciders: usize,
+    work: W,
+) -> anyhow::Result<Vec<T>>
 where
     T: Send + 'static,
-    F: Future<Output = anyhow::Result<T>>,
+    W: AsyncFn(&TestInstance) -> anyhow::Result<T> + Send + Sync + 'static,
 {
     let work = Arc::new(work);
-    let mut ends = Vec::new();
-    for number in 0..INSTANCES {
-        let (sender, end) = oneshot::channel();
-        let work = work.clone();
-        let run = move || -> anyhow::Result<T> {
-            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work(number))
+    let mut results = Vec::new();
+    for number in 0..instances {
+        let (sender, result) = oneshot::channel();
+        let (store, work) = (store.clone(), work.clone());
+        let run = move || -> anyhow::Result<Vec<T>> {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let instance = TestInstance::open(&store, number).await?;
+                future::try_join_all((0..deciders).map(|_| work(&instance))).await
+            })
         };
-        // Nobody waits for the result any more if another instance has failed.
         std::thread::Builder::new().name(format!("instance-{number}")).spawn(move || drop(sender.send(run())))?;
-        ends.push(end);
+        results.push(result);
     }
-    future::join_all(ends).await.into_iter().map(|end| end.context("an instance ended without a result")?).collect()
+    let mut all = Vec::new();
+    for result in future::join_all(results).await {
+        all.extend(result.context("an instance panicked")??);
+    }
+    Ok(all)
 }

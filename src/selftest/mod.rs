@@ -1,15 +1,16 @@
-//! `callgate selftest`: whether limits are exact on the operator's own Redis, how fast it is, and what a cut does.
+//! `callgate selftest`: whether limits are exact on a Redis, how fast it is, and how cut connections are survived.
 //!
-//! Several instances, each with connections and memory of its own, decide on throw-away tokens under a random namespace,
-//! which is deleted in the end.
+//! Several instances, each with its own connections and memory, decide on temporary tokens in a random namespace, which is
+//! deleted in the end.
 
-mod contest;
-mod cut;
+mod contention;
+mod disconnection;
+mod exactness;
 mod instance;
-mod judge;
 mod report;
+mod setup;
 mod speed;
-mod target;
+mod tested_redis;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -23,23 +24,24 @@ use clap::Args;
 use futures_util::future;
 
 use crate::server::ExitSignals;
-use contest::{DECIDERS, Group, contend};
-use instance::{INSTANCES, Instance};
-use report::{Attempt, Bytes, Report};
-use target::{Configured, Plans, Target};
+use contention::{DECIDERS, TokenGroup, contend};
+use instance::{INSTANCES, TestInstance};
+use report::{LogSize, OptionalResult, SelftestReport};
+use setup::{TestPlans, TestSetup};
+use tested_redis::TestedRedis;
 
-/// Tokens that are contended for, per plan.
+/// Tokens per plan for which all instances contend.
 const CONTENDED: usize = 8;
-/// Tokens over which the speed is measured.
+/// Tokens for measuring the speed.
 const BUSY: usize = 256;
-/// Admissions after which a token's log is measured.
-const LOGS: [usize; 4] = [1, 5, 60, 1_000];
-/// Roughly what the test takes besides measuring the speed, in seconds.
+/// Admissions after which the size of a token's log is measured.
+const LOG_ADMISSIONS: [usize; 4] = [1, 5, 60, 1_000];
+/// The approximate duration of everything but the measurement of speed.
 const OTHER_SECONDS: u64 = 5;
 
 #[derive(Debug, Args)]
 pub(crate) struct SelftestArgs {
-    /// The Redis: redis://…, rediss://… or file:PATH of a file with such a URL; its password is never printed
+    /// The Redis to test: redis://…, rediss://…, or file:PATH of a file with such a URL. Passwords are never printed
     #[arg(
         long,
         value_name = "URL",
@@ -48,11 +50,11 @@ pub(crate) struct SelftestArgs {
         required_unless_present = "config"
     )]
     redis: Option<String>,
-    /// Test the Redis of this configuration: one server, a cluster or one behind Sentinel, with its login. All keys begin with its
-    /// namespace, so that its user may write them
+    /// Test the Redis of this configuration: a server, a cluster or a Sentinel service. All keys begin with its namespace, so that
+    /// its user may write them
     #[arg(long, value_name = "FILE", conflicts_with = "redis")]
     config: Option<PathBuf>,
-    /// How long to measure the speed
+    /// Seconds for measuring the speed
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
     /// Print JSON
@@ -60,89 +62,80 @@ pub(crate) struct SelftestArgs {
     json: bool,
 }
 
-/// Tests a Redis and prints what came of it. The exit code is 1 if anything was inexact or Redis can't be used, 2 if the
-/// URL is none.
+/// Tests a Redis and prints the results. The exit code is 1 if a result is bad or Redis can't be used, and 2 if the
+/// arguments are wrong.
 pub(crate) async fn run(args: SelftestArgs) -> ExitCode {
-    let configured = match (&args.config, &args.redis) {
-        (Some(file), _) => Configured::by_file(file),
-        (None, Some(url)) => Configured::by_url(url).map_err(|why| Misuse(format!("--redis: {why}")).into()),
-        (None, None) => Err(Misuse("--redis URL or --config FILE is needed".to_owned()).into()),
+    let setup = match (&args.config, &args.redis) {
+        (Some(file), _) => TestSetup::by_file(file),
+        (None, Some(url)) => TestSetup::by_url(url).map_err(|error| UsageError(format!("--redis: {error}")).into()),
+        (None, None) => Err(UsageError("--redis URL or --config FILE is needed".to_owned()).into()),
     };
-    let mut good = false;
-    let done = async {
-        match test(&args, configured?).await {
-            Ok(report) => {
-                good = report.is_good();
-                let text = if args.json { report.as_json() } else { report.to_string() };
-                Ok(io::stdout().lock().write_all(text.as_bytes())?)
-            }
-            Err(error) => {
-                if args.json {
-                    println!("{}", serde_json::json!({ "good": false, "problems": [format!("{error:#}")] }));
-                }
-                Err(error)
-            }
-        }
+    let tested = async {
+        let report = test(&args, setup?).await?;
+        let text = if args.json { report.as_json() } else { report.to_string() };
+        io::stdout().lock().write_all(text.as_bytes())?;
+        anyhow::Ok(report.good)
     };
-    match done.await {
-        Ok(()) if good => ExitCode::SUCCESS,
-        Ok(()) => ExitCode::FAILURE,
+    match tested.await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
+            if args.json {
+                println!("{}", serde_json::json!({ "good": false, "problems": [format!("{error:#}")] }));
+            }
             eprintln!("callgate: {error:#}");
-            if error.is::<Misuse>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+            if error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
 
-/// What is wrong with the arguments.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Misuse(String);
+struct UsageError(String);
 
-async fn test(args: &SelftestArgs, Configured { address, store, plans }: Configured) -> anyhow::Result<Report> {
+async fn test(args: &SelftestArgs, TestSetup { address, store, plans }: TestSetup) -> anyhow::Result<SelftestReport> {
     let began = Instant::now();
     let stop = Arc::new(AtomicBool::new(false));
-    let (signals, told) = (ExitSignals::listen()?, stop.clone());
+    let (signals, stopped) = (ExitSignals::listen()?, stop.clone());
     tokio::spawn(async move {
         signals.wait().await;
-        told.store(true, Ordering::Relaxed);
+        stopped.store(true, Ordering::Relaxed);
     });
-    let target = Target::open(address, store).await?;
+    let target = TestedRedis::open(address, store).await?;
     if io::stderr().is_terminal() {
         eprintln!("Testing {} for about {} seconds …", target.address, args.seconds + OTHER_SECONDS);
     }
-    let groups = Groups::new(plans);
+    let groups = TestTokens::new(plans);
     let time = Duration::from_secs(args.seconds);
     let tested = groups.test(&target, time, &stop).await;
     let deleted = target.delete(&groups.tokens()).await;
     if stop.load(Ordering::Relaxed) {
         let keys = deleted?;
-        bail!("interrupted before the end; the {keys} keys of the test are deleted");
+        bail!("interrupted before the end; the {keys} keys of the test were deleted");
     }
     let mut report = tested?;
     match deleted {
         Ok(keys) => report.keys_deleted = keys,
-        Err(error) => report.remarks.push(format!(
-            "the test's keys could not be deleted ({error:#}); they expire by themselves within 75 minutes"
-        )),
+        Err(error) => report
+            .remarks
+            .push(format!("the keys of the test could not be deleted ({error:#}); they expire within 75 minutes")),
     }
     report.took_seconds = (began.elapsed().as_secs_f64() * 10.0).round() / 10.0;
     Ok(report)
 }
 
-/// The tokens of each part of the test.
-struct Groups {
-    contended: [Group; 2],
-    busy: Group,
-    logs: Group,
+struct TestTokens {
+    contended: [TokenGroup; 2],
+    busy: TokenGroup,
+    logs: TokenGroup,
 }
 
-impl Groups {
-    fn new(plans: Plans) -> Self {
+impl TestTokens {
+    fn new(plans: TestPlans) -> Self {
         let group =
-            |name: &str, plan, count| Group { plan, tokens: (0..count).map(|i| format!("{name}{i}")).collect() };
+            |name: &str, plan, count| TokenGroup { plan, tokens: (0..count).map(|i| format!("{name}{i}")).collect() };
         let contended = [group("usual", plans.usual, CONTENDED), group("sliding", plans.sliding, CONTENDED)];
-        let logs = group("l", plans.wide.clone(), LOGS.len());
+        let logs = group("l", plans.wide.clone(), LOG_ADMISSIONS.len());
         Self { contended, busy: group("busy", plans.wide, BUSY), logs }
     }
 
@@ -151,24 +144,28 @@ impl Groups {
         groups.flat_map(|group| group.tokens.iter().cloned()).collect()
     }
 
-    async fn test(&self, target: &Target, time: Duration, stop: &Arc<AtomicBool>) -> anyhow::Result<Report> {
+    async fn test(
+        &self,
+        target: &TestedRedis,
+        time: Duration,
+        stop: &Arc<AtomicBool>,
+    ) -> anyhow::Result<SelftestReport> {
         let facts = target.facts().await?;
-        target.issue(&self.tokens()).await?;
-        let exact = contend(target.store.clone(), &self.contended, stop.clone()).await?;
-        let measure = |crowd, time| speed::measure(target.store.clone(), self.busy.clone(), crowd, time, stop.clone());
+        target.create(&self.tokens()).await?;
+        let exact = contend(&target.store, &self.contended, stop.clone()).await?;
+        let measure = |crowd, time| speed::measure(&target.store, self.busy.clone(), crowd, time, stop.clone());
         let speed = [measure((1, 1), time / 4).await?, measure((INSTANCES, DECIDERS), time * 3 / 4).await?];
-        let bytes = self.weigh(target).await;
-        let cut = cut::survive(target, self.busy.clone(), stop.clone()).await;
-        Ok(Report::new(target, facts, exact, speed, Attempt::of(bytes), Attempt::of(cut)))
+        let bytes = self.measure_logs(target).await;
+        let cut = disconnection::cut_connections(target, self.busy.clone(), stop.clone()).await;
+        Ok(SelftestReport::new(target, facts, exact, speed, OptionalResult::of(bytes), OptionalResult::of(cut)))
     }
 
-    /// Bytes of a token's log after so many admissions.
-    async fn weigh(&self, target: &Target) -> anyhow::Result<Vec<Bytes>> {
-        let instance = Instance::open(&target.store).await?;
+    async fn measure_logs(&self, target: &TestedRedis) -> anyhow::Result<Vec<LogSize>> {
+        let instance = TestInstance::open(&target.store, 0).await?;
         let mut logs = Vec::new();
-        for (token, admissions) in self.logs.tokens.iter().zip(LOGS) {
+        for (token, admissions) in self.logs.tokens.iter().zip(LOG_ADMISSIONS) {
             future::join_all((0..admissions).map(|_| instance.decide(token, &self.logs.plan))).await;
-            logs.push(Bytes { admissions, bytes: target.bytes(token).await? });
+            logs.push(LogSize { admissions, bytes: target.log_bytes(token).await? });
         }
         Ok(logs)
     }

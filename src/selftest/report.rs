@@ -1,76 +1,70 @@
-//! What the test found, for people and for programs.
+//! The results of the test, as text and as JSON.
 
 use std::fmt;
 
 use serde::Serialize;
 
-use super::contest::DECIDERS;
-use super::cut::Cut;
+use super::contention::DECIDERS;
+use super::disconnection::CutResult;
+use super::exactness::PlanResult;
 use super::instance::INSTANCES;
-use super::judge::Verdict;
-use super::speed::Speed;
-use super::target::{Facts, Target};
+use super::speed::SpeedResult;
+use super::tested_redis::{RedisFacts, TestedRedis};
 
-/// What the test found; `--json` prints it as it is.
 #[derive(Serialize)]
-pub(super) struct Report {
-    /// Whether everything was as it must be; the exit code says the same.
-    good: bool,
+pub(super) struct SelftestReport {
+    /// The exit code says the same.
+    pub(super) good: bool,
     callgate: &'static str,
     address: String,
-    redis: Facts,
+    redis: RedisFacts,
     namespace: String,
     instances: usize,
     deciders_per_instance: usize,
     pub(super) took_seconds: f64,
-    exact: Vec<Verdict>,
-    speed: [Speed; 2],
-    bytes_per_token: Attempt<Vec<Bytes>>,
-    cut: Attempt<Cut>,
+    exact: Vec<PlanResult>,
+    speed: [SpeedResult; 2],
+    bytes_per_token: OptionalResult<Vec<LogSize>>,
+    cut: OptionalResult<CutResult>,
     pub(super) keys_deleted: u64,
     problems: Vec<String>,
     pub(super) remarks: Vec<String>,
 }
 
-/// Something that this Redis may not let its user do.
+/// A result that needs permissions which the user of Redis may lack.
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Attempt<T> {
+pub(super) enum OptionalResult<T> {
     Done(T),
-    /// Why not.
     Failed(String),
 }
 
-impl<T> Attempt<T> {
+impl<T> OptionalResult<T> {
     pub(super) fn of(result: anyhow::Result<T>) -> Self {
         result.map_or_else(|error| Self::Failed(format!("{error:#}")), Self::Done)
     }
 }
 
-/// What a token's log takes in Redis.
 #[derive(Serialize)]
-pub(super) struct Bytes {
+pub(super) struct LogSize {
     pub(super) admissions: usize,
     pub(super) bytes: u64,
 }
 
-impl Report {
+impl SelftestReport {
     pub(super) fn new(
-        target: &Target,
-        redis: Facts,
-        exact: Vec<Verdict>,
-        speed: [Speed; 2],
-        bytes_per_token: Attempt<Vec<Bytes>>,
-        cut: Attempt<Cut>,
+        target: &TestedRedis,
+        redis: RedisFacts,
+        exact: Vec<PlanResult>,
+        speed: [SpeedResult; 2],
+        bytes_per_token: OptionalResult<Vec<LogSize>>,
+        cut: OptionalResult<CutResult>,
     ) -> Self {
-        let mut problems: Vec<String> = exact.iter().flat_map(Verdict::problems).collect();
+        let mut problems: Vec<String> = exact.iter().flat_map(PlanResult::problems).collect();
         problems.extend(speed.iter().filter(|speed| speed.unanswered > 0).map(|speed| {
-            format!(
-                "with {} decisions at a time, {} had no answer from Redis in time",
-                speed.at_a_time, speed.unanswered
-            )
+            format!("with {} decisions at a time, Redis did not answer {} in time", speed.at_a_time, speed.unanswered)
         }));
-        if let Attempt::Done(cut) = &cut {
+        if let OptionalResult::Done(cut) = &cut {
             problems.extend(cut.problems());
         }
         let remarks = redis.remarks();
@@ -93,21 +87,16 @@ impl Report {
         }
     }
 
-    /// Whether everything was as it must be.
-    pub(super) fn is_good(&self) -> bool {
-        self.good
-    }
-
     /// One line of JSON.
     pub(super) fn as_json(&self) -> String {
-        serde_json::to_string(self).expect("a report has only text keys") + "\n"
+        serde_json::to_string(self).expect("a report has text keys") + "\n"
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for SelftestReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unknown = || "unknown".to_owned();
-        let Facts { version, mode, maxmemory_policy, clock_ahead_ms } = &self.redis;
+        let RedisFacts { version, mode, maxmemory_policy, clock_ahead_ms } = &self.redis;
         writeln!(f, "Callgate {} self-test of {}", self.callgate, self.address)?;
         writeln!(
             f,
@@ -133,11 +122,11 @@ impl fmt::Display for Report {
     }
 }
 
-impl Report {
+impl SelftestReport {
     fn write_exact(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\nExactness           tokens  decisions  admitted  of exactly  most over  wrongly refused")?;
-        for verdict in &self.exact {
-            let Verdict { plan, tokens, decisions, admitted, expected, over, wrongly_refused, .. } = verdict;
+        for result in &self.exact {
+            let PlanResult { plan, tokens, decisions, admitted, expected, over, wrongly_refused, .. } = result;
             writeln!(
                 f,
                 "  {plan:16}  {tokens:6}  {decisions:9}  {admitted:8}  {expected:10}  {over:9}  {wrongly_refused:15}"
@@ -148,7 +137,7 @@ impl Report {
 
     fn write_speed(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\nSpeed               decisions/s   p50 ms   p90 ms   p99 ms   max ms  over 50 ms")?;
-        for Speed { at_a_time, per_second, latency_us, over_50_ms, .. } in &self.speed {
+        for SpeedResult { at_a_time, per_second, latency_us, over_50_ms, .. } in &self.speed {
             let name = if *at_a_time == 1 { "one at a time".to_owned() } else { format!("{at_a_time} at a time") };
             write!(f, "  {name:16}  {per_second:11}")?;
             for latency_us in [latency_us.p50, latency_us.p90, latency_us.p99, latency_us.max] {
@@ -161,20 +150,29 @@ impl Report {
 
     fn write_bytes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.bytes_per_token {
-            Attempt::Done(logs) => {
+            OptionalResult::Done(logs) => {
                 writeln!(f, "\nBytes per token")?;
-                logs.iter().try_for_each(|Bytes { admissions, bytes }| {
+                logs.iter().try_for_each(|LogSize { admissions, bytes }| {
                     let plural = if *admissions == 1 { "" } else { "s" };
                     writeln!(f, "  {bytes:5} after {admissions} admission{plural}")
                 })
             }
-            Attempt::Failed(why) => writeln!(f, "\nBytes per token: not measured: {why}"),
+            OptionalResult::Failed(why) => writeln!(f, "\nBytes per token: not measured: {why}"),
         }
     }
 
     fn write_cut(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cut {
-            Attempt::Done(Cut { instances, cut, back, decisions, local, failed, back_after_ms, slowest_ms }) => {
+            OptionalResult::Done(CutResult {
+                instances,
+                cut,
+                back,
+                decisions,
+                local,
+                failed,
+                back_after_ms,
+                slowest_ms,
+            }) => {
                 writeln!(f, "\nConnections cut under load (CLIENT KILL)")?;
                 writeln!(
                     f,
@@ -185,7 +183,7 @@ impl Report {
                     "  {decisions} decisions since: {local} by the instances alone, {failed} by nobody; the slowest took {slowest_ms:.1} ms"
                 )
             }
-            Attempt::Failed(why) => writeln!(f, "\nConnections cut under load: not tested: {why}"),
+            OptionalResult::Failed(why) => writeln!(f, "\nConnections cut under load: not tested: {why}"),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that end an instance: SIGTERM from whoever runs it, SIGINT from a terminal.
+/// SIGTERM, from a service manager, and SIGINT, from a terminal.
 pub(crate) struct ExitSignals {
     terminate: Signal,
     interrupt: Signal,
@@ -15,17 +15,17 @@ impl ExitSignals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Returns at the first signal. A second one ends the process at once: whoever sends it does not want to wait.
+    /// Returns at the first signal. A second signal ends the process at once, without a drain.
     pub(crate) async fn wait(mut self) {
-        self.either().await;
+        self.next().await;
         tokio::spawn(async move {
-            self.either().await;
-            eprintln!("callgate: ended without waiting for the drain");
+            self.next().await;
+            eprintln!("callgate: stopped without waiting for the drain");
             std::process::exit(1);
         });
     }
 
-    async fn either(&mut self) {
+    async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

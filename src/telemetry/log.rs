@@ -1,4 +1,4 @@
-//! Where log lines go: a bounded queue to standard output that never makes a worker wait.
+//! The log: a bounded queue to standard output that never makes a worker wait.
 
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
@@ -13,21 +13,21 @@ use crate::config::{Log, LogFormat};
 use super::Metrics;
 use super::access::AccessLog;
 
-/// Lines are written in batches of at most so many bytes.
-const BATCH_BYTES: usize = 64 * 1024;
+/// Bytes that one write may have.
+const MAX_BATCH_BYTES: usize = 64 * 1024;
 
 /// Why logging can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// `log.level` is no filter.
+    /// `log.level` is not a filter.
     #[error("log.level is not a filter")]
     Level(#[from] tracing_subscriber::filter::ParseError),
-    /// Something has set up logging in this process already.
-    #[error("logging is set up already")]
+    /// The process has a logger already.
+    #[error("the process has a logger already")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Writes what is queued when it is dropped; lives until the process ends.
+/// Writes what is queued when it is dropped.
 pub struct LogGuard {
     _worker: WorkerGuard,
     dropped: ErrorCounter,
@@ -35,24 +35,24 @@ pub struct LogGuard {
 }
 
 impl LogGuard {
-    /// Brings the count of lost lines up to date, once a second, for ever.
+    /// Updates the metric of dropped lines once a second, for ever.
     pub async fn watch(self) {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         loop {
             tick.tick().await;
-            let lost = self.dropped.dropped_lines() as u64;
-            self.metrics.log_dropped.inc_by(lost.saturating_sub(self.metrics.log_dropped.get()));
+            let dropped = self.dropped.dropped_lines() as u64;
+            self.metrics.log_dropped.inc_by(dropped.saturating_sub(self.metrics.log_dropped.get()));
         }
     }
 }
 
-/// Sets up diagnostics for the process and the access log beside them; both go to standard output.
+/// Sets up the diagnostics of the process and the access log; both go to standard output.
 ///
 /// # Errors
 /// [`LogError`].
 pub fn init(log: &Log, metrics: Arc<Metrics>) -> Result<(AccessLog, LogGuard), LogError> {
-    // The writer's thread flushes when its queue is empty: lines that queued up meanwhile are one write, not many.
-    let output = io::BufWriter::with_capacity(BATCH_BYTES, io::stdout());
+    // The writer's thread flushes when its queue is empty, so queued lines become one write.
+    let output = io::BufWriter::with_capacity(MAX_BATCH_BYTES, io::stdout());
     let (writer, worker) = NonBlockingBuilder::default().thread_name("callgate-log").finish(output);
     let guard = LogGuard { _worker: worker, dropped: writer.error_counter(), metrics };
     subscribe(log, writer.clone())?;
@@ -60,7 +60,7 @@ pub fn init(log: &Log, metrics: Arc<Metrics>) -> Result<(AccessLog, LogGuard), L
 }
 
 fn subscribe(log: &Log, writer: NonBlocking) -> Result<(), LogError> {
-    // What the libraries say of every frame and handshake helps nobody unless asked for by name.
+    // Libraries log every frame and handshake; log.level can ask for that by name.
     let filter = EnvFilter::try_new(format!("hyper=info,h2=warn,rustls=warn,redis=warn,{}", log.level))?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match log.format {

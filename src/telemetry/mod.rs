@@ -1,9 +1,10 @@
-//! What operators see: metrics, the access log, diagnostics.
+//! Metrics, the access log and diagnostics.
 
 mod access;
 mod balance;
 mod calls;
 mod families;
+mod help;
 mod log;
 mod metrics;
 mod process;
@@ -14,7 +15,7 @@ mod text;
 // For the benchmarks alone.
 #[doc(hidden)]
 pub use access::json_line;
-pub use access::{AccessLog, Phase, Record, WindowUse};
+pub use access::{AccessLog, AccessRecord, Phase, WindowUse};
 pub use balance::BalanceMetrics;
 pub use calls::CallMetrics;
 pub use log::{LogError, LogGuard, init};

@@ -1,11 +1,11 @@
-//! The process's own metrics, read from `/proc/self` at each scrape, under the names that Prometheus clients share.
+//! Metrics of the process, read from `/proc/self` at each scrape, under the names that all Prometheus clients use.
 
 use std::collections::HashMap;
 use std::fs;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Counter, Gauge, Opts};
+use prometheus::{Counter, Gauge};
 
 pub(super) struct ProcessCollector {
     cpu_seconds: Counter,
@@ -23,35 +23,22 @@ const GAUGES: [(&str, &str); 6] = [
 
 impl ProcessCollector {
     pub(super) fn new() -> prometheus::Result<Self> {
-        let gauges = GAUGES.iter().map(|(name, help)| Ok((*name, Gauge::with_opts(Opts::new(*name, *help))?)));
-        Ok(Self {
-            cpu_seconds: Counter::with_opts(Opts::new(
-                "process_cpu_seconds_total",
-                "Total user and system CPU time spent in seconds.",
-            ))?,
-            gauges: gauges.collect::<prometheus::Result<_>>()?,
-        })
+        let gauges = GAUGES.iter().map(|(name, help)| Ok((*name, Gauge::new(*name, *help)?)));
+        let cpu_help = "Total user and system CPU time spent in seconds.";
+        let cpu_seconds = Counter::new("process_cpu_seconds_total", cpu_help)?;
+        Ok(Self { cpu_seconds, gauges: gauges.collect::<prometheus::Result<_>>()? })
     }
 
-    /// What can't be read keeps its last value.
-    fn read(&self) {
-        let set = |name: &str, value: f64| {
-            if let Some(gauge) = self.gauges.get(name) {
-                gauge.set(value);
-            }
-        };
-        if let Ok(entries) = fs::read_dir("/proc/self/fd") {
-            set("process_open_fds", entries.count() as f64);
-        }
+    /// Returns `None` when a file of `/proc` can't be read; the values after it stay as they were.
+    fn read(&self) -> Option<()> {
+        let set = |name: &str, value: f64| self.gauges[name].set(value);
+        set("process_open_fds", fs::read_dir("/proc/self/fd").ok()?.count() as f64);
         if let Some(limit) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
             set("process_max_fds", limit as f64);
         }
-        let Some(stat) = fs::read_to_string("/proc/self/stat").ok() else { return };
-        // The second field is a name in parentheses that may hold blanks; the third follows it (proc(5)).
-        let Some(fields) = stat.rsplit_once(')').map(|(_, rest)| rest.split_ascii_whitespace().collect::<Vec<_>>())
-        else {
-            return;
-        };
+        let stat = fs::read_to_string("/proc/self/stat").ok()?;
+        // The second field is a name in parentheses that may contain spaces; the third follows it (proc(5)).
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
         let field =
             |number: usize| fields.get(number - 3).and_then(|text| text.parse::<f64>().ok()).unwrap_or_default();
         let ticks = rustix::param::clock_ticks_per_second() as f64;
@@ -60,12 +47,10 @@ impl ProcessCollector {
         set("process_threads", field(20));
         set("process_virtual_memory_bytes", field(23));
         set("process_resident_memory_bytes", field(24) * rustix::param::page_size() as f64);
-        let booted = fs::read_to_string("/proc/stat")
-            .ok()
-            .and_then(|text| text.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse::<f64>().ok()));
-        if let Some(booted) = booted {
-            set("process_start_time_seconds", booted + field(22) / ticks);
-        }
+        let boot = fs::read_to_string("/proc/stat").ok()?;
+        let boot = boot.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse::<f64>().ok())?;
+        set("process_start_time_seconds", boot + field(22) / ticks);
+        Some(())
     }
 }
 
@@ -75,7 +60,8 @@ impl Collector for ProcessCollector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        self.read();
+        // What can't be read is exported as it was.
+        let _ = self.read();
         self.gauges.values().flat_map(Collector::collect).chain(self.cpu_seconds.collect()).collect()
     }
 }

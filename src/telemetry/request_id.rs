@@ -1,4 +1,4 @@
-//! The id of a request: the client's own, or a new one.
+//! The id of a request: the client's, or a new one.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -6,14 +6,13 @@ use http::{HeaderValue, Request};
 
 use crate::config::REQUEST_ID;
 
-/// Characters of a client's request id.
-const LONGEST: usize = 128;
+const MAX_LENGTH: usize = 128;
 
-/// The client's request id if it is one that a log can hold, else a new UUIDv7 (RFC 9562 §5.7).
+/// The client's request id if it is short and plain enough for a log, otherwise a new UUIDv7 (RFC 9562 §5.7).
 pub fn request_id<B>(request: &Request<B>, now: SystemTime) -> HeaderValue {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte);
     if let Some(given) = request.headers().get(REQUEST_ID)
-        && (1..=LONGEST).contains(&given.len())
+        && (1..=MAX_LENGTH).contains(&given.len())
         && given.as_bytes().iter().all(is_plain)
     {
         return given.clone();

@@ -1,4 +1,4 @@
-//! The cells of one route: requests by method and status, found by index instead of by label.
+//! The metrics of one route: requests by method and status, found by index instead of by label.
 
 use std::sync::OnceLock;
 
@@ -6,9 +6,10 @@ use http::{Method, StatusCode};
 use prometheus::{Histogram, IntCounter, IntCounterVec};
 
 use super::calls::CallMetrics;
+use super::families::{Families, LATENCY_BUCKETS};
 
 const METHODS: [&str; 8] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "other"];
-/// Statuses with a cell of their own; any other one is looked up by its label.
+/// Statuses with a cell of their own; others are looked up by label.
 const STATUSES: [u16; 40] = [
     200, 201, 202, 203, 204, 205, 206, 207, 301, 302, 303, 304, 307, 308, 400, 401, 402, 403, 404, 405, 406, 408, 409,
     410, 411, 412, 413, 414, 415, 417, 421, 422, 426, 429, 431, 499, 500, 502, 503, 504,
@@ -17,24 +18,26 @@ const STATUSES: [u16; 40] = [
 /// The cells of one route.
 pub struct RouteMetrics {
     name: Box<str>,
-    vec: IntCounterVec,
+    requests: IntCounterVec,
     cells: Box<[OnceLock<IntCounter>]>,
-    /// Seconds from the head of a request to the end of its answer.
-    pub seconds: Histogram,
-    /// Its calls.
-    pub calls: CallMetrics,
+    pub(crate) seconds: Histogram,
+    pub(crate) calls: CallMetrics,
 }
 
 impl RouteMetrics {
-    pub(super) fn new(name: &str, vec: IntCounterVec, seconds: Histogram, calls: CallMetrics) -> Self {
-        let cells = (0..METHODS.len() * STATUSES.len()).map(|_| OnceLock::new()).collect();
-        Self { name: name.into(), vec, cells, seconds, calls }
+    pub(super) fn new(families: &Families, name: &str) -> Self {
+        Self {
+            name: name.into(),
+            requests: families.counters("callgate_requests_total", &["route", "method", "status"]),
+            cells: (0..METHODS.len() * STATUSES.len()).map(|_| OnceLock::new()).collect(),
+            seconds: families.histogram("callgate_request_duration_seconds", LATENCY_BUCKETS, &[("route", name)]),
+            calls: CallMetrics::new(families, name),
+        }
     }
 
-    /// Counts one request.
-    pub fn count(&self, method: &Method, status: StatusCode) {
+    pub(crate) fn count(&self, method: &Method, status: StatusCode) {
         let method = method_index(method);
-        let by_label = || self.vec.with_label_values(&[&*self.name, METHODS[method], status.as_str()]);
+        let by_label = || self.requests.with_label_values(&[&*self.name, METHODS[method], status.as_str()]);
         match STATUSES.binary_search(&status.as_u16()) {
             Ok(index) => self.cells[method * STATUSES.len() + index].get_or_init(by_label).inc(),
             Err(_) => by_label().inc(),

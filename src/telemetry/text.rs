@@ -1,15 +1,15 @@
-//! Text put together piece by piece, without the machinery of `format!` where that would be dear.
+//! Text built piece by piece, without `format!` where that costs too much.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
 pub(super) fn push(line: &mut String, text: std::fmt::Arguments<'_>) {
-    // A `String` takes everything.
+    // Writing to a `String` never fails.
     let _ = line.write_fmt(text);
 }
 
-/// A key, and a text as a JSON string.
+/// A comma, a JSON key and a text.
 pub(super) fn push_text(line: &mut String, key: &str, value: &str) {
     line.push_str(",\"");
     line.push_str(key);
@@ -32,7 +32,7 @@ pub(super) fn push_millis(line: &mut String, before: &str, took: Duration) {
     line.push_str(&itoa::Buffer::new().format(decimals)[1..]);
 }
 
-/// A JSON string: no control character of a client reaches the terminal of who reads the log.
+/// A JSON string. Control characters are escaped, so that clients can't control the terminal on which the log is read.
 pub(super) fn push_json_string(line: &mut String, text: &str) {
     line.push('"');
     if text.bytes().all(|byte| matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\')) {
@@ -51,7 +51,7 @@ pub(super) fn push_json_string(line: &mut String, text: &str) {
     line.push('"');
 }
 
-/// An address. That of version 4 costs a twentieth of what its `Display` does.
+/// An address. For IPv4, this takes a twentieth of the time of its `Display`.
 pub(crate) fn push_ip(line: &mut String, address: IpAddr) {
     let IpAddr::V4(address) = address else { return push(line, format_args!("{address}")) };
     for (at, octet) in address.octets().into_iter().enumerate() {
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_reads_as_it_does_everywhere() {
+    fn an_address_looks_as_its_display() {
         for address in ["0.0.0.0", "127.0.0.1", "203.0.113.255", "::1", "2001:db8::7"] {
             let mut line = "at ".to_owned();
             push_ip(&mut line, address.parse().unwrap());

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::date::Date;
-use super::record::{Record, Usage, limit_map};
 use super::outcome::Found;
+use super::record::{Record, Usage, limit_map};
 use super::registry::Listed;
 use crate::config::Limit;
 

@@ -150,7 +150,8 @@ fn the_image_runs_what_the_package_builds() {
     let binary = format!("/usr/bin/{}", package("name"));
     assert!(dockerfile.contains(&format!("ENTRYPOINT [\"{binary}\"]")), "the entry point is the binary");
     assert!(dockerfile.contains(&format!("CMD [\"{binary}\", \"healthcheck\"]")), "the health check is the binary's");
-    assert!(dockerfile.contains(&format!("--bin {}", package("name"))));
+    let build = format!("cargo build --profile dist --no-default-features --locked --bin {}", package("name"));
+    assert!(dockerfile.contains(&build) && manifest.contains("\n[profile.dist]\n"));
     assert!(
         dockerfile.contains(&format!("FROM rust:{}-", package("rust-version"))),
         "the image's Rust is the package's"

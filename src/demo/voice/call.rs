@@ -1,16 +1,16 @@
-//! A call: its name, its state and its JSON form.
+//! A call of the sample API: id, state and JSON form.
 
 use std::fmt;
 use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 
-/// The name of a call: `call_` and its number, counted from 1 in the order of creation.
+/// `call_` and a number, counted from 1 in the order of creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct CallId(pub(super) u64);
 
 impl CallId {
-    /// Reads a name as [`fmt::Display`] writes it; no other spelling is taken.
+    /// Accepts only what [`fmt::Display`] writes.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let number = text.strip_prefix("call_")?;
         let id = Self(number.parse().ok()?);
@@ -30,7 +30,6 @@ impl Serialize for CallId {
     }
 }
 
-/// How far a call has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum CallState {
@@ -39,13 +38,12 @@ pub(super) enum CallState {
     Ended,
 }
 
-/// One call.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Call {
+pub(super) struct VoiceCall {
     pub(super) id: CallId,
     pub(super) to: String,
     pub(super) from: String,
-    /// Whether it is to be recorded; kept and shown, nothing more.
+    /// Shown only: nothing is recorded.
     pub(super) record: bool,
     pub(super) state: CallState,
     #[serde(serialize_with = "as_rfc3339")]
@@ -55,9 +53,8 @@ pub(super) struct Call {
     pub(super) age: u32,
 }
 
-/// Writes a moment as RFC 3339 in UTC, to the millisecond.
-pub(super) fn as_rfc3339<S: Serializer>(moment: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&humantime::format_rfc3339_millis(*moment))
+pub(super) fn as_rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_rfc3339_millis(*time))
 }
 
 #[cfg(test)]

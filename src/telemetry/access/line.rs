@@ -1,32 +1,29 @@
-//! The line of one request, in both forms.
+//! The line of one request, as JSON and for people.
 
 use std::borrow::Cow;
 
-use http::Version;
+use http::{Uri, Version};
 
 use super::super::text::{push, push_ip, push_json_string, push_millis, push_number, push_text};
-use super::Record;
+use super::record::AccessRecord;
 
-impl Record {
-    /// The path, without the secrets of tokens that somebody put there; a hyphen where the target has none.
-    fn path(&self) -> Cow<'_, str> {
-        match self.uri.path() {
-            "" => "-".into(),
-            path => without_secrets(path),
-        }
+/// The path without secrets of tokens; a hyphen where the target has no path.
+fn logged_path(uri: &Uri) -> Cow<'_, str> {
+    match uri.path() {
+        "" => "-".into(),
+        path => without_secrets(path),
     }
 }
 
-/// One line of the JSON form, its line end included. It is made for every request, so it does without the machinery of
-/// `format!` where that is easy.
-pub fn json_line(record: &Record) -> String {
+/// The JSON form, with its line end. It is made for every request, so it avoids `format!` where that is easy.
+pub fn json_line(record: &AccessRecord) -> String {
     let mut line = String::with_capacity(640);
     line.push_str(r#"{"timestamp":""#);
     push(&mut line, format_args!("{}", humantime::format_rfc3339_millis(record.received)));
     line.push_str(r#"","level":"INFO","message":"request""#);
     push_text(&mut line, "request_id", record.request_id.to_str().unwrap_or_default());
     push_text(&mut line, "method", record.method.as_str());
-    push_text(&mut line, "path", &record.path());
+    push_text(&mut line, "path", &logged_path(&record.uri));
     push_text(&mut line, "protocol", protocol(record.version));
     let (id, name) = record.token.as_ref().map(|(id, name)| (&**id, &**name)).unzip();
     for (key, value) in [
@@ -85,7 +82,7 @@ pub fn json_line(record: &Record) -> String {
     line
 }
 
-pub(super) fn human_line(record: &Record) -> String {
+pub(super) fn human_line(record: &AccessRecord) -> String {
     let mut line = String::with_capacity(256);
     push(
         &mut line,
@@ -94,7 +91,7 @@ pub(super) fn human_line(record: &Record) -> String {
             humantime::format_rfc3339_millis(record.received),
             record.status.as_u16(),
             record.method,
-            record.path(),
+            logged_path(&record.uri),
             record.started.elapsed().as_secs_f64() * 1e3
         ),
     );
@@ -141,13 +138,13 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-/// A text with each own token cut off behind its public id. Behind its prefix and an underscore, a token has 45 letters and digits, of
-/// which the first 12 are the id; whether its checksum is right does not matter here.
+/// The text with each of Callgate's tokens cut after its id. After its prefix and an underscore (which may be escaped), a
+/// token has 45 letters and digits, of which the first 12 are the id. Its checksum is not verified.
 fn without_secrets(text: &str) -> Cow<'_, str> {
     const ID: usize = 12;
     const BODY: usize = 45;
     let bytes = text.as_bytes();
-    let mut told = String::new();
+    let mut logged = String::new();
     let mut from = 0;
     for (at, _) in bytes.iter().enumerate().filter(|(_, byte)| matches!(**byte, b'_' | b'F' | b'f')) {
         let escaped = bytes[at] != b'_';
@@ -156,16 +153,16 @@ fn without_secrets(text: &str) -> Cow<'_, str> {
         }
         let run = bytes[at + 1..].iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
         if run == BODY {
-            told.push_str(&text[from..=at + ID]);
-            told.push('…');
+            logged.push_str(&text[from..=at + ID]);
+            logged.push('…');
             from = at + 1 + BODY;
         }
     }
     if from == 0 {
         return text.into();
     }
-    told.push_str(&text[from..]);
-    told.into()
+    logged.push_str(&text[from..]);
+    logged.into()
 }
 
 #[cfg(test)]
@@ -175,11 +172,11 @@ mod tests {
     use http::{HeaderValue, Method, StatusCode};
     use smallvec::SmallVec;
 
-    use super::super::WindowUse;
+    use super::super::record::WindowUse;
     use super::*;
 
-    fn record() -> Record {
-        Record {
+    fn record() -> AccessRecord {
+        AccessRecord {
             started: Instant::now(),
             received: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
             client: [127, 0, 0, 1].into(),
@@ -208,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_json_line_is_json_and_says_everything_but_the_query() {
+    fn the_json_line_has_everything_but_the_query() {
         let line = json_line(&record());
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["path"], "/api/v1/calls");
@@ -224,18 +221,18 @@ mod tests {
     }
 
     #[test]
-    fn attempts_are_told_when_there_was_more_than_one() {
+    fn attempts_are_logged_when_there_was_more_than_one() {
         assert!(!json_line(&record()).contains("attempts") && !human_line(&record()).contains("attempts"));
-        let twice = Record { attempts: 2, ..record() };
+        let twice = AccessRecord { attempts: 2, ..record() };
         assert!(json_line(&twice).contains(r#","attempts":2,"#));
         assert!(human_line(&twice).contains(" attempts=2 "));
     }
 
     #[test]
-    fn a_token_in_a_path_is_cut_off_behind_its_id() {
+    fn a_token_in_a_path_is_cut_after_its_id() {
         let token = "kal_live_0123456789AB0123456789ABCDEFGHIJKLMNOPQ1eHJcq";
         let escaped = token.replace('_', "%5F");
-        for (path, told) in [
+        for (path, logged) in [
             (format!("/a/{token}"), "/a/kal_live_0123456789AB…".to_owned()),
             (format!("/{token}/b/{token}.json"), "/kal_live_0123456789AB…/b/kal_live_0123456789AB….json".to_owned()),
             (format!("/{escaped}"), "/kal%5Flive%5F0123456789AB…".to_owned()),
@@ -244,8 +241,8 @@ mod tests {
             (format!("/x_{}", "a".repeat(44)), format!("/x_{}", "a".repeat(44))),
             (format!("/xf{}", "a".repeat(45)), format!("/xf{}", "a".repeat(45))),
         ] {
-            let line = json_line(&Record { uri: path.parse().unwrap(), ..record() });
-            assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap()["path"], told);
+            let line = json_line(&AccessRecord { uri: path.parse().unwrap(), ..record() });
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap()["path"], logged);
         }
     }
 

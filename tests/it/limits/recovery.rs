@@ -378,5 +378,5 @@ async fn the_gateway_tells_what_it_merged_and_what_it_could_not() {
     ask(2).await;
     gateway.signal(Signal::TERM);
     assert_eq!(gateway.wait().await.code(), Some(0));
-    assert!(said(&gateway, "2 admissions made while Redis was away could not be merged into 1 logs"));
+    assert!(said(&gateway, "2 admissions made while Redis was unreachable could not be merged into 1 logs"));
 }

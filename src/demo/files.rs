@@ -1,4 +1,4 @@
-//! What a demo needs on disk (certificate, token file, configuration), and what it says on the terminal.
+//! The files of a demo (certificate, token file, configuration), and what it prints.
 
 use std::fs::{self, DirBuilder};
 use std::io::Write;
@@ -8,32 +8,32 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-/// The folder of one demo; dropped, it is gone.
-pub(super) struct Scene {
+/// The folder of one demo. Dropping the value removes it.
+pub(super) struct DemoFiles {
     folder: PathBuf,
     pub(super) config: PathBuf,
 }
 
-impl Scene {
-    /// Makes a certificate for localhost and writes a configuration.
-    pub(super) fn set(https: SocketAddr, admin: SocketAddr, upstream: SocketAddr) -> anyhow::Result<Self> {
+impl DemoFiles {
+    /// Creates a certificate for localhost and writes a configuration.
+    pub(super) fn create(https: SocketAddr, admin: SocketAddr, upstream: SocketAddr) -> anyhow::Result<Self> {
         let folder = std::env::temp_dir().join(format!("callgate-demo-{}", std::process::id()));
-        DirBuilder::new().mode(0o700).create(&folder).with_context(|| format!("making {}", folder.display()))?;
-        let scene = Self { config: folder.join("callgate.yaml"), folder };
+        DirBuilder::new().mode(0o700).create(&folder).with_context(|| format!("can't create {}", folder.display()))?;
+        let files = Self { config: folder.join("callgate.yaml"), folder };
         let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-        let pair = rcgen::generate_simple_self_signed(names).context("making a certificate")?;
-        write_private(&scene.cert(), &pair.cert.pem())?;
-        write_private(&scene.folder.join("key.pem"), &pair.signing_key.serialize_pem())?;
-        write_private(&scene.config, &configuration(https, admin, upstream))?;
-        Ok(scene)
+        let pair = rcgen::generate_simple_self_signed(names).context("can't create a certificate")?;
+        for (name, text) in [
+            ("cert.pem", pair.cert.pem()),
+            ("key.pem", pair.signing_key.serialize_pem()),
+            ("callgate.yaml", configuration(https, admin, upstream)),
+        ] {
+            write_private(&files.folder.join(name), &text)?;
+        }
+        Ok(files)
     }
 
-    fn cert(&self) -> PathBuf {
-        self.folder.join("cert.pem")
-    }
-
-    /// What was made, and lines to try it.
-    pub(super) fn tour(
+    /// What is running, and commands to try it.
+    pub(super) fn instructions(
         &self,
         https: SocketAddr,
         admin: SocketAddr,
@@ -41,20 +41,19 @@ impl Scene {
         token: &str,
         reader: &str,
     ) -> String {
-        let (config, cert, port) = (self.config.display(), self.cert(), https.port());
-        let cert = cert.display();
+        let (folder, config, port) = (self.folder.display(), self.config.display(), https.port());
         format!(
             r#"
 Callgate is serving a sample voice-call API.
 
   gateway        https://localhost:{port}   (certificate made just now, for this machine only)
-  behind it      http://{upstream}   (sample API: calls, a WebSocket, a feed of events)
+  upstream       http://{upstream}   (sample API: calls, a WebSocket, a feed of events)
   configuration  {config}
   metrics        http://{admin}/metrics   (also /livez, /readyz)
 
 Paste this into another terminal first:
 
-  CA={cert}; API=https://localhost:{port}/api/v1
+  CA={folder}/cert.pem; API=https://localhost:{port}/api/v1
   TOKEN={token}
   READER={reader}
   call() {{ curl -s --cacert "$CA" -H "Authorization: Bearer ${{AS:-$TOKEN}}" "$@"; echo; }}
@@ -65,35 +64,35 @@ Then any of these:
   call -i "$API/calls" -H 'Content-Type: application/json' -d '{{"to":"+15551234567","from":"+15557654321"}}'
   # list calls
   call "$API/calls"
-  # who the upstream thinks you are
+  # the identity that the upstream receives
   call "$API/whoami"
-  # bad input: the upstream's 422 passes through untouched
+  # invalid input: the upstream's 422 passes through unchanged
   call -i "$API/calls" -H 'Content-Type: application/json' -d '{{"to":"nobody"}}'
   # no token: 401
   curl -si --cacert "$CA" "$API/calls"; echo
   # a token without the permission: 403
   AS=$READER call -i -X POST "$API/calls"
-  # events as they happen (server-sent events, for 5 seconds)
+  # live events (server-sent events, for 5 seconds)
   call -N --max-time 5 "$API/events"
-  # a WebSocket on a new call: 101, then the audio would flow (for 2 seconds)
+  # a WebSocket on a new call: 101, then audio can flow (for 2 seconds)
   ID=$(call "$API/calls" -H 'Content-Type: application/json' -d '{{"to":"+15551234567","from":"+15557654321"}}' | sed -E 's/.*"id":"([^"]+)".*/\1/')
   call -i --http1.1 -N --max-time 2 "$API/calls/$ID/stream" -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' -H 'Sec-WebSocket-Key: Y2FsbGdhdGUtZGVtby1rZQ=='
-  # walk into the limit of 60 a minute: 200s, then 429s
+  # exceed the limit of 60 requests a minute: 200s, then 429s
   AS=$READER call -o /dev/null -w '%{{http_code}} ' "$API/calls?limit=[1-62]"
-  # what the 429 says
+  # the body and headers of a 429
   AS=$READER call -i "$API/calls"
 
-Ctrl-C ends it. Requests are logged below.
+Press Ctrl-C to stop. Requests are logged below.
 
 "#
         )
     }
 }
 
-impl Drop for Scene {
+impl Drop for DemoFiles {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.folder) {
-            eprintln!("callgate: {} is left behind: {error}", self.folder.display());
+            eprintln!("callgate: can't remove {}: {error}", self.folder.display());
         }
     }
 }
@@ -102,12 +101,12 @@ fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
     let written = options.open(path).and_then(|mut file| file.write_all(text.as_bytes()));
-    written.with_context(|| format!("writing {}", path.display()))
+    written.with_context(|| format!("can't write {}", path.display()))
 }
 
 fn configuration(https: SocketAddr, admin: SocketAddr, upstream: SocketAddr) -> String {
     format!(
-        r#"# Made by `callgate demo`.
+        r#"# Created by `callgate demo`.
 listen: {{ https: "{https}", admin: "{admin}", max_connections: 1000 }}
 tls: {{ certificates: [{{ cert: cert.pem, key: key.pem }}] }}
 store: memory

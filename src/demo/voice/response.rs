@@ -1,0 +1,28 @@
+//! The responses of the sample upstream.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use serde::Serialize;
+
+pub(super) type DemoResponse = Response<UnsyncBoxBody<Bytes, Infallible>>;
+
+pub(super) fn json_response(status: StatusCode, body: &impl Serialize) -> DemoResponse {
+    let text = serde_json::to_vec(body).expect("responses have text keys and finite numbers");
+    let mut response = Response::new(Full::from(text).boxed_unsync());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+pub(super) fn empty_response(status: StatusCode) -> DemoResponse {
+    let mut response = Response::default();
+    *response.status_mut() = status;
+    response
+}

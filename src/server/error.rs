@@ -1,0 +1,39 @@
+//! Why a gateway can't start.
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::listener::TlsError;
+use crate::route::RouteError;
+use crate::store::OpenError;
+use crate::telemetry::LogError;
+use crate::tokens::FileError;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error("can't listen on {address} ({key})")]
+    Bind {
+        /// The key of the configuration, such as `listen.https`.
+        key: &'static str,
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("tls.certificates: {0}")]
+    Tls(#[from] TlsError),
+    #[error("tokens.file: {0}")]
+    Tokens(#[from] FileError),
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error(transparent)]
+    Routes(#[from] RouteError),
+    #[error("upstreams: {0}")]
+    Upstream(#[source] TlsError),
+    #[error("can't set up metrics")]
+    Metrics(#[from] prometheus::Error),
+    #[error("can't set up the log")]
+    Log(#[from] LogError),
+    /// A thread, its event loop or its sockets.
+    #[error("can't start a worker")]
+    Worker(#[source] io::Error),
+}

@@ -1,0 +1,107 @@
+//! What all workers of a process share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use tokio_rustls::TlsAcceptor;
+
+use crate::auth::{Failures, FileStore, OpenCalls, TokenCache};
+use crate::config::{Config, OnFailure, RedisStore, Store};
+use crate::forward::{Forwarder, ResolvedNames, UpstreamStates};
+use crate::gateway::RequestMetrics;
+use crate::limits::{DenyCache, MemoryLimiter, PendingMerges, RedisLimiter};
+use crate::listener::{self, Certificates, Tls};
+use crate::route::RouteTable;
+use crate::shutdown::Shutdown;
+use crate::store::{Redis, StoreHealth};
+use crate::telemetry::{AccessLog, Metrics};
+use crate::tokens::UsageCounts;
+
+use super::error::StartError;
+
+/// Tokens whose denials are remembered; each takes less than 200 bytes.
+const MAX_DENIALS: usize = 100_000;
+
+pub(super) struct ProcessState {
+    pub(super) config: Arc<Config>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) request_metrics: Arc<RequestMetrics>,
+    pub(super) routes: Arc<RouteTable>,
+    pub(super) upstreams: Arc<UpstreamStates>,
+    pub(super) names: Arc<ResolvedNames>,
+    pub(super) certificates: Arc<Certificates>,
+    pub(super) tls: Tls,
+    pub(super) tokens: TokenSource,
+    pub(super) limiter: Arc<MemoryLimiter>,
+    pub(super) denials: Arc<DenyCache>,
+    pub(super) open_calls: Arc<OpenCalls>,
+    pub(super) failures: Arc<Failures>,
+    pub(super) usage: Arc<UsageCounts>,
+    pub(super) pending_merges: Arc<PendingMerges>,
+    pub(super) store_health: Arc<StoreHealth>,
+    pub(super) open_connections: Arc<AtomicUsize>,
+    pub(super) shutdown: Shutdown,
+}
+
+/// Where token records come from.
+pub(super) enum TokenSource {
+    File { records: Arc<FileStore>, path: PathBuf },
+    Redis { cache: Arc<TokenCache>, store: Box<RedisStore> },
+}
+
+impl ProcessState {
+    /// Must be called on the runtime of the background tasks.
+    pub(super) fn new(config: Arc<Config>, metrics: Arc<Metrics>, log: AccessLog) -> Result<Self, StartError> {
+        let certificates = Arc::new(Certificates::load(&config.tls.certificates)?);
+        for (file, expiry) in certificates.expiries() {
+            metrics.certificate_expiry(&file.display().to_string()).set(*expiry);
+        }
+        let settings = listener::server_config(&config.tls, certificates.clone())?;
+        let tls = Tls { acceptor: TlsAcceptor::from(Arc::new(settings)), certificates: certificates.clone() };
+        let store_health = Arc::new(StoreHealth::new(metrics.store_up.clone()));
+        let tokens = match (&config.store, &config.tokens.file) {
+            (Store::Redis(store), _) => {
+                TokenSource::Redis { cache: Arc::new(TokenCache::new(&config)), store: store.clone() }
+            }
+            (Store::Memory, Some(path)) => {
+                // The memory store is up as long as the process lives.
+                metrics.store_up.set(1);
+                TokenSource::File { records: Arc::new(FileStore::open(&config, path)?), path: path.clone() }
+            }
+            (Store::Memory, None) => unreachable!("the configuration demands tokens.file with the memory store"),
+        };
+        let open_calls = Arc::<OpenCalls>::default();
+        Ok(Self {
+            request_metrics: Arc::new(RequestMetrics::new(&metrics, &config.routes, log, open_calls.clone())),
+            open_calls,
+            failures: Arc::new(Failures::new(&config.tokens.failures)),
+            usage: Arc::default(),
+            routes: Arc::new(RouteTable::new(&config.routes)?),
+            upstreams: UpstreamStates::new(&config, &metrics),
+            names: ResolvedNames::start(&config, &metrics),
+            certificates,
+            tls,
+            tokens,
+            limiter: Arc::new(MemoryLimiter::new(config.limits.max_tokens)),
+            denials: Arc::new(DenyCache::new(MAX_DENIALS)),
+            pending_merges: Arc::new(PendingMerges::new(metrics.merging.clone())),
+            store_health,
+            open_connections: Arc::default(),
+            shutdown: Shutdown::default(),
+            metrics,
+            config,
+        })
+    }
+
+    /// A limiter on a connection of its own, with the memory of this process.
+    pub(super) fn redis_limiter(&self, redis: Redis, on_failure: OnFailure) -> RedisLimiter {
+        RedisLimiter::new(redis, on_failure, self.limiter.clone(), self.denials.clone())
+            .with_pending_merges(self.pending_merges.clone())
+    }
+
+    pub(super) fn forwarder(&self) -> Result<Forwarder, StartError> {
+        Forwarder::new(&self.config, &self.names, &self.upstreams, &self.metrics, &self.shutdown)
+            .map_err(StartError::Upstream)
+    }
+}
