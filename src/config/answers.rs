@@ -12,14 +12,14 @@ pub struct HeaderEdits {
     /// Taken off.
     pub remove: Vec<HeaderName>,
     /// What routes are told apart by, of requests: left as they are, but in no other spelling and in no trailers.
-    pub judged: Vec<HeaderName>,
+    pub matched: Vec<HeaderName>,
 }
 
 impl HeaderEdits {
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.set.is_empty() && self.remove.is_empty() && self.judged.is_empty()
+        self.set.is_empty() && self.remove.is_empty() && self.matched.is_empty()
     }
 }
 

@@ -10,7 +10,7 @@ use http::HeaderName;
 #[derive(Debug, Clone)]
 pub struct Balancing {
     /// What each endpoint is given, in the order of the endpoints.
-    pub parts: Vec<Part>,
+    pub shares: Vec<EndpointShare>,
     /// Who is chosen.
     pub balance: Balance,
     /// An endpoint that comes back gets its full part only after this time.
@@ -31,7 +31,7 @@ pub struct Balancing {
 
 /// What one endpoint is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
+pub struct EndpointShare {
     /// Against the others'.
     pub weight: u32,
     /// Nothing, while another one is there that is no backup.
@@ -64,7 +64,7 @@ pub enum HashKey {
 #[derive(Debug, Clone)]
 pub struct Health {
     /// What they are asked.
-    pub ask: Ask,
+    pub probe: HealthProbe,
     /// The `Host`; `None`: the endpoint's own.
     pub host: Option<Arc<str>>,
     /// From one question to the next.
@@ -81,7 +81,7 @@ pub struct Health {
 
 /// What an endpoint is asked to find out whether it is well.
 #[derive(Debug, Clone)]
-pub enum Ask {
+pub enum HealthProbe {
     /// A GET.
     Http {
         /// The path, with its query.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// All requests, in the unit of [`Mirror::share`].
-pub const WHOLE: u32 = 1_000_000;
+pub const FULL_SHARE: u32 = 1_000_000;
 
 /// Another upstream that gets copies of a share of a route's requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// Whether a request is to be copied that draws this number below [`WHOLE`].
+    /// Whether a request is to be copied that draws this number below [`FULL_SHARE`].
     #[must_use]
     pub fn takes(&self, drawn: u32) -> bool {
         drawn < self.share
@@ -36,8 +36,8 @@ mod tests {
     fn a_share_is_taken_of_what_is_drawn() {
         let taken = |share: u32| {
             let mirror = Mirror { upstream: 0, share, max_body: 0, max_copies: 1, timeout: Duration::ZERO };
-            (0..WHOLE).filter(|drawn| mirror.takes(*drawn)).count()
+            (0..FULL_SHARE).filter(|drawn| mirror.takes(*drawn)).count()
         };
-        assert_eq!([0, 1, 250_000, WHOLE].map(taken), [0, 1, 250_000, WHOLE as usize]);
+        assert_eq!([0, 1, 250_000, FULL_SHARE].map(taken), [0, 1, 250_000, FULL_SHARE as usize]);
     }
 }

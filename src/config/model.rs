@@ -1,6 +1,5 @@
 //! The validated configuration: what the rest of Callgate works with. Past this border nothing checks an `Option` again.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -14,9 +13,10 @@ use super::admin::AdminAccess;
 use super::answers::{Cors, HeaderEdits};
 use super::matching::{HeaderMatch, HostPattern, Rewrite};
 use super::mirror::Mirror;
-use super::plan::{Plan, RouteLimits};
+use super::plan::{Plan, PlansByName, RouteLimits};
 use super::redis::RedisStore;
 use super::split::Split;
+use super::tls::TlsSettings;
 use super::upstream::Upstream;
 
 /// One whole configuration, checked and with every name resolved.
@@ -27,19 +27,19 @@ pub struct Config {
     /// Worker threads.
     pub runtime: Runtime,
     /// Sockets to accept on, and what each client may do there.
-    pub listen: Listen,
+    pub listen: ListenSettings,
     /// Who may use the admin listener.
     pub admin: AdminAccess,
     /// Certificates and protocol versions of the HTTPS listener.
-    pub tls: Tls,
+    pub tls: TlsSettings,
     /// Where tokens and limits live.
     pub store: Store,
     /// How Bearer tokens look and how long they are cached.
-    pub tokens: Tokens,
+    pub tokens: TokenSettings,
     /// How limits are told to clients.
-    pub limits: Limits,
+    pub limits: LimitSettings,
     /// Every plan by its name.
-    pub plans: BTreeMap<Arc<str>, Arc<Plan>>,
+    pub plans: PlansByName,
     /// The plan of tokens that name none.
     pub default_plan: Arc<Plan>,
     /// Routes, in the order of the file.
@@ -49,9 +49,9 @@ pub struct Config {
     /// Networks whose forwarding headers (`X-Forwarded-*`, `Forwarded`) are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Access log and diagnostics.
-    pub log: Log,
+    pub log: LogSettings,
     /// The end of an instance.
-    pub drain: Drain,
+    pub drain: DrainSettings,
 }
 
 /// Threads.
@@ -63,7 +63,7 @@ pub struct Runtime {
 
 /// The listeners.
 #[derive(Debug, Clone)]
-pub struct Listen {
+pub struct ListenSettings {
     /// The HTTPS listener.
     pub https: SocketAddr,
     /// The plain listener, which only refuses or redirects.
@@ -94,24 +94,6 @@ pub struct Listen {
     pub max_concurrent_streams: u32,
 }
 
-/// TLS towards clients.
-#[derive(Debug, Clone)]
-pub struct Tls {
-    /// Certificates; the first serves clients whose server name matches none.
-    pub certificates: Vec<CertificateFiles>,
-    /// Refuse TLS 1.2.
-    pub only_tls13: bool,
-}
-
-/// The two PEM files of one certificate.
-#[derive(Debug, Clone)]
-pub struct CertificateFiles {
-    /// The chain, leaf first.
-    pub cert: PathBuf,
-    /// The private key.
-    pub key: PathBuf,
-}
-
 /// Where tokens and limits live.
 #[derive(Debug, Clone)]
 pub enum Store {
@@ -123,7 +105,7 @@ pub enum Store {
 
 /// Bearer tokens.
 #[derive(Debug, Clone)]
-pub struct Tokens {
+pub struct TokenSettings {
     /// What Callgate's own tokens start with, before the underscore.
     pub prefix: Arc<str>,
     /// The file of records, with the memory store.
@@ -154,7 +136,7 @@ pub struct FailureLimits {
 
 /// How limits are told to clients, and what keeping them may take.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct LimitSettings {
     /// Stamp `X-RateLimit-*`.
     pub x_ratelimit: bool,
     /// Stamp `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
@@ -165,7 +147,7 @@ pub struct Limits {
 
 /// Who a route asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Access {
+pub enum RouteAccess {
     /// A good token that holds all of these permissions (none: any good token).
     Token(Vec<Arc<str>>),
     /// Anybody.
@@ -188,7 +170,7 @@ pub struct Route {
     /// The path that the upstream sees; `None`: the client's, byte for byte.
     pub rewrite: Option<Rewrite>,
     /// Who may use it.
-    pub access: Access,
+    pub access: RouteAccess,
     /// What a request counts in its token's limits, 1 to 1000.
     pub cost: u32,
     /// Limits for each token on this route alone, beside those of its plan.
@@ -229,7 +211,7 @@ impl Default for Route {
             methods: Vec::new(),
             headers: Vec::new(),
             rewrite: None,
-            access: Access::Public,
+            access: RouteAccess::Public,
             cost: 1,
             limits: None,
             upstream: Split::to(0),
@@ -311,7 +293,7 @@ impl PathForms {
 
 /// Access log and diagnostics.
 #[derive(Debug, Clone)]
-pub struct Log {
+pub struct LogSettings {
     /// Their form.
     pub format: LogFormat,
     /// A filter as of `tracing_subscriber::EnvFilter`, for example `info` or `callgate=debug`.
@@ -331,7 +313,7 @@ pub enum LogFormat {
 
 /// The end of an instance.
 #[derive(Debug, Clone, Copy)]
-pub struct Drain {
+pub struct DrainSettings {
     /// How long `/readyz` fails while new connections are still accepted.
     pub delay: Duration,
     /// How long requests in flight may take to finish.

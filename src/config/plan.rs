@@ -1,5 +1,6 @@
 //! Plans: named sets of limits.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,9 @@ pub struct Plan {
     /// Only a trial: what it denies is counted, logged and marked, and forwarded all the same.
     pub shadow: bool,
 }
+
+/// All plans of a configuration.
+pub type PlansByName = BTreeMap<Arc<str>, Arc<Plan>>;
 
 impl Plan {
     /// Its limits, and behind them those that a route has of its own: all that a request there is tested against.

@@ -8,10 +8,10 @@ use std::time::Duration;
 use redis::{ConnectionAddr, IntoConnectionInfo};
 
 use super::Secret;
-use super::model::CertificateFiles;
+use super::tls::CertificateFiles;
 
 /// Databases are counted from 0; servers have 16 of them unless told otherwise.
-pub(super) const LAST_DATABASE: u32 = 9_999;
+pub(super) const MAX_DATABASE: u32 = 9_999;
 
 /// A Redis that all instances share.
 #[derive(Debug, Clone)]
@@ -161,7 +161,7 @@ impl RedisUrl {
             (Some(_), None) => return Err("names a user without a password (redis://USER:PASSWORD@HOST)"),
             (None, None) => None,
         };
-        let database = u32::try_from(settings.db()).ok().filter(|number| *number <= LAST_DATABASE);
+        let database = u32::try_from(settings.db()).ok().filter(|number| *number <= MAX_DATABASE);
         Ok(Self {
             tls,
             node: RedisNode { host: Arc::from(host.as_str()), port: *port },

@@ -4,13 +4,13 @@
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
     /// At least one, in the order of the file; weights of 0 are left out.
-    shares: Vec<Share>,
+    shares: Vec<WeightRange>,
     /// What stays together.
     by: SplitBy,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Share {
+struct WeightRange {
     /// An index in [`Config::upstreams`](super::Config::upstreams).
     upstream: usize,
     /// The sum of the weights up to this one.
@@ -31,17 +31,17 @@ impl Split {
     /// Everything to one upstream.
     #[must_use]
     pub fn to(upstream: usize) -> Self {
-        Self { shares: vec![Share { upstream, below: 1 }], by: SplitBy::default() }
+        Self { shares: vec![WeightRange { upstream, below: 1 }], by: SplitBy::default() }
     }
 
     /// To these, by weight; `None` when all weights are 0.
     pub(super) fn weighted(weights: &[(usize, u32)], by: SplitBy) -> Option<Self> {
         let mut below = 0;
         let with_weight = weights.iter().filter(|(_, weight)| *weight > 0);
-        let shares: Vec<Share> = with_weight
+        let shares: Vec<WeightRange> = with_weight
             .map(|(upstream, weight)| {
                 below += weight;
-                Share { upstream: *upstream, below }
+                WeightRange { upstream: *upstream, below }
             })
             .collect();
         (!shares.is_empty()).then_some(Self { shares, by })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::balancing::Balancing;
-use super::model::CertificateFiles;
+use super::tls::CertificateFiles;
 
 /// A named service.
 #[derive(Debug, Clone)]
@@ -37,14 +37,14 @@ pub struct Upstream {
     /// How often the addresses behind its host names are looked up.
     pub resolve_interval: Duration,
     /// How its `https://` endpoints are spoken to.
-    pub tls: UpstreamTls,
+    pub tls: UpstreamTlsSettings,
     /// How its endpoints share its requests.
     pub balancing: Balancing,
 }
 
 /// TLS towards an upstream.
 #[derive(Debug, Clone, Default)]
-pub struct UpstreamTls {
+pub struct UpstreamTlsSettings {
     /// The certificates to trust; `None`: the system's own.
     pub ca: Option<PathBuf>,
     /// What Callgate shows to a server that asks for a certificate.

@@ -112,7 +112,7 @@ impl Mirroring {
     /// Copies a request that is on its way to its own upstream, if the lot falls on it. With a body the copy follows when that is whole;
     /// without one it is given back, and follows when the request goes out.
     pub(super) fn copy(self: &Arc<Self>, request: &mut Request<Body>, onward: &ForwardContext<'_>) -> Option<Copy> {
-        if !self.settings.takes(fastrand::u32(..config::WHOLE)) {
+        if !self.settings.takes(fastrand::u32(..config::FULL_SHARE)) {
             return None;
         }
         if request.body().size_hint().lower() > self.settings.max_body as u64 {

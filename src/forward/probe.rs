@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::body::Body;
-use crate::config::{Ask, Health};
+use crate::config::{Health, HealthProbe};
 
 use super::Forwarder;
 use super::grpc_health::{self, HealthCheckError};
@@ -77,22 +77,22 @@ impl UpstreamPools {
             NoConnection::Failed(error) => ProbeError::Connect(error),
             NoConnection::Full => ProbeError::Connect(io::ErrorKind::QuotaExceeded.into()),
         })?;
-        let mut request = match &health.ask {
-            Ask::Http { path, .. } => get(path),
-            Ask::Grpc { service } => grpc_health::question(service, health.timeout),
+        let mut request = match &health.probe {
+            HealthProbe::Http { path, .. } => get(path),
+            HealthProbe::Grpc { service } => grpc_health::question(service, health.timeout),
         };
         let host = health.host.as_deref().and_then(|host| HeaderValue::from_str(host).ok());
         let headers = request.headers_mut();
         headers.insert(header::HOST, host.unwrap_or_else(|| pool.authority.clone()));
         headers.insert(header::USER_AGENT, HeaderValue::from_static("callgate-health"));
         let response = lease.send(request).await.map_err(|error| ProbeError::Broken(error.into_error()))?;
-        match &health.ask {
-            Ask::Http { status, .. } => {
+        match &health.probe {
+            HealthProbe::Http { status, .. } => {
                 let (parts, _, _) = read(response).await?;
                 let is_good = status.iter().any(|range| range.contains(&parts.status.as_u16()));
                 if is_good { Ok(()) } else { Err(ProbeError::Status(parts.status)) }
             }
-            Ask::Grpc { .. } => {
+            HealthProbe::Grpc { .. } => {
                 let (parts, body, trailers) = read(response).await?;
                 if parts.status != StatusCode::OK {
                     return Err(ProbeError::Status(parts.status));

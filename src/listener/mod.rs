@@ -24,7 +24,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::Listen;
+use crate::config::ListenSettings;
 use crate::shutdown::Shutdown;
 use crate::telemetry::ListenerMetrics;
 
@@ -48,7 +48,7 @@ pub struct Listener<H> {
     /// Certificates and settings; `None`: a plain listener.
     pub tls: Option<Tls>,
     /// Bounds on what a client may do.
-    pub settings: Listen,
+    pub settings: ListenSettings,
     /// Connections open in this process, over all listeners and workers.
     pub open: Arc<AtomicUsize>,
     /// The cells of this listener.

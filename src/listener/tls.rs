@@ -110,7 +110,7 @@ impl ResolvesServerCert for Certificates {
 ///
 /// # Errors
 /// [`TlsError::Settings`] when rustls refuses them.
-pub fn server_config(tls: &config::Tls, certificates: Arc<Certificates>) -> Result<ServerConfig, TlsError> {
+pub fn server_config(tls: &config::TlsSettings, certificates: Arc<Certificates>) -> Result<ServerConfig, TlsError> {
     let versions: &[_] = if tls.only_tls13 { &[&version::TLS13] } else { &[&version::TLS13, &version::TLS12] };
     let mut settings = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(versions)

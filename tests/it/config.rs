@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use callgate::cli::check::report;
 use callgate::config::{
-    self, Access, Config, HostHeader, LogFormat, OnFailure, Problems, RedisLogin, RedisNode, RedisServers, Severity,
-    Store,
+    self, Config, HostHeader, LogFormat, OnFailure, Problems, RedisLogin, RedisNode, RedisServers, RouteAccess,
+    Severity, Store,
 };
 use proptest::prelude::{ProptestConfig, any, prop};
 use proptest::{prop_assert, proptest};
@@ -130,7 +130,7 @@ fn the_minimal_file_means_the_defaults() {
     assert_eq!(limits, [("minute", 60, 60_000), ("hour", 1_000, 3_600_000)]);
     let route = &config.routes[0];
     assert_eq!((&*route.name, &*route.path), ("/api/v1/{*rest}", "/api/v1/{*rest}"));
-    assert_eq!(route.access, Access::Token(Vec::new()));
+    assert_eq!(route.access, RouteAccess::Token(Vec::new()));
     assert_eq!(route.max_body, 1 << 30);
     assert_eq!(config.upstreams[route.upstream.choose(None)].endpoints[0].to_string(), "http://127.0.0.1:3000");
     assert_eq!(config.log.format, LogFormat::Json);
@@ -225,9 +225,9 @@ upstreams:
     );
     let names: Vec<&str> = config.routes.iter().map(|route| &*route.name).collect();
     assert_eq!(names, ["GET /api/v1/calls", "POST /api/v1/calls", "/api/v1/calls/{id}/stream", "/api/v1/{*rest}"]);
-    assert_eq!(config.routes[1].access, Access::Token(vec!["calls:write".into(), "calls:*".into()]));
+    assert_eq!(config.routes[1].access, RouteAccess::Token(vec!["calls:write".into(), "calls:*".into()]));
     assert_eq!(config.routes[2].call.max_duration, Some(Duration::from_secs(4 * 3600)));
-    assert_eq!(config.routes[3].access, Access::Public);
+    assert_eq!(config.routes[3].access, RouteAccess::Public);
     assert_eq!(config.routes.iter().map(|route| route.upstream.choose(None)).collect::<Vec<_>>(), [0, 0, 1, 2]);
     assert_eq!(config.upstreams[1].host, HostHeader::Endpoint);
     assert_eq!(config.upstreams[1].endpoints[0].to_string(), "https://[2001:db8::1]:443");

@@ -89,7 +89,7 @@ impl UpstreamState {
         let labels: Vec<Arc<str>> = upstream.endpoints.iter().map(|endpoint| endpoint.to_string().into()).collect();
         let metrics = metrics.balance(&upstream.name, &labels);
         let endpoints =
-            labels.into_iter().zip(&config.parts).map(|(label, part)| Arc::new(Standing::new(label, *part)));
+            labels.into_iter().zip(&config.shares).map(|(label, share)| Arc::new(Standing::new(label, *share)));
         let endpoints: Vec<_> = endpoints.collect();
         Self {
             name: upstream.name.clone(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::config::Part;
+use crate::config::EndpointShare;
 
 use super::hash::hash;
 
@@ -16,7 +16,7 @@ const FIRST_SHARE: u64 = UNIT / 10;
 /// One endpoint of an upstream.
 pub(super) struct Standing {
     pub(super) label: Arc<str>,
-    pub(super) part: Part,
+    pub(super) part: EndpointShare,
     /// What its name hashes to: its place among the others is the same in every process.
     pub(super) seed: u64,
     in_flight: AtomicUsize,
@@ -34,7 +34,7 @@ pub(super) struct Standing {
 pub(crate) struct InFlight(Arc<Standing>);
 
 impl Standing {
-    pub(super) fn new(label: Arc<str>, part: Part) -> Self {
+    pub(super) fn new(label: Arc<str>, part: EndpointShare) -> Self {
         Self {
             seed: hash(label.as_bytes()),
             label,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::config::{Ejection, Part};
+use crate::config::{Ejection, EndpointShare};
 
 use super::budget::Budget;
 use super::choose::{Candidate, RoundRobin, by_key, least_requests};
@@ -140,7 +140,7 @@ fn a_budget_is_the_larger_of_its_two_parts() {
 
 #[test]
 fn who_comes_back_starts_slowly() {
-    let standing = Standing::new("http://a:1".into(), Part { weight: 4, backup: false });
+    let standing = Standing::new("http://a:1".into(), EndpointShare { weight: 4, backup: false });
     let slow = Some(Duration::from_secs(30));
     assert_eq!(standing.weight(slow, 1), 4_000, "who was always there is not new");
     standing.eject(10_000);

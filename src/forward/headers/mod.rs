@@ -231,7 +231,7 @@ pub fn onto_upstream(headers: &mut HeaderMap, version: Version, onward: &Forward
 
 /// The names of what a route puts on or takes off, and of what routes are told apart by.
 fn edited(edits: &HeaderEdits) -> impl Iterator<Item = &HeaderName> {
-    edits.remove.iter().chain(edits.set.iter().map(|(name, _)| name)).chain(&edits.judged)
+    edits.remove.iter().chain(edits.set.iter().map(|(name, _)| name)).chain(&edits.matched)
 }
 
 /// What a route puts on or takes off, or is chosen by, stands nowhere in another spelling: the upstream might read that one.

@@ -8,7 +8,6 @@ mod parse;
 mod tests;
 mod text;
 mod trail;
-mod tree;
 mod usage;
 
 use std::fs::{File, Metadata};
