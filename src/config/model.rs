@@ -1,4 +1,4 @@
-//! The validated configuration: what the rest of Callgate works with. Past this border nothing checks an `Option` again.
+//! The validated configuration, which the rest of Callgate works with: nothing has to be checked again.
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -26,17 +26,17 @@ pub struct Config {
     pub source: PathBuf,
     /// Worker threads.
     pub runtime: Runtime,
-    /// Sockets to accept on, and what each client may do there.
+    /// Listeners, and what each client may do there.
     pub listen: ListenSettings,
-    /// Who may use the admin listener.
+    /// Access to the admin listener.
     pub admin: AdminAccess,
     /// Certificates and protocol versions of the HTTPS listener.
     pub tls: TlsSettings,
     /// Where tokens and limits live.
     pub store: Store,
-    /// How Bearer tokens look and how long they are cached.
+    /// The form of Bearer tokens, and how long they are cached.
     pub tokens: TokenSettings,
-    /// How limits are told to clients.
+    /// How limits are reported to clients.
     pub limits: LimitSettings,
     /// Every plan by its name.
     pub plans: PlansByName,
@@ -46,11 +46,11 @@ pub struct Config {
     pub routes: Vec<Arc<Route>>,
     /// Upstreams; a route refers to one by its index.
     pub upstreams: Vec<Arc<Upstream>>,
-    /// Networks whose forwarding headers (`X-Forwarded-*`, `Forwarded`) are believed.
+    /// Networks whose forwarding headers (`X-Forwarded-*`, `Forwarded`) are trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// Access log and diagnostics.
     pub log: LogSettings,
-    /// The end of an instance.
+    /// How an instance ends.
     pub drain: DrainSettings,
 }
 
@@ -66,7 +66,7 @@ pub struct Runtime {
 pub struct ListenSettings {
     /// The HTTPS listener.
     pub https: SocketAddr,
-    /// The plain listener, which only refuses or redirects.
+    /// The plain listener, which only rejects or redirects.
     pub http: Option<SocketAddr>,
     /// Answer requests without a credential on the plain listener with a redirect to HTTPS instead of 403.
     pub redirect: bool,
@@ -76,13 +76,13 @@ pub struct ListenSettings {
     pub proxy_protocol: Vec<IpNet>,
     /// Connections of clients at one time, over all listeners but admin.
     pub max_connections: usize,
-    /// A TLS handshake must be done within this time.
+    /// The longest time for a TLS handshake.
     pub handshake_timeout: Duration,
-    /// A request head must be complete within this time of its first byte.
+    /// The longest time for a request's head, from its first byte on.
     pub header_timeout: Duration,
     /// A connection without a request in flight is closed after this time.
     pub idle_timeout: Duration,
-    /// A request body, or a client that reads a response, may make no progress for this long.
+    /// The longest time without progress of a request's body, or of a client that reads a response.
     pub body_idle_timeout: Duration,
     /// Bytes of a request head (request line and headers).
     pub max_head_bytes: usize,
@@ -112,8 +112,8 @@ pub struct TokenSettings {
     pub file: Option<PathBuf>,
     /// The `realm` of `WWW-Authenticate`.
     pub realm: Arc<str>,
-    /// How long a record read from Redis may be used while Redis does not answer, and without being compared at all on
-    /// routes that no limit guards.
+    /// How long a record from Redis may be used while Redis does not answer, and without any comparison on routes without
+    /// limits.
     pub cache_ttl: Duration,
     /// Records kept in memory per process.
     pub cache_size: usize,
@@ -124,17 +124,17 @@ pub struct TokenSettings {
 /// How often authentication may fail.
 #[derive(Debug, Clone)]
 pub struct FailureLimits {
-    /// So many failures of one network of clients in so many milliseconds; `None`: any number.
+    /// The most failures of one network of clients, and the window in milliseconds; `None`: any number.
     pub limit: Option<(NonZeroU32, NonZeroU32)>,
     /// Bits of an IPv4 address that make a network of clients, 8 to 32.
     pub ipv4_prefix: u8,
     /// Bits of an IPv6 address that make a network of clients, 16 to 128.
     pub ipv6_prefix: u8,
-    /// Look-ups a second, per process, of tokens that are not found.
+    /// Look-ups per second, per process, of tokens that are not found.
     pub lookups: u32,
 }
 
-/// How limits are told to clients, and what keeping them may take.
+/// How limits are reported to clients, and the memory for them.
 #[derive(Debug, Clone)]
 pub struct LimitSettings {
     /// Stamp `X-RateLimit-*`.
@@ -145,12 +145,12 @@ pub struct LimitSettings {
     pub max_tokens: usize,
 }
 
-/// Who a route asks for.
+/// What a route requires of a request's token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RouteAccess {
-    /// A good token that holds all of these permissions (none: any good token).
+    /// A valid token that has all of these permissions (none: any valid token).
     Token(Vec<Arc<str>>),
-    /// Anybody.
+    /// Nothing: the route is public.
     Public,
 }
 
@@ -159,50 +159,50 @@ pub enum RouteAccess {
 pub struct Route {
     /// The name in metrics and logs.
     pub name: Arc<str>,
-    /// The hosts that it is for; empty: all that no route names.
+    /// The hosts of the route; empty: all that no route names.
     pub hosts: Vec<HostPattern>,
     /// A matchit pattern, for example `/api/v1/calls/{id}`.
     pub path: Arc<str>,
-    /// The methods it takes; empty means all. HEAD comes with GET.
+    /// The methods of the route; empty: all. HEAD comes with GET.
     pub methods: Vec<Method>,
-    /// What the request must have beside that.
+    /// Headers that the request must have.
     pub headers: Vec<HeaderMatch>,
     /// The path that the upstream sees; `None`: the client's, byte for byte.
     pub rewrite: Option<Rewrite>,
-    /// Who may use it.
+    /// Which requests may use it.
     pub access: RouteAccess,
-    /// What a request counts in its token's limits, 1 to 1000.
+    /// What a request costs in its token's limits, 1 to 1000.
     pub cost: u32,
     /// Limits for each token on this route alone, beside those of its plan.
     pub limits: Option<RouteLimits>,
-    /// Where it leads.
+    /// The upstreams that get its requests.
     pub upstream: Split,
-    /// Who gets copies of its requests.
+    /// The upstream that gets copies of its requests.
     pub mirror: Option<Mirror>,
-    /// Send the client's `Authorization` on to the upstream.
+    /// Forward the client's `Authorization` to the upstream.
     pub forward_credentials: bool,
-    /// Ambiguous forms of a path that this route takes all the same.
+    /// Ambiguous forms of a path that this route accepts.
     pub allowed_forms: PathForms,
     /// Bytes of a request body.
     pub max_body: u64,
-    /// The response's head must come within this time of the request's head being sent; `None`: the upstream's.
+    /// The longest time from sending the request's head to the response's head; `None`: the upstream's.
     pub first_byte_timeout: Option<Duration>,
-    /// The response's body may make no progress for this long; `None`: the upstream's.
+    /// The longest time without progress of the response's body; `None`: the upstream's.
     pub idle_timeout: Option<Duration>,
-    /// The whole answer must be there within this time, unless it is a call or a stream of events; `None`: no bound.
+    /// The longest time for the whole answer, unless it is a call or a stream of events; `None`: no bound.
     pub timeout: Option<Duration>,
-    /// Changes to what the upstream gets.
+    /// Changes of the headers that the upstream gets.
     pub request_headers: Arc<HeaderEdits>,
-    /// Changes to what the upstream answers.
+    /// Changes of the headers of its answers.
     pub response_headers: Arc<HeaderEdits>,
-    /// Which web pages may read the answers; `None`: those that the upstream says.
+    /// Which web pages may read the answers; `None`: the upstream decides.
     pub cors: Option<Cors>,
     /// Long-lived streams through this route.
     pub call: CallLimits,
 }
 
 impl Default for Route {
-    /// A public route to the first upstream that takes everything at `/`; to be filled in.
+    /// A public route from `/` to the first upstream, for tests to fill in.
     fn default() -> Self {
         Self {
             name: "route".into(),
@@ -240,11 +240,11 @@ impl Default for Route {
 pub struct CallLimits {
     /// From the upgrade on; `None`: no bound.
     pub max_duration: Option<Duration>,
-    /// Without a byte in either direction; `None`: no bound. Holds for server-sent events too.
+    /// Without a byte in either direction; `None`: no bound. Applies to server-sent events, too.
     pub idle_timeout: Option<Duration>,
-    /// Each side of a WebSocket is pinged when it has said nothing for so long; `None`: never.
+    /// Each side of a WebSocket is pinged after so long a silence; `None`: never.
     pub ping: Option<Duration>,
-    /// A side that says nothing for so long after a ping is gone.
+    /// A side that is silent for so long after a ping is lost.
     pub ping_timeout: Duration,
 }
 
@@ -272,13 +272,13 @@ impl PathForms {
         ("semicolon", Self::SEMICOLON),
     ];
 
-    /// Both sets together.
+    /// The union of both sets.
     #[must_use]
     pub const fn with(self, other: PathForms) -> PathForms {
         PathForms(self.0 | other.0)
     }
 
-    /// What is in this set and not in `allowed`.
+    /// The forms of this set that are not in `allowed`.
     #[must_use]
     pub const fn without(self, allowed: PathForms) -> PathForms {
         PathForms(self.0 & !allowed.0)
@@ -294,7 +294,7 @@ impl PathForms {
 /// Access log and diagnostics.
 #[derive(Debug, Clone)]
 pub struct LogSettings {
-    /// Their form.
+    /// The form of the lines.
     pub format: LogFormat,
     /// A filter as of `tracing_subscriber::EnvFilter`, for example `info` or `callgate=debug`.
     pub level: Arc<str>,
@@ -316,7 +316,7 @@ pub enum LogFormat {
 pub struct DrainSettings {
     /// How long `/readyz` fails while new connections are still accepted.
     pub delay: Duration,
-    /// How long requests in flight may take to finish.
+    /// How long requests in flight may take to finish before they are cut.
     pub timeout: Duration,
 }
 

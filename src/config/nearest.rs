@@ -1,4 +1,4 @@
-//! The nearest known name to a misspelt one.
+//! The known name that is nearest to a misspelt one, and hints with it.
 
 /// Longer names are not compared: they are no typing mistakes, and the comparison is quadratic.
 const MAX_CHARS: usize = 64;

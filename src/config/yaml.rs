@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde_yaml::granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError};
+use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, StrInput};
 
 /// Levels of lists and maps in each other; a configuration needs 6.
 const MAX_DEPTH: usize = 32;
@@ -110,7 +110,7 @@ fn is_number(text: &str) -> bool {
 }
 
 struct Builder<'a> {
-    parser: Parser<'a, serde_yaml::granit_parser::StrInput<'a>>,
+    parser: Parser<'a, StrInput<'a>>,
     anchors: HashMap<usize, YamlNode>,
     max_values: usize,
     values: usize,

@@ -7,11 +7,6 @@ use crate::config::section::Section;
 use crate::config::split::Split;
 use crate::config::units::{MILLISECOND, MINUTE, SECOND};
 
-/// Most JSON requests are far shorter.
-const MAX_BODY: usize = 64 << 10;
-/// With bodies of the default length, some six megabytes.
-const MAX_COPIES: usize = 100;
-
 /// `None` if there is none, or if it was reported. `split` is where the requests themselves go.
 pub(super) fn mirror(s: &Section<'_>, split: Option<&Split>, upstreams: &UpstreamTable<'_>) -> Option<Mirror> {
     let s = s.get("mirror")?.section();
@@ -19,8 +14,10 @@ pub(super) fn mirror(s: &Section<'_>, split: Option<&Split>, upstreams: &Upstrea
     let mirror = Mirror {
         upstream: 0,
         share: s.optional("share", |f| f.percent::<f64>("10% or 0.5%")).map_or(FULL_SHARE, parts_per_million),
-        max_body: s.or("max_body", MAX_BODY, |f| f.buffer(0..=16 << 20)),
-        max_copies: s.or("max_copies", MAX_COPIES, |f| f.number(1..=10_000)),
+        // Most JSON requests are far shorter.
+        max_body: s.or("max_body", 64 << 10, |f| f.buffer(0..=16 << 20)),
+        // With bodies of the default length, some six megabytes.
+        max_copies: s.or("max_copies", 100, |f| f.number(1..=10_000)),
         timeout: s.or("timeout", 10 * SECOND, |f| f.duration(10 * MILLISECOND..=5 * MINUTE)),
     };
     let field = field?;

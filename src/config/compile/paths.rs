@@ -135,7 +135,7 @@ impl Patterns {
         match error {
             InsertError::Conflict { with } => {
                 let first = self.taken.get(with).and_then(|routes| routes.first());
-                let whose = first.map_or_else(String::new, |(index, _)| format!(" of routes[{index}]"));
+                let owner = first.map_or_else(String::new, |(index, _)| format!(" of routes[{index}]"));
                 let remedy = if nameless(path) == nameless(with) {
                     "they differ only in a parameter's name; use the same name in both"
                 } else if path.contains("{*") || with.contains("{*") {
@@ -143,7 +143,7 @@ impl Patterns {
                 } else {
                     "text around a parameter makes them alike; give the parameter a segment of its own"
                 };
-                format!("clashes with \"{with}\"{whose} ({remedy})")
+                format!("clashes with \"{with}\"{owner} ({remedy})")
             }
             InsertError::InvalidParamSegment => {
                 "has two parameters between two slashes, or text that touches a {*rest} (one {name} per segment)"
