@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use callgate::auth::{Authenticator, Failures, FileStore, Refusal};
-use callgate::config::{self, Access, Config, Route};
+use callgate::config::{self, Config, Route, RouteAccess};
 use callgate::forward::{ForwardContext, onto_client, onto_upstream};
 use callgate::response::{self, Rejection};
 use callgate::route::{self, RouteTable};
@@ -25,7 +25,7 @@ fn route(path: &str, methods: &[Method]) -> Arc<Route> {
         name: path.into(),
         path: path.into(),
         methods: methods.to_vec(),
-        access: Access::Token(vec!["calls:read".into()]),
+        access: RouteAccess::Token(vec!["calls:read".into()]),
         ..Route::default()
     })
 }

@@ -1,4 +1,4 @@
-//! `callgate check FILE`: tells everything that is wrong with a configuration, or what it defines.
+//! `callgate check FILE`: reports everything that is wrong with a configuration, or what it defines.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::tokens::check_tokens;
 pub fn check(path: &Path, json: bool) -> ExitCode {
     match report(path, json, &mut io::stdout().lock(), &mut io::stderr().lock()) {
         Ok(true) => ExitCode::SUCCESS,
-        // Nobody to tell (a closed pipe) is a failure as well.
+        // A closed pipe is a failure as well.
         Ok(false) | Err(_) => ExitCode::FAILURE,
     }
 }
@@ -48,7 +48,7 @@ pub fn report(path: &Path, json: bool, out: &mut dyn Write, err: &mut dyn Write)
     Ok(config.is_some())
 }
 
-/// What is wrong with the token file: with a bad one nothing would be served.
+/// Problems of the token file: `serve` does not start with a bad one.
 fn tokens(config: &Config) -> Vec<Problem> {
     match (&config.store, &config.tokens.file) {
         (Store::Memory, Some(file)) => check_tokens(config, file),

@@ -1,19 +1,19 @@
-//! Who may use the admin listener.
+//! Access to the admin listener.
 
 use std::sync::Arc;
 
 use crate::hash::TokenHash;
 
-/// Who may use the admin listener. Whether it lives and is ready, everybody may ask.
+/// Access to the admin listener. Liveness and readiness need none.
 #[derive(Debug, Clone)]
 pub struct AdminAccess {
-    /// What those may do who show no token; `None`: nothing. On an address that others can reach it is always `None`.
+    /// What requests without a token may do; `None`: nothing. On an address that others can reach it is always `None`.
     pub anonymous: Option<Role>,
-    /// The tokens that are good.
+    /// Valid tokens.
     pub tokens: Vec<AdminToken>,
-    /// Whether everybody may read the metrics.
+    /// Whether the metrics need no token.
     pub public_metrics: bool,
-    /// Wrong tokens that one address may show in a minute.
+    /// Wrong tokens from one address in a minute.
     pub max_failures: u32,
 }
 
@@ -28,7 +28,7 @@ pub struct AdminToken {
     pub sha256: TokenHash,
 }
 
-/// What somebody may do on the admin listener; a later role includes the earlier ones.
+/// What a request may do on the admin listener; a later role includes the earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// Look.

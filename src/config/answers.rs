@@ -1,32 +1,32 @@
-//! What a route changes in headers, and which web pages may read its answers.
+//! Changes of headers by a route, and the web pages that may read its answers.
 
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-/// Headers that a route takes off and puts on.
+/// Headers that a route sets and removes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeaderEdits {
-    /// Put on, in place of any that are there. Values of requests are marked sensitive: they may be credentials.
+    /// Set, in place of any that are there. Values of requests are marked sensitive: they may be credentials.
     pub set: Vec<(HeaderName, HeaderValue)>,
-    /// Taken off.
+    /// Removed.
     pub remove: Vec<HeaderName>,
-    /// What routes are told apart by, of requests: left as they are, but in no other spelling and in no trailers.
-    pub judged: Vec<HeaderName>,
+    /// Headers of requests that routes match by: left as they are, but removed in other spellings and from trailers.
+    pub matched: Vec<HeaderName>,
 }
 
 impl HeaderEdits {
-    /// Whether there are none.
+    /// Whether nothing is changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.set.is_empty() && self.remove.is_empty() && self.judged.is_empty()
+        self.set.is_empty() && self.remove.is_empty() && self.matched.is_empty()
     }
 }
 
 /// Which web pages may read a route's answers (CORS).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cors {
-    /// Where they come from, at least one.
+    /// Their origins, at least one.
     pub origins: Vec<Origin>,
     /// Headers that they may send, as a list.
     pub headers: HeaderValue,
@@ -34,11 +34,11 @@ pub struct Cors {
     pub expose: Vec<HeaderName>,
     /// Whether they may let the browser send cookies along.
     pub credentials: bool,
-    /// How long a browser may go by what it was told.
+    /// How long a browser may keep the answer to a preflight.
     pub max_age: Duration,
 }
 
-/// Where web pages come from.
+/// Origins of web pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// Anywhere.

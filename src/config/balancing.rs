@@ -1,4 +1,4 @@
-//! How the endpoints of an upstream share its requests, who is left out, what is tried again, and how much it is given.
+//! How the endpoints of an upstream share its requests: balancing, health checks, ejection, retries and caps.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -6,50 +6,50 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-/// All of that, of one upstream.
+/// The load balancing of one upstream.
 #[derive(Debug, Clone)]
 pub struct Balancing {
-    /// What each endpoint is given, in the order of the endpoints.
-    pub parts: Vec<Part>,
-    /// Who is chosen.
+    /// The share of each endpoint, in the order of the endpoints.
+    pub shares: Vec<EndpointShare>,
+    /// How an endpoint is chosen.
     pub balance: Balance,
-    /// An endpoint that comes back gets its full part only after this time.
+    /// An endpoint that comes back gets its full share only after this time.
     pub slow_start: Option<Duration>,
-    /// Endpoints are asked whether they are well; `None`: they are not.
+    /// Health checks; `None`: there are none.
     pub health: Option<Health>,
-    /// Endpoints that fail are left out for a while; `None`: they are not.
+    /// Ejection of endpoints that fail; `None`: they stay.
     pub ejection: Option<Ejection>,
-    /// What is tried again.
+    /// When a request is sent again.
     pub retry: Retry,
     /// Requests and calls at one time, over all workers; `None`: no cap.
     pub max_requests: Option<u32>,
-    /// Requests that wait for a place under that cap, or for a connection.
+    /// Requests that may wait because of that cap, or for a connection.
     pub max_waiting: u32,
-    /// How long one waits.
+    /// The longest wait.
     pub max_wait: Duration,
 }
 
-/// What one endpoint is given.
+/// The share of one endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
-    /// Against the others'.
+pub struct EndpointShare {
+    /// Its weight relative to the others'.
     pub weight: u32,
-    /// Nothing, while another one is there that is no backup.
+    /// Whether it gets requests only while no other endpoint is available.
     pub backup: bool,
 }
 
 /// Which endpoint a request goes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Balance {
-    /// Of two that are drawn the one that has fewer requests.
+    /// Of two that are drawn, the one with fewer requests in flight.
     LeastRequests,
-    /// One after the other.
+    /// Each in turn.
     RoundRobin,
-    /// The same one for the same key, as long as it is there.
+    /// The same one for the same key, as long as it is available.
     Hash(HashKey),
 }
 
-/// What of a request is the key.
+/// The part of a request that is the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HashKey {
     /// The id of its token.
@@ -60,74 +60,74 @@ pub enum HashKey {
     Cookie(Arc<str>),
 }
 
-/// How endpoints are asked whether they are well.
+/// Health checks of endpoints.
 #[derive(Debug, Clone)]
 pub struct Health {
-    /// What they are asked.
-    pub ask: Ask,
+    /// The request, and the answers that count as healthy.
+    pub probe: HealthProbe,
     /// The `Host`; `None`: the endpoint's own.
     pub host: Option<Arc<str>>,
-    /// From one question to the next.
+    /// The time between two checks.
     pub interval: Duration,
     /// The interval varies by so many percent.
     pub jitter: u32,
-    /// The whole answer must be there within this time.
+    /// The longest time for the whole answer.
     pub timeout: Duration,
-    /// So many good answers in a row, and it serves again.
+    /// Good answers in a row until the endpoint is used again.
     pub healthy: u32,
-    /// So many bad ones in a row, and it serves no more.
+    /// Bad answers in a row until the endpoint is used no more.
     pub unhealthy: u32,
 }
 
-/// What an endpoint is asked to find out whether it is well.
+/// The request of a health check.
 #[derive(Debug, Clone)]
-pub enum Ask {
+pub enum HealthProbe {
     /// A GET.
     Http {
         /// The path, with its query.
         path: Arc<str>,
-        /// Statuses of who is well.
+        /// Statuses of a healthy endpoint.
         status: Vec<RangeInclusive<u16>>,
     },
     /// `Check` of gRPC's `grpc.health.v1.Health`.
     Grpc {
-        /// The service that it is about; empty: the whole server.
+        /// The service to check; empty: the whole server.
         service: Arc<str>,
     },
 }
 
-/// When an endpoint is left out because its requests fail.
+/// When an endpoint is ejected because its requests fail, and for how long.
 #[derive(Debug, Clone, Copy)]
 pub struct Ejection {
-    /// After so many failures in a row.
+    /// Failures in a row until it is ejected.
     pub failures: u32,
-    /// For so long the first time, twice as long the second time, and so on.
+    /// How long the first time; twice as long the second time, and so on.
     pub time: Duration,
-    /// Never longer.
+    /// The longest time.
     pub max_time: Duration,
-    /// So many percent of the endpoints at one time; one of two or more may be, and one always stays.
+    /// The most endpoints at one time, in percent. One of two or more may always be ejected, and one always stays.
     pub max_share: u32,
 }
 
-/// What is tried again, and how often.
+/// When requests are sent again, and how often.
 #[derive(Debug, Clone)]
 pub struct Retry {
-    /// After what.
+    /// The failures after which a request is sent again.
     pub on: Vec<RetryOn>,
-    /// Attempts for one request, with the first.
+    /// Attempts for one request, the first included.
     pub attempts: u32,
     /// Retries, in percent of the requests of the last ten seconds …
     pub budget: u32,
-    /// … or so many in a second, if that is more.
+    /// … or so many per second, if that is more.
     pub min_per_second: u32,
 }
 
-/// What a request is tried again after.
+/// A failure after which a request is sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryOn {
     /// There was no connection.
     Connect,
-    /// The endpoint says that it did not look at the request (HTTP/2).
+    /// The endpoint did not process the request (HTTP/2 says so).
     Refused,
     /// The connection broke before anything of an answer; idempotent requests without a body only.
     Broken,

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 /// default; `$$` stands for one `$`, and a `$` before anything else for itself.
 ///
 /// # Errors
-/// What is wrong, to be put behind the name of the setting; it repeats names of variables, never their values.
+/// What is wrong, to be put after the name of the setting; it repeats names of variables, never their values.
 pub(super) fn expand<'t>(text: &'t str, env: &dyn Fn(&str) -> Option<String>) -> Result<Cow<'t, str>, String> {
     if !text.contains('$') {
         return Ok(Cow::Borrowed(text));
@@ -18,7 +18,7 @@ pub(super) fn expand<'t>(text: &'t str, env: &dyn Fn(&str) -> Option<String>) ->
         let after = &rest[dollar + 1..];
         if let Some(reference) = after.strip_prefix('{') {
             let Some((reference, behind)) = reference.split_once('}') else {
-                return Err("`${` has no `}` behind it (write $${ for the two characters themselves)".to_owned());
+                return Err("`${` has no `}` after it (write $${ for the two characters themselves)".to_owned());
             };
             out.push_str(&resolve(reference, env)?);
             rest = behind;
@@ -39,7 +39,7 @@ fn resolve(reference: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Stri
     let is_name = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
         && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     if !is_name {
-        return Err("`${…}` must hold the name of an environment variable (write ${VAR} or ${VAR:-default})".to_owned());
+        return Err("`${…}` must have the name of an environment variable (write ${VAR} or ${VAR:-default})".to_owned());
     }
     match (env(name), default) {
         (Some(value), Some(default)) if value.is_empty() => Ok(default.to_owned()),
@@ -76,7 +76,7 @@ mod tests {
             ("${EMPTY:-default}", "default"),
             ("${EMPTY}", ""),
             ("${NONE:-a:-b}", "a:-b"),
-            // A variable's own text is not looked into again.
+            // The text of a variable is not expanded again.
             ("${TRICKY}", "${HOST}"),
             ("$${HOST}", "${HOST}"),
             ("pa$word$", "pa$word$"),

@@ -1,6 +1,6 @@
-//! The files that a configuration names: whether they are there, and hold what they should.
+//! The files that a configuration names: whether they exist and hold what they should.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -10,63 +10,74 @@ use rustls::{InconsistentKeys, RootCertStore};
 
 use crate::tls::{self, TlsError};
 
-use super::problem::{Problem, Severity};
-use super::reader::why;
-use super::yaml::At;
+use super::problem::Severity;
 
-/// Rights of whoever is neither the owner of a file nor of its group.
+/// Mode bits for users that are neither a file's owner nor in its group.
 const OTHERS: u32 = 0o007;
 
-/// A file that the configuration names, and where it does.
-pub(super) struct NeededFile {
-    pub(super) at: At,
-    pub(super) path: String,
-    pub(super) file: PathBuf,
-    pub(super) holds: Holds,
-}
+/// Bytes of a file that holds a secret. Some files never end.
+const MAX_SECRET_BYTES: u64 = 64 << 10;
 
 /// What a file is expected to hold.
-pub(super) enum Holds {
-    /// Something: whoever uses it looks closer.
+pub(crate) enum Expected {
+    /// Anything: the part of Callgate that uses the file looks closer.
     Anything,
-    /// Tokens. Callgate can start without it.
+    /// Tokens. Callgate can start without this file.
     Tokens,
     /// Certificates in PEM form.
     Certificates,
-    /// The private key, in PEM form, of the certificates in this file.
+    /// The private key, in PEM form, of the certificates in this other file.
     KeyOf(PathBuf),
 }
 
-/// What is wrong with a file that the configuration at `config` names.
-pub(super) fn check(config: &Path, needed: &NeededFile) -> Option<Problem> {
-    let found = std::fs::File::open(&needed.file).and_then(|file| file.metadata());
-    let (message, severity) = match found {
-        Ok(metadata) if metadata.is_dir() => ("is a folder, not a file".to_owned(), Severity::Error),
-        Ok(metadata) => match content(needed) {
-            Err(message) => (message, Severity::Error),
-            Ok(()) if matches!(needed.holds, Holds::KeyOf(_)) && metadata.permissions().mode() & OTHERS != 0 => {
-                let message = "holds a private key, and every user of this machine may read or change it (chmod 600)";
-                (message.to_owned(), Severity::Warning)
+/// What is wrong with a file that the configuration names.
+pub(super) fn check(file: &Path, expected: &Expected) -> Option<(Severity, String)> {
+    let metadata = std::fs::File::open(file).and_then(|file| file.metadata());
+    let (severity, message) = match metadata {
+        Ok(metadata) if metadata.is_dir() => (Severity::Error, "is a folder, not a file".to_owned()),
+        Ok(metadata) => match check_content(file, expected) {
+            Err(message) => (Severity::Error, message),
+            Ok(()) if matches!(expected, Expected::KeyOf(_)) && metadata.permissions().mode() & OTHERS != 0 => {
+                let message = "holds a private key that every user of this machine may read or change (chmod 600)";
+                (Severity::Warning, message.to_owned())
             }
             Ok(()) => return None,
         },
-        Err(error) if matches!(needed.holds, Holds::Tokens) && error.kind() == ErrorKind::NotFound => {
-            ("does not exist yet, so no token is good (`callgate token create` makes it)".to_owned(), Severity::Warning)
+        Err(error) if matches!(expected, Expected::Tokens) && error.kind() == ErrorKind::NotFound => {
+            let message = "does not exist yet, so no token is valid (`callgate token create` makes it)";
+            (Severity::Warning, message.to_owned())
         }
-        Err(error) => (why(&error), Severity::Error),
+        Err(error) => (Severity::Error, reason(&error)),
     };
-    let message = format!("{} {message}", needed.file.display());
-    let (line, column, path) = (needed.at.line, needed.at.column, needed.path.clone());
-    Some(Problem { file: config.into(), line, column, path, message, severity })
+    Some((severity, format!("{} {message}", file.display())))
 }
 
-fn content(needed: &NeededFile) -> Result<(), String> {
-    match &needed.holds {
-        Holds::Anything | Holds::Tokens => Ok(()),
-        Holds::Certificates => certificates(&needed.file).map(drop),
-        Holds::KeyOf(cert) => {
-            let key = tls::private_key(&needed.file).map_err(reason)?;
-            // Whatever is wrong with the certificate is told where it is named.
+/// The trimmed content of a file that holds a secret.
+pub(super) fn read_secret(file: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    std::fs::File::open(file)
+        .and_then(|file| file.take(MAX_SECRET_BYTES).read_to_string(&mut text))
+        .map_err(|error| format!("the file {} {}", file.display(), reason(&error)))?;
+    Ok(text.trim().to_owned())
+}
+
+/// Why a file can't be used, without the operating system's numbers.
+pub(super) fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::NotFound => "does not exist (paths are relative to the configuration's folder)".to_owned(),
+        ErrorKind::PermissionDenied => "can't be read by this user (change its owner or mode)".to_owned(),
+        ErrorKind::InvalidData => "is not UTF-8 text".to_owned(),
+        _ => format!("can't be read: {error}"),
+    }
+}
+
+fn check_content(file: &Path, expected: &Expected) -> Result<(), String> {
+    match expected {
+        Expected::Anything | Expected::Tokens => Ok(()),
+        Expected::Certificates => certificates(file).map(drop),
+        Expected::KeyOf(cert) => {
+            let key = tls::private_key(file).map_err(tls_reason)?;
+            // What is wrong with the certificate is reported where the certificate is named.
             let Ok(chain) = certificates(cert) else { return Ok(()) };
             match CertifiedKey::from_der(chain, key, &tls::provider()) {
                 Ok(_) => Ok(()),
@@ -80,7 +91,7 @@ fn content(needed: &NeededFile) -> Result<(), String> {
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let found = tls::certificates(file).map_err(reason)?;
+    let found = tls::certificates(file).map_err(tls_reason)?;
     for certificate in &found {
         let added = RootCertStore::empty().add(certificate.clone());
         added.map_err(|error| format!("holds a certificate that can't be used: {error}"))?;
@@ -88,8 +99,8 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(found)
 }
 
-/// What is wrong with a file, without its name.
-fn reason(error: TlsError) -> String {
+/// What is wrong with a PEM file, without its name.
+fn tls_reason(error: TlsError) -> String {
     match error {
         TlsError::Pem { reason, .. } => reason,
         other @ (TlsError::Pair { .. } | TlsError::ServerName(_) | TlsError::Settings(_)) => other.to_string(),

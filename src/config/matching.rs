@@ -1,4 +1,4 @@
-//! What a route may ask of a request beside its path and method, and which path the upstream sees.
+//! Conditions of a route beside its path and method, and the path that the upstream sees.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue};
 pub enum HostPattern {
     /// This one.
     Exact(Arc<str>),
-    /// Every one that ends like this, for example `.example.com`; at least one label stands before it.
+    /// Every one that ends like this, for example `.example.com`, with at least one label before it.
     Suffix(Arc<str>),
 }
 
@@ -36,15 +36,15 @@ pub struct HeaderMatch {
 pub enum Rewrite {
     /// Without this at its beginning: fixed text that starts with a slash and does not end with one.
     StripPrefix(Arc<str>),
-    /// Put together from these.
+    /// The concatenation of these.
     Template(Arc<[Piece]>),
 }
 
 /// A piece of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// As it stands.
+    /// Fixed text.
     Text(Arc<str>),
-    /// What the parameter of this name stands for in the route's pattern.
+    /// The text of this parameter of the route's pattern.
     Parameter(Arc<str>),
 }

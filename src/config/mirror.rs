@@ -1,27 +1,27 @@
-//! Where a share of a route's requests goes a second time, for answers that nobody gets.
+//! The upstream that gets copies of a share of a route's requests.
 
 use std::time::Duration;
 
 /// All requests, in the unit of [`Mirror::share`].
-pub const WHOLE: u32 = 1_000_000;
+pub const FULL_SHARE: u32 = 1_000_000;
 
-/// Another upstream that gets copies of a share of a route's requests.
+/// An upstream that gets copies of a share of a route's requests; the answers are dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirror {
-    /// An index in [`Config::upstreams`](super::Config::upstreams); none that the route leads to.
+    /// An index in [`Config::upstreams`](super::Config::upstreams); none of the route's own upstreams.
     pub upstream: usize,
     /// How many of a million requests are copied.
     pub share: u32,
     /// Bytes of a request's body; longer ones are not copied.
     pub max_body: usize,
-    /// Copies kept or under way at one time, over all workers.
+    /// Copies kept or in flight at one time, over all workers.
     pub max_copies: usize,
-    /// A copy is given up that is not answered in full within this time of being sent.
+    /// The longest time from sending a copy to the end of its answer.
     pub timeout: Duration,
 }
 
 impl Mirror {
-    /// Whether a request is to be copied that draws this number below [`WHOLE`].
+    /// Whether a request that drew this number below [`FULL_SHARE`] is copied.
     #[must_use]
     pub fn takes(&self, drawn: u32) -> bool {
         drawn < self.share
@@ -36,8 +36,8 @@ mod tests {
     fn a_share_is_taken_of_what_is_drawn() {
         let taken = |share: u32| {
             let mirror = Mirror { upstream: 0, share, max_body: 0, max_copies: 1, timeout: Duration::ZERO };
-            (0..WHOLE).filter(|drawn| mirror.takes(*drawn)).count()
+            (0..FULL_SHARE).filter(|drawn| mirror.takes(*drawn)).count()
         };
-        assert_eq!([0, 1, 250_000, WHOLE].map(taken), [0, 1, 250_000, WHOLE as usize]);
+        assert_eq!([0, 1, 250_000, FULL_SHARE].map(taken), [0, 1, 250_000, FULL_SHARE as usize]);
     }
 }

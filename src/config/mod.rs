@@ -6,18 +6,20 @@ mod balancing;
 mod compile;
 mod expand;
 mod files;
+mod key_path;
 mod matching;
 mod mirror;
 mod model;
 mod nearest;
-mod place;
 mod plan;
 mod problem;
 mod reader;
 mod redis;
 mod scalars;
 mod secret;
+mod section;
 mod split;
+mod tls;
 mod units;
 mod upstream;
 mod yaml;
@@ -26,32 +28,34 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 
-use compile::{Outcome, compile};
-use reader::why;
+use compile::compile;
 
 pub use self::admin::{AdminAccess, AdminToken, Role};
 pub use self::redis::{OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls};
 pub use answers::{Cors, HeaderEdits, Origin};
-pub use balancing::{Ask, Balance, Balancing, Ejection, HashKey, Health, Part, Retry, RetryOn};
+pub use balancing::{Balance, Balancing, Ejection, EndpointShare, HashKey, Health, HealthProbe, Retry, RetryOn};
 pub use matching::{HeaderMatch, HostPattern, Piece, Rewrite};
-pub use mirror::{Mirror, WHOLE};
+pub use mirror::{FULL_SHARE, Mirror};
 pub use model::{
-    Access, CallLimits, CertificateFiles, Config, Drain, FailureLimits, Limits, Listen, Log, LogFormat, PathForms,
-    REQUEST_ID, Route, Runtime, Store, Tls, Tokens,
+    CallLimits, Config, DrainSettings, FailureLimits, LimitSettings, ListenSettings, LogFormat, LogSettings, PathForms,
+    REQUEST_ID, Route, RouteAccess, Runtime, Store, TokenSettings,
 };
 pub(crate) use nearest::did_you_mean;
 pub use nearest::nearest;
-pub use plan::{CONCURRENT_CALLS, Limit, MAX_COUNT, Plan, RouteLimits, WINDOW_MS};
+pub use plan::{CONCURRENT_CALLS, Limit, MAX_COUNT, Plan, PlansByName, RouteLimits, WINDOW_MS};
 pub use problem::{Problem, Problems, Severity};
+pub(crate) use reader::{Field, FileKind, YamlReader};
 pub use secret::Secret;
 pub use split::{Split, SplitBy};
+pub use tls::{CertificateFiles, TlsSettings};
 pub use units::{parse_duration, parse_limit, parse_size};
-pub use upstream::{Endpoint, EndpointAddress, HostHeader, Protocol, Upstream, UpstreamTls};
+pub use upstream::{Endpoint, EndpointAddress, HostHeader, Protocol, Upstream, UpstreamTlsSettings};
+pub(crate) use yaml::Position;
 
-/// Bytes of a configuration file: far more than anybody writes, and read in a moment.
+/// Bytes of a configuration file: far more than anybody writes, and quickly read.
 const MAX_BYTES: usize = 8 << 20;
 
-/// A configuration that can be used, and what should be looked at all the same.
+/// A configuration that can be used, and its warnings.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The configuration.
@@ -65,10 +69,17 @@ pub struct Loaded {
 /// # Errors
 /// Everything that is wrong with it, warnings included.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
-    let text = read(path)?;
-    let mut outcome = compile(path, &text, &|name| std::env::var(name).ok());
-    outcome.problems.extend(outcome.files.iter().filter_map(|needed| files::check(path, needed)));
-    settle(outcome)
+    let env = |name: &str| std::env::var(name).ok();
+    let reader = YamlReader::new(path, FileKind::Configuration(&env));
+    let config = match read(path) {
+        Ok(text) => compile(&reader, path, &text),
+        Err((position, message)) => {
+            reader.report(Severity::Error, position, String::new(), message);
+            None
+        }
+    };
+    reader.check_files();
+    finish(reader, config)
 }
 
 /// Compiles `text` as the content of the file `path` (which is only named in problems, and whose folder paths are relative
@@ -77,51 +88,53 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
 /// # Errors
 /// Everything that is wrong with it, warnings included.
 pub fn parse(path: &Path, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Problems> {
-    settle(compile(path, text, env))
+    let reader = YamlReader::new(path, FileKind::Configuration(env));
+    let config = compile(&reader, path, text);
+    finish(reader, config)
+}
+
+fn finish(reader: YamlReader<'_>, config: Option<Config>) -> Result<Loaded, Problems> {
+    let problems = reader.into_problems();
+    let has_errors = problems.iter().any(|problem| problem.severity == Severity::Error);
+    match config.filter(|_| !has_errors) {
+        Some(config) => Ok(Loaded { config, warnings: problems }),
+        None => Err(Problems(problems)),
+    }
 }
 
 /// Every key that a configuration may have, with `[]` for an index and `*` for a name of the operator's choice:
 /// `routes[].upstream`, `plans.*.limits`.
 #[must_use]
 pub fn known_keys() -> BTreeSet<String> {
-    // Keys are learnt where they are read: so the smallest text that makes the compiler look everywhere.
-    let everywhere = "{ listen: { proxy_protocol: {} }, tls: { certificates: [{}] }, admin: { tokens: [{}] }, store: { redis: { sentinel: {} } }, plans: { a: {} }, upstreams: { a: {} }, routes: [{}] }";
-    let mut keys = compile(Path::new(""), everywhere, &|_| None).keys;
+    // Keys are learnt where they are read: this is the smallest text that makes the compiler look everywhere.
+    let everywhere = "{ listen: { proxy_protocol: {} }, tls: { certificates: [{}] }, admin: { tokens: [{}] }, \
+                      store: { redis: { sentinel: {} } }, plans: { a: {} }, \
+                      upstreams: { a: { health: {} } }, \
+                      routes: [{ mirror: {}, cors: {} }] }";
+    let reader = YamlReader::collecting_keys(Path::new(""), FileKind::Configuration(&|_| None));
+    compile(&reader, Path::new(""), everywhere);
+    let mut keys = reader.into_keys();
     keys.extend(["plans.*", "plans.*.limits.*", "routes[].limits.*", "upstreams.*"].map(str::to_owned));
     keys
 }
 
-fn settle(outcome: Outcome) -> Result<Loaded, Problems> {
-    let Outcome { config, problems: mut warnings, .. } = outcome;
-    let failed = warnings.iter().any(|problem| problem.severity == Severity::Error);
-    match config.filter(|_| !failed) {
-        Some(config) => {
-            problem::sort(&mut warnings);
-            Ok(Loaded { config, warnings })
-        }
-        None => Err(Problems::new(warnings)),
-    }
-}
-
-fn read(path: &Path) -> Result<String, Problems> {
-    let fail = |line, column, message: String| {
-        let (file, path, severity) = (path.into(), String::new(), Severity::Error);
-        Err(Problems::new(vec![Problem { file, line, column, path, message, severity }]))
-    };
+/// The text of a file, or what is wrong with it, and where.
+fn read(path: &Path) -> Result<String, (Position, String)> {
+    let whole_file = |message| (Position::WHOLE_FILE, message);
     let mut bytes = Vec::new();
-    let end = MAX_BYTES as u64 + 1;
-    match std::fs::File::open(path).and_then(|file| file.take(end).read_to_end(&mut bytes)) {
-        Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return fail(0, 0, "does not exist".to_owned()),
-        Err(error) => return fail(0, 0, why(&error)),
-    }
+    std::fs::File::open(path).and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)).map_err(
+        |error| match error.kind() {
+            std::io::ErrorKind::NotFound => whole_file("does not exist".to_owned()),
+            _ => whole_file(files::reason(&error)),
+        },
+    )?;
     if bytes.len() > MAX_BYTES {
-        return fail(0, 0, format!("is larger than {MAX_BYTES} bytes"));
+        return Err(whole_file(format!("is larger than {MAX_BYTES} bytes")));
     }
-    String::from_utf8(bytes).or_else(|error| {
-        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let before = String::from_utf8_lossy(good);
+    String::from_utf8(bytes).map_err(|error| {
+        let before = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        fail(before.matches('\n').count() + 1, column, "is not UTF-8 text from here on".to_owned())
+        let position = Position { line: before.matches('\n').count() + 1, column };
+        (position, "is not UTF-8 text from here on".to_owned())
     })
 }

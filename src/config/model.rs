@@ -1,6 +1,5 @@
-//! The validated configuration: what the rest of Callgate works with. Past this border nothing checks an `Option` again.
+//! The validated configuration, which the rest of Callgate works with: nothing has to be checked again.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -14,9 +13,10 @@ use super::admin::AdminAccess;
 use super::answers::{Cors, HeaderEdits};
 use super::matching::{HeaderMatch, HostPattern, Rewrite};
 use super::mirror::Mirror;
-use super::plan::{Plan, RouteLimits};
+use super::plan::{Plan, PlansByName, RouteLimits};
 use super::redis::RedisStore;
 use super::split::Split;
+use super::tls::TlsSettings;
 use super::upstream::Upstream;
 
 /// One whole configuration, checked and with every name resolved.
@@ -26,32 +26,32 @@ pub struct Config {
     pub source: PathBuf,
     /// Worker threads.
     pub runtime: Runtime,
-    /// Sockets to accept on, and what each client may do there.
-    pub listen: Listen,
-    /// Who may use the admin listener.
+    /// Listeners, and what each client may do there.
+    pub listen: ListenSettings,
+    /// Access to the admin listener.
     pub admin: AdminAccess,
     /// Certificates and protocol versions of the HTTPS listener.
-    pub tls: Tls,
+    pub tls: TlsSettings,
     /// Where tokens and limits live.
     pub store: Store,
-    /// How Bearer tokens look and how long they are cached.
-    pub tokens: Tokens,
-    /// How limits are told to clients.
-    pub limits: Limits,
+    /// The form of Bearer tokens, and how long they are cached.
+    pub tokens: TokenSettings,
+    /// How limits are reported to clients.
+    pub limits: LimitSettings,
     /// Every plan by its name.
-    pub plans: BTreeMap<Arc<str>, Arc<Plan>>,
+    pub plans: PlansByName,
     /// The plan of tokens that name none.
     pub default_plan: Arc<Plan>,
     /// Routes, in the order of the file.
     pub routes: Vec<Arc<Route>>,
     /// Upstreams; a route refers to one by its index.
     pub upstreams: Vec<Arc<Upstream>>,
-    /// Networks whose forwarding headers (`X-Forwarded-*`, `Forwarded`) are believed.
+    /// Networks whose forwarding headers (`X-Forwarded-*`, `Forwarded`) are trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// Access log and diagnostics.
-    pub log: Log,
-    /// The end of an instance.
-    pub drain: Drain,
+    pub log: LogSettings,
+    /// How an instance ends.
+    pub drain: DrainSettings,
 }
 
 /// Threads.
@@ -63,10 +63,10 @@ pub struct Runtime {
 
 /// The listeners.
 #[derive(Debug, Clone)]
-pub struct Listen {
+pub struct ListenSettings {
     /// The HTTPS listener.
     pub https: SocketAddr,
-    /// The plain listener, which only refuses or redirects.
+    /// The plain listener, which only rejects or redirects.
     pub http: Option<SocketAddr>,
     /// Answer requests without a credential on the plain listener with a redirect to HTTPS instead of 403.
     pub redirect: bool,
@@ -76,13 +76,13 @@ pub struct Listen {
     pub proxy_protocol: Vec<IpNet>,
     /// Connections of clients at one time, over all listeners but admin.
     pub max_connections: usize,
-    /// A TLS handshake must be done within this time.
+    /// The longest time for a TLS handshake.
     pub handshake_timeout: Duration,
-    /// A request head must be complete within this time of its first byte.
+    /// The longest time for a request's head, from its first byte on.
     pub header_timeout: Duration,
     /// A connection without a request in flight is closed after this time.
     pub idle_timeout: Duration,
-    /// A request body, or a client that reads a response, may make no progress for this long.
+    /// The longest time without progress of a request's body, or of a client that reads a response.
     pub body_idle_timeout: Duration,
     /// Bytes of a request head (request line and headers).
     pub max_head_bytes: usize,
@@ -92,24 +92,6 @@ pub struct Listen {
     pub max_target_bytes: usize,
     /// HTTP/2 streams at one time on one connection.
     pub max_concurrent_streams: u32,
-}
-
-/// TLS towards clients.
-#[derive(Debug, Clone)]
-pub struct Tls {
-    /// Certificates; the first serves clients whose server name matches none.
-    pub certificates: Vec<CertificateFiles>,
-    /// Refuse TLS 1.2.
-    pub only_tls13: bool,
-}
-
-/// The two PEM files of one certificate.
-#[derive(Debug, Clone)]
-pub struct CertificateFiles {
-    /// The chain, leaf first.
-    pub cert: PathBuf,
-    /// The private key.
-    pub key: PathBuf,
 }
 
 /// Where tokens and limits live.
@@ -123,15 +105,15 @@ pub enum Store {
 
 /// Bearer tokens.
 #[derive(Debug, Clone)]
-pub struct Tokens {
+pub struct TokenSettings {
     /// What Callgate's own tokens start with, before the underscore.
     pub prefix: Arc<str>,
     /// The file of records, with the memory store.
     pub file: Option<PathBuf>,
     /// The `realm` of `WWW-Authenticate`.
     pub realm: Arc<str>,
-    /// How long a record read from Redis may be used while Redis does not answer, and without being compared at all on
-    /// routes that no limit guards.
+    /// How long a record from Redis may be used while Redis does not answer, and without any comparison on routes without
+    /// limits.
     pub cache_ttl: Duration,
     /// Records kept in memory per process.
     pub cache_size: usize,
@@ -142,19 +124,19 @@ pub struct Tokens {
 /// How often authentication may fail.
 #[derive(Debug, Clone)]
 pub struct FailureLimits {
-    /// So many failures of one network of clients in so many milliseconds; `None`: any number.
+    /// The most failures of one network of clients, and the window in milliseconds; `None`: any number.
     pub limit: Option<(NonZeroU32, NonZeroU32)>,
     /// Bits of an IPv4 address that make a network of clients, 8 to 32.
     pub ipv4_prefix: u8,
     /// Bits of an IPv6 address that make a network of clients, 16 to 128.
     pub ipv6_prefix: u8,
-    /// Look-ups a second, per process, of tokens that are not found.
+    /// Look-ups per second, per process, of tokens that are not found.
     pub lookups: u32,
 }
 
-/// How limits are told to clients, and what keeping them may take.
+/// How limits are reported to clients, and the memory for them.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct LimitSettings {
     /// Stamp `X-RateLimit-*`.
     pub x_ratelimit: bool,
     /// Stamp `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
@@ -163,12 +145,12 @@ pub struct Limits {
     pub max_tokens: usize,
 }
 
-/// Who a route asks for.
+/// What a route requires of a request's token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Access {
-    /// A good token that holds all of these permissions (none: any good token).
+pub enum RouteAccess {
+    /// A valid token that has all of these permissions (none: any valid token).
     Token(Vec<Arc<str>>),
-    /// Anybody.
+    /// Nothing: the route is public.
     Public,
 }
 
@@ -177,50 +159,50 @@ pub enum Access {
 pub struct Route {
     /// The name in metrics and logs.
     pub name: Arc<str>,
-    /// The hosts that it is for; empty: all that no route names.
+    /// The hosts of the route; empty: all that no route names.
     pub hosts: Vec<HostPattern>,
     /// A matchit pattern, for example `/api/v1/calls/{id}`.
     pub path: Arc<str>,
-    /// The methods it takes; empty means all. HEAD comes with GET.
+    /// The methods of the route; empty: all. HEAD comes with GET.
     pub methods: Vec<Method>,
-    /// What the request must have beside that.
+    /// Headers that the request must have.
     pub headers: Vec<HeaderMatch>,
     /// The path that the upstream sees; `None`: the client's, byte for byte.
     pub rewrite: Option<Rewrite>,
-    /// Who may use it.
-    pub access: Access,
-    /// What a request counts in its token's limits, 1 to 1000.
+    /// Which requests may use it.
+    pub access: RouteAccess,
+    /// What a request costs in its token's limits, 1 to 1000.
     pub cost: u32,
     /// Limits for each token on this route alone, beside those of its plan.
     pub limits: Option<RouteLimits>,
-    /// Where it leads.
+    /// The upstreams that get its requests.
     pub upstream: Split,
-    /// Who gets copies of its requests.
+    /// The upstream that gets copies of its requests.
     pub mirror: Option<Mirror>,
-    /// Send the client's `Authorization` on to the upstream.
+    /// Forward the client's `Authorization` to the upstream.
     pub forward_credentials: bool,
-    /// Ambiguous forms of a path that this route takes all the same.
+    /// Ambiguous forms of a path that this route accepts.
     pub allowed_forms: PathForms,
     /// Bytes of a request body.
     pub max_body: u64,
-    /// The response's head must come within this time of the request's head being sent; `None`: the upstream's.
+    /// The longest time from sending the request's head to the response's head; `None`: the upstream's.
     pub first_byte_timeout: Option<Duration>,
-    /// The response's body may make no progress for this long; `None`: the upstream's.
+    /// The longest time without progress of the response's body; `None`: the upstream's.
     pub idle_timeout: Option<Duration>,
-    /// The whole answer must be there within this time, unless it is a call or a stream of events; `None`: no bound.
+    /// The longest time for the whole answer, unless it is a call or a stream of events; `None`: no bound.
     pub timeout: Option<Duration>,
-    /// Changes to what the upstream gets.
+    /// Changes of the headers that the upstream gets.
     pub request_headers: Arc<HeaderEdits>,
-    /// Changes to what the upstream answers.
+    /// Changes of the headers of its answers.
     pub response_headers: Arc<HeaderEdits>,
-    /// Which web pages may read the answers; `None`: those that the upstream says.
+    /// Which web pages may read the answers; `None`: the upstream decides.
     pub cors: Option<Cors>,
     /// Long-lived streams through this route.
     pub call: CallLimits,
 }
 
 impl Default for Route {
-    /// A public route to the first upstream that takes everything at `/`; to be filled in.
+    /// A public route from `/` to the first upstream, for tests to fill in.
     fn default() -> Self {
         Self {
             name: "route".into(),
@@ -229,7 +211,7 @@ impl Default for Route {
             methods: Vec::new(),
             headers: Vec::new(),
             rewrite: None,
-            access: Access::Public,
+            access: RouteAccess::Public,
             cost: 1,
             limits: None,
             upstream: Split::to(0),
@@ -258,11 +240,11 @@ impl Default for Route {
 pub struct CallLimits {
     /// From the upgrade on; `None`: no bound.
     pub max_duration: Option<Duration>,
-    /// Without a byte in either direction; `None`: no bound. Holds for server-sent events too.
+    /// Without a byte in either direction; `None`: no bound. Applies to server-sent events, too.
     pub idle_timeout: Option<Duration>,
-    /// Each side of a WebSocket is pinged when it has said nothing for so long; `None`: never.
+    /// Each side of a WebSocket is pinged after so long a silence; `None`: never.
     pub ping: Option<Duration>,
-    /// A side that says nothing for so long after a ping is gone.
+    /// A side that is silent for so long after a ping is lost.
     pub ping_timeout: Duration,
 }
 
@@ -290,13 +272,13 @@ impl PathForms {
         ("semicolon", Self::SEMICOLON),
     ];
 
-    /// Both sets together.
+    /// The union of both sets.
     #[must_use]
     pub const fn with(self, other: PathForms) -> PathForms {
         PathForms(self.0 | other.0)
     }
 
-    /// What is in this set and not in `allowed`.
+    /// The forms of this set that are not in `allowed`.
     #[must_use]
     pub const fn without(self, allowed: PathForms) -> PathForms {
         PathForms(self.0 & !allowed.0)
@@ -311,8 +293,8 @@ impl PathForms {
 
 /// Access log and diagnostics.
 #[derive(Debug, Clone)]
-pub struct Log {
-    /// Their form.
+pub struct LogSettings {
+    /// The form of the lines.
     pub format: LogFormat,
     /// A filter as of `tracing_subscriber::EnvFilter`, for example `info` or `callgate=debug`.
     pub level: Arc<str>,
@@ -331,10 +313,10 @@ pub enum LogFormat {
 
 /// The end of an instance.
 #[derive(Debug, Clone, Copy)]
-pub struct Drain {
+pub struct DrainSettings {
     /// How long `/readyz` fails while new connections are still accepted.
     pub delay: Duration,
-    /// How long requests in flight may take to finish.
+    /// How long requests in flight may take to finish before they are cut.
     pub timeout: Duration,
 }
 

@@ -1,7 +1,11 @@
-//! The nearest known name to a misspelt one.
+//! The known name that is nearest to a misspelt one, and hints with it.
 
 /// Longer names are not compared: they are no typing mistakes, and the comparison is quadratic.
 const MAX_CHARS: usize = 64;
+/// Known names that a hint compares: files with thousands of names and mistakes must be checked quickly, too.
+const MAX_COMPARED: usize = 200;
+/// Known names that a hint lists.
+const MAX_LISTED: usize = 16;
 
 /// The known name that `name` was most likely meant to be: at most one typing mistake (a letter too many, too few, wrong, or
 /// two exchanged) for every three letters; of several equally near ones, the first.
@@ -32,7 +36,23 @@ pub(crate) fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a s
     nearest(name, known).map(|near| format!(" (did you mean \"{near}\"?)")).unwrap_or_default()
 }
 
-/// Case, and hyphen or underscore, are one thing to who mistypes a name.
+/// ` (did you mean "calls"?)`, or else the known names.
+pub(super) fn hint<'k>(name: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
+    let near = did_you_mean(name, known.clone().take(MAX_COMPARED));
+    if !near.is_empty() {
+        return near;
+    }
+    let mut names: Vec<&str> = known.take(MAX_LISTED + 1).collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    if names.len() > MAX_LISTED {
+        names[MAX_LISTED] = "…";
+    }
+    format!(" (known here: {})", names.join(", "))
+}
+
+/// Ignores case, and takes hyphens for underscores.
 fn letters(name: &str) -> Vec<char> {
     name.chars().map(|c| if c == '-' { '_' } else { c.to_ascii_lowercase() }).collect()
 }

@@ -1,5 +1,6 @@
 //! Plans: named sets of limits.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +14,15 @@ pub struct Plan {
     pub limits: Box<[Limit]>,
     /// Calls that one token may have open at one time, over all instances; `None`: any number.
     pub concurrent_calls: Option<u32>,
-    /// Only a trial: what it denies is counted, logged and marked, and forwarded all the same.
+    /// Only a trial: requests that it denies are counted, logged, marked and forwarded.
     pub shadow: bool,
 }
 
+/// All plans of a configuration.
+pub type PlansByName = BTreeMap<Arc<str>, Arc<Plan>>;
+
 impl Plan {
-    /// Its limits, and behind them those that a route has of its own: all that a request there is tested against.
+    /// Its limits, followed by the route's own: all limits of a request there.
     pub fn limits_with<'a>(&'a self, own: Option<&'a RouteLimits>) -> impl Iterator<Item = &'a Limit> {
         self.limits.iter().chain(own.into_iter().flat_map(|own| &own.limits))
     }
@@ -33,7 +37,7 @@ pub struct RouteLimits {
     pub limits: Box<[Limit]>,
 }
 
-/// So many requests in a window.
+/// The most requests in a window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {
     /// Its name, for example `minute`.
@@ -52,10 +56,10 @@ impl Limit {
     }
 }
 
-/// What a configuration may say of a limit's window: 1 second to 30 days, in milliseconds.
+/// The range of a limit's window in milliseconds: 1 second to 30 days.
 pub const WINDOW_MS: std::ops::RangeInclusive<u64> = 1_000..=2_592_000_000;
 
-/// What may be said of the calls that one token may have open at one time.
+/// The range of a plan's limit of open calls.
 pub const CONCURRENT_CALLS: std::ops::RangeInclusive<u32> = 1..=100_000;
 
 /// The highest count of a limit.

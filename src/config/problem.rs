@@ -1,19 +1,19 @@
-//! What is wrong with a configuration file, and where: `PATH:LINE:COLUMN: yaml.path[2].key: what is wrong (remedy)`.
+//! What is wrong with a file, and where: `PATH:LINE:COLUMN: yaml.path[2].key: what is wrong (remedy)`.
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Whether a problem keeps the configuration from being used.
+/// Whether a problem keeps the file from being used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// It does.
+    /// The file can't be used.
     Error,
-    /// It does not, but somebody should look.
+    /// The file can be used, but somebody should look at this.
     Warning,
 }
 
-/// One thing that is wrong with a configuration file.
+/// One thing that is wrong with a configuration or token file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The file, as it was named to [`super::load`].
@@ -22,7 +22,7 @@ pub struct Problem {
     pub line: usize,
     /// The column in characters, from 1; 0 when the problem is the file itself.
     pub column: usize,
-    /// The place in the YAML tree, for example `routes[2].upstream`; empty for the file as a whole.
+    /// The keys that lead to the value, for example `routes[2].upstream`; empty for the file as a whole.
     pub path: String,
     /// What is wrong and, in parentheses, what to do about it. It repeats no secret.
     pub message: String,
@@ -46,47 +46,34 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with a configuration file, in the order of the file, at least one error among it.
+/// Everything that is wrong with a file, in the order of the file, with at least one error.
 #[derive(Debug, Clone)]
-pub struct Problems(Vec<Problem>);
+pub struct Problems(pub(super) Vec<Problem>);
 
 impl Problems {
-    /// Takes problems in any order.
-    pub(super) fn new(mut all: Vec<Problem>) -> Self {
-        sort(&mut all);
-        Self(all)
-    }
-
     /// Errors and warnings, in the order of the file.
     pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
         self.0.iter()
     }
 }
 
-impl<'a> IntoIterator for &'a Problems {
-    type Item = &'a Problem;
-    type IntoIter = std::slice::Iter<'a, Problem>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
-    }
-}
-
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.iter().enumerate() {
-            if index > 0 {
-                f.write_str("\n")?;
-            }
-            write!(f, "{problem}")?;
-        }
-        Ok(())
+        let lines: Vec<String> = self.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
     }
 }
 
 impl std::error::Error for Problems {}
 
-/// Puts problems into the order of the file; of two at one place, the one found first comes first.
-pub(super) fn sort(problems: &mut [Problem]) {
-    problems.sort_by_key(|problem| (problem.line, problem.column));
+/// A text from a file in quotes, unless it is long or looks like a URL with a password.
+pub(super) fn quoted(text: &str) -> String {
+    const MAX_CHARS: usize = 60;
+    if text.contains('@') {
+        "(not repeated here)".to_owned()
+    } else if text.chars().nth(MAX_CHARS).is_some() {
+        format!("{:?}…", text.chars().take(MAX_CHARS).collect::<String>())
+    } else {
+        format!("{text:?}")
+    }
 }

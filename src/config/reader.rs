@@ -1,52 +1,99 @@
-//! A typed reader over the YAML tree that collects problems instead of stopping at the first.
+//! A typed reader of YAML files that collects problems instead of stopping at the first.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
-use std::io::Read;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::expand::expand;
-use super::files::{Holds, NeededFile};
-use super::nearest::nearest;
-use super::place::{Place, Step, hint, shown};
-use super::problem::{Problem, Severity};
-use super::yaml::{At, Entry, Node, Value, plain};
+use super::files::{self, Expected};
+use super::key_path::{KeyPath, Segment};
+use super::problem::{Problem, Severity, quoted};
+use super::yaml::{Position, YamlEntry, YamlNode, YamlValue, parse, plain};
 
-/// What all fields of one file share.
-pub(super) struct Reader<'a> {
-    file: Arc<Path>,
-    env: &'a dyn Fn(&str) -> Option<String>,
-    problems: RefCell<Vec<Problem>>,
-    files: RefCell<Vec<NeededFile>>,
-    keys: RefCell<BTreeSet<String>>,
+/// Which kind of file is read.
+#[derive(Clone, Copy)]
+pub(crate) enum FileKind<'a> {
+    /// A configuration: `${VAR}` in texts is replaced from this environment, and problems quote wrong values.
+    Configuration(&'a dyn Fn(&str) -> Option<String>),
+    /// A token file: texts stand for themselves, and problems quote no value, because it may be a token.
+    Tokens,
 }
 
-impl<'a> Reader<'a> {
-    pub(super) fn new(file: &Path, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self {
-            file: file.into(),
-            env,
-            problems: RefCell::default(),
-            files: RefCell::default(),
-            keys: RefCell::default(),
+impl FileKind<'_> {
+    /// The most values of a file: some 60,000 routes, or 300,000 tokens.
+    fn max_values(self) -> usize {
+        match self {
+            Self::Configuration(_) => 500_000,
+            Self::Tokens => 10_000_000,
         }
+    }
+}
+
+/// What all fields of one file share.
+pub(crate) struct YamlReader<'a> {
+    file: Arc<Path>,
+    kind: FileKind<'a>,
+    problems: RefCell<Vec<Problem>>,
+    /// Files that the configuration names, and the fields that do.
+    files: RefCell<Vec<(Position, KeyPath, PathBuf, Expected)>>,
+    /// The patterns of all keys that were looked for, if somebody wants them.
+    keys: Option<RefCell<BTreeSet<String>>>,
+}
+
+impl<'a> YamlReader<'a> {
+    pub(crate) fn new(file: &Path, kind: FileKind<'a>) -> Self {
+        Self { file: file.into(), kind, problems: RefCell::default(), files: RefCell::default(), keys: None }
+    }
+
+    /// As [`YamlReader::new`], but keeps the keys that are looked for.
+    pub(super) fn collecting_keys(file: &Path, kind: FileKind<'a>) -> Self {
+        Self { keys: Some(RefCell::default()), ..Self::new(file, kind) }
+    }
+
+    /// Parses the file's content; `None` if that is no YAML, which is reported.
+    pub(crate) fn parse(&self, text: &str) -> Option<YamlNode> {
+        parse(text, self.kind.max_values())
+            .map_err(|error| self.report(Severity::Error, error.position, String::new(), error.message))
+            .ok()
     }
 
     /// The whole file as a field.
-    pub(super) fn root(&'a self, node: &'a Node) -> Field<'a> {
-        Field { reader: self, node, at: node.at, place: Place::default() }
+    pub(crate) fn root(&'a self, node: &'a YamlNode) -> Field<'a> {
+        Field { reader: self, node, position: node.position, path: KeyPath::default() }
     }
 
-    pub(super) fn report(&self, severity: Severity, at: At, path: String, message: String) {
+    pub(super) fn report(&self, severity: Severity, at: Position, path: String, message: String) {
         let file = self.file.clone();
         self.problems.borrow_mut().push(Problem { file, line: at.line, column: at.column, path, message, severity });
     }
 
-    /// What was found, the files that the configuration needs, and the keys that it could have.
-    pub(super) fn into_findings(self) -> (Vec<Problem>, Vec<NeededFile>, BTreeSet<String>) {
-        (self.problems.into_inner(), self.files.into_inner(), self.keys.into_inner())
+    pub(super) fn note_key(&self, path: &KeyPath) {
+        if let Some(keys) = &self.keys {
+            keys.borrow_mut().insert(path.pattern());
+        }
+    }
+
+    /// Reports what is wrong with the files that the configuration names.
+    pub(super) fn check_files(&self) {
+        for (position, path, file, expected) in self.files.borrow().iter() {
+            if let Some((severity, message)) = files::check(file, expected) {
+                self.report(severity, *position, path.to_string(), message);
+            }
+        }
+    }
+
+    /// All problems, in the order of the file; of two at one position, the one found first comes first.
+    pub(crate) fn into_problems(self) -> Vec<Problem> {
+        let mut problems = self.problems.into_inner();
+        problems.sort_by_key(|problem| (problem.line, problem.column));
+        problems
+    }
+
+    /// The keys that were looked for, with `[]` for an index and `*` for a name of the operator's choice.
+    pub(super) fn into_keys(self) -> BTreeSet<String> {
+        self.keys.map(RefCell::into_inner).unwrap_or_default()
     }
 
     /// Paths in the file are relative to its folder.
@@ -55,283 +102,236 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A value, where it stands, and how to complain about it.
+/// A value, its position and path, and how to complain about it.
 #[derive(Clone)]
-pub(super) struct Field<'a> {
-    reader: &'a Reader<'a>,
-    node: &'a Node,
-    at: At,
-    place: Place,
+pub(crate) struct Field<'a> {
+    pub(super) reader: &'a YamlReader<'a>,
+    pub(super) node: &'a YamlNode,
+    pub(super) position: Position,
+    pub(super) path: KeyPath,
 }
 
-static ABSENT: Node = Node { at: At { line: 0, column: 0 }, value: Value::Null };
-
 impl<'a> Field<'a> {
-    pub(super) fn error(&self, message: impl Into<String>) {
-        self.reader.report(Severity::Error, self.at, self.place.to_string(), message.into());
+    pub(crate) fn error(&self, message: impl Into<String>) {
+        self.reader.report(Severity::Error, self.position, self.path(), message.into());
     }
 
-    pub(super) fn warn(&self, message: impl Into<String>) {
-        self.reader.report(Severity::Warning, self.at, self.place.to_string(), message.into());
+    pub(crate) fn warn(&self, message: impl Into<String>) {
+        self.reader.report(Severity::Warning, self.position, self.path(), message.into());
     }
 
-    /// The way to this value, to speak of it elsewhere.
-    pub(super) fn path(&self) -> String {
-        self.place.to_string()
+    /// The value of `result`; reports its error.
+    pub(crate) fn accept<T>(&self, result: Result<T, impl Into<String>>) -> Option<T> {
+        result.map_err(|message| self.error(message)).ok()
     }
 
-    /// This value as a map that may hold `known` keys and no others.
-    pub(super) fn section(&self, known: &'static [&'static str]) -> Section<'a> {
-        let mut keys = self.reader.keys.borrow_mut();
-        keys.extend(known.iter().map(|key| self.place.then(Step::Key(key)).pattern()));
-        drop(keys);
-        let section = Section { field: self.clone(), entries: self.entries(), known };
-        for (entry, field) in section.entries.iter().zip(self.named()) {
-            let key = Field { at: entry.key_at, ..field };
-            if !known.contains(&entry.key.as_str()) {
-                key.error(format!("unknown key{}", hint(&entry.key, known.iter().copied())));
-            }
-        }
-        section
+    /// The value; reports that something else must be here if there is none.
+    pub(crate) fn must_be<T>(&self, what: &str, value: Option<T>) -> Option<T> {
+        self.accept(value.ok_or_else(|| format!("must be {what}, not {}", self.shown())))
     }
 
-    /// This value as a map whose keys the operator chooses; each key once.
-    pub(super) fn names(&self) -> Vec<(&'a str, Field<'a>)> {
-        let mut seen = BTreeSet::new();
-        let entries = self.entries().iter().zip(self.named());
-        entries.filter(|(entry, _)| seen.insert(&entry.key)).map(|(entry, field)| (&*entry.key, field)).collect()
+    /// The way to this value, to name it elsewhere.
+    pub(crate) fn path(&self) -> String {
+        self.path.to_string()
     }
 
-    fn named(&self) -> impl Iterator<Item = Field<'a>> {
-        self.entries_quietly().iter().map(|entry| self.child(entry, Step::Name(entry.key.clone())))
+    pub(crate) fn position(&self) -> Position {
+        self.position
     }
 
-    /// An empty value has no place of its own: its key's is used.
-    fn child(&self, entry: &'a Entry, step: Step) -> Field<'a> {
-        let empty = matches!(entry.node.value, Value::Null);
-        let at = if empty { entry.key_at } else { entry.node.at };
-        Field { reader: self.reader, node: &entry.node, at, place: self.place.then(step) }
+    /// The same value under another position.
+    pub(crate) fn at(&self, position: Position) -> Self {
+        Self { position, ..self.clone() }
     }
 
-    fn entries_quietly(&self) -> &'a [Entry] {
+    /// A field below this one. An empty value has no position of its own: its key's is used.
+    pub(super) fn child(&self, entry: &'a YamlEntry, segment: Segment) -> Field<'a> {
+        let empty = matches!(entry.node.value, YamlValue::Null);
+        let position = if empty { entry.key_position } else { entry.node.position };
+        Field { reader: self.reader, node: &entry.node, position, path: self.path.child(segment) }
+    }
+
+    /// The entries of a map; reports anything else.
+    pub(crate) fn map(&self) -> &'a [YamlEntry] {
         match &self.node.value {
-            Value::Map(entries) => entries,
-            _ => &[],
+            YamlValue::Map(entries) => return entries,
+            YamlValue::Null => {}
+            _ => self.error(format!("must be a map of keys and values, not {}", self.kind())),
         }
+        &[]
     }
 
-    /// The entries of a map; complains about anything else, and about keys given twice.
-    fn entries(&self) -> &'a [Entry] {
-        if !matches!(self.node.value, Value::Map(_) | Value::Null) {
-            self.error(format!("must be a map of keys and values, not {}", self.kind()));
-        }
-        let entries = self.entries_quietly();
-        let mut first: HashMap<&str, At> = HashMap::with_capacity(entries.len());
+    /// The entries of a map; reports anything else, and keys that are given twice.
+    pub(super) fn entries(&self) -> &'a [YamlEntry] {
+        let entries = self.map();
+        let mut lines: HashMap<&str, usize> = HashMap::with_capacity(entries.len());
         for entry in entries {
-            if let Some(before) = first.get(entry.key.as_str()) {
-                let key = Field { at: entry.key_at, ..self.child(entry, Step::Name(entry.key.clone())) };
-                key.error(format!("is given twice (the first is on line {}; keep one)", before.line));
+            if let Some(line) = lines.get(&*entry.key) {
+                let message = format!("is given twice (the first is on line {line}; keep one)");
+                self.key(entry).error(message);
             } else {
-                first.insert(&entry.key, entry.key_at);
+                lines.insert(&entry.key, entry.key_position.line);
             }
         }
         entries
     }
 
-    /// The items of a list.
-    pub(super) fn items(&self) -> Vec<Field<'a>> {
-        let Value::List(items) = &self.node.value else {
-            if !matches!(self.node.value, Value::Null) {
+    /// The value of an entry whose key the operator chose.
+    pub(crate) fn value(&self, entry: &'a YamlEntry) -> Field<'a> {
+        self.child(entry, Segment::Name(entry.key.clone()))
+    }
+
+    /// The key of an entry, to complain about it.
+    pub(super) fn key(&self, entry: &'a YamlEntry) -> Field<'a> {
+        self.value(entry).at(entry.key_position)
+    }
+
+    /// This value as a map whose keys the operator chooses; each key once.
+    pub(crate) fn names(&self) -> Vec<(&'a str, Field<'a>)> {
+        let mut seen = HashSet::new();
+        let distinct = self.entries().iter().filter(|entry| seen.insert(&entry.key));
+        distinct.map(|entry| (&*entry.key, self.value(entry))).collect()
+    }
+
+    /// The items of a list; reports anything else.
+    pub(crate) fn items(&self) -> Vec<Field<'a>> {
+        let YamlValue::List(items) = &self.node.value else {
+            if !matches!(self.node.value, YamlValue::Null) {
                 self.error(format!("must be a list, not {}", self.kind()));
             }
             return Vec::new();
         };
-        let item = |(index, node): (usize, &'a Node)| Field {
-            reader: self.reader,
-            node,
-            at: node.at,
-            place: self.place.then(Step::Index(index)),
+        let item = |(index, node): (usize, &'a YamlNode)| {
+            let path = self.path.child(Segment::Index(index));
+            Field { reader: self.reader, node, position: node.position, path }
         };
         items.iter().enumerate().map(item).collect()
     }
 
-    /// The items of a list, or this one text alone.
-    pub(super) fn one_or_many(&self) -> Vec<Field<'a>> {
-        if matches!(self.node.value, Value::Text(_)) { vec![self.clone()] } else { self.items() }
+    /// The items of a list, of which there must be one at least.
+    pub(crate) fn some_items(&self, remedy: &str) -> Vec<Field<'a>> {
+        if matches!(&self.node.value, YamlValue::List(items) if items.is_empty()) {
+            self.error(format!("is empty ({remedy})"));
+        }
+        self.items()
     }
 
-    /// Whether this is a list.
-    pub(super) fn is_list(&self) -> bool {
-        matches!(self.node.value, Value::List(_))
+    /// The items of a list, or a single value.
+    pub(crate) fn one_or_many(&self) -> Vec<Field<'a>> {
+        if self.is_scalar() { vec![self.clone()] } else { self.items() }
     }
 
-    /// Whether nothing stands here.
-    pub(super) fn is_null(&self) -> bool {
-        matches!(self.node.value, Value::Null)
+    /// A single value, or the items of a list, of which there must be one at least.
+    pub(crate) fn one_or_more(&self, remedy: &str) -> Vec<Field<'a>> {
+        if self.is_scalar() { vec![self.clone()] } else { self.some_items(remedy) }
     }
 
-    /// Whether this is a map (and not, say, a short form).
-    pub(super) fn is_map(&self) -> bool {
-        matches!(self.node.value, Value::Map(_))
+    /// Different values from a single text or a list of at least one; `None` if one of them was reported.
+    pub(crate) fn one_or_more_different<T: PartialEq>(
+        &self,
+        remedy: &str,
+        read: impl Fn(&Self) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let items = self.one_or_more(remedy);
+        let mut values = Vec::with_capacity(items.len());
+        for item in &items {
+            match read(item) {
+                Some(value) if values.contains(&value) => item.error("is given twice (keep one)"),
+                Some(value) => values.push(value),
+                None => {}
+            }
+        }
+        (!items.is_empty() && values.len() == items.len()).then_some(values)
+    }
+
+    fn is_scalar(&self) -> bool {
+        matches!(self.node.value, YamlValue::Text(_) | YamlValue::Number(_) | YamlValue::Bool(_))
+    }
+
+    pub(crate) fn is_null(&self) -> bool {
+        matches!(self.node.value, YamlValue::Null)
+    }
+
+    pub(crate) fn is_map(&self) -> bool {
+        matches!(self.node.value, YamlValue::Map(_))
     }
 
     /// Whether this is a map without a key.
-    pub(super) fn is_empty_map(&self) -> bool {
-        matches!(&self.node.value, Value::Map(entries) if entries.is_empty())
+    pub(crate) fn is_empty_map(&self) -> bool {
+        matches!(&self.node.value, YamlValue::Map(entries) if entries.is_empty())
     }
 
-    /// This value with its `${…}` replaced, as if the result stood in the file without quotes. Complains and is `None` when
-    /// a variable is missing.
-    pub(super) fn scalar(&self) -> Option<Cow<'a, Value>> {
-        let Value::Text(raw) = &self.node.value else { return Some(Cow::Borrowed(&self.node.value)) };
-        match expand(raw, self.reader.env) {
-            Ok(Cow::Borrowed(_)) => Some(Cow::Borrowed(&self.node.value)),
-            Ok(Cow::Owned(text)) => Some(Cow::Owned(plain(&text))),
-            Err(message) => {
-                self.error(message);
-                None
-            }
-        }
-    }
-
-    /// A text with its `${…}` replaced; complains about anything else.
-    pub(super) fn text(&self) -> Option<String> {
-        match &self.node.value {
-            Value::Text(raw) => match expand(raw, self.reader.env) {
-                Ok(text) => return Some(text.into_owned()),
-                Err(message) => self.error(message),
-            },
-            Value::Number(_) | Value::Bool(_) => {
-                self.error(format!("must be a text, not {} (put it in quotes)", self.kind()));
-            }
-            Value::Null | Value::List(_) | Value::Map(_) => self.error(format!("must be a text, not {}", self.kind())),
-        }
-        None
-    }
-
-    /// A text or a number as a text, for short forms that look like a number when they are incomplete.
-    pub(super) fn word(&self) -> Option<String> {
-        if let Value::Number(text) = &self.node.value { Some(text.clone()) } else { self.text() }
-    }
-
-    /// A text that may also be kept in a file (`file:PATH`), which is read and trimmed.
-    pub(super) fn secret(&self) -> Option<String> {
-        let text = self.text()?;
-        let Some(path) = text.strip_prefix("file:") else { return Some(text) };
-        let path = self.reader.resolve(path);
-        match read_to_string(&path) {
-            Ok(content) => Some(content.trim().to_owned()),
-            Err(error) => {
-                self.error(format!("the file {} {}", path.display(), why(&error)));
-                None
-            }
-        }
-    }
-
-    /// The path of a file, made relative to the configuration's folder. `optional`: of tokens, which need not be there yet.
-    pub(super) fn file(&self, optional: bool) -> Option<PathBuf> {
-        self.file_of(if optional { Holds::Tokens } else { Holds::Anything })
-    }
-
-    /// The same for a file that is looked into.
-    pub(super) fn file_of(&self, holds: Holds) -> Option<PathBuf> {
-        let text = self.text()?;
-        if text.is_empty() {
-            self.error("must be the path of a file, not an empty text");
-            return None;
-        }
-        let file = self.reader.resolve(&text);
-        let needed = NeededFile { at: self.at, path: self.path(), file: file.clone(), holds };
-        self.reader.files.borrow_mut().push(needed);
-        Some(file)
-    }
-
-    /// What stands there, in YAML's words.
-    pub(super) fn kind(&self) -> String {
-        match &self.node.value {
-            Value::Null => "nothing".to_owned(),
-            Value::Bool(value) => format!("the truth value {value}"),
-            Value::Number(number) => format!("the number {number}"),
-            Value::Text(_) => format!("the text {}", self.shown()),
-            Value::List(_) => "a list".to_owned(),
-            Value::Map(_) => "a map".to_owned(),
-        }
-    }
-
-    /// The value as the file has it, in quotes: variables stay unresolved, for they may be secrets.
-    pub(super) fn shown(&self) -> String {
-        match &self.node.value {
-            Value::Text(text) | Value::Number(text) => shown(text),
-            Value::Bool(value) => format!("\"{value}\""),
-            Value::Null | Value::List(_) | Value::Map(_) => self.kind(),
-        }
-    }
-}
-
-/// A map of which Callgate knows the keys.
-pub(super) struct Section<'a> {
-    field: Field<'a>,
-    entries: &'a [Entry],
-    known: &'static [&'static str],
-}
-
-impl<'a> Section<'a> {
-    /// The value of a key; `None` when it is absent or empty.
-    pub(super) fn get(&self, key: &'static str) -> Option<Field<'a>> {
-        debug_assert!(self.known.contains(&key), "{key} is not among the section's known keys");
-        let entry = self.entries.iter().find(|entry| entry.key == key)?;
-        if matches!(entry.node.value, Value::Null) {
-            return None;
-        }
-        Some(self.field.child(entry, Step::Key(key)))
-    }
-
-    /// The value of a key, or an absent one that stands where the section does.
-    pub(super) fn field_of(&self, key: &'static str) -> Field<'a> {
-        let empty = || self.entries.iter().find(|entry| entry.key == key);
-        self.get(key).or_else(|| empty().map(|entry| self.field.child(entry, Step::Key(key)))).unwrap_or_else(|| {
-            Field {
-                reader: self.field.reader,
-                node: &ABSENT,
-                at: self.field.at,
-                place: self.field.place.then(Step::Key(key)),
-            }
+    /// This value with its `${…}` replaced, as if the result were in the file without quotes.
+    pub(crate) fn scalar(&self) -> Option<Cow<'a, YamlValue>> {
+        let (YamlValue::Text(raw), FileKind::Configuration(env)) = (&self.node.value, self.reader.kind) else {
+            return Some(Cow::Borrowed(&self.node.value));
+        };
+        Some(match self.accept(expand(raw, env))? {
+            Cow::Borrowed(_) => Cow::Borrowed(&self.node.value),
+            Cow::Owned(text) => Cow::Owned(plain(&text)),
         })
     }
 
-    /// The value of a key that must be there.
-    pub(super) fn require(&self, key: &'static str, remedy: &str) -> Option<Field<'a>> {
-        let field = self.get(key);
-        // A misspelt key has been told already, with this one as what was meant.
-        let misspelt = |entry: &Entry| {
-            !self.known.contains(&entry.key.as_str()) && nearest(&entry.key, self.known.iter().copied()) == Some(key)
-        };
-        if field.is_none() && !self.entries.iter().any(misspelt) {
-            self.field_of(key).error(format!("is missing ({remedy})"));
+    /// A text with its `${…}` replaced; reports anything else.
+    pub(crate) fn text(&self) -> Option<String> {
+        match &self.node.value {
+            YamlValue::Text(raw) => match self.reader.kind {
+                FileKind::Configuration(env) => self.accept(expand(raw, env)).map(Cow::into_owned),
+                FileKind::Tokens => Some(raw.clone()),
+            },
+            YamlValue::Number(_) | YamlValue::Bool(_) => {
+                self.accept(Err(format!("must be a text, not {} (put it in quotes)", self.kind())))
+            }
+            _ => self.accept(Err(format!("must be a text, not {}", self.kind()))),
         }
-        field
     }
 
-    /// The value of a key as `read` understands it, or its default; also the default when `read` complained.
-    pub(super) fn or<T>(&self, key: &'static str, default: T, read: impl FnOnce(&Field<'a>) -> Option<T>) -> T {
-        self.get(key).and_then(|field| read(&field)).unwrap_or(default)
+    /// A text, or a number as it is written: for short forms that look like a number when they are incomplete.
+    pub(crate) fn word(&self) -> Option<String> {
+        if let YamlValue::Number(text) = &self.node.value { Some(text.clone()) } else { self.text() }
     }
-}
 
-/// The start of a file: secrets are short, and some files never end.
-fn read_to_string(path: &Path) -> std::io::Result<String> {
-    const LONGEST: u64 = 64 << 10;
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(LONGEST).read_to_string(&mut text)?;
-    Ok(text)
-}
+    /// A text that may also be kept in a file (`file:PATH`), which is read and trimmed.
+    pub(crate) fn secret(&self) -> Option<String> {
+        let text = self.text()?;
+        match text.strip_prefix("file:") {
+            None => Some(text),
+            Some(path) => self.accept(files::read_secret(&self.reader.resolve(path))),
+        }
+    }
 
-/// Why a file can't be used, without the operating system's numbers.
-pub(super) fn why(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => "does not exist (paths are relative to the configuration's folder)".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "may not be read by this user (change its owner or mode)".to_owned(),
-        std::io::ErrorKind::InvalidData => "is not UTF-8 text".to_owned(),
-        _ => format!("can't be read: {error}"),
+    /// The path of a file, resolved against the configuration's folder.
+    pub(crate) fn file(&self, expected: Expected) -> Option<PathBuf> {
+        let text = self.text()?;
+        if text.is_empty() {
+            return self.accept(Err("must be the path of a file, not an empty text"));
+        }
+        let file = self.reader.resolve(&text);
+        self.reader.files.borrow_mut().push((self.position, self.path.clone(), file.clone(), expected));
+        Some(file)
+    }
+
+    /// What kind of value this is, to say what is wrong with it.
+    pub(crate) fn kind(&self) -> String {
+        let is_quoted = matches!(self.reader.kind, FileKind::Configuration(_));
+        match &self.node.value {
+            YamlValue::Null => "nothing".to_owned(),
+            YamlValue::Bool(value) => format!("the truth value {value}"),
+            YamlValue::Number(number) if is_quoted => format!("the number {number}"),
+            YamlValue::Text(text) if is_quoted => format!("the text {}", quoted(text)),
+            YamlValue::Number(_) => "a number".to_owned(),
+            YamlValue::Text(_) => "a text".to_owned(),
+            YamlValue::List(_) => "a list".to_owned(),
+            YamlValue::Map(_) => "a map".to_owned(),
+        }
+    }
+
+    /// The value as it is in the file, in quotes. Variables stay unresolved, because they may be secrets.
+    pub(crate) fn shown(&self) -> String {
+        match (&self.node.value, self.reader.kind) {
+            (YamlValue::Text(text) | YamlValue::Number(text), FileKind::Configuration(_)) => quoted(text),
+            (YamlValue::Bool(value), _) => format!("\"{value}\""),
+            _ => self.kind(),
+        }
     }
 }

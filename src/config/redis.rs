@@ -1,4 +1,4 @@
-//! `store.redis`, validated: which servers, how to log in, how long to wait.
+//! `store.redis`, validated: servers, login, deadlines.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,34 +8,34 @@ use std::time::Duration;
 use redis::{ConnectionAddr, IntoConnectionInfo};
 
 use super::Secret;
-use super::model::CertificateFiles;
+use super::tls::CertificateFiles;
 
-/// Databases are counted from 0; servers have 16 of them unless told otherwise.
-pub(super) const LAST_DATABASE: u32 = 9_999;
+/// Databases are counted from 0; servers have 16 of them by default.
+pub(super) const MAX_DATABASE: u32 = 9_999;
 
 /// A Redis that all instances share.
 #[derive(Debug, Clone)]
 pub struct RedisStore {
-    /// Where it is.
+    /// Its servers.
     pub servers: RedisServers,
-    /// How to log in to the servers that hold data; `None`: without.
+    /// The login to the servers that hold data; `None`: there is none.
     pub login: Option<RedisLogin>,
     /// The number of the database; 0 with a cluster, which has no other.
     pub database: u32,
-    /// TLS to every server, sentinels included; `None`: in clear.
+    /// TLS to every server, sentinels included; `None`: no TLS.
     pub tls: Option<RedisTls>,
     /// The prefix of every key.
     pub namespace: Arc<str>,
     /// How long one command may take before the outage policy decides.
     pub deadline: Duration,
-    /// How long making a connection may take.
+    /// How long connecting may take.
     pub connect_timeout: Duration,
-    /// What decides requests while Redis does not answer.
+    /// How requests are decided while Redis does not answer.
     pub on_failure: OnFailure,
 }
 
 impl RedisStore {
-    /// One server by its URL, all else by default.
+    /// One server by its URL, and defaults for everything else.
     ///
     /// # Errors
     /// What is wrong with the URL, without repeating it.
@@ -61,18 +61,18 @@ pub enum RedisServers {
     Single(RedisNode),
     /// A Redis Cluster, found through any of these nodes (at least one).
     Cluster(Vec<RedisNode>),
-    /// Whichever server Sentinel says is the primary.
+    /// The primary that Sentinel names.
     Sentinel(RedisSentinel),
 }
 
 /// A group of servers watched by Sentinel.
 #[derive(Debug, Clone)]
 pub struct RedisSentinel {
-    /// The name by which the sentinels know the group.
+    /// The name of the group in the sentinels' configuration.
     pub service: Arc<str>,
     /// The sentinels, at least one.
     pub nodes: Vec<RedisNode>,
-    /// How to log in to the sentinels themselves; `None`: without.
+    /// The login to the sentinels themselves; `None`: there is none.
     pub login: Option<RedisLogin>,
 }
 
@@ -95,7 +95,7 @@ impl fmt::Display for RedisNode {
     }
 }
 
-/// How to log in.
+/// A login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisLogin {
     /// An ACL user; `None`: the server's default user.
@@ -107,24 +107,24 @@ pub struct RedisLogin {
 /// TLS towards Redis.
 #[derive(Debug, Clone, Default)]
 pub struct RedisTls {
-    /// The certificates to trust; `None`: the system's own.
+    /// Trusted certificates; `None`: the system's.
     pub ca: Option<PathBuf>,
-    /// What this instance shows to servers that ask for a certificate.
+    /// The client certificate.
     pub client: Option<CertificateFiles>,
 }
 
-/// What decides requests while Redis does not answer.
+/// How requests are decided while Redis does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFailure {
-    /// The exact in-memory limiter of this instance.
+    /// By the exact in-memory limiter of this instance.
     Local,
-    /// Nobody: 503.
+    /// All are rejected with 503.
     Deny,
-    /// Everybody is admitted.
+    /// All are admitted.
     Allow,
 }
 
-/// What one URL says.
+/// The parts of a URL.
 pub(super) struct RedisUrl {
     pub(super) tls: bool,
     pub(super) node: RedisNode,
@@ -144,11 +144,11 @@ impl RedisUrl {
         let rest =
             rest.ok_or("must start with redis:// or, for TLS, rediss:// (for example \"redis://127.0.0.1:6379\")")?;
         if rest.contains(['?', '#']) {
-            return Err("must not hold a ? or # (percent-encode what is special in the password; \
-                        a certificate of your own goes into `ca`)");
+            return Err("must not have a ? or # (percent-encode special characters in the password; \
+                        trusted certificates belong in `ca`)");
         }
         let malformed = "is not a Redis URL (redis://USER:PASSWORD@HOST:PORT/DATABASE; \
-                         percent-encode what is special in the password)";
+                         percent-encode special characters in the password)";
         let info = text.into_connection_info().map_err(|_| malformed)?;
         let (tls, host, port) = match info.addr() {
             ConnectionAddr::Tcp(host, port) => (false, host, port),
@@ -158,16 +158,16 @@ impl RedisUrl {
         let settings = info.redis_settings();
         let login = match (settings.username(), settings.password()) {
             (user, Some(password)) => Some(RedisLogin { user: user.map(Arc::from), password: Secret::new(password) }),
-            (Some(_), None) => return Err("names a user without a password (redis://USER:PASSWORD@HOST)"),
+            (Some(_), None) => return Err("has a user without a password (redis://USER:PASSWORD@HOST)"),
             (None, None) => None,
         };
-        let database = u32::try_from(settings.db()).ok().filter(|number| *number <= LAST_DATABASE);
+        let database = u32::try_from(settings.db()).ok().filter(|number| *number <= MAX_DATABASE);
         Ok(Self {
             tls,
             node: RedisNode { host: Arc::from(host.as_str()), port: *port },
             names_port: names_port(rest),
             login,
-            database: database.ok_or("has a database that is no number from 0 to 9999")?,
+            database: database.ok_or("has a database that is not a number from 0 to 9999")?,
         })
     }
 }
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_says_all() {
+    fn a_url_has_all_parts() {
         let url = RedisUrl::parse("rediss://gate:p%40ss@[::1]:7000/3").unwrap();
         assert_eq!(url.node.to_string(), "[::1]:7000");
         assert_eq!(url.login, Some(RedisLogin { user: Some("gate".into()), password: Secret::new("p@ss") }));
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_url_must_not_say() {
+    fn bad_urls_are_rejected() {
         for text in [
             "127.0.0.1:6379",
             "redis://",

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A text such as a password or a URL with one, whose `Debug` and `Display` say nothing of it.
+/// A text such as a password or a URL with one, whose `Debug` and `Display` don't show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);
 

@@ -1,54 +1,54 @@
-//! Where a route's requests go: to one upstream, or to several by weight.
+//! The upstreams of a route: one, or several by weight.
 
-/// A route's upstreams, by the share of the requests that each gets.
+/// A route's upstreams, and the share of the requests that each gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
     /// At least one, in the order of the file; weights of 0 are left out.
-    shares: Vec<Share>,
-    /// What stays together.
+    shares: Vec<WeightRange>,
+    /// Which requests go to the same upstream.
     by: SplitBy,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Share {
+struct WeightRange {
     /// An index in [`Config::upstreams`](super::Config::upstreams).
     upstream: usize,
     /// The sum of the weights up to this one.
     below: u32,
 }
 
-/// What of a split route's requests goes to one and the same upstream.
+/// Which requests of a split route go to the same upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SplitBy {
     /// All requests of a token.
     #[default]
     Token,
-    /// Nothing: each request is drawn by itself.
+    /// None: each request is drawn.
     Request,
 }
 
 impl Split {
-    /// Everything to one upstream.
+    /// All requests to one upstream.
     #[must_use]
     pub fn to(upstream: usize) -> Self {
-        Self { shares: vec![Share { upstream, below: 1 }], by: SplitBy::default() }
+        Self { shares: vec![WeightRange { upstream, below: 1 }], by: SplitBy::default() }
     }
 
-    /// To these, by weight; `None` when all weights are 0.
+    /// To these, by weight; `None` if all weights are 0.
     pub(super) fn weighted(weights: &[(usize, u32)], by: SplitBy) -> Option<Self> {
         let mut below = 0;
         let with_weight = weights.iter().filter(|(_, weight)| *weight > 0);
-        let shares: Vec<Share> = with_weight
+        let shares: Vec<WeightRange> = with_weight
             .map(|(upstream, weight)| {
                 below += weight;
-                Share { upstream: *upstream, below }
+                WeightRange { upstream: *upstream, below }
             })
             .collect();
         (!shares.is_empty()).then_some(Self { shares, by })
     }
 
-    /// Which upstream takes a request of this token. A token stays where it is, on every instance and on every route with the same
-    /// weights, and when weights change, no more tokens move than have to: the names in the file and their order are all that counts.
+    /// The upstream for a request of this token. It is the same on every instance and on every route with the same weights. When
+    /// weights change, no more tokens move than necessary, as long as the upstreams keep their order in the file.
     #[must_use]
     pub fn choose(&self, token_id: Option<&str>) -> usize {
         let [one] = &self.shares[..] else {
@@ -61,12 +61,12 @@ impl Split {
         one.upstream
     }
 
-    /// The share at a place between 0 and 2^32.
-    fn at(&self, place: u64) -> usize {
+    /// The upstream at a point between 0 and 2^32.
+    fn at(&self, point: u64) -> usize {
         let total = self.shares.last().map_or(0, |last| last.below);
-        // Below the total, as the place is below 2^32.
-        let point = ((place * u64::from(total)) >> 32) as u32;
-        let share = self.shares.partition_point(|share| share.below <= point);
+        // Below the total, because the point is below 2^32.
+        let weight = ((point * u64::from(total)) >> 32) as u32;
+        let share = self.shares.partition_point(|share| share.below <= weight);
         self.shares[share].upstream
     }
 
@@ -76,7 +76,7 @@ impl Split {
     }
 }
 
-/// FNV-1a, with the last step of SplitMix64, as its upper bits are poor for short texts. It must never change: tokens would move.
+/// FNV-1a, with the last step of SplitMix64, as its upper bits are poor for short texts. It must never change: tokens would move to other upstreams.
 fn hash(bytes: &[u8]) -> u64 {
     let folded = bytes
         .iter()

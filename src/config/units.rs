@@ -1,14 +1,20 @@
-//! Texts with units: durations, sizes and limits.
+//! Texts with units: durations, sizes and limits; and the durations that settings are bounded by.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::plan::{MAX_COUNT, WINDOW_MS};
 
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const HOUR: Duration = Duration::from_secs(3_600);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
+
 /// A duration such as `50ms`, `10s`, `4h` or `1h30m`.
 ///
 /// # Errors
-/// What is wrong, to be put behind the name of the setting.
+/// What is wrong, to be put after the name of the setting.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| {
         let digits = text.trim();
@@ -23,7 +29,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// A size in bytes: a bare number, or one with its unit (`64KiB`, `1GiB`, `1MB`; decimal units count in thousands).
 ///
 /// # Errors
-/// What is wrong, to be put behind the name of the setting.
+/// What is wrong, to be put after the name of the setting.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let wrong =
         || "must be a size (a number of bytes, or one with its unit, for example 64KiB, 1GiB or 1MB)".to_owned();
@@ -49,7 +55,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 /// A limit such as `60/1m`: the count, at most [`MAX_COUNT`], and the window in milliseconds, within [`WINDOW_MS`].
 ///
 /// # Errors
-/// What is wrong, to be put behind the name of the setting.
+/// What is wrong, to be put after the name of the setting.
 pub fn parse_limit(text: &str) -> Result<(u32, NonZeroU32), String> {
     let Some((count, window)) = text.split_once('/') else {
         return Err("must be a limit (a count, a slash and a window, for example 60/1m)".to_owned());
@@ -72,14 +78,15 @@ pub fn parse_limit(text: &str) -> Result<(u32, NonZeroU32), String> {
         Some(window) => Ok((count, window)),
         None if !whole => Err("a limit's window must be whole milliseconds".to_owned()),
         None => {
-            let [least, most] = [WINDOW_MS.start(), WINDOW_MS.end()].map(|ms| say_duration(Duration::from_millis(*ms)));
+            let [least, most] =
+                [WINDOW_MS.start(), WINDOW_MS.end()].map(|ms| format_duration(Duration::from_millis(*ms)));
             Err(format!("a limit's window must be from {least} to {most}"))
         }
     }
 }
 
-/// A duration as one would write it, in the largest unit that tells it whole.
-pub(super) fn say_duration(duration: Duration) -> String {
+/// A duration as people write it, in the largest unit that divides it.
+pub(super) fn format_duration(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     if milliseconds == 0 {
         return "0s".to_owned();
@@ -89,8 +96,8 @@ pub(super) fn say_duration(duration: Duration) -> String {
     whole.map_or_else(String::new, |(unit, length)| format!("{}{unit}", milliseconds / length))
 }
 
-/// A size as one would write it.
-pub(super) fn say_size(bytes: u64) -> String {
+/// A size as people write it.
+pub(super) fn format_size(bytes: u64) -> String {
     let units = [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     let whole = units.into_iter().find(|(_, length)| bytes > 0 && bytes.is_multiple_of(*length));
     whole.map_or_else(|| format!("{bytes} bytes"), |(unit, length)| format!("{}{unit}", bytes / length))
@@ -112,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_limit() {
+    fn rejects_what_is_no_limit() {
         for text in [
             "",
             "/",
@@ -152,12 +159,12 @@ mod tests {
     }
 
     #[test]
-    fn says_what_it_reads() {
+    fn formats_what_it_reads() {
         for text in ["50ms", "10s", "90s", "4h", "30d", "75s", "0s"] {
-            assert_eq!(say_duration(parse_duration(text).unwrap()), text);
+            assert_eq!(format_duration(parse_duration(text).unwrap()), text);
         }
         for (bytes, text) in [(0, "0 bytes"), (100, "100 bytes"), (32 << 10, "32KiB"), (1 << 30, "1GiB")] {
-            assert_eq!(say_size(bytes), text);
+            assert_eq!(format_size(bytes), text);
         }
         assert_eq!(parse_duration("10").unwrap_err(), "a duration needs a unit (write 10s, 10ms, 10m or 10h)");
     }

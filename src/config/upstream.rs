@@ -1,11 +1,11 @@
-//! `upstreams`, validated: named services, where they are, and how they are spoken to.
+//! `upstreams`, validated: named services, their addresses, and how to connect to them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::balancing::Balancing;
-use super::model::CertificateFiles;
+use super::tls::CertificateFiles;
 
 /// A named service.
 #[derive(Debug, Clone)]
@@ -14,15 +14,15 @@ pub struct Upstream {
     pub name: Arc<str>,
     /// Its addresses, at least one.
     pub endpoints: Vec<Endpoint>,
-    /// The version of HTTP that it is spoken to in.
+    /// The version of HTTP towards it.
     pub protocol: Protocol,
     /// The `Host` it sees.
     pub host: HostHeader,
-    /// A TCP connection, with TLS where asked for, must stand within this time.
+    /// The longest time for connecting, TLS included.
     pub connect_timeout: Duration,
-    /// The response's head must come within this time of the request's head being sent.
+    /// The longest time from sending the request's head to the response's head.
     pub first_byte_timeout: Duration,
-    /// A body, either way, may make no progress for this long.
+    /// The longest time without progress of a body in either direction.
     pub idle_timeout: Duration,
     /// An unused connection is closed after this time.
     pub keep_alive: Duration,
@@ -30,26 +30,26 @@ pub struct Upstream {
     pub max_idle: usize,
     /// Connections per endpoint and worker, used or not.
     pub max_connections: usize,
-    /// An HTTP/2 connection that is silent for this long is asked whether it still lives; `None`: never.
+    /// An HTTP/2 connection that is silent for this long is pinged; `None`: never.
     pub ping: Option<Duration>,
-    /// A connection is given no more requests after this time; `None`: never for its age.
+    /// A connection gets no more requests after this time; `None`: its age does not matter.
     pub max_lifetime: Option<Duration>,
-    /// How often the addresses behind its host names are looked up.
+    /// How often its host names are resolved.
     pub resolve_interval: Duration,
-    /// How its `https://` endpoints are spoken to.
-    pub tls: UpstreamTls,
+    /// TLS towards its `https://` endpoints.
+    pub tls: UpstreamTlsSettings,
     /// How its endpoints share its requests.
     pub balancing: Balancing,
 }
 
 /// TLS towards an upstream.
 #[derive(Debug, Clone, Default)]
-pub struct UpstreamTls {
-    /// The certificates to trust; `None`: the system's own.
+pub struct UpstreamTlsSettings {
+    /// Trusted certificates; `None`: the system's.
     pub ca: Option<PathBuf>,
-    /// What Callgate shows to a server that asks for a certificate.
+    /// The client certificate.
     pub client: Option<CertificateFiles>,
-    /// The name that is asked for (SNI) and must stand in the certificate; `None`: the endpoint's host.
+    /// The name for SNI and for verifying the certificate; `None`: the endpoint's host.
     pub server_name: Option<Arc<str>>,
     /// Refuse TLS 1.2.
     pub only_tls13: bool,
@@ -94,16 +94,16 @@ impl std::fmt::Display for Endpoint {
 pub enum Protocol {
     /// HTTP/1.1.
     Http1,
-    /// HTTP/2, without asking.
+    /// HTTP/2, without negotiation.
     Http2,
-    /// Over TLS what both sides know (ALPN), HTTP/2 first; in clear HTTP/1.1.
+    /// Negotiated over TLS (ALPN), HTTP/2 first; without TLS HTTP/1.1.
     Auto,
 }
 
 /// The `Host` header towards an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostHeader {
-    /// What the client asked for.
+    /// The client's.
     Preserve,
     /// The endpoint's own host and port.
     Endpoint,

@@ -1,89 +1,99 @@
-//! YAML text → a small tree of values with their positions. The only file that knows the YAML parser.
+//! YAML text → a tree of values with their positions. The only file that knows the YAML parser.
 
 use std::collections::{HashMap, HashSet};
 
-use serde_yaml::granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span};
+use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, StrInput};
 
-/// Values in one file, after aliases are expanded: some 60,000 routes.
-const MAX_VALUES: usize = 500_000;
-/// Lists and maps within each other; a configuration needs 6.
+/// Levels of lists and maps in each other; a configuration needs 6.
 const MAX_DEPTH: usize = 32;
 
-/// A position: line and column in characters, from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct At {
-    pub(super) line: usize,
-    pub(super) column: usize,
+/// A line and a column in characters, both from 1; both 0 for a file as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Position {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
 }
 
-/// A value and where it stands.
-#[derive(Debug, Clone)]
-pub(super) struct Node {
-    pub(super) at: At,
-    pub(super) value: Value,
+impl Position {
+    pub(crate) const WHOLE_FILE: Self = Self { line: 0, column: 0 };
+    const START: Self = Self { line: 1, column: 1 };
 }
 
-/// What YAML 1.2 can say, as far as a configuration needs it.
+/// A value and its position.
 #[derive(Debug, Clone)]
-pub(super) enum Value {
+pub(crate) struct YamlNode {
+    pub(crate) position: Position,
+    pub(crate) value: YamlValue,
+}
+
+/// The values of YAML 1.2's core schema.
+#[derive(Debug, Clone)]
+pub(crate) enum YamlValue {
     Null,
     Bool(bool),
-    /// As it is written; the reader knows what it is to be.
+    /// As it is written: the reader knows which kind of number it needs.
     Number(String),
     Text(String),
-    List(Vec<Node>),
-    /// In the order of the file; the same key may stand there twice.
-    Map(Vec<Entry>),
+    List(Vec<YamlNode>),
+    /// In the order of the file; a key may occur twice.
+    Map(Vec<YamlEntry>),
 }
 
-impl Value {
-    /// Whether this is that text.
-    pub(super) fn is_text(&self, word: &str) -> bool {
-        matches!(self, Self::Text(text) if text == word)
+impl YamlValue {
+    pub(crate) fn as_text(&self) -> Option<&str> {
+        if let Self::Text(text) = self { Some(text) } else { None }
+    }
+
+    pub(crate) fn is_text(&self, word: &str) -> bool {
+        self.as_text() == Some(word)
     }
 }
 
 /// A key of a map and its value.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) key_at: At,
-    pub(super) node: Node,
+pub(crate) struct YamlEntry {
+    pub(crate) key: String,
+    pub(crate) key_position: Position,
+    pub(crate) node: YamlNode,
 }
 
-/// Why a text is no usable YAML: the first reason, for what follows it can't be trusted.
+/// Why a text can't be parsed: the first reason, because what follows it can't be trusted.
 #[derive(Debug)]
-pub(super) struct Fault {
-    pub(super) at: At,
-    pub(super) message: String,
+pub(crate) struct YamlError {
+    pub(crate) position: Position,
+    pub(crate) message: String,
 }
 
-/// Reads the one document in `text`; an empty text is `Null`.
-pub(super) fn parse(text: &str) -> Result<Node, Fault> {
-    let mut builder = Builder { parser: Parser::new_from_str(text), anchors: HashMap::new(), values: 0, depth: 0 };
+/// Parses the one document in `text`, with at most `max_values` values after aliases are expanded. An empty text is `Null`.
+pub(crate) fn parse(text: &str, max_values: usize) -> Result<YamlNode, YamlError> {
+    let parser = Parser::new_from_str(text);
+    let mut builder = Builder { parser, anchors: HashMap::new(), max_values, values: 0, depth: 0 };
     let mut root = None;
     loop {
-        let (event, at) = builder.next()?;
+        let (event, position) = builder.next()?;
         match event {
             Event::StreamEnd => break,
             Event::DocumentStart(..) if root.is_some() => {
-                return Err(fault(at, "a second YAML document starts here (keep one, and remove the line ---)"));
+                return Err(failure(
+                    position,
+                    "a second YAML document starts here (keep one, and remove the line ---)",
+                ));
             }
             Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd => {}
-            node => root = Some(builder.node(node, at)?),
+            node => root = Some(builder.node(node, position)?),
         }
     }
-    Ok(root.unwrap_or(Node { at: At { line: 1, column: 1 }, value: Value::Null }))
+    Ok(root.unwrap_or(YamlNode { position: Position::START, value: YamlValue::Null }))
 }
 
 /// What a plain (unquoted) scalar means in YAML 1.2's core schema.
-pub(super) fn plain(text: &str) -> Value {
+pub(crate) fn plain(text: &str) -> YamlValue {
     match text {
-        "" | "~" | "null" | "Null" | "NULL" => Value::Null,
-        "true" | "True" | "TRUE" => Value::Bool(true),
-        "false" | "False" | "FALSE" => Value::Bool(false),
-        text if is_number(text) => Value::Number(text.to_owned()),
-        text => Value::Text(text.to_owned()),
+        "" | "~" | "null" | "Null" | "NULL" => YamlValue::Null,
+        "true" | "True" | "TRUE" => YamlValue::Bool(true),
+        "false" | "False" | "FALSE" => YamlValue::Bool(false),
+        text if is_number(text) => YamlValue::Number(text.to_owned()),
+        text => YamlValue::Text(text.to_owned()),
     }
 }
 
@@ -100,151 +110,155 @@ fn is_number(text: &str) -> bool {
 }
 
 struct Builder<'a> {
-    parser: Parser<'a, serde_yaml::granit_parser::StrInput<'a>>,
-    anchors: HashMap<usize, Node>,
+    parser: Parser<'a, StrInput<'a>>,
+    anchors: HashMap<usize, YamlNode>,
+    max_values: usize,
     values: usize,
     depth: usize,
 }
 
 impl<'a> Builder<'a> {
-    fn next(&mut self) -> Result<(Event<'a>, At), Fault> {
+    fn next(&mut self) -> Result<(Event<'a>, Position), YamlError> {
         match self.parser.next() {
-            Some(Ok((event, span))) => Ok((event, start(&span))),
-            Some(Err(error)) => Err(syntax(&error)),
-            None => Ok((Event::StreamEnd, At { line: 1, column: 1 })),
+            Some(Ok((event, span))) => Ok((event, position_of(&span.start))),
+            Some(Err(error)) => Err(syntax_error(&error)),
+            None => Ok((Event::StreamEnd, Position::START)),
         }
     }
 
     /// The node that starts with `event`.
-    fn node(&mut self, event: Event<'a>, at: At) -> Result<Node, Fault> {
-        self.count(1, at)?;
+    fn node(&mut self, event: Event<'a>, position: Position) -> Result<YamlNode, YamlError> {
+        self.count(1, position)?;
         let (value, anchor, tag) = match event {
-            Event::Alias(id) => return self.alias(id, at),
+            Event::Alias(id) => return self.alias(id, position),
             Event::Scalar(text, style, anchor, tag) => {
                 let value = match style {
                     ScalarStyle::Plain => plain(&text),
-                    _ => Value::Text(text.into_owned()),
+                    _ => YamlValue::Text(text.into_owned()),
                 };
                 (value, anchor, tag)
             }
-            Event::SequenceStart(_, anchor, tag) => (self.nested(at, Self::list)?, anchor, tag),
-            Event::MappingStart(_, anchor, tag) => (self.nested(at, Self::map)?, anchor, tag),
-            _ => return Err(fault(at, "not valid YAML here")),
+            Event::SequenceStart(_, anchor, tag) => (self.nested(position, Self::list)?, anchor, tag),
+            Event::MappingStart(_, anchor, tag) => (self.nested(position, Self::map)?, anchor, tag),
+            _ => return Err(failure(position, "not valid YAML here")),
         };
         if tag.is_some() {
-            return Err(fault(at, "YAML tags (\"!…\") are not supported (remove it, or quote the text)"));
+            return Err(failure(position, "YAML tags (\"!…\") are not supported (remove it, or quote the text)"));
         }
-        let node = Node { at, value };
+        let node = YamlNode { position, value };
         if anchor > 0 {
-            self.count(size(&node), at)?;
+            self.count(size(&node), position)?;
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
     }
 
-    fn nested(&mut self, at: At, read: fn(&mut Self) -> Result<Value, Fault>) -> Result<Value, Fault> {
+    fn nested(
+        &mut self,
+        position: Position,
+        read: fn(&mut Self) -> Result<YamlValue, YamlError>,
+    ) -> Result<YamlValue, YamlError> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err(fault(at, format!("lists and maps lie more than {MAX_DEPTH} deep in each other")));
+            return Err(failure(position, format!("lists and maps are nested more than {MAX_DEPTH} deep")));
         }
         let value = read(self)?;
         self.depth -= 1;
         Ok(value)
     }
 
-    fn list(&mut self) -> Result<Value, Fault> {
+    fn list(&mut self) -> Result<YamlValue, YamlError> {
         let mut items = Vec::new();
         loop {
             match self.next()? {
-                (Event::SequenceEnd, _) => return Ok(Value::List(items)),
-                (event, at) => items.push(self.node(event, at)?),
+                (Event::SequenceEnd, _) => return Ok(YamlValue::List(items)),
+                (event, position) => items.push(self.node(event, position)?),
             }
         }
     }
 
-    fn map(&mut self) -> Result<Value, Fault> {
+    fn map(&mut self) -> Result<YamlValue, YamlError> {
         let mut entries = Vec::new();
         let mut merged = Vec::new();
         loop {
-            let (key, key_at, merge) = match self.next()? {
+            let (key, key_position, merge) = match self.next()? {
                 (Event::MappingEnd, _) => break,
-                (Event::Scalar(text, style, 0, None), at) => {
+                (Event::Scalar(text, style, 0, None), position) => {
                     let merge = text == "<<" && style == ScalarStyle::Plain;
-                    (text.into_owned(), at, merge)
+                    (text.into_owned(), position, merge)
                 }
-                (_, at) => return Err(fault(at, "a key must be a text (quote it if it starts with [, {, & or !)")),
+                (_, position) => {
+                    return Err(failure(position, "a key must be a text (quote it if it starts with [, {, & or !)"));
+                }
             };
-            let (event, at) = self.next()?;
-            let node = self.node(event, at)?;
+            let (event, position) = self.next()?;
+            let node = self.node(event, position)?;
             if merge {
                 merged.push(node);
             } else {
-                entries.push(Entry { key, key_at, node });
+                entries.push(YamlEntry { key, key_position, node });
             }
         }
         if !merged.is_empty() {
             let mut taken: HashSet<String> = entries.iter().map(|entry| entry.key.clone()).collect();
             merged.into_iter().try_for_each(|node| merge(&mut entries, &mut taken, node))?;
         }
-        Ok(Value::Map(entries))
+        Ok(YamlValue::Map(entries))
     }
 
-    /// A copy of what the alias names, at the alias's own place.
-    fn alias(&mut self, id: usize, at: At) -> Result<Node, Fault> {
+    /// A copy of what the alias names, at the position of the alias.
+    fn alias(&mut self, id: usize, position: Position) -> Result<YamlNode, YamlError> {
         let Some(node) = self.anchors.get(&id) else {
-            return Err(fault(at, "an alias can't stand inside what it names"));
+            return Err(failure(position, "an alias can't be inside the value that it names"));
         };
-        let copy = Node { at, value: node.value.clone() };
-        self.count(size(&copy), at)?;
+        let copy = YamlNode { position, value: node.value.clone() };
+        self.count(size(&copy), position)?;
         Ok(copy)
     }
 
     /// Aliases of aliases grow without end; a budget stops them.
-    fn count(&mut self, more: usize, at: At) -> Result<(), Fault> {
+    fn count(&mut self, more: usize, position: Position) -> Result<(), YamlError> {
         self.values += more;
-        if self.values > MAX_VALUES {
-            return Err(fault(at, format!("the file holds more than {MAX_VALUES} values, aliases included")));
+        if self.values > self.max_values {
+            let max = self.max_values;
+            return Err(failure(position, format!("the file has more than {max} values, aliases included")));
         }
         Ok(())
     }
 }
 
 /// `<<: *defaults`: the keys of another map (or of several, the first wins) that the map itself does not have.
-fn merge(entries: &mut Vec<Entry>, taken: &mut HashSet<String>, node: Node) -> Result<(), Fault> {
+fn merge(entries: &mut Vec<YamlEntry>, taken: &mut HashSet<String>, node: YamlNode) -> Result<(), YamlError> {
     match node.value {
-        Value::Map(more) => {
+        YamlValue::Map(more) => {
             entries.extend(more.into_iter().filter(|entry| taken.insert(entry.key.clone())));
             Ok(())
         }
-        Value::List(maps) => maps.into_iter().try_for_each(|map| merge(entries, taken, map)),
-        _ => Err(fault(node.at, "`<<` takes a map or a list of maps, mostly as an alias (<<: *name)")),
+        YamlValue::List(maps) => maps.into_iter().try_for_each(|map| merge(entries, taken, map)),
+        _ => Err(failure(node.position, "`<<` takes a map or a list of maps, usually as an alias (<<: *name)")),
     }
 }
 
 /// How many values a node holds, itself included.
-fn size(node: &Node) -> usize {
+fn size(node: &YamlNode) -> usize {
     1 + match &node.value {
-        Value::List(items) => items.iter().map(size).sum(),
-        Value::Map(entries) => entries.iter().map(|entry| size(&entry.node)).sum(),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => 0,
+        YamlValue::List(items) => items.iter().map(size).sum(),
+        YamlValue::Map(entries) => entries.iter().map(|entry| size(&entry.node)).sum(),
+        YamlValue::Null | YamlValue::Bool(_) | YamlValue::Number(_) | YamlValue::Text(_) => 0,
     }
 }
 
-fn start(span: &Span) -> At {
-    position(&span.start)
-}
-
 /// The parser counts columns from 0.
-fn position(marker: &Marker) -> At {
-    At { line: marker.line().max(1), column: marker.col() + 1 }
+fn position_of(marker: &Marker) -> Position {
+    Position { line: marker.line().max(1), column: marker.col() + 1 }
 }
 
-fn fault(at: At, message: impl Into<String>) -> Fault {
-    Fault { at, message: message.into() }
+fn failure(position: Position, message: impl Into<String>) -> YamlError {
+    YamlError { position, message: message.into() }
 }
 
 /// The parser's reason, which quotes at most one character of the text, and a remedy for the mistakes that people make.
-fn syntax(error: &ScanError) -> Fault {
+fn syntax_error(error: &ScanError) -> YamlError {
     let remedy = match error.kind() {
         ErrorKind::TabNotAllowed | ErrorKind::TabInBlockIndentation => " (indent with spaces)",
         ErrorKind::ExpectedFlowMappingSeparator | ErrorKind::ExpectedFlowSequenceSeparator => {
@@ -254,10 +268,10 @@ fn syntax(error: &ScanError) -> Fault {
             " (check the indentation, and that a space follows each colon)"
         }
         ErrorKind::MappingValueNotAllowed | ErrorKind::InvalidColonPlacement => {
-            " (see whether the line before lacks a bracket, or the space behind its colon; quote texts with \": \")"
+            " (check the line before: a bracket or the space after its colon may be missing; quote texts with \": \")"
         }
         ErrorKind::UnknownAnchor => " (quote a text that starts with *)",
         _ => "",
     };
-    fault(position(error.marker()), format!("not valid YAML: {}{remedy}", error.kind()))
+    failure(position_of(error.marker()), format!("not valid YAML: {}{remedy}", error.kind()))
 }

@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::body::Body;
-use crate::config::{Ask, Health};
+use crate::config::{Health, HealthProbe};
 
 use super::endpoint_pool::NoConnection;
 use super::grpc_health::{self, HealthCheckError};
@@ -74,9 +74,9 @@ async fn probe(upstream: &UpstreamPools, index: usize, health: &Health) -> Resul
         NoConnection::Failed(error) => ProbeError::Connect(error),
         NoConnection::Full => ProbeError::Connect(io::ErrorKind::QuotaExceeded.into()),
     })?;
-    let mut request = match &health.ask {
-        Ask::Http { path, .. } => get(path),
-        Ask::Grpc { service } => grpc_health::request(service, health.timeout),
+    let mut request = match &health.probe {
+        HealthProbe::Http { path, .. } => get(path),
+        HealthProbe::Grpc { service } => grpc_health::request(service, health.timeout),
     };
     let host = health.host.as_deref().and_then(|host| HeaderValue::from_str(host).ok());
     let headers = request.headers_mut();
@@ -84,12 +84,12 @@ async fn probe(upstream: &UpstreamPools, index: usize, health: &Health) -> Resul
     headers.insert(header::USER_AGENT, HeaderValue::from_static("callgate-health"));
     let response = connection.send(request).await.map_err(|error| ProbeError::Broken(error.into_error()))?;
     let (parts, body, trailers) = read(response).await?;
-    match &health.ask {
-        Ask::Http { status, .. } if status.iter().any(|range| range.contains(&parts.status.as_u16())) => Ok(()),
-        Ask::Grpc { .. } if parts.status == StatusCode::OK => {
+    match &health.probe {
+        HealthProbe::Http { status, .. } if status.iter().any(|range| range.contains(&parts.status.as_u16())) => Ok(()),
+        HealthProbe::Grpc { .. } if parts.status == StatusCode::OK => {
             Ok(grpc_health::check(&parts.headers, &body, trailers.as_ref().unwrap_or(&parts.headers))?)
         }
-        Ask::Http { .. } | Ask::Grpc { .. } => Err(ProbeError::Status(parts.status)),
+        HealthProbe::Http { .. } | HealthProbe::Grpc { .. } => Err(ProbeError::Status(parts.status)),
     }
 }
 

@@ -15,7 +15,7 @@ use http::{HeaderValue, Method, Request, Response, header};
 
 use crate::auth::Principal;
 use crate::body::{Body, IncomingBody, ObservedBody};
-use crate::config::{self, Access, Config};
+use crate::config::{self, Config, RouteAccess};
 use crate::forward::{self, ForwardContext, ForwardedResponse, Forwarder, is_grpc};
 use crate::listener::{Certificates, Handler, Interim, Peer};
 use crate::response::{self, Rejection};
@@ -134,8 +134,8 @@ impl Gateway {
         }
         // Without a good token nobody learns which routes there are: authentication comes before 404 and 405.
         let principal = match route.map(|route| &route.access) {
-            Some(Access::Public) => None,
-            Some(Access::Token(_)) | None => Some(self.admission.admit(&request, route, life).await?),
+            Some(RouteAccess::Public) => None,
+            Some(RouteAccess::Token(_)) | None => Some(self.admission.admit(&request, route, life).await?),
         };
         if target.is_whole_server {
             return Ok(Served::ByCallgate(response::options(None)));
@@ -207,7 +207,7 @@ fn permit<'a>(
         (Found::WrongMethod(allow), _) => return Err(Rejection::MethodNotAllowed(allow.clone())),
         (Found::Route(_) | Found::Nothing, _) => return Err(Rejection::NotFound),
     };
-    if let (Access::Token(permissions), Some(principal)) = (&route.access, principal)
+    if let (RouteAccess::Token(permissions), Some(principal)) = (&route.access, principal)
         && let Some(lacking) = permissions.iter().find(|permission| !principal.may(permission))
     {
         return Err(Rejection::Forbidden(lacking.clone()));

@@ -12,7 +12,7 @@ use h2::{Ping, PingPong, Reason};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::config::Listen;
+use crate::config::ListenSettings;
 
 use super::gate::Gate;
 use super::handler::Handler;
@@ -50,7 +50,7 @@ enum ConnectionState<S> {
 
 impl<H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<H, S> {
     /// Takes over a connection from its first byte.
-    pub(super) fn new(handler: Arc<H>, peer: Arc<Peer>, io: Gate<S>, settings: &Listen) -> Self {
+    pub(super) fn new(handler: Arc<H>, peer: Arc<Peer>, io: Gate<S>, settings: &ListenSettings) -> Self {
         let mut builder = Builder::new();
         builder
             .max_concurrent_streams(settings.max_concurrent_streams)

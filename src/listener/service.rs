@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicUsize;
 
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::Listen;
+use crate::config::ListenSettings;
 use crate::shutdown::Shutdown;
 use crate::telemetry::ListenerMetrics;
 
@@ -20,7 +20,7 @@ pub struct Listener<H> {
     /// Certificates and settings; `None`: a plain listener.
     pub tls: Option<Tls>,
     /// Bounds on what a client may do.
-    pub settings: Listen,
+    pub settings: ListenSettings,
     /// Connections open in this process, over all listeners and workers.
     pub open: Arc<AtomicUsize>,
     /// The cells of this listener.

@@ -86,7 +86,10 @@ impl ResolvesServerCert for Certificates {
 ///
 /// # Errors
 /// [`TlsError::Settings`] when rustls refuses them.
-pub fn server_config(settings: &config::Tls, certificates: Arc<Certificates>) -> Result<ServerConfig, TlsError> {
+pub fn server_config(
+    settings: &config::TlsSettings,
+    certificates: Arc<Certificates>,
+) -> Result<ServerConfig, TlsError> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(tls::provider()))
         .with_protocol_versions(tls::versions(settings.only_tls13))
         .map_err(TlsError::Settings)?

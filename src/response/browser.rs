@@ -26,7 +26,12 @@ pub fn preflight(cors: &Cors, method: &Method) -> Response<Body> {
 }
 
 /// Lets pages from `origin` read an answer, and the limits that are stamped on it, if the route allows them.
-pub fn stamp_cors(headers: &mut HeaderMap, cors: &Cors, origin: Option<&HeaderValue>, families: &config::Limits) {
+pub fn stamp_cors(
+    headers: &mut HeaderMap,
+    cors: &Cors,
+    origin: Option<&HeaderValue>,
+    families: &config::LimitSettings,
+) {
     let for_all = cors.is_for_all();
     if !for_all {
         // A cache must not give one page the answer for another.

@@ -22,7 +22,7 @@ pub fn stamp_limits<'a>(
     headers: &mut HeaderMap,
     decision: &Decision,
     limits: impl Iterator<Item = &'a Limit>,
-    families: &config::Limits,
+    families: &config::LimitSettings,
 ) {
     let Some(reported) = decision.reported() else { return };
     if families.x_ratelimit {

@@ -8,7 +8,7 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuild
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::{Log, LogFormat};
+use crate::config::{LogFormat, LogSettings};
 
 use super::Metrics;
 use super::access::AccessLog;
@@ -50,7 +50,7 @@ impl LogGuard {
 ///
 /// # Errors
 /// [`LogError`].
-pub fn init(log: &Log, metrics: Arc<Metrics>) -> Result<(AccessLog, LogGuard), LogError> {
+pub fn init(log: &LogSettings, metrics: Arc<Metrics>) -> Result<(AccessLog, LogGuard), LogError> {
     // The writer's thread flushes when its queue is empty, so queued lines become one write.
     let output = io::BufWriter::with_capacity(MAX_BATCH_BYTES, io::stdout());
     let (writer, worker) = NonBlockingBuilder::default().thread_name("callgate-log").finish(output);
@@ -59,7 +59,7 @@ pub fn init(log: &Log, metrics: Arc<Metrics>) -> Result<(AccessLog, LogGuard), L
     Ok((AccessLog::new(log.access.then_some(writer), log.format), guard))
 }
 
-fn subscribe(log: &Log, writer: NonBlocking) -> Result<(), LogError> {
+fn subscribe(log: &LogSettings, writer: NonBlocking) -> Result<(), LogError> {
     // Libraries log every frame and handshake; log.level can ask for that by name.
     let filter = EnvFilter::try_new(format!("hyper=info,h2=warn,rustls=warn,redis=warn,{}", log.level))?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);

@@ -1,7 +1,7 @@
 //! Permissions: texts such as `calls:write`, held by tokens and asked by routes.
 
 use crate::config::did_you_mean;
-use crate::config::{Access, Config};
+use crate::config::{Config, RouteAccess};
 
 /// Characters of a permission.
 const MAX_LEN: usize = 100;
@@ -31,7 +31,7 @@ pub fn strange_permissions(config: &Config, held: &[String]) -> Vec<String> {
     let asked: Vec<&str> = config
         .routes
         .iter()
-        .filter_map(|route| if let Access::Token(asked) = &route.access { Some(asked) } else { None })
+        .filter_map(|route| if let RouteAccess::Token(asked) = &route.access { Some(asked) } else { None })
         .flatten()
         .map(|asked| &**asked)
         .collect();

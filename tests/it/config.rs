@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use callgate::cli::check::report;
 use callgate::config::{
-    self, Access, Config, HostHeader, LogFormat, OnFailure, Problems, RedisLogin, RedisNode, RedisServers, Severity,
-    Store,
+    self, Config, HostHeader, LogFormat, OnFailure, Problems, RedisLogin, RedisNode, RedisServers, RouteAccess,
+    Severity, Store,
 };
 use proptest::prelude::{ProptestConfig, any, prop};
 use proptest::{prop_assert, proptest};
@@ -32,16 +32,16 @@ fn good(text: &str) -> Config {
     }
 }
 
-/// What a text says, once for every problem: errors, or warnings.
-fn told(text: &str) -> String {
+/// The problems of a text, one per line: errors, or warnings.
+fn messages(text: &str) -> String {
     match parse(text) {
         Ok(loaded) => loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
         Err(problems) => problems.to_string(),
     }
 }
 
-/// All that a configuration says, to compare two.
-fn spoken(config: &Config) -> String {
+/// All of a configuration, to compare two.
+fn debug_text(config: &Config) -> String {
     format!("{config:#?}")
 }
 
@@ -61,7 +61,7 @@ fn compare(expected: &Path, actual: &str) -> Result<(), String> {
 }
 
 #[test]
-fn every_bad_file_is_told_exactly() {
+fn every_bad_file_is_reported_exactly() {
     // Relative, so that the texts are the same everywhere; cargo runs tests in the package's folder.
     let mut files: Vec<PathBuf> =
         fs::read_dir("tests/config/bad").unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -87,7 +87,7 @@ fn every_bad_file_is_told_exactly() {
 }
 
 #[test]
-fn many_mistakes_are_told_at_once_in_the_order_of_the_file() {
+fn many_mistakes_are_reported_at_once_in_the_order_of_the_file() {
     let path = Path::new("tests/config/many.yaml");
     let problems = config::load(path).unwrap_err();
     let places: Vec<_> = problems.iter().map(|problem| (problem.line, problem.column)).collect();
@@ -130,30 +130,30 @@ fn the_minimal_file_means_the_defaults() {
     assert_eq!(limits, [("minute", 60, 60_000), ("hour", 1_000, 3_600_000)]);
     let route = &config.routes[0];
     assert_eq!((&*route.name, &*route.path), ("/api/v1/{*rest}", "/api/v1/{*rest}"));
-    assert_eq!(route.access, Access::Token(Vec::new()));
+    assert_eq!(route.access, RouteAccess::Token(Vec::new()));
     assert_eq!(route.max_body, 1 << 30);
     assert_eq!(config.upstreams[route.upstream.choose(None)].endpoints[0].to_string(), "http://127.0.0.1:3000");
     assert_eq!(config.log.format, LogFormat::Json);
 }
 
-/// Lines of the shipped file that hold a key, a value and no `Example:` claim to be the default: so nothing may change when
-/// such a line is taken out.
+/// Lines of the shipped file with a key, a value and no `Example:` claim to be the default: so nothing may change when such a
+/// line is removed.
 #[test]
-fn the_shipped_file_tells_the_true_defaults() {
-    let whole = spoken(&good(SHIPPED));
+fn the_shipped_file_shows_the_true_defaults() {
+    let whole = debug_text(&good(SHIPPED));
     let lines: Vec<&str> = SHIPPED.lines().collect();
     let mut claims = 0;
     for (index, line) in lines.iter().enumerate() {
         let code = line.trim_start();
         let is_claim =
             code.split_once(": ").is_some_and(|(key, _)| !key.contains(['#', '-', ' '])) && !line.contains("# Example");
-        // Limits of the second plan have no default; they stand under an example.
+        // Limits of the second plan have no default; they are under an example.
         if !is_claim || line.contains("6000/1m") || line.contains("100000/1h") {
             continue;
         }
         claims += 1;
         let without: Vec<&str> = lines.iter().enumerate().filter(|(i, _)| *i != index).map(|(_, line)| *line).collect();
-        assert_eq!(spoken(&good(&without.join("\n"))), whole, "line {} is no default: {line}", index + 1);
+        assert_eq!(debug_text(&good(&without.join("\n"))), whole, "line {} is no default: {line}", index + 1);
     }
     assert!(claims >= 35, "only {claims} lines were found");
 }
@@ -177,14 +177,14 @@ fn the_shipped_file_loads_with_everything_switched_on() {
     assert_eq!(config.routes[0].first_byte_timeout, Some(Duration::from_secs(30)));
     assert_eq!(config.upstreams[0].tls.ca.as_deref(), Some(Path::new("tls/internal-ca.pem")));
 
-    // What stands there for Redis are defaults, too.
+    // The values there for Redis are defaults, too.
     let bare = "store: { redis: { url: \"redis://127.0.0.1:6379\" } }\n";
     let bare = good(&MINIMAL.replace("tokens: { file: tokens.yaml }", bare));
     assert_eq!(format!("{:?}", config.store), format!("{:?}", bare.store));
 }
 
 #[test]
-fn the_shipped_file_holds_every_key() {
+fn the_shipped_file_has_every_key() {
     for key in config::known_keys() {
         let last = key.rsplit('.').next().unwrap();
         if last != "*" {
@@ -225,9 +225,9 @@ upstreams:
     );
     let names: Vec<&str> = config.routes.iter().map(|route| &*route.name).collect();
     assert_eq!(names, ["GET /api/v1/calls", "POST /api/v1/calls", "/api/v1/calls/{id}/stream", "/api/v1/{*rest}"]);
-    assert_eq!(config.routes[1].access, Access::Token(vec!["calls:write".into(), "calls:*".into()]));
+    assert_eq!(config.routes[1].access, RouteAccess::Token(vec!["calls:write".into(), "calls:*".into()]));
     assert_eq!(config.routes[2].call.max_duration, Some(Duration::from_secs(4 * 3600)));
-    assert_eq!(config.routes[3].access, Access::Public);
+    assert_eq!(config.routes[3].access, RouteAccess::Public);
     assert_eq!(config.routes.iter().map(|route| route.upstream.choose(None)).collect::<Vec<_>>(), [0, 0, 1, 2]);
     assert_eq!(config.upstreams[1].host, HostHeader::Endpoint);
     assert_eq!(config.upstreams[1].endpoints[0].to_string(), "https://[2001:db8::1]:443");
@@ -260,15 +260,15 @@ fn variables_and_files_fill_in_values() {
     assert!(matches!(&redis.servers, RedisServers::Single(node) if node.to_string() == "127.0.0.1:6380"));
     let login = redis.login.as_ref().unwrap();
     assert_eq!((&login.user, login.password.expose(), redis.database), (&None, "hunter2", 3));
-    assert!(!spoken(&config).contains("hunter2"));
+    assert!(!debug_text(&config).contains("hunter2"));
 }
 
 #[test]
-fn redis_is_found_and_logged_into_in_every_way() {
+fn every_way_to_name_redis_and_its_login_works() {
     let redis = |text: &str| {
         let bare = format!("store: {{ redis: {{ {text} }} }}\n");
         let config = good(&MINIMAL.replace("tokens: { file: tokens.yaml }", &bare));
-        assert!(!spoken(&config).contains("hunter2"));
+        assert!(!debug_text(&config).contains("hunter2"));
         let Store::Redis(redis) = config.store else { panic!("not Redis") };
         *redis
     };
@@ -295,7 +295,7 @@ fn redis_is_found_and_logged_into_in_every_way() {
 }
 
 #[test]
-fn a_variable_is_never_repeated() {
+fn a_variables_value_is_never_repeated() {
     for text in [
         "listen: { https: \"${SECRET}\", max_connections: \"${SECRET}\", idle_timeout: \"${SECRET}\", max_head_bytes: \"${SECRET}\" }",
         "store: \"${SECRET}\"",
@@ -332,19 +332,19 @@ fn anchors_and_merge_keys_work() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_told() {
+fn a_file_that_cannot_be_read_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("callgate.yaml");
-    let told = || config::load(&path).unwrap_err().to_string();
-    assert_eq!(told(), format!("{}: does not exist", path.display()));
+    let messages = || config::load(&path).unwrap_err().to_string();
+    assert_eq!(messages(), format!("{}: does not exist", path.display()));
     fs::write(&path, b"# \xc3\xa9\ntls: \xff\n").unwrap();
-    assert_eq!(told(), format!("{}:2:6: is not UTF-8 text from here on", path.display()));
+    assert_eq!(messages(), format!("{}:2:6: is not UTF-8 text from here on", path.display()));
     fs::write(&path, vec![b'#'; 9 << 20]).unwrap();
-    assert_eq!(told(), format!("{}: is larger than 8388608 bytes", path.display()));
+    assert_eq!(messages(), format!("{}: is larger than 8388608 bytes", path.display()));
 }
 
 #[test]
-fn check_speaks_to_people_and_programs() {
+fn check_reports_to_people_and_programs() {
     let path = Path::new("tests/config/bad/route-upstream-unknown.yaml");
     let (good, out, err) = checked(path);
     assert!(!good && out.is_empty());
@@ -372,7 +372,7 @@ fn check_speaks_to_people_and_programs() {
 
 #[test]
 fn hostile_files_end_quickly() {
-    let laughs: String =
+    let billion_laughs: String =
         (1..30).map(|i| format!("a{i}: &a{i} [{}]\n", vec![format!("*a{}", i - 1); 10].join(", "))).collect();
     let merges: String =
         (1..30).map(|i| format!("a{i}: &a{i} {{ <<: [*a{p}, *a{p}], k{i}: 1 }}\n", p = i - 1)).collect();
@@ -380,7 +380,7 @@ fn hostile_files_end_quickly() {
     let routes: String = (0..20_000).map(|i| format!("  - {{ path: \"/r{i}/{{id}}\", upstream: a }}\n")).collect();
     let names: String = (0..20_000).map(|i| format!("  u{i}: {{ endpoints: [\"http://a\"] }}\n")).collect();
     for (what, text) in [
-        ("laughs", format!("a0: &a0 [x, x]\n{laughs}")),
+        ("billion laughs", format!("a0: &a0 [x, x]\n{billion_laughs}")),
         ("merges", format!("a0: &a0 {{ x: 1 }}\n{merges}")),
         ("keys", keys),
         ("lists", "[".repeat(100_000)),
@@ -405,7 +405,7 @@ proptest! {
 
     #[test]
     fn random_text_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-        told(&String::from_utf8_lossy(&bytes));
+        messages(&String::from_utf8_lossy(&bytes));
     }
 
     #[test]
@@ -414,7 +414,7 @@ proptest! {
             "routes", "upstreams", "store", "redis", ": ", ":\n", "\n", "  ", "- ", "{ ", " }", "[", "]", ", ", "&a ", "*a", "<<", "\"",
             "'", "${A}", "|\n", "#", "\u{feff}", "? ",
         ][part]).collect();
-        told(&parts);
+        messages(&parts);
     }
 
     #[test]
@@ -430,7 +430,7 @@ proptest! {
             }
         }
         let text: String = text.into_iter().collect();
-        for line in told(&text).lines() {
+        for line in messages(&text).lines() {
             prop_assert!(line.starts_with("callgate.yaml:"), "{line}");
         }
     }

@@ -137,12 +137,12 @@ fn what_is_wrong_is_said_at_once_with_its_place() {
         "tokens.yaml:11:14: tokens[1].account: must be 1 to 128 printable ASCII characters, without surrounding spaces",
         "tokens.yaml:12:5: tokens[1].permisions: unknown key (did you mean \"permissions\"?)",
         "tokens.yaml:13:17: tokens[1].created_at: must be a date in UTC, for example 2027-01-31 or 2027-01-31T12:00:00Z",
-        "tokens.yaml:14:14: tokens[1].enabled: must be true or false",
-        "tokens.yaml:15:5: tokens[2]: the key \"id\" is missing",
+        "tokens.yaml:14:14: tokens[1].enabled: must be true or false, not a number",
+        "tokens.yaml:15:5: tokens[2].id: is missing (the name that logs and `callgate token` show)",
         "tokens.yaml:18:31: tokens[2].permissions[1]: must be a permission such as calls:read or calls:*",
         "tokens.yaml:19:13: tokens[2].limits: \"x\" has the window of \"minute\" (1m); override \"minute\" instead",
         "tokens.yaml:19:27: tokens[2].limits.y: must be a limit (a count, a slash and a window, for example 60/1m)",
-        "tokens.yaml:20:5: tokens[3]: must be a map with the keys id, hash, name, account and more",
+        "tokens.yaml:20:5: tokens[3]: must be a map of keys and values, not a number",
     ];
     assert_eq!(told, expected);
 }
@@ -156,8 +156,8 @@ fn ids_and_hashes_stand_once() {
     assert_eq!(
         lines,
         [
-            "3:11: tokens[1].id: is the id of the token at line 2 already",
-            "4:20: tokens[2].hash: is the hash of the token at line 2 already"
+            "3:11: tokens[1].id: the token at line 2 has this id, too",
+            "4:20: tokens[2].hash: the token at line 2 has this hash, too"
         ]
     );
 }

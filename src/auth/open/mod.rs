@@ -13,7 +13,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::principal::Principal;
 use super::refusal::{Reason, Refusal};
-use crate::config::{Access, Route};
+use crate::config::{Route, RouteAccess};
 use crate::sharded::Sharded;
 
 pub use watch::RecordWatch;
@@ -251,8 +251,8 @@ impl Book {
 
 fn may(principal: &Principal, route: &Route) -> bool {
     match &route.access {
-        Access::Token(permissions) => permissions.iter().all(|permission| principal.may(permission)),
-        Access::Public => true,
+        RouteAccess::Token(permissions) => permissions.iter().all(|permission| principal.may(permission)),
+        RouteAccess::Public => true,
     }
 }
 

@@ -18,7 +18,7 @@ fn principal(record: &Record, version: u64) -> Arc<Principal> {
 }
 
 fn route(permission: &str) -> Arc<Route> {
-    Arc::new(Route { access: Access::Token(vec![permission.into()]), ..Route::default() })
+    Arc::new(Route { access: RouteAccess::Token(vec![permission.into()]), ..Route::default() })
 }
 
 fn told(call: &mut OpenCall) -> Option<Revocation> {

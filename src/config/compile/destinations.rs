@@ -1,45 +1,44 @@
-//! Where a route's requests go: `upstream`, one or several by weight, and `split_by`.
+//! `upstream` and `split_by` of a route: where its requests go.
 
-use crate::config::place::{hint, shown};
-use crate::config::reader::{Field, Section};
+use super::upstreams::UpstreamTable;
+use crate::config::nearest::hint;
+use crate::config::problem::quoted;
+use crate::config::reader::Field;
+use crate::config::section::Section;
 use crate::config::split::{Split, SplitBy};
 
-use super::upstreams::Upstreams;
+pub(super) const UPSTREAM_REMEDY: &str = "the name of one under `upstreams`";
+const MAX_WEIGHT: u32 = 1_000_000;
 
-const MOST_WEIGHT: u32 = 1_000_000;
-
-/// `None` when it was complained about.
-pub(super) fn split(s: &Section<'_>, upstreams: &Upstreams<'_>) -> Option<Split> {
-    let field = s.require("upstream", "the name of one under `upstreams`")?;
+/// `None` if it was reported.
+pub(super) fn split(s: &Section<'_>, upstreams: &UpstreamTable<'_>) -> Option<Split> {
     let choices = [("token", SplitBy::Token), ("request", SplitBy::Request)];
+    let field = s.require("upstream", UPSTREAM_REMEDY);
     let by = s.or("split_by", SplitBy::default(), |f| f.choice(&choices));
+    let field = field?;
     if !field.is_map() {
-        return named(&field, &field.text()?, upstreams).map(Split::to);
+        return upstream(&field, &field.text()?, upstreams).map(Split::to);
     }
-    let weighted = field.names();
-    if weighted.is_empty() {
-        field.error("is empty (name at least one upstream and its weight, for example { stable: 95, canary: 5 })");
-        return None;
+    if field.is_empty_map() {
+        let remedy = "name at least one upstream and its weight, for example { stable: 95, canary: 5 }";
+        return field.accept(Err(format!("is empty ({remedy})")));
     }
-    let weights: Vec<_> = weighted
-        .iter()
-        .map(|(name, weight)| Some((named(weight, name, upstreams)?, weight.number(0..=MOST_WEIGHT)?)))
-        .collect();
+    let weight = |(name, weight): &(&str, Field<'_>)| {
+        let (upstream, weight) = (upstream(weight, name, upstreams), weight.number(0..=MAX_WEIGHT));
+        upstream.zip(weight)
+    };
+    let weights: Vec<_> = field.names().iter().map(weight).collect();
     let weights: Vec<_> = weights.into_iter().collect::<Option<_>>()?;
-    let split = Split::weighted(&weights, by);
-    if split.is_none() {
-        field.error("gives every upstream the weight 0 (give one of them more)");
-    }
-    split
+    field.accept(Split::weighted(&weights, by).ok_or("gives every upstream the weight 0 (give one of them more)"))
 }
 
 /// The index of an upstream.
-pub(super) fn named(field: &Field<'_>, name: &str, upstreams: &Upstreams<'_>) -> Option<usize> {
-    let found = upstreams.indices.get(name).copied();
-    // Where there is no upstream at all, that has been told.
-    if found.is_none() && !upstreams.compiled.is_empty() {
+pub(super) fn upstream(field: &Field<'_>, name: &str, upstreams: &UpstreamTable<'_>) -> Option<usize> {
+    let index = upstreams.indices.get(name).copied();
+    // A file without any upstream has an error for that.
+    if index.is_none() && !upstreams.compiled.is_empty() {
         let names = upstreams.compiled.iter().map(|upstream| &*upstream.name);
-        field.error(format!("no upstream is called {}{}", shown(name), hint(name, names)));
+        field.error(format!("no upstream is called {}{}", quoted(name), hint(name, names)));
     }
-    found
+    index
 }

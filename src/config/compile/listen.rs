@@ -1,84 +1,63 @@
 //! `listen` and `tls`: sockets, what a client may do there, certificates.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::config::model::{CertificateFiles, Listen, Tls};
+use super::process::networks;
+use crate::config::files::Expected;
+use crate::config::model::ListenSettings;
 use crate::config::reader::Field;
+use crate::config::tls::{CertificateFiles, TlsSettings};
+use crate::config::units::{HOUR, MINUTE, SECOND};
 
-use super::process::network;
-
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3_600);
 /// Shorter deadlines than this would cut honest clients off on any network.
-const SHORTEST: Duration = Duration::from_millis(100);
+const MIN_TIMEOUT: Duration = Duration::from_millis(100);
 /// The HTTP/1 reader's buffer can't be smaller than 8 KiB.
-const HEAD: std::ops::RangeInclusive<u64> = 8 << 10..=1 << 20;
+const HEAD_BYTES: RangeInclusive<u64> = 8 << 10..=1 << 20;
 
-pub(super) fn listen(field: &Field<'_>) -> Listen {
-    let s = field.section(&[
-        "https",
-        "http",
-        "redirect",
-        "admin",
-        "proxy_protocol",
-        "max_connections",
-        "handshake_timeout",
-        "header_timeout",
-        "idle_timeout",
-        "body_idle_timeout",
-        "max_head_bytes",
-        "max_headers",
-        "max_target_bytes",
-        "max_concurrent_streams",
-    ]);
-    let listen = Listen {
+pub(super) fn listen(field: &Field<'_>) -> ListenSettings {
+    let s = field.section();
+    let listen = ListenSettings {
         https: s.or("https", SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8443)), address),
-        http: s.or("http", None, |f| address(f).map(Some)),
+        http: s.optional("http", address),
         redirect: s.or("redirect", false, Field::flag),
         admin: s.or("admin", SocketAddr::from((Ipv4Addr::LOCALHOST, 9901)), address),
         proxy_protocol: s.get("proxy_protocol").map(|f| proxy_protocol(&f)).unwrap_or_default(),
         max_connections: s.or("max_connections", 10_000, |f| f.number(1..=1_000_000)),
-        handshake_timeout: s.or("handshake_timeout", 10 * SECOND, |f| f.duration(SHORTEST..=5 * MINUTE)),
-        header_timeout: s.or("header_timeout", 10 * SECOND, |f| f.duration(SHORTEST..=5 * MINUTE)),
+        handshake_timeout: s.or("handshake_timeout", 10 * SECOND, |f| f.duration(MIN_TIMEOUT..=5 * MINUTE)),
+        header_timeout: s.or("header_timeout", 10 * SECOND, |f| f.duration(MIN_TIMEOUT..=5 * MINUTE)),
         idle_timeout: s.or("idle_timeout", 75 * SECOND, |f| f.duration(SECOND..=HOUR)),
-        body_idle_timeout: s.or("body_idle_timeout", MINUTE, |f| f.duration(SHORTEST..=HOUR)),
-        max_head_bytes: s.or("max_head_bytes", 32 << 10, |f| f.buffer(HEAD)),
+        body_idle_timeout: s.or("body_idle_timeout", MINUTE, |f| f.duration(MIN_TIMEOUT..=HOUR)),
+        max_head_bytes: s.or("max_head_bytes", 32 << 10, |f| f.buffer(HEAD_BYTES)),
         max_headers: s.or("max_headers", 100, |f| f.number(1..=100)),
         max_target_bytes: s.or("max_target_bytes", 8 << 10, |f| f.buffer(256..=64 << 10)),
         max_concurrent_streams: s.or("max_concurrent_streams", 128, |f| f.number(1..=10_000)),
     };
     if listen.redirect && s.get("http").is_none() {
-        s.field_of("redirect").error("has no plain listener to redirect from (set listen.http, or remove it)");
+        s.field_of("redirect").error("there is no plain listener to redirect from (set listen.http, or remove it)");
     }
     if listen.max_target_bytes > listen.max_head_bytes {
-        s.field_of("max_target_bytes").error(format!(
-            "must not be more than listen.max_head_bytes ({} bytes), which includes it",
-            listen.max_head_bytes
-        ));
+        let head = listen.max_head_bytes;
+        s.field_of("max_target_bytes")
+            .error(format!("must not be more than listen.max_head_bytes ({head} bytes), which includes it"));
     }
     let sockets = [("https", Some(listen.https)), ("http", listen.http), ("admin", Some(listen.admin))];
     for (index, (key, socket)) in sockets.iter().enumerate() {
         let clash = sockets[..index].iter().find(|(_, other)| other.zip(*socket).is_some_and(|(a, b)| overlap(a, b)));
         if let Some((other, _)) = clash {
-            s.field_of(key).error(format!("is the same socket as listen.{other} (give it another port)"));
+            s.field_of(key).error(format!("is the same socket as listen.{other} (choose another port)"));
         }
     }
     listen
 }
 
 fn proxy_protocol(field: &Field<'_>) -> Vec<IpNet> {
-    let s = field.section(&["from"]);
+    let s = field.section();
     let remedy = "the networks of the proxies that speak it, for example [10.0.0.0/8]";
-    let Some(list) = s.require("from", remedy) else { return Vec::new() };
-    let items = list.one_or_many();
-    if items.is_empty() && list.is_list() {
-        list.error(format!("is empty ({remedy})"));
-    }
-    items.iter().filter_map(network).collect()
+    s.require("from", remedy).map(|f| networks(&f.one_or_more(remedy))).unwrap_or_default()
 }
 
 /// Whether both can't be bound. Port 0 means any free one.
@@ -89,8 +68,7 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 
 fn address(field: &Field<'_>) -> Option<SocketAddr> {
     let text = field.word()?;
-    let address = text.parse().ok();
-    if address.is_none() {
+    let wrong = || {
         let port = text.strip_prefix(':').unwrap_or(&text);
         let remedy = if port.parse::<u16>().is_ok() {
             format!("write \"0.0.0.0:{port}\"")
@@ -99,29 +77,24 @@ fn address(field: &Field<'_>) -> Option<SocketAddr> {
         } else {
             "for example \"0.0.0.0:8443\" or \"[::]:8443\"".to_owned()
         };
-        field.error(format!("must be an IP address and a port, not {} ({remedy})", field.shown()));
-    }
-    address
+        format!("must be an IP address and a port, not {} ({remedy})", field.shown())
+    };
+    field.accept(text.parse().map_err(|_| wrong()))
 }
 
-pub(super) fn tls(field: &Field<'_>) -> Tls {
-    let s = field.section(&["certificates", "min_version"]);
-    let only_tls13 = s.or("min_version", false, |f| f.choice(&[("1.2", false), ("1.3", true)]));
+pub(super) fn tls(field: &Field<'_>) -> TlsSettings {
+    let s = field.section();
     let remedy = "name at least one: [{ cert: tls/fullchain.pem, key: tls/privkey.pem }]";
-    let mut certificates = Vec::new();
-    if let Some(list) = s.require("certificates", remedy) {
-        let items = list.items();
-        if items.is_empty() && list.is_list() {
-            list.error(format!("is empty ({remedy})"));
-        }
-        certificates.extend(items.iter().filter_map(certificate));
+    let certificates = s.require("certificates", remedy).map(|list| list.some_items(remedy)).unwrap_or_default();
+    TlsSettings {
+        certificates: certificates.iter().filter_map(certificate).collect(),
+        only_tls13: s.or("min_version", false, |f| f.choice(&[("1.2", false), ("1.3", true)])),
     }
-    Tls { certificates, only_tls13 }
 }
 
 fn certificate(field: &Field<'_>) -> Option<CertificateFiles> {
-    let s = field.section(&["cert", "key"]);
-    let cert = s.require("cert", "the PEM file of the chain, leaf first").and_then(|f| f.file(false));
-    let key = s.require("key", "the PEM file of the private key").and_then(|f| f.file(false));
+    let s = field.section();
+    let cert = s.require("cert", "the PEM file of the chain, leaf first").and_then(|f| f.file(Expected::Anything));
+    let key = s.require("key", "the PEM file of the private key").and_then(|f| f.file(Expected::Anything));
     Some(CertificateFiles { cert: cert?, key: key? })
 }

@@ -1,4 +1,4 @@
-//! Path patterns of routes: which are sound, and which stand in each other's way.
+//! Path patterns of routes: which are valid, and which clash.
 
 use std::collections::HashMap;
 
@@ -9,32 +9,32 @@ use crate::config::matching::HeaderMatch;
 use crate::config::model::PathForms;
 
 /// Bytes of a pattern, and braces in it: the router gives up, by a panic, where it runs out of letters for parameters.
-const MAX_BYTES: usize = 2_048;
+const MAX_PATTERN_BYTES: usize = 2_048;
 const MAX_BRACES: usize = 20;
 
 /// Checks a pattern such as `/api/v1/calls/{id}` by itself; `allowed` are the ambiguous forms that its route takes.
 ///
 /// # Errors
-/// What is wrong, to be put behind the name of the setting.
+/// What is wrong, to be put after the name of the setting.
 pub(super) fn check(path: &str, allowed: PathForms) -> Result<(), String> {
     if !path.starts_with('/') {
         return Err("must start with a slash (for example /api/v1/calls)".to_owned());
     }
     if let Some(mark) = path.find(['?', '#']) {
-        return Err(format!("must be a path alone (remove everything from the {} on)", &path[mark..=mark]));
+        return Err(format!("must be a path alone (remove everything from the {} onwards)", &path[mark..=mark]));
     }
-    if path.len() > MAX_BYTES {
-        return Err(format!("must not be longer than {MAX_BYTES} bytes"));
+    if path.len() > MAX_PATTERN_BYTES {
+        return Err(format!("must not be longer than {MAX_PATTERN_BYTES} bytes"));
     }
     if path.matches('{').count() > MAX_BRACES {
-        return Err(format!("must not hold more than {MAX_BRACES} parameters"));
+        return Err(format!("must not have more than {MAX_BRACES} parameters"));
     }
     check_escapes(path)?;
     for (form, sign) in forms(path) {
         if !form.without(allowed).is_empty() {
             let name = PathForms::NAMES.iter().find(|(_, named)| *named == form).map_or("", |(name, _)| name);
             return Err(format!(
-                "holds {sign}, and requests with that are refused (remove it, or set allow_path_forms: [{name}])"
+                "has {sign}, and requests with that are rejected (remove it, or set allow_path_forms: [{name}])"
             ));
         }
     }
@@ -42,19 +42,19 @@ pub(super) fn check(path: &str, allowed: PathForms) -> Result<(), String> {
     if let Some(c) = path.chars().find(|c| special(*c)) {
         let mut buffer = [0; 4];
         let escapes: String = c.encode_utf8(&mut buffer).bytes().map(|byte| format!("%{byte:02X}")).collect();
-        return Err(format!("holds {c:?}, which a request can't carry as it is (write {escapes})"));
+        return Err(format!("has {c:?}, which a request can't have unescaped (write {escapes})"));
     }
     Ok(())
 }
 
-/// What means a parameter elsewhere and is fixed text here: a route that guards nothing because of that would not be noticed.
+/// A warning about fixed text that is a parameter in other proxies: nobody would notice that such a route guards nothing.
 pub(super) fn foreign(path: &str) -> Option<String> {
     path.split('/').find_map(|segment| {
         let remedy = match segment {
             "*" | "**" => "{*rest} at the end, or {name}".to_owned(),
             named => format!("{{{}}}", named.strip_prefix(':').filter(|name| !name.is_empty())?),
         };
-        Some(format!("takes the segment {segment:?} for fixed text, not for a parameter (write {remedy})"))
+        Some(format!("the segment {segment:?} is fixed text, not a parameter (write {remedy})"))
     })
 }
 
@@ -63,21 +63,21 @@ fn check_escapes(path: &str) -> Result<(), String> {
     for (index, _) in path.match_indices('%') {
         let digits = path.get(index + 1..index + 3).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
         let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) else {
-            return Err("holds a % without two hexadecimal digits behind it (write %25 for a percent sign)".to_owned());
+            return Err("has a % without two hexadecimal digits after it (write %25 for a percent sign)".to_owned());
         };
         let escape = &path[index..index + 3];
         if byte == 0 {
-            return Err("holds %00, and requests with that are refused (remove it)".to_owned());
+            return Err("has %00, and requests with that are rejected (remove it)".to_owned());
         }
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             let c = char::from(byte);
-            return Err(format!("holds {escape}, which is decoded before routes are matched (write {c})"));
+            return Err(format!("has {escape}, which is decoded before routes are matched (write {c})"));
         }
     }
     Ok(())
 }
 
-/// The ambiguous forms in a path, and how to speak of them.
+/// The ambiguous forms in a path, and how to name them to people.
 fn forms(path: &str) -> impl Iterator<Item = (PathForms, &'static str)> {
     let lower = path.to_ascii_lowercase();
     let dots = path.split('/').any(|segment| segment == "." || segment == "..");
@@ -97,12 +97,12 @@ fn forms(path: &str) -> impl Iterator<Item = (PathForms, &'static str)> {
 pub(super) struct Patterns {
     router: Router<()>,
     /// Per pattern: the routes that have it, each with its methods (none: all) and headers.
-    taken: HashMap<String, Vec<(usize, Asked)>>,
+    taken: HashMap<String, Vec<(usize, Conditions)>>,
 }
 
-/// What a route asks of a request beside its host and path.
+/// The conditions of a route beside its host and path.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Asked {
+pub(super) struct Conditions {
     pub(super) methods: Vec<Method>,
     pub(super) headers: Vec<HeaderMatch>,
 }
@@ -111,13 +111,14 @@ impl Patterns {
     /// Adds the pattern of route number `index`.
     ///
     /// # Errors
-    /// Why it can't stand beside the ones before it, to be put behind the name of the setting.
-    pub(super) fn add(&mut self, index: usize, path: &str, asked: &Asked) -> Result<(), String> {
+    /// Why it clashes with the ones before it, to be put after the name of the setting.
+    pub(super) fn add(&mut self, index: usize, path: &str, conditions: &Conditions) -> Result<(), String> {
         if let Some(others) = self.taken.get_mut(path) {
-            let rivals = others.iter().filter(|(_, theirs)| theirs.headers == asked.headers);
-            let clash =
-                rivals.filter_map(|(other, theirs)| Some((*other, shared(&asked.methods, &theirs.methods)?))).next();
-            others.push((index, asked.clone()));
+            let rivals = others.iter().filter(|(_, theirs)| theirs.headers == conditions.headers);
+            let clash = rivals
+                .filter_map(|(other, theirs)| Some((*other, shared(&conditions.methods, &theirs.methods)?)))
+                .next();
+            others.push((index, conditions.clone()));
             return match clash {
                 None => Ok(()),
                 Some((other, method)) => Err(format!(
@@ -126,7 +127,7 @@ impl Patterns {
             };
         }
         self.router.insert(path, ()).map_err(|error| self.explain(path, &error))?;
-        self.taken.insert(path.to_owned(), vec![(index, asked.clone())]);
+        self.taken.insert(path.to_owned(), vec![(index, conditions.clone())]);
         Ok(())
     }
 
@@ -134,15 +135,15 @@ impl Patterns {
         match error {
             InsertError::Conflict { with } => {
                 let first = self.taken.get(with).and_then(|routes| routes.first());
-                let whose = first.map_or_else(String::new, |(index, _)| format!(" of routes[{index}]"));
+                let owner = first.map_or_else(String::new, |(index, _)| format!(" of routes[{index}]"));
                 let remedy = if nameless(path) == nameless(with) {
                     "they differ only in a parameter's name; use the same name in both"
                 } else if path.contains("{*") || with.contains("{*") {
-                    "a {*rest} and a {name} can't begin at one place; put a fixed segment before one of them"
+                    "a {*rest} and a {name} can't begin at the same place; put a fixed segment before one of them"
                 } else {
                     "text around a parameter makes them alike; give the parameter a segment of its own"
                 };
-                format!("can't stand beside \"{with}\"{whose} ({remedy})")
+                format!("clashes with \"{with}\"{owner} ({remedy})")
             }
             InsertError::InvalidParamSegment => {
                 "has two parameters between two slashes, or text that touches a {*rest} (one {name} per segment)"
@@ -203,14 +204,14 @@ mod tests {
             "", "api", "/a?b", "/a#b", "/a b", "/ä", "/%", "/%4", "/%zz", "/%41", "/%7e", "/%00", "/..", "/./a", "//",
             "/a//b", "/a%2Fb", "/a\\b", "/a%5cb", "/a;b", "/\"", "/a\u{0}", "/%ä",
         ] {
-            assert!(check(path, PathForms::default()).is_err(), "{path:?} was taken");
+            assert!(check(path, PathForms::default()).is_err(), "{path:?} was accepted");
         }
     }
 
     #[test]
-    fn tells_parameters_of_others() {
+    fn warns_of_the_parameters_of_other_proxies() {
         for (path, remedy) in [("/a/*", "{*rest}"), ("/a/**", "{*rest}"), ("/*/b", "{name}"), ("/a/:id/b", "{id}")] {
-            assert!(foreign(path).is_some_and(|told| told.contains(remedy)), "{path}");
+            assert!(foreign(path).is_some_and(|message| message.contains(remedy)), "{path}");
         }
         for path in ["/a/{id}", "/a/{*rest}", "/calls:batch", "/a*b", "/:", "/a/{id}:stop"] {
             assert_eq!(foreign(path), None, "{path}");
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_the_forms_that_the_route_takes() {
+    fn accepts_the_forms_that_the_route_allows() {
         for (path, form) in [
             ("/a/../b", PathForms::DOT_SEGMENTS),
             ("/a//b", PathForms::EMPTY_SEGMENTS),
@@ -237,21 +238,21 @@ mod tests {
         for (first, second, reason) in [
             ("/a/{id}", "/a/{name}", "differ only in a parameter's name"),
             ("/a/{*rest}", "/a/{*more}", "differ only in a parameter's name"),
-            ("/a/{*rest}", "/a/{id}/b", "at one place"),
-            ("/a/{id}/b", "/a/{*rest}", "at one place"),
+            ("/a/{*rest}", "/a/{id}/b", "at the same place"),
+            ("/a/{id}/b", "/a/{*rest}", "at the same place"),
             ("/a{x}", "/{x}a", "text around a parameter"),
             ("/{x}ab", "/a{x}/b", "text around a parameter"),
         ] {
             let mut patterns = Patterns::default();
-            assert_eq!(patterns.add(0, first, &Asked::default()), Ok(()));
-            let told = patterns.add(1, second, &Asked::default()).unwrap_err();
-            assert!(told.contains(reason) && told.contains("routes[0]"), "{first} and {second}: {told}");
+            assert_eq!(patterns.add(0, first, &Conditions::default()), Ok(()));
+            let message = patterns.add(1, second, &Conditions::default()).unwrap_err();
+            assert!(message.contains(reason) && message.contains("routes[0]"), "{first} and {second}: {message}");
         }
         let mut patterns = Patterns::default();
         for (index, path) in
             ["/", "/a", "/a/{id}", "/{b}/{id}", "/a/b/{*rest}", "/a/{name}/c", "/b/v{n}"].into_iter().enumerate()
         {
-            assert_eq!(patterns.add(index, path, &Asked::default()), Ok(()), "{path}");
+            assert_eq!(patterns.add(index, path, &Conditions::default()), Ok(()), "{path}");
         }
     }
 

@@ -1,74 +1,53 @@
-//! `plans`, `default_plan` and `limits`: how much a token may, and how it is told.
+//! `plans`, `default_plan` and `limits`: how much a token may do, and how clients learn of it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::limits::{check_name, named_limits};
-use crate::config::model::Limits;
-use crate::config::place::hint;
-use crate::config::plan::{CONCURRENT_CALLS, Limit, Plan};
-use crate::config::reader::{Field, Section};
+use crate::config::model::LimitSettings;
+use crate::config::nearest::hint;
+use crate::config::plan::{CONCURRENT_CALLS, Limit, Plan, PlansByName};
+use crate::config::reader::Field;
+use crate::config::section::Section;
 use crate::config::units::parse_limit;
 
 /// The plan of a file that defines none, and the default one of a file that defines it.
 const STANDARD: &str = "standard";
 const STANDARD_LIMITS: [(&str, &str); 2] = [("minute", "60/1m"), ("hour", "1000/1h")];
 
-pub(super) fn limits(field: &Field<'_>) -> Limits {
-    let s = field.section(&["headers", "max_tokens"]);
-    let max_tokens = s.or("max_tokens", 1_000_000, |f| f.number(1_000..=100_000_000));
-    let mut limits = Limits { x_ratelimit: false, ietf: false, max_tokens };
-    match s.get("headers") {
-        None => limits.x_ratelimit = true,
-        Some(headers) => {
-            for header in headers.one_or_many() {
-                match header.choice(&[("x-ratelimit", true), ("ietf", false)]) {
-                    Some(true) => limits.x_ratelimit = true,
-                    Some(false) => limits.ietf = true,
-                    None => {}
-                }
-            }
-        }
+pub(super) fn limits(field: &Field<'_>) -> LimitSettings {
+    let s = field.section();
+    let choices = [("x-ratelimit", "x-ratelimit"), ("ietf", "ietf")];
+    let headers = |f: &Field<'_>| Some(f.one_or_many().iter().filter_map(|item| item.choice(&choices)).collect());
+    let headers: Vec<&str> = s.or("headers", vec!["x-ratelimit"], headers);
+    LimitSettings {
+        x_ratelimit: headers.contains(&"x-ratelimit"),
+        ietf: headers.contains(&"ietf"),
+        max_tokens: s.or("max_tokens", 1_000_000, |f| f.number(1_000..=100_000_000)),
     }
-    limits
 }
 
-pub(super) type PlansByName = BTreeMap<Arc<str>, Arc<Plan>>;
-
-/// All plans, and the default one. `None` when there is no default plan, which was complained about.
-pub(super) fn plans(file: &Section<'_>) -> Option<(PlansByName, Arc<Plan>)> {
-    let mut plans = BTreeMap::new();
-    match file.get("plans") {
-        None => {
-            plans.insert(Arc::from(STANDARD), Arc::new(standard()));
-        }
-        Some(field) => {
-            let named = field.names();
-            if named.is_empty() && field.is_map() {
-                field.error("is empty (remove it for the plan `standard` with 60/1m and 1000/1h, or define one)");
-            }
-            for (name, field) in named {
-                let plan = plan(name, &field);
-                plans.insert(plan.name.clone(), Arc::new(plan));
-            }
-        }
+pub(super) fn plans(file: &Section<'_>) -> PlansByName {
+    let Some(field) = file.get("plans") else {
+        return PlansByName::from([(Arc::from(STANDARD), Arc::new(standard()))]);
+    };
+    if field.is_empty_map() {
+        field.error("is empty (remove it for the plan `standard` with 60/1m and 1000/1h, or define one)");
     }
-    let default = default_plan(file, &plans)?;
-    Some((plans, default))
+    field.names().into_iter().map(|(name, field)| (Arc::from(name), Arc::new(plan(name, &field)))).collect()
 }
 
-fn default_plan(file: &Section<'_>, plans: &BTreeMap<Arc<str>, Arc<Plan>>) -> Option<Arc<Plan>> {
+/// `None` if there is none, which is reported.
+pub(super) fn default_plan(file: &Section<'_>, plans: &PlansByName) -> Option<Arc<Plan>> {
+    let field = file.get("default_plan");
     if plans.is_empty() {
         return None;
     }
     let names = plans.keys().map(|name| &**name);
-    if let Some(field) = file.get("default_plan") {
+    if let Some(field) = field {
         let name = field.text()?;
-        let plan = plans.get(name.as_str());
-        if plan.is_none() {
-            field.error(format!("no plan is called {}{}", field.shown(), hint(&name, names)));
-        }
-        return plan.cloned();
+        let plan = plans.get(name.as_str()).cloned();
+        let unknown = || format!("no plan is called {}{}", field.shown(), hint(&name, names));
+        return field.accept(plan.ok_or_else(unknown));
     }
     let only = plans.values().next().filter(|_| plans.len() == 1);
     let default = plans.get(STANDARD).or(only).cloned();
@@ -89,13 +68,12 @@ fn standard() -> Plan {
 
 fn plan(name: &str, field: &Field<'_>) -> Plan {
     check_name(name, field);
-    let s = field.section(&["limits", "concurrent_calls", "shadow"]);
+    let s = field.section();
     let remedy = "for example `limits: { minute: 60/1m }`, or `limits: {}` for none at all";
-    let limits = s.require("limits", remedy).map_or_else(Vec::new, |field| named_limits("a plan", &field));
     Plan {
         name: Arc::from(name),
-        limits: limits.into_iter().map(|(limit, _)| limit).collect(),
-        concurrent_calls: s.or("concurrent_calls", None, |f| f.number(CONCURRENT_CALLS).map(Some)),
+        limits: s.require("limits", remedy).map(|field| named_limits("a plan", &field)).unwrap_or_default(),
+        concurrent_calls: s.optional("concurrent_calls", |f| f.number(CONCURRENT_CALLS)),
         shadow: s.or("shadow", false, Field::flag),
     }
 }

@@ -1,213 +1,159 @@
 //! `store.redis`: the servers, how to log in to them, and which settings don't go together.
 
-use std::time::Duration;
-
+use super::client_tls::client_tls;
 use crate::config::Secret;
-use crate::config::model::CertificateFiles;
-use crate::config::reader::{Field, Section};
+use crate::config::reader::Field;
 use crate::config::redis::{
-    LAST_DATABASE, OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls, RedisUrl,
+    MAX_DATABASE, OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls, RedisUrl,
 };
+use crate::config::section::Section;
+use crate::config::units::{MILLISECOND, MINUTE, SECOND};
 
-use super::upstream_tls::client_pair;
-
-const MILLISECOND: Duration = Duration::from_millis(1);
-const SECOND: Duration = Duration::from_secs(1);
 /// The port of a sentinel whose URL names none.
 const SENTINEL_PORT: u16 = 26379;
 const URL_REMEDY: &str = "for example \"redis://127.0.0.1:6379\", \"${REDIS_URL}\" or \"file:redis-url\"; \
                           or else `cluster` or `sentinel`";
-const KEYS: &[&str] = &[
-    "url",
-    "cluster",
-    "sentinel",
-    "username",
-    "password",
-    "database",
-    "ca",
-    "cert",
-    "key",
-    "namespace",
-    "deadline",
-    "connect_timeout",
-    "on_failure",
-];
 
-/// `None` when it can't be told where the servers are.
+/// `None` if it is not known where the servers are, which is reported.
 pub(super) fn redis(field: &Field<'_>) -> Option<RedisStore> {
-    let s = field.section(KEYS);
-    let found = servers(&s);
-    let choices = [("local", OnFailure::Local), ("deny", OnFailure::Deny), ("allow", OnFailure::Allow)];
-    let namespace = |f: &Field<'_>| {
-        // A brace would move Redis Cluster's hash tag.
-        f.name(64, "A-Z a-z 0-9 _ . : -", |b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b))
-    };
-    let (login, database, tls) = match &found {
-        Some(found) => (login(&s, found), database(&s, found), tls(&s, Some(found.tls))),
-        // What stands there is still looked at.
-        None => (own_login(&s), s.or("database", 0, number), tls(&s, None)),
-    };
-    let namespace = s.or("namespace", "callgate".to_owned(), namespace).into();
+    let s = field.section();
+    let servers = servers(&s);
+    let login = login(&s, servers.as_ref());
+    let database = database(&s, servers.as_ref());
+    let tls = tls(&s, servers.as_ref());
+    let on_failure = [("local", OnFailure::Local), ("deny", OnFailure::Deny), ("allow", OnFailure::Allow)];
+    // A brace would move Redis Cluster's hash tag.
+    let namespace = s.or("namespace", "callgate".to_owned(), |f| f.name(64, "A-Z a-z 0-9 _ . : -"));
     let deadline = s.or("deadline", 50 * MILLISECOND, |f| f.duration(MILLISECOND..=10 * SECOND));
-    let connect_timeout = s.or("connect_timeout", SECOND, |f| f.duration(10 * MILLISECOND..=60 * SECOND));
-    let on_failure = s.or("on_failure", OnFailure::Local, |f| f.choice(&choices));
-    let servers = found?.servers;
+    let connect_timeout = s.or("connect_timeout", SECOND, |f| f.duration(10 * MILLISECOND..=MINUTE));
+    let on_failure = s.or("on_failure", OnFailure::Local, |f| f.choice(&on_failure));
+    let (servers, namespace) = (servers?.servers, namespace.into());
     Some(RedisStore { servers, login, database, tls, namespace, deadline, connect_timeout, on_failure })
 }
 
-/// The servers, and what their URLs say beside.
-struct Found {
+/// The servers, and what else their URLs say.
+struct ServerUrls {
     servers: RedisServers,
     login: Option<RedisLogin>,
     database: u32,
     tls: bool,
 }
 
-/// Exactly one of the three ways to name them.
-fn servers(s: &Section<'_>) -> Option<Found> {
-    let ways = ["url", "cluster", "sentinel"].map(|key| s.get(key).map(|field| (key, field)));
-    let given: Vec<_> = ways.iter().flatten().collect();
-    let Some(((first, _), others)) = given.split_first() else {
+/// Reads one of the three ways to name the servers.
+type ReadServers = fn(&Field<'_>) -> Option<ServerUrls>;
+
+/// Exactly one way must be used.
+fn servers(s: &Section<'_>) -> Option<ServerUrls> {
+    let ways: [(&str, ReadServers); 3] = [("url", single), ("cluster", cluster), ("sentinel", sentinel)];
+    let given: Vec<_> = ways.into_iter().filter_map(|(key, read)| Some((key, s.get(key)?, read))).collect();
+    let Some(((first, _, _), others)) = given.split_first() else {
         s.require("url", URL_REMEDY);
         return None;
     };
-    for (_, other) in others {
-        other.error(format!("does not go with `{first}` (give exactly one of url, cluster and sentinel)"));
+    for (_, other, _) in others {
+        other.error(format!("can't be used together with `{first}` (use exactly one of url, cluster and sentinel)"));
     }
-    let alone = others.is_empty();
-    let [url, cluster, sentinel] = ways.map(|way| way.map(|(_, field)| field));
-    let url = url.and_then(|field| single(&field));
-    let cluster = cluster.and_then(|field| cluster_of(&field));
-    let sentinel = sentinel.and_then(|field| sentinel_of(&field));
-    url.or(cluster).or(sentinel).filter(|_| alone)
+    let mut read: Vec<_> = given.iter().map(|(_, field, read)| read(field)).collect();
+    read.pop()?.filter(|_| others.is_empty())
 }
 
-fn single(field: &Field<'_>) -> Option<Found> {
+fn single(field: &Field<'_>) -> Option<ServerUrls> {
     let RedisUrl { tls, node, login, database, .. } = url(field)?;
-    Some(Found { servers: RedisServers::Single(node), login, database, tls })
+    Some(ServerUrls { servers: RedisServers::Single(node), login, database, tls })
 }
 
-fn cluster_of(field: &Field<'_>) -> Option<Found> {
-    let (nodes, first) = nodes(field, None, "a cluster has database 0 alone (remove it)")?;
-    Some(Found { servers: RedisServers::Cluster(nodes), login: first.login, database: 0, tls: first.tls })
+fn cluster(field: &Field<'_>) -> Option<ServerUrls> {
+    let (nodes, first) = nodes(field, None, "a cluster has only the database 0 (remove it)")?;
+    Some(ServerUrls { servers: RedisServers::Cluster(nodes), login: first.login, database: 0, tls: first.tls })
 }
 
-fn sentinel_of(field: &Field<'_>) -> Option<Found> {
-    let s = field.section(&["service", "nodes"]);
-    let service =
-        |f: &Field<'_>| f.name(128, "A-Z a-z 0-9 _ . -", |b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
-    let name = s.require("service", "the name that the sentinels watch the servers by, for example mymaster");
-    let service = name.and_then(|f| service(&f));
+fn sentinel(field: &Field<'_>) -> Option<ServerUrls> {
+    let s = field.section();
+    let remedy = "the name of the primary in the sentinels' configuration, for example mymaster";
+    let service = s.require("service", remedy).and_then(|f| f.name(128, "A-Z a-z 0-9 _ . -"));
+    let no_database = "a sentinel has no databases (set `database` beside `sentinel`)";
     let list = s.require("nodes", "the sentinels, for example [\"redis://10.0.0.5:26379\"]");
-    let nodes = list.and_then(|f| {
-        nodes(&f, Some(SENTINEL_PORT), "a sentinel has no databases (give `database` beside `sentinel`)")
-    });
-    let (nodes, first) = nodes?;
+    let (nodes, first) = list.and_then(|f| nodes(&f, Some(SENTINEL_PORT), no_database))?;
     let sentinel = RedisSentinel { service: service?.into(), nodes, login: first.login };
-    Some(Found { servers: RedisServers::Sentinel(sentinel), login: None, database: 0, tls: first.tls })
+    Some(ServerUrls { servers: RedisServers::Sentinel(sentinel), login: None, database: 0, tls: first.tls })
 }
 
-/// A list of servers that are spoken to alike, and what the first URL says.
+/// A list of servers with the same login and scheme, and what the first URL says.
 fn nodes(field: &Field<'_>, port: Option<u16>, no_database: &str) -> Option<(Vec<RedisNode>, RedisUrl)> {
-    let items = field.one_or_many();
-    if items.is_empty() && field.is_list() {
-        field.error("must name at least one server");
-    }
+    let items = field.one_or_more("name at least one server");
     let mut nodes = Vec::with_capacity(items.len());
     let mut first: Option<RedisUrl> = None;
-    let mut good = true;
+    let mut is_good = true;
     for item in &items {
         let Some(mut url) = url(item) else {
-            good = false;
+            is_good = false;
             continue;
         };
         if let Some(port) = port.filter(|_| !url.names_port) {
             url.node.port = port;
         }
-        let mut refuse = |message: &str| {
-            good = false;
-            item.error(message);
-        };
-        if url.database != 0 {
-            refuse(no_database);
-        }
-        if nodes.contains(&url.node) {
-            refuse("is given twice (keep one)");
-        }
-        if first.as_ref().is_some_and(|first| (first.tls, &first.login) != (url.tls, &url.login)) {
-            refuse("must have the scheme, user and password of the first one");
+        let is_alike = first.as_ref().is_none_or(|first| (first.tls, &first.login) == (url.tls, &url.login));
+        for (wrong, message) in [
+            (url.database != 0, no_database),
+            (nodes.contains(&url.node), "is given twice (keep one)"),
+            (!is_alike, "must have the scheme, user and password of the first one"),
+        ] {
+            if wrong {
+                is_good = false;
+                item.error(message);
+            }
         }
         nodes.push(url.node.clone());
         first.get_or_insert(url);
     }
-    first.filter(|_| good).map(|first| (nodes, first))
+    first.filter(|_| is_good).map(|first| (nodes, first))
 }
 
 fn url(field: &Field<'_>) -> Option<RedisUrl> {
     let text = field.secret()?;
-    RedisUrl::parse(&text).map_err(|message| field.error(message)).ok()
+    field.accept(RedisUrl::parse(&text))
 }
 
 /// The URL's login, or the one of `username` and `password`.
-fn login(s: &Section<'_>, found: &Found) -> Option<RedisLogin> {
-    let own = own_login(s);
-    if found.login.is_some() {
-        for key in ["username", "password"] {
-            if let Some(field) = s.get(key) {
-                field.error("is given in the URL, too (keep one)");
-            }
-        }
-    }
-    own.or_else(|| found.login.clone())
-}
-
-fn own_login(s: &Section<'_>) -> Option<RedisLogin> {
+fn login(s: &Section<'_>, servers: Option<&ServerUrls>) -> Option<RedisLogin> {
+    let in_url = servers.and_then(|servers| servers.login.clone());
     let not_empty = |field: Field<'_>| {
-        let text = field.secret()?;
-        if text.is_empty() {
-            field.error("must not be empty");
+        if in_url.is_some() {
+            field.error("is in the URL, too (keep one)");
         }
-        Some(text)
+        let text = field.secret()?;
+        field.accept(if text.is_empty() { Err("must not be empty") } else { Ok(text) })
     };
     let user = s.get("username").map(not_empty);
     let password = s.get("password").map(not_empty);
     if user.is_some() && password.is_none() {
-        s.field_of("username").error("goes with a password (add `password`)");
+        s.field_of("username").error("needs a password (add `password`)");
     }
     let user = user.flatten().map(Into::into);
-    password.flatten().map(|password| RedisLogin { user, password: Secret::new(password) })
+    password.flatten().map(|password| RedisLogin { user, password: Secret::new(password) }).or(in_url)
 }
 
-fn number(field: &Field<'_>) -> Option<u32> {
-    field.number(0..=LAST_DATABASE)
-}
-
-fn database(s: &Section<'_>, found: &Found) -> u32 {
-    let Some(field) = s.get("database") else { return found.database };
-    let database = number(&field).unwrap_or(0);
-    if matches!(found.servers, RedisServers::Cluster(_)) && database != 0 {
+fn database(s: &Section<'_>, servers: Option<&ServerUrls>) -> u32 {
+    let in_url = servers.map_or(0, |servers| servers.database);
+    let Some(field) = s.get("database") else { return in_url };
+    let database = field.number(0..=MAX_DATABASE).unwrap_or(0);
+    let is_cluster = servers.is_some_and(|servers| matches!(servers.servers, RedisServers::Cluster(_)));
+    if is_cluster && database != 0 {
         field.error("must be 0: a cluster has no other database (remove it)");
-    } else if found.database != 0 {
-        field.error("is given in the URL, too (keep one)");
+    } else if in_url != 0 {
+        field.error("is in the URL, too (keep one)");
     }
     database
 }
 
-/// `used` is `None` when it is not known whether there is TLS.
-fn tls(s: &Section<'_>, used: Option<bool>) -> Option<RedisTls> {
-    if used == Some(false) {
-        for key in ["ca", "cert", "key"] {
-            if let Some(field) = s.get(key) {
-                field.error("goes with TLS only (start the URLs with rediss://, or remove it)");
-            }
+/// Without servers it is not known whether there is TLS.
+fn tls(s: &Section<'_>, servers: Option<&ServerUrls>) -> Option<RedisTls> {
+    if servers.is_some_and(|servers| !servers.tls) {
+        for field in ["ca", "cert", "key"].into_iter().filter_map(|key| s.get(key)) {
+            field.error("needs TLS (start the URLs with rediss://, or remove it)");
         }
         return None;
     }
-    let file = |f: Field<'_>| f.file(false);
-    let ca = s.get("ca").and_then(file);
-    let client = client_pair(s).and_then(|(cert, key)| match (file(cert), file(key)) {
-        (Some(cert), Some(key)) => Some(CertificateFiles { cert, key }),
-        _ => None,
-    });
-    used.map(|_| RedisTls { ca, client })
+    let (ca, client) = client_tls(s);
+    servers.map(|_| RedisTls { ca, client })
 }

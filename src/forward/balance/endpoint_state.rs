@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::config::Part;
+use crate::config::EndpointShare;
 
 use super::rendezvous::hash;
 
@@ -15,7 +15,7 @@ const FIRST_SHARE: u64 = UNIT / 10;
 
 pub(super) struct EndpointState {
     pub(super) label: Arc<str>,
-    pub(super) part: Part,
+    pub(super) part: EndpointShare,
     /// The hash of its name: the same in every process.
     pub(super) seed: u64,
     in_flight: AtomicUsize,
@@ -33,7 +33,7 @@ pub(super) struct EndpointState {
 pub(crate) struct InFlight(Arc<EndpointState>);
 
 impl EndpointState {
-    pub(super) fn new(label: Arc<str>, part: Part) -> Self {
+    pub(super) fn new(label: Arc<str>, part: EndpointShare) -> Self {
         Self {
             seed: hash(label.as_bytes()),
             label,

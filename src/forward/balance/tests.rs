@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::config::{Ejection, Part};
+use crate::config::{Ejection, EndpointShare};
 
 use super::budget::Budget;
 use super::choose::{EndpointCandidate, RoundRobin, least_requests};
@@ -143,7 +143,7 @@ fn a_budget_is_the_larger_of_its_two_parts() {
 
 #[test]
 fn an_endpoint_that_returns_starts_slowly() {
-    let endpoint = EndpointState::new("http://a:1".into(), Part { weight: 4, backup: false });
+    let endpoint = EndpointState::new("http://a:1".into(), EndpointShare { weight: 4, backup: false });
     let slow = Some(Duration::from_secs(30));
     assert_eq!(endpoint.weight(slow, 1), 4_000, "it has always been in service");
     endpoint.eject(10_000);

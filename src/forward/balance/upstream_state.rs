@@ -33,7 +33,7 @@ impl UpstreamState {
         let config = upstream.balancing.clone();
         let labels: Vec<Arc<str>> = upstream.endpoints.iter().map(|endpoint| endpoint.to_string().into()).collect();
         let metrics = metrics.balance(&upstream.name, &labels);
-        let endpoints = labels.into_iter().zip(&config.parts);
+        let endpoints = labels.into_iter().zip(&config.shares);
         let endpoints: Vec<_> = endpoints.map(|(label, part)| Arc::new(EndpointState::new(label, *part))).collect();
         Self {
             name: upstream.name.clone(),

@@ -25,7 +25,7 @@ pub(super) fn edit(headers: &mut HeaderMap, edits: &HeaderEdits) {
 
 /// The names that a route sets, removes or is chosen by.
 pub(super) fn edited(edits: &HeaderEdits) -> impl Iterator<Item = &HeaderName> {
-    edits.remove.iter().chain(edits.set.iter().map(|(name, _)| name)).chain(&edits.judged)
+    edits.remove.iter().chain(edits.set.iter().map(|(name, _)| name)).chain(&edits.matched)
 }
 
 /// Removes other spellings of the names that a route edits or is chosen by: the upstream might read one of those.

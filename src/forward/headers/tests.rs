@@ -255,7 +255,7 @@ fn trailers_are_cleaned_both_ways() {
     let edits = HeaderEdits {
         set: vec![(HeaderName::from_static("x-set"), HeaderValue::from_static("1"))],
         remove: vec![HeaderName::from_static("x-gone")],
-        judged: vec![HeaderName::from_static("x-admin")],
+        matched: vec![HeaderName::from_static("x-admin")],
     };
     let lines = [
         ("x-admin", "7"),
@@ -269,7 +269,7 @@ fn trailers_are_cleaned_both_ways() {
     let (mut upward, mut downward) = (headers(&lines), headers(&lines));
     clean_trailers_for_upstream(&mut upward, Some(&edits));
     assert_eq!(names(&upward), ["access-control-max-age"]);
-    let edits = HeaderEdits { judged: Vec::new(), ..edits };
+    let edits = HeaderEdits { matched: Vec::new(), ..edits };
     clean_trailers_for_client(&mut downward, Some(&edits));
     assert_eq!(names(&downward), ["x-admin", "x.gone", "x_admin", "x_set"]);
 }

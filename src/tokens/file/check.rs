@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::parse;
 use super::read::load;
-use crate::config::{Config, Problem, Severity};
+use crate::config::{Config, Position, Problem, Severity};
 use crate::tokens::permission::strange_permissions;
 use crate::tokens::plans::Plans;
 
@@ -13,23 +13,24 @@ use crate::tokens::plans::Plans;
 /// there is no problem: it may come later.
 #[must_use]
 pub fn check_tokens(config: &Config, path: &Path) -> Vec<Problem> {
-    let problem = |(line, column), place: String, message: String, severity| {
+    let problem = |Position { line, column }, key_path: String, message: String, severity| {
         let file = path.into();
-        Problem { file, line, column, path: place, message, severity }
+        Problem { file, line, column, path: key_path, message, severity }
     };
     let text = match load(path) {
         Ok((text, _)) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
-        Err(error) => return vec![problem((0, 0), String::new(), error.to_string(), Severity::Error)],
+        Err(error) => return vec![problem(Position::WHOLE_FILE, String::new(), error.to_string(), Severity::Error)],
     };
     let placed = match parse::parse(path, &text, &Plans::new(config)) {
         Ok(placed) => placed,
         Err(problems) => return problems,
     };
     let warnings = placed.iter().enumerate().flat_map(|(index, token)| {
-        let at = token.keys.iter().find(|(key, _)| key == "permissions").map_or(token.place, |(_, place)| *place);
+        let key = token.keys.iter().find(|(key, _)| key == "permissions");
+        let at = key.map_or(token.position, |(_, position)| *position);
         let remarks = strange_permissions(config, &token.record.permissions);
         remarks.into_iter().map(move |remark| (at, format!("tokens[{index}].permissions"), remark))
     });
-    warnings.map(|(at, place, remark)| problem(at, place, remark, Severity::Warning)).collect()
+    warnings.map(|(at, key_path, remark)| problem(at, key_path, remark, Severity::Warning)).collect()
 }

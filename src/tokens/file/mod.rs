@@ -10,7 +10,6 @@ mod tests;
 mod text;
 mod token_file;
 mod trail;
-mod tree;
 mod usage;
 
 pub use check::check_tokens;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::parse::Placed;
-use super::tree::Place;
+use crate::config::Position;
 use crate::tokens::limit_text::limit_text;
 use crate::tokens::record::Record;
 
@@ -33,20 +33,20 @@ impl Edits {
 /// The text with single lines changed: those of the keys whose values are others. `None` if a token isn't laid out that way.
 pub(super) fn by_lines(text: &str, placed: &[Placed], edits: &Edits) -> Option<String> {
     edit(text, placed, edits, |lines, span, old, new| {
-        let mut numbers: Vec<usize> = old.keys.iter().map(|(_, place)| place.0).collect();
+        let mut numbers: Vec<usize> = old.keys.iter().map(|(_, position)| position.line).collect();
         numbers.dedup();
         if numbers.len() != old.keys.len() {
             return None;
         }
         let (before, after) = (keys(&old.record), keys(new));
-        let written = |key: &str| old.keys.iter().find(|(name, _)| name == key).map(|(_, place)| *place);
+        let written = |key: &str| old.keys.iter().find(|(name, _)| name == key).map(|(_, position)| *position);
         let ends = |line: usize| numbers.iter().copied().find(|other| *other > line).unwrap_or(span.end + 1);
-        let mut changes: Vec<(Place, LineEdit)> = Vec::new();
+        let mut changes: Vec<(Position, LineEdit)> = Vec::new();
         // The last new key first: each is put directly below the id.
         for (key, value) in after.iter().rev().filter(|pair| !before.contains(pair)) {
             let line = format!("{key}: {value}");
             changes.push(match written(key) {
-                Some(place) => (place, LineEdit::Instead(line)),
+                Some(position) => (position, LineEdit::Instead(line)),
                 None => (written("id")?, LineEdit::Below(line)),
             });
         }
@@ -54,12 +54,13 @@ pub(super) fn by_lines(text: &str, placed: &[Placed], edits: &Edits) -> Option<S
             changes.push((written(key)?, LineEdit::Away));
         }
         // From below, so that the numbers above stay true.
-        changes.sort_by_key(|((line, _), _)| std::cmp::Reverse(*line));
-        for ((line, column), change) in changes {
+        changes.sort_by_key(|(position, _)| std::cmp::Reverse(position.line));
+        for (position, change) in changes {
+            let Position { line, column } = position;
             match change {
                 LineEdit::Below(new) => lines.insert(line, format!("{:1$}{new}\n", "", column - 1)),
-                LineEdit::Instead(new) => exchange_value(lines, (line, column), ends(line), Some(new))?,
-                LineEdit::Away => exchange_value(lines, (line, column), ends(line), None)?,
+                LineEdit::Instead(new) => exchange_value(lines, position, ends(line), Some(new))?,
+                LineEdit::Away => exchange_value(lines, position, ends(line), None)?,
             }
         }
         Some(())
@@ -71,7 +72,7 @@ pub(super) fn by_entries(text: &str, placed: &[Placed], edits: &Edits) -> Option
     edit(text, placed, edits, |lines, span, old, new| {
         let first = lines.get(span.start - 1)?;
         let indent = first.len() - first.trim_start_matches(' ').len();
-        if !first.trim_start().starts_with('-') || old.place.0 != span.start {
+        if !first.trim_start().starts_with('-') || old.position.line != span.start {
             return None;
         }
         let mut entry = String::new();
@@ -94,17 +95,17 @@ fn edit(
         last.push('\n');
     }
     let indent = placed.first().map(|first| {
-        let line = lines.get(first.place.0.saturating_sub(1)).map_or("", String::as_str);
+        let line = lines.get(first.position.line.saturating_sub(1)).map_or("", String::as_str);
         line.len() - line.trim_start_matches(' ').len()
     });
     for (at, new) in edits.changed.iter().rev() {
         let old = &placed[*at];
-        let next = placed.get(at + 1).map_or(lines.len() + 1, |next| next.place.0);
-        let mut end = next.checked_sub(1).filter(|end| *end >= old.place.0)?;
-        while end > old.place.0 && is_remark(&lines[end - 1]) {
+        let next = placed.get(at + 1).map_or(lines.len() + 1, |next| next.position.line);
+        let mut end = next.checked_sub(1).filter(|end| *end >= old.position.line)?;
+        while end > old.position.line && is_remark(&lines[end - 1]) {
             end -= 1;
         }
-        change(&mut lines, Span { start: old.place.0, end }, old, new)?;
+        change(&mut lines, Span { start: old.position.line, end }, old, new)?;
     }
     let mut text = lines.concat();
     match indent {
@@ -132,7 +133,12 @@ enum LineEdit {
 
 /// Puts a new key and value (`None`: nothing) in place of the one at a line and column, which ends before the line `end`. Comments
 /// stay.
-fn exchange_value(lines: &mut Vec<String>, (line, column): Place, end: usize, new: Option<String>) -> Option<()> {
+fn exchange_value(
+    lines: &mut Vec<String>,
+    Position { line, column }: Position,
+    end: usize,
+    new: Option<String>,
+) -> Option<()> {
     let goes_on = line..end.saturating_sub(1).min(lines.len());
     for at in goes_on.rev() {
         if !is_remark(&lines[at]) {

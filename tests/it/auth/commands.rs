@@ -278,6 +278,6 @@ async fn a_bad_file_is_named_and_left_alone() {
     std::fs::write(&path, "tokens:\n  - { id: a }\n").unwrap();
     let config = config_with("memory", &format!("{{ file: \"{}\" }}", path.display()));
     let error = error(&run(&config, &["create", "--name", "n", "--account", "a"]).await);
-    assert!(error.starts_with(&format!("{}:2:5: tokens[0]: the key \"hash\" is missing", path.display())), "{error}");
+    assert!(error.starts_with(&format!("{}:2:5: tokens[0].hash: is missing", path.display())), "{error}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "tokens:\n  - { id: a }\n");
 }

@@ -64,7 +64,7 @@ fn a_check_looks_into_the_token_file_too() {
         (
             entry[..entry.find("    account").unwrap()].to_owned(),
             false,
-            place("2:5: tokens[0]: the key \"account\" is missing\n1 error\n"),
+            place("2:5: tokens[0].account: is missing (the account that the token belongs to)\n1 error\n"),
         ),
     ] {
         std::fs::write(&tokens, &text).unwrap();
