@@ -1,5 +1,7 @@
 //! Why a request to the admin listener fails. The only file here that knows which error has which status.
 
+use std::borrow::Cow;
+
 use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
 use serde_json::json;
@@ -48,111 +50,93 @@ pub(super) enum ApiError {
     Unavailable(String),
 }
 
-/// What a response to a failed request says.
-struct ErrorParts {
-    status: StatusCode,
-    code: &'static str,
-    message: String,
-    header: Option<(HeaderName, HeaderValue)>,
-}
-
-impl ErrorParts {
-    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), header: None }
-    }
-
-    /// Values are made here, of digits, method names and quoted numbers.
-    fn with(self, name: HeaderName, value: impl TryInto<HeaderValue>) -> Self {
-        Self { header: value.try_into().ok().map(|value| (name, value)), ..self }
-    }
-}
-
 impl ApiError {
     pub(super) fn into_response(self, request_id: &HeaderValue) -> AdminResponse {
-        let ErrorParts { status, code, message, header } = self.parts();
+        let (status, code, message) = self.parts();
         let id = request_id.to_str().unwrap_or_default();
         let mut body = json!({ "message": message, "code": code, "request_id": id });
         if let Self::Invalid(invalid) = &self {
             body["errors"] = json!(invalid);
         }
         let mut response = json_response(status, &body);
-        if let Some((name, value)) = header {
+        if let Some((name, value)) = self.header(code) {
             set_header(&mut response, name, value);
         }
         response
     }
 
-    fn parts(&self) -> ErrorParts {
+    /// Status, code for programs, and message for people. Long, because it is one table of all errors.
+    fn parts(&self) -> (StatusCode, &'static str, Cow<'_, str>) {
         match self {
-            Self::Denied(denied) => denied_parts(*denied),
-            Self::Foreign(why) => ErrorParts::new(StatusCode::FORBIDDEN, "forbidden", *why),
+            Self::Denied(AccessDenied::Missing) => {
+                let message = "This request needs an admin token: Authorization: Bearer TOKEN.";
+                (StatusCode::UNAUTHORIZED, "unauthenticated", message.into())
+            }
+            Self::Denied(AccessDenied::Invalid) => {
+                (StatusCode::UNAUTHORIZED, "invalid_token", "The admin token is not valid.".into())
+            }
+            Self::Denied(AccessDenied::Repeated) => {
+                (StatusCode::BAD_REQUEST, "invalid_request", "Send one Authorization header, not several.".into())
+            }
+            Self::Denied(AccessDenied::TooManyFailures(seconds)) => {
+                let message =
+                    format!("Too many wrong admin tokens came from this address; try again in {seconds} seconds.");
+                (StatusCode::TOO_MANY_REQUESTS, "too_many_failures", message.into())
+            }
+            Self::Foreign(why) => (StatusCode::FORBIDDEN, "forbidden", (*why).into()),
             Self::Role(needed) => {
                 let message = format!("This request needs an admin token with the role {}.", needed.as_str());
-                ErrorParts::new(StatusCode::FORBIDDEN, "insufficient_role", message)
+                (StatusCode::FORBIDDEN, "insufficient_role", message.into())
             }
-            Self::NotFound(message) => ErrorParts::new(StatusCode::NOT_FOUND, "not_found", message),
+            Self::NotFound(message) => (StatusCode::NOT_FOUND, "not_found", message.into()),
             Self::Method(allow) => {
-                let message = format!("Use one of {allow}.");
-                ErrorParts::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
-                    .with(header::ALLOW, allow)
+                (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", format!("Use one of {allow}.").into())
             }
-            Self::Malformed(message) => ErrorParts::new(StatusCode::BAD_REQUEST, "malformed", message),
-            Self::BodyTimeout => {
-                let message = "The body did not arrive in time.";
-                ErrorParts::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message).with(header::CONNECTION, "close")
-            }
+            Self::Malformed(message) => (StatusCode::BAD_REQUEST, "malformed", message.into()),
+            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "too_slow", "The body did not arrive in time.".into()),
             Self::TooLarge(max_bytes) => {
                 let message = format!("The body may have at most {max_bytes} bytes.");
-                ErrorParts::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+                (StatusCode::PAYLOAD_TOO_LARGE, "too_large", message.into())
             }
             Self::MediaType => {
                 let message = "The body must be JSON in UTF-8, sent with Content-Type: application/json.";
-                ErrorParts::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
-                    .with(header::ACCEPT, "application/json")
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message.into())
             }
-            Self::Invalid(invalid) => ErrorParts::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", invalid.summary()),
-            Self::Conflict(message, code) => ErrorParts::new(StatusCode::CONFLICT, code, message),
-            Self::KeyReused(message) => {
-                ErrorParts::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", message)
-            }
+            Self::Invalid(invalid) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", invalid.summary().into()),
+            Self::Conflict(message, code) => (StatusCode::CONFLICT, code, message.into()),
+            Self::KeyReused(message) => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", message.into()),
             Self::Unconditional => {
                 let message =
                     "Send the ETag of the token that you change as If-Match, so that no other change is lost.";
-                ErrorParts::new(StatusCode::PRECONDITION_REQUIRED, "precondition_required", message)
+                (StatusCode::PRECONDITION_REQUIRED, "precondition_required", message.into())
             }
-            Self::Stale(version) => {
+            Self::Stale(_) => {
                 let message = "The token does not have the version in If-Match: read it again.";
-                let parts = ErrorParts::new(StatusCode::PRECONDITION_FAILED, "version_mismatch", message);
-                match version {
-                    Some(version) => parts.with(header::ETAG, etag(*version)),
-                    None => parts,
-                }
+                (StatusCode::PRECONDITION_FAILED, "version_mismatch", message.into())
             }
-            Self::Unavailable(message) => ErrorParts::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
-                .with(header::RETRY_AFTER, RETRY_AFTER_S),
+            Self::Unavailable(message) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", message.into()),
         }
     }
-}
 
-fn denied_parts(denied: AccessDenied) -> ErrorParts {
-    let (status, code, message) = match denied {
-        AccessDenied::Missing => {
-            let message = "This request needs an admin token: Authorization: Bearer TOKEN.";
-            let parts = ErrorParts::new(StatusCode::UNAUTHORIZED, "unauthenticated", message);
-            return parts.with(header::WWW_AUTHENTICATE, CHALLENGE);
-        }
-        AccessDenied::TooManyFailures(seconds) => {
-            let message =
-                format!("Too many wrong admin tokens came from this address; try again in {seconds} seconds.");
-            return ErrorParts::new(StatusCode::TOO_MANY_REQUESTS, "too_many_failures", message)
-                .with(header::RETRY_AFTER, seconds);
-        }
-        AccessDenied::Invalid => (StatusCode::UNAUTHORIZED, "invalid_token", "The admin token is not valid."),
-        AccessDenied::Repeated => {
-            (StatusCode::BAD_REQUEST, "invalid_request", "Send one Authorization header, not several.")
-        }
-    };
-    ErrorParts::new(status, code, message).with(header::WWW_AUTHENTICATE, format!(r#"{CHALLENGE}, error="{code}""#))
+    /// The header that the status calls for.
+    fn header(&self, code: &str) -> Option<(HeaderName, String)> {
+        Some(match self {
+            Self::Denied(AccessDenied::Missing) => (header::WWW_AUTHENTICATE, CHALLENGE.to_owned()),
+            Self::Denied(AccessDenied::Invalid | AccessDenied::Repeated) => {
+                (header::WWW_AUTHENTICATE, format!(r#"{CHALLENGE}, error="{code}""#))
+            }
+            Self::Denied(AccessDenied::TooManyFailures(seconds)) => (header::RETRY_AFTER, seconds.to_string()),
+            Self::Unavailable(_) => (header::RETRY_AFTER, RETRY_AFTER_S.to_string()),
+            Self::Method(allow) => (header::ALLOW, allow.clone()),
+            Self::BodyTimeout => (header::CONNECTION, "close".to_owned()),
+            Self::MediaType => (header::ACCEPT, "application/json".to_owned()),
+            Self::Stale(version) => (header::ETAG, etag((*version)?)),
+            Self::Foreign(_) | Self::Role(_) | Self::NotFound(_) | Self::Malformed(_) | Self::TooLarge(_) => {
+                return None;
+            }
+            Self::Invalid(_) | Self::Conflict(..) | Self::KeyReused(_) | Self::Unconditional => return None,
+        })
+    }
 }
 
 impl From<InvalidFields> for ApiError {

@@ -13,45 +13,45 @@ pub(super) const DEFAULT_PAGE: usize = 50;
 const MAX_PAGE: u64 = 200;
 
 /// How a field's value is read, and what it must be.
-pub(super) struct Kind<T> {
+pub(super) struct FieldKind<T> {
     must: &'static str,
     read: fn(Value) -> Option<T>,
 }
 
-pub(super) const TEXT: Kind<String> = Kind { must: "be a text", read: text };
-pub(super) const TEXTS: Kind<Vec<String>> =
-    Kind { must: "be a list of texts", read: |value| list(value)?.into_iter().map(text).collect() };
-pub(super) const BOOL: Kind<bool> = Kind { must: "be true or false", read: |value| value.as_bool() };
-pub(super) const NUMBER: Kind<u32> =
-    Kind { must: "be a whole number that is not negative", read: |value| value.as_u64()?.try_into().ok() };
-pub(super) const LIST: Kind<Vec<Value>> = Kind { must: "be a list", read: list };
-pub(super) const DATE: Kind<SystemTime> = Kind {
+pub(super) const TEXT: FieldKind<String> = FieldKind { must: "be a text", read: text };
+pub(super) const TEXTS: FieldKind<Vec<String>> =
+    FieldKind { must: "be a list of texts", read: |value| list(value)?.into_iter().map(text).collect() };
+pub(super) const BOOL: FieldKind<bool> = FieldKind { must: "be true or false", read: |value| value.as_bool() };
+pub(super) const NUMBER: FieldKind<u32> =
+    FieldKind { must: "be a whole number that is not negative", read: |value| value.as_u64()?.try_into().ok() };
+pub(super) const LIST: FieldKind<Vec<Value>> = FieldKind { must: "be a list", read: list };
+pub(super) const DATE: FieldKind<SystemTime> = FieldKind {
     must: "be a date in UTC such as 2027-01-31T12:00:00Z",
     read: |value| Some(Date::parse(value.as_str()?)?.time()),
 };
 /// Names and texts such as `120/1m`.
-pub(super) const LIMITS: Kind<Vec<(String, String)>> = Kind {
+pub(super) const LIMITS: FieldKind<Vec<(String, String)>> = FieldKind {
     must: "be an object of limits such as {\"minute\": \"120/1m\"}",
     read: |value| match value {
         Value::Object(map) => map.into_iter().map(|(name, value)| Some((name, text(value)?))).collect(),
         _ => None,
     },
 };
-pub(super) const STATE: Kind<State> = Kind {
+pub(super) const STATE: FieldKind<State> = FieldKind {
     must: "be active, expired, disabled or revoked",
     read: |value| State::ALL.into_iter().find(|state| value == state.as_str()),
 };
-pub(super) const ACTION: Kind<Action> = Kind {
+pub(super) const ACTION: FieldKind<Action> = FieldKind {
     must: "be create, import, update, rotate, revoke, enable or disable",
     read: |value| Action::ALL.into_iter().find(|action| value == action.as_str()),
 };
 /// Items on a page, in a query.
-pub(super) const PAGE_SIZE: Kind<usize> = Kind {
+pub(super) const PAGE_SIZE: FieldKind<usize> = FieldKind {
     must: "be a whole number from 1 to 200",
     read: |value| Some(digits(value.as_str()?).filter(|size| (1..=MAX_PAGE).contains(size))? as usize),
 };
 /// Where a page of the audit trail begins, in a query. Redis holds integers up to 2^53 exactly.
-pub(super) const AUDIT_CURSOR: Kind<u64> = Kind {
+pub(super) const AUDIT_CURSOR: FieldKind<u64> = FieldKind {
     must: "be the cursor of the page before",
     read: |value| digits(value.as_str()?).filter(|before| *before < 1 << 53),
 };
@@ -111,12 +111,12 @@ impl Fields {
     }
 
     /// A field that may be absent or null.
-    pub(super) fn get<T>(&mut self, name: &'static str, kind: &Kind<T>) -> Option<T> {
+    pub(super) fn get<T>(&mut self, name: &'static str, kind: &FieldKind<T>) -> Option<T> {
         self.get_nullable(name, kind).flatten()
     }
 
     /// A field that may be absent (the outer `None`) or null (the inner).
-    pub(super) fn get_nullable<T>(&mut self, name: &'static str, kind: &Kind<T>) -> Option<Option<T>> {
+    pub(super) fn get_nullable<T>(&mut self, name: &'static str, kind: &FieldKind<T>) -> Option<Option<T>> {
         let value = self.take(name)?;
         if value.is_null() {
             return Some(None);

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::Value;
 
-use super::{AdminToken, admin_token, request, site, told};
+use super::{AdminToken, admin_token, request, send, site};
 use crate::support::gateway::{Gateway, PROGRAM};
 
 /// Statuses of a read, a change, metrics and a probe, asked with these headers.
@@ -11,7 +11,7 @@ async fn statuses(gateway: &Gateway, headers: &[(&str, &str)]) -> [u16; 4] {
     let ask = async |method, path: &str| {
         let with =
             |request: reqwest::RequestBuilder| headers.iter().fold(request, |r, (name, value)| r.header(*name, *value));
-        told(with(request(gateway, method, path))).await.0
+        send(with(request(gateway, method, path))).await.0
     };
     [
         ask(Method::GET, "/api/limits/nobody").await,
@@ -38,23 +38,23 @@ async fn an_address_that_others_reach_demands_a_token_with_the_role() {
     let wrong = bearer(&AdminToken::new().secret);
     assert_eq!(statuses(&gateway, &[("authorization", &wrong)]).await, [401, 401, 401, 200]);
 
-    let (_, headers, body) = told(request(&gateway, Method::GET, "/api/limits/x")).await;
+    let (_, headers, body) = send(request(&gateway, Method::GET, "/api/limits/x")).await;
     assert_eq!(body["code"], "unauthenticated");
     assert_eq!(headers["www-authenticate"], "Bearer realm=\"callgate-admin\"");
     assert_eq!(body["request_id"], headers["x-request-id"].to_str().unwrap());
     assert_eq!(headers["cache-control"], "no-store");
-    let (_, headers, body) = told(request(&gateway, Method::GET, "/api/limits/x").header("authorization", wrong)).await;
+    let (_, headers, body) = send(request(&gateway, Method::GET, "/api/limits/x").header("authorization", wrong)).await;
     assert_eq!(body["code"], "invalid_token");
     assert!(headers["www-authenticate"].to_str().unwrap().ends_with("error=\"invalid_token\""));
     let twice = request(&gateway, Method::GET, "/metrics").bearer_auth(&ops.secret).bearer_auth(&ops.secret);
-    assert_eq!(told(twice).await.0, 400);
+    assert_eq!(send(twice).await.0, 400);
     let refused = request(&gateway, Method::DELETE, "/api/limits/x").bearer_auth(&watch.secret);
-    assert_eq!(told(refused).await.2["code"], "insufficient_role");
-    // Nothing is told about paths to who shows no token.
+    assert_eq!(send(refused).await.2["code"], "insufficient_role");
+    // Without a token nothing shows which paths exist.
     for path in ["/", "/api/tokens", "/nowhere"] {
-        assert_eq!(told(request(&gateway, Method::GET, path)).await.0, 401, "{path}");
+        assert_eq!(send(request(&gateway, Method::GET, path)).await.0, 401, "{path}");
     }
-    assert_eq!(told(request(&gateway, Method::GET, "/nowhere").bearer_auth(&watch.secret)).await.0, 404);
+    assert_eq!(send(request(&gateway, Method::GET, "/nowhere").bearer_auth(&watch.secret)).await.0, 404);
     let output = gateway.output();
     assert!(!output.contains("callgate_admin_") && !output.contains(&ops.sha256));
 }
@@ -82,10 +82,10 @@ async fn a_loopback_address_asks_for_tokens_once_there_are_some() {
 async fn an_address_that_guesses_waits() {
     let ops = AdminToken::new();
     let gateway = site(&format!("admin: {{ max_failures: 3, tokens: [{}] }}", ops.line("ops", "write")), false).serve();
-    let ask = async |secret: &str| told(request(&gateway, Method::GET, "/metrics").bearer_auth(secret)).await;
+    let ask = async |secret: &str| send(request(&gateway, Method::GET, "/metrics").bearer_auth(secret)).await;
     for attempt in 0..3 {
         assert_eq!(ask(&format!("guess{attempt}")).await.0, 401);
-        assert_eq!(told(request(&gateway, Method::GET, "/metrics")).await.0, 401, "no token is no guess");
+        assert_eq!(send(request(&gateway, Method::GET, "/metrics")).await.0, 401, "no token is no guess");
     }
     for secret in ["guess", &ops.secret] {
         let (status, headers, body) = ask(secret).await;
@@ -93,7 +93,7 @@ async fn an_address_that_guesses_waits() {
         let wait: u64 = headers["retry-after"].to_str().unwrap().parse().unwrap();
         assert!((1..=20).contains(&wait), "{wait}");
     }
-    assert_eq!(told(request(&gateway, Method::GET, "/readyz")).await.0, 200);
+    assert_eq!(send(request(&gateway, Method::GET, "/readyz")).await.0, 200);
     assert!(!gateway.output().contains("guess"));
 }
 
@@ -120,7 +120,7 @@ async fn pages_and_names_of_others_get_nothing() {
     );
     // A preflight of a page elsewhere.
     let preflight = request(&private, Method::OPTIONS, "/api/limits/a").header("origin", "https://evil.example");
-    let (status, headers, _) = told(preflight.header("access-control-request-method", "DELETE")).await;
+    let (status, headers, _) = send(preflight.header("access-control-request-method", "DELETE")).await;
     assert!(status == 403 && !headers.keys().any(|name| name.as_str().starts_with("access-control")));
     // Elsewhere any name will do, for a token is what counts; pages of other origins won't.
     let token = bearer(&ops.secret);
@@ -164,8 +164,8 @@ fn commands_take_the_admin_token_from_the_environment() {
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     assert_eq!(peek(&ops.secret), (Some(0), String::new()));
-    let (code, told) = peek("");
-    assert!(code == Some(1) && told.contains("admin token"), "{told}");
-    let (code, told) = peek("broken\r\nx: y");
-    assert!(code == Some(1) && !told.contains("broken"), "{told}");
+    let (code, error) = peek("");
+    assert!(code == Some(1) && error.contains("admin token"), "{error}");
+    let (code, error) = peek("broken\r\nx: y");
+    assert!(code == Some(1) && !error.contains("broken"), "{error}");
 }

@@ -43,7 +43,7 @@ fn request(gateway: &Gateway, method: Method, path: &str) -> RequestBuilder {
 }
 
 /// Status, headers and JSON of an answer.
-async fn told(request: RequestBuilder) -> (u16, reqwest::header::HeaderMap, Value) {
+async fn send(request: RequestBuilder) -> (u16, reqwest::header::HeaderMap, Value) {
     let response = request.send().await.unwrap();
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let text = response.text().await.unwrap();

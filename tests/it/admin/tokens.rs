@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use super::{FILE, private_site, request, told};
+use super::{FILE, private_site, request, send};
 use crate::support::client::http1;
 use crate::support::gateway::{Gateway, Site};
 use crate::support::redis::RedisServer;
@@ -33,13 +33,13 @@ impl Stage {
     }
 
     async fn get(&self, path: &str) -> Value {
-        let (status, _, body) = told(self.ask(Method::GET, path)).await;
+        let (status, _, body) = send(self.ask(Method::GET, path)).await;
         assert_eq!(status, 200, "{path}: {body}");
         body
     }
 
     async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        let (status, _, body) = told(self.ask(Method::POST, path).json(body)).await;
+        let (status, _, body) = send(self.ask(Method::POST, path).json(body)).await;
         (status, body)
     }
 
@@ -91,7 +91,7 @@ async fn a_token_lives_its_whole_life_over_the_api() {
             "{shown}"
         );
         let changes = json!({ "name": "Dialler 2", "limits": null, "concurrent_calls": null, "expires_at": null, "permissions": [] });
-        let (status, headers, changed) = told(stage.patch(id(&made), &made["version"], &changes)).await;
+        let (status, headers, changed) = send(stage.patch(id(&made), &made["version"], &changes)).await;
         assert_eq!((status, &changed["name"], &changed["limits"]), (200, &"Dialler 2".into(), &json!({})), "{changed}");
         assert_eq!(headers["etag"], format!("\"{}\"", changed["version"]));
         assert_ne!(changed["version"], made["version"]);
@@ -109,19 +109,19 @@ async fn a_token_lives_its_whole_life_over_the_api() {
         assert_eq!(rotated["old_secrets_until"], json!([rotated["old_secret_until"]]));
         let (_, last) = stage.post(&format!("{path}/rotate"), &json!({ "grace_seconds": 0 })).await;
         assert_eq!((stage.status(&rotated["token"]).await, stage.status(&last["token"]).await), (401, 502));
-        for (deed, state, status) in
+        for (action, state, status) in
             [("disable", "disabled", 401), ("enable", "active", 502), ("revoke", "revoked", 401)]
         {
-            let (code, _, after) = told(stage.ask(Method::POST, &format!("{path}/{deed}"))).await;
+            let (code, _, after) = send(stage.ask(Method::POST, &format!("{path}/{action}"))).await;
             assert_eq!((code, &after["state"]), (200, &state.into()), "{after}");
-            assert_eq!(stage.status(&last["token"]).await, status, "{deed}");
+            assert_eq!(stage.status(&last["token"]).await, status, "{action}");
         }
-        for (deed, status) in [("revoke", 200), ("enable", 409), ("rotate", 409)] {
-            assert_eq!(told(stage.ask(Method::POST, &format!("{path}/{deed}"))).await.0, status, "{deed}");
+        for (action, status) in [("revoke", 200), ("enable", 409), ("rotate", 409)] {
+            assert_eq!(send(stage.ask(Method::POST, &format!("{path}/{action}"))).await.0, status, "{action}");
         }
         let actions: Vec<_> = stage.get("/api/audit").await["entries"].as_array().unwrap().clone();
-        let deeds = ["revoke", "enable", "disable", "rotate", "rotate", "update", "create"];
-        assert_eq!(actions.iter().map(|entry| entry["action"].as_str().unwrap()).collect::<Vec<_>>(), deeds);
+        let expected = ["revoke", "enable", "disable", "rotate", "rotate", "update", "create"];
+        assert_eq!(actions.iter().map(|entry| entry["action"].as_str().unwrap()).collect::<Vec<_>>(), expected);
         assert!(actions.iter().all(|entry| entry["by"] == "admin" && entry["tokens"] == json!([id(&made)])));
         let log = stage.gateway.output();
         for secret in [&made["token"], &rotated["token"], &last["token"]] {
@@ -131,11 +131,11 @@ async fn a_token_lives_its_whole_life_over_the_api() {
 }
 
 #[tokio::test]
-async fn of_two_changes_of_one_version_one_is_told_412() {
+async fn of_two_changes_of_one_version_one_gets_412() {
     for stage in stages() {
         let made = stage.create(json!({ "name": "a", "account": "acme" })).await;
         let changes = (0..8)
-            .map(|number| told(stage.patch(id(&made), &made["version"], &json!({ "name": format!("n{number}") }))));
+            .map(|number| send(stage.patch(id(&made), &made["version"], &json!({ "name": format!("n{number}") }))));
         let answers = join_all(changes).await;
         let (good, late): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(status, ..)| *status == 200);
         assert_eq!((good.len(), late.len()), (1, 7));
@@ -151,12 +151,12 @@ async fn of_two_changes_of_one_version_one_is_told_412() {
         for (tag, status) in
             [("W/\"1\"", 412), ("\"1\"", 412), ("17", 400), ("*", 200), (&format!("\"1\", {current}"), 412)]
         {
-            assert_eq!(told(with(tag)).await.0, status, "{tag}");
+            assert_eq!(send(with(tag)).await.0, status, "{tag}");
         }
-        let bare = told(stage.ask(Method::PATCH, &path).json(&json!({ "name": "b" }))).await;
+        let bare = send(stage.ask(Method::PATCH, &path).json(&json!({ "name": "b" }))).await;
         assert_eq!((bare.0, &bare.2["code"]), (428, &"precondition_required".into()));
         let stale = stage.ask(Method::POST, &format!("{path}/revoke")).header("if-match", "\"1\"");
-        assert_eq!(told(stale).await.0, 412);
+        assert_eq!(send(stale).await.0, 412);
         assert_eq!(stage.get(&path).await["state"], "active");
     }
 }
@@ -166,7 +166,7 @@ async fn a_repeated_request_makes_one_token() {
     for stage in stages() {
         let ask = |key: &str, name: &str| {
             let request = stage.ask(Method::POST, "/api/tokens").header("idempotency-key", key);
-            told(request.json(&json!({ "name": name, "account": "acme" })))
+            send(request.json(&json!({ "name": name, "account": "acme" })))
         };
         let answers = join_all((0..6).map(|_| ask("key-1", "a"))).await;
         let made: Vec<_> = answers.iter().filter(|(status, ..)| *status == 201).collect();
@@ -196,9 +196,9 @@ async fn a_token_from_elsewhere_is_registered_by_its_hash() {
         assert_eq!((status, &again["code"]), (409, &"exists".into()));
         for (bad, field) in [(json!("17|abc"), "sha256"), (json!(5), "sha256"), (json!(null), "id")] {
             let asked = json!({ "name": "old", "account": "acme", "sha256": bad, "id": "0123456789AB" });
-            let (status, told) = stage.post("/api/tokens", &asked).await;
-            assert_eq!((status, told["errors"][field].is_array()), (422, true), "{told}");
-            assert!(!told.to_string().contains("17|abc"));
+            let (status, answer) = stage.post("/api/tokens", &asked).await;
+            assert_eq!((status, answer["errors"][field].is_array()), (422, true), "{answer}");
+            assert!(!answer.to_string().contains("17|abc"));
         }
     }
 }
@@ -236,36 +236,36 @@ async fn listings_are_filtered_and_paged() {
 }
 
 #[tokio::test]
-async fn whatever_is_wrong_is_told_by_field() {
+async fn every_error_is_reported_by_field() {
     let stage = &stages()[0];
     let bad = json!({ "name": "", "acount": "x", "permissions": ["a b"], "plan": "gold", "limits": { "minute": "60" },
         "concurrent_calls": 1.5, "expires_at": "tomorrow" });
-    let (status, told_of) = stage.post("/api/tokens", &bad).await;
-    assert_eq!((status, &told_of["code"]), (422, &"invalid".into()));
-    let fields: Vec<_> = told_of["errors"].as_object().unwrap().keys().cloned().collect();
-    assert_eq!(fields, ["account", "acount", "concurrent_calls", "expires_at"], "{told_of}");
+    let (status, answer) = stage.post("/api/tokens", &bad).await;
+    assert_eq!((status, &answer["code"]), (422, &"invalid".into()));
+    let fields: Vec<_> = answer["errors"].as_object().unwrap().keys().cloned().collect();
+    assert_eq!(fields, ["account", "acount", "concurrent_calls", "expires_at"], "{answer}");
     let bad = json!({ "name": "x\u{0}", "account": "é", "permissions": ["a b"], "plan": "standrad", "limits": { "minute": "60" },
         "concurrent_calls": 0, "expires_at": "2001-01-01T00:00:00Z" });
-    let (_, told_of) = stage.post("/api/tokens", &bad).await;
-    let errors = told_of["errors"].as_object().unwrap();
-    assert_eq!(errors.len(), 7, "{told_of}");
+    let (_, answer) = stage.post("/api/tokens", &bad).await;
+    let errors = answer["errors"].as_object().unwrap();
+    assert_eq!(errors.len(), 7, "{answer}");
     assert!(errors["plan"][0].as_str().unwrap().contains("did you mean \"standard\"?"));
-    assert!(told_of["message"].as_str().unwrap().ends_with("(and 6 more errors)."), "{told_of}");
+    assert!(answer["message"].as_str().unwrap().ends_with("(and 6 more errors)."), "{answer}");
     let made = stage.create(json!({ "name": "a", "account": "acme" })).await;
-    let (status, _, told_of) =
-        told(stage.patch(id(&made), &made["version"], &json!({ "account": "other", "name": null }))).await;
-    assert_eq!((status, told_of["errors"].as_object().unwrap().len()), (422, 2), "{told_of}");
+    let (status, _, answer) =
+        send(stage.patch(id(&made), &made["version"], &json!({ "account": "other", "name": null }))).await;
+    assert_eq!((status, answer["errors"].as_object().unwrap().len()), (422, 2), "{answer}");
     for query in ["acount=a", "state=actve", "limit=0", "limit=a", "after=x", "account=a&account=b"] {
-        let (status, _, told_of) = told(stage.ask(Method::GET, &format!("/api/tokens?{query}"))).await;
-        assert_eq!((status, told_of["errors"].as_object().unwrap().len()), (422, 1), "{query}: {told_of}");
+        let (status, _, answer) = send(stage.ask(Method::GET, &format!("/api/tokens?{query}"))).await;
+        assert_eq!((status, answer["errors"].as_object().unwrap().len()), (422, 1), "{query}: {answer}");
     }
-    assert_eq!(told(stage.ask(Method::GET, "/api/tokens?account=%ff")).await.0, 400);
+    assert_eq!(send(stage.ask(Method::GET, "/api/tokens?account=%ff")).await.0, 400);
     assert_eq!(
         stage.post(&format!("/api/tokens/{}/rotate", id(&made)), &json!({ "grace_seconds": 8_000_000 })).await.0,
         422
     );
-    let (status, _, told_of) = told(stage.ask(Method::GET, "/api/tokens/nobody")).await;
-    assert_eq!((status, &told_of["code"]), (404, &"not_found".into()));
+    let (status, _, answer) = send(stage.ask(Method::GET, "/api/tokens/nobody")).await;
+    assert_eq!((status, &answer["code"]), (404, &"not_found".into()));
 }
 
 #[tokio::test]
@@ -274,7 +274,7 @@ async fn bodies_must_be_json_of_a_bounded_size() {
     let good = json!({ "name": "a", "account": "acme" }).to_string();
     let ask = async |kind: &str, body: String| {
         let request = stage.ask(Method::POST, "/api/tokens").header("content-type", kind).body(body);
-        let (status, headers, body) = told(request).await;
+        let (status, headers, body) = send(request).await;
         assert_eq!(headers["content-type"], "application/json", "{body}");
         status
     };
@@ -289,13 +289,13 @@ async fn bodies_must_be_json_of_a_bounded_size() {
     assert_eq!(ask("application/json", format!("{good}{}", " ".repeat(70_000))).await, 413);
     let chunks = futures_util::stream::iter((0..100).map(|_| Ok::<_, std::io::Error>(" ".repeat(1_000))));
     let request = stage.ask(Method::POST, "/api/tokens").header("content-type", "application/json");
-    assert_eq!(told(request.body(reqwest::Body::wrap_stream(chunks))).await.0, 413);
+    assert_eq!(send(request.body(reqwest::Body::wrap_stream(chunks))).await.0, 413);
     for (method, path, allow) in [
         (Method::PUT, "/api/tokens", "GET, HEAD, POST"),
         (Method::DELETE, "/api/tokens/a", "GET, HEAD, PATCH"),
         (Method::GET, "/api/tokens/a/revoke", "POST"),
     ] {
-        let (status, headers, _) = told(stage.ask(method, path)).await;
+        let (status, headers, _) = send(stage.ask(method, path)).await;
         assert_eq!((status, headers["allow"].to_str().unwrap()), (405, allow));
     }
     let head = stage.ask(Method::HEAD, "/api/tokens").send().await.unwrap();
@@ -304,7 +304,7 @@ async fn bodies_must_be_json_of_a_bounded_size() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_gone_is_503_and_nothing_of_it_is_told() {
+async fn an_unreachable_store_is_503_without_details() {
     let [file, mut redis] = stages();
     let made = redis.create(json!({ "name": "a", "account": "acme" })).await;
     let port = redis.redis.as_ref().unwrap().port().to_string();
@@ -318,13 +318,13 @@ async fn a_store_that_is_gone_is_503_and_nothing_of_it_is_told() {
             stage.ask(Method::POST, "/api/tokens").json(&json!({ "name": "a", "account": "acme" })),
             stage.ask(Method::POST, &format!("{path}/revoke")),
         ] {
-            let (status, headers, body) = told(request).await;
+            let (status, headers, body) = send(request).await;
             assert_eq!((status, &body["code"]), (503, &"unavailable".into()), "{body}");
             assert!(headers.contains_key("retry-after"));
             let text = body.to_string();
             assert!(!text.contains(&port) && !text.contains("tokens.yaml") && !text.contains("127.0.0.1"), "{text}");
         }
-        assert_eq!(told(stage.ask(Method::GET, "/livez")).await.0, 200);
+        assert_eq!(send(stage.ask(Method::GET, "/livez")).await.0, 200);
     }
 }
 
@@ -359,7 +359,7 @@ async fn many_tokens_from_elsewhere_are_registered_at_once() {
         assert_eq!((&entry["tokens"], &entry["account"]), (&json!([id]), &"acme".into()));
         let wrong = json!({ "tokens": [], "account": 5, "dry_run": "yes", "colour": "red" });
         let (status, faults) = stage.post("/api/import", &wrong).await;
-        let told: Vec<&String> = faults["errors"].as_object().unwrap().keys().collect();
-        assert_eq!((status, told.len()), (422, 4), "{faults}");
+        let fields: Vec<&String> = faults["errors"].as_object().unwrap().keys().collect();
+        assert_eq!((status, fields.len()), (422, 4), "{faults}");
     }
 }

@@ -90,9 +90,9 @@ pub(super) fn mistakes(scene: &mut Scene, gateway: &Gateway, tokens: &Tokens) {
     imports(scene, tokens);
     let admin = gateway.admin.to_string();
     for secret in [&tokens.good.secret, &tokens.foreign] {
-        for deed in ["show", "revoke", "rotate", "enable", "disable"] {
-            scene.run_badly(&["token", deed, secret]);
-            scene.run_badly(&["token", deed, secret, "--json"]);
+        for action in ["show", "revoke", "rotate", "enable", "disable"] {
+            scene.run_badly(&["token", action, secret]);
+            scene.run_badly(&["token", action, secret, "--json"]);
         }
         scene.run_badly(&["token", "update", secret, "--name", "n"]);
         scene.run_badly(&["token", "create", "--name", "n", "--account", "a", "--sha256", secret]);
@@ -100,8 +100,8 @@ pub(super) fn mistakes(scene: &mut Scene, gateway: &Gateway, tokens: &Tokens) {
         scene.run(&["token", "audit", "--token", secret]);
         scene.run_badly(&["limits", "peek", secret]);
         scene.run_badly(&["limits", "reset", secret]);
-        for deed in ["peek", "reset"] {
-            assert!(!scene.run_alone(&["limits", deed, "--admin", &admin, secret], "").status.success());
+        for action in ["peek", "reset"] {
+            assert!(!scene.run_alone(&["limits", action, "--admin", &admin, secret], "").status.success());
         }
         scene.run_alone(&["limits", "peek", "--admin", &admin, &tokens.good.id], secret);
     }
