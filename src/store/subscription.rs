@@ -136,11 +136,14 @@ impl Subscription {
 
     /// Whether the connection still answers and leads to a server that hears everything.
     async fn is_sound(&mut self) -> bool {
-        // Without an answer by the sentinels nothing is known.
-        let nodes = self.nodes().await.ok();
+        let Some(node) = self.heard.as_ref().map(|ear| ear.node.clone()) else { return false };
+        let leads_there = match &self.sentinels {
+            Some(sentinels) => sentinels.successor(&node).await.is_none(),
+            None => self.nodes().await.is_ok_and(|nodes| nodes.contains(&node)),
+        };
         let Some(ear) = &mut self.heard else { return false };
         let patience = self.redis.shared.dialer.timeout();
         let answers = matches!(timeout(patience, ear.sink.ping::<redis::Value>()).await, Ok(Ok(_)));
-        answers && nodes.is_none_or(|nodes| nodes.contains(&ear.node))
+        answers && leads_there
     }
 }
