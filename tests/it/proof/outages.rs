@@ -29,6 +29,8 @@ const AFTER: Duration = Duration::from_secs(4);
 const ADDED: Duration = Duration::from_millis(5);
 /// A machine that is busy elsewhere gets so many chances to show it.
 const CHANCES: usize = 4;
+/// Each part of a scene lasts until each instance has answered so many requests that meet no limit.
+const ENOUGH: usize = 30;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outage {
@@ -137,23 +139,30 @@ impl Scene {
         if self.outage == Outage::Emptied {
             self.facts.losses.push(Loss { span: Span { from, to: healed }, forgotten: Duration::MAX });
         }
+        let admitted = r#"callgate_decisions_total{outcome="admitted",source="redis"}"#;
+        for life in self.fleet.lives() {
+            let before = life.gateway.metric(admitted).await.unwrap_or(0.0);
+            let is_enough = async || (life.gateway.metric(admitted).await > Some(before + ENOUGH as f64)).then_some(());
+            eventually("Redis to decide again", is_enough).await;
+        }
         self.lasts(healed, AFTER).await;
     }
 
-    /// Waits until so much time has gone by, and enough has been asked of all that the outage hits to tell how long it takes.
+    /// Waits until so much time has gone by, and each instance has answered enough to be judged.
     async fn lasts(&self, from: Duration, time: Duration) {
         self.fleet.until(from + time).await;
-        eventually("enough requests", async || {
-            (self.steady(Span { from, to: Duration::MAX }).len() > 30).then_some(())
-        })
-        .await;
+        let since = Span { from, to: Duration::MAX };
+        for life in self.fleet.lives() {
+            let is_enough = async || (self.steady(since, &[life.clone()]).len() > ENOUGH).then_some(());
+            eventually("enough requests", is_enough).await;
+        }
     }
 
-    /// How long the requests took that never meet a limit, as clients of those hit saw it.
-    fn steady(&self, within: Span) -> Vec<Duration> {
-        let hit: Vec<usize> = self.hit().iter().map(|life| life.number).collect();
+    /// How long the requests to these took that never meet a limit, as their clients saw it.
+    fn steady(&self, within: Span, lives: &[Arc<Life>]) -> Vec<Duration> {
         let inside = |entry: &Entry| entry.span.from >= within.from && entry.span.to <= within.to;
-        let is_steady = |entry: &&Entry| entry.token == STEADY && hit.contains(&entry.life) && inside(entry);
+        let is_theirs = |entry: &Entry| lives.iter().any(|life| life.number == entry.life);
+        let is_steady = |entry: &&Entry| entry.token == STEADY && is_theirs(entry) && inside(entry);
         self.fleet.so_far().iter().filter(is_steady).map(|entry| entry.span.to - entry.span.from).collect()
     }
 
@@ -192,7 +201,8 @@ impl Scene {
     /// How much longer requests took in the last outage than before it, at the median.
     fn added(&self) -> Duration {
         let last = self.open.len() - 1;
-        let [before, during] = [self.calm[last], self.open[last]].map(|within| median(self.steady(within)));
+        let [before, during] =
+            [self.calm[last], self.open[last]].map(|within| median(self.steady(within, &self.hit())));
         during.saturating_sub(before)
     }
 
