@@ -29,7 +29,7 @@ pub struct Entry {
     pub code: Option<String>,
     /// Who decided, if anybody did and the access log survived to tell.
     pub by: Option<By>,
-    /// How long that took, by the same log.
+    /// How long it took to find out whose it is and to decide, by the same log.
     pub deciding: Duration,
     /// Whether the answer told a limit.
     pub told_limits: bool,
@@ -266,7 +266,8 @@ fn deciders(gateway: &Gateway) -> HashMap<String, Line> {
             Some(other) => panic!("a decider unknown here: {other}"),
             None => None,
         };
-        let deciding = Duration::from_secs_f64(line["decision_ms"].as_f64().unwrap_or(0.0) / 1e3);
+        let phases = ["auth_ms", "decision_ms"].map(|phase| line[phase].as_f64().unwrap_or(0.0));
+        let deciding = Duration::from_secs_f64(phases.iter().sum::<f64>() / 1e3);
         let code = line["code"].as_str().map(str::to_owned);
         (line["request_id"].as_str().unwrap().to_owned(), Line { by, deciding, code })
     };
