@@ -16,7 +16,7 @@ use crate::support::upstream::Upstream;
 /// Gateways on one Redis.
 const PLACES: usize = 2;
 /// The first two tokens are pressed beyond their limits, the last one never meets its own.
-const LIMITS: [&[(usize, u64)]; 3] = [&[(10, 3), (40, 20)], &[(30, 20)], &[(1_000_000, 3_600)]];
+const LIMITS: [&[(usize, u64)]; 3] = [&[(10, 3), (40, 20)], &[(30, 60)], &[(1_000_000, 3_600)]];
 const STEADY: usize = 2;
 /// What one client waits between its requests: many of these scenes share two processors.
 const PAUSE: Duration = Duration::from_millis(40);
@@ -57,6 +57,8 @@ impl Outage {
 
 struct Scene {
     outage: Outage,
+    /// Whether each instance limits by itself meanwhile.
+    limits_itself: bool,
     redis: RedisServer,
     proxies: Vec<Proxy>,
     upstream: Upstream,
@@ -92,7 +94,8 @@ impl Scene {
         }
         let limits = LIMITS.map(limits).to_vec();
         let facts = Facts { limits, allows_all: policy == "allow", ..Facts::default() };
-        Self { outage, redis, proxies, upstream, fleet, facts, calm: Vec::new(), open: Vec::new() }
+        let limits_itself = policy == "local";
+        Self { outage, limits_itself, redis, proxies, upstream, fleet, facts, calm: Vec::new(), open: Vec::new() }
     }
 
     /// Load, and an outage.
@@ -122,6 +125,10 @@ impl Scene {
         self.begins();
         self.all_are(0.0).await;
         let opened = self.fleet.now();
+        let hit = self.hit();
+        if self.limits_itself {
+            self.are_counted(r#"callgate_decisions_total{outcome="denied",source="local"}"#, &hit).await;
+        }
         self.lasts(opened, OUTAGE).await;
         let to = self.fleet.now();
         self.ends();
@@ -135,13 +142,20 @@ impl Scene {
         if self.outage == Outage::Emptied {
             self.facts.losses.push(Loss { span: Span { from, to: healed }, forgotten: Duration::MAX });
         }
-        let admitted = r#"callgate_decisions_total{outcome="admitted",source="redis"}"#;
-        for life in self.fleet.lives() {
-            let before = life.gateway.metric(admitted).await.unwrap_or(0.0);
-            let is_enough = async || (life.gateway.metric(admitted).await > Some(before + ENOUGH as f64)).then_some(());
-            eventually("Redis to decide again", is_enough).await;
-        }
+        let all = self.fleet.lives();
+        self.are_counted(r#"callgate_decisions_total{outcome="admitted",source="redis"}"#, &all).await;
         self.lasts(healed, AFTER).await;
+    }
+
+    /// Waits until each of these has counted enough decisions of a kind, from now on; one after the other may take its time.
+    async fn are_counted(&self, decisions: &str, lives: &[Arc<Life>]) {
+        for life in lives {
+            let before = life.gateway.metric(decisions).await.unwrap_or(0.0);
+            for count in 1..=ENOUGH {
+                let enough = Some(before + count as f64);
+                eventually(decisions, async || (life.gateway.metric(decisions).await >= enough).then_some(())).await;
+            }
+        }
     }
 
     /// Waits until so much time has gone by, and each instance has answered enough to be judged.
@@ -149,8 +163,10 @@ impl Scene {
         self.fleet.until(from + time).await;
         let since = Span { from, to: Duration::MAX };
         for life in self.fleet.lives() {
-            let is_enough = async || (self.steady(since, std::slice::from_ref(&life)).len() > ENOUGH).then_some(());
-            eventually("enough requests", is_enough).await;
+            for count in 1..=ENOUGH {
+                let answered = || self.steady(since, std::slice::from_ref(&life)).len();
+                eventually("one more request", async || (answered() >= count).then_some(())).await;
+            }
         }
     }
 
