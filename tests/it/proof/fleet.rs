@@ -12,6 +12,9 @@ use crate::support::client::{header, http1, http2};
 use crate::support::eventually;
 use crate::support::gateway::{Gateway, Token};
 
+/// How long Redis may take for an answer in these runs.
+pub const DEADLINE: Duration = Duration::from_secs(1);
+
 /// One request and what became of it.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -48,6 +51,11 @@ pub enum By {
 impl Entry {
     pub fn is_admitted(&self) -> bool {
         matches!(self.status, Some(200 | 101))
+    }
+
+    /// Whether Redis had its whole time and did not answer, as it may on a busy machine without any outage.
+    pub fn met_deadline(&self) -> bool {
+        self.deciding >= DEADLINE
     }
 
     /// Whether a limit refused it.
