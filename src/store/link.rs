@@ -174,10 +174,9 @@ impl LinkState {
     /// Leaves a server that is the primary no longer.
     async fn follow(&self) {
         let LinkTarget::Elected(sentinels) = &self.target else { return };
-        // Without an answer nothing is known.
-        let Ok(primary) = sentinels.primary().await else { return };
-        if let Some(current) = self.connection.load_full().filter(|current| current.node != primary) {
-            self.give_up(&current, &Outage::Demoted(current.node.clone(), primary));
+        let Some(current) = self.connection.load_full() else { return };
+        if let Some(successor) = sentinels.successor(&current.node).await {
+            self.give_up(&current, &Outage::Demoted(current.node.clone(), successor));
         }
     }
 

@@ -149,11 +149,14 @@ impl Subscription {
 
     /// Whether the connection still answers and leads to a server that receives every message.
     async fn is_sound(&mut self) -> bool {
-        // Without an answer of the sentinels nothing is known.
-        let nodes = self.nodes().await.ok();
+        let Some(node) = self.connection.as_ref().map(|connection| connection.node.clone()) else { return false };
+        let leads_there = match &self.sentinels {
+            Some(sentinels) => sentinels.successor(&node).await.is_none(),
+            None => self.nodes().await.is_ok_and(|nodes| nodes.contains(&node)),
+        };
         let Some(connection) = &mut self.connection else { return false };
         let deadline = self.redis.shared.dialer.timeout();
         let answers = matches!(timeout(deadline, connection.sink.ping::<redis::Value>()).await, Ok(Ok(_)));
-        answers && nodes.is_none_or(|nodes| nodes.contains(&connection.node))
+        answers && leads_there
     }
 }

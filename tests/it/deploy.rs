@@ -212,7 +212,7 @@ impl Nginx {
         nginx.args(["-p", folder.path().to_str().unwrap(), "-c", "nginx.conf"]).stderr(Stdio::null());
         let process = nginx.spawn().expect("nginx is installed (tests/run does that)");
         let mut nginx = Self { process, port, _folder: folder };
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + crate::support::PATIENCE;
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             if nginx.process.try_wait().unwrap().is_some() || Instant::now() > deadline {
                 return None;

@@ -229,8 +229,8 @@ async fn a_silent_call_keeps_its_connection_and_its_own_clock() {
     let mut socket = call(&mut client, &token).await;
     // Longer than a connection may be idle that carries nothing.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    echoes(&mut socket, Message::text("still there")).await;
     let started = Instant::now();
+    echoes(&mut socket, Message::text("still there")).await;
     let mut closed = None;
     while let Some(Ok(message)) = socket.next().await {
         closed = Some(message);

@@ -56,8 +56,7 @@ async fn well_formed_messages_pass_whole_however_they_are_cut() {
 
 #[tokio::test]
 async fn heads_that_are_too_large_or_too_slow_are_told_so() {
-    let (upstream, gateway, token) =
-        stage(", header_timeout: 300ms, max_target_bytes: 1024, max_head_bytes: 8192").await;
+    let (upstream, gateway, token) = stage(", header_timeout: 2s, max_target_bytes: 1024, max_head_bytes: 8192").await;
     let long_target = format!("GET /{} HTTP/1.1\r\nhost: a\r\nAUTH\r\n\r\n", "a".repeat(2000));
     let endless_target = format!("GET /{}", "a".repeat(100_000));
     let large = format!("GET / HTTP/1.1\r\nhost: a\r\nAUTH\r\nx: {}\r\n\r\n", "a".repeat(9000));
@@ -93,7 +92,7 @@ async fn a_refused_upload_is_answered_although_the_client_still_sends() {
 
 #[tokio::test]
 async fn garbage_instead_of_tls_hurts_nobody() {
-    let (_upstream, gateway, token) = stage(", handshake_timeout: 300ms").await;
+    let (_upstream, gateway, token) = stage(", handshake_timeout: 2s").await;
     let mut plain = TcpStream::connect(gateway.https).await.unwrap();
     plain.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     let mut answer = String::new();
@@ -105,10 +104,8 @@ async fn garbage_instead_of_tls_hurts_nobody() {
     let mut answer = Vec::new();
     let _ = garbage.read_to_end(&mut answer).await;
 
-    let started = Instant::now();
     let mut silent = TcpStream::connect(gateway.https).await.unwrap();
-    let _ = silent.read_to_end(&mut answer).await;
-    assert!(started.elapsed() < Duration::from_secs(5), "a silent client was kept for {:?}", started.elapsed());
+    let _ = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut answer)).await.expect("a silent client is let go");
 
     let answer =
         exchange(&gateway, &message("GET /x HTTP/1.1\r\nhost: a\r\nAUTH\r\nconnection: close\r\n\r\n", &token)).await;
@@ -125,7 +122,7 @@ async fn an_idle_connection_is_closed() {
     let started = Instant::now();
     let answer = read_to_end(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    assert!(started.elapsed() >= Duration::from_millis(900) && started.elapsed() < Duration::from_secs(10));
+    assert!(started.elapsed() >= Duration::from_millis(900), "{:?}", started.elapsed());
 }
 
 #[tokio::test]

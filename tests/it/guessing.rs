@@ -74,7 +74,7 @@ async fn volley(gateway: &Gateway, requests: impl Iterator<Item = (String, Strin
 #[tokio::test]
 async fn an_address_that_fails_too_often_is_told_to_wait_and_others_are_not() {
     let (redis, upstream) = (RedisServer::start(), Upstream::start().await);
-    let site = site(&redis, &upstream, "limit: 5/1m");
+    let site = site(&redis, &upstream, "limit: 5/10m");
     let good = site.token(&[]);
     let gateway = site.serve();
     assert_eq!(get_from(&gateway, "192.0.2.1", &good.secret).await.status(), 200);
@@ -84,7 +84,7 @@ async fn an_address_that_fails_too_often_is_told_to_wait_and_others_are_not() {
     let before = redis.calls("hmget");
     let refused = get_from(&gateway, "192.0.2.1", &guess().secret).await;
     let wait: u64 = header(&refused, "retry-after").parse().unwrap();
-    assert!((1..=12).contains(&wait), "{wait}");
+    assert!((1..=120).contains(&wait), "{wait}");
     assert_eq!((header(&refused, "x-ratelimit-limit"), header(&refused, "www-authenticate")), ("", ""));
     assert_eq!(code(refused).await, (429, "too_many_failures".into()));
     // Broken ones count and are refused alike; neither reaches the store.
@@ -136,18 +136,26 @@ async fn networks_are_as_wide_as_configured_and_forwarded_addresses_are_believed
     // Without trusted proxies everybody here is 127.0.0.1, whatever they claim.
     let site = Site::in_memory(upstream.address, "  - { path: \"/{*rest}\", upstream: up }");
     let gateway = site.serve();
-    let mut statuses = Vec::new();
-    for host in 1..=61 {
-        statuses.push(get_from(&gateway, &format!("192.0.2.{host}"), &guess().secret).await.status().as_u16());
-    }
-    assert_eq!((statuses[0], statuses[60]), (401, 429), "{statuses:?}");
+    let (mut failed, started) = (0, Instant::now());
+    let refusal = loop {
+        let answer = get_from(&gateway, &format!("192.0.2.{}", failed % 250), &guess().secret).await;
+        if answer.status() != 401 {
+            break code(answer).await;
+        }
+        failed += 1;
+        // Sixty may fail at one time, and one more each second.
+        let most = 60 + started.elapsed().as_secs();
+        assert!(failed <= most, "{failed} failed in {:?}", started.elapsed());
+    };
+    assert!(failed >= 60, "{refusal:?} after {failed}");
+    assert_eq!(refusal, (429, "too_many_failures".into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scan_costs_redis_a_bounded_rate_of_look_ups_and_no_memory() {
     let total = std::env::var("CALLGATE_SCAN").map_or(SCAN, |count| count.parse().unwrap());
     let (redis, upstream) = (RedisServer::start(), Upstream::start().await);
-    let site = site(&redis, &upstream, "lookups: 200");
+    let site = site(&redis, &upstream, "lookups: 50");
     let known: Vec<Token> = (0..3).map(|_| site.token(&[])).collect();
     let gateway = site.serve();
     let client = http1(&gateway);
@@ -179,7 +187,7 @@ async fn a_scan_costs_redis_a_bounded_rate_of_look_ups_and_no_memory() {
     assert_eq!(count(401) + count(503), statuses.len(), "{:?}", &statuses[..10]);
     assert!(count(503) > 0, "the machine is too slow for this test to say anything: {took:?}");
     // A burst, the rate, and as much again as may be under way at one time.
-    let most = 200 + 200 * (took.as_secs() + 1) + 100;
+    let most = 50 + 50 * (took.as_secs() + 1) + 100;
     println!("{} guesses in {took:?}: {looked_up} look-ups, {} MiB", statuses.len(), gateway.resident() >> 20);
     assert!(looked_up <= most, "{looked_up} look-ups in {took:?}");
     let grown = gateway.resident().saturating_sub(memory);

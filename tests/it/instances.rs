@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use reqwest::Client;
 
@@ -125,11 +125,11 @@ fn exactly(told: &[Told], limit: usize, window_s: u64, began: u64, name: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_a_minute_are_admitted_over_all_instances_and_not_one_more() {
     let stage = Stage::new().await;
-    let token = stage.site().token(&[]);
-    let (started, began) = (Instant::now(), unix_s());
+    // A window that no machine is too slow for.
+    let token = stage.site().token_with(&[], &["--limit", "minute=60/30m"]);
+    let began = unix_s();
     let told = stage.storm(&token, 600).await;
-    assert!(started.elapsed() < Duration::from_secs(60), "the window slid under this slow test");
-    exactly(&told, 60, 60, began, "minute");
+    exactly(&told, 60, 1_800, began, "minute");
     assert_eq!(stage.upstream.seen().len(), 60);
     let mut sharing = 0;
     for gateway in &stage.instances {
@@ -161,8 +161,10 @@ async fn a_revoked_token_is_refused_from_the_very_next_request_on_every_instance
         for _ in 0..3 {
             let (gateway, client, token, over) = (gateway.clone(), client.clone(), token.clone(), over.clone());
             lanes.spawn(async move {
-                let mut answers = Vec::new();
-                while !over.load(Ordering::Relaxed) {
+                let (mut answers, mut later) = (Vec::new(), 0);
+                // Each goes on until it has asked often enough after the revocation.
+                while later < 10 {
+                    later += usize::from(over.load(Ordering::Relaxed));
                     let sent = Instant::now();
                     answers.push((sent, get(&client, &gateway, "/status/200", &token).await.status().as_u16()));
                 }
@@ -185,7 +187,6 @@ async fn a_revoked_token_is_refused_from_the_very_next_request_on_every_instance
     let revoked = tokio::task::spawn_blocking(move || site.run(&["token", "revoke", &id])).await.unwrap();
     let returned = Instant::now();
     assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
-    tokio::time::sleep(Duration::from_millis(500)).await;
     over.store(true, Ordering::Relaxed);
     for answers in lanes.join_all().await {
         let (before, after): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(sent, _)| *sent < returned);
@@ -213,7 +214,7 @@ async fn a_token_works_on_every_instance_the_moment_it_is_made() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_on_a_used_up_token_leaves_redis_alone() {
     let stage = Stage::new().await;
-    let token = stage.site().token(&[]);
+    let token = stage.site().token_with(&[], &["--limit", "minute=60/30m"]);
     let (gateway, client) = (&stage.instances[0], http2(&stage.instances[0]));
     for _ in 0..60 {
         assert_eq!(ask(&client, gateway, &token).await.status, 200);

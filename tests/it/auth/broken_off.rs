@@ -32,10 +32,12 @@ impl Stage {
     async fn new() -> Self {
         let server = RedisServer::start();
         let proxy = Proxy::start(([127, 0, 0, 1], server.port()).into()).await;
-        let on = |address: &str| config_with(&format!("{{ redis: {{ url: \"{address}\", deadline: 500ms }} }}"), "{}");
-        let config = on(&format!("redis://{}", proxy.address));
+        let on = |address: &str, deadline: &str| {
+            config_with(&format!("{{ redis: {{ url: \"{address}\", deadline: {deadline} }} }}"), "{}")
+        };
+        let config = on(&format!("redis://{}", proxy.address), "500ms");
         let registry = Registry::with_redis(connect(&config).await);
-        let direct = connect(&on(&server.url())).await;
+        let direct = connect(&on(&server.url(), "5s")).await;
         Self { _server: server, proxy, config, registry, direct }
     }
 

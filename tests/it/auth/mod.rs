@@ -55,9 +55,9 @@ fn refusal(result: Result<Arc<Principal>, Refusal>) -> Option<Refusal> {
     result.err()
 }
 
-/// Waits until `condition` holds, and fails after ten seconds.
+/// Waits until `condition` holds, and fails when it does not for long.
 async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + crate::support::PATIENCE;
     while !condition().await {
         assert!(Instant::now() < deadline, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -26,7 +26,7 @@ impl Instance {
     }
 
     async fn with(server: &RedisServer, tokens: &str) -> Self {
-        let config = config_with(&format!("{{ redis: {{ url: \"{}\", deadline: 500ms }} }}", server.url()), tokens);
+        let config = config_with(&format!("{{ redis: {{ url: \"{}\", deadline: 2s }} }}", server.url()), tokens);
         let redis = connect(&config).await;
         let authenticator =
             Authenticator::with_redis(&config, redis.clone(), Arc::new(TokenCache::new(&config)), failures(&config));

@@ -104,7 +104,7 @@ async fn an_answer_that_ends_with_the_upload_is_the_clients_failure() {
 async fn a_stalled_answer_ejects_and_a_silent_stream_does_not() {
     let (a, b) = (Service::start("a").await, Service::start("b").await);
     a.script.halves.store(true, Ordering::SeqCst);
-    let keys = ", idle_timeout: 200ms, ejection: { failures: 2, time: 1h, max_time: 1h }";
+    let keys = ", idle_timeout: 1s, ejection: { failures: 2, time: 1h, max_time: 1h }";
     let stage = Stage::before(&[&a, &b], keys);
     eventually("an ejection", async || {
         let request = stage.client.get(stage.gateway.url("/")).bearer_auth(&stage.token.secret);

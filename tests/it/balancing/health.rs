@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::stage::{Service, Stage};
 use crate::support::eventually;
 
-const HEALTH: &str = ", health: { path: /healthz, interval: 100ms, timeout: 1s, healthy: 2, unhealthy: 2 }";
+const HEALTH: &str = ", health: { path: /healthz, interval: 100ms, timeout: 10s, healthy: 2, unhealthy: 2 }";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unhealthy_endpoint_gets_no_requests_until_it_recovers() {

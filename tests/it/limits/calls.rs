@@ -201,7 +201,7 @@ async fn calls_are_capped_through_an_outage_and_known_again_after_it() {
 #[tokio::test]
 async fn a_lease_that_nobody_waits_for_is_given_back() {
     let server = RedisServer::start();
-    let (limiter, redis) = instance_within(&server.url(), OnFailure::Local, Duration::from_millis(200)).await;
+    let (limiter, redis) = instance_within(&server.url(), OnFailure::Local, Duration::from_secs(2)).await;
     let (_, watcher) = instance(&server, OnFailure::Deny).await;
     issue(&watcher, "t").await;
     let plan = capped(&[(60, 60_000)]);

@@ -6,13 +6,13 @@ use std::time::Duration;
 use fastrand::Rng;
 use rustix::process::Signal;
 
-use super::chaos::{LAG, PLACES, Run};
+use super::chaos::{PLACES, Run};
 use super::judge::Span;
 use super::law::Loss;
 use crate::support::eventually;
 use crate::support::proxy::{Passing, Proxy};
 use crate::support::redis::RedisServer;
-use crate::support::topology::{Watched, try_say};
+use crate::support::topology::Watched;
 
 /// A connection that broke may be taken for a good one until the next probe, a second later.
 const UNNOTICED: Duration = Duration::from_secs(2);
@@ -173,24 +173,17 @@ impl Installation for Elected {
 
     async fn suffers(&mut self, _: Trouble, _: &mut Rng, run: &Run) -> Option<Loss> {
         let old = eventually("a primary", async || self.watched.primary()).await;
-        let new = 1 - old;
+        let known = eventually("the replica to be in step", async || {
+            let now = run.fleet.now();
+            self.watched.is_in_step(old).map(|()| now)
+        })
+        .await;
         let from = run.fleet.now();
         self.watched.servers[old].kill();
-        let elected = async || {
-            let state: String = try_say(&self.watched.servers[new], "INFO replication").ok()?;
-            (self.watched.primary() == Some(new) && state.contains("role:master")).then_some(())
-        };
-        eventually("the replica to be the primary", elected).await;
-        let loss = Loss { span: Span { from, to: run.fleet.now() }, forgotten: LAG };
+        tokio::task::block_in_place(|| self.watched.fail_over(1 - old));
+        let loss = Loss { span: Span { from, to: run.fleet.now() }, forgotten: from - known };
         // The dead one comes back, and follows: it must never speak for itself.
-        let port = self.watched.servers[new].port().to_string();
-        tokio::task::block_in_place(|| self.watched.servers[old].restart());
-        let follows = async || {
-            let _: redis::Value = try_say(&self.watched.servers[old], &format!("REPLICAOF 127.0.0.1 {port}")).ok()?;
-            let state: String = try_say(&self.watched.servers[old], "INFO replication").ok()?;
-            state.contains("master_link_status:up").then_some(())
-        };
-        eventually("the old primary to follow", follows).await;
+        tokio::task::block_in_place(|| self.watched.rejoin(old));
         Some(loss)
     }
 }

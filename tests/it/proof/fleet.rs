@@ -12,6 +12,9 @@ use crate::support::client::{header, http1, http2};
 use crate::support::eventually;
 use crate::support::gateway::{Gateway, Token};
 
+/// How long Redis may take for an answer in these runs.
+pub const DEADLINE: Duration = Duration::from_secs(1);
+
 /// One request and what became of it.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -29,7 +32,7 @@ pub struct Entry {
     pub code: Option<String>,
     /// Who decided, if anybody did and the access log survived to tell.
     pub by: Option<By>,
-    /// How long that took, by the same log.
+    /// How long it took to find out whose it is and to decide, by the same log.
     pub deciding: Duration,
     /// Whether the answer told a limit.
     pub told_limits: bool,
@@ -48,6 +51,11 @@ pub enum By {
 impl Entry {
     pub fn is_admitted(&self) -> bool {
         matches!(self.status, Some(200 | 101))
+    }
+
+    /// Whether Redis had its whole time and did not answer, as it may on a busy machine without any outage.
+    pub fn met_deadline(&self) -> bool {
+        self.deciding >= DEADLINE
     }
 
     /// Whether a limit refused it.
@@ -266,7 +274,8 @@ fn deciders(gateway: &Gateway) -> HashMap<String, Line> {
             Some(other) => panic!("a decider unknown here: {other}"),
             None => None,
         };
-        let deciding = Duration::from_secs_f64(line["decision_ms"].as_f64().unwrap_or(0.0) / 1e3);
+        let phases = ["auth_ms", "decision_ms"].map(|phase| line[phase].as_f64().unwrap_or(0.0));
+        let deciding = Duration::from_secs_f64(phases.iter().sum::<f64>() / 1e3);
         let code = line["code"].as_str().map(str::to_owned);
         (line["request_id"].as_str().unwrap().to_owned(), Line { by, deciding, code })
     };

@@ -6,15 +6,14 @@
 
 use std::time::Duration;
 
-use super::fleet::{By, Entry};
+use super::fleet::{By, DEADLINE, Entry};
 use super::judge::{Limit, Span, refused_for_nothing};
 
 /// A question that was given up may be counted this long after Redis answers again.
 const LATE: Duration = Duration::from_secs(2);
 
-/// What a process admitted by itself stands in Redis later than it was, by as long as Redis took to say what time it is: at most
-/// the deadline of these runs.
-const MERGED_LATE: Duration = Duration::from_secs(1);
+/// What a process admitted by itself stands in Redis later than it was, by as long as Redis took to say what time it is.
+const MERGED_LATE: Duration = DEADLINE;
 
 /// Redis lost admissions: a crash without persistence, or a failover to a replica that lagged behind.
 #[derive(Debug, Clone, Copy)]

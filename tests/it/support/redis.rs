@@ -1,5 +1,6 @@
 //! A real redis-server on a free port, for one test.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -9,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// How long a server may take to answer its first PING.
-const START_DEADLINE: Duration = Duration::from_secs(10);
+const START_DEADLINE: Duration = Duration::from_secs(20);
 
 /// A running redis-server without persistence. Dropping it kills it and removes its folder.
 pub(crate) struct RedisServer {
@@ -85,10 +86,16 @@ impl RedisServer {
 
     /// Ends it and starts an empty one on the same port.
     pub(crate) fn restart(&mut self) {
+        self.restart_with(&[]);
+    }
+
+    /// The same with more arguments, for this start alone.
+    pub(crate) fn restart_with(&mut self, more: &[&str]) {
         self.kill();
+        let args: Vec<String> = self.args.iter().cloned().chain(more.iter().map(ToString::to_string)).collect();
         let deadline = Instant::now() + START_DEADLINE;
         while Instant::now() < deadline {
-            if let Some(child) = spawn(self.port, &self.args, &self.folder) {
+            if let Some(child) = spawn(self.port, &args, &self.folder) {
                 self.child = child;
                 return;
             }
@@ -116,21 +123,24 @@ pub(crate) fn free_port() -> u16 {
 
 /// `None` if it ended before it answered, for example because somebody else took the port.
 fn spawn(port: u16, args: &[String], folder: &TempDir) -> Option<Child> {
+    let log = folder.path().join("redis.log");
     let mut child = Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
         .arg(folder.path())
         .args(args)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(File::create(&log).expect("a file of our own"))
         .stderr(Stdio::null())
         .spawn()
         .expect("redis-server is installed");
+    // Who answers may be somebody else who took the port; the log is this one's.
+    let is_ready = || std::fs::read_to_string(&log).is_ok_and(|log| log.contains("Ready to accept connections"));
     let deadline = Instant::now() + START_DEADLINE;
     while Instant::now() < deadline {
         if child.try_wait().expect("its state").is_some() {
             return None;
         }
-        if answers(port) {
+        if is_ready() && answers(port) {
             return Some(child);
         }
         std::thread::sleep(Duration::from_millis(5));

@@ -102,26 +102,29 @@ impl RedisCluster {
     }
 }
 
-/// A primary, its replica and three sentinels that watch them as `mymaster`.
+/// A primary, its replica and three sentinels that watch them as `mymaster`. A failover happens when a test orders it and at no other
+/// time: sentinels that judge by themselves take a primary for dead that a busy machine keeps waiting.
 pub struct Watched {
     /// The primary of the start is the first.
     pub servers: [RedisServer; 2],
     sentinels: Vec<(Child, u16)>,
-    _folder: TempDir,
+    /// With the sentinels' logs.
+    folder: TempDir,
 }
 
 impl Watched {
     pub fn start() -> Self {
         let primary = RedisServer::start_with(&["--repl-diskless-sync-delay", "0"]);
         let port = primary.port().to_string();
-        let replica = RedisServer::start_with(&["--replicaof", &format!("127.0.0.1 {port}")]);
+        let replica = RedisServer::start_with(&["--repl-diskless-sync-delay", "0"]);
+        let _: Value = say(&replica, &format!("REPLICAOF 127.0.0.1 {port}"));
         eventually_blocking("the replica to follow", || {
             let state: String = say(&replica, "INFO replication");
             state.contains("master_link_status:up").then_some(())
         });
         let folder = TempDir::new().unwrap();
         let sentinels = (0..3).map(|number| sentinel(folder.path(), number, &port)).collect();
-        let watched = Self { servers: [primary, replica], sentinels, _folder: folder };
+        let watched = Self { servers: [primary, replica], sentinels, folder };
         for (_, port) in &watched.sentinels {
             eventually_blocking("the sentinels to know each other", || {
                 let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
@@ -148,6 +151,41 @@ impl Watched {
         (0..2).find(|server| told.iter().filter(|one| *one == server).count() >= 2)
     }
 
+    /// Has a sentinel make the replica the primary, and returns when most of them say that it is.
+    pub fn fail_over(&self, new: usize) {
+        let ask = |question: &mut redis::Cmd| {
+            let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.sentinels[0].1)).unwrap();
+            question.query::<Value>(&mut client.get_connection().ok()?).ok()
+        };
+        // It refuses until it has heard of late from the replica.
+        let order = || ask(redis::cmd("SENTINEL").arg("FAILOVER").arg("mymaster")).map(drop);
+        eventually_blocking("a sentinel to take the order", order);
+        eventually_blocking("the replica to be the primary", || {
+            let state: String = try_say(&self.servers[new], "INFO replication").ok()?;
+            (self.primary() == Some(new) && state.contains("role:master")).then_some(())
+        });
+    }
+
+    /// Starts the dead one of the servers again, as the replica of the other.
+    pub fn rejoin(&mut self, dead: usize) {
+        let primary = format!("127.0.0.1 {}", self.servers[1 - dead].port());
+        self.servers[dead].restart_with(&["--replicaof", &primary]);
+        eventually_blocking("the old primary to follow", || {
+            let state: String = try_say(&self.servers[dead], "INFO replication").ok()?;
+            state.contains("master_link_status:up").then_some(())
+        });
+    }
+
+    /// Whether the replica has all by now that the primary had when this was asked.
+    pub fn is_in_step(&self, primary: usize) -> Option<()> {
+        let offset = |server: usize, name: &str| {
+            let state: String = try_say(&self.servers[server], "INFO replication").ok()?;
+            state.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.parse::<u64>().ok())
+        };
+        let sent = offset(primary, "master_repl_offset")?;
+        (offset(1 - primary, "slave_repl_offset")? >= sent).then_some(())
+    }
+
     /// The value of `store.redis.sentinel`.
     pub fn config(&self) -> String {
         let urls: Vec<String> =
@@ -162,6 +200,12 @@ impl Drop for Watched {
             let _ = child.kill();
             let _ = child.wait();
         }
+        if std::thread::panicking() {
+            for (_, port) in &self.sentinels {
+                let log = std::fs::read_to_string(self.folder.path().join(format!("{port}.log")));
+                eprintln!("--- log of the sentinel on port {port}\n{}", log.unwrap_or_default());
+            }
+        }
     }
 }
 
@@ -170,17 +214,19 @@ fn sentinel(folder: &Path, number: usize, primary: &str) -> (Child, u16) {
         let port = free_port();
         let path = folder.join(format!("sentinel-{number}-{port}.conf"));
         let text = format!(
-            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor mymaster 127.0.0.1 {primary} 2\n\
-             sentinel down-after-milliseconds mymaster 500\nsentinel failover-timeout mymaster 2000\n",
+            "port {port}\nbind 127.0.0.1\ndir {}\nlogfile {port}.log\nsentinel monitor mymaster 127.0.0.1 {primary} 2\n\
+             sentinel down-after-milliseconds mymaster 600000\nsentinel failover-timeout mymaster 60000\n",
             folder.display()
         );
         std::fs::write(&path, text).unwrap();
         let mut command = Command::new("redis-server");
         command.arg(&path).arg("--sentinel").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
+        let log = || std::fs::read_to_string(folder.join(format!("{port}.log"))).unwrap_or_default();
         let started = eventually_blocking("a sentinel to start", || match child.try_wait().unwrap() {
             Some(_) => Some(false),
-            None => std::net::TcpStream::connect(("127.0.0.1", port)).is_ok().then_some(true),
+            // It says so when the port is its own.
+            None => log().contains("Sentinel ID is").then_some(true),
         });
         if started {
             return (child, port);

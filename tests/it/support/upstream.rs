@@ -36,13 +36,27 @@ pub struct Upstream {
     task: tokio::task::JoinHandle<()>,
 }
 
-#[derive(Default)]
 struct State {
     seen: Mutex<Vec<Seen>>,
     connections: AtomicUsize,
     open_connections: AtomicUsize,
     open_streams: AtomicUsize,
     most_at_once: AtomicUsize,
+    /// Frames of `/steps` that may go out.
+    steps: tokio::sync::Semaphore,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            seen: Mutex::default(),
+            connections: AtomicUsize::default(),
+            open_connections: AtomicUsize::default(),
+            open_streams: AtomicUsize::default(),
+            most_at_once: AtomicUsize::default(),
+            steps: tokio::sync::Semaphore::new(0),
+        }
+    }
 }
 
 /// How an upstream speaks.
@@ -94,6 +108,11 @@ impl Upstream {
     /// The most requests that were under way at one time on one connection.
     pub fn most_at_once(&self) -> usize {
         self.state.most_at_once.load(Ordering::SeqCst)
+    }
+
+    /// Lets the next frame of `/steps` go out.
+    pub fn step(&self) {
+        self.state.steps.add_permits(1);
     }
 
     /// Endless streams that somebody still reads.
@@ -157,7 +176,7 @@ where
 }
 
 /// `/echo…`: what arrived, as JSON. `/status/N`: that status. `/slow/MS`: after so many milliseconds. `/bytes/N`: so many bytes.
-/// `/trailers`: a body and trailers. `/events`: an endless stream, a frame every 20 ms. `/limits`: its own idea of limits. Anything else: as `/echo`.
+/// `/trailers`: a body and trailers. `/events`: an endless stream, a frame every 20 ms. `/steps`: the same, a frame at each step. `/limits`: its own idea of limits. Anything else: as `/echo`.
 async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Answer {
     let seen = Seen {
         method: request.method().clone(),
@@ -186,7 +205,8 @@ async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Answer {
             let frames = [Frame::data(Bytes::from("body")), Frame::trailers(trailers)].map(Ok);
             Response::new(BodyExt::boxed_unsync(StreamBody::new(futures_util::stream::iter(frames))))
         }
-        (Some("events"), _) => Response::new(events(state)),
+        (Some("events"), _) => Response::new(events(state, false)),
+        (Some("steps"), _) => Response::new(events(state, true)),
         (Some("limits"), _) => Response::builder()
             .header("x-ratelimit-limit", "7")
             .header("x-ratelimit-remaining", "7")
@@ -233,7 +253,7 @@ fn bytes_answer(count: u64) -> Answer {
     Response::builder().header("content-length", count).body(BodyExt::boxed_unsync(StreamBody::new(frames))).unwrap()
 }
 
-fn events(state: &Arc<State>) -> UnsyncBoxBody<Bytes, Infallible> {
+fn events(state: &Arc<State>, in_steps: bool) -> UnsyncBoxBody<Bytes, Infallible> {
     struct Open(Arc<State>);
     impl Drop for Open {
         fn drop(&mut self) {
@@ -242,8 +262,10 @@ fn events(state: &Arc<State>) -> UnsyncBoxBody<Bytes, Infallible> {
     }
     state.open_streams.fetch_add(1, Ordering::SeqCst);
     let open = Open(state.clone());
-    let frames = futures_util::stream::unfold((open, 0), |(open, count)| async move {
-        if count > 0 {
+    let frames = futures_util::stream::unfold((open, 0), move |(open, count)| async move {
+        if in_steps {
+            open.0.steps.acquire().await.expect("it is never closed").forget();
+        } else if count > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let frame = Frame::data(Bytes::from(format!("id: {count}\ndata: tick\n\n")));

@@ -24,7 +24,7 @@ async fn http2_stage(streams: u32, upstream: &str, route: &str) -> (Upstream, Ga
 async fn requests_share_one_connection() {
     let (upstream, gateway, token) = http2_stage(250, "", "").await;
     for client in [http1(&gateway), http2(&gateway)] {
-        let answers = join_all((0..40).map(|_| get(&client, &gateway, "/slow/100", &token))).await;
+        let answers = join_all((0..40).map(|_| get(&client, &gateway, "/slow/1000", &token))).await;
         assert!(answers.iter().all(|answer| answer.status() == 200));
         for path in ["/echo", "/bytes/1000000", "/status/422"] {
             get(&client, &gateway, path, &token).await.bytes().await.unwrap();
@@ -42,7 +42,7 @@ async fn requests_share_one_connection() {
 async fn no_connection_gets_more_streams_than_its_peer_allows() {
     let (upstream, gateway, token) = http2_stage(5, "", "").await;
     let client = http2(&gateway);
-    let answers = join_all((0..23).map(|_| get(&client, &gateway, "/slow/500", &token))).await;
+    let answers = join_all((0..23).map(|_| get(&client, &gateway, "/slow/3000", &token))).await;
     assert!(answers.iter().all(|answer| answer.status() == 200));
     assert_eq!((upstream.connections(), upstream.most_at_once()), (5, 5));
 }
@@ -54,7 +54,7 @@ async fn beyond_max_connections_an_upstream_is_overloaded() {
         let more = format!(", protocol: {protocol}, max_connections: 2, max_waiting: 0");
         let (gateway, token) = stage(&[format!("http://{}", upstream.address)], &more, "");
         let client = http2(&gateway);
-        let answers = join_all((0..10).map(|_| get(&client, &gateway, "/slow/1000", &token))).await;
+        let answers = join_all((0..10).map(|_| get(&client, &gateway, "/slow/3000", &token))).await;
         let (good, busy): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status() == 200);
         assert_eq!((good.len(), busy.len()), (most, 10 - most), "{protocol}");
         for answer in busy {
@@ -223,8 +223,8 @@ async fn an_unused_connection_is_closed() {
 #[tokio::test]
 async fn health_checks_leave_no_connection_behind() {
     // One that answers, and one that does not: the next question never depends on the last one's connection.
-    for (path, state) in [("/status/200", "up"), ("/slow/60000", "down")] {
-        let health = format!(", max_connections: 3, health: {{ path: {path}, interval: 100ms, timeout: 200ms }}");
+    for (path, timeout, state) in [("/status/200", "10s", "up"), ("/slow/60000", "200ms", "down")] {
+        let health = format!(", max_connections: 3, health: {{ path: {path}, interval: 100ms, timeout: {timeout} }}");
         let (upstream, gateway, _token) = http2_stage(10, &health, "").await;
         eventually("ten questions", async || (upstream.connections() >= 10).then_some(())).await;
         eventually("their connections to be closed", async || (upstream.open_connections() <= 2).then_some(())).await;
@@ -235,7 +235,7 @@ async fn health_checks_leave_no_connection_behind() {
 
 #[tokio::test]
 async fn after_a_timeout_a_connection_serves_only_its_present_requests() {
-    let (upstream, gateway, token) = http2_stage(10, ", first_byte_timeout: 1s", "").await;
+    let (upstream, gateway, token) = http2_stage(10, ", first_byte_timeout: 3s", "").await;
     let client = http2(&gateway);
     let mut events = get(&client, &gateway, "/events", &token).await;
     assert_eq!(get(&client, &gateway, "/slow/60000", &token).await.status(), 504);

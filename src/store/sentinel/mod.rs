@@ -4,11 +4,12 @@ use arc_swap::ArcSwapOption;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use redis::aio::MultiplexedConnection;
-use redis::{FromRedisValue, Value};
+use redis::{FromRedisValue, Pipeline, RedisResult, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::dial::{Dialer, ask};
+use super::dial::Dialer;
 use super::outage::Outage;
 use crate::config::{RedisNode, RedisSentinel};
 
@@ -17,6 +18,8 @@ pub(super) struct Sentinels {
     service: Arc<str>,
     sentinels: Vec<Sentinel>,
     dialer: Dialer,
+    /// The newest epoch that any of them has named.
+    epoch: AtomicU64,
 }
 
 struct Sentinel {
@@ -29,6 +32,8 @@ struct PrimaryView {
     /// Grows with every failover that the sentinels agreed on.
     epoch: u64,
     primary: RedisNode,
+    /// A sentinel has named a newer epoch before, and not all of them have answered now.
+    is_outdated: bool,
 }
 
 impl Sentinels {
@@ -39,12 +44,30 @@ impl Sentinels {
             service: config.service.clone(),
             sentinels: config.nodes.iter().map(sentinel).collect(),
             dialer: dialer.with_login(config.login.as_ref()),
+            epoch: AtomicU64::new(0),
         }
     }
 
-    /// The primary by the newest of the answers, once more than half of the sentinels have answered, or no more will: one
-    /// that was cut off may still name an old one.
+    /// The primary to connect to.
     pub(super) async fn primary(&self) -> Result<RedisNode, Outage> {
+        self.newest().await.map(|view| view.primary)
+    }
+
+    /// The primary that has replaced `current`; `None` also when the sentinels can't say for certain.
+    ///
+    /// The sentinel that leads a failover names the new primary first. Until the others have heard of it they name the
+    /// old one, which may still take writes, and they must not send anybody back to it.
+    pub(super) async fn successor(&self, current: &RedisNode) -> Option<RedisNode> {
+        let view = self.newest().await.ok().filter(|view| !view.is_outdated)?;
+        (view.primary != *current).then_some(view.primary)
+    }
+
+    /// The newest of the answers, once more than half of the sentinels have answered and none has named a newer epoch
+    /// before, or no more will answer: one that was cut off may still name an old primary.
+    ///
+    /// An older epoch counts only when all have answered: then the sentinels have been set up anew.
+    async fn newest(&self) -> Result<PrimaryView, Outage> {
+        let known = self.epoch.load(Ordering::Relaxed);
         let mut answers: FuturesUnordered<_> = self.sentinels.iter().map(|sentinel| self.ask(sentinel)).collect();
         let mut newest: Option<PrimaryView> = None;
         let mut answered = 0;
@@ -59,15 +82,20 @@ impl Sentinels {
                 }
                 Err(outage) => trouble = Some(outage),
             }
-            if answered * 2 > self.sentinels.len() {
+            if answered * 2 > self.sentinels.len() && newest.as_ref().is_some_and(|view| view.epoch >= known) {
                 break;
             }
         }
-        newest.map(|view| view.primary).ok_or_else(|| match trouble {
+        let mut view = newest.ok_or_else(|| match trouble {
             Some(unknown @ Outage::UnknownService(_)) => unknown,
             Some(other) => Outage::NoSentinel(Box::new(other)),
             None => Outage::UnknownService(Box::from(&*self.service)),
-        })
+        })?;
+        view.is_outdated = view.epoch < known && answered < self.sentinels.len();
+        if !view.is_outdated {
+            self.epoch.store(view.epoch, Ordering::Relaxed);
+        }
+        Ok(view)
     }
 
     async fn ask(&self, sentinel: &Sentinel) -> Result<PrimaryView, Outage> {
@@ -88,22 +116,35 @@ impl Sentinels {
                 made
             }
         };
-        let mut question = redis::cmd("SENTINEL");
-        question.arg("MASTER").arg(&*self.service);
-        let answer = ask(&mut connection, &question).await.map_err(|error| {
+        // The epoch first: a failover between the two answers makes it too old for the address, never too new.
+        let mut questions = Pipeline::with_capacity(2);
+        questions.cmd("SENTINEL").arg("MASTER").arg(&*self.service);
+        questions.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&*self.service);
+        let answers = connection.send_packed_commands(&questions, 0, 2).await.and_then(without_errors);
+        let answers = answers.map_err(|error| {
             let text = error.detail().unwrap_or_default();
             match text.contains("No such master") {
                 true => Outage::UnknownService(Box::from(&*self.service)),
                 false => Outage::of(&sentinel.node, error),
             }
         })?;
-        read(answer).ok_or_else(|| Outage::Unexpected(sentinel.node.clone()))
+        read(answers).ok_or_else(|| Outage::Unexpected(sentinel.node.clone()))
     }
 }
 
-fn read(answer: Value) -> Option<PrimaryView> {
-    let facts = HashMap::<String, String>::from_redis_value(answer).ok()?;
-    let host = facts.get("ip").filter(|host| !host.is_empty())?;
-    let primary = RedisNode { host: Arc::from(host.as_str()), port: facts.get("port")?.parse().ok()? };
-    Some(PrimaryView { epoch: facts.get("config-epoch")?.parse().ok()?, primary })
+fn without_errors(answers: Vec<Value>) -> RedisResult<Vec<Value>> {
+    answers.into_iter().map(Value::extract_error).collect()
 }
+
+/// `SENTINEL MASTER` gives the epoch. Its address is the old primary's on the sentinel that leads a failover, until that is
+/// over, while the epoch is the new one already; `GET-MASTER-ADDR-BY-NAME` names the new primary as soon as it is one.
+fn read(answers: Vec<Value>) -> Option<PrimaryView> {
+    let [master, address] = <[Value; 2]>::try_from(answers).ok()?;
+    let facts = HashMap::<String, String>::from_redis_value(master).ok()?;
+    let (host, port) = <(String, u16)>::from_redis_value(address).ok().filter(|(host, _)| !host.is_empty())?;
+    let primary = RedisNode { host: Arc::from(host), port };
+    Some(PrimaryView { epoch: facts.get("config-epoch")?.parse().ok()?, primary, is_outdated: false })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+//! What is made of the sentinels' answers while a failover is on its way, with sentinels that say what they are told to.
+
+use std::sync::Mutex;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::config::RedisStore;
+
+/// Ports of servers that are named and never connected to.
+const OLD: u16 = 1;
+const NEW: u16 = 2;
+
+/// What a sentinel answers: the epoch and the port of `SENTINEL MASTER`, and the port of `GET-MASTER-ADDR-BY-NAME`.
+type Answer = (u64, u16, u16);
+
+const BEFORE: Answer = (1, OLD, OLD);
+/// So says the sentinel that leads a failover, from when the new primary is one until the failover is over.
+const LEADING: Answer = (2, OLD, NEW);
+const AFTER: Answer = (2, NEW, NEW);
+
+/// Three sentinels; one whose answer is `None` breaks off.
+struct Stage {
+    answers: Vec<Arc<Mutex<Option<Answer>>>>,
+    sentinels: Sentinels,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let (mut answers, mut nodes) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            nodes.push(node(listener.local_addr().unwrap().port()));
+            let answer = Arc::new(Mutex::new(Some(BEFORE)));
+            answers.push(answer.clone());
+            tokio::spawn(async move {
+                while let Ok((socket, _)) = listener.accept().await {
+                    tokio::spawn(serve(socket, answer.clone()));
+                }
+            });
+        }
+        let store = RedisStore::at("redis://127.0.0.1:1").unwrap();
+        // Nobody is silent here, and the machine may be slow.
+        let store = RedisStore { connect_timeout: std::time::Duration::from_secs(20), ..store };
+        let config = RedisSentinel { service: "mymaster".into(), nodes, login: None };
+        Self { answers, sentinels: Sentinels::new(&config, &Dialer::new(&store).unwrap()) }
+    }
+
+    fn say(&self, answers: [Option<Answer>; 3]) {
+        for (now, answer) in self.answers.iter().zip(answers) {
+            *now.lock().unwrap() = answer;
+        }
+    }
+
+    /// The primary, if the sentinels have these answers.
+    async fn primary(&self, answers: [Option<Answer>; 3]) -> u16 {
+        self.say(answers);
+        self.sentinels.primary().await.unwrap().port
+    }
+
+    /// What replaces this server, if the sentinels have these answers.
+    async fn successor(&self, current: u16, answers: [Option<Answer>; 3]) -> Option<u16> {
+        self.say(answers);
+        self.sentinels.successor(&node(current)).await.map(|node| node.port)
+    }
+}
+
+fn node(port: u16) -> RedisNode {
+    RedisNode { host: "127.0.0.1".into(), port }
+}
+
+async fn serve(socket: TcpStream, answer: Arc<Mutex<Option<Answer>>>) -> Option<()> {
+    let mut socket = BufReader::new(socket);
+    loop {
+        let mut words = Vec::new();
+        for _ in 0..length(&mut socket).await? {
+            let mut word = vec![0; length(&mut socket).await? + 2];
+            socket.read_exact(&mut word).await.ok()?;
+            words.push(String::from_utf8_lossy(&word).trim_end().to_uppercase());
+        }
+        let (epoch, port, current) = (*answer.lock().unwrap())?;
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let answer = match words[..] {
+            ["PING"] => "+PONG\r\n".to_owned(),
+            ["SENTINEL", "MASTER", _] => {
+                array(&["ip", "127.0.0.1", "port", &port.to_string(), "config-epoch", &epoch.to_string()])
+            }
+            ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", _] => array(&["127.0.0.1", &current.to_string()]),
+            _ => "+OK\r\n".to_owned(),
+        };
+        socket.write_all(answer.as_bytes()).await.ok()?;
+    }
+}
+
+/// The number after `*` or `$`.
+async fn length(socket: &mut BufReader<TcpStream>) -> Option<usize> {
+    let mut line = String::new();
+    socket.read_line(&mut line).await.ok()?;
+    line.trim_end().get(1..)?.parse().ok()
+}
+
+fn array(words: &[&str]) -> String {
+    let bulks: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
+    format!("*{}\r\n{bulks}", words.len())
+}
+
+#[tokio::test]
+async fn the_new_primary_is_known_from_its_promotion_on() {
+    let stage = Stage::new().await;
+    assert_eq!(stage.primary([Some(BEFORE); 3]).await, OLD);
+    assert_eq!(stage.successor(OLD, [Some(BEFORE); 3]).await, None);
+    // Whichever two of them answer first, one has heard of it.
+    for first in [LEADING, AFTER] {
+        let answers = [Some(first), Some(AFTER), Some(LEADING)];
+        assert_eq!(stage.successor(OLD, answers).await, Some(NEW));
+        assert_eq!(stage.successor(NEW, answers).await, None);
+        assert_eq!(stage.primary(answers).await, NEW);
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_sent_back_by_sentinels_that_have_not_heard_of_the_failover() {
+    let stage = Stage::new().await;
+    assert_eq!(stage.successor(OLD, [Some(LEADING), None, None]).await, Some(NEW));
+    for _ in 0..20 {
+        // Two old answers outnumber the new one, and may come before it.
+        let answers = [Some(LEADING), Some(BEFORE), Some(BEFORE)];
+        assert_eq!(stage.primary(answers).await, NEW);
+        assert_eq!(stage.successor(NEW, answers).await, None);
+    }
+    // The one that knows is silent: a connection stays where it is. One that has to be made can only go where they say.
+    let answers = [None, Some(BEFORE), Some(BEFORE)];
+    assert_eq!(stage.successor(NEW, answers).await, None);
+    assert_eq!(stage.primary(answers).await, OLD);
+    // It is remembered even so.
+    assert_eq!(stage.successor(NEW, answers).await, None);
+}
+
+#[tokio::test]
+async fn sentinels_that_were_set_up_anew_are_believed() {
+    let stage = Stage::new().await;
+    assert_eq!(stage.primary([Some(AFTER); 3]).await, NEW);
+    let anew = [Some((0, OLD, OLD)); 3];
+    assert_eq!(stage.successor(NEW, anew).await, Some(OLD));
+    assert_eq!(stage.primary(anew).await, OLD);
+    assert_eq!(stage.successor(OLD, [None, anew[1], anew[2]]).await, None);
+    // Failovers count from there.
+    assert_eq!(stage.successor(OLD, [Some((1, OLD, NEW)), None, None]).await, Some(NEW));
+}
