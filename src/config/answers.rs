@@ -27,7 +27,7 @@ impl HeaderEdits {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cors {
     /// Their origins, at least one.
-    pub origins: Vec<Origin>,
+    pub origins: Vec<CorsOrigin>,
     /// Headers that they may send, as a list.
     pub headers: HeaderValue,
     /// Headers that they may read beside those of Callgate's own.
@@ -40,7 +40,7 @@ pub struct Cors {
 
 /// Origins of web pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub enum CorsOrigin {
     /// Anywhere.
     Any,
     /// This one.
@@ -53,7 +53,7 @@ impl Cors {
     /// Whether every page may read the answers.
     #[must_use]
     pub fn is_for_all(&self) -> bool {
-        self.origins.contains(&Origin::Any)
+        self.origins.contains(&CorsOrigin::Any)
     }
 
     /// Whether pages from this origin may read the answers.
@@ -61,9 +61,9 @@ impl Cors {
     pub fn allows(&self, origin: &HeaderValue) -> bool {
         let Ok(text) = origin.to_str() else { return false };
         self.origins.iter().any(|allowed| match allowed {
-            Origin::Any => true,
-            Origin::Exact(exact) => text == &**exact,
-            Origin::Below(scheme, end) => {
+            CorsOrigin::Any => true,
+            CorsOrigin::Exact(exact) => text == &**exact,
+            CorsOrigin::Below(scheme, end) => {
                 let label = text.strip_prefix(&**scheme).and_then(|rest| rest.strip_suffix(&**end));
                 let is_host_char = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
                 label.is_some_and(|label| !label.is_empty() && label.bytes().all(is_host_char))
@@ -78,15 +78,15 @@ mod tests {
 
     #[test]
     fn origins_are_compared_whole() {
-        let cors = |origins: Vec<Origin>| Cors {
+        let cors = |origins: Vec<CorsOrigin>| Cors {
             origins,
             headers: HeaderValue::from_static(""),
             expose: Vec::new(),
             credentials: false,
             max_age: Duration::ZERO,
         };
-        let exact = cors(vec![Origin::Exact("https://app.test".into())]);
-        let below = cors(vec![Origin::Below("https://".into(), ".app.test".into())]);
+        let exact = cors(vec![CorsOrigin::Exact("https://app.test".into())]);
+        let below = cors(vec![CorsOrigin::Below("https://".into(), ".app.test".into())]);
         for (origin, by_exact, by_below) in [
             ("https://app.test", true, false),
             ("https://a.app.test", false, true),
@@ -102,6 +102,6 @@ mod tests {
             let value = HeaderValue::from_static(origin);
             assert_eq!((exact.allows(&value), below.allows(&value)), (by_exact, by_below), "{origin}");
         }
-        assert!(cors(vec![Origin::Any]).allows(&HeaderValue::from_static("null")));
+        assert!(cors(vec![CorsOrigin::Any]).allows(&HeaderValue::from_static("null")));
     }
 }

@@ -32,7 +32,7 @@ use compile::compile;
 
 pub use self::admin::{AdminAccess, AdminToken, Role};
 pub use self::redis::{OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls};
-pub use answers::{Cors, HeaderEdits, Origin};
+pub use answers::{Cors, CorsOrigin, HeaderEdits};
 pub use balancing::{Balance, Balancing, Ejection, EndpointShare, HashKey, Health, HealthProbe, Retry, RetryOn};
 pub use matching::{HeaderMatch, HostPattern, Piece, Rewrite};
 pub use mirror::{FULL_SHARE, Mirror};

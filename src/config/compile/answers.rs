@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::address::parse_endpoint;
 use super::matching::header_name;
-use crate::config::answers::{Cors, HeaderEdits, Origin};
+use crate::config::answers::{Cors, CorsOrigin, HeaderEdits};
 use crate::config::problem::quoted;
 use crate::config::reader::Field;
 use crate::config::section::Section;
@@ -94,7 +94,7 @@ pub(super) fn cors(s: &Section<'_>) -> Option<Cors> {
     let remedy = "for example [\"https://app.example.com\"]";
     let list = s.require("origins", remedy);
     let items = list.map(|list| list.one_or_more("name at least one, or remove `cors`"));
-    let origins: Option<Vec<Origin>> = items.map(|items| items.iter().filter_map(origin).collect());
+    let origins: Option<Vec<CorsOrigin>> = items.map(|items| items.iter().filter_map(origin).collect());
     let names = |f: &Field<'_>| {
         let items = f.one_or_many();
         Some(items.iter().filter_map(|item| header_name(item, &item.text()?)).collect::<Vec<_>>())
@@ -107,17 +107,17 @@ pub(super) fn cors(s: &Section<'_>) -> Option<Cors> {
     let credentials = s.or("credentials", false, Field::flag);
     let max_age = s.or("max_age", Duration::from_secs(600), |f| f.duration(SECOND..=DAY));
     let origins = origins?;
-    if credentials && origins.contains(&Origin::Any) {
+    if credentials && origins.contains(&CorsOrigin::Any) {
         s.field_of("credentials").error("can't be used with every origin (name them)");
     }
     let headers = headers.unwrap_or_else(|| HeaderValue::from_static(CORS_HEADERS));
     Some(Cors { origins, headers, expose, credentials, max_age })
 }
 
-fn origin(field: &Field<'_>) -> Option<Origin> {
+fn origin(field: &Field<'_>) -> Option<CorsOrigin> {
     let text = field.text()?;
     if text == "*" {
-        return Some(Origin::Any);
+        return Some(CorsOrigin::Any);
     }
     let lower = text.to_ascii_lowercase();
     // An origin is spelled like an endpoint, but without the default port of its scheme.
@@ -125,8 +125,8 @@ fn origin(field: &Field<'_>) -> Option<Origin> {
     let has_default_port = plain.starts_with("http://") && plain.ends_with(":80")
         || plain.starts_with("https://") && plain.ends_with(":443");
     let origin = match lower.split_once("://*.") {
-        Some((scheme, rest)) => Origin::Below(format!("{scheme}://").into(), format!(".{rest}").into()),
-        None => Origin::Exact(lower.into()),
+        Some((scheme, rest)) => CorsOrigin::Below(format!("{scheme}://").into(), format!(".{rest}").into()),
+        None => CorsOrigin::Exact(lower.into()),
     };
     let is_origin = parse_endpoint(&plain).is_ok() && !has_default_port;
     let what = "an origin as browsers send it (for example https://app.example.com, or https://*.example.com)";

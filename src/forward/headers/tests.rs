@@ -288,7 +288,7 @@ fn a_route_with_cors_drops_the_upstreams_cors_headers() {
     edit_for_client(&mut answer, &route);
     assert_eq!((answer.len(), answer.get_all("x-a").iter().count()), (2, 0), "{answer:?}");
     route.cors = Some(crate::config::Cors {
-        origins: vec![crate::config::Origin::Exact("https://app.test".into())],
+        origins: vec![crate::config::CorsOrigin::Exact("https://app.test".into())],
         headers: HeaderValue::from_static("authorization"),
         expose: Vec::new(),
         credentials: false,
