@@ -2,7 +2,11 @@
 
 mod path;
 mod paths;
+mod readings;
 mod rewrite;
+mod site;
+#[cfg(test)]
+mod spellings;
 
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -1,51 +1,22 @@
 //! The routes of one host: path + method + headers → route.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method};
 
-use crate::config::{self, HeaderMatch};
+use crate::config;
 
+use super::readings::{Pattern, Reading, Readings};
+use super::site::Site;
 use super::{Found, RouteError};
 
 /// The routes of one host.
 pub(super) struct Paths {
     exact: matchit::Router<usize>,
-    /// The same patterns, [`folded`]: where an upstream that is less exact would see another route than we do.
-    folded: matchit::Router<usize>,
+    /// The same patterns, as upstreams may take paths that are less exact than ours.
+    readings: Readings,
     sites: Vec<Site>,
-}
-
-/// One path pattern and the routes that share it.
-struct Site {
-    /// Those that ask for more stand first.
-    candidates: Vec<Candidate>,
-    allow: HeaderValue,
-    ends_with_slash: bool,
-    /// It has no parameters: who asks for it asks for just this.
-    is_literal: bool,
-}
-
-/// A route, and what it asks beside its path.
-struct Candidate {
-    methods: Vec<Method>,
-    headers: Vec<HeaderMatch>,
-    route: usize,
-}
-
-impl Candidate {
-    fn takes_method(&self, method: &Method) -> bool {
-        self.methods.is_empty()
-            || self.methods.contains(method)
-            || (*method == Method::HEAD && self.methods.contains(&Method::GET))
-    }
-
-    fn takes_headers(&self, headers: &HeaderMap) -> bool {
-        self.headers.iter().all(|asked| match &asked.value {
-            Some(value) => headers.get_all(&asked.name).iter().any(|line| line == value),
-            None => headers.contains_key(&asked.name),
-        })
-    }
 }
 
 impl Paths {
@@ -54,8 +25,9 @@ impl Paths {
     /// # Errors
     /// A pattern that is malformed or in conflict with another; the configuration's own check says it more kindly.
     pub(super) fn new(routes: &[Arc<config::Route>], indices: &[usize]) -> Result<Self, RouteError> {
-        let mut table = Self { exact: matchit::Router::new(), folded: matchit::Router::new(), sites: Vec::new() };
+        let mut table = Self { exact: matchit::Router::new(), readings: Readings::new(), sites: Vec::new() };
         let mut patterns: Vec<Arc<str>> = Vec::new();
+        let mut roots = Vec::new();
         for (index, route) in indices.iter().map(|index| (*index, &routes[*index])) {
             let site = match patterns.iter().position(|known| *known == route.path) {
                 Some(site) => site,
@@ -65,138 +37,83 @@ impl Paths {
                         .exact
                         .insert(&*route.path, site)
                         .map_err(|error| RouteError { name: route.name.clone(), reason: error.to_string() })?;
-                    // Two patterns that differ in case only are both there on purpose; the first stands for both.
-                    let _ = table.folded.insert(fold_pattern(&route.path), site);
+                    let pattern = Pattern::new(&route.path);
+                    table.readings.insert(&pattern, site);
+                    if pattern.has_rest()
+                        && let Some(slash) = route.path.rfind('/')
+                    {
+                        roots.push((&route.path[..=slash], site));
+                    }
                     patterns.push(route.path.clone());
-                    let ends_with_slash = route.path.len() > 1 && route.path.ends_with('/');
-                    table.sites.push(Site {
-                        candidates: Vec::new(),
-                        allow: HeaderValue::from_static(""),
-                        ends_with_slash,
-                        is_literal: !route.path.contains('{'),
-                    });
+                    table.sites.push(Site::new(pattern.is_literal()));
                     site
                 }
             };
-            table.sites[site].candidates.push(Candidate {
-                methods: route.methods.clone(),
-                headers: route.headers.clone(),
-                route: index,
-            });
+            table.sites[site].add(index, route);
         }
-        for (site, pattern) in patterns.iter().enumerate() {
-            if let Some(root) = pattern.find("{*").map(|at| &pattern[..at]) {
-                // The rest may be empty. A route of its own for that path was there before, and stays.
-                let _ = table.exact.insert(root, site);
-                let _ = table.folded.insert(fold_pattern(root), site);
-            }
-        }
-        for site in &mut table.sites {
-            site.candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.headers.len()));
-            site.allow = allow_header(&site.candidates);
+        for (root, site) in roots {
+            // The rest may be empty. A route of its own for that path was there before, and stays.
+            let _ = table.exact.insert(root, site);
         }
         Ok(table)
     }
 
     /// Finds the route of a path that [`super::judge`] has passed.
     pub(super) fn find(&self, path: &str, method: &Method, headers: &HeaderMap) -> Found<'_> {
-        let Some(site) = self.site(path) else { return Found::Nothing };
-        let mut found = Found::WrongMethod(&site.allow);
-        for candidate in site.candidates.iter().filter(|candidate| candidate.takes_method(method)) {
-            if candidate.takes_headers(headers) {
-                return Found::Route(candidate.route);
-            }
-            found = Found::Nothing;
-        }
-        found
+        self.site(path, method).map_or(Found::Nothing, |site| site.find(method, headers))
     }
 
     /// The routes of a path that take this method, whatever headers they ask for.
     pub(super) fn candidates(&self, path: &str, method: &Method) -> impl Iterator<Item = usize> + use<'_> {
         let method = method.clone();
-        let all = self.site(path).map_or(&[][..], |site| &site.candidates);
-        all.iter().filter(move |candidate| candidate.takes_method(&method)).map(|candidate| candidate.route)
+        self.site(path, &method).into_iter().flat_map(move |site| site.routes(method.clone()))
     }
 
     /// The methods that a path's routes take, as `Allow` lists them; `None` when they take all, or there are none.
     pub(super) fn allow(&self, path: &str) -> Option<&HeaderValue> {
-        let site = self.site(path)?;
-        let takes_all = site.candidates.iter().any(|candidate| candidate.methods.is_empty());
-        (!takes_all).then_some(&site.allow)
+        self.site(path, &Method::OPTIONS)?.allow()
     }
 
-    /// A path that an upstream may well read as another one is judged as that other one: many take `/calls/` for `/calls`
-    /// and `/CALLS` or `/calls.` for `/calls`, and a catch-all route must not open what a stricter route guards.
-    fn site(&self, path: &str) -> Option<&Site> {
-        let literal = self.exact.at(path).ok().map(|found| *found.value);
-        let site = match path.strip_suffix('/') {
-            Some(bare) if !bare.is_empty() && !literal.is_some_and(|site| self.sites[site].ends_with_slash) => {
-                self.exact.at(bare).ok().map(|found| *found.value).or(literal)
+    /// The pattern whose routes judge a path with this method. Many upstreams take `/calls/` for `/calls`, or `/CALLS` and `/calls.`; so
+    /// a less specific route must not open what a more specific one guards.
+    fn site(&self, path: &str, method: &Method) -> Option<&Site> {
+        let as_it_is = self.exact.at(path).ok().map(|found| *found.value);
+        match as_it_is {
+            Some(site) if self.sites[site].is_literal() || self.readings.is_certain(path) => {
+                return self.sites.get(site);
             }
-            _ => literal,
-        }?;
-        // Two patterns that differ in that only are both there on purpose.
-        if !self.sites[site].is_literal
-            && let Some(folded) = folded(path)
-        {
-            let bare = folded.strip_suffix('/').filter(|bare| !bare.is_empty()).unwrap_or(&folded);
-            let other = self.folded.at(bare).or_else(|_| self.folded.at(&folded)).ok().map(|found| *found.value);
-            if other.is_some_and(|other| other != site) {
-                return None;
-            }
+            None if !path.ends_with('/') => return None,
+            Some(_) | None => {}
         }
+        let readings = self.readings.of(path);
+        let is_most_specific = |site: &usize| readings.iter().all(|reading| reading.allows(*site));
+        if let Some(site) = as_it_is.filter(is_most_specific) {
+            return self.sites.get(site);
+        }
+        // With a slash more or less at its end the stricter pattern decides, the more specific one first. Any other spelling is refused.
+        let near = self.with_other_end(path).filter(is_most_specific)?;
+        let meant = || readings.iter().flat_map(Reading::patterns).chain(as_it_is);
+        let is_strictest = |site: &usize| {
+            meant().all(|other| other == *site || self.sites[*site].is_as_strict_as(&self.sites[other], method))
+        };
+        let site = [Some(near), as_it_is].into_iter().flatten().find(is_strictest)?;
         self.sites.get(site)
     }
-}
 
-/// A path as file systems of the forgiving kind take it: in lower case, without dots and blanks at the ends of its segments. `None`
-/// when that is what it is.
-fn folded(path: &str) -> Option<String> {
-    let has_loose_end = |segment: &str| segment.ends_with('.') || segment.ends_with("%20");
-    if !path.split('/').any(has_loose_end) {
-        return path.bytes().any(|byte| byte.is_ascii_uppercase()).then(|| path.to_ascii_lowercase());
+    /// The pattern of a path with a slash more at its end, or one less.
+    fn with_other_end(&self, path: &str) -> Option<usize> {
+        let other: Cow<'_, str> = match path.strip_suffix('/') {
+            Some(bare) => bare.into(),
+            None => [path, "/"].concat().into(),
+        };
+        self.exact.at(&other).ok().map(|found| *found.value)
     }
-    let mut folded = String::with_capacity(path.len());
-    for (at, mut segment) in path.split('/').enumerate() {
-        while let Some(rest) = segment.strip_suffix('.').or_else(|| segment.strip_suffix("%20")) {
-            segment = rest;
-        }
-        if at > 0 {
-            folded.push('/');
-        }
-        folded.push_str(segment);
-    }
-    folded.make_ascii_lowercase();
-    Some(folded)
-}
-
-/// Lower case, but for the names in braces.
-fn fold_pattern(pattern: &str) -> String {
-    let mut in_braces = false;
-    let fold = |character: char| {
-        in_braces = (in_braces || character == '{') && character != '}';
-        if in_braces { character } else { character.to_ascii_lowercase() }
-    };
-    pattern.chars().map(fold).collect()
-}
-
-fn allow_header(candidates: &[Candidate]) -> HeaderValue {
-    let mut names: Vec<&str> = Vec::new();
-    for method in candidates.iter().flat_map(|candidate| &candidate.methods) {
-        names.push(method.as_str());
-        if *method == Method::GET {
-            names.push("HEAD");
-        }
-    }
-    names.sort_unstable();
-    names.dedup();
-    // Method names are tokens, and tokens are header values.
-    HeaderValue::from_str(&names.join(", ")).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Access;
 
     struct Table(Paths);
 
@@ -207,12 +124,15 @@ mod tests {
     }
 
     fn table(routes: &[(&str, &[Method])]) -> Table {
-        let routes: Vec<_> = routes
-            .iter()
-            .map(|(path, methods)| {
-                Arc::new(config::Route { path: (*path).into(), methods: methods.to_vec(), ..config::Route::default() })
-            })
-            .collect();
+        laid_out(routes.iter().map(|(path, methods)| config::Route {
+            path: (*path).into(),
+            methods: methods.to_vec(),
+            ..config::Route::default()
+        }))
+    }
+
+    fn laid_out(routes: impl Iterator<Item = config::Route>) -> Table {
+        let routes: Vec<_> = routes.map(Arc::new).collect();
         let indices: Vec<usize> = (0..routes.len()).collect();
         Table(Paths::new(&routes, &indices).unwrap())
     }
@@ -272,5 +192,134 @@ mod tests {
         assert_eq!(calls().find("/api/v1/calls/AbC/stream", &Method::GET), Found::Route(2));
         assert_eq!(calls().find("/api/v1/calls/AbC/STREAM", &Method::GET), Found::Nothing);
         assert_eq!(calls().find("/api/v1/Files/X", &Method::GET), Found::Route(3));
+    }
+
+    fn token(permissions: &[&str]) -> Access {
+        Access::Token(permissions.iter().map(|permission| (*permission).into()).collect())
+    }
+
+    fn guarded(routes: &[(&str, &[Method], Access)]) -> Table {
+        laid_out(routes.iter().map(|(path, methods, access)| config::Route {
+            path: (*path).into(),
+            methods: methods.to_vec(),
+            access: access.clone(),
+            ..config::Route::default()
+        }))
+    }
+
+    /// Where GETs lead, by their paths.
+    fn assert_found(table: &Table, expected: &[(&str, Option<usize>)]) {
+        for (path, route) in expected {
+            let found = route.map_or(Found::Nothing, Found::Route);
+            assert_eq!(table.find(path, &Method::GET), found, "{path}");
+            let candidates: Vec<usize> = table.0.candidates(path, &Method::GET).collect();
+            assert_eq!(candidates, route.iter().copied().collect::<Vec<_>>(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_less_specific_route_does_not_open_what_another_guards() {
+        let table = guarded(&[
+            ("/{*rest}", &[], Access::Public),
+            ("/admin/{*rest}", &[], token(&[])),
+            ("/users/{id}", &[], token(&[])),
+            ("/users/{id}/notes/", &[], token(&[])),
+            ("/users/me", &[], Access::Public),
+            ("/Ops/{*rest}", &[], token(&[])),
+            ("/caf%C3%A9/@{name}", &[], token(&[])),
+            ("/pictures/{name}.png/size", &[], token(&[])),
+            ("/pictures/{name}/owner", &[], token(&[])),
+        ]);
+        let spellings = [
+            ("/admin/", Some(1)),
+            ("/admin", Some(1)),
+            ("/admin/x", Some(1)),
+            ("/ADMIN/", None),
+            ("/ADMIN", None),
+            ("/admin.", None),
+            ("/admin%20/", None),
+            ("/admin/%20", Some(1)),
+            ("/admins", Some(0)),
+            ("/users/7", Some(2)),
+            ("/users/7/", Some(2)),
+            ("/users/Ab./", Some(2)),
+            ("/USERS/7/", None),
+            ("/users/me/", Some(4)),
+            ("/users/ME", None),
+            ("/users/7/notes", Some(3)),
+            ("/users/7/Notes", None),
+            ("/users/7/x", Some(0)),
+            ("/users/", Some(0)),
+            ("/Ops/", Some(5)),
+            ("/ops/", None),
+            ("/ops/x", None),
+            ("/caf%C3%A9/@a/", Some(6)),
+            ("/caf%c3%a9/@a", None),
+            ("/caf%C3%A9/%40a", None),
+            // matchit does not find the last one's pattern.
+            ("/pictures/a/owner", Some(8)),
+            ("/pictures/a.png/owner", None),
+            ("/Else./%20/", Some(0)),
+        ];
+        assert_found(&table, &spellings);
+    }
+
+    #[test]
+    fn of_a_slash_more_or_less_the_stricter_route_decides() {
+        let table = guarded(&[
+            ("/{*rest}", &[], token(&["web"])),
+            ("/health", &[], Access::Public),
+            ("/both/{*rest}", &[], token(&["web", "both"])),
+            ("/both", &[], token(&["web"])),
+            ("/other", &[], token(&["other"])),
+            ("/posts", &[Method::GET], token(&["web"])),
+            ("/posts", &[Method::POST], Access::Public),
+            ("/docs/{*rest}", &[], token(&["web"])),
+        ]);
+        let spellings = [
+            ("/health", Some(1)),
+            ("/health/", Some(0)),
+            ("/both", Some(3)),
+            ("/both/", Some(2)),
+            // Neither asks for all that the other asks for.
+            ("/other/", None),
+            ("/posts/", Some(5)),
+            // Of two that ask for the same, the more specific one.
+            ("/docs", Some(7)),
+        ];
+        assert_found(&table, &spellings);
+        assert_eq!(table.find("/posts/", &Method::POST), Found::Route(0));
+        assert_eq!(table.find("/posts/", &Method::PUT), table.find("/posts", &Method::PUT));
+        assert_eq!(table.0.allow("/posts/"), table.0.allow("/posts"));
+    }
+
+    #[test]
+    fn patterns_that_differ_in_case_or_slash_alone_are_both_there_on_purpose() {
+        let table = guarded(&[
+            ("/Users/{id}", &[], Access::Public),
+            ("/users/{id}", &[], token(&[])),
+            ("/users/{id}/", &[], token(&["slash"])),
+            ("/Files", &[], Access::Public),
+            ("/files", &[], token(&[])),
+            ("/{*rest}", &[], Access::Public),
+            // In lower case these two could not stand beside each other.
+            ("/Docs/{*rest}", &[], Access::Public),
+            ("/docs/{page}", &[], token(&[])),
+        ]);
+        let spellings = [
+            ("/Users/7", Some(0)),
+            ("/users/7", Some(1)),
+            ("/users/7/", Some(2)),
+            ("/Users/7/", None),
+            ("/USERS/7", None),
+            ("/Files", Some(3)),
+            ("/files", Some(4)),
+            ("/files/", Some(4)),
+            ("/Files/", None),
+            ("/docs/a", Some(7)),
+            ("/Docs/a", None),
+            ("/Docs/a/b", Some(6)),
+        ];
+        assert_found(&table, &spellings);
     }
 }

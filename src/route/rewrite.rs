@@ -34,15 +34,18 @@ impl Rewriter {
                 Some(if rest.is_empty() { "/".to_owned() } else { rest.to_owned() })
             }
             Self::Template { pattern, pieces } => {
-                let bare = || path.strip_suffix('/').map(|bare| (bare, "/"));
+                let slashed: String;
                 // A {*rest} may stand for nothing, which its pattern alone does not match.
-                let (found, end) = match (pattern.at(path), bare()) {
+                let (found, end) = match (pattern.at(path), path.strip_suffix('/')) {
                     (Ok(found), _) => (Some(found), ""),
-                    (Err(_), Some((bare, slash))) => match pattern.at(bare) {
-                        Ok(found) => (Some(found), slash),
+                    (Err(_), Some(bare)) => match pattern.at(bare) {
+                        Ok(found) => (Some(found), "/"),
                         Err(_) => (None, ""),
                     },
-                    (Err(_), None) => (None, ""),
+                    (Err(_), None) => {
+                        slashed = [path, "/"].concat();
+                        (pattern.at(&slashed).ok(), "")
+                    }
                 };
                 let mut new = String::with_capacity(path.len() + 16);
                 for piece in pieces {
@@ -97,8 +100,14 @@ mod tests {
             assert_eq!(rewritten("/calls/{id}/stream", template(), path), expected);
         }
         let rest = || Rewrite::Template([text("/new/"), parameter("rest")].into());
-        for (path, expected) in [("/old/a/b", "/new/a/b"), ("/old/", "/new/"), ("/old/a/", "/new/a/")] {
+        for (path, expected) in
+            [("/old/a/b", "/new/a/b"), ("/old/", "/new/"), ("/old", "/new/"), ("/old/a/", "/new/a/")]
+        {
             assert_eq!(rewritten("/old/{*rest}", rest(), path), expected);
+        }
+        // A pattern with a slash at its end is also given paths without one.
+        for path in ["/calls/7/", "/calls/7"] {
+            assert_eq!(rewritten("/calls/{id}/", template(), path), "/v2/7/events");
         }
     }
 }

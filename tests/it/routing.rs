@@ -219,6 +219,61 @@ async fn preflights_are_answered_without_a_token_where_a_route_says_so() {
     assert_eq!(decided, Some(0.0));
 }
 
+/// A preflight is answered by the route that the request itself would get.
+#[tokio::test]
+async fn preflights_for_another_spelling_of_a_guarded_path_are_not_answered() {
+    let stage = Stage::new(
+        r#"
+  - { path: "/{*rest}", auth: none, cors: { origins: "*" }, upstream: up }
+  - { path: "/admin/{*rest}", upstream: up }
+  - { path: "/page/{*rest}", cors: { origins: "https://app.test" }, upstream: up }
+"#,
+    )
+    .await;
+    for client in &stage.clients {
+        for (path, status, origin) in [
+            ("/open/", 204, "*"),
+            ("/page/", 204, "https://app.test"),
+            ("/page", 204, "https://app.test"),
+            ("/PAGE/", 401, ""),
+            ("/admin/", 401, ""),
+            ("/admin", 401, ""),
+            ("/Admin", 401, ""),
+        ] {
+            let request = client.request(reqwest::Method::OPTIONS, stage.gateway.url(path));
+            let request = request.header("origin", "https://app.test").header("access-control-request-method", "GET");
+            let response = request.send().await.unwrap();
+            let told = (response.status().as_u16(), header(&response, "access-control-allow-origin"));
+            assert_eq!(told, (status, origin), "{path}");
+        }
+    }
+    assert!(stage.upstream.seen().is_empty());
+}
+
+/// A route takes its path with a slash more at its end, or one less, where a route that asks for less would take it otherwise.
+#[tokio::test]
+async fn paths_of_the_other_end_are_rewritten_too() {
+    let stage = Stage::new(
+        r#"
+  - { path: "/{*rest}", auth: none, upstream: up }
+  - { path: "/old/{*rest}", strip_prefix: /old, upstream: up }
+  - { path: "/new/{*rest}", rewrite: "/newer/{rest}", upstream: up }
+  - { path: "/users/{id}/", rewrite: "/people/{id}/all", upstream: up }
+"#,
+    )
+    .await;
+    for (path, target) in [
+        ("/old?a", "/?a"),
+        ("/old/", "/"),
+        ("/new", "/newer/"),
+        ("/users/7", "/people/7/all"),
+        ("/users/7/", "/people/7/all"),
+    ] {
+        assert_eq!(stage.get(&stage.clients[0], path).await.status(), 200, "{path}");
+        assert_eq!(stage.last_target(), target, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn pages_read_answers_and_limits_and_refusals() {
     let stage = Stage::new(CORS).await;

@@ -86,6 +86,62 @@ async fn rfc3986_6_2_2_no_spelling_of_a_guarded_path_gets_around_its_guard() {
     assert_eq!(stage.upstream.heard(), "");
 }
 
+/// Whatever a spelling looks like to the public catch-all: a route that guards what it may mean decides.
+#[tokio::test]
+async fn rfc3986_6_2_2_a_public_route_opens_nothing_that_a_more_specific_one_guards() {
+    let stage = Stage::with(
+        r#"routes:
+  - { path: "/{*rest}", auth: none, upstream: up }
+  - { path: "/health", auth: none, upstream: up }
+  - { path: "/api/{*rest}", upstream: up }
+  - { path: "/admin/{*rest}", permission: "admin:all", upstream: up }
+  - { path: "/users/{id}", upstream: up }
+  - { path: "/files/", upstream: up }
+  - { path: "/Reports/{*rest}", upstream: up }"#,
+    )
+    .await;
+    let status = async |target: &str, credential: &str| {
+        let before = stage.upstream.messages().len();
+        let request = format!("GET {target} HTTP/1.1\r\nhost: a\r\n{credential}connection: close\r\n\r\n");
+        let answer = stage.send(&request).await;
+        let status: u16 = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest[..3].parse().ok()).expect("a status");
+        assert_eq!(stage.upstream.messages().len() - before, usize::from(status == 200), "{target}: {answer}");
+        status
+    };
+    for (target, with_token) in [
+        ("/api/", 200),
+        ("/api", 200),
+        ("/api/x/", 200),
+        ("/%61pi/", 200),
+        ("/API/", 404),
+        ("/%41pi", 404),
+        ("/api.", 404),
+        ("/api./", 404),
+        ("/api%20/", 404),
+        ("/api/%20", 200),
+        ("/api/...", 200),
+        ("/admin/", 403),
+        ("/admin/?x=1", 403),
+        ("/admin?x=1", 403),
+        ("/ADMIN/", 404),
+        ("/%61dmin/", 403),
+        ("/users/7/", 200),
+        ("/users/7./", 200),
+        ("/USERS/7/", 404),
+        ("/files", 200),
+        ("/FILES", 404),
+        ("/Reports/", 200),
+        ("/reports/", 404),
+        ("/reports/x", 404),
+    ] {
+        assert_eq!(status(target, "").await, 401, "{target}");
+        assert_eq!(status(target, "AUTH\r\n").await, with_token, "{target}");
+    }
+    for target in ["/", "/health", "/health/", "/admins", "/apis/", "/users/", "/users/7/x/", "/Else./%20/"] {
+        assert_eq!(status(target, "").await, 200, "{target}");
+    }
+}
+
 /// Bytes of the path and the query are the client's (RFC 9110 §7.7).
 #[tokio::test]
 async fn rfc9110_7_7_a_target_is_passed_on_byte_for_byte() {

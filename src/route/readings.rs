@@ -1,0 +1,420 @@
+//! What a path may mean to an upstream that reads it less exactly than Callgate does.
+
+use std::borrow::Cow;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use memchr::{memchr, memchr_iter};
+use smallvec::{SmallVec, smallvec};
+
+/// A pattern by its segments, in the form in which [`Readings`] compares them.
+pub(super) struct Pattern {
+    segments: Vec<Segment>,
+    ends_with_slash: bool,
+    /// Nothing of its text had to be changed.
+    is_plain: bool,
+}
+
+#[derive(PartialEq)]
+enum Segment {
+    Text(String),
+    /// A `{name}` with the text before and behind it.
+    Parameter(String, String),
+    /// A `{*rest}`.
+    Rest,
+}
+
+impl Pattern {
+    /// Takes apart a pattern that is sound.
+    pub(super) fn new(pattern: &str) -> Self {
+        let spelled: Vec<_> =
+            pattern.split('/').filter(|segment| !segment.is_empty()).map(Segment::as_spelled).collect();
+        let segments: Vec<_> = spelled.iter().map(Segment::folded).collect();
+        let is_plain = segments == spelled && !pattern.contains("//");
+        Self { segments, ends_with_slash: pattern.ends_with('/'), is_plain }
+    }
+
+    /// It has no parameters: one path alone is spelled like it.
+    pub(super) fn is_literal(&self) -> bool {
+        self.segments.iter().all(|segment| matches!(segment, Segment::Text(_)))
+    }
+
+    pub(super) fn has_rest(&self) -> bool {
+        matches!(self.segments.last(), Some(Segment::Rest))
+    }
+
+    /// Of parameters with text behind them matchit tries only the first that fits a segment. If what follows does not fit, it
+    /// misses the patterns that would.
+    fn hides_others(&self) -> bool {
+        let followed = self.segments.len() - usize::from(!self.ends_with_slash && !self.segments.is_empty());
+        self.segments[..followed].iter().any(|segment| matches!(segment, Segment::Parameter(_, end) if !end.is_empty()))
+    }
+}
+
+impl Segment {
+    fn as_spelled(text: &str) -> Self {
+        let (mut before, mut behind) = (String::new(), None);
+        let mut left = text;
+        while let Some(at) = left.find(['{', '}']) {
+            let (plain, brace) = left.split_at(at);
+            let part = behind.as_mut().unwrap_or(&mut before);
+            part.push_str(plain);
+            left = match brace.strip_prefix("{{").or_else(|| brace.strip_prefix("}}")) {
+                Some(left) => {
+                    part.push_str(&brace[..1]);
+                    left
+                }
+                None if brace.starts_with("{*") => return Self::Rest,
+                None => {
+                    behind = Some(String::new());
+                    behind_parameter(brace)
+                }
+            };
+        }
+        behind.as_mut().unwrap_or(&mut before).push_str(left);
+        match behind {
+            None => Self::Text(before),
+            Some(behind) => Self::Parameter(before, behind),
+        }
+    }
+
+    fn folded(&self) -> Self {
+        let name = |text: &str| without_loose_end(&folded(text)).to_owned();
+        match self {
+            Self::Text(text) => Self::Text(name(text)),
+            Self::Parameter(before, behind) => Self::Parameter(folded(before).into_owned(), name(behind)),
+            Self::Rest => Self::Rest,
+        }
+    }
+
+    /// As matchit takes it.
+    fn pattern(&self) -> String {
+        let escaped = |text: &str| text.replace('{', "{{").replace('}', "}}");
+        match self {
+            Self::Text(text) => escaped(text),
+            Self::Parameter(before, behind) => format!("{}{{name}}{}", escaped(before), escaped(behind)),
+            Self::Rest => "{*rest}".to_owned(),
+        }
+    }
+}
+
+/// What follows a parameter's closing brace. Two braces stand for one, which belongs to the name.
+fn behind_parameter(text: &str) -> &str {
+    let mut left = text;
+    while let Some(at) = left.find('}') {
+        left = &left[at + 1..];
+        match left.strip_prefix('}') {
+            Some(more) => left = more,
+            None => return left,
+        }
+    }
+    ""
+}
+
+/// All patterns of one host, as a tree of segments. Letter case, loose ends, escapes of visible characters, empty segments and a slash at
+/// the end tell no two patterns apart here.
+pub(super) struct Readings {
+    nodes: Vec<Node>,
+    /// Matches the [plain](is_plain) paths that may mean something else than they say.
+    doubtful: matchit::Router<()>,
+    /// There are patterns that `doubtful` can't hold.
+    all_are_doubtful: bool,
+}
+
+#[derive(Default)]
+struct Node {
+    texts: HashMap<Box<str>, usize, RandomState>,
+    /// Those with more text around their names first.
+    parameters: Vec<Parameter>,
+    /// The patterns that end here without a slash.
+    bare: Vec<usize>,
+    /// The patterns that end here with a slash.
+    slashed: Vec<usize>,
+    /// The patterns that have their `{*rest}` here.
+    rest: Vec<usize>,
+}
+
+struct Parameter {
+    before: Box<str>,
+    behind: Box<str>,
+    node: usize,
+}
+
+impl Parameter {
+    fn takes(&self, text: &str) -> bool {
+        text.len() > self.before.len() + self.behind.len()
+            && text.starts_with(&*self.before)
+            && text.ends_with(&*self.behind)
+    }
+}
+
+/// The most specific patterns that a path can have with a slash at its end and without one.
+#[derive(Default)]
+pub(super) struct Reading<'a> {
+    bare: &'a [usize],
+    slashed: &'a [usize],
+    /// Of these the more specific ones; both if they differ in the slash alone.
+    first: [&'a [usize]; 2],
+}
+
+impl<'a> Reading<'a> {
+    fn add(&mut self, bare: &'a [usize], slashed: &'a [usize]) {
+        if self.first.iter().all(|patterns| patterns.is_empty()) {
+            self.first = [bare, slashed];
+        }
+        if self.bare.is_empty() {
+            self.bare = bare;
+        }
+        if self.slashed.is_empty() {
+            self.slashed = slashed;
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        !self.bare.is_empty() && !self.slashed.is_empty()
+    }
+
+    /// No pattern that the path may mean is more specific than this one, which matches it.
+    pub(super) fn allows(&self, pattern: usize) -> bool {
+        self.first.iter().all(|patterns| patterns.is_empty())
+            || self.first.iter().any(|patterns| patterns.contains(&pattern))
+    }
+
+    pub(super) fn patterns(&self) -> impl Iterator<Item = usize> {
+        self.bare.iter().chain(self.slashed).copied()
+    }
+}
+
+/// Where the search goes on: at a node with what is left of the path, or with a node's `{*rest}`.
+enum Step<'p> {
+    Segments(usize, &'p str),
+    Rest(usize),
+}
+
+impl Readings {
+    pub(super) fn new() -> Self {
+        Self { nodes: vec![Node::default()], doubtful: matchit::Router::new(), all_are_doubtful: false }
+    }
+
+    /// Adds a pattern under a number.
+    pub(super) fn insert(&mut self, pattern: &Pattern, number: usize) {
+        if !pattern.is_plain || pattern.ends_with_slash {
+            self.doubt(&pattern.segments);
+        }
+        if let [segments @ .., Segment::Rest] = &*pattern.segments {
+            self.doubt(segments);
+        }
+        self.all_are_doubtful |= pattern.hides_others();
+        let mut at = 0;
+        for segment in &pattern.segments {
+            at = match segment {
+                Segment::Text(text) => match self.nodes[at].texts.get(&**text) {
+                    Some(node) => *node,
+                    None => {
+                        let node = self.add_node();
+                        self.nodes[at].texts.insert(text.as_str().into(), node);
+                        node
+                    }
+                },
+                Segment::Parameter(before, behind) => self.parameter(at, before, behind),
+                Segment::Rest => return self.nodes[at].rest.push(number),
+            };
+        }
+        let node = &mut self.nodes[at];
+        if pattern.ends_with_slash { node.slashed.push(number) } else { node.bare.push(number) }
+    }
+
+    fn parameter(&mut self, at: usize, before: &str, behind: &str) -> usize {
+        let is_it = |known: &&Parameter| *known.before == *before && *known.behind == *behind;
+        if let Some(known) = self.nodes[at].parameters.iter().find(is_it) {
+            return known.node;
+        }
+        let node = self.add_node();
+        let parameters = &mut self.nodes[at].parameters;
+        parameters.push(Parameter { before: before.into(), behind: behind.into(), node });
+        parameters.sort_by_key(|parameter| std::cmp::Reverse(parameter.before.len() + parameter.behind.len()));
+        node
+    }
+
+    /// Plain paths may mean a pattern with these segments that is spelled otherwise or goes on with a slash.
+    fn doubt(&mut self, segments: &[Segment]) {
+        // No plain path is as short as that.
+        if segments.is_empty() {
+            return;
+        }
+        let pattern: String = segments.iter().flat_map(|segment| ["/".to_owned(), segment.pattern()]).collect();
+        match self.doubtful.insert(&*pattern, ()) {
+            Err(matchit::InsertError::Conflict { with }) if with == pattern => {}
+            outcome => self.all_are_doubtful |= outcome.is_err(),
+        }
+    }
+
+    fn add_node(&mut self) -> usize {
+        self.nodes.push(Node::default());
+        self.nodes.len() - 1
+    }
+
+    /// Nobody takes the path for another one that some pattern matches. Of ordinary paths this is known without a search.
+    pub(super) fn is_certain(&self, path: &str) -> bool {
+        !self.all_are_doubtful && is_plain(path) && self.doubtful.at(path).is_err()
+    }
+
+    /// What a path may mean: to an upstream that keeps segments of blanks and full stops alone, and to one that leaves them out.
+    pub(super) fn of(&self, path: &str) -> SmallVec<[Reading<'_>; 2]> {
+        let mut readings = smallvec![self.read(path, false)];
+        if memchr_iter(b'/', path.as_bytes()).any(|slash| is_blank(segment_of(&path[slash + 1..]).0)) {
+            readings.push(self.read(path, true));
+        }
+        readings
+    }
+
+    fn read(&self, path: &str, skips_blanks: bool) -> Reading<'_> {
+        let mut reading = Reading::default();
+        // The most specific one last.
+        let mut steps: SmallVec<[Step<'_>; 8]> = smallvec![Step::Segments(0, path)];
+        while let Some(step) = steps.pop()
+            && !reading.is_complete()
+        {
+            let (at, left) = match step {
+                Step::Segments(at, left) => (at, left),
+                Step::Rest(at) => {
+                    reading.add(&self.nodes[at].rest, &self.nodes[at].rest);
+                    continue;
+                }
+            };
+            let node = &self.nodes[at];
+            let Some((segment, left)) = next_segment(left, skips_blanks) else {
+                reading.add(&node.bare, &node.slashed);
+                reading.add(&[], &node.rest);
+                continue;
+            };
+            if !node.rest.is_empty() {
+                steps.push(Step::Rest(at));
+            }
+            let folded = folded(segment);
+            let name = without_loose_end(&folded);
+            for parameter in node.parameters.iter().rev() {
+                if parameter.takes(&folded) || parameter.takes(name) {
+                    steps.push(Step::Segments(parameter.node, left));
+                }
+            }
+            if let Some(node) = node.texts.get(name) {
+                steps.push(Step::Segments(*node, left));
+            }
+        }
+        reading
+    }
+}
+
+/// The next segment that is not empty, and what follows it.
+fn next_segment(path: &str, skips_blanks: bool) -> Option<(&str, &str)> {
+    let mut left = path;
+    while !left.is_empty() {
+        let (segment, behind) = segment_of(left);
+        if !segment.is_empty() && !(skips_blanks && is_blank(segment)) {
+            return Some((segment, behind));
+        }
+        left = behind;
+    }
+    None
+}
+
+/// The text up to the next slash, and what follows that.
+fn segment_of(text: &str) -> (&str, &str) {
+    match memchr(b'/', text.as_bytes()) {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (text, ""),
+    }
+}
+
+/// In lower case, without escapes, without loose ends, without empty segments, without a slash at its end.
+fn is_plain(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    let behind = bytes.get(1..).unwrap_or_default();
+    // Without branches, so that many bytes are looked at together.
+    let is_other = bytes.iter().fold(false, |found, byte| found | byte.is_ascii_uppercase() | (*byte == b'%'));
+    let ends_loosely = |byte: u8| (byte == b'.') | (byte == b'/');
+    let is_loose =
+        bytes.iter().zip(behind).fold(false, |found, (byte, next)| found | ((*next == b'/') & ends_loosely(*byte)));
+    !is_other && !is_loose && !bytes.last().is_some_and(|byte| ends_loosely(*byte))
+}
+
+/// In lower case, with escapes of visible characters decoded.
+fn folded(text: &str) -> Cow<'_, str> {
+    if !text.bytes().fold(false, |found, byte| found | byte.is_ascii_uppercase() | (byte == b'%')) {
+        return Cow::Borrowed(text);
+    }
+    let mut folded = String::with_capacity(text.len());
+    let mut left = text;
+    while let Some(at) = left.find('%') {
+        folded.push_str(&left[..at]);
+        let digits = left.get(at + 1..at + 3).unwrap_or_default();
+        match u8::from_str_radix(digits, 16) {
+            Ok(byte) if byte.is_ascii_graphic() && !b"%/".contains(&byte) => {
+                folded.push(char::from(byte));
+                left = &left[at + 3..];
+            }
+            _ => {
+                folded.push('%');
+                left = &left[at + 1..];
+            }
+        }
+    }
+    folded.push_str(left);
+    folded.make_ascii_lowercase();
+    Cow::Owned(folded)
+}
+
+/// Without the full stops and blanks at its end: some file systems drop them.
+fn without_loose_end(segment: &str) -> &str {
+    let mut left = segment;
+    while let Some(shorter) = left.strip_suffix('.').or_else(|| left.strip_suffix("%20")) {
+        left = shorter;
+    }
+    left
+}
+
+/// It is a loose end and nothing else. `.` and `..` mean something.
+fn is_blank(segment: &str) -> bool {
+    segment.starts_with(['.', '%']) && !matches!(segment, "." | "..") && without_loose_end(segment).is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_read_as(pattern: &str, path: &str) -> bool {
+        let mut readings = Readings::new();
+        readings.insert(&Pattern::new(pattern), 0);
+        readings.of(path).iter().any(|reading| reading.patterns().next().is_some())
+    }
+
+    #[test]
+    fn braces_that_are_doubled_are_text() {
+        for (pattern, path) in [
+            ("/{{A}}/x", "/{a}/X"),
+            ("/{{*}}", "/%7b*%7D/"),
+            ("/{a}}b}.png/x", "/1.png/x"),
+            ("/v{n}{{/x", "/v2{/x"),
+            ("/{{{name}", "/{1"),
+        ] {
+            assert!(is_read_as(pattern, path), "{pattern} {path}");
+            let mut router = matchit::Router::new();
+            assert_eq!(router.insert(pattern, ()), Ok(()), "{pattern}");
+        }
+        assert!(!is_read_as("/{{A}}/x", "/b/x") && !is_read_as("/v{n}{{/x", "/v2/x"));
+        assert!(Pattern::new("/{{A}}/{{*}}").is_literal() && !Pattern::new("/{{{a}").is_literal());
+        assert!(Pattern::new("/{{a/{*rest}").has_rest() && !Pattern::new("/{{*}}").has_rest());
+    }
+
+    #[test]
+    fn spellings_of_one_path_are_read_alike() {
+        for path in ["/a@b/c", "/A%40b/c/", "/a@b./C%20.", "//a@b/%20/...//c", "/a%40B/c"] {
+            assert!(is_read_as("/A@b/c.", path), "{path}");
+        }
+        for path in ["/a@b", "/a@b/./c", "/a@b/../c", "/a%2540b/c", "/a@b%2fc", "/a@b/c/d"] {
+            assert!(!is_read_as("/A@b/c.", path), "{path}");
+        }
+        assert!(is_read_as("/a/{*rest}", "/a") && is_read_as("/a/{id}", "/a/...") && !is_read_as("/a/{id}", "/a/"));
+    }
+}
