@@ -19,7 +19,7 @@ use crate::config::{self, Config, RouteAccess};
 use crate::forward::{self, ForwardContext, ForwardedResponse, Forwarder, is_grpc};
 use crate::listener::{Certificates, Handler, Interim, Peer};
 use crate::response::{self, Rejection};
-use crate::route::{Found, RouteTable};
+use crate::route::{RouteMatch, RouteTable};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Phase;
 
@@ -122,7 +122,7 @@ impl Gateway {
         // Browsers send a preflight without a token; its answer is what any page could find out by trying.
         if let Some((index, method)) = &target.preflight {
             let route = &self.config.routes[*index];
-            life.set_route(route, Found::Route(*index));
+            life.set_route(route, RouteMatch::Route(*index));
             let cors = route.cors.as_ref();
             return Ok(Served::ByCallgate(
                 cors.map_or_else(|| response::options(None), |cors| response::preflight(cors, method)),
@@ -203,9 +203,9 @@ fn permit<'a>(
     principal: Option<&Principal>,
 ) -> Result<&'a config::Route, Rejection> {
     let route = match (target.found, route) {
-        (Found::Route(_), Some(route)) => route,
-        (Found::WrongMethod(allow), _) => return Err(Rejection::MethodNotAllowed(allow.clone())),
-        (Found::Route(_) | Found::Nothing, _) => return Err(Rejection::NotFound),
+        (RouteMatch::Route(_), Some(route)) => route,
+        (RouteMatch::WrongMethod(allow), _) => return Err(Rejection::MethodNotAllowed(allow.clone())),
+        (RouteMatch::Route(_) | RouteMatch::Nothing, _) => return Err(Rejection::NotFound),
     };
     if let (RouteAccess::Token(permissions), Some(principal)) = (&route.access, principal)
         && let Some(lacking) = permissions.iter().find(|permission| !principal.may(permission))

@@ -16,7 +16,7 @@ use crate::forward::{EndedBy, ResponseGuard, client_address};
 use crate::limits::{CallLease, Charge, Decision};
 use crate::listener::{ActiveRequest, Peer};
 use crate::response::Rejection;
-use crate::route::Found;
+use crate::route::RouteMatch;
 use crate::telemetry::{AccessRecord, Phase, RouteMetrics, WindowUse, request_id};
 
 use super::metrics::RequestMetrics;
@@ -115,9 +115,9 @@ impl RequestLife {
         self.record.received.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
     }
 
-    pub(super) fn set_route(&mut self, route: &config::Route, found: Found<'_>) {
+    pub(super) fn set_route(&mut self, route: &config::Route, found: RouteMatch<'_>) {
         self.record.route = Some(route.name.clone());
-        if let Found::Route(index) = found {
+        if let RouteMatch::Route(index) = found {
             self.route = Some(index);
         }
     }

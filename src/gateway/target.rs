@@ -10,14 +10,14 @@ use crate::body::IncomingBody;
 use crate::config::{self, Config};
 use crate::listener::{Certificates, Peer, is_authority};
 use crate::response::Rejection;
-use crate::route::{self, Found, HostRoutes, RouteTable};
+use crate::route::{self, HostRoutes, RouteMatch, RouteTable};
 
 /// Where a request goes.
 pub(super) struct Target<'a> {
     /// Host and port as the client gave them; empty for an HTTP/1.0 client that gave none.
     pub(super) authority: Box<str>,
     /// What path and method lead to.
-    pub(super) found: Found<'a>,
+    pub(super) found: RouteMatch<'a>,
     /// `*`: no path, but the server as a whole (RFC 9112 §3.2.4).
     pub(super) is_whole_server: bool,
     /// A browser asks whether a page may send a request with this method to this route, which allows it.
@@ -50,15 +50,15 @@ impl<'a> Target<'a> {
         }
         let path = request.uri().path();
         if path == "*" && *request.method() == Method::OPTIONS {
-            let (authority, found) = (authority.into(), Found::Nothing);
+            let (authority, found) = (authority.into(), RouteMatch::Nothing);
             return Ok(Self { authority, found, is_whole_server: true, preflight: None, rewritten: None, allow: None });
         }
         let judged = route::judge(path).map_err(Rejection::Path)?;
         let routes = table.of_host(host_of(&authority));
         let found = routes.find(&judged.matched, request.method(), request.headers());
         let allowed = match found {
-            Found::Route(index) => config.routes[index].allowed_forms,
-            Found::WrongMethod(_) | Found::Nothing => config::PathForms::default(),
+            RouteMatch::Route(index) => config.routes[index].allowed_forms,
+            RouteMatch::WrongMethod(_) | RouteMatch::Nothing => config::PathForms::default(),
         };
         if !judged.forms.without(allowed).is_empty() {
             return Err(Rejection::AmbiguousPath);
@@ -68,8 +68,8 @@ impl<'a> Target<'a> {
             _ => None,
         };
         let rewritten = match found {
-            Found::Route(index) => table.rewritten(index, &judged.matched),
-            Found::WrongMethod(_) | Found::Nothing => None,
+            RouteMatch::Route(index) => table.rewritten(index, &judged.matched),
+            RouteMatch::WrongMethod(_) | RouteMatch::Nothing => None,
         };
         let rewritten = rewritten.map(|path| onward_target(&path, request.uri().query(), allowed)).transpose()?;
         let preflight = preflight(config, routes, &judged.matched, request);
@@ -79,8 +79,8 @@ impl<'a> Target<'a> {
     /// The route found.
     pub(super) fn route<'c>(&self, config: &'c Config) -> Option<&'c config::Route> {
         match self.found {
-            Found::Route(index) => config.routes.get(index).map(|route| &**route),
-            Found::WrongMethod(_) | Found::Nothing => None,
+            RouteMatch::Route(index) => config.routes.get(index).map(|route| &**route),
+            RouteMatch::WrongMethod(_) | RouteMatch::Nothing => None,
         }
     }
 }

@@ -4,9 +4,10 @@ mod path;
 mod paths;
 mod readings;
 mod rewrite;
+mod route_match;
 mod site;
 #[cfg(test)]
-mod spellings;
+mod tests;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -20,25 +21,7 @@ use paths::Paths;
 use rewrite::Rewriter;
 
 pub use path::{JudgedPath, PathFault, judge};
-
-/// Why the routes of a configuration can't be laid out.
-#[derive(Debug, thiserror::Error)]
-#[error("route {name}: {reason}")]
-pub struct RouteError {
-    name: Arc<str>,
-    reason: String,
-}
-
-/// What a request leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found<'a> {
-    /// The index of the route.
-    Route(usize),
-    /// The path is known, but not with this method; the value of `Allow`.
-    WrongMethod(&'a HeaderValue),
-    /// No route has this path.
-    Nothing,
-}
+pub use route_match::{RouteError, RouteMatch};
 
 /// All routes of one configuration.
 pub struct RouteTable {
@@ -119,7 +102,7 @@ pub struct HostRoutes<'a>(&'a Paths);
 impl<'a> HostRoutes<'a> {
     /// Finds the route of a path that [`judge`] has passed.
     #[must_use]
-    pub fn find(self, path: &str, method: &Method, headers: &HeaderMap) -> Found<'a> {
+    pub fn find(self, path: &str, method: &Method, headers: &HeaderMap) -> RouteMatch<'a> {
         self.0.find(path, method, headers)
     }
 
@@ -132,91 +115,5 @@ impl<'a> HostRoutes<'a> {
     #[must_use]
     pub fn allow(self, path: &str) -> Option<&'a HeaderValue> {
         self.0.allow(path)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{HeaderMatch, Route};
-
-    type Headers<'a> = &'a [(&'static str, &'static str)];
-
-    fn table(routes: &[(&[&str], &str, Headers<'_>)]) -> RouteTable {
-        let host = |text: &&str| match text.strip_prefix('*') {
-            Some(end) => HostPattern::Suffix(end.into()),
-            None => HostPattern::Exact((*text).into()),
-        };
-        let header = |(name, value): &(&'static str, &'static str)| HeaderMatch {
-            name: http::HeaderName::from_static(name),
-            value: (*value != "*").then(|| HeaderValue::from_static(value)),
-        };
-        let routes: Vec<_> = routes
-            .iter()
-            .map(|(hosts, path, headers)| {
-                let (hosts, headers) = (hosts.iter().map(host).collect(), headers.iter().map(header).collect());
-                Arc::new(Route { hosts, path: (*path).into(), headers, ..Route::default() })
-            })
-            .collect();
-        RouteTable::new(&routes).unwrap()
-    }
-
-    fn found(table: &RouteTable, host: &str, path: &str, headers: Headers<'_>) -> Option<usize> {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            map.append(*name, HeaderValue::from_static(value));
-        }
-        match table.of_host(host).find(path, &Method::GET, &map) {
-            Found::Route(route) => Some(route),
-            Found::Nothing | Found::WrongMethod(_) => None,
-        }
-    }
-
-    #[test]
-    fn the_host_decides_first_and_alone() {
-        let table = table(&[
-            (&["api.test"], "/a", &[]),
-            (&["*.test"], "/{*rest}", &[]),
-            (&["*.b.test", "c.other"], "/{*rest}", &[]),
-            (&[], "/a", &[]),
-            (&[], "/b", &[]),
-        ]);
-        for (host, path, route) in [
-            ("api.test", "/a", Some(0)),
-            ("API.Test.", "/a", Some(0)),
-            ("api.test", "/b", None),
-            ("x.test", "/b", Some(1)),
-            ("x.y.test", "/b", Some(1)),
-            ("a.b.test", "/a", Some(2)),
-            ("b.test", "/a", Some(1)),
-            ("c.other", "/a", Some(2)),
-            ("test", "/a", Some(3)),
-            (".test", "/a", Some(3)),
-            ("other", "/b", Some(4)),
-            ("", "/b", Some(4)),
-        ] {
-            assert_eq!(found(&table, host, path, &[]), route, "{host} {path}");
-        }
-    }
-
-    #[test]
-    fn of_several_routes_with_one_path_the_one_that_asks_for_most_is_taken() {
-        let table = table(&[
-            (&[], "/a", &[]),
-            (&[], "/a", &[("x-version", "2")]),
-            (&[], "/a", &[("x-beta", "*"), ("x-version", "2")]),
-            (&[], "/b", &[("x-beta", "*")]),
-        ]);
-        for (path, headers, route) in [
-            ("/a", &[][..], Some(0)),
-            ("/a", &[("x-version", "1")], Some(0)),
-            ("/a", &[("x-version", "2")], Some(1)),
-            ("/a", &[("x-version", "1"), ("x-version", "2")], Some(1)),
-            ("/a", &[("x-version", "2"), ("x-beta", "")], Some(2)),
-            ("/b", &[("x-beta", "yes")], Some(3)),
-            ("/b", &[], None),
-        ] {
-            assert_eq!(found(&table, "h", path, headers), route, "{path} {headers:?}");
-        }
     }
 }

@@ -8,8 +8,8 @@ use http::{HeaderMap, HeaderValue, Method};
 use crate::config;
 
 use super::readings::{Pattern, Reading, Readings};
+use super::route_match::{RouteError, RouteMatch};
 use super::site::Site;
-use super::{Found, RouteError};
 
 /// The routes of one host.
 pub(super) struct Paths {
@@ -59,8 +59,8 @@ impl Paths {
     }
 
     /// Finds the route of a path that [`super::judge`] has passed.
-    pub(super) fn find(&self, path: &str, method: &Method, headers: &HeaderMap) -> Found<'_> {
-        self.site(path, method).map_or(Found::Nothing, |site| site.find(method, headers))
+    pub(super) fn find(&self, path: &str, method: &Method, headers: &HeaderMap) -> RouteMatch<'_> {
+        self.site(path, method).map_or(RouteMatch::Nothing, |site| site.find(method, headers))
     }
 
     /// The routes of a path that take this method, whatever headers they ask for.
@@ -113,12 +113,12 @@ impl Paths {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Access;
+    use crate::config::RouteAccess;
 
     struct Table(Paths);
 
     impl Table {
-        fn find(&self, path: &str, method: &Method) -> Found<'_> {
+        fn find(&self, path: &str, method: &Method) -> RouteMatch<'_> {
             self.0.find(path, method, &HeaderMap::new())
         }
     }
@@ -149,56 +149,56 @@ mod tests {
     #[test]
     fn a_path_and_a_method_lead_to_their_route() {
         let table = calls();
-        assert_eq!(table.find("/api/v1/calls", &Method::GET), Found::Route(0));
-        assert_eq!(table.find("/api/v1/calls", &Method::HEAD), Found::Route(0));
-        assert_eq!(table.find("/api/v1/calls", &Method::POST), Found::Route(1));
-        assert_eq!(table.find("/api/v1/calls/17/stream", &Method::PATCH), Found::Route(2));
-        assert_eq!(table.find("/api/v1/else", &Method::GET), Found::Route(3));
-        assert_eq!(table.find("/api/v2/else", &Method::GET), Found::Nothing);
+        assert_eq!(table.find("/api/v1/calls", &Method::GET), RouteMatch::Route(0));
+        assert_eq!(table.find("/api/v1/calls", &Method::HEAD), RouteMatch::Route(0));
+        assert_eq!(table.find("/api/v1/calls", &Method::POST), RouteMatch::Route(1));
+        assert_eq!(table.find("/api/v1/calls/17/stream", &Method::PATCH), RouteMatch::Route(2));
+        assert_eq!(table.find("/api/v1/else", &Method::GET), RouteMatch::Route(3));
+        assert_eq!(table.find("/api/v2/else", &Method::GET), RouteMatch::Nothing);
     }
 
     #[test]
     fn a_catch_all_takes_nothing_too_unless_another_route_does() {
-        assert_eq!(calls().find("/api/v1/", &Method::GET), Found::Route(3));
-        assert_eq!(calls().find("/api/v1", &Method::GET), Found::Nothing);
+        assert_eq!(calls().find("/api/v1/", &Method::GET), RouteMatch::Route(3));
+        assert_eq!(calls().find("/api/v1", &Method::GET), RouteMatch::Nothing);
         let table = table(&[("/{*rest}", &[]), ("/", &[])]);
-        assert_eq!(table.find("/", &Method::GET), Found::Route(1));
+        assert_eq!(table.find("/", &Method::GET), RouteMatch::Route(1));
     }
 
     #[test]
     fn a_wrong_method_says_what_is_allowed() {
         let allow = HeaderValue::from_static("GET, HEAD, POST");
-        assert_eq!(calls().find("/api/v1/calls", &Method::DELETE), Found::WrongMethod(&allow));
+        assert_eq!(calls().find("/api/v1/calls", &Method::DELETE), RouteMatch::WrongMethod(&allow));
     }
 
     #[test]
     fn a_trailing_slash_does_not_slip_past_a_route_into_a_catch_all() {
-        assert_eq!(calls().find("/api/v1/calls/", &Method::POST), Found::Route(1));
-        assert_eq!(calls().find("/api/v1/calls/7/stream/", &Method::GET), Found::Route(2));
-        assert_eq!(calls().find("/api/v1/calls/7/", &Method::GET), Found::Route(3));
+        assert_eq!(calls().find("/api/v1/calls/", &Method::POST), RouteMatch::Route(1));
+        assert_eq!(calls().find("/api/v1/calls/7/stream/", &Method::GET), RouteMatch::Route(2));
+        assert_eq!(calls().find("/api/v1/calls/7/", &Method::GET), RouteMatch::Route(3));
     }
 
     #[test]
     fn a_route_that_ends_with_a_slash_is_itself() {
         let table = table(&[("/files", &[]), ("/files/", &[])]);
-        assert_eq!(table.find("/files", &Method::GET), Found::Route(0));
-        assert_eq!(table.find("/files/", &Method::GET), Found::Route(1));
+        assert_eq!(table.find("/files", &Method::GET), RouteMatch::Route(0));
+        assert_eq!(table.find("/files/", &Method::GET), RouteMatch::Route(1));
     }
 
     #[test]
     fn another_case_does_not_slip_past_a_route_into_a_catch_all() {
-        assert_eq!(calls().find("/api/v1/CALLS", &Method::POST), Found::Nothing);
-        assert_eq!(calls().find("/api/v1/Calls/", &Method::POST), Found::Nothing);
-        assert_eq!(calls().find("/api/v1/calls/AbC/stream", &Method::GET), Found::Route(2));
-        assert_eq!(calls().find("/api/v1/calls/AbC/STREAM", &Method::GET), Found::Nothing);
-        assert_eq!(calls().find("/api/v1/Files/X", &Method::GET), Found::Route(3));
+        assert_eq!(calls().find("/api/v1/CALLS", &Method::POST), RouteMatch::Nothing);
+        assert_eq!(calls().find("/api/v1/Calls/", &Method::POST), RouteMatch::Nothing);
+        assert_eq!(calls().find("/api/v1/calls/AbC/stream", &Method::GET), RouteMatch::Route(2));
+        assert_eq!(calls().find("/api/v1/calls/AbC/STREAM", &Method::GET), RouteMatch::Nothing);
+        assert_eq!(calls().find("/api/v1/Files/X", &Method::GET), RouteMatch::Route(3));
     }
 
-    fn token(permissions: &[&str]) -> Access {
-        Access::Token(permissions.iter().map(|permission| (*permission).into()).collect())
+    fn token(permissions: &[&str]) -> RouteAccess {
+        RouteAccess::Token(permissions.iter().map(|permission| (*permission).into()).collect())
     }
 
-    fn guarded(routes: &[(&str, &[Method], Access)]) -> Table {
+    fn guarded(routes: &[(&str, &[Method], RouteAccess)]) -> Table {
         laid_out(routes.iter().map(|(path, methods, access)| config::Route {
             path: (*path).into(),
             methods: methods.to_vec(),
@@ -210,7 +210,7 @@ mod tests {
     /// Where GETs lead, by their paths.
     fn assert_found(table: &Table, expected: &[(&str, Option<usize>)]) {
         for (path, route) in expected {
-            let found = route.map_or(Found::Nothing, Found::Route);
+            let found = route.map_or(RouteMatch::Nothing, RouteMatch::Route);
             assert_eq!(table.find(path, &Method::GET), found, "{path}");
             let candidates: Vec<usize> = table.0.candidates(path, &Method::GET).collect();
             assert_eq!(candidates, route.iter().copied().collect::<Vec<_>>(), "{path}");
@@ -220,11 +220,11 @@ mod tests {
     #[test]
     fn a_less_specific_route_does_not_open_what_another_guards() {
         let table = guarded(&[
-            ("/{*rest}", &[], Access::Public),
+            ("/{*rest}", &[], RouteAccess::Public),
             ("/admin/{*rest}", &[], token(&[])),
             ("/users/{id}", &[], token(&[])),
             ("/users/{id}/notes/", &[], token(&[])),
-            ("/users/me", &[], Access::Public),
+            ("/users/me", &[], RouteAccess::Public),
             ("/Ops/{*rest}", &[], token(&[])),
             ("/caf%C3%A9/@{name}", &[], token(&[])),
             ("/pictures/{name}.png/size", &[], token(&[])),
@@ -268,12 +268,12 @@ mod tests {
     fn of_a_slash_more_or_less_the_stricter_route_decides() {
         let table = guarded(&[
             ("/{*rest}", &[], token(&["web"])),
-            ("/health", &[], Access::Public),
+            ("/health", &[], RouteAccess::Public),
             ("/both/{*rest}", &[], token(&["web", "both"])),
             ("/both", &[], token(&["web"])),
             ("/other", &[], token(&["other"])),
             ("/posts", &[Method::GET], token(&["web"])),
-            ("/posts", &[Method::POST], Access::Public),
+            ("/posts", &[Method::POST], RouteAccess::Public),
             ("/docs/{*rest}", &[], token(&["web"])),
         ]);
         let spellings = [
@@ -288,7 +288,7 @@ mod tests {
             ("/docs", Some(7)),
         ];
         assert_found(&table, &spellings);
-        assert_eq!(table.find("/posts/", &Method::POST), Found::Route(0));
+        assert_eq!(table.find("/posts/", &Method::POST), RouteMatch::Route(0));
         assert_eq!(table.find("/posts/", &Method::PUT), table.find("/posts", &Method::PUT));
         assert_eq!(table.0.allow("/posts/"), table.0.allow("/posts"));
     }
@@ -296,14 +296,14 @@ mod tests {
     #[test]
     fn patterns_that_differ_in_case_or_slash_alone_are_both_there_on_purpose() {
         let table = guarded(&[
-            ("/Users/{id}", &[], Access::Public),
+            ("/Users/{id}", &[], RouteAccess::Public),
             ("/users/{id}", &[], token(&[])),
             ("/users/{id}/", &[], token(&["slash"])),
-            ("/Files", &[], Access::Public),
+            ("/Files", &[], RouteAccess::Public),
             ("/files", &[], token(&[])),
-            ("/{*rest}", &[], Access::Public),
+            ("/{*rest}", &[], RouteAccess::Public),
             // In lower case these two could not stand beside each other.
-            ("/Docs/{*rest}", &[], Access::Public),
+            ("/Docs/{*rest}", &[], RouteAccess::Public),
             ("/docs/{page}", &[], token(&[])),
         ]);
         let spellings = [

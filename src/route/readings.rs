@@ -1,9 +1,10 @@
 //! What a path may mean to an upstream that reads it less exactly than Callgate does.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashMap;
+
 use memchr::{memchr, memchr_iter};
 use smallvec::{SmallVec, smallvec};
 

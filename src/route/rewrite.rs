@@ -2,7 +2,7 @@
 
 use crate::config::{self, Piece, Rewrite};
 
-use super::RouteError;
+use super::route_match::RouteError;
 
 /// Rewrites the paths of one route.
 pub(super) enum Rewriter {

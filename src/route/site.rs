@@ -4,9 +4,9 @@ use std::cmp::Reverse;
 
 use http::{HeaderMap, HeaderValue, Method};
 
-use crate::config::{self, Access, HeaderMatch};
+use crate::config::{self, HeaderMatch, RouteAccess};
 
-use super::Found;
+use super::route_match::RouteMatch;
 
 /// One path pattern and the routes that share it.
 pub(super) struct Site {
@@ -38,13 +38,13 @@ impl Site {
         self.is_literal
     }
 
-    pub(super) fn find(&self, method: &Method, headers: &HeaderMap) -> Found<'_> {
-        let mut found = Found::WrongMethod(&self.allow);
+    pub(super) fn find(&self, method: &Method, headers: &HeaderMap) -> RouteMatch<'_> {
+        let mut found = RouteMatch::WrongMethod(&self.allow);
         for candidate in self.that_take(method) {
             if candidate.takes_headers(headers) {
-                return Found::Route(candidate.route);
+                return RouteMatch::Route(candidate.route);
             }
-            found = Found::Nothing;
+            found = RouteMatch::Nothing;
         }
         found
     }
@@ -75,7 +75,7 @@ impl Site {
 struct Candidate {
     methods: Vec<Method>,
     headers: Vec<HeaderMatch>,
-    access: Access,
+    access: RouteAccess,
     route: usize,
 }
 
@@ -95,9 +95,11 @@ impl Candidate {
 
     fn is_as_strict_as(&self, other: &Self) -> bool {
         match (&self.access, &other.access) {
-            (_, Access::Public) => true,
-            (Access::Public, Access::Token(_)) => false,
-            (Access::Token(ours), Access::Token(theirs)) => theirs.iter().all(|permission| ours.contains(permission)),
+            (_, RouteAccess::Public) => true,
+            (RouteAccess::Public, RouteAccess::Token(_)) => false,
+            (RouteAccess::Token(ours), RouteAccess::Token(theirs)) => {
+                theirs.iter().all(|permission| ours.contains(permission))
+            }
         }
     }
 }

@@ -6,8 +6,8 @@ use http::{HeaderMap, Method};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use super::{Found, RouteTable, judge};
-use crate::config::{Access, Route};
+use crate::config::{Route, RouteAccess};
+use crate::route::{RouteMatch, RouteTable, judge};
 
 /// What an upstream does to a path beside adding or removing a slash at its end.
 #[derive(Clone, Copy)]
@@ -95,11 +95,13 @@ fn may_mean(pattern: &str, path: &str) -> bool {
     Fold::all().any(|fold| both_ends(&fold.of(path)).iter().any(|path| matches(&fold.of(pattern), path)))
 }
 
-fn asks_for_all_of(ours: &Access, theirs: &Access) -> bool {
+fn asks_for_all_of(ours: &RouteAccess, theirs: &RouteAccess) -> bool {
     match (ours, theirs) {
-        (_, Access::Public) => true,
-        (Access::Public, _) => false,
-        (Access::Token(ours), Access::Token(theirs)) => theirs.iter().all(|permission| ours.contains(permission)),
+        (_, RouteAccess::Public) => true,
+        (RouteAccess::Public, _) => false,
+        (RouteAccess::Token(ours), RouteAccess::Token(theirs)) => {
+            theirs.iter().all(|permission| ours.contains(permission))
+        }
     }
 }
 
@@ -118,9 +120,16 @@ fn pattern(with_text: &'static str) -> impl Strategy<Value = String> {
     })
 }
 
-fn access() -> impl Strategy<Value = Access> {
-    let token = |permissions: &[&str]| Access::Token(permissions.iter().map(|it| (*it).into()).collect());
-    select(vec![Access::Public, Access::Public, token(&[]), token(&["one"]), token(&["two"]), token(&["one", "two"])])
+fn access() -> impl Strategy<Value = RouteAccess> {
+    let token = |permissions: &[&str]| RouteAccess::Token(permissions.iter().map(|it| (*it).into()).collect());
+    select(vec![
+        RouteAccess::Public,
+        RouteAccess::Public,
+        token(&[]),
+        token(&["one"]),
+        token(&["two"]),
+        token(&["one", "two"]),
+    ])
 }
 
 /// Routes that can stand beside each other.
@@ -197,8 +206,8 @@ impl Request {
 fn check(routes: &[Arc<Route>], path: &str) -> Result<(), TestCaseError> {
     let table = RouteTable::new(routes).unwrap();
     let found = match table.of_host("h").find(path, &Method::GET, &HeaderMap::new()) {
-        Found::Route(index) => Some(&routes[index]),
-        Found::WrongMethod(_) | Found::Nothing => None,
+        RouteMatch::Route(index) => Some(&routes[index]),
+        RouteMatch::WrongMethod(_) | RouteMatch::Nothing => None,
     };
     let candidates: Vec<_> = table.of_host("h").candidates(path, &Method::GET).map(|index| &routes[index]).collect();
     prop_assert_eq!(candidates.first().map(|route| &route.path), found.map(|route| &route.path));
@@ -209,8 +218,8 @@ fn check(routes: &[Arc<Route>], path: &str) -> Result<(), TestCaseError> {
     };
     let as_it_is =
         routes.iter().filter(|route| matches(&route.path, path)).max_by_key(|route| specificity(&route.path));
-    if let Some(found) = found.filter(|found| found.access == Access::Public) {
-        let guard = more_specific(found).find(|route| route.access != Access::Public);
+    if let Some(found) = found.filter(|found| found.access == RouteAccess::Public) {
+        let guard = more_specific(found).find(|route| route.access != RouteAccess::Public);
         prop_assert!(guard.is_none(), "{path} is opened by {}, but may mean {guard:?}", found.path);
     }
     if let (Some(found), Some(exact)) = (found, as_it_is) {

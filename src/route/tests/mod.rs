@@ -1,0 +1,4 @@
+//! The table of routes as a whole.
+
+mod hosts;
+mod spellings;
