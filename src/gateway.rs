@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use http::{Method, Request, Response, header};
 
-use crate::auth::{Authenticator, Principal, UsageBook};
+use crate::auth::{Authenticator, Principal, Refusal, UsageBook};
 use crate::body::{Arriving, Body, Observed};
 use crate::config::{self, Access, Config};
 use crate::forward::{self, Answer, Forwarder, Onward, asks_for_websocket, is_grpc};
@@ -232,14 +232,19 @@ impl Gateway {
             let asker = Asker { token_id: &principal.id, version: principal.version };
             let started = Instant::now();
             let (plan, now_ms) = (&principal.plan, exchange.now_ms());
+            let asked = self.authenticator.epoch();
+            let is_current = || self.authenticator.is_current(&principal, asked);
             let outcome = if opens_call {
-                self.limiter.decide_call(&asker, plan, charge, now_ms).await
+                self.limiter.decide_call(&asker, plan, charge, now_ms, &is_current).await
             } else {
-                self.limiter.decide(&asker, plan, charge, now_ms).await.map(|outcome| (outcome, None))
+                let decided = self.limiter.decide_cached(&asker, plan, charge, now_ms, &is_current).await;
+                decided.map(|outcome| (outcome, None))
             };
             exchange.record.phase(Phase::Decision, started.elapsed());
             let (outcome, lease) = match outcome {
                 Ok(outcome) => outcome,
+                // The token may have changed, and no version was compared.
+                Err(_) if !is_current() => return Err(Rejection::Unauthenticated(Refusal::Unavailable)),
                 Err(_) if plan.shadow => {
                     exchange.forwarded_on_trial();
                     self.usage.note(&principal.id, now);
@@ -251,7 +256,7 @@ impl Gateway {
             match outcome {
                 Outcome::Decided(decision) => {
                     if decision.source == Source::Redis {
-                        self.authenticator.confirm(&principal, now);
+                        self.authenticator.confirm(&principal, asked, now);
                     }
                     let principal = exchange.decided(decision, charge, principal)?;
                     self.usage.note(&principal.id, now);

@@ -60,11 +60,15 @@ pub enum RedisTokensError {
     },
 }
 
+type OnChange = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// The token records of one Redis.
 #[derive(Clone)]
 pub struct RedisTokens {
     redis: Redis,
     scripts: Arc<Scripts>,
+    /// Called with the id of each token whose record was changed here, or may have been.
+    changed: Option<OnChange>,
 }
 
 struct Scripts {
@@ -94,7 +98,12 @@ impl RedisTokens {
             add_use: Script::new(usage::ADD_USE),
             page: Script::new(listing::READ_PAGE),
         };
-        Self { redis, scripts: Arc::new(scripts) }
+        Self { redis, scripts: Arc::new(scripts), changed: None }
+    }
+
+    /// The same, that calls `changed` with the id of each token whose record it has changed, or may have.
+    pub(super) fn on_change(self, changed: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self { changed: Some(Arc::new(changed)), ..self }
     }
 
     /// One record with its version, in one round trip.
@@ -156,8 +165,11 @@ impl RedisTokens {
         let entry_json = serde_json::to_vec(entry).expect("entries have only text keys");
         let (key, channel) = (self.key(&record.id), self.channel());
         let args = [expected.as_bytes(), &json, &entry_json, channel.as_bytes(), record.id.as_bytes()];
-        let answer = decode(self.redis.run(&self.scripts.write, &[key.as_bytes()], &args).await?)?;
-        let written: Option<(u64, String)> = answer;
+        let answer = self.redis.run(&self.scripts.write, &[key.as_bytes()], &args).await;
+        if let Some(changed) = self.changed.as_ref().filter(|_| !expected.is_empty()) {
+            changed(&record.id);
+        }
+        let written: Option<(u64, String)> = decode(answer?)?;
         if written.is_some() {
             entry.log();
         }

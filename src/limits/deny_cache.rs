@@ -94,8 +94,10 @@ impl DenyCache {
         let ends = sent + patience;
         loop {
             let mut landed = match self.known(question, sent) {
-                Known::Refused(refusal) => return Look::Refused(refusal),
-                Known::Nothing => return Look::Ask(Turn { cache: self, question, sent, flight: None }),
+                Known::Refused(refusal) if question.takes_refusal() => return Look::Refused(refusal),
+                Known::Refused(_) | Known::Nothing => {
+                    return Look::Ask(Turn { cache: self, question, sent, flight: None });
+                }
                 Known::Turn(number) => return Look::Ask(Turn { cache: self, question, sent, flight: Some(number) }),
                 Known::Wait(landed) => landed,
             };

@@ -26,7 +26,7 @@ pub use deny_cache::DenyCache;
 pub use journal::Journal;
 pub use memory::MemoryLimiter;
 pub use merge::MERGE;
-pub use question::Charge;
+pub use question::{Charge, IsCurrent};
 pub use redis::{CALLS, DECIDE, PAIR, RedisLimiter, heed};
 pub use report::{Report, WindowReport};
 
@@ -61,9 +61,9 @@ pub enum Outcome {
     Stale,
 }
 
-/// Redis does not answer, and the policy is to admit nobody then.
+/// Redis does not answer, and the policy is to admit nobody then, or the token's record is not known to be current.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("Redis does not answer, and store.redis.on_failure is deny")]
+#[error("Redis does not answer, and store.redis.on_failure is deny or the token may have changed")]
 pub struct Unavailable;
 
 impl Limiter {
@@ -80,29 +80,45 @@ impl Limiter {
         charge: impl Into<Charge<'a>>,
         now_ms: u64,
     ) -> Result<Outcome, Unavailable> {
+        self.decide_cached(asker, plan, charge, now_ms, &|| true).await
+    }
+
+    /// The same for a record from a cache: Redis compares its version; without Redis it must be known to be current.
+    ///
+    /// # Errors
+    /// [`Unavailable`] while Redis does not answer, if the policy is `deny` or the record is not known to be current.
+    pub async fn decide_cached<'a>(
+        &self,
+        asker: &Asker<'_>,
+        plan: &Plan,
+        charge: impl Into<Charge<'a>>,
+        now_ms: u64,
+        is_current: IsCurrent<'_>,
+    ) -> Result<Outcome, Unavailable> {
         let charge = at_least_one(charge.into());
         match self {
             Self::Memory(memory) => Ok(Outcome::Decided(memory.decide(asker.token_id, plan, charge, now_ms))),
-            Self::Redis(redis) => redis.decide(&Question { asker: *asker, plan, charge }, now_ms).await,
+            Self::Redis(redis) => redis.decide(&Question { asker: *asker, plan, charge, is_current }, now_ms).await,
         }
     }
 
-    /// Decides like [`Limiter::decide`] on a request that opens a call. If the number of calls that the token may have open is
+    /// Decides like [`Limiter::decide_cached`] on a request that opens a call. If the number of calls that the token may have open is
     /// limited, an admission comes with a lease, to be kept until the call ends. A refusal only because of open calls counts
     /// nothing in any window.
     ///
     /// # Errors
-    /// As [`Limiter::decide`].
+    /// As [`Limiter::decide_cached`].
     pub async fn decide_call<'a>(
         &self,
         asker: &Asker<'_>,
         plan: &Plan,
         charge: impl Into<Charge<'a>>,
         now_ms: u64,
+        is_current: IsCurrent<'_>,
     ) -> Result<(Outcome, Option<CallLease>), Unavailable> {
         let charge = at_least_one(charge.into());
         let Some(most) = plan.concurrent_calls else {
-            return Ok((self.decide(asker, plan, charge, now_ms).await?, None));
+            return Ok((self.decide_cached(asker, plan, charge, now_ms, is_current).await?, None));
         };
         match self {
             Self::Memory(memory) => {
@@ -110,7 +126,9 @@ impl Limiter {
                 let lease = decision.admitted.then(|| CallLease::counted(memory.clone(), asker.token_id));
                 Ok((Outcome::Decided(decision), lease))
             }
-            Self::Redis(redis) => redis.decide_call(&Question { asker: *asker, plan, charge }, most, now_ms).await,
+            Self::Redis(redis) => {
+                redis.decide_call(&Question { asker: *asker, plan, charge, is_current }, most, now_ms).await
+            }
         }
     }
 

@@ -27,15 +27,24 @@ impl<'a> From<&'a Route> for Charge<'a> {
     }
 }
 
+/// Whether the record behind a request is known to be current. Looked at only where Redis does not say so.
+pub type IsCurrent<'a> = &'a (dyn Fn() -> bool + Sync);
+
 /// What was asked of Redis: the same question has the same answer for as long as that stands.
 #[derive(Clone, Copy)]
 pub(super) struct Question<'a> {
     pub(super) asker: Asker<'a>,
     pub(super) plan: &'a Plan,
     pub(super) charge: Charge<'a>,
+    pub(super) is_current: IsCurrent<'a>,
 }
 
 impl<'a> Question<'a> {
+    /// Whether a remembered refusal may be its answer. With a plan on trial that admits the request.
+    pub(super) fn takes_refusal(&self) -> bool {
+        !self.plan.shadow || (self.is_current)()
+    }
+
     /// All limits that have to have room.
     pub(super) fn limits(&self) -> impl Iterator<Item = &'a Limit> {
         self.plan.limits_with(self.charge.limits)

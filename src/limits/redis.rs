@@ -146,7 +146,7 @@ impl RedisLimiter {
         question: &Question<'_>,
         call: Option<(u32, LeaseName)>,
     ) -> Result<Option<Decision>, StoreError> {
-        let Question { asker, plan, charge: Charge { cost, limits: own } } = *question;
+        let Question { asker, plan, charge: Charge { cost, limits: own }, .. } = *question;
         let [token, log] = ["token", "log"].map(|name| self.key(asker.token_id, name));
         let (mut version, mut digits) = (itoa::Buffer::new(), itoa::Buffer::new());
         let (version, limits) = (version.format(asker.version).as_bytes(), pack(cost, &plan.limits));
@@ -286,7 +286,7 @@ impl RedisLimiter {
 
     /// The logs that a question is about, and the limits on them.
     fn logs<'q>(&self, question: &Question<'q>) -> SmallVec<[(Key, &'q [Limit]); 2]> {
-        let Question { asker, plan, charge } = *question;
+        let Question { asker, plan, charge, .. } = *question;
         let plan = (!plan.limits.is_empty()).then(|| (self.key(asker.token_id, "log"), &plan.limits[..]));
         let route = charge.limits.map(|own| (self.route_key(asker.token_id, own), &own.limits[..]));
         plan.into_iter().chain(route).collect()
@@ -302,7 +302,10 @@ impl RedisLimiter {
     }
 
     fn decide_without(&self, question: &Question<'_>, now_ms: u64) -> Result<Outcome, Unavailable> {
-        let Question { asker, plan, charge } = *question;
+        let Question { asker, plan, charge, is_current } = *question;
+        if !is_current() {
+            return Err(Unavailable);
+        }
         match self.on_failure {
             OnFailure::Local => {
                 let decision = self.local.decide(asker.token_id, plan, charge, now_ms);
@@ -323,7 +326,10 @@ impl RedisLimiter {
         lease: CallLease,
         now_ms: u64,
     ) -> Result<(Outcome, Option<CallLease>), Unavailable> {
-        let Question { asker, plan, charge } = *question;
+        let Question { asker, plan, charge, is_current } = *question;
+        if !is_current() {
+            return Err(Unavailable);
+        }
         match self.on_failure {
             OnFailure::Local => {
                 let decision = self.local.decide_call(asker.token_id, plan, most, charge, now_ms);

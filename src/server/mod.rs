@@ -165,9 +165,8 @@ impl Server {
             (_, Tokens::File(file)) => drop(tokio::spawn(file.clone().watch(calls))),
             (Store::Redis(store), Tokens::Redis(cache)) => {
                 let redis = Redis::open(store, shared.health.clone()).await?;
-                let (local, denials) = (shared.limiter.clone(), shared.denials.clone());
-                let announced = move |what: &str| limits::heed(what, &local, &denials);
-                tokio::spawn(RecordWatch::new(redis, cache.clone(), calls, announced).run());
+                let watch = RecordWatch::new(redis, cache.clone(), calls, shared.invalidator());
+                tokio::spawn(watch.start().await);
             }
             (Store::Memory, Tokens::Redis(_)) => {}
         }
@@ -284,6 +283,21 @@ impl Shared {
         })
     }
 
+    /// A function that makes this process forget what it knows of a token, by an announcement that its record or logs have changed.
+    fn invalidator(&self) -> impl Fn(&str) + Send + Sync + 'static {
+        let (local, denials) = (self.limiter.clone(), self.denials.clone());
+        let cache = match &self.tokens {
+            Tokens::Redis(cache) => Some(cache.clone()),
+            Tokens::File(_) => None,
+        };
+        move |what: &str| {
+            if let Some(cache) = &cache {
+                cache.invalidate(what);
+            }
+            limits::heed(what, &local, &denials);
+        }
+    }
+
     /// What the admin API works with: a connection of its own, and this process's memory; and who writes over it how tokens are used.
     async fn desk(&self) -> Result<(Desk, UsageKeeper), StartError> {
         let book = self.usage.clone();
@@ -295,7 +309,7 @@ impl Shared {
                 let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials)
                     .with_journal(self.journal.clone());
                 let keeper = UsageKeeper::with_redis(redis.clone(), book);
-                (Registry::with_redis(redis), Limiter::Redis(limiter), keeper)
+                (Registry::with_redis(redis).on_change(self.invalidator()), Limiter::Redis(limiter), keeper)
             }
             (Store::Memory, Some(file)) => {
                 let keeper = UsageKeeper::with_file(&self.config, file, book);

@@ -116,6 +116,15 @@ impl Redis {
         }
     }
 
+    /// When the connection was lost, with a cluster those to all of its nodes; `None` while there is one, and before there was any.
+    #[must_use]
+    pub fn lost_at(&self) -> Option<std::time::Instant> {
+        match &self.shared.servers {
+            Servers::One(link) => link.lost_at(),
+            Servers::Cluster(cluster) => cluster.lost_at(),
+        }
+    }
+
     /// Hears what is published on a channel, on a connection of its own. With a cluster any node hears what any other is told.
     #[must_use]
     pub fn subscribe(&self, channel: String) -> Subscription {

@@ -25,6 +25,8 @@ pub enum News {
     Begins,
     /// These were published, in this order.
     Messages(Vec<Vec<u8>>),
+    /// From here on no message is heard, or the attempt to change that has failed.
+    Lost,
 }
 
 /// The messages of one channel. A message can be lost, whenever the connection is.
@@ -54,32 +56,32 @@ impl Subscription {
 
     /// Waits for the next thing to tell, for as long as that takes.
     pub async fn next(&mut self) -> News {
-        loop {
-            let Some(ear) = &mut self.heard else {
-                tokio::time::sleep(self.pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-                if self.connect().await {
-                    return News::Begins;
-                }
-                continue;
-            };
-            match timeout(PROBE_INTERVAL, ear.stream.next()).await {
-                Ok(Some(first)) => {
-                    let mut messages = vec![first.get_payload_bytes().to_vec()];
-                    while messages.len() < BATCH
-                        && let Some(Some(more)) = ear.stream.next().now_or_never()
-                    {
-                        messages.push(more.get_payload_bytes().to_vec());
-                    }
-                    return News::Messages(messages);
-                }
-                Ok(None) => self.heard = None,
-                Err(_) => {
-                    if !self.is_sound().await {
-                        self.heard = None;
-                    }
+        let Some(mut ear) = self.heard.take() else {
+            tokio::time::sleep(self.pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            return if self.connect().await { News::Begins } else { News::Lost };
+        };
+        let first = loop {
+            if let Ok(first) = timeout(PROBE_INTERVAL, ear.stream.next()).await {
+                break first;
+            }
+            // A message doesn't wait for the probe: with Sentinel that may take long.
+            tokio::select! {
+                biased;
+                first = ear.stream.next() => break first,
+                sound = self.is_sound(&ear.node, ear.sink.clone()) => if !sound {
+                    return News::Lost;
                 }
             }
+        };
+        let Some(first) = first else { return News::Lost };
+        let mut messages = vec![first.get_payload_bytes().to_vec()];
+        while messages.len() < BATCH
+            && let Some(Some(more)) = ear.stream.next().now_or_never()
+        {
+            messages.push(more.get_payload_bytes().to_vec());
         }
+        self.heard = Some(ear);
+        News::Messages(messages)
     }
 
     async fn connect(&mut self) -> bool {
@@ -98,7 +100,7 @@ impl Subscription {
                     tracing::warn!(
                         cause,
                         channel = self.channel,
-                        "{outage}: changes of tokens reach open calls some seconds later"
+                        "{outage}: changes of tokens reach open calls some seconds later, and no token is admitted while Redis is away"
                     );
                 }
                 self.pause = (self.pause * 2).clamp(BACKOFF.0, BACKOFF.1);
@@ -135,12 +137,12 @@ impl Subscription {
     }
 
     /// Whether the connection still answers and leads to a server that hears everything.
-    async fn is_sound(&mut self) -> bool {
-        // Without an answer by the sentinels nothing is known.
-        let nodes = self.nodes().await.ok();
-        let Some(ear) = &mut self.heard else { return false };
+    async fn is_sound(&self, node: &RedisNode, mut sink: PubSubSink) -> bool {
         let patience = self.redis.shared.dialer.timeout();
-        let answers = matches!(timeout(patience, ear.sink.ping::<redis::Value>()).await, Ok(Ok(_)));
-        answers && nodes.is_none_or(|nodes| nodes.contains(&ear.node))
+        if !matches!(timeout(patience, sink.ping::<redis::Value>()).await, Ok(Ok(_))) {
+            return false;
+        }
+        // Without an answer by the sentinels nothing is known.
+        self.nodes().await.map_or(true, |nodes| nodes.contains(node))
     }
 }

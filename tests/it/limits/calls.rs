@@ -22,7 +22,7 @@ fn capped(limits: &[(u32, u32)]) -> Plan {
 }
 
 async fn open(limiter: &Limiter, token_id: &str, plan: &Plan, now_ms: u64) -> (Decision, Option<CallLease>) {
-    match limiter.decide_call(&Asker { token_id, version: VERSION }, plan, 1, now_ms).await.unwrap() {
+    match limiter.decide_call(&Asker { token_id, version: VERSION }, plan, 1, now_ms, &|| true).await.unwrap() {
         (Outcome::Decided(decision), lease) => (decision, lease),
         (Outcome::Stale, _) => panic!("{token_id} is stale"),
     }

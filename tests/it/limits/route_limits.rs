@@ -204,7 +204,7 @@ async fn a_call_is_taken_only_if_both_logs_and_the_cap_have_room() {
             let open = || async {
                 let charge = Charge { cost: 1, limits: Some(&own) };
                 let asker = Asker { token_id: "t", version: VERSION };
-                let (outcome, lease) = limiter.decide_call(&asker, &plan, charge, unix_ms()).await.unwrap();
+                let (outcome, lease) = limiter.decide_call(&asker, &plan, charge, unix_ms(), &|| true).await.unwrap();
                 let Outcome::Decided(decision) = outcome else { panic!("stale") };
                 let used: Vec<_> = decision.windows().iter().map(|window| window.used).collect();
                 (decision.admitted, decision.too_many_calls, used, lease)
