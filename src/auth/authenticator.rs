@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use http::HeaderMap;
 
 use super::cache::TokenCache;
+use super::changes::Epoch;
 use super::credential::{Candidate, Credential};
 use super::failures::{Failures, LookupPermit};
 use super::file_store::FileStore;
@@ -26,7 +27,7 @@ pub struct Authenticator {
 
 enum Source {
     File(Arc<FileStore>),
-    Redis { tokens: RedisTokens, cache: Arc<TokenCache> },
+    Redis { redis: Redis, tokens: RedisTokens, cache: Arc<TokenCache> },
 }
 
 impl Authenticator {
@@ -39,8 +40,8 @@ impl Authenticator {
     /// Reads tokens from Redis, through a cache that all workers share.
     #[must_use]
     pub fn with_redis(config: &Config, redis: Redis, cache: Arc<TokenCache>, failures: Arc<Failures>) -> Self {
-        let tokens = RedisTokens::new(redis);
-        Self { prefix: config.tokens.prefix.clone(), source: Source::Redis { tokens, cache }, failures }
+        let tokens = RedisTokens::new(redis.clone());
+        Self { prefix: config.tokens.prefix.clone(), source: Source::Redis { redis, tokens, cache }, failures }
     }
 
     /// Who sends a request with these headers from `client` at `now`. Redis is asked only for tokens that this process doesn't know,
@@ -76,12 +77,36 @@ impl Authenticator {
         self.find(&credential, client, now, true).await
     }
 
-    /// Notes that the store still has the version of `principal`: its record may be used for another `tokens.cache_ttl` should
-    /// the store go away.
-    pub fn confirm(&self, principal: &Principal, now: SystemTime) {
+    /// The present epoch. Take it before the store is asked to confirm a record.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        match &self.source {
+            Source::File(_) => Epoch::default(),
+            Source::Redis { cache, .. } => cache.changes.epoch(),
+        }
+    }
+
+    /// Notes that the store, asked in the epoch `asked`, still has the version of `principal`: its record may be used for another
+    /// `tokens.cache_ttl` should the store go away.
+    pub fn confirm(&self, principal: &Principal, asked: Epoch, now: SystemTime) {
         match &self.source {
             Source::File(_) => {}
-            Source::Redis { .. } => principal.confirm(now),
+            Source::Redis { cache, .. } => {
+                principal.confirm(now);
+                cache.confirm(principal, asked);
+            }
+        }
+    }
+
+    /// Whether the record of `principal` is known to have been current when the outage began. The store was asked in the epoch
+    /// `asked` and did not answer.
+    #[must_use]
+    pub fn is_current(&self, principal: &Principal, asked: Epoch) -> bool {
+        match &self.source {
+            Source::File(_) => true,
+            Source::Redis { redis, cache, .. } => {
+                cache.changes.is_current(&principal.id, principal.confirmed_at(), asked, redis.lost_at())
+            }
         }
     }
 
@@ -114,7 +139,7 @@ impl Authenticator {
                 let found = file.find(credential).and_then(|principal| unexpired(principal, now));
                 return found.map_err(|refusal| self.judged(client, refusal));
             }
-            Source::Redis { tokens, cache } => (tokens, cache),
+            Source::Redis { tokens, cache, .. } => (tokens, cache),
         };
         let known = cache.get(&credential.hash);
         if let Some(principal) = &known

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
+use super::changes::{Changes, Epoch};
 use super::principal::Principal;
 use super::refusal::Refusal;
 use crate::config::Config;
-use crate::tokens::Plans;
-use crate::tokens::TokenHash;
+use crate::tokens::{Plans, TokenHash, is_id};
 
 type Outcome = Result<Arc<Principal>, Refusal>;
 
@@ -36,6 +36,7 @@ pub struct TokenCache {
     flights: Mutex<HashMap<TokenHash, Arc<OnceCell<Outcome>>>>,
     pub(super) plans: Plans,
     pub(super) ttl: Duration,
+    pub(super) changes: Changes,
 }
 
 impl TokenCache {
@@ -47,7 +48,7 @@ impl TokenCache {
 
     fn of(plans: Plans, size: usize, ttl: Duration) -> Self {
         let principals = quick_cache::sync::Cache::with_weighter(size, size as u64 * ORDINARY, Weight);
-        Self { principals, flights: Mutex::default(), plans, ttl }
+        Self { principals, flights: Mutex::default(), plans, ttl, changes: Changes::default() }
     }
 
     /// How many records are in memory.
@@ -60,6 +61,20 @@ impl TokenCache {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Notes that a token's record is said to have changed: without Redis, what is cached of it counts no more. Text that is not
+    /// an id is ignored.
+    pub fn invalidate(&self, token_id: &str) {
+        if is_id(token_id) {
+            self.changes.changed(token_id);
+        }
+    }
+
+    /// Notes that Redis, asked in the epoch `asked`, has the version of `principal`.
+    pub(super) fn confirm(&self, principal: &Principal, asked: Epoch) {
+        principal.confirm_at(asked.now);
+        self.changes.redis_answered(asked);
     }
 
     pub(super) fn get(&self, hash: &TokenHash) -> Option<Arc<Principal>> {
@@ -93,15 +108,25 @@ impl TokenCache {
             .cell
             .get_or_init(|| {
                 ran = true;
-                look_up()
+                self.confirming(look_up())
             })
             .await
             .clone();
         drop(flight);
         match outcome {
-            Err(Refusal::Invalid(_)) if !ran => look_up().await,
+            Err(Refusal::Invalid(_)) if !ran => self.confirming(look_up()).await,
             outcome => outcome,
         }
+    }
+
+    /// Runs a look-up. What it finds is confirmed for the epoch in which it began.
+    async fn confirming(&self, look_up: impl Future<Output = Outcome>) -> Outcome {
+        let asked = self.changes.epoch();
+        let outcome = look_up.await;
+        if let Ok(principal) = &outcome {
+            self.confirm(principal, asked);
+        }
+        outcome
     }
 
     fn board(&self, hash: TokenHash) -> Flight<'_> {
@@ -182,6 +207,31 @@ mod tests {
         let (first, second, ()) =
             tokio::join!(cache.once(hash, look_up), cache.once(hash, look_up), async { gate.notify_one() });
         assert!(first.is_err() && second.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_record_that_is_announced_while_it_is_read_is_not_known_to_be_current() {
+        let (cache, gate) = (cache(), Notify::new());
+        cache.changes.subscribed();
+        let look_up = || async {
+            gate.notified().await;
+            Ok(principal())
+        };
+        let is_current = |principal: &Principal| {
+            cache.changes.is_current(&principal.id, principal.confirmed_at(), cache.changes.epoch(), None)
+        };
+        for (announced, current) in [("abc", false), ("xyz", true), ("cleared abc", true)] {
+            let both = async {
+                cache.invalidate(announced);
+                gate.notify_one();
+            };
+            let (found, ()) = tokio::join!(cache.once(TokenHash::of("x"), look_up), both);
+            let found = found.unwrap();
+            assert_eq!(is_current(&found), current, "{announced}");
+            // A later decision compares the version.
+            cache.confirm(&found, cache.changes.epoch());
+            assert!(is_current(&found));
+        }
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod authenticator;
 mod cache;
+mod changes;
 mod credential;
 mod failures;
 mod file_store;
@@ -11,6 +12,7 @@ mod refusal;
 
 pub use authenticator::Authenticator;
 pub use cache::TokenCache;
+pub use changes::Epoch;
 pub use failures::Failures;
 pub use file_store::FileStore;
 pub use open::{OpenCall, OpenCalls, RecordWatch, Revocation};

@@ -43,6 +43,8 @@ pub struct Principal {
     identity: [(HeaderName, HeaderValue); 4],
     /// When the store last confirmed this version, in milliseconds since 1970.
     confirmed_ms: AtomicU64,
+    /// The epoch of the last confirmation; 0 if there was none.
+    confirmed_at: AtomicU64,
 }
 
 impl Principal {
@@ -66,6 +68,7 @@ impl Principal {
             expires_at: ends.into_iter().flatten().min().map(|date| date.time()),
             identity,
             confirmed_ms: AtomicU64::new(unix_ms(now)),
+            confirmed_at: AtomicU64::new(0),
         }
     }
 
@@ -108,6 +111,18 @@ impl Principal {
         if self.confirmed_ms.load(Ordering::Relaxed).abs_diff(now) >= CONFIRM_STEP_MS {
             self.confirmed_ms.store(now, Ordering::Relaxed);
         }
+    }
+
+    /// Notes that the store, asked in this epoch, still has this version.
+    pub(super) fn confirm_at(&self, epoch: u64) {
+        if self.confirmed_at.load(Ordering::Relaxed) < epoch {
+            self.confirmed_at.fetch_max(epoch, Ordering::Relaxed);
+        }
+    }
+
+    /// The latest epoch of a confirmation.
+    pub(super) fn confirmed_at(&self) -> u64 {
+        self.confirmed_at.load(Ordering::Relaxed)
     }
 
     /// Whether the store confirmed this version within `ttl` of `now`. A confirmation from the future, after a step of the clock,

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use http::Request;
 
-use crate::auth::{Authenticator, Principal};
+use crate::auth::{Authenticator, Principal, Refusal};
 use crate::body::IncomingBody;
 use crate::config;
 use crate::forward::asks_for_websocket;
@@ -67,10 +67,14 @@ impl Admission {
             let subject = LimitSubject { token_id: &principal.id, version: principal.version };
             let started = Instant::now();
             let (plan, now_ms) = (&principal.plan, life.now_ms());
-            let outcome = self.limiter.decide(&subject, plan, charge, now_ms).await;
+            let asked = self.authenticator.epoch();
+            let is_current = || self.authenticator.is_current(&principal, asked);
+            let outcome = self.limiter.decide_cached(&subject, plan, charge, now_ms, &is_current).await;
             life.record.phase(Phase::Decision, started.elapsed());
             let outcome = match outcome {
                 Ok(outcome) => outcome,
+                // The token may have changed, and no version was compared.
+                Err(_) if !is_current() => return Err(Rejection::Unauthenticated(Refusal::Unavailable)),
                 Err(_) if plan.shadow => {
                     life.set_shadow_denied();
                     return Ok(principal);
@@ -81,7 +85,7 @@ impl Admission {
                 LimitOutcome::Decided(decision, lease) => {
                     life.call_lease = lease;
                     if decision.source == Source::Redis {
-                        self.authenticator.confirm(&principal, now);
+                        self.authenticator.confirm(&principal, asked, now);
                     }
                     let refusal = refusal(&decision, charge, &principal);
                     life.set_decision(decision, charge, &principal);

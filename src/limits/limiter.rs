@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::calls::CallLease;
 use super::memory::MemoryLimiter;
 use super::outcome::{LimitOutcome, Unavailable};
-use super::query::{Charge, LimitQuery, LimitSubject};
+use super::query::{Charge, IsCurrent, LimitQuery, LimitSubject};
 use super::redis::RedisLimiter;
 use super::report::LimitReport;
 use crate::config::{Plan, RouteLimits};
@@ -33,9 +33,24 @@ impl Limiter {
         charge: impl Into<Charge<'a>>,
         now_ms: u64,
     ) -> Result<LimitOutcome, Unavailable> {
+        self.decide_cached(subject, plan, charge, now_ms, &|| true).await
+    }
+
+    /// The same for a record from a cache: Redis compares its version; without Redis it must be known to be current.
+    ///
+    /// # Errors
+    /// [`Unavailable`] while Redis does not answer, if the policy is `deny` or the record is not known to be current.
+    pub async fn decide_cached<'a>(
+        &self,
+        subject: &LimitSubject<'_>,
+        plan: &Plan,
+        charge: impl Into<Charge<'a>>,
+        now_ms: u64,
+        is_current: IsCurrent<'_>,
+    ) -> Result<LimitOutcome, Unavailable> {
         let charge = charge.into();
         let charge = Charge { cost: charge.cost.max(1), ..charge };
-        let query = LimitQuery { subject: *subject, plan, charge };
+        let query = LimitQuery { subject: *subject, plan, charge, is_current };
         match self {
             Self::Memory(memory) => {
                 let decision = memory.decide_query(&query, now_ms);

@@ -45,7 +45,7 @@ impl MemoryLimiter {
     /// Decides on a request, and on the call that it opens if calls of its token are limited. An admitted call is counted
     /// until [`MemoryLimiter::end_call`].
     pub(super) fn decide_query(&self, query: &LimitQuery<'_>, now_ms: u64) -> Decision {
-        let LimitQuery { subject: LimitSubject { token_id, .. }, plan, charge } = *query;
+        let LimitQuery { subject: LimitSubject { token_id, .. }, plan, charge, .. } = *query;
         let Some(max_calls) = query.max_calls() else { return self.decide(token_id, plan, charge, now_ms) };
         let mut calls = self.calls();
         let open = calls.get(token_id).copied().unwrap_or(0);
@@ -62,7 +62,7 @@ impl MemoryLimiter {
 
     /// Logs what Redis admitted, so that this limiter is warm when Redis stops answering.
     pub(super) fn record(&self, query: &LimitQuery<'_>, now_ms: u64) {
-        let LimitQuery { subject, plan, charge } = *query;
+        let LimitQuery { subject, plan, charge, .. } = *query;
         if !plan.limits.is_empty() || charge.limits.is_some() {
             self.with_logs(subject.token_id, now_ms, |logs| logs.record(plan, charge, now_ms));
         }
@@ -185,7 +185,8 @@ mod tests {
     fn what_was_recorded_counts() {
         let limiter = MemoryLimiter::new(1_000);
         let subject = LimitSubject { token_id: "a", version: 1 };
-        limiter.record(&LimitQuery { subject, plan: &plan(3, 1_000), charge: 2.into() }, 1_000_000);
+        limiter
+            .record(&LimitQuery { subject, plan: &plan(3, 1_000), charge: 2.into(), is_current: &|| true }, 1_000_000);
         assert!(limiter.decide("a", &plan(3, 1_000), 1, 1_000_000).admitted);
         assert!(!limiter.decide("a", &plan(3, 1_000), 1, 1_000_999).admitted);
         assert!(limiter.decide("a", &plan(3, 1_000), 1, 1_001_000).admitted);

@@ -28,6 +28,6 @@ pub use memory::MemoryLimiter;
 pub use merge::MERGE;
 pub use outcome::{LimitOutcome, Unavailable};
 pub use pending_merges::PendingMerges;
-pub use query::{Charge, LimitSubject};
+pub use query::{Charge, IsCurrent, LimitSubject};
 pub use redis::{CALLS, DECIDE, PAIR, RedisLimiter, on_invalidation};
 pub use report::{LimitReport, WindowReport};

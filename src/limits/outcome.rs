@@ -12,7 +12,7 @@ pub enum LimitOutcome {
     Stale,
 }
 
-/// Redis does not answer, and the policy is to admit no request then.
+/// Redis does not answer, and the policy is to admit no request then, or the record is not known to be current.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("Redis does not answer, and store.redis.on_failure is deny")]
+#[error("Redis does not answer, and store.redis.on_failure is deny or the token may have changed")]
 pub struct Unavailable;

@@ -37,15 +37,24 @@ impl<'a> From<&'a Route> for Charge<'a> {
     }
 }
 
+/// Whether the record behind a request is known to be current. Called only where Redis does not say so.
+pub type IsCurrent<'a> = &'a (dyn Fn() -> bool + Sync);
+
 /// One question to the limiter.
 #[derive(Clone, Copy)]
 pub(super) struct LimitQuery<'a> {
     pub(super) subject: LimitSubject<'a>,
     pub(super) plan: &'a Plan,
     pub(super) charge: Charge<'a>,
+    pub(super) is_current: IsCurrent<'a>,
 }
 
 impl<'a> LimitQuery<'a> {
+    /// Whether a cached denial may answer. With a plan in shadow mode that admits the request.
+    pub(super) fn takes_denial(&self) -> bool {
+        !self.plan.shadow || (self.is_current)()
+    }
+
     /// All limits that must have room.
     pub(super) fn limits(&self) -> impl Iterator<Item = &'a Limit> {
         self.plan.limits_with(self.charge.limits)

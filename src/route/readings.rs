@@ -312,7 +312,8 @@ fn next_segment(path: &str, skips_blanks: bool) -> Option<(&str, &str)> {
     let mut left = path;
     while !left.is_empty() {
         let (segment, behind) = segment_of(left);
-        if !segment.is_empty() && !(skips_blanks && is_blank(segment)) {
+        let is_left_out = segment.is_empty() || (skips_blanks && is_blank(segment));
+        if !is_left_out {
             return Some((segment, behind));
         }
         left = behind;

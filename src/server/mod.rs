@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use crate::admin::{Admin, AdminBackend, LimitService};
 use crate::auth::RecordWatch;
 use crate::config::{Config, OnFailure, RedisStore};
-use crate::limits::{self, Limiter};
+use crate::limits::Limiter;
 use crate::listener;
 use crate::store::Redis;
 use crate::telemetry::{self, Metrics};
@@ -111,9 +111,8 @@ impl Server {
             TokenSource::File { records, .. } => drop(tokio::spawn(records.clone().watch(calls))),
             TokenSource::Redis { cache, store } => {
                 let redis = Redis::open(store, state.store_health.clone()).await?;
-                let (local, denials) = (state.limiter.clone(), state.denials.clone());
-                let on_invalidation = move |message: &str| limits::on_invalidation(message, &local, &denials);
-                tokio::spawn(RecordWatch::new(redis, cache.clone(), calls, on_invalidation).run());
+                let watch = RecordWatch::new(redis, cache.clone(), calls, state.on_invalidation());
+                tokio::spawn(watch.start().await);
             }
         }
         let usage_writer = self.usage_writer.clone();
@@ -168,7 +167,7 @@ async fn admin_backend(state: &ProcessState) -> Result<(AdminBackend, UsageWrite
             let store = RedisStore { deadline: store.deadline.max(ADMIN_DEADLINE), ..(**store).clone() };
             let redis = Redis::open(&store, state.store_health.clone()).await?;
             (
-                Registry::with_redis(redis.clone()),
+                Registry::with_redis(redis.clone()).on_change(state.on_invalidation()),
                 Limiter::Redis(state.redis_limiter(redis.clone(), OnFailure::Deny)),
                 UsageWriter::with_redis(redis, usage),
                 None,

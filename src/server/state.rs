@@ -10,7 +10,7 @@ use crate::auth::{Failures, FileStore, OpenCalls, TokenCache};
 use crate::config::{Config, OnFailure, RedisStore, Store};
 use crate::forward::{Forwarder, ResolvedNames, UpstreamStates};
 use crate::gateway::RequestMetrics;
-use crate::limits::{DenyCache, MemoryLimiter, PendingMerges, RedisLimiter};
+use crate::limits::{self, DenyCache, MemoryLimiter, PendingMerges, RedisLimiter};
 use crate::listener::{self, Certificates, Tls};
 use crate::route::RouteTable;
 use crate::shutdown::Shutdown;
@@ -98,6 +98,21 @@ impl ProcessState {
     pub(super) fn redis_limiter(&self, redis: Redis, on_failure: OnFailure) -> RedisLimiter {
         RedisLimiter::new(redis, on_failure, self.limiter.clone(), self.denials.clone())
             .with_pending_merges(self.pending_merges.clone())
+    }
+
+    /// Makes this process forget what it knows of a token, by an announcement that its record or logs have changed.
+    pub(super) fn on_invalidation(&self) -> impl Fn(&str) + Send + Sync + 'static {
+        let (local, denials) = (self.limiter.clone(), self.denials.clone());
+        let cache = match &self.tokens {
+            TokenSource::Redis { cache, .. } => Some(cache.clone()),
+            TokenSource::File { .. } => None,
+        };
+        move |message: &str| {
+            if let Some(cache) = &cache {
+                cache.invalidate(message);
+            }
+            limits::on_invalidation(message, &local, &denials);
+        }
     }
 
     pub(super) fn forwarder(&self) -> Result<Forwarder, StartError> {

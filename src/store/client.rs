@@ -96,6 +96,15 @@ impl Redis {
         }
     }
 
+    /// When the connection was lost, with a cluster those to all of its nodes; `None` while there is one, and before there was any.
+    #[must_use]
+    pub fn lost_at(&self) -> Option<std::time::Instant> {
+        match &self.shared.servers {
+            Servers::One(link) => link.lost_at(),
+            Servers::Cluster(cluster) => cluster.lost_at(),
+        }
+    }
+
     /// Sends one command and waits for its answer, within the configured deadline. The command names its key first, or none.
     ///
     /// # Errors

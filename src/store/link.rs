@@ -1,7 +1,7 @@
 //! One pipelined connection to one server, healed in the background.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -48,6 +48,8 @@ struct LinkState {
     target: LinkTarget,
     dialer: Dialer,
     connection: ArcSwapOption<Connection>,
+    /// When a connection was given up last.
+    lost_at: Mutex<Option<std::time::Instant>>,
     broken: Notify,
     /// Notified of a loss, too.
     watcher: Arc<Notify>,
@@ -70,6 +72,7 @@ impl Link {
             target,
             dialer,
             connection: ArcSwapOption::empty(),
+            lost_at: Mutex::default(),
             broken: Notify::new(),
             watcher,
             attempted: watch::Sender::new(false),
@@ -88,6 +91,11 @@ impl Link {
     /// Whether there is a connection at the moment.
     pub(super) fn is_up(&self) -> bool {
         self.state.connection.load().is_some()
+    }
+
+    /// When the connection was lost; `None` while there is one, and before there was any.
+    pub(super) fn lost_at(&self) -> Option<std::time::Instant> {
+        if self.is_up() { None } else { *self.state.lost_at.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
     /// Sends a command and waits for its answer. If it runs a `script` that the server doesn't know, the server is given it.
@@ -204,6 +212,7 @@ impl LinkState {
 
     /// Drops a connection that failed, unless it has been replaced already.
     fn give_up(&self, failed: &Arc<Connection>, why: &Outage) {
+        *self.lost_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::time::Instant::now());
         let previous = self.connection.compare_and_swap(failed, None);
         if previous.as_ref().is_some_and(|current| Arc::ptr_eq(current, failed)) {
             self.health.lost(why);

@@ -23,6 +23,8 @@ pub enum ChannelEvent {
     Begins,
     /// These were published, in this order.
     Messages(Vec<Vec<u8>>),
+    /// From here on no message is heard, or the attempt to change that has failed.
+    Lost,
 }
 
 /// The messages of one channel. A message can be lost, whenever the connection is.
@@ -66,32 +68,32 @@ impl Redis {
 impl Subscription {
     /// Waits for the next event, for as long as that takes.
     pub async fn next(&mut self) -> ChannelEvent {
-        loop {
-            let Some(connection) = &mut self.connection else {
-                tokio::time::sleep(self.pause).await;
-                if self.connect().await {
-                    return ChannelEvent::Begins;
-                }
-                continue;
-            };
-            match timeout(PROBE_INTERVAL, connection.stream.next()).await {
-                Ok(Some(first)) => {
-                    let mut messages = vec![first.get_payload_bytes().to_vec()];
-                    while messages.len() < MAX_BATCH
-                        && let Some(Some(more)) = connection.stream.next().now_or_never()
-                    {
-                        messages.push(more.get_payload_bytes().to_vec());
-                    }
-                    return ChannelEvent::Messages(messages);
-                }
-                Ok(None) => self.connection = None,
-                Err(_) => {
-                    if !self.is_sound().await {
-                        self.connection = None;
-                    }
+        let Some(mut connection) = self.connection.take() else {
+            tokio::time::sleep(self.pause).await;
+            return if self.connect().await { ChannelEvent::Begins } else { ChannelEvent::Lost };
+        };
+        let first = loop {
+            if let Ok(first) = timeout(PROBE_INTERVAL, connection.stream.next()).await {
+                break first;
+            }
+            // A message doesn't wait for the probe: with Sentinel that may take long.
+            tokio::select! {
+                biased;
+                first = connection.stream.next() => break first,
+                sound = self.is_sound(&connection.node, connection.sink.clone()) => if !sound {
+                    return ChannelEvent::Lost;
                 }
             }
+        };
+        let Some(first) = first else { return ChannelEvent::Lost };
+        let mut messages = vec![first.get_payload_bytes().to_vec()];
+        while messages.len() < MAX_BATCH
+            && let Some(Some(more)) = connection.stream.next().now_or_never()
+        {
+            messages.push(more.get_payload_bytes().to_vec());
         }
+        self.connection = Some(connection);
+        ChannelEvent::Messages(messages)
     }
 
     async fn connect(&mut self) -> bool {
@@ -111,7 +113,7 @@ impl Subscription {
                     tracing::warn!(
                         cause,
                         channel = self.channel,
-                        "{outage}: changes of tokens reach open calls some seconds later"
+                        "{outage}: changes of tokens reach open calls some seconds later, and no token is admitted while Redis is away"
                     );
                 }
                 self.pause = self.backoff.pause();
@@ -148,15 +150,14 @@ impl Subscription {
     }
 
     /// Whether the connection still answers and leads to a server that receives every message.
-    async fn is_sound(&mut self) -> bool {
-        let Some(node) = self.connection.as_ref().map(|connection| connection.node.clone()) else { return false };
-        let leads_there = match &self.sentinels {
-            Some(sentinels) => sentinels.successor(&node).await.is_none(),
-            None => self.nodes().await.is_ok_and(|nodes| nodes.contains(&node)),
-        };
-        let Some(connection) = &mut self.connection else { return false };
+    async fn is_sound(&self, node: &RedisNode, mut sink: PubSubSink) -> bool {
         let deadline = self.redis.shared.dialer.timeout();
-        let answers = matches!(timeout(deadline, connection.sink.ping::<redis::Value>()).await, Ok(Ok(_)));
-        answers && leads_there
+        if !matches!(timeout(deadline, sink.ping::<redis::Value>()).await, Ok(Ok(_))) {
+            return false;
+        }
+        match &self.sentinels {
+            Some(sentinels) => sentinels.successor(node).await.is_none(),
+            None => self.nodes().await.is_ok_and(|nodes| nodes.contains(node)),
+        }
     }
 }

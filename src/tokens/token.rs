@@ -121,7 +121,7 @@ pub(super) fn id_inside(text: &str) -> Option<&str> {
 }
 
 /// Whether `id` can name a record: 1 to 64 letters, digits, `.`, `_` and `-`, and not the text of a token, which must get into no key.
-pub(super) fn is_id(id: &str) -> bool {
+pub(crate) fn is_id(id: &str) -> bool {
     (1..=64).contains(&id.len())
         && id_inside(id).is_none()
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))

@@ -60,7 +60,7 @@ pub struct OpenCalls {
     era: AtomicU64,
     /// The last one for each group of tokens.
     announced: Box<[AtomicU64]>,
-    /// Tokens that may have changed while one of their calls began.
+    /// Tokens with open calls that are said to have changed.
     doubtful: Mutex<BTreeSet<Arc<str>>>,
     doubt: Notify,
 }
@@ -134,12 +134,12 @@ impl OpenCalls {
         self.book(token_id).of(token_id).next().is_some()
     }
 
-    fn doubt(&self, token_id: &Arc<str>) {
-        self.doubtful.lock().unwrap_or_else(PoisonError::into_inner).insert(token_id.clone());
+    fn doubt(&self, token_id: &str) {
+        self.doubtful.lock().unwrap_or_else(PoisonError::into_inner).insert(token_id.into());
         self.doubt.notify_one();
     }
 
-    /// The tokens whose calls began while they were said to have changed, as soon as there are any.
+    /// The tokens with open calls that are said to have changed, as soon as there are any.
     async fn doubted(&self) -> Vec<Arc<str>> {
         self.doubt.notified().await;
         std::mem::take(&mut *self.doubtful.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect()

@@ -1,6 +1,5 @@
 //! Watching over the records of tokens with open calls, in Redis: announcements for speed, a sweep for certainty, a clock for ends.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +10,7 @@ use super::OpenCalls;
 use crate::auth::cache::TokenCache;
 use crate::auth::principal::principal_of;
 use crate::auth::refusal::{Reason, Refusal};
-use crate::store::{ChannelEvent, Redis};
+use crate::store::{ChannelEvent, Redis, StoreError, Subscription};
 use crate::tokens::RedisTokens;
 
 /// How often is looked whose time is over.
@@ -23,7 +22,7 @@ const SWEEP_STEP: (usize, Duration) = (128, Duration::from_millis(25));
 /// Records that are read at one time.
 const READS: usize = 64;
 
-/// Ends the calls of tokens whose records change in Redis, and passes on what is announced.
+/// Ends the calls of tokens whose records change in Redis, passes on what is announced, and notes when changes may be missed.
 pub struct RecordWatch {
     redis: Redis,
     tokens: RedisTokens,
@@ -47,22 +46,45 @@ impl RecordWatch {
         Self { redis, tokens, cache, calls, announced: Box::new(announced), sweep_now: Notify::new() }
     }
 
-    /// Watches for ever.
-    pub async fn run(self) {
-        tokio::join!(self.listen(), self.resolve_doubts(), self.sweep(), clock(&self.calls));
+    /// Returns after the first attempt to subscribe, with the future that watches for ever.
+    pub async fn start(self) -> impl Future<Output = ()> + Send + 'static {
+        let mut announcements = self.redis.subscribe(self.tokens.channel());
+        let first = announcements.next().await;
+        self.handle(first).await;
+        async move {
+            tokio::join!(self.listen(announcements), self.resolve_doubts(), self.sweep(), clock(&self.calls));
+        }
     }
 
-    async fn listen(&self) {
-        let mut announcements = self.redis.subscribe(self.tokens.channel());
+    async fn listen(&self, mut announcements: Subscription) {
         loop {
-            match announcements.next().await {
-                // Something may have been said while nobody listened.
-                ChannelEvent::Begins => self.sweep_now.notify_one(),
-                ChannelEvent::Messages(messages) => {
-                    let told = messages.iter().filter_map(|message| std::str::from_utf8(message).ok());
-                    let told = told.inspect(|id| (self.announced)(id));
-                    let open: BTreeSet<&str> = told.filter(|id| self.calls.announce(id)).collect();
-                    self.read_again(open.into_iter()).await;
+            let event = announcements.next().await;
+            self.handle(event).await;
+        }
+    }
+
+    async fn handle(&self, event: ChannelEvent) {
+        match event {
+            // Something may have been said while nobody listened.
+            ChannelEvent::Begins => {
+                self.cache.changes.subscribed();
+                self.sweep_now.notify_one();
+            }
+            ChannelEvent::Messages(messages) => {
+                for id in messages.iter().filter_map(|message| std::str::from_utf8(message).ok()) {
+                    (self.announced)(id);
+                    // Reading it here would keep the next announcement waiting.
+                    if self.calls.announce(id) {
+                        self.calls.doubt(id);
+                    }
+                }
+            }
+            ChannelEvent::Lost => {
+                self.cache.changes.subscription_lost();
+                // If Redis is still there, changes are made that nobody tells this process of.
+                let asked = self.cache.changes.epoch();
+                if let Ok(_) | Err(StoreError::Refused(_)) = self.redis.call(&redis::cmd("PING")).await {
+                    self.cache.changes.redis_answered(asked);
                 }
             }
         }

@@ -90,7 +90,8 @@ impl DenyCache {
         let deadline = sent + timeout;
         loop {
             let mut finished = match self.look_up(query, sent) {
-                Lookup::Denied(denial) => return CacheAnswer::Denied(denial),
+                Lookup::Denied(denial) if query.takes_denial() => return CacheAnswer::Denied(denial),
+                Lookup::Denied(_) => return CacheAnswer::Ask(Recheck { cache: self, query, sent, number: None }),
                 Lookup::Ask(number) => return CacheAnswer::Ask(Recheck { cache: self, query, sent, number }),
                 Lookup::Wait(finished) => finished,
             };

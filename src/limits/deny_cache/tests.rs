@@ -21,7 +21,7 @@ fn plan(count: u32) -> Plan {
 }
 
 fn query(plan: &Plan) -> LimitQuery<'_> {
-    LimitQuery { subject: TOKEN, plan, charge: 1.into() }
+    LimitQuery { subject: TOKEN, plan, charge: 1.into(), is_current: &|| true }
 }
 
 fn answer(admitted: bool, used: u32, limit: u32, frees_ms: u64) -> Decision {

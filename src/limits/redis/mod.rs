@@ -159,7 +159,7 @@ impl RedisLimiter {
 
     /// Asks Redis; `None` if the token's version is another one by now.
     async fn ask(&self, query: &LimitQuery<'_>, lease: Option<LeaseName>) -> Result<Option<Decision>, StoreError> {
-        let LimitQuery { subject, plan, charge: Charge { cost, limits: own, .. } } = *query;
+        let LimitQuery { subject, plan, charge: Charge { cost, limits: own, .. }, .. } = *query;
         let [token, log, calls] = ["token", "log", "calls"].map(|name| self.key(subject.token_id, name));
         let (mut version, mut digits) = (itoa::Buffer::new(), itoa::Buffer::new());
         let (version, limits) = (version.format(subject.version).as_bytes(), pack(cost, &plan.limits));
@@ -190,6 +190,9 @@ impl RedisLimiter {
         lease: Option<CallLease>,
         now_ms: u64,
     ) -> Result<LimitOutcome, Unavailable> {
+        if !(query.is_current)() {
+            return Err(Unavailable);
+        }
         let (decision, is_counted) = match self.on_failure {
             OnFailure::Local => (self.local.decide_query(query, now_ms), true),
             OnFailure::Deny => return Err(Unavailable),
@@ -256,7 +259,7 @@ impl RedisLimiter {
 
     /// The logs of a query, and the limits on them.
     fn logs<'q>(&self, query: &LimitQuery<'q>) -> SmallVec<[(RedisKey, &'q [Limit]); 2]> {
-        let LimitQuery { subject, plan, charge } = *query;
+        let LimitQuery { subject, plan, charge, .. } = *query;
         let plan = (!plan.limits.is_empty()).then(|| (self.key(subject.token_id, "log"), &plan.limits[..]));
         let route = charge.limits.map(|own| (self.route_key(subject.token_id, own), &own.limits[..]));
         plan.into_iter().chain(route).collect()

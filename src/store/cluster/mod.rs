@@ -96,6 +96,12 @@ impl Cluster {
         self.state.map.load().members.iter().any(|member| member.link.is_up())
     }
 
+    /// When the last connection to any node was lost; `None` while there is one, and before there was any.
+    pub(super) fn lost_at(&self) -> Option<std::time::Instant> {
+        let map = self.state.map.load();
+        if self.is_up() { None } else { map.members.iter().filter_map(|member| member.link.lost_at()).max() }
+    }
+
     /// The nodes to be reached, those that answer at the moment first.
     pub(super) fn nodes(&self) -> Vec<RedisNode> {
         let map = self.state.map.load();

@@ -15,18 +15,27 @@ use crate::tokens::token;
 
 use super::scripts::Scripts;
 
+type OnChange = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// The token records of one Redis.
 #[derive(Clone)]
 pub struct RedisTokens {
     pub(super) redis: Redis,
     pub(super) scripts: Arc<Scripts>,
+    /// Called with the id of each token whose record was changed here, or may have been.
+    on_change: Option<OnChange>,
 }
 
 impl RedisTokens {
     /// Uses a connection.
     #[must_use]
     pub fn new(redis: Redis) -> Self {
-        Self { redis, scripts: Arc::new(Scripts::new()) }
+        Self { redis, scripts: Arc::new(Scripts::new()), on_change: None }
+    }
+
+    /// The same, that calls `on_change` with the id of each token whose record it has changed, or may have.
+    pub(in crate::tokens) fn on_change(self, on_change: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self { on_change: Some(Arc::new(on_change)), ..self }
     }
 
     /// One record with its version, in one round trip.
@@ -88,8 +97,11 @@ impl RedisTokens {
         let entry_json = serde_json::to_vec(entry).expect("entries have only text keys");
         let (key, channel) = (self.key(&record.id), self.channel());
         let args = [expected.as_bytes(), &json, &entry_json, channel.as_bytes(), record.id.as_bytes()];
-        let answer = decode(self.redis.run(&self.scripts.write, &[key.as_bytes()], &args).await?)?;
-        let written: Option<(u64, String)> = answer;
+        let answer = self.redis.run(&self.scripts.write, &[key.as_bytes()], &args).await;
+        if let Some(on_change) = self.on_change.as_ref().filter(|_| !expected.is_empty()) {
+            on_change(&record.id);
+        }
+        let written: Option<(u64, String)> = decode(answer?)?;
         if written.is_some() {
             entry.log();
         }

@@ -53,6 +53,15 @@ impl Registry {
         Self::Redis(RedisTokens::new(redis))
     }
 
+    /// The same, that calls `changed` with the id of each token whose record in Redis it has changed, or may have.
+    #[must_use]
+    pub fn on_change(self, changed: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        match self {
+            Self::File(file) => Self::File(file),
+            Self::Redis(tokens) => Self::Redis(tokens.on_change(changed)),
+        }
+    }
+
     /// Checks what is asked for and makes the token. A request with a `key` (1 to 255 bytes) may be repeated with the same
     /// content: it makes one token, and only the first answer has its secret.
     ///

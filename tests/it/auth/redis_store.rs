@@ -214,7 +214,7 @@ async fn without_redis_known_tokens_work_and_others_are_never_refused_as_invalid
     let later = SystemTime::now() + Duration::from_secs(61);
     let result = instance.authenticator.authenticate(&bearer(&known), CLIENT, later).await;
     assert_eq!(refusal(result), Some(Refusal::Unavailable));
-    instance.authenticator.confirm(&principal, later);
+    instance.authenticator.confirm(&principal, instance.authenticator.epoch(), later);
     assert!(instance.authenticator.authenticate(&bearer(&known), CLIENT, later).await.is_ok());
 
     server.restart();

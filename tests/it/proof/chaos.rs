@@ -6,9 +6,10 @@
 //! - An instance is killed (SIGKILL): its requests under way get no answer, and may count; its calls count until their leases end.
 //! - An instance is ended (SIGTERM): connections that are just being used may break; nothing else.
 //! - Redis is killed or paused, or the way to it is cut: each instance goes on by itself and admits at most the limit, counting all
-//!   that it has admitted before; 503 only for a token that this instance has not met. What was asked and not answered may count
-//!   as well, once Redis is back; what was admitted meanwhile does, for the requests that reach the same instance at once, and for
-//!   all others when it is merged. What an instance that ends has not merged by then is forgotten.
+//!   that it has admitted before; 503 only for a token that Redis has not confirmed to this instance since the outage before. What
+//!   was asked and not answered may count as well, once Redis is back; what was admitted meanwhile does, for the requests that
+//!   reach the same instance at once, and for all others when it is merged. What an instance that ends has not merged by then is
+//!   forgotten.
 //! - Redis forgets (it comes back without logs): what it admits from then on is exact by itself.
 //! - Redis fails over: what was answered may be forgotten if the replica was not seen to have it before the primary died.
 //! - An instance's clock is wrong, by up to an hour: nothing. (No two instances have the same, and Redis has another.)
@@ -225,13 +226,18 @@ fn odd(entry: &Entry, record: &[Entry], run: &Run) -> Option<String> {
         None => life.ended.lock().unwrap().is_some(),
         Some(503) => {
             let is_out = |outage: &Span| outage.from <= entry.span.to && outage.to >= entry.span.from;
-            let knew = |other: &&Entry| {
-                (other.life, other.token) == (entry.life, entry.token)
-                    && other.span.to < entry.span.from
-                    && matches!(other.status, Some(200 | 101 | 429))
+            let confirmed = |since: Duration| {
+                record.iter().any(|other| {
+                    (other.life, other.token, other.by) == (entry.life, entry.token, Some(By::Redis))
+                        && other.span.from >= since
+                        && other.span.to < entry.span.from
+                })
             };
-            let is_without = run.facts.outages.iter().any(is_out) || entry.met_deadline();
-            is_without && !record.iter().any(|other| knew(&other))
+            // Changes may have been missed until the outage before was over.
+            let before = std::iter::once(Duration::ZERO).chain(run.facts.outages.iter().map(|outage| outage.to));
+            let last = before.clone().filter(|before| *before <= entry.span.from).max().unwrap_or(Duration::ZERO);
+            (entry.met_deadline() && !confirmed(last))
+                || run.facts.outages.iter().zip(before).any(|(outage, before)| is_out(outage) && !confirmed(before))
         }
         Some(_) => false,
     };

@@ -1,6 +1,7 @@
 //! Open calls and streams end when their token no longer entitles to them, and everybody at them is told.
 
 mod calls;
+mod outage;
 mod redis;
 mod stage;
 
