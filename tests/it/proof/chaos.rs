@@ -162,7 +162,9 @@ async fn run(name: &'static str, seed: u64, mut installation: impl Installation)
     let holders: Vec<Holder> =
         tokio::task::block_in_place(|| (0..TOKENS).map(|_| holder(&sites[0], &mut random)).collect());
     let tokens = holders.iter().map(|holder| holder.token.clone()).collect();
-    let facts = Facts { limits: holders.iter().map(|holder| holder.limits.clone()).collect(), ..Facts::default() };
+    let deadline = Duration::from_secs(1);
+    let facts =
+        Facts { deadline, limits: holders.iter().map(|holder| holder.limits.clone()).collect(), ..Facts::default() };
     let lanes_of = random.fork();
     let mut run = Run { random, fleet: Fleet::new(PLACES, tokens), sites, facts, story };
     for place in 0..PLACES {
@@ -230,7 +232,7 @@ fn odd(entry: &Entry, record: &[Entry], run: &Run) -> Option<String> {
                     && other.span.to < entry.span.from
                     && matches!(other.status, Some(200 | 101 | 429))
             };
-            let is_without = run.facts.outages.iter().any(is_out) || entry.met_deadline();
+            let is_without = run.facts.outages.iter().any(is_out) || entry.met_deadline(run.facts.deadline);
             is_without && !record.iter().any(|other| knew(&other))
         }
         Some(_) => false,
