@@ -163,7 +163,9 @@ async fn run(name: &'static str, seed: u64, mut installation: impl Installation)
     let holders: Vec<Holder> =
         tokio::task::block_in_place(|| (0..TOKENS).map(|_| holder(&sites[0], &mut random)).collect());
     let tokens = holders.iter().map(|holder| holder.token.clone()).collect();
-    let facts = Facts { limits: holders.iter().map(|holder| holder.limits.clone()).collect(), ..Facts::default() };
+    let deadline = Duration::from_secs(1);
+    let facts =
+        Facts { deadline, limits: holders.iter().map(|holder| holder.limits.clone()).collect(), ..Facts::default() };
     let lanes_of = random.fork();
     let mut run = Run { random, fleet: Fleet::new(PLACES, tokens), sites, facts, story };
     for place in 0..PLACES {
@@ -236,7 +238,7 @@ fn odd(entry: &Entry, record: &[Entry], run: &Run) -> Option<String> {
             // Changes may have been missed until the outage before was over.
             let before = std::iter::once(Duration::ZERO).chain(run.facts.outages.iter().map(|outage| outage.to));
             let last = before.clone().filter(|before| *before <= entry.span.from).max().unwrap_or(Duration::ZERO);
-            (entry.met_deadline() && !confirmed(last))
+            (entry.met_deadline(run.facts.deadline) && !confirmed(last))
                 || run.facts.outages.iter().zip(before).any(|(outage, before)| is_out(outage) && !confirmed(before))
         }
         Some(_) => false,

@@ -12,9 +12,6 @@ use crate::support::client::{header, http1, http2};
 use crate::support::eventually;
 use crate::support::gateway::{Gateway, Token};
 
-/// How long Redis may take for an answer in these runs.
-pub const DEADLINE: Duration = Duration::from_secs(1);
-
 /// One request and what became of it.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -54,8 +51,8 @@ impl Entry {
     }
 
     /// Whether Redis had its whole time and did not answer, as it may on a busy machine without any outage.
-    pub fn met_deadline(&self) -> bool {
-        self.deciding >= DEADLINE
+    pub fn met_deadline(&self, deadline: Duration) -> bool {
+        self.deciding >= deadline
     }
 
     /// Whether a limit refused it.

@@ -6,14 +6,11 @@
 
 use std::time::Duration;
 
-use super::fleet::{By, DEADLINE, Entry};
+use super::fleet::{By, Entry};
 use super::judge::{Limit, Span, refused_for_nothing};
 
 /// A question that was given up may be counted this long after Redis answers again.
 const LATE: Duration = Duration::from_secs(2);
-
-/// What a process admitted by itself stands in Redis later than it was, by as long as Redis took to say what time it is.
-const MERGED_LATE: Duration = DEADLINE;
 
 /// Redis lost admissions: a crash without persistence, or a failover to a replica that lagged behind.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +33,8 @@ pub struct Facts {
     pub merged: Vec<Span>,
     /// When each life began to end, if it did.
     pub ended: Vec<Option<Duration>>,
+    /// How long Redis may take for an answer.
+    pub deadline: Duration,
     /// While Redis does not answer, everything is admitted.
     pub allows_all: bool,
 }
@@ -51,7 +50,7 @@ pub fn breaches(record: &[Entry], facts: &Facts) -> Vec<String> {
                 breaches.extend(somebody_admits_knowingly_too_many(*limit, &entries, facts));
             }
         }
-        breaches.extend(somebody_is_refused_for_nothing(&facts.limits[token], &entries, &facts.outages));
+        breaches.extend(somebody_is_refused_for_nothing(&facts.limits[token], &entries, facts));
         breaches.into_iter().map(move |breach| format!("token {token}: {breach}"))
     };
     (0..facts.limits.len()).flat_map(of_token).collect()
@@ -134,15 +133,17 @@ impl Facts {
 }
 
 /// Nobody is refused who may pass, even if everything counts that Redis may have heard of.
-fn somebody_is_refused_for_nothing(limits: &[Limit], entries: &[&Entry], outages: &[Span]) -> Vec<String> {
+fn somebody_is_refused_for_nothing(limits: &[Limit], entries: &[&Entry], facts: &Facts) -> Vec<String> {
     let mut counted = Vec::new();
     for entry in entries {
-        let late = if entry.by == Some(By::Local) { MERGED_LATE } else { Duration::ZERO };
+        // It stands in Redis later than it was, by as long as Redis took to say what time it is.
+        let late = if entry.by == Some(By::Local) { facts.deadline } else { Duration::ZERO };
         let span = Span { to: entry.span.to + late, ..entry.span };
         counted.extend(std::iter::repeat_n(span, if entry.is_admitted() { entry.cost } else { 0 }));
         let decided = entry.status.is_some() && matches!(entry.by, Some(By::Redis | By::DenyCache));
         if !decided {
-            let heals = outages.iter().filter(|outage| outage.from <= entry.span.to && outage.to >= entry.span.from);
+            let heals =
+                facts.outages.iter().filter(|outage| outage.from <= entry.span.to && outage.to >= entry.span.from);
             let to = heals.map(|outage| outage.to).max().unwrap_or(entry.span.to).max(entry.span.to) + LATE;
             counted.extend(std::iter::repeat_n(Span { from: entry.span.from, to }, entry.cost));
         }
