@@ -2,6 +2,7 @@
 
 mod path;
 mod paths;
+mod pattern;
 mod readings;
 mod rewrite;
 mod route_match;

@@ -1,116 +1,12 @@
 //! What a path may mean to an upstream that reads it less exactly than Callgate does.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
-
 use memchr::{memchr, memchr_iter};
 use smallvec::{SmallVec, smallvec};
 
-/// A pattern by its segments, in the form in which [`Readings`] compares them.
-pub(super) struct Pattern {
-    segments: Vec<Segment>,
-    ends_with_slash: bool,
-    /// Nothing of its text had to be changed.
-    is_plain: bool,
-}
-
-#[derive(PartialEq)]
-enum Segment {
-    Text(String),
-    /// A `{name}` with the text before and behind it.
-    Parameter(String, String),
-    /// A `{*rest}`.
-    Rest,
-}
-
-impl Pattern {
-    /// Takes apart a pattern that is sound.
-    pub(super) fn new(pattern: &str) -> Self {
-        let spelled: Vec<_> =
-            pattern.split('/').filter(|segment| !segment.is_empty()).map(Segment::as_spelled).collect();
-        let segments: Vec<_> = spelled.iter().map(Segment::folded).collect();
-        let is_plain = segments == spelled && !pattern.contains("//");
-        Self { segments, ends_with_slash: pattern.ends_with('/'), is_plain }
-    }
-
-    /// It has no parameters: one path alone is spelled like it.
-    pub(super) fn is_literal(&self) -> bool {
-        self.segments.iter().all(|segment| matches!(segment, Segment::Text(_)))
-    }
-
-    pub(super) fn has_rest(&self) -> bool {
-        matches!(self.segments.last(), Some(Segment::Rest))
-    }
-
-    /// Of parameters with text behind them matchit tries only the first that fits a segment. If what follows does not fit, it
-    /// misses the patterns that would.
-    fn hides_others(&self) -> bool {
-        let followed = self.segments.len() - usize::from(!self.ends_with_slash && !self.segments.is_empty());
-        self.segments[..followed].iter().any(|segment| matches!(segment, Segment::Parameter(_, end) if !end.is_empty()))
-    }
-}
-
-impl Segment {
-    fn as_spelled(text: &str) -> Self {
-        let (mut before, mut behind) = (String::new(), None);
-        let mut left = text;
-        while let Some(at) = left.find(['{', '}']) {
-            let (plain, brace) = left.split_at(at);
-            let part = behind.as_mut().unwrap_or(&mut before);
-            part.push_str(plain);
-            left = match brace.strip_prefix("{{").or_else(|| brace.strip_prefix("}}")) {
-                Some(left) => {
-                    part.push_str(&brace[..1]);
-                    left
-                }
-                None if brace.starts_with("{*") => return Self::Rest,
-                None => {
-                    behind = Some(String::new());
-                    behind_parameter(brace)
-                }
-            };
-        }
-        behind.as_mut().unwrap_or(&mut before).push_str(left);
-        match behind {
-            None => Self::Text(before),
-            Some(behind) => Self::Parameter(before, behind),
-        }
-    }
-
-    fn folded(&self) -> Self {
-        let name = |text: &str| without_loose_end(&folded(text)).to_owned();
-        match self {
-            Self::Text(text) => Self::Text(name(text)),
-            Self::Parameter(before, behind) => Self::Parameter(folded(before).into_owned(), name(behind)),
-            Self::Rest => Self::Rest,
-        }
-    }
-
-    /// As matchit takes it.
-    fn pattern(&self) -> String {
-        let escaped = |text: &str| text.replace('{', "{{").replace('}', "}}");
-        match self {
-            Self::Text(text) => escaped(text),
-            Self::Parameter(before, behind) => format!("{}{{name}}{}", escaped(before), escaped(behind)),
-            Self::Rest => "{*rest}".to_owned(),
-        }
-    }
-}
-
-/// What follows a parameter's closing brace. Two braces stand for one, which belongs to the name.
-fn behind_parameter(text: &str) -> &str {
-    let mut left = text;
-    while let Some(at) = left.find('}') {
-        left = &left[at + 1..];
-        match left.strip_prefix('}') {
-            Some(more) => left = more,
-            None => return left,
-        }
-    }
-    ""
-}
+use super::pattern::{Pattern, Segment, folded, without_loose_end};
 
 /// All patterns of one host, as a tree of segments. Letter case, loose ends, escapes of visible characters, empty segments and a slash at
 /// the end tell no two patterns apart here.
@@ -339,41 +235,6 @@ fn is_plain(path: &str) -> bool {
     let is_loose =
         bytes.iter().zip(behind).fold(false, |found, (byte, next)| found | ((*next == b'/') & ends_loosely(*byte)));
     !is_other && !is_loose && !bytes.last().is_some_and(|byte| ends_loosely(*byte))
-}
-
-/// In lower case, with escapes of visible characters decoded.
-fn folded(text: &str) -> Cow<'_, str> {
-    if !text.bytes().fold(false, |found, byte| found | byte.is_ascii_uppercase() | (byte == b'%')) {
-        return Cow::Borrowed(text);
-    }
-    let mut folded = String::with_capacity(text.len());
-    let mut left = text;
-    while let Some(at) = left.find('%') {
-        folded.push_str(&left[..at]);
-        let digits = left.get(at + 1..at + 3).unwrap_or_default();
-        match u8::from_str_radix(digits, 16) {
-            Ok(byte) if byte.is_ascii_graphic() && !b"%/".contains(&byte) => {
-                folded.push(char::from(byte));
-                left = &left[at + 3..];
-            }
-            _ => {
-                folded.push('%');
-                left = &left[at + 1..];
-            }
-        }
-    }
-    folded.push_str(left);
-    folded.make_ascii_lowercase();
-    Cow::Owned(folded)
-}
-
-/// Without the full stops and blanks at its end: some file systems drop them.
-fn without_loose_end(segment: &str) -> &str {
-    let mut left = segment;
-    while let Some(shorter) = left.strip_suffix('.').or_else(|| left.strip_suffix("%20")) {
-        left = shorter;
-    }
-    left
 }
 
 /// It is a loose end and nothing else. `.` and `..` mean something.
