@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, StrInput};
+use serde_yaml::granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, StrInput};
 
 /// Levels of lists and maps in each other; a configuration needs 6.
 const MAX_DEPTH: usize = 32;

@@ -52,7 +52,7 @@ impl Stage {
     fn changes(&self) -> Vec<bool> {
         let about_redis = |line: &Value| {
             let message = line["message"].as_str().unwrap_or_default();
-            (message == "Redis answers" || message.contains("decided by store.redis.on_failure"))
+            (message == "Redis answers" || message.contains("store.redis.on_failure decides"))
                 .then(|| message == "Redis answers")
         };
         self.gateway.log().iter().filter_map(about_redis).collect()

@@ -92,7 +92,7 @@ impl FileStore {
             // Thousands of records take longer to read than a worker may stand still. A panic in there must not end the watch.
             if tokio::task::spawn_blocking(move || store.refresh()).await.is_err() {
                 tracing::error!(
-                    "{}: reading it failed unexpectedly; the old tokens stay in force",
+                    "{}: reading it failed unexpectedly; the previous tokens stay active",
                     self.path.display()
                 );
             }
@@ -118,13 +118,13 @@ impl FileStore {
         match self.read() {
             Ok(()) => tracing::info!("{}: read again, {} tokens", self.path.display(), self.len()),
             Err(FileError::Io { path, source }) => {
-                tracing::error!("{}: {source}; the old tokens stay in force", path.display());
+                tracing::error!("{}: {source}; the previous tokens stay active", path.display());
             }
             Err(FileError::Invalid(problems)) => {
                 for problem in &problems {
                     tracing::error!("{problem}");
                 }
-                tracing::error!("{}: not taken over; the old tokens stay in force", self.path.display());
+                tracing::error!("{}: rejected; the previous tokens stay active", self.path.display());
             }
         }
     }

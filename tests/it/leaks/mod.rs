@@ -26,8 +26,7 @@ async fn with_a_token_file_nothing_leaks() {
         [good.replace(foreign.as_str(), &tokens.good.secret), good[..good.rfind("hash: \"").unwrap() + 20].to_owned()]
     {
         assert_ne!(bad, good);
-        scene.replace_token_file(&bad);
-        scene.gateway_says(&gateway, "the old tokens stay in force").await;
+        scene.gateway_says(&gateway, "the previous tokens stay active", || scene.replace_token_file(&bad)).await;
         commands::all_fail(&mut scene, &tokens);
         scene.replace_token_file(&good);
     }
@@ -58,8 +57,7 @@ async fn with_redis_nothing_leaks() {
         admin::look(&mut scene, &gateway, &tokens.spare.id).await;
     }
     scene.evidence.hear_store("to Redis", &traffic.told());
-    redis.kill();
-    scene.gateway_says(&gateway, "Redis").await;
+    scene.gateway_says(&gateway, "Redis", || redis.kill()).await;
     proxied::requests(&mut scene, &gateway, &tokens).await;
     commands::all_fail(&mut scene, &tokens);
     admin::look(&mut scene, &gateway, &tokens.good.id).await;

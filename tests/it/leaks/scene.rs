@@ -96,9 +96,10 @@ impl Scene {
         std::fs::rename(self.site.path("next"), self.site.path("tokens.yaml")).unwrap();
     }
 
-    /// Waits until the gateway has said this once more.
-    pub(super) async fn gateway_says(&self, gateway: &Gateway, what: &str) {
+    /// Does something, and waits until the gateway has said this once more.
+    pub(super) async fn gateway_says(&self, gateway: &Gateway, what: &str, act: impl FnOnce()) {
         let before = gateway.output().matches(what).count();
+        act();
         eventually(what, async || (gateway.output().matches(what).count() > before).then_some(())).await;
     }
 
