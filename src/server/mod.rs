@@ -83,7 +83,7 @@ impl Server {
         let (https, http) = (https_address, http_address.map(tracing::field::display));
         let server = Self { https, admin: admin_address, state, usage_writer, workers: threads };
         server.spawn_background(admin, backend).await?;
-        tracing::info!(%https, http, admin = %admin_address, workers, "serving");
+        tracing::info!(https = %server.https, http, admin = %server.admin, workers, "serving");
         Ok(server)
     }
 

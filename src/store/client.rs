@@ -61,7 +61,7 @@ impl Redis {
         Ok(Self { shared: Arc::new(Connections { servers, deadline: store.deadline, namespace, config, dialer }) })
     }
 
-    /// A connection for a person's command, which waits up to [`COMMAND_DEADLINE`] and reports why there is none.
+    /// A connection for a person's command, which waits up to 5 seconds and reports why there is none.
     ///
     /// # Errors
     /// [`OpenError`]; an absent server is one here.
