@@ -32,7 +32,8 @@ pub(crate) fn bearer_token(headers: &HeaderMap) -> Result<&str, BearerError> {
 
 /// Whether a text has the syntax of a Bearer token: RFC 6750's `b64token`, which may also hold `|`, for Laravel Sanctum.
 pub(crate) fn is_bearer_token(text: &str) -> bool {
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/|".contains(&byte);
+    let is_token =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'|');
     let significant = text.trim_end_matches('=');
     !significant.is_empty() && significant.bytes().all(is_token)
 }

@@ -55,10 +55,10 @@ pub(super) fn insert_error_header(headers: &mut HeaderMap, error: ErrorHeader<'_
         ErrorHeader::Allow(None) => (header::ALLOW, HeaderValue::from_static(ORDINARY_METHODS)),
         ErrorHeader::Location(location) => (header::LOCATION, location.clone()),
         ErrorHeader::Challenge { error, scope } => {
-            let mut challenge = format!("Bearer realm=\"{realm}\"");
-            for (name, value) in [("error", error), ("scope", scope)] {
+            let mut challenge = String::with_capacity(96);
+            for (name, value) in [("Bearer realm", Some(realm)), (", error", error), (", scope", scope)] {
                 if let Some(value) = value {
-                    challenge.push_str(&format!(", {name}=\"{value}\""));
+                    challenge.extend([name, "=\"", value, "\""]);
                 }
             }
             // The configuration takes no realm or permission that a header can't hold.
