@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 
-/// Told to stop, a task gets so long to say goodbye and to close its sockets.
-const PARTING: Duration = Duration::from_secs(1);
+/// How long a task that is told to stop may take to close its connections.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Handle of the drain; clones share it.
 #[derive(Clone, Default)]
@@ -52,7 +52,7 @@ impl Shutdown {
     /// Resolves when every tracked task has ended, or a second after it was told to: tasks need a moment to say goodbye.
     pub async fn parted(&self) {
         self.ended().await;
-        let _ = tokio::time::timeout(PARTING, self.tasks.wait()).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.tasks.wait()).await;
     }
 
     /// Resolves when the drain begins.

@@ -1,4 +1,4 @@
-//! Who may use the admin listener: admin tokens, and callers without one where the configuration lets them in.
+//! Access to the admin listener: by an admin token, or without one where the configuration allows it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::tokens::TokenHash;
 /// Failures are limited per minute.
 const WINDOW_MS: u64 = 60_000;
 
-/// Who sent a request.
+/// The sender of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Caller {
     /// The name of the token; `None` without one. No browser sends a token by itself.
@@ -51,7 +51,7 @@ impl Access {
         }
     }
 
-    /// Who sent a request, by the `Authorization` header alone.
+    /// The sender of a request, by the `Authorization` header alone.
     pub(super) fn caller(&self, headers: &HeaderMap, client: IpAddr, now: Instant) -> Result<Caller, AccessDenied> {
         let token = match bearer_token(headers) {
             Ok(token) => Some(token),

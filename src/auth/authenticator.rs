@@ -44,7 +44,7 @@ impl Authenticator {
         Self { prefix: config.tokens.prefix.clone(), source: Source::Redis { redis, tokens, cache }, failures }
     }
 
-    /// Who sends a request with these headers from `client` at `now`. Redis is asked only for tokens that this process doesn't know,
+    /// The principal of a request with these headers from `client` at `now`. Redis is asked only for tokens that this process doesn't know,
     /// and not for a client that has failed too often.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl Authenticator {
         self.find(&credential, client, now, false).await
     }
 
-    /// Who sends the request, after the limiter found that the record has another version than `stale`: reads it anew.
+    /// Reads the record anew, after the limiter found that it has another version than `stale`.
     ///
     /// # Errors
     /// [`Refusal`]

@@ -23,7 +23,7 @@ pub struct Epoch {
     trusted_since: u64,
 }
 
-/// The announcements that this process has heard, and whether it may have missed some.
+/// The announcements that this process has received, and whether it may have missed some.
 ///
 /// Every request reads the first two fields, so nothing else shares their cache lines.
 #[repr(align(128))]
@@ -31,11 +31,11 @@ pub(super) struct Changes {
     now: AtomicU64,
     /// A change of a record that was confirmed earlier may have been missed.
     trusted_since: AtomicU64,
-    heard: RwLock<Heard>,
+    announcements: RwLock<Announcements>,
 }
 
 #[derive(Default)]
-struct Heard {
+struct Announcements {
     /// The epoch of each token's last announcement.
     changed: HashMap<Box<str>, u64>,
     /// Announcements up to this epoch are forgotten.
@@ -46,7 +46,11 @@ struct Heard {
 
 impl Default for Changes {
     fn default() -> Self {
-        Self { now: AtomicU64::new(UNSUBSCRIBED), trusted_since: AtomicU64::new(NEVER), heard: RwLock::default() }
+        Self {
+            now: AtomicU64::new(UNSUBSCRIBED),
+            trusted_since: AtomicU64::new(NEVER),
+            announcements: RwLock::default(),
+        }
     }
 }
 
@@ -65,25 +69,25 @@ impl Changes {
 
     /// The record of this token has changed.
     pub(super) fn changed(&self, token_id: &str) {
-        let mut heard = self.lock();
+        let mut announcements = self.lock();
         let now = self.advance(2);
-        if heard.changed.len() >= MAX_CHANGED {
-            heard.changed.clear();
-            heard.forgotten = now;
+        if announcements.changed.len() >= MAX_CHANGED {
+            announcements.changed.clear();
+            announcements.forgotten = now;
         }
-        heard.changed.insert(token_id.into(), now);
+        announcements.changed.insert(token_id.into(), now);
     }
 
-    /// From here on announcements are heard. Earlier ones may have been missed.
+    /// From here on announcements are received. Earlier ones may have been missed.
     pub(super) fn subscribed(&self) {
-        let mut heard = self.lock();
+        let mut announcements = self.lock();
         let now = self.advance(if self.epoch().is_unsubscribed() { 1 } else { 2 });
-        self.raise(&mut heard, now);
+        self.raise(&mut announcements, now);
     }
 
-    /// From here on no announcement is heard. If Redis is down too, there is none.
+    /// From here on no announcement is received. If Redis is down too, there is none.
     pub(super) fn subscription_lost(&self) {
-        let _heard = self.lock();
+        let _announcements = self.lock();
         self.advance(if self.epoch().is_unsubscribed() { 2 } else { 1 });
     }
 
@@ -92,9 +96,9 @@ impl Changes {
         if !asked.is_unsubscribed() || self.trusted_since.load(Ordering::Relaxed) == NEVER {
             return;
         }
-        let mut heard = self.lock();
+        let mut announcements = self.lock();
         if self.epoch().is_unsubscribed() {
-            self.raise(&mut heard, NEVER);
+            self.raise(&mut announcements, NEVER);
         }
     }
 
@@ -102,23 +106,23 @@ impl Changes {
     /// when Redis was asked, in the epoch `asked`, or when the asking worker lost its connection, if that was earlier. (Other
     /// workers may have been connected again since.)
     pub(super) fn is_current(&self, token_id: &str, confirmed: u64, asked: Epoch, lost: Option<Instant>) -> bool {
-        let heard = self.heard.read().unwrap_or_else(PoisonError::into_inner);
+        let announcements = self.announcements.read().unwrap_or_else(PoisonError::into_inner);
         let since = match lost {
             None => asked.trusted_since,
             Some(lost) => {
-                let then = heard.raises.iter().find(|(at, _)| *at > lost).map(|(_, before)| *before);
+                let then = announcements.raises.iter().find(|(at, _)| *at > lost).map(|(_, before)| *before);
                 then.unwrap_or_else(|| self.trusted_since.load(Ordering::Relaxed)).min(asked.trusted_since)
             }
         };
-        let changed = heard.changed.get(token_id).copied().unwrap_or(0);
-        confirmed >= since.max(heard.forgotten).max(changed)
+        let changed = announcements.changed.get(token_id).copied().unwrap_or(0);
+        confirmed >= since.max(announcements.forgotten).max(changed)
     }
 
-    fn raise(&self, heard: &mut Heard, to: u64) {
-        if heard.raises.len() >= MAX_RAISES {
-            heard.raises.remove(0);
+    fn raise(&self, announcements: &mut Announcements, to: u64) {
+        if announcements.raises.len() >= MAX_RAISES {
+            announcements.raises.remove(0);
         }
-        heard.raises.push((Instant::now(), self.trusted_since.swap(to, Ordering::Relaxed)));
+        announcements.raises.push((Instant::now(), self.trusted_since.swap(to, Ordering::Relaxed)));
     }
 
     /// To be called under the lock.
@@ -126,8 +130,8 @@ impl Changes {
         self.now.fetch_add(steps, Ordering::AcqRel) + steps
     }
 
-    fn lock(&self) -> RwLockWriteGuard<'_, Heard> {
-        self.heard.write().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> RwLockWriteGuard<'_, Announcements> {
+        self.announcements.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -177,7 +181,7 @@ mod tests {
         changes.redis_answered(confirmed);
         assert!(is_current(&changes, "a", confirmed), "the answer is from before the loss");
         changes.subscribed();
-        assert!(!is_current(&changes, "a", confirmed), "Redis was there before announcements were heard again");
+        assert!(!is_current(&changes, "a", confirmed), "Redis was there before announcements were announcements again");
     }
 
     #[test]
@@ -209,7 +213,7 @@ mod tests {
         assert!(current(confirmed, Some(late)) && current(confirmed, None), "it was asked before");
         changes.subscribed();
         changes.changed("a");
-        assert!(!current(asked, Some(early)), "this was heard");
+        assert!(!current(asked, Some(early)), "this was announcements");
     }
 
     #[test]

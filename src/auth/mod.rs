@@ -1,4 +1,4 @@
-//! Who asks: from the `Authorization` header to a principal.
+//! Authentication: from the `Authorization` header to a principal.
 
 mod authenticator;
 mod cache;

@@ -1,4 +1,4 @@
-//! Who a request is after authentication.
+//! What authentication knows of a request's sender.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub const IDENTITY_HEADERS: [HeaderName; 4] = [
 /// Confirmations are noted in steps of this: a busy token must not make every worker write to one cache line.
 const CONFIRM_STEP_MS: u64 = 100;
 
-/// Who a request is: made once per version of a record, shared by all its requests.
+/// An authenticated token: made once per version of its record, shared by all its requests.
 pub struct Principal {
     /// The token's public id.
     pub id: Arc<str>,
@@ -32,7 +32,7 @@ pub struct Principal {
     pub version: u64,
     /// The token's name, for logs.
     pub name: Arc<str>,
-    /// Whose token it is.
+    /// The account that owns the token.
     pub account: Arc<str>,
     /// The limits that hold for the token, its own overrides applied.
     pub plan: Arc<Plan>,
@@ -148,7 +148,7 @@ fn unix_ms(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Who presents a token with this hash, by this version of its record; whether it has ended is for the caller to judge.
+/// The principal of a token with this hash, by this version of its record. The caller checks whether it has expired.
 pub(super) fn principal_of(
     record: &Record,
     version: u64,

@@ -14,7 +14,7 @@ pub enum BodyError {
     /// It was not whole when it had to be.
     #[error("the answer was not whole within {0:?}")]
     Late(Duration),
-    /// Whom it is for is no longer entitled to it: why, for the log alone.
+    /// The client's token no longer permits it: why, for the log alone.
     #[error("{0}")]
     Revoked(&'static str),
     /// The connection that it came from failed.

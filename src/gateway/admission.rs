@@ -20,7 +20,7 @@ use super::request::RequestLife;
 /// A record that changes under one request more often than this is being fought over.
 const MAX_REREADS: usize = 3;
 
-/// Who asks, and may they, now.
+/// Authentication, permission and limits: whether a request may pass now.
 pub struct Admission {
     /// Token → principal.
     pub authenticator: Authenticator,

@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use crate::config::Limit;
 
-/// Who decided.
+/// What decided on the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// The log in Redis that all instances share.
@@ -73,7 +73,7 @@ pub struct ReportedWindow {
 pub struct Decision {
     /// Whether the request may pass.
     pub admitted: bool,
-    /// Who decided.
+    /// What decided on the request.
     pub source: Source,
     /// If the request was denied only because it opens a call: how many calls its token may have open.
     pub too_many_calls: Option<u32>,

@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use crate::config::{Limit, Plan, Route, RouteLimits};
 
-/// Whose request it is.
+/// The token and account that a request counts for.
 #[derive(Debug, Clone, Copy)]
 pub struct LimitSubject<'a> {
     /// The token's public id.

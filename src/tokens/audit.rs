@@ -15,7 +15,7 @@ pub const TRAIL_LENGTH: usize = 10_000;
 /// Characters of an actor.
 const LONGEST_ACTOR: usize = 200;
 
-/// Who manages tokens: one printable line.
+/// The person or program that manages tokens: one printable line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor(String);
 
@@ -111,13 +111,13 @@ impl Action {
 pub struct Entry {
     /// When.
     pub at: Date,
-    /// Who, as [`Actor`] writes it.
+    /// The actor, as [`Actor`] writes it.
     pub by: String,
     /// What was done.
     pub action: Action,
     /// To which tokens: one, or the many of an import.
     pub tokens: Vec<String>,
-    /// Whose they are, if they are one account's.
+    /// The account that owns them, if they are one account's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
     /// What was changed: for each field what it was and what it is.

@@ -19,7 +19,7 @@ use crate::config::{CONCURRENT_CALLS, Config, Limit, Plan};
 pub struct Draft {
     /// A name for people.
     pub name: String,
-    /// Whose it is to be.
+    /// The account that will own it.
     pub account: String,
     /// What it may do.
     pub permissions: Vec<String>,

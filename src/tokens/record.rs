@@ -21,7 +21,7 @@ pub struct Record {
     pub id: String,
     /// A name for people.
     pub name: String,
-    /// Whose it is.
+    /// The account that owns it.
     pub account: String,
     /// What it may do.
     #[serde(default)]

@@ -19,6 +19,7 @@ const BATCH: usize = 256;
 const BATCH_PAUSE: Duration = Duration::from_millis(20);
 /// How long the end of an instance waits for the last write.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Saves usage counts in the store.
 pub struct UsageWriter {
     counts: Arc<UsageCounts>,

@@ -42,7 +42,7 @@ struct Records {
 
 struct Stored {
     record: Record,
-    /// Whose token it is, or why it is no good; its end is judged at every use.
+    /// The token's principal, or why the token is refused. Expiry is checked at every use.
     principal: Result<Arc<Principal>, Refusal>,
 }
 
@@ -101,7 +101,7 @@ impl FileStore {
         }
     }
 
-    /// Whose token has this stored hash by now.
+    /// The principal of this stored hash, by the records of now.
     fn known(&self, hash: &TokenHash) -> Result<Arc<Principal>, Refusal> {
         let records = self.records.load();
         let stored = records.by_hash.get(hash);
@@ -129,7 +129,7 @@ impl FileStore {
         }
     }
 
-    /// Who presents this credential; whether the token has ended is for the caller to judge.
+    /// The principal of this credential. The caller checks whether the token has expired.
     pub(super) fn find(&self, credential: &Credential<'_>) -> Result<Arc<Principal>, Refusal> {
         let records = self.records.load();
         let find = |hash: &TokenHash| records.by_hash.get(hash);

@@ -36,7 +36,7 @@ const NAMELESS: &str = "imported";
 /// What holds for tokens of which the export doesn't say.
 #[derive(Debug, Clone, Default)]
 pub struct Defaults {
-    /// Whose they are.
+    /// The account that owns them.
     pub account: Option<String>,
     /// What they may do.
     pub permissions: Vec<String>,
