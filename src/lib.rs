@@ -16,6 +16,7 @@ pub mod forward;
 pub mod gateway;
 mod gcra;
 mod hash;
+mod http2;
 pub mod limits;
 pub mod listener;
 pub mod response;

@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::{Body, Progress};
+use crate::http2::FrameGuard;
 
 use super::connection_slot::ConnectionSlot;
 
@@ -24,6 +25,9 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS as u32;
 /// Bytes of the headers of an answer.
 const MAX_HEADERS: u32 = 64 * 1024;
+/// Streams that were reset and whose late frames are ignored, and how long: more than a round trip.
+const MAX_RESET_STREAMS: usize = 1000;
+const RESET_STREAM_TIME: Duration = Duration::from_secs(30);
 /// How long a peer may take to answer a ping.
 const PONG_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often to check whether the peer's settings have come: hyper has no event for it.
@@ -61,11 +65,16 @@ impl SharedConnection {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEADERS)
+            .max_concurrent_reset_streams(MAX_RESET_STREAMS)
+            .reset_stream_duration(RESET_STREAM_TIME)
+            // Each is an error of one answer; the other answers go on.
+            .max_local_error_reset_streams(None)
             .keep_alive_interval(ping)
             .keep_alive_timeout(PONG_TIMEOUT)
             // Until the peer's settings have come: no part of a request is sent to a server that may not speak HTTP/2.
             .initial_max_send_streams(0);
-        let (sender, connection) = builder.handshake::<_, Body>(TokioIo::new(io)).await.map_err(io::Error::other)?;
+        let (sender, connection) =
+            builder.handshake::<_, Body>(TokioIo::new(FrameGuard::of_server(io))).await.map_err(io::Error::other)?;
         let running = Arc::new(Mutex::new(Some(connection)));
         let connection = running.clone();
         let peer_limit = move || {

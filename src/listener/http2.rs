@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::config::ListenSettings;
+use crate::http2::FrameGuard;
 
 use super::gate::Gate;
 use super::handler::Handler;
@@ -26,9 +27,13 @@ const PING_AFTER: Duration = Duration::from_secs(20);
 const MAX_LOCAL_RESETS: usize = 100;
 /// Streams that a client may reset before they are accepted (CVE-2023-44487).
 const MAX_PENDING_RESETS: usize = 20;
-/// Bytes of bodies in flight from a client, per stream and per connection.
+/// Bytes of a body that may wait for an upstream that takes nothing of it.
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// The largest window of a connection (RFC 9113 §6.9.1).
+const MAX_WINDOW: u32 = (1 << 31) - 1;
+/// Streams that Callgate has reset and whose late frames it ignores, and how long: a slow client learns of the reset after seconds.
+const MAX_RESET_STREAMS: usize = 1000;
+const RESET_STREAM_TIME: Duration = Duration::from_secs(30);
 
 /// A connection of HTTP/2; as a future it ends when the connection does.
 pub(super) struct Http2<H, S> {
@@ -42,8 +47,8 @@ pub(super) struct Http2<H, S> {
 }
 
 enum ConnectionState<S> {
-    Opening(Handshake<Gate<S>, Bytes>),
-    Open(Connection<Gate<S>, Bytes>, Option<Liveness>),
+    Opening(Handshake<FrameGuard<Gate<S>>, Bytes>),
+    Open(Connection<FrameGuard<Gate<S>>, Bytes>, Option<Liveness>),
     /// Closed before it was open.
     Closed,
 }
@@ -59,7 +64,12 @@ impl<H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<H, S> {
             // h2 refuses larger heads without an answer. With room for twice the limit, most of them get one.
             .max_header_list_size(u32::try_from(settings.max_head_bytes * 2).unwrap_or(u32::MAX))
             .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            // As much as all streams together: a body that an upstream leaves unread must not stop the others.
+            .initial_connection_window_size(
+                STREAM_WINDOW.saturating_mul(settings.max_concurrent_streams).min(MAX_WINDOW),
+            )
+            .max_concurrent_reset_streams(MAX_RESET_STREAMS)
+            .reset_stream_duration(RESET_STREAM_TIME)
             .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
             .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS));
         Self {
@@ -67,7 +77,7 @@ impl<H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<H, S> {
             peer,
             write_timeout: settings.body_idle_timeout,
             ping_timeout: settings.header_timeout,
-            state: ConnectionState::Opening(builder.handshake(io)),
+            state: ConnectionState::Opening(builder.handshake(FrameGuard::of_client(io))),
         }
     }
 
@@ -82,7 +92,7 @@ impl<H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<H, S> {
 
     fn poll_open(
         &self,
-        connection: &mut Connection<Gate<S>, Bytes>,
+        connection: &mut Connection<FrameGuard<Gate<S>>, Bytes>,
         liveness: &mut Option<Liveness>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), h2::Error>> {

@@ -1,0 +1,321 @@
+//! The bytes that h2 reads, with the frames put right by which it would end the connection for a fault of one stream.
+//!
+//! Payloads pass where they are read. Only a frame that has come in part is held back, and only what is replaced is copied.
+
+use std::borrow::Cow;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::io::poll_read_buf;
+
+use super::field_block::{FORBIDDEN_FIELD, FieldBlocks, Undecodable, Verdict};
+
+/// What a client sends before its first frame (RFC 9113 §3.4).
+const PREFACE_LENGTH: usize = 24;
+const HEAD_LENGTH: usize = 9;
+/// Payload of a frame; Callgate's settings don't allow more.
+const MAX_PAYLOAD: usize = 16_384;
+/// Frames of one block of fields: more is an error of the connection, which h2 finds.
+const MAX_FRAMES_OF_BLOCK: usize = 32;
+/// Read at once behind a frame that has come in part.
+const READ_SIZE: usize = 4096;
+
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const PUSH_PROMISE: u8 = 5;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+
+const END_STREAM: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
+const PADDED: u8 = 0x8;
+const WITH_PRIORITY: u8 = 0x20;
+
+/// An increment with which any window overflows: h2 resets the stream.
+const TOO_LARGE_INCREMENT: u32 = (1 << 31) - 1;
+
+/// A byte stream that carries HTTP/2.
+pub(crate) struct FrameGuard<S> {
+    io: S,
+    frames: Frames,
+    /// Read, but a frame that has come in part.
+    held: BytesMut,
+    /// What h2 gets next.
+    ready: BytesMut,
+}
+
+impl<S> FrameGuard<S> {
+    /// Guards what a client sends.
+    pub(crate) fn of_client(io: S) -> Self {
+        Self::new(io, PREFACE_LENGTH)
+    }
+
+    /// Guards what a server sends.
+    pub(crate) fn of_server(io: S) -> Self {
+        Self::new(io, 0)
+    }
+
+    fn new(io: S, skip: usize) -> Self {
+        let frames = Frames { blocks: FieldBlocks::default(), skip, is_readable: true };
+        Self { io, frames, held: BytesMut::new(), ready: BytesMut::new() }
+    }
+
+    /// Moves what of the held bytes can go on to `ready`.
+    fn release(&mut self) {
+        loop {
+            let Judged { passed, replacement } = self.frames.judge(&self.held);
+            self.ready.extend_from_slice(&self.held[..passed]);
+            self.held.advance(passed);
+            let Some(replacement) = replacement else { return };
+            self.replace(&replacement);
+        }
+    }
+
+    fn replace(&mut self, Replacement { length, frames }: &Replacement) {
+        self.held.advance(*length);
+        self.ready.extend_from_slice(frames);
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for FrameGuard<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            if !this.ready.is_empty() {
+                let taken = this.ready.len().min(buf.remaining());
+                buf.put_slice(&this.ready.split_to(taken));
+                return Poll::Ready(Ok(()));
+            }
+            if this.held.is_empty() {
+                let before = buf.filled().len();
+                ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+                let fresh = &buf.filled()[before..];
+                let Judged { passed, replacement } = this.frames.judge(fresh);
+                if passed == fresh.len() {
+                    return Poll::Ready(Ok(()));
+                }
+                this.held.extend_from_slice(&fresh[passed..]);
+                buf.set_filled(before + passed);
+                if let Some(replacement) = replacement {
+                    this.replace(&replacement);
+                    this.release();
+                }
+                if passed > 0 {
+                    return Poll::Ready(Ok(()));
+                }
+            } else {
+                this.held.reserve(READ_SIZE);
+                if ready!(poll_read_buf(Pin::new(&mut this.io), cx, &mut this.held))? == 0 {
+                    // The end amid a frame, which h2 is to see.
+                    this.ready = std::mem::take(&mut this.held);
+                } else {
+                    this.release();
+                }
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for FrameGuard<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// Reads the frames of one connection, in order.
+struct Frames {
+    blocks: FieldBlocks,
+    /// Bytes that pass unread: the preface, the rest of a payload.
+    skip: usize,
+    /// Not any more after an error of the connection; then everything passes, and h2 ends it.
+    is_readable: bool,
+}
+
+/// What is known of bytes that have come.
+struct Judged {
+    /// So many of them go on as they are.
+    passed: usize,
+    /// What comes behind those is replaced; without it the rest, if any, is a frame that has come in part.
+    replacement: Option<Replacement>,
+}
+
+struct Replacement {
+    /// Bytes that are replaced.
+    length: usize,
+    frames: Bytes,
+}
+
+#[derive(Clone, Copy)]
+struct Head {
+    length: usize,
+    kind: u8,
+    flags: u8,
+    stream: u32,
+}
+
+impl Head {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let [a, b, c, kind, flags, stream @ ..] = *bytes.first_chunk::<HEAD_LENGTH>()?;
+        let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        Some(Self { length, kind, flags, stream: u32::from_be_bytes(stream) & (u32::MAX >> 1) })
+    }
+
+    fn write(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&(self.length as u32).to_be_bytes()[1..]);
+        out.extend_from_slice(&[self.kind, self.flags]);
+        out.extend_from_slice(&self.stream.to_be_bytes());
+    }
+}
+
+impl Frames {
+    fn judge(&mut self, bytes: &[u8]) -> Judged {
+        let mut passed = 0;
+        loop {
+            let skipped = self.skip.min(bytes.len() - passed);
+            passed += skipped;
+            self.skip -= skipped;
+            let rest = &bytes[passed..];
+            if !self.is_readable {
+                return Judged { passed: bytes.len(), replacement: None };
+            }
+            let Some(head) = Head::parse(rest) else { return Judged { passed, replacement: None } };
+            let whole = rest.get(..HEAD_LENGTH + head.length);
+            match (head.kind, whole) {
+                (HEADERS, _) => match self.judge_block(head, rest) {
+                    BlockState::Partial => return Judged { passed, replacement: None },
+                    BlockState::Sound(length) => passed += length,
+                    BlockState::Malformed(replacement) => return Judged { passed, replacement: Some(replacement) },
+                    BlockState::Unreadable => self.is_readable = false,
+                },
+                (PUSH_PROMISE | CONTINUATION, _) => self.is_readable = false,
+                (WINDOW_UPDATE, None) if head.length == 4 => return Judged { passed, replacement: None },
+                // RFC 9113 §6.9: on a stream, an error of that stream.
+                (WINDOW_UPDATE, Some(&[.., a, b, c, d]))
+                    if head.length == 4 && head.stream != 0 && (a & 0x7f, b, c, d) == (0, 0, 0, 0) =>
+                {
+                    let increment = TOO_LARGE_INCREMENT.to_be_bytes();
+                    return Judged { passed, replacement: Some(with_payload(head, &increment)) };
+                }
+                (PRIORITY, None) if head.length != 5 => return Judged { passed, replacement: None },
+                // RFC 9113 §6.3: an error of that stream. One that depends on itself is one, too, for h2.
+                (PRIORITY, Some(_)) if head.length != 5 && head.stream != 0 => {
+                    let [a, b, c, d] = head.stream.to_be_bytes();
+                    return Judged { passed, replacement: Some(with_payload(head, &[a, b, c, d, 0])) };
+                }
+                (..) => self.skip = HEAD_LENGTH + head.length,
+            }
+        }
+    }
+
+    /// Judges a block of fields, from the head of its first frame.
+    fn judge_block(&mut self, head: Head, bytes: &[u8]) -> BlockState {
+        let Some(first) = bytes.get(HEAD_LENGTH..HEAD_LENGTH + head.length) else {
+            return if head.length > MAX_PAYLOAD { BlockState::Unreadable } else { BlockState::Partial };
+        };
+        let Some((fragment, depends_on_itself)) = first_fragment(head, first) else { return BlockState::Unreadable };
+        let mut length = HEAD_LENGTH + head.length;
+        let mut block = Cow::Borrowed(fragment);
+        let mut is_last = head.flags & END_HEADERS != 0;
+        let mut frames = 1;
+        while !is_last {
+            let Some(next) = Head::parse(&bytes[length..]) else { return BlockState::Partial };
+            frames += 1;
+            let is_too_long = frames > MAX_FRAMES_OF_BLOCK || next.length > MAX_PAYLOAD;
+            if (next.kind, next.stream) != (CONTINUATION, head.stream) || is_too_long {
+                return BlockState::Unreadable;
+            }
+            let fragment = bytes.get(length + HEAD_LENGTH..).and_then(|rest| rest.get(..next.length));
+            let Some(fragment) = fragment else { return BlockState::Partial };
+            length += HEAD_LENGTH + next.length;
+            block.to_mut().extend_from_slice(fragment);
+            is_last = next.flags & END_HEADERS != 0;
+        }
+        match self.blocks.check(&block) {
+            Ok(Verdict::Sound) if !depends_on_itself => BlockState::Sound(length),
+            Ok(verdict) => {
+                let block = match verdict {
+                    // h2 would reset the stream, and miss what the block adds to the table.
+                    Verdict::Sound => [&*block, FORBIDDEN_FIELD].concat(),
+                    Verdict::Malformed(block) => block,
+                };
+                BlockState::Malformed(Replacement { length, frames: frames_of_block(head, &block) })
+            }
+            Err(Undecodable) => BlockState::Unreadable,
+        }
+    }
+}
+
+enum BlockState {
+    /// Its end has not come yet.
+    Partial,
+    /// All its frames, so many bytes, can go on.
+    Sound(usize),
+    Malformed(Replacement),
+    Unreadable,
+}
+
+/// The part of a block in a HEADERS frame, and whether its stream depends on itself; `None` when the padding or the priority is longer
+/// than the frame (RFC 9113 §6.2: an error of the connection).
+fn first_fragment(head: Head, mut payload: &[u8]) -> Option<(&[u8], bool)> {
+    let mut padding = 0;
+    if head.flags & PADDED != 0 {
+        let (length, rest) = payload.split_first()?;
+        (padding, payload) = (usize::from(*length), rest);
+    }
+    let mut depends_on_itself = false;
+    if head.flags & WITH_PRIORITY != 0 {
+        let (priority, rest) = payload.split_first_chunk::<5>()?;
+        let [a, b, c, d, _weight] = *priority;
+        depends_on_itself = u32::from_be_bytes([a & 0x7f, b, c, d]) == head.stream;
+        payload = rest;
+    }
+    let fragment = payload.get(..payload.len().checked_sub(padding)?)?;
+    Some((fragment, depends_on_itself))
+}
+
+/// A block of fields in frames of its own, without padding and priority.
+fn frames_of_block(head: Head, block: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(block.len() + HEAD_LENGTH);
+    let mut fragments = block.chunks(MAX_PAYLOAD).peekable();
+    let (mut kind, mut flags) = (HEADERS, head.flags & END_STREAM);
+    while let Some(fragment) = fragments.next() {
+        if fragments.peek().is_none() {
+            flags |= END_HEADERS;
+        }
+        Head { length: fragment.len(), kind, flags, stream: head.stream }.write(&mut out);
+        out.extend_from_slice(fragment);
+        (kind, flags) = (CONTINUATION, 0);
+    }
+    out.into()
+}
+
+/// A frame with another payload in place of the first frame of `bytes`.
+fn with_payload(head: Head, payload: &[u8]) -> Replacement {
+    let mut out = Vec::with_capacity(HEAD_LENGTH + payload.len());
+    Head { length: payload.len(), ..head }.write(&mut out);
+    out.extend_from_slice(payload);
+    Replacement { length: HEAD_LENGTH + head.length, frames: out.into() }
+}

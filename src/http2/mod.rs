@@ -1,0 +1,9 @@
+//! What stands between h2 and a connection's bytes: a fault of one stream must not end the others on its connection.
+
+mod field_block;
+mod frame_guard;
+mod huffman;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use frame_guard::FrameGuard;
