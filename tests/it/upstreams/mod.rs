@@ -7,6 +7,7 @@ mod http2;
 mod misbehaving;
 mod names;
 mod negotiated;
+mod shared_streams;
 mod sockets;
 
 use std::sync::Arc;
