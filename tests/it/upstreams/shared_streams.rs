@@ -1,13 +1,13 @@
 //! Streams that share an HTTP/2 connection: a fault of one of them, or a service that reads nothing of it, leaves the others alone.
 
-use bytes::Bytes;
+use std::collections::BTreeMap;
+
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::stage;
-use crate::support::client::{get, http1, http2, raw};
+use crate::support::client::{get, http1, http2};
 use crate::support::frames::{END_HEADERS, END_STREAM, Frame, Frames, encode, field, kind, request};
 use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::upstream::Upstream;
@@ -43,7 +43,7 @@ impl Service {
             self.socket.read_exact(&mut payload).await.unwrap();
             match kind {
                 kind::SETTINGS if flags == 0 => self.send(kind::SETTINGS, 1, 0, &[]).await,
-                kind::SETTINGS | kind::WINDOW_UPDATE | kind::PING => {}
+                kind::SETTINGS | kind::WINDOW_UPDATE => {}
                 kind => return Frame { kind, flags, stream: u32::from_be_bytes(stream), payload },
             }
         }
@@ -129,19 +129,23 @@ async fn frames_that_come_late_on_reset_streams_end_no_other_stream() {
     });
     let mut streams = Vec::new();
     while streams.len() < CANCELLED {
-        streams.push(service.request().await);
+        let stream = service.request().await;
+        service.send(kind::HEADERS, END_HEADERS, stream, OK).await;
+        streams.push(stream);
     }
-    asks.abort();
-    drop(others);
+    // The answers are dropped, and their streams with them.
+    drop(asks.await.unwrap());
     let mut reset = 0;
     while reset < CANCELLED {
         reset += usize::from(service.next().await.kind == kind::RST_STREAM);
     }
-    // More than the 1,024 errors that h2 takes from one connection.
-    for _ in 0..20 {
+    // In all more than the 1,024 errors that h2 takes from one connection. Answered pings tell that it has read a round.
+    for _ in 0..80 {
         for stream in &streams {
             service.send(kind::DATA, 0, *stream, b"late").await;
         }
+        service.send(kind::PING, 0, 0, b"a round.").await;
+        while service.next().await.kind != kind::PING {}
     }
     service.send(kind::DATA, END_STREAM, call, b"still here").await;
     assert_eq!(live.await.unwrap(), "still here");
@@ -183,9 +187,12 @@ async fn a_malformed_request_ends_no_other_stream() {
 
 #[tokio::test]
 async fn uploads_that_a_service_leaves_unread_stop_no_other_upload() {
-    const STALLED: usize = 6;
-    const LENGTH: usize = 600_000;
-    let stalled = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    const STALLED: u32 = 12;
+    let socket = TcpSocket::new_v4().unwrap();
+    // The service's system takes little of a body.
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let stalled = socket.listen(16).unwrap();
     let well = Upstream::start().await;
     let site = Site::new(&format!(
         "store: memory\ntokens: {{ file: tokens.yaml }}\nplans: {{ standard: {{ limits: {{ minute: 1000/1m }} }} }}\n\
@@ -196,28 +203,67 @@ async fn uploads_that_a_service_leaves_unread_stop_no_other_upload() {
     ));
     let token = site.token(&[]);
     let gateway = site.serve();
-    let (sender, connection) = h2::client::handshake(raw(&gateway, "h2").await).await.unwrap();
-    tokio::spawn(connection);
-    let post = |path: &str| {
-        let request = http::Request::post(format!("https://localhost{path}"));
-        request.header("authorization", format!("Bearer {}", token.secret)).body(()).unwrap()
-    };
-    let (held, mut sockets) = mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        while let Ok((socket, _)) = stalled.accept().await {
-            held.send(socket).unwrap();
+    let held = tokio::spawn(async move {
+        let mut sockets = Vec::new();
+        while let Ok(accepted) = stalled.accept().await {
+            sockets.push(accepted);
         }
     });
-    let mut uploads = Vec::new();
-    for _ in 0..STALLED {
-        let (answer, mut body) = sender.clone().ready().await.unwrap().send_request(post("/stalled"), false).unwrap();
-        body.send_data(Bytes::from(vec![0; LENGTH]), false).unwrap();
-        uploads.push((answer, body, sockets.recv().await.unwrap()));
+    let mut client = Frames::connect(&gateway).await;
+    // The larger windows of streams apply once their setting is acknowledged.
+    client.send(kind::SETTINGS, 1, 0, &[]).await;
+    let mut windows = Windows::default();
+    for number in 0..STALLED {
+        client.headers(1 + 2 * number, &request("POST", "/stalled", Some(&token)), false).await;
+        windows.streams.insert(1 + 2 * number, 0);
     }
-    // They wait for room first, so they have all that the windows allow.
-    let (answer, mut body) = sender.clone().ready().await.unwrap().send_request(post("/echo"), false).unwrap();
-    body.send_data(Bytes::from(vec![0; 100_000]), true).unwrap();
-    let answer =
-        tokio::time::timeout(crate::support::PATIENCE, answer).await.expect("room for a small upload").unwrap();
-    assert_eq!(answer.status(), 200);
+    // Until each of them has sent all that it may.
+    while windows.of_new_streams == 0 || windows.streams.values().any(|room| *room > 0) {
+        let sendable = windows.streams.iter().find(|(_, room)| **room > 0).map(|(stream, room)| (*stream, *room));
+        match sendable {
+            Some((stream, room)) if windows.connection > 0 => {
+                let length = room.min(windows.connection).min(16_384);
+                windows.take(stream, length);
+                client.send(kind::DATA, 0, stream, &vec![0; length as usize]).await;
+            }
+            Some(_) | None => windows.note(&client.next().await.expect("the connection goes on")),
+        }
+    }
+    client.headers(101, &request("POST", "/echo", Some(&token)), false).await;
+    while windows.connection < 1000 {
+        windows.note(&client.next().await.expect("the connection goes on"));
+    }
+    client.send(kind::DATA, END_STREAM, 101, &[0; 1000]).await;
+    while client.next().await.expect("an answer").stream != 101 {}
+    held.abort();
+}
+
+/// What a client may send (RFC 9113 §5.2).
+#[derive(Default)]
+struct Windows {
+    connection: i64,
+    of_new_streams: i64,
+    streams: BTreeMap<u32, i64>,
+}
+
+impl Windows {
+    fn take(&mut self, stream: u32, length: i64) {
+        self.connection -= length;
+        *self.streams.get_mut(&stream).unwrap() -= length;
+    }
+
+    fn note(&mut self, frame: &Frame) {
+        let number = |bytes: &[u8]| i64::from(u32::from_be_bytes(bytes.try_into().unwrap()));
+        match frame.kind {
+            kind::SETTINGS if frame.flags == 0 => {
+                let window = frame.payload.chunks(6).find(|setting| setting[..2] == [0, 4]).expect("a window");
+                self.of_new_streams = number(&window[2..]);
+                self.connection += 65_535;
+                self.streams.values_mut().for_each(|room| *room += self.of_new_streams);
+            }
+            kind::WINDOW_UPDATE if frame.stream == 0 => self.connection += number(&frame.payload),
+            kind::WINDOW_UPDATE => *self.streams.get_mut(&frame.stream).unwrap() += number(&frame.payload),
+            _ => {}
+        }
+    }
 }
