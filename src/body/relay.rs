@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body::{Frame, SizeHint};
+use http_body::Frame;
 use tokio::sync::oneshot;
 
 use crate::config::HeaderEdits;
-use crate::deadline::{Deadline, End};
+use crate::deadline::Deadline;
 
+use super::Body;
 use super::copy::{BodyCopy, Copying};
 use super::error::BodyError;
 use super::incoming::IncomingBody;
@@ -25,75 +26,90 @@ pub(crate) type BodyGuard = Box<dyn Send>;
 
 /// A body that passes, with a bound on its length and on its silence.
 pub struct Relay {
-    incoming: IncomingBody,
+    pub(super) incoming: IncomingBody,
     /// The longest silence; `None`: no bound.
-    idle: Option<Duration>,
+    max_silence: Option<Duration>,
     silence: Deadline,
-    limit: u64,
+    max_bytes: u64,
     seen: u64,
     clean: CleanTrailers,
     /// `None` where the route changes nothing: most bodies need not count its references.
     edits: Option<Arc<HeaderEdits>>,
     copying: Option<Box<Copying>>,
     progress: Option<Arc<Progress>>,
-    end: Option<End>,
     /// Whether the progress is the other direction's too.
     joint: bool,
+    /// How long it may take as a whole.
+    whole: Option<(Deadline, Duration)>,
     _guard: Option<BodyGuard>,
 }
 
-impl Relay {
-    pub(super) fn new(
+impl Body {
+    /// Relays `incoming`: at most `max_bytes`, and no silence longer than `max_silence`, if that is given. `clean` takes off trailers
+    /// that may not pass; `edits` are the route's.
+    pub(crate) fn relay(
         incoming: IncomingBody,
-        idle: Option<Duration>,
-        limit: u64,
+        max_silence: Option<Duration>,
+        max_bytes: u64,
         clean: CleanTrailers,
         edits: &Arc<HeaderEdits>,
     ) -> Self {
-        Self {
+        if incoming.is_end_stream() {
+            return Self::Empty;
+        }
+        Self::Relay(Relay {
             incoming,
-            idle,
+            max_silence,
             silence: Deadline::default(),
-            limit,
+            max_bytes,
             seen: 0,
             clean,
             edits: (!edits.is_empty()).then(|| edits.clone()),
             copying: None,
             progress: None,
-            end: None,
             joint: false,
+            whole: None,
             _guard: None,
+        })
+    }
+
+    /// Measures when the body moves; `None` when there is no body. What `guard` makes is dropped with the body.
+    pub(crate) fn track(&mut self, guard: impl FnOnce() -> BodyGuard) -> Option<Arc<Progress>> {
+        let Self::Relay(relay) = self else { return None };
+        relay._guard = Some(guard());
+        Some(relay.progress.insert(Arc::new(Progress::new())).clone())
+    }
+
+    /// Breaks off what is not whole at this deadline, which the answer's head has waited under, too; it was so long.
+    #[must_use]
+    pub(crate) fn until(mut self, deadline: Option<(Deadline, Duration)>) -> Self {
+        if let Self::Relay(relay) = &mut self {
+            relay.whole = deadline;
         }
+        self
     }
 
-    pub(super) fn track(&mut self, guard: BodyGuard) -> Arc<Progress> {
-        self._guard = Some(guard);
-        self.progress.insert(Arc::new(Progress::new())).clone()
-    }
-
-    pub(super) fn until(&mut self, end: Option<End>) {
-        self.end = end;
-    }
-
-    pub(super) fn copy(&mut self, max_bytes: usize) -> oneshot::Receiver<BodyCopy> {
+    /// Keeps a copy of what passes, of at most `max_bytes`, and hands it over when the body has ended well; `None` when there is no
+    /// body. Trailers are not in it.
+    pub(crate) fn copy(&mut self, max_bytes: usize) -> Option<oneshot::Receiver<BodyCopy>> {
+        let Self::Relay(relay) = self else { return None };
         let (copying, receiver) = Copying::new(max_bytes);
-        self.copying = Some(Box::new(copying));
-        receiver
+        relay.copying = Some(Box::new(copying));
+        Some(receiver)
     }
 
-    pub(super) fn beside(&mut self, other: &Arc<Progress>) {
-        self.progress = Some(other.clone());
-        self.joint = true;
+    /// Measures the silence of a body together with that of the body in the other direction: one is silent while the other
+    /// speaks.
+    #[must_use]
+    pub(crate) fn beside(mut self, other: &Arc<Progress>) -> Self {
+        if let Self::Relay(relay) = &mut self {
+            (relay.progress, relay.joint) = (Some(other.clone()), true);
+        }
+        self
     }
+}
 
-    pub(super) fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
-    }
-
-    pub(super) fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
-    }
-
+impl Relay {
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = ready!(self.poll_guarded(cx));
         if let (Some(Err(error)), Some(progress)) = (&polled, &self.progress) {
@@ -130,57 +146,46 @@ impl Relay {
     }
 
     fn poll_guarded(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(Poll::Ready(after)) = self.end.as_mut().map(|end| end.poll(cx)) {
-            return Poll::Ready(Some(Err(BodyError::Late(after))));
+        if let Some((deadline, length)) = &mut self.whole
+            && deadline.poll(cx, *length).is_ready()
+        {
+            return Poll::Ready(Some(Err(BodyError::Late(*length))));
         }
-        match self.incoming.poll_frame(cx) {
-            Poll::Ready(Some(Ok(mut frame))) => {
-                self.silence.disarm();
-                if let Some(trailers) = frame.trailers_mut() {
-                    (self.clean)(trailers, self.edits.as_deref());
-                }
-                if let Some(progress) = &self.progress {
-                    progress.note();
-                }
-                if let Some(data) = frame.data_ref() {
-                    self.seen += data.len() as u64;
-                    if self.seen > self.limit {
-                        return Poll::Ready(Some(Err(BodyError::TooLarge(self.limit))));
-                    }
-                }
-                Poll::Ready(Some(Ok(frame)))
+        let Poll::Ready(mut polled) = self.incoming.poll_frame(cx) else {
+            if let Some(progress) = &self.progress {
+                progress.awaits();
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error))),
-            Poll::Ready(None) => {
-                if let Some(progress) = &self.progress {
-                    progress.note();
-                }
-                Poll::Ready(None)
+            let Some(max_silence) = self.max_silence else { return Poll::Pending };
+            ready!(self.poll_silence(cx, max_silence));
+            return Poll::Ready(Some(Err(BodyError::Stalled(max_silence))));
+        };
+        if let (Some(progress), None | Some(Ok(_))) = (&self.progress, &polled) {
+            progress.note();
+        }
+        if let Some(Ok(frame)) = &mut polled {
+            self.silence.disarm();
+            if let Some(trailers) = frame.trailers_mut() {
+                (self.clean)(trailers, self.edits.as_deref());
             }
-            Poll::Pending => {
-                if let Some(progress) = &self.progress {
-                    progress.awaits();
-                }
-                let Some(idle) = self.idle else { return Poll::Pending };
-                ready!(self.poll_silence(cx, idle));
-                Poll::Ready(Some(Err(BodyError::Stalled(idle))))
+            self.seen += frame.data_ref().map_or(0, Bytes::len) as u64;
+            if self.seen > self.max_bytes {
+                return Poll::Ready(Some(Err(BodyError::TooLarge(self.max_bytes))));
             }
         }
+        Poll::Ready(polled)
     }
 
     /// Ready when nothing has moved for so long.
-    fn poll_silence(&mut self, cx: &mut Context<'_>, idle: Duration) -> Poll<()> {
-        let mut wait = idle;
+    fn poll_silence(&mut self, cx: &mut Context<'_>, max_silence: Duration) -> Poll<()> {
+        let mut wait = max_silence;
         loop {
             ready!(self.silence.poll(cx, wait));
-            let silence = self.progress.as_ref().filter(|_| self.joint).map_or(idle, |progress| progress.silence());
-            match idle.checked_sub(silence) {
-                Some(left) if !left.is_zero() => {
-                    wait = left;
-                    self.silence.disarm();
-                }
-                Some(_) | None => return Poll::Ready(()),
+            let other = self.progress.as_ref().filter(|_| self.joint);
+            wait = other.map_or(Duration::ZERO, |progress| max_silence.saturating_sub(progress.silence()));
+            if wait.is_zero() {
+                return Poll::Ready(());
             }
+            self.silence.disarm();
         }
     }
 }

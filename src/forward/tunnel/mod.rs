@@ -29,16 +29,12 @@ const FRAME_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// The two ends of a call, before they are joined.
 pub struct Tunnel {
-    client: ClientEnd,
-    upstream: OnUpgrade,
-    limits: CallLimits,
+    pub(super) client: ClientEnd,
+    pub(super) upstream: OnUpgrade,
+    pub(super) limits: CallLimits,
 }
 
 impl Tunnel {
-    pub(super) fn new(client: ClientEnd, upstream: OnUpgrade, limits: CallLimits) -> Self {
-        Self { client, upstream, limits }
-    }
-
     /// Joins the ends until the call is over, or `stop` returns why it must end.
     pub async fn run(self, stop: impl Future<Output = CutReason>) -> TunnelEnd {
         let (client, upstream) = match tokio::try_join!(self.client.open(), upgraded(self.upstream)) {
