@@ -115,34 +115,19 @@ impl Relay {
         if let (Some(Err(error)), Some(progress)) = (&polled, &self.progress) {
             let _ = progress.fault.set(error.fault());
         }
-        if let Some(copying) = self.copying.take() {
-            self.copying = self.copied(copying, &polled);
+        match (&mut self.copying, &polled) {
+            (None, _) => {}
+            (Some(copying), Some(Ok(frame))) => {
+                copying.add(frame.data_ref().map_or(&[], |data| data));
+                // Nobody asks on behind the last piece of a known length.
+                if frame.is_trailers() || self.incoming.is_end_stream() {
+                    copying.finish();
+                }
+            }
+            (Some(copying), None) => copying.finish(),
+            (Some(_), Some(Err(_))) => self.copying = None,
         }
         Poll::Ready(polled)
-    }
-
-    /// Goes on with a copy; `None` when that is over.
-    fn copied(
-        &self,
-        mut copying: Box<Copying>,
-        polled: &Option<Result<Frame<Bytes>, BodyError>>,
-    ) -> Option<Box<Copying>> {
-        let ended = match polled {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    copying = copying.add(data)?;
-                }
-                // Nobody asks on behind the last piece of a known length.
-                frame.is_trailers() || self.incoming.is_end_stream()
-            }
-            Some(Err(_)) => return None,
-            None => true,
-        };
-        if ended {
-            copying.finish();
-            return None;
-        }
-        Some(copying)
     }
 
     fn poll_guarded(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {

@@ -10,7 +10,6 @@ pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwar
 
 /// The address that a request comes from: the socket's, or, behind trusted proxies, the nearest address in
 /// `X-Forwarded-For` that is not a trusted proxy's.
-#[must_use]
 pub fn client_address(headers: &HeaderMap, socket: SocketAddr, trusted: &[IpNet]) -> IpAddr {
     let mut address = socket.ip().to_canonical();
     if !is_trusted(address, trusted) {

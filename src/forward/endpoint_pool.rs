@@ -53,7 +53,7 @@ pub(super) struct EndpointPool {
 /// Connections that can take a request, now or later, and how the last attempts to make more ended.
 #[derive(Default)]
 struct Usable {
-    idle: VecDeque<Idle>,
+    idle: VecDeque<ExclusiveConnection>,
     shared: Vec<Arc<SharedConnection>>,
     /// Over TLS, whether the endpoint chose HTTP/1.1 the last time.
     only_http1: bool,
@@ -63,15 +63,11 @@ struct Usable {
     spread_failed: Option<Instant>,
 }
 
-struct Idle {
-    connection: ExclusiveConnection,
-    since: Instant,
-}
-
 /// A connection that carries one request at a time.
 struct ExclusiveConnection {
     sender: SendRequest<Body>,
     slot: ConnectionSlot,
+    last_used: Instant,
 }
 
 /// Why there is no connection.
@@ -88,7 +84,7 @@ pub(super) struct PooledConnection {
     channel: Channel,
     /// Whether it existed before this request.
     pub(super) reused: bool,
-    pool: Arc<EndpointPool>,
+    pub(super) pool: Arc<EndpointPool>,
 }
 
 enum Channel {
@@ -176,8 +172,8 @@ impl EndpointPool {
             return Some(self.pooled(Channel::Shared(permit), true));
         }
         loop {
-            let Idle { mut connection, since } = self.lock().idle.pop_back()?;
-            if !self.is_fresh(&connection, since, Instant::now()) {
+            let mut connection = self.lock().idle.pop_back()?;
+            if !self.is_fresh(&connection, Instant::now()) {
                 continue;
             }
             let sender = &mut connection.sender;
@@ -185,19 +181,15 @@ impl EndpointPool {
             if !sender.is_ready() {
                 tokio::task::yield_now().await;
             }
-            let ready = poll_fn(|cx| match sender.poll_ready(cx) {
-                Poll::Ready(result) => Poll::Ready(result.is_ok()),
-                Poll::Pending => Poll::Ready(false),
-            });
-            if ready.await {
+            if matches!(poll_fn(|cx| Poll::Ready(sender.poll_ready(cx))).await, Poll::Ready(Ok(()))) {
                 return Some(self.pooled(Channel::Exclusive(connection), true));
             }
         }
     }
 
-    /// Whether a connection that is idle `since` then may be used again.
-    fn is_fresh(&self, connection: &ExclusiveConnection, since: Instant, now: Instant) -> bool {
-        now.duration_since(since) < self.upstream.keep_alive
+    /// Whether an idle connection may be used again.
+    fn is_fresh(&self, connection: &ExclusiveConnection, now: Instant) -> bool {
+        now.duration_since(connection.last_used) < self.upstream.keep_alive
             && !connection.sender.is_closed()
             && connection.slot.is_current(&self.addr, now)
     }
@@ -209,14 +201,14 @@ impl EndpointPool {
             return None;
         }
         let now = Instant::now();
-        let is_candidate = |shared: &&Arc<SharedConnection>| {
+        let candidates = usable.shared.iter().filter(|shared| {
             let is_current = shared.slot.is_current(&self.addr, now);
             if !is_current {
                 shared.retire();
             }
             is_current && shared.is_usable() && is_other(shared, avoid)
-        };
-        let candidates: SmallVec<[&Arc<SharedConnection>; 4]> = usable.shared.iter().filter(is_candidate).collect();
+        });
+        let candidates: SmallVec<[&Arc<SharedConnection>; 4]> = candidates.collect();
         let roomiest = *candidates.iter().min_by_key(|shared| shared.streams())?;
         let is_busy = roomiest.streams() > 0;
         // The roomiest may be at its peer's limit when another one is not.
@@ -259,7 +251,7 @@ impl EndpointPool {
             Ok(Connected::Http1(sender, slot)) => {
                 // An exclusive connection offered nothing else, so it says nothing of the endpoint.
                 self.lock().only_http1 |= !exclusive;
-                Channel::Exclusive(ExclusiveConnection { sender, slot })
+                Channel::Exclusive(ExclusiveConnection { sender, slot, last_used: Instant::now() })
             }
             Ok(Connected::Http2(shared)) => {
                 let permit = shared.try_stream();
@@ -278,10 +270,8 @@ impl EndpointPool {
     /// Whether [`Self::connection`] would find or make a connection now.
     pub(super) fn has_room(&self, exclusive: bool, avoid: Option<&SharedConnection>) -> bool {
         let usable = self.lock();
-        if !usable.idle.is_empty() || self.count.has_room() {
-            return true;
-        }
-        if !exclusive && usable.shared.iter().any(|shared| shared.has_room() && is_other(shared, avoid)) {
+        let can_take = |shared: &Arc<SharedConnection>| shared.has_room() && is_other(shared, avoid);
+        if !usable.idle.is_empty() || self.count.has_room() || (!exclusive && usable.shared.iter().any(can_take)) {
             return true;
         }
         drop(usable);
@@ -297,7 +287,7 @@ impl EndpointPool {
     pub(super) fn sweep(&self) {
         let now = Instant::now();
         let mut usable = self.lock();
-        usable.idle.retain(|idle| self.is_fresh(&idle.connection, idle.since, now));
+        usable.idle.retain(|connection| self.is_fresh(connection, now));
         // A connection with requests on it ends with the last of them.
         usable.shared.retain(|shared| {
             shared.is_usable()
@@ -323,11 +313,6 @@ fn is_other(connection: &SharedConnection, avoid: Option<&SharedConnection>) -> 
 }
 
 impl PooledConnection {
-    /// The endpoint's name in logs.
-    pub(super) fn endpoint(&self) -> Arc<str> {
-        self.pool.label.clone()
-    }
-
     /// The connection, if others may share it.
     pub(super) fn shared(&self) -> Option<&Arc<SharedConnection>> {
         match &self.channel {
@@ -373,12 +358,13 @@ impl PooledConnection {
 
     /// Request and response are complete: the connection may carry the next.
     pub(super) fn release(self) {
-        let Channel::Exclusive(connection) = self.channel else { return };
+        let Channel::Exclusive(mut connection) = self.channel else { return };
         if connection.sender.is_closed() {
             return;
         }
+        connection.last_used = Instant::now();
         let mut usable = self.pool.lock();
-        usable.idle.push_back(Idle { connection, since: Instant::now() });
+        usable.idle.push_back(connection);
         if usable.idle.len() > self.pool.upstream.max_idle {
             usable.idle.pop_front();
         }

@@ -17,7 +17,6 @@ const NOT_IN_MESSAGES: &AsciiSet = &CONTROLS.add(b'%');
 
 impl Rejection {
     /// The answer to a gRPC client: headers and trailers in one ("Trailers-Only" in gRPC's specification of its use of HTTP/2).
-    #[must_use]
     pub fn into_grpc_response(self, realm: &str) -> Response<Body> {
         let (status, _, message) = self.parts();
         let message = message.to_string();

@@ -18,7 +18,6 @@ struct ErrorBody<'a> {
 
 impl Rejection {
     /// The answer. `realm` is the one of `WWW-Authenticate`; a HEAD gets no body.
-    #[must_use]
     pub fn into_response(self, realm: &str, request_id: &HeaderValue, is_head: bool) -> Response<Body> {
         let (status, code, message) = self.parts();
         let body = ErrorBody { message, code, request_id: request_id.to_str().unwrap_or_default() };

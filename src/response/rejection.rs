@@ -72,13 +72,11 @@ pub enum Rejection {
 
 impl Rejection {
     /// The machine-readable code, in the answer and in the log.
-    #[must_use]
     pub fn code(&self) -> &'static str {
         self.parts().1
     }
 
     /// The status, in the answer and in the log.
-    #[must_use]
     pub fn status(&self) -> StatusCode {
         self.parts().0
     }

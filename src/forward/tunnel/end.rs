@@ -15,7 +15,6 @@ pub enum EndedBy {
 
 impl EndedBy {
     /// For logs and labels.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Client => "client",
