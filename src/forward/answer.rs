@@ -83,14 +83,9 @@ impl AwaitedAnswer {
             true => (route.call.idle_timeout, None),
             false => (Some(route.idle_timeout.unwrap_or(upstream.config.idle_timeout)), self.deadline),
         };
-        let body = match switched {
-            true => Body::Empty,
-            false => {
-                let (clean, edits) = (headers::clean_trailers_for_client, &route.response_headers);
-                let body = Body::relay(body, max_silence, u64::MAX, clean, edits).until(deadline);
-                self.upload.iter().fold(body, Body::beside)
-            }
-        };
+        let (clean, edits) = (headers::clean_trailers_for_client, &route.response_headers);
+        let body = Body::relay(body, max_silence, u64::MAX, clean, edits).until(deadline);
+        let body = self.upload.iter().fold(body, Body::beside);
         let mut response = Response::from_parts(parts, body);
         if self.handshake.is_some() && switched {
             into_connect_response(&mut response);

@@ -15,7 +15,6 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
 use smallvec::SmallVec;
-use tokio::sync::Semaphore;
 
 use crate::body::Body;
 use crate::config::{Endpoint, EndpointAddress, Protocol, Upstream};
@@ -47,7 +46,7 @@ pub(super) struct EndpointPool {
     usable: Mutex<Usable>,
     count: Arc<ConnectionCount>,
     /// Only one connection is made at a time that others may share.
-    connecting: Arc<Semaphore>,
+    connecting: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Connections that can take a request, now or later, and how the last attempts to make more ended.
@@ -120,7 +119,7 @@ impl EndpointPool {
             upstream: upstream.clone(),
             usable: Mutex::default(),
             count: ConnectionCount::new(upstream.max_connections, queues),
-            connecting: Arc::new(Semaphore::new(1)),
+            connecting: Arc::default(),
         }
     }
 
@@ -138,13 +137,12 @@ impl EndpointPool {
             return self.connect(&self.addr, exclusive).await;
         }
         let arrived = Instant::now();
-        // The semaphore is never closed.
-        let _connecting = self.connecting.acquire().await;
+        let connecting = self.connecting.lock().await;
         if let Some(connection) = self.reuse(exclusive, avoid).await {
             return Ok(connection);
         }
         if !self.may_share() {
-            drop(_connecting);
+            drop(connecting);
             return self.connect(&self.addr, exclusive).await;
         }
         // Requests that waited for an attempt share its failure, as they would have shared its connection.
@@ -225,7 +223,7 @@ impl EndpointPool {
 
     /// Makes a connection to another of the name's addresses: otherwise all requests that share connections would go to one.
     fn spread(self: &Arc<Self>, addr: EndpointAddr) {
-        let Ok(connecting) = self.connecting.clone().try_acquire_owned() else { return };
+        let Ok(connecting) = self.connecting.clone().try_lock_owned() else { return };
         let pool = self.clone();
         tokio::spawn(async move {
             if pool.connect(&addr, false).await.is_err() {

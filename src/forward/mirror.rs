@@ -100,13 +100,13 @@ impl RequestMirror {
         let host = headers::preserved_host(request.headers(), context, upstream.host);
         let key = affinity::key_of(&upstream.balancing.balance, request.headers(), context);
         let copy = ReplayableHead::of(request).into_request();
-        let (body, send) = request.body_mut().copy(self.settings.max_body).map_or_else(
-            || {
+        let (send, body) = match request.body_mut().copy(self.settings.max_body) {
+            Some(body) => (None, body),
+            None => {
                 let (send, body) = oneshot::channel();
-                (body, Some(send))
-            },
-            |body| (body, None),
-        );
+                (Some(send), body)
+            }
+        };
         let mirror = self.clone();
         self.shutdown.tasks().spawn(async move {
             let _permit = permit;

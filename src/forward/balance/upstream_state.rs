@@ -68,11 +68,32 @@ impl UpstreamState {
         tried: &[usize],
         now: u64,
     ) -> Option<usize> {
-        let is_primary = |endpoint: &EndpointState| !endpoint.part.backup && endpoint.is_available(now);
-        let is_backup = |endpoint: &EndpointState| endpoint.part.backup && endpoint.is_available(now);
-        self.pick(round_robin, key, tried, now, is_primary)
-            .or_else(|| self.pick(round_robin, key, tried, now, is_backup))
-            .or_else(|| self.pick(round_robin, key, tried, now, |_| true))
+        let rank_of = move |endpoint: &EndpointState| match (endpoint.is_available(now), endpoint.part.backup) {
+            (true, false) => 0,
+            (true, true) => 1,
+            (false, _) => 2,
+        };
+        let slow_start = self.config.slow_start;
+        (0..=2).find_map(|rank| {
+            let all = self.endpoints.iter().enumerate();
+            let fitting = all.filter(move |(index, endpoint)| !tried.contains(index) && rank_of(endpoint) <= rank);
+            let candidates = fitting.clone().map(|(index, endpoint)| EndpointCandidate {
+                index,
+                weight: endpoint.weight(slow_start, now),
+                in_flight: endpoint.in_flight(),
+            });
+            match (&self.config.balance, key) {
+                (Balance::RoundRobin, _) => round_robin.next(candidates),
+                (Balance::Hash(_), Some(key)) => {
+                    let seeded =
+                        |(index, endpoint): (usize, &Arc<EndpointState>)| (index, endpoint.seed, endpoint.part.weight);
+                    rendezvous::choose(key, fitting.map(seeded))
+                }
+                (Balance::LeastRequests | Balance::Hash(_), _) => {
+                    choose::least_requests(candidates, |below| fastrand::u64(..below))
+                }
+            }
+        })
     }
 
     /// As [`UpstreamState::choose`], but only endpoints that have room. While healthy endpoints are full, the request waits for them
@@ -93,33 +114,6 @@ impl UpstreamState {
         let excluded = untried().filter(is_excluded).map(|(index, _)| index);
         let excluded: SmallVec<[usize; 8]> = tried.iter().copied().chain(excluded).collect();
         self.choose(round_robin, key, &excluded, now)
-    }
-
-    fn pick(
-        &self,
-        round_robin: &RoundRobin,
-        key: Option<u64>,
-        tried: &[usize],
-        now: u64,
-        fits: impl Fn(&EndpointState) -> bool + Clone,
-    ) -> Option<usize> {
-        let all = self.endpoints.iter().enumerate();
-        let fitting = all.filter(move |(index, endpoint)| !tried.contains(index) && fits(endpoint));
-        let slow_start = self.config.slow_start;
-        let candidates = fitting.clone().map(|(index, endpoint)| EndpointCandidate {
-            index,
-            weight: endpoint.weight(slow_start, now),
-            in_flight: endpoint.in_flight(),
-        });
-        match (&self.config.balance, key) {
-            (Balance::RoundRobin, _) => round_robin.next(candidates),
-            (Balance::Hash(_), Some(key)) => {
-                rendezvous::choose(key, fitting.map(|(index, endpoint)| (index, endpoint.seed, endpoint.part.weight)))
-            }
-            (Balance::LeastRequests | Balance::Hash(_), _) => {
-                choose::least_requests(candidates, |below| fastrand::u64(..below))
-            }
-        }
     }
 
     /// A request goes to this endpoint.
