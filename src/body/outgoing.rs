@@ -1,32 +1,42 @@
-//! A body that arrives on one side and leaves on the other, frame by frame: never collected, never copied.
+//! Bodies that Callgate sends. What arrives on one side leaves on the other, frame by frame: never collected, never copied.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body::Frame;
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::oneshot;
 
 use crate::config::HeaderEdits;
 use crate::deadline::Deadline;
 
-use super::Body;
 use super::copy::{BodyCopy, Copying};
 use super::error::BodyError;
 use super::incoming::IncomingBody;
 use super::progress::Progress;
 
 /// Takes off trailers that may not pass, and applies the route's edits.
-pub(crate) type CleanTrailers = fn(&mut HeaderMap, Option<&HeaderEdits>);
+type CleanTrailers = fn(&mut HeaderMap, Option<&HeaderEdits>);
 
 /// Something that lasts as long as a body does.
 pub(crate) type BodyGuard = Box<dyn Send>;
 
+/// A body that Callgate sends, either way.
+pub enum Body {
+    /// Nothing.
+    Empty,
+    /// One piece.
+    Full(Bytes),
+    /// Whatever arrives from the other side.
+    Relay(Relay),
+}
+
 /// A body that passes, with a bound on its length and on its silence.
 pub struct Relay {
-    pub(super) incoming: IncomingBody,
+    incoming: IncomingBody,
     /// The longest silence; `None`: no bound.
     max_silence: Option<Duration>,
     silence: Deadline,
@@ -109,8 +119,38 @@ impl Body {
     }
 }
 
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Relay(relay) => relay.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(bytes) => bytes.is_empty(),
+            Self::Relay(relay) => relay.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Relay(relay) => relay.incoming.size_hint(),
+        }
+    }
+}
+
 impl Relay {
-    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = ready!(self.poll_guarded(cx));
         if let (Some(Err(error)), Some(progress)) = (&polled, &self.progress) {
             let _ = progress.fault.set(error.fault());
