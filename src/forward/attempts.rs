@@ -11,7 +11,7 @@ use hyper::body::{Body as _, Incoming};
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use crate::body::{Body, BodyCopy, BodyFault, Progress};
+use crate::body::{Body, BodyCopy, Progress};
 use crate::config::{Protocol, RetryOn};
 use crate::listener::Interim;
 
@@ -303,9 +303,7 @@ impl UpstreamPools {
             }
         };
         let error = match context.progress.as_deref().and_then(Progress::fault) {
-            Some(BodyFault::TooLarge) => ForwardError::TooLarge,
-            Some(BodyFault::Stalled) => ForwardError::Stalled,
-            Some(BodyFault::Broken) => ForwardError::ClientGone,
+            Some(fault) => ForwardError::Body(fault),
             None => ForwardError::Broken { endpoint: self.endpoints[index].label.clone(), source },
         };
         let is_endpoints_fault = matches!(error, ForwardError::Broken { .. });

@@ -61,7 +61,7 @@ pub use headers::{asks_for_websocket, is_grpc, is_last_hop};
 pub use headers::{onto_client, onto_upstream};
 pub use resolve::ResolvedNames;
 pub use response_guard::ResponseGuard;
-pub use tunnel::{CutReason, EndedBy, TransferStats, Tunnel, TunnelEnd};
+pub use tunnel::{CutReason, EndedBy, Tunnel, TunnelEnd};
 
 /// One worker's connections to every upstream.
 pub struct Forwarder {

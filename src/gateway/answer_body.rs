@@ -73,12 +73,7 @@ impl HttpBody for AnswerBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let (rest, body) = (self.rest.len() as u64, self.body.size_hint());
-        let mut hint = SizeHint::new();
-        hint.set_lower(body.lower() + rest);
-        if let Some(upper) = body.upper() {
-            hint.set_upper(upper + rest);
-        }
-        hint
+        // Its length is asked for before its first piece, when there is no rest.
+        if self.rest.is_empty() { self.body.size_hint() } else { SizeHint::default() }
     }
 }

@@ -25,7 +25,7 @@ use crate::shutdown::Shutdown;
 use crate::telemetry::Phase;
 
 use answer_body::AnswerBody;
-use request::RequestLife;
+use request::{RequestLife, Stage};
 use target::Target;
 
 pub use admission::Admission;
@@ -68,7 +68,7 @@ impl Handler for Gateway {
         let origin = request.headers().get(header::ORIGIN).cloned();
         // Boxed: otherwise every idle connection's task reserves this future's 5 KB.
         let served = Box::pin(self.serve(request, peer, interim, &mut life)).await;
-        life.answered();
+        life.stage = Stage::Answering;
         let (mut response, tunnel) = served.unwrap_or_else(|rejection| {
             life.rejected(&rejection);
             let realm = &self.config.tokens.realm;

@@ -34,13 +34,13 @@ pub(super) struct RequestLife {
     /// When the principal was looked up, in announcements of changed tokens.
     era: u64,
     route: Option<usize>,
-    stage: Stage,
+    pub(super) stage: Stage,
     upstream: Option<ResponseGuard>,
     active: ActiveRequest,
 }
 
 /// How far a request has come.
-enum Stage {
+pub(super) enum Stage {
     /// There is no answer yet.
     Pending,
     /// The answer leaves. Most end before there is a reason to watch their token.
@@ -146,11 +146,6 @@ impl RequestLife {
         self.metrics.shadow_denials.inc();
     }
 
-    /// The head of the answer leaves.
-    pub(super) fn answered(&mut self) {
-        self.stage = Stage::Answering;
-    }
-
     pub(super) fn answered_by(&mut self, endpoint: Arc<str>, upstream: ResponseGuard) {
         self.record.endpoint = Some(endpoint);
         self.upstream = Some(upstream);
@@ -170,10 +165,6 @@ impl RequestLife {
         self.stage = Stage::Call;
         detach(&mut self.record);
         self.upstream.take()
-    }
-
-    pub(super) fn call_ended(&mut self) {
-        self.stage = Stage::CallEnded;
     }
 
     /// Watches the token: the handle resolves when the token no longer allows this. `None` on a public route.

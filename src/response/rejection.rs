@@ -8,6 +8,7 @@ use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
 
 use crate::auth::Refusal;
+use crate::body::BodyFault;
 use crate::forward::ForwardError;
 use crate::listener::RequestFault;
 use crate::route::PathFault;
@@ -145,9 +146,7 @@ impl Rejection {
             | Self::Path(_)
             | Self::AmbiguousPath
             | Self::Authority
-            | Self::Forward(ForwardError::TooLarge | ForwardError::Stalled | ForwardError::ClientGone) => {
-                (header::CONNECTION, HeaderValue::from_static("close"))
-            }
+            | Self::Forward(ForwardError::Body(_)) => (header::CONNECTION, HeaderValue::from_static("close")),
             Self::Method => (header::ALLOW, HeaderValue::from_static(ORDINARY_METHODS)),
             Self::MethodNotAllowed(allow) => (header::ALLOW, allow.clone()),
             Self::Redirect(location) => (header::LOCATION, location.clone()),
@@ -220,9 +219,13 @@ fn of_forward_error(error: &ForwardError) -> (StatusCode, &'static str, Message<
         ForwardError::Timeout { .. } => {
             (S::GATEWAY_TIMEOUT, "gateway_timeout", "The service behind this gateway did not answer in time.")
         }
-        ForwardError::TooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The request body is too large."),
-        ForwardError::Stalled => (S::REQUEST_TIMEOUT, "request_timeout", "The request body did not arrive in time."),
-        ForwardError::ClientGone => return bad_request("The request body broke off."),
+        ForwardError::Body(BodyFault::TooLarge) => {
+            (S::PAYLOAD_TOO_LARGE, "body_too_large", "The request body is too large.")
+        }
+        ForwardError::Body(BodyFault::Stalled) => {
+            (S::REQUEST_TIMEOUT, "request_timeout", "The request body did not arrive in time.")
+        }
+        ForwardError::Body(BodyFault::Broken) => return bad_request("The request body broke off."),
     };
     (status, code, Fixed(message))
 }

@@ -1,5 +1,7 @@
 //! Headers that are stamped on every answer, the upstream's and Callgate's own.
 
+use std::fmt::Write as _;
+
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::{self, Cors, Limit, REQUEST_ID};
@@ -30,8 +32,21 @@ pub fn stamp_limits<'a>(
         headers.insert(X_RATELIMIT_REMAINING, HeaderValue::from(reported.remaining));
         headers.insert(X_RATELIMIT_RESET, HeaderValue::from(reported.reset_s));
     }
-    if families.ietf {
-        stamp_ietf(headers, decision, limits);
+    if !families.ietf {
+        return;
+    }
+    // `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers): lists of items, one for each window.
+    let (mut policy, mut current) = (String::new(), String::new());
+    for (limit, window) in limits.zip(decision.windows()) {
+        let comma = if policy.is_empty() { "" } else { ", " };
+        let (name, window_s) = (&limit.name, window.window_ms.div_ceil(1000));
+        // A `String` takes everything.
+        let _ = write!(policy, "{comma}\"{name}\";q={};w={window_s}", window.limit);
+        let _ = write!(current, "{comma}\"{name}\";r={};t={}", window.remaining(), decision.wait_s(window));
+    }
+    if let (Ok(policy), Ok(current)) = (HeaderValue::try_from(policy), HeaderValue::try_from(current)) {
+        headers.insert(RATELIMIT_POLICY, policy);
+        headers.insert(RATELIMIT, current);
     }
 }
 
@@ -72,22 +87,5 @@ pub fn stamp_cors(
     // Names of headers are what a header can hold.
     if let Ok(exposed) = HeaderValue::try_from(exposed.join(", ")) {
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
-    }
-}
-
-/// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers): lists of items, one for each window.
-fn stamp_ietf<'a>(headers: &mut HeaderMap, decision: &Decision, limits: impl Iterator<Item = &'a Limit>) {
-    use std::fmt::Write as _;
-    let (mut policy, mut current) = (String::new(), String::new());
-    for (limit, window) in limits.zip(decision.windows()) {
-        let comma = if policy.is_empty() { "" } else { ", " };
-        let (name, window_s) = (&limit.name, window.window_ms.div_ceil(1000));
-        // A `String` takes everything.
-        let _ = write!(policy, "{comma}\"{name}\";q={};w={window_s}", window.limit);
-        let _ = write!(current, "{comma}\"{name}\";r={};t={}", window.remaining(), decision.wait_s(window));
-    }
-    if let (Ok(policy), Ok(current)) = (HeaderValue::try_from(policy), HeaderValue::try_from(current)) {
-        headers.insert(RATELIMIT_POLICY, policy);
-        headers.insert(RATELIMIT, current);
     }
 }

@@ -20,7 +20,7 @@ use client_end::upgraded;
 use relay::CallRelay;
 
 pub(super) use client_end::ClientEnd;
-pub use end::{CutReason, EndedBy, TransferStats, TunnelEnd};
+pub use end::{CutReason, EndedBy, TunnelEnd};
 
 /// The two ends of a call, before they are joined.
 pub struct Tunnel {
@@ -35,9 +35,8 @@ impl Tunnel {
         let (client, upstream) = match tokio::try_join!(self.client.open(), upgraded(self.upstream)) {
             Ok(both) => both,
             Err(error) => {
-                let (from_client, from_upstream) = Default::default();
                 let cut = Some(CutReason::Upgrade(error));
-                return TunnelEnd { from_client, from_upstream, by: EndedBy::Gateway, cut };
+                return TunnelEnd { bytes: [0; 2], messages: [0; 2], by: EndedBy::Gateway, cut };
             }
         };
         let mut relay = CallRelay::new(client, upstream, self.limits);

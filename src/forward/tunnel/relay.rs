@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use crate::config::CallLimits;
 
 use super::client_end::CallIo;
-use super::end::{CloseFrames, CutReason, EndedBy, TransferStats, TunnelEnd};
+use super::end::{CloseFrames, CutReason, EndedBy, TunnelEnd};
 use super::side::Side;
 
 /// How long a side may take to close after its Close frame.
@@ -61,10 +61,10 @@ impl CallRelay {
 
     /// How the call ended; `by` Callgate, if neither side has ended it.
     pub(super) fn end(&self, by: Option<EndedBy>, cut: Option<CutReason>) -> TunnelEnd {
-        let sent = |from: &Side, to: &Side| TransferStats { bytes: from.bytes, messages: to.received.messages };
         let (client, upstream) = (&self.client, &self.upstream);
-        let by = by.unwrap_or(EndedBy::Gateway);
-        TunnelEnd { from_client: sent(client, upstream), from_upstream: sent(upstream, client), by, cut }
+        // Each side has received the frames of the other.
+        let messages = [upstream.received.messages, client.received.messages];
+        TunnelEnd { bytes: [client.bytes, upstream.bytes], messages, by: by.unwrap_or(EndedBy::Gateway), cut }
     }
 
     /// Passes on what there is, in both directions; `Ready` when the call is over, with the reason if it did not end by itself.
