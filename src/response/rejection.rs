@@ -82,7 +82,7 @@ impl Rejection {
         self.parts().0
     }
 
-    /// The status, the code and the message.
+    /// The status, the code and the message. Long, but a table: a row for each refusal.
     pub(super) fn parts(&self) -> (StatusCode, &'static str, Message<'_>) {
         use StatusCode as S;
         match self {
