@@ -37,25 +37,6 @@ impl Deadline {
     }
 }
 
-/// When something has to be whole.
-pub(crate) struct End {
-    timer: Pin<Box<Sleep>>,
-    after: Duration,
-}
-
-impl End {
-    /// So long after now.
-    pub(crate) fn after(after: Duration) -> Self {
-        Self { timer: Box::pin(tokio::time::sleep(after)), after }
-    }
-
-    /// Ready when it has come, with how long it was.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
-        ready!(self.timer.as_mut().poll(cx));
-        Poll::Ready(self.after)
-    }
-}
-
 /// A byte stream whose other side must take what is written: when it takes nothing for so long, writing fails.
 pub(crate) struct WriteTimeout<S> {
     io: S,

@@ -16,30 +16,36 @@ pub(crate) enum BodyCopy {
 pub(super) struct Copying {
     bytes: BytesMut,
     max_bytes: usize,
-    to: oneshot::Sender<BodyCopy>,
+    /// `None` when it has been handed over.
+    to: Option<oneshot::Sender<BodyCopy>>,
 }
 
 impl Copying {
-    /// One of a body with at max_bytes so many bytes.
+    /// One of a body with at most `max_bytes`.
     pub(super) fn new(max_bytes: usize) -> (Self, oneshot::Receiver<BodyCopy>) {
         let (to, receiver) = oneshot::channel();
-        (Self { bytes: BytesMut::new(), max_bytes, to }, receiver)
+        (Self { bytes: BytesMut::new(), max_bytes, to: Some(to) }, receiver)
     }
 
-    /// Takes in the next piece; `None` when it has become too long.
-    pub(super) fn add(mut self: Box<Self>, piece: &[u8]) -> Option<Box<Self>> {
+    /// Takes in the next piece, unless the copy becomes too long with it.
+    pub(super) fn add(&mut self, piece: &[u8]) {
         if self.bytes.len() + piece.len() > self.max_bytes {
-            // Nobody may wait for it any more.
-            let _ = self.to.send(BodyCopy::TooLong);
-            return None;
+            self.bytes = BytesMut::new();
+            self.hand_over(BodyCopy::TooLong);
+        } else if self.to.is_some() {
+            self.bytes.extend_from_slice(piece);
         }
-        self.bytes.extend_from_slice(piece);
-        Some(self)
     }
 
     /// The body is whole.
-    pub(super) fn finish(self) {
-        let _ = self.to.send(BodyCopy::Whole(self.bytes.freeze()));
+    pub(super) fn finish(&mut self) {
+        let whole = std::mem::take(&mut self.bytes).freeze();
+        self.hand_over(BodyCopy::Whole(whole));
+    }
+
+    fn hand_over(&mut self, copy: BodyCopy) {
+        // Nobody may wait for it any more.
+        let _ = self.to.take().map(|to| to.send(copy));
     }
 }
 
@@ -48,11 +54,12 @@ mod tests {
     use super::*;
 
     fn copied(max_bytes: usize, pieces: &[&[u8]], whole: bool) -> Option<BodyCopy> {
-        let (copying, mut receiver) = Copying::new(max_bytes);
-        let copying = pieces.iter().try_fold(Box::new(copying), |copying, piece| copying.add(piece));
-        if let Some(copying) = copying.filter(|_| whole) {
+        let (mut copying, mut receiver) = Copying::new(max_bytes);
+        pieces.iter().for_each(|piece| copying.add(piece));
+        if whole {
             copying.finish();
         }
+        drop(copying);
         receiver.try_recv().ok()
     }
 
@@ -61,6 +68,7 @@ mod tests {
         assert_eq!(copied(5, &[b"ab", b"", b"cde"], true), Some(BodyCopy::Whole(Bytes::from("abcde"))));
         assert_eq!(copied(0, &[b""], true), Some(BodyCopy::Whole(Bytes::new())));
         assert_eq!(copied(5, &[b"ab", b"cdef"], false), Some(BodyCopy::TooLong));
+        assert_eq!(copied(5, &[b"ab", b"cdef", b"g"], true), Some(BodyCopy::TooLong));
         assert_eq!(copied(5, &[b"ab"], false), None);
     }
 }

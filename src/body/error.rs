@@ -28,14 +28,17 @@ pub enum BodyError {
     Reset(#[source] h2::Error),
 }
 
-/// The kind of a [`BodyError`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How the body of a request broke off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyFault {
-    /// [`BodyError::Stalled`].
+    /// It made no progress.
+    #[error("the request body stalled")]
     Stalled,
-    /// [`BodyError::TooLarge`].
+    /// It is longer than the route allows.
+    #[error("the request body is too large")]
     TooLarge,
-    /// [`BodyError::Broken`], [`BodyError::Unfinished`], [`BodyError::Reset`].
+    /// It ended too early, or violated its framing.
+    #[error("the request body broke off")]
     Broken,
 }
 

@@ -79,10 +79,6 @@ impl StreamBody {
         let trailers = ready!(stream.poll_trailers(cx))?;
         Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
     }
-
-    fn is_end_stream(&self) -> bool {
-        self.stream.as_ref().is_none_or(RecvStream::is_end_stream)
-    }
 }
 
 impl Drop for StreamBody {
@@ -136,7 +132,7 @@ impl IncomingBody {
     pub(super) fn is_end_stream(&self) -> bool {
         match self {
             Self::Hyper(incoming) | Self::Answer(incoming) => incoming.is_end_stream(),
-            Self::Stream(body) => body.is_end_stream(),
+            Self::Stream(body) => body.stream.as_ref().is_none_or(RecvStream::is_end_stream),
             Self::Call(_) => true,
         }
     }

@@ -40,19 +40,16 @@ impl Progress {
     }
 
     /// How long the receiver has left everybody waiting: nothing has moved, and not for want of a next piece.
-    #[must_use]
     pub fn hesitation(&self) -> Duration {
         if self.awaited.load(Ordering::Relaxed) { Duration::ZERO } else { self.silence() }
     }
 
     /// How the body broke off, if it did.
-    #[must_use]
     pub fn fault(&self) -> Option<BodyFault> {
         self.fault.get().copied()
     }
 
     /// How long nothing has moved.
-    #[must_use]
     pub fn silence(&self) -> Duration {
         self.began.elapsed().saturating_sub(Duration::from_millis(self.last_ms.load(Ordering::Relaxed)))
     }

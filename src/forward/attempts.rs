@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use hyper::body::{Body as _, Incoming};
 use smallvec::SmallVec;
+use tokio::sync::oneshot;
 
-use crate::body::{Body, BodyFault, Progress};
+use crate::body::{Body, BodyCopy, Progress};
 use crate::config::{Protocol, RetryOn};
 use crate::listener::Interim;
 
@@ -17,7 +19,6 @@ use super::balance::{InFlight, NoPermit};
 use super::context::ForwardContext;
 use super::endpoint_pool::{NoConnection, PooledConnection};
 use super::error::ForwardError;
-use super::mirror::BodilessCopy;
 use super::replayable_head::ReplayableHead;
 use super::response_guard::{ResponseGuard, gateway_error};
 use super::shared_connection::{SharedConnection, is_unprocessed};
@@ -37,8 +38,8 @@ pub(super) struct RequestContext<'a> {
     pub(super) websocket: bool,
     /// The hash that chooses the endpoint, if the upstream is balanced so.
     pub(super) key: Option<u64>,
-    /// A mirrored copy that is sent when the request is.
-    pub(super) copy: Option<BodilessCopy>,
+    /// Sends a mirrored copy that has no body, when the request is sent.
+    pub(super) copy: Option<oneshot::Sender<BodyCopy>>,
 }
 
 /// How far the attempts at one request have come.
@@ -91,12 +92,13 @@ impl UpstreamPools {
     ) -> Result<(ResponseGuard, Response<Incoming>), ForwardError> {
         let permit = self.state.admit().await.map_err(|why| self.overloaded("requests", why))?;
         if let Some(copy) = context.copy.take() {
-            copy.send();
+            // At the end of a drain the copy's task is gone.
+            let _ = copy.send(BodyCopy::Whole(Bytes::new()));
         }
         let mut retry = RetryState { attempts: 1, waiting_since: permit.waiting_since, ..RetryState::default() };
         let mut index = if self.queues.of(self.needs_own_connection(&context)).is_empty() {
             // There is at least one endpoint, and none was tried.
-            self.choose(context.key, &[], self.state.now()).unwrap_or_default()
+            self.choose(context.key, &[]).unwrap_or_default()
         } else {
             self.wait_for_connection(&context, &mut retry).await?
         };
@@ -147,10 +149,7 @@ impl UpstreamPools {
         Box::pin(async move {
             let avoid = retry.avoid.as_deref();
             let has_room = |index: usize| self.endpoints[index].has_room(context.websocket, avoid);
-            let look = || {
-                let now = self.state.now();
-                self.state.choose_with_room(&self.round_robin, context.key, &retry.tried, now, has_room)
-            };
+            let look = || self.state.choose_with_room(&self.round_robin, context.key, &retry.tried, has_room);
             let queue = self.queues.of(self.needs_own_connection(context));
             retry.full += 1;
             if retry.full == 1
@@ -163,7 +162,7 @@ impl UpstreamPools {
             if retry.full > MAX_WAKEUPS {
                 return Err(self.overloaded("connections", NoPermit::Waited(since.elapsed())));
             }
-            self.state.wait(since, queue.wait(look)).await.map_err(|why| self.overloaded("connections", why))
+            self.state.permits.wait(since, queue.wait(look)).await.map_err(|why| self.overloaded("connections", why))
         })
     }
 
@@ -182,9 +181,8 @@ impl UpstreamPools {
             return (retry.stale <= MAX_STALE).then_some(index);
         };
         retry.tried.push(index);
-        let now = self.state.now();
-        let next = self.choose(key, &retry.tried, now).or(failed.same_endpoint.then_some(index))?;
-        if !self.state.may_retry(on, retry.attempts, now) {
+        let next = self.choose(key, &retry.tried).or(failed.same_endpoint.then_some(index))?;
+        if !self.state.may_retry(on, retry.attempts) {
             return None;
         }
         retry.attempts += 1;
@@ -228,7 +226,10 @@ impl UpstreamPools {
                 let answered = (connection, in_flight, response);
                 match head.filter(|_| is_retried) {
                     None => Ok(answered),
-                    Some(head) => Err(FailedAttempt::new(Ok(answered), RetryOn::Unavailable, Some(head))),
+                    Some(head) => {
+                        let kind = FailureKind::Failed(RetryOn::Unavailable);
+                        Err(FailedAttempt::new(Ok(answered), kind, Some(head.into_request())))
+                    }
                 }
             }
             Some(Err(mut error)) => {
@@ -240,7 +241,7 @@ impl UpstreamPools {
                 self.metrics.timeouts.inc();
                 self.state.failed(index, "timeout");
                 let error = ForwardError::Timeout { endpoint: pool.label.clone(), after: deadline };
-                Err(FailedAttempt::new(Err(error), RetryOn::Broken, None))
+                Err(FailedAttempt::new(Err(error), FailureKind::Failed(RetryOn::Broken), None))
             }
         }
     }
@@ -273,13 +274,7 @@ impl UpstreamPools {
                 (self.overloaded("connections", NoPermit::QueueFull), FailureKind::Full)
             }
         };
-        Box::new(FailedAttempt {
-            outcome: Err(error),
-            request: Some(request),
-            kind,
-            same_endpoint: false,
-            shared: None,
-        })
+        FailedAttempt::new(Err(error), kind, Some(request))
     }
 
     /// The connection broke before there was an answer. `unsent`: the request, if none of it was sent. `head`: what was kept of it, and
@@ -308,9 +303,7 @@ impl UpstreamPools {
             }
         };
         let error = match context.progress.as_deref().and_then(Progress::fault) {
-            Some(BodyFault::TooLarge) => ForwardError::TooLarge,
-            Some(BodyFault::Stalled) => ForwardError::Stalled,
-            Some(BodyFault::Broken) => ForwardError::ClientGone,
+            Some(fault) => ForwardError::Body(fault),
             None => ForwardError::Broken { endpoint: self.endpoints[index].label.clone(), source },
         };
         let is_endpoints_fault = matches!(error, ForwardError::Broken { .. });
@@ -318,11 +311,8 @@ impl UpstreamPools {
             && is_endpoints_fault
         {
             let is_refused = on == RetryOn::Refused;
-            if is_refused {
-                self.metrics.refused.inc()
-            } else {
-                self.metrics.broken.inc()
-            }
+            let failures = if is_refused { &self.metrics.refused } else { &self.metrics.broken };
+            failures.inc();
             // An orderly refusal on an open connection is no failure.
             if !is_refused || !connection.reused {
                 self.state.failed(index, "broken");
@@ -348,10 +338,9 @@ impl UpstreamPools {
 }
 
 impl FailedAttempt {
-    /// `head`: what may be sent again to another endpoint.
-    fn new(outcome: Result<Answered, ForwardError>, on: RetryOn, head: Option<ReplayableHead>) -> Box<Self> {
-        let request = head.map(ReplayableHead::into_request);
-        Box::new(Self { outcome, request, kind: FailureKind::Failed(on), same_endpoint: false, shared: None })
+    /// `request`: what may be sent again, to another endpoint.
+    fn new(outcome: Result<Answered, ForwardError>, kind: FailureKind, request: Option<Request<Body>>) -> Box<Self> {
+        Box::new(Self { outcome, request, kind, same_endpoint: false, shared: None })
     }
 }
 

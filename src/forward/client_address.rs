@@ -10,7 +10,6 @@ pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwar
 
 /// The address that a request comes from: the socket's, or, behind trusted proxies, the nearest address in
 /// `X-Forwarded-For` that is not a trusted proxy's.
-#[must_use]
 pub fn client_address(headers: &HeaderMap, socket: SocketAddr, trusted: &[IpNet]) -> IpAddr {
     let mut address = socket.ip().to_canonical();
     if !is_trusted(address, trusted) {
@@ -35,10 +34,8 @@ pub(super) fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 
 /// An address, with or without a port.
 fn parse_hop(hop: &str) -> Option<IpAddr> {
-    hop.parse::<IpAddr>()
-        .ok()
-        .or_else(|| hop.parse::<SocketAddr>().ok().map(|socket| socket.ip()))
-        .map(|address| address.to_canonical())
+    let address = hop.parse().or_else(|_| hop.parse::<SocketAddr>().map(|socket| socket.ip()));
+    address.ok().map(|address: IpAddr| address.to_canonical())
 }
 
 #[cfg(test)]

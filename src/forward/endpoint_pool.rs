@@ -15,7 +15,6 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
 use smallvec::SmallVec;
-use tokio::sync::Semaphore;
 
 use crate::body::Body;
 use crate::config::{Endpoint, EndpointAddress, Protocol, Upstream};
@@ -47,13 +46,13 @@ pub(super) struct EndpointPool {
     usable: Mutex<Usable>,
     count: Arc<ConnectionCount>,
     /// Only one connection is made at a time that others may share.
-    connecting: Arc<Semaphore>,
+    connecting: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Connections that can take a request, now or later, and how the last attempts to make more ended.
 #[derive(Default)]
 struct Usable {
-    idle: VecDeque<Idle>,
+    idle: VecDeque<ExclusiveConnection>,
     shared: Vec<Arc<SharedConnection>>,
     /// Over TLS, whether the endpoint chose HTTP/1.1 the last time.
     only_http1: bool,
@@ -63,15 +62,11 @@ struct Usable {
     spread_failed: Option<Instant>,
 }
 
-struct Idle {
-    connection: ExclusiveConnection,
-    since: Instant,
-}
-
 /// A connection that carries one request at a time.
 struct ExclusiveConnection {
     sender: SendRequest<Body>,
     slot: ConnectionSlot,
+    last_used: Instant,
 }
 
 /// Why there is no connection.
@@ -88,7 +83,7 @@ pub(super) struct PooledConnection {
     channel: Channel,
     /// Whether it existed before this request.
     pub(super) reused: bool,
-    pool: Arc<EndpointPool>,
+    pub(super) pool: Arc<EndpointPool>,
 }
 
 enum Channel {
@@ -124,7 +119,7 @@ impl EndpointPool {
             upstream: upstream.clone(),
             usable: Mutex::default(),
             count: ConnectionCount::new(upstream.max_connections, queues),
-            connecting: Arc::new(Semaphore::new(1)),
+            connecting: Arc::default(),
         }
     }
 
@@ -142,13 +137,12 @@ impl EndpointPool {
             return self.connect(&self.addr, exclusive).await;
         }
         let arrived = Instant::now();
-        // The semaphore is never closed.
-        let _connecting = self.connecting.acquire().await;
+        let connecting = self.connecting.lock().await;
         if let Some(connection) = self.reuse(exclusive, avoid).await {
             return Ok(connection);
         }
         if !self.may_share() {
-            drop(_connecting);
+            drop(connecting);
             return self.connect(&self.addr, exclusive).await;
         }
         // Requests that waited for an attempt share its failure, as they would have shared its connection.
@@ -176,8 +170,8 @@ impl EndpointPool {
             return Some(self.pooled(Channel::Shared(permit), true));
         }
         loop {
-            let Idle { mut connection, since } = self.lock().idle.pop_back()?;
-            if !self.is_fresh(&connection, since, Instant::now()) {
+            let mut connection = self.lock().idle.pop_back()?;
+            if !self.is_fresh(&connection, Instant::now()) {
                 continue;
             }
             let sender = &mut connection.sender;
@@ -185,19 +179,15 @@ impl EndpointPool {
             if !sender.is_ready() {
                 tokio::task::yield_now().await;
             }
-            let ready = poll_fn(|cx| match sender.poll_ready(cx) {
-                Poll::Ready(result) => Poll::Ready(result.is_ok()),
-                Poll::Pending => Poll::Ready(false),
-            });
-            if ready.await {
+            if matches!(poll_fn(|cx| Poll::Ready(sender.poll_ready(cx))).await, Poll::Ready(Ok(()))) {
                 return Some(self.pooled(Channel::Exclusive(connection), true));
             }
         }
     }
 
-    /// Whether a connection that is idle `since` then may be used again.
-    fn is_fresh(&self, connection: &ExclusiveConnection, since: Instant, now: Instant) -> bool {
-        now.duration_since(since) < self.upstream.keep_alive
+    /// Whether an idle connection may be used again.
+    fn is_fresh(&self, connection: &ExclusiveConnection, now: Instant) -> bool {
+        now.duration_since(connection.last_used) < self.upstream.keep_alive
             && !connection.sender.is_closed()
             && connection.slot.is_current(&self.addr, now)
     }
@@ -209,14 +199,14 @@ impl EndpointPool {
             return None;
         }
         let now = Instant::now();
-        let is_candidate = |shared: &&Arc<SharedConnection>| {
+        let candidates = usable.shared.iter().filter(|shared| {
             let is_current = shared.slot.is_current(&self.addr, now);
             if !is_current {
                 shared.retire();
             }
             is_current && shared.is_usable() && is_other(shared, avoid)
-        };
-        let candidates: SmallVec<[&Arc<SharedConnection>; 4]> = usable.shared.iter().filter(is_candidate).collect();
+        });
+        let candidates: SmallVec<[&Arc<SharedConnection>; 4]> = candidates.collect();
         let roomiest = *candidates.iter().min_by_key(|shared| shared.streams())?;
         let is_busy = roomiest.streams() > 0;
         // The roomiest may be at its peer's limit when another one is not.
@@ -233,7 +223,7 @@ impl EndpointPool {
 
     /// Makes a connection to another of the name's addresses: otherwise all requests that share connections would go to one.
     fn spread(self: &Arc<Self>, addr: EndpointAddr) {
-        let Ok(connecting) = self.connecting.clone().try_acquire_owned() else { return };
+        let Ok(connecting) = self.connecting.clone().try_lock_owned() else { return };
         let pool = self.clone();
         tokio::spawn(async move {
             if pool.connect(&addr, false).await.is_err() {
@@ -259,7 +249,7 @@ impl EndpointPool {
             Ok(Connected::Http1(sender, slot)) => {
                 // An exclusive connection offered nothing else, so it says nothing of the endpoint.
                 self.lock().only_http1 |= !exclusive;
-                Channel::Exclusive(ExclusiveConnection { sender, slot })
+                Channel::Exclusive(ExclusiveConnection { sender, slot, last_used: Instant::now() })
             }
             Ok(Connected::Http2(shared)) => {
                 let permit = shared.try_stream();
@@ -278,10 +268,8 @@ impl EndpointPool {
     /// Whether [`Self::connection`] would find or make a connection now.
     pub(super) fn has_room(&self, exclusive: bool, avoid: Option<&SharedConnection>) -> bool {
         let usable = self.lock();
-        if !usable.idle.is_empty() || self.count.has_room() {
-            return true;
-        }
-        if !exclusive && usable.shared.iter().any(|shared| shared.has_room() && is_other(shared, avoid)) {
+        let can_take = |shared: &Arc<SharedConnection>| shared.has_room() && is_other(shared, avoid);
+        if !usable.idle.is_empty() || self.count.has_room() || (!exclusive && usable.shared.iter().any(can_take)) {
             return true;
         }
         drop(usable);
@@ -297,7 +285,7 @@ impl EndpointPool {
     pub(super) fn sweep(&self) {
         let now = Instant::now();
         let mut usable = self.lock();
-        usable.idle.retain(|idle| self.is_fresh(&idle.connection, idle.since, now));
+        usable.idle.retain(|connection| self.is_fresh(connection, now));
         // A connection with requests on it ends with the last of them.
         usable.shared.retain(|shared| {
             shared.is_usable()
@@ -323,11 +311,6 @@ fn is_other(connection: &SharedConnection, avoid: Option<&SharedConnection>) -> 
 }
 
 impl PooledConnection {
-    /// The endpoint's name in logs.
-    pub(super) fn endpoint(&self) -> Arc<str> {
-        self.pool.label.clone()
-    }
-
     /// The connection, if others may share it.
     pub(super) fn shared(&self) -> Option<&Arc<SharedConnection>> {
         match &self.channel {
@@ -373,12 +356,13 @@ impl PooledConnection {
 
     /// Request and response are complete: the connection may carry the next.
     pub(super) fn release(self) {
-        let Channel::Exclusive(connection) = self.channel else { return };
+        let Channel::Exclusive(mut connection) = self.channel else { return };
         if connection.sender.is_closed() {
             return;
         }
+        connection.last_used = Instant::now();
         let mut usable = self.pool.lock();
-        usable.idle.push_back(Idle { connection, since: Instant::now() });
+        usable.idle.push_back(connection);
         if usable.idle.len() > self.pool.upstream.max_idle {
             usable.idle.pop_front();
         }

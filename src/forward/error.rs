@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::body::BodyFault;
+
 use super::balance::NoPermit;
 
 /// Why there is no answer from the upstream.
@@ -53,13 +55,7 @@ pub enum ForwardError {
         /// The deadline.
         after: Duration,
     },
-    /// The client's body is longer than the route allows.
-    #[error("the request body is too large")]
-    TooLarge,
-    /// The client's body made no progress.
-    #[error("the request body stalled")]
-    Stalled,
-    /// The client's body broke off, or violated its framing.
-    #[error("the request body broke off")]
-    ClientGone,
+    /// The client's body broke off.
+    #[error(transparent)]
+    Body(BodyFault),
 }

@@ -94,9 +94,7 @@ fn state(mut message: &[u8]) -> Option<u64> {
         match (tag >> 3, tag & 7) {
             (1, 0) => state = read_varint(&mut message)?,
             (0 | 1, _) => return None,
-            (_, 0) => {
-                read_varint(&mut message)?;
-            }
+            (_, 0) => drop(read_varint(&mut message)?),
             (_, 1) => message = message.get(8..)?,
             (_, 2) => {
                 let length = usize::try_from(read_varint(&mut message)?).ok()?;

@@ -12,7 +12,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use prometheus::IntCounter;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::body::{Body, BodyCopy};
 use crate::config;
@@ -37,11 +37,10 @@ pub(super) struct RequestMirror {
     settings: config::Mirror,
     /// Shared by all workers.
     permits: Arc<Semaphore>,
-    counters: [IntCounter; CopyOutcome::ALL.len()],
+    counters: [IntCounter; CopyOutcome::NAMES.len()],
     shutdown: Shutdown,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CopyOutcome {
     /// The status was below 500.
     Answered,
@@ -59,37 +58,8 @@ enum CopyOutcome {
 }
 
 impl CopyOutcome {
-    /// With their names in metrics, in the order of the variants.
-    const ALL: [(Self, &'static str); 7] = [
-        (Self::Answered, "answered"),
-        (Self::ServerError, "server_error"),
-        (Self::Failed, "failed"),
-        (Self::Timeout, "timeout"),
-        (Self::Busy, "busy"),
-        (Self::TooLarge, "too_large"),
-        (Self::Unfinished, "unfinished"),
-    ];
-}
-
-/// A copy of a request without a body. Dropped, it is not sent.
-pub(super) struct BodilessCopy(oneshot::Sender<BodyCopy>);
-
-impl BodilessCopy {
-    /// The request itself is sent now.
-    pub(super) fn send(self) {
-        // At the end of a drain the copy's task is gone.
-        let _ = self.0.send(BodyCopy::Whole(Bytes::new()));
-    }
-}
-
-/// A copy that waits for its body.
-struct PreparedCopy {
-    request: Request<Body>,
-    /// The `Host`, where it is not the endpoint's own.
-    host: Option<HeaderValue>,
-    /// The hash that chooses the endpoint, if the upstream is balanced so.
-    key: Option<u64>,
-    _permit: OwnedSemaphorePermit,
+    /// The names in metrics, in the order of the variants.
+    const NAMES: [&str; 7] = ["answered", "server_error", "failed", "timeout", "busy", "too_large", "unfinished"];
 }
 
 impl RequestMirror {
@@ -103,18 +73,18 @@ impl RequestMirror {
     ) -> Option<Self> {
         let settings = route.mirror.clone()?;
         let upstream = upstreams[settings.upstream].clone();
-        let counters = CopyOutcome::ALL.map(|(_, name)| metrics.mirrored(&route.name, &upstream.config.name, name));
+        let counters = CopyOutcome::NAMES.map(|name| metrics.mirrored(&route.name, &upstream.config.name, name));
         let permits = shared.copy_permits.get(&route.name)?.clone();
         Some(Self { permits, upstream, settings, counters, shutdown: shutdown.clone() })
     }
 
     /// Copies a request on its way to its own upstream, if it is in the sampled share. With a body the copy is sent when that is
-    /// complete; without one it is returned, for sending it together with the request.
+    /// complete; without one the caller sends it, together with the request.
     pub(super) fn copy(
         self: &Arc<Self>,
         request: &mut Request<Body>,
         context: &ForwardContext<'_>,
-    ) -> Option<BodilessCopy> {
+    ) -> Option<oneshot::Sender<BodyCopy>> {
         if !self.settings.takes(fastrand::u32(..config::FULL_SHARE)) {
             return None;
         }
@@ -127,59 +97,61 @@ impl RequestMirror {
             return None;
         };
         let upstream = &self.upstream.config;
-        let prepared = PreparedCopy {
-            host: headers::preserved_host(request.headers(), context, upstream.host),
-            key: affinity::key_of(&upstream.balancing.balance, request.headers(), context),
-            request: ReplayableHead::of(request).into_request(),
-            _permit: permit,
-        };
-        let (body, copy) = match request.body_mut().copy(self.settings.max_body) {
-            Some(body) => (body, None),
+        let host = headers::preserved_host(request.headers(), context, upstream.host);
+        let key = affinity::key_of(&upstream.balancing.balance, request.headers(), context);
+        let copy = ReplayableHead::of(request).into_request();
+        let (send, body) = match request.body_mut().copy(self.settings.max_body) {
+            Some(body) => (None, body),
             None => {
-                let (sender, body) = oneshot::channel();
-                (body, Some(BodilessCopy(sender)))
+                let (send, body) = oneshot::channel();
+                (Some(send), body)
             }
         };
         let mirror = self.clone();
         self.shutdown.tasks().spawn(async move {
+            let _permit = permit;
             tokio::select! {
-                outcome = mirror.deliver(prepared, body) => mirror.count(outcome),
+                outcome = mirror.deliver(copy, host, key, body) => mirror.count(outcome),
                 () = mirror.shutdown.ended() => {}
             }
         });
-        copy
+        send
     }
 
     fn count(&self, outcome: CopyOutcome) {
         self.counters[outcome as usize].inc();
     }
 
-    /// Waits until the request is complete, and sends its copy.
-    async fn deliver(&self, mut copy: PreparedCopy, body: oneshot::Receiver<BodyCopy>) -> CopyOutcome {
-        let bytes = match body.await {
-            Ok(BodyCopy::Whole(bytes)) => bytes,
+    /// Waits until the request is complete, and sends its copy. `host`: where it is not the endpoint's own; `key`: the hash that
+    /// chooses the endpoint, if the upstream is balanced so.
+    async fn deliver(
+        &self,
+        mut copy: Request<Body>,
+        host: Option<HeaderValue>,
+        key: Option<u64>,
+        body: oneshot::Receiver<BodyCopy>,
+    ) -> CopyOutcome {
+        match body.await {
+            Ok(BodyCopy::Whole(bytes)) if bytes.is_empty() => {}
+            Ok(BodyCopy::Whole(bytes)) => *copy.body_mut() = Body::Full(bytes),
             Ok(BodyCopy::TooLong) => return CopyOutcome::TooLarge,
             Err(_) => return CopyOutcome::Unfinished,
-        };
-        if !bytes.is_empty() {
-            *copy.request.body_mut() = Body::Full(bytes);
         }
-        let headers = copy.request.headers_mut();
-        headers.insert(MARK, HeaderValue::from_static("true"));
+        copy.headers_mut().insert(MARK, HeaderValue::from_static("true"));
         // Trailers are not copied.
-        headers.remove(header::TRAILER);
-        tokio::time::timeout(self.settings.timeout, self.send(copy)).await.unwrap_or(CopyOutcome::Timeout)
+        copy.headers_mut().remove(header::TRAILER);
+        let sent = tokio::time::timeout(self.settings.timeout, self.send(copy, host, key));
+        sent.await.unwrap_or(CopyOutcome::Timeout)
     }
 
     /// Sends a copy to one endpoint, once: only a reused connection that turns out to be closed is replaced.
-    async fn send(&self, copy: PreparedCopy) -> CopyOutcome {
-        let PreparedCopy { mut request, host, key, _permit } = copy;
+    async fn send(&self, mut request: Request<Body>, host: Option<HeaderValue>, key: Option<u64>) -> CopyOutcome {
         let upstream = &*self.upstream;
         // Requests that wait for a permit or a connection come first.
         let Some(_spare) = upstream.state.permits.try_acquire().filter(|_| upstream.queues.of(false).is_empty()) else {
             return CopyOutcome::Busy;
         };
-        let Some(index) = upstream.choose(key, &[], upstream.state.now()) else { return CopyOutcome::Failed };
+        let Some(index) = upstream.choose(key, &[]) else { return CopyOutcome::Failed };
         let _in_flight = upstream.state.begin(index);
         let pool = &upstream.endpoints[index];
         for _ in 0..MAX_STALE {

@@ -3,7 +3,7 @@
 //! The look-up is the operating system's (`getaddrinfo`), with its hosts files and search domains. It returns no lifetimes, so names
 //! are looked up again at an interval.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -78,21 +78,14 @@ pub(super) struct HostName {
 /// What the last look-ups found.
 #[derive(Default)]
 struct Known {
-    addresses: Vec<Address>,
+    /// With the milliseconds after [`HostName::created`] until which others are preferred.
+    addresses: BTreeMap<IpAddr, Arc<AtomicU64>>,
     /// Why the last one failed, if so.
     failure: Option<(io::ErrorKind, String)>,
 }
 
-#[derive(Clone)]
-struct Address {
-    ip: IpAddr,
-    /// Milliseconds after [`HostName::created`] until which others are preferred.
-    penalized_until: Arc<AtomicU64>,
-}
-
 impl ResolvedNames {
     /// Starts to look up every host name, in tasks on this runtime. A name that can't be found does not stop Callgate from starting.
-    #[must_use]
     pub fn start(config: &Config, metrics: &Metrics) -> Arc<Self> {
         let mut names = BTreeMap::new();
         for upstream in &config.upstreams {
@@ -154,7 +147,7 @@ impl HostName {
     }
 
     /// Stores the result of a look-up; after a failure the known addresses stay. Returns whether there are any.
-    fn update(&self, found: io::Result<Vec<IpAddr>>) -> bool {
+    fn update(&self, found: io::Result<BTreeSet<IpAddr>>) -> bool {
         let before = self.known.load_full().unwrap_or_default();
         let found = found.and_then(|addresses| match addresses.is_empty() {
             true => Err(io::Error::other("the name has no addresses")),
@@ -169,17 +162,19 @@ impl HostName {
                 let failure = Some((error.kind(), error.to_string()));
                 Known { addresses: before.addresses.clone(), failure }
             }
-            Ok(mut found) => {
-                found.sort_unstable();
-                found.dedup();
+            Ok(found) => {
                 if before.failure.is_some() {
                     tracing::info!(host = &*self.host, "the host name can be looked up again");
                 }
-                if !before.addresses.is_empty() && !before.addresses.iter().map(|known| &known.ip).eq(&found) {
+                if !before.addresses.is_empty() && !before.addresses.keys().eq(&found) {
                     tracing::info!(host = &*self.host, addresses = ?found, "the addresses of an upstream have changed");
                 }
                 self.metrics.addresses.set(i64::try_from(found.len()).unwrap_or(i64::MAX));
-                Known { addresses: found.into_iter().map(|ip| before.address(ip)).collect(), failure: None }
+                let penalty = |address| before.addresses.get(&address).cloned().unwrap_or_default();
+                Known {
+                    addresses: found.into_iter().map(|address| (address, penalty(address))).collect(),
+                    failure: None,
+                }
             }
         };
         let is_known = !known.addresses.is_empty();
@@ -190,13 +185,14 @@ impl HostName {
 
     /// Whether the last look-up found this address.
     fn has(&self, address: IpAddr) -> bool {
-        self.known.load().as_ref().is_some_and(|known| known.addresses.iter().any(|known| known.ip == address))
+        self.known.load().as_ref().is_some_and(|known| known.addresses.contains_key(&address))
     }
 
     fn unused(&self, used: &[IpAddr]) -> Option<IpAddr> {
         let (known, now) = (self.known.load(), self.now());
         let mut addresses = known.iter().flat_map(|known| &known.addresses);
-        addresses.find(|address| !address.is_penalized(now) && !used.contains(&address.ip)).map(|address| address.ip)
+        let unused = addresses.find(|(address, until)| !is_penalized(until, now) && !used.contains(address));
+        unused.map(|(address, _)| *address)
     }
 
     /// The addresses to try for one connection: in rotation, and those that failed lately last. Waits for the first look-up only.
@@ -217,10 +213,11 @@ impl HostName {
             return Err(io::Error::new(kind, format!("{} has no address: {why}", self.host)));
         }
         let (first, now) = (self.next.fetch_add(1, Ordering::Relaxed), self.now());
-        let rotated = (0..count).map(|step| &known.addresses[(first + step) % count]);
-        let (good, penalized): (SmallVec<[&Address; MAX_TRIED]>, SmallVec<[&Address; MAX_TRIED]>) =
-            rotated.partition(|address| !address.is_penalized(now));
-        Ok(good.into_iter().chain(penalized).take(MAX_TRIED).map(|address| address.ip).collect())
+        let rotated = known.addresses.iter().cycle().skip(first % count).take(count);
+        let mut order: SmallVec<[_; MAX_TRIED]> =
+            rotated.map(|(address, until)| (is_penalized(until, now), *address)).collect();
+        order.sort_by_key(|(is_penalized, _)| *is_penalized);
+        Ok(order.into_iter().take(MAX_TRIED).map(|(_, address)| address).collect())
     }
 
     /// Watches an attempt to connect to one of the addresses: one that fails, or takes longer than `timeout`, is penalized.
@@ -244,9 +241,8 @@ impl HostName {
 
     fn mark(&self, address: IpAddr, works: bool) {
         let until = if works { 0 } else { self.now() + FAILED_ADDRESS_BACKOFF.as_millis() as u64 };
-        let known = self.known.load();
-        if let Some(address) = known.iter().flat_map(|known| &known.addresses).find(|known| known.ip == address) {
-            address.penalized_until.store(until, Ordering::Relaxed);
+        if let Some(penalized_until) = self.known.load().as_ref().and_then(|known| known.addresses.get(&address)) {
+            penalized_until.store(until, Ordering::Relaxed);
         }
     }
 
@@ -256,16 +252,6 @@ impl HostName {
     }
 }
 
-impl Known {
-    /// An address with its penalty, if it has one.
-    fn address(&self, ip: IpAddr) -> Address {
-        let known = self.addresses.iter().find(|known| known.ip == ip);
-        known.cloned().unwrap_or_else(|| Address { ip, penalized_until: Arc::default() })
-    }
-}
-
-impl Address {
-    fn is_penalized(&self, now: u64) -> bool {
-        self.penalized_until.load(Ordering::Relaxed) > now
-    }
+fn is_penalized(until: &AtomicU64, now: u64) -> bool {
+    until.load(Ordering::Relaxed) > now
 }

@@ -49,7 +49,7 @@ impl ResponseGuard {
 
     /// The endpoint's name in logs.
     pub(super) fn endpoint(&self) -> Arc<str> {
-        self.connection.endpoint()
+        self.connection.pool.label.clone()
     }
 
     /// The answer is a call or a stream of events, which may last: that is a success of the endpoint already.

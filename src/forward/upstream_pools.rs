@@ -52,7 +52,7 @@ impl UpstreamPools {
     }
 
     /// Chooses an endpoint by the state of all of them; `None` when all were `tried`.
-    pub(super) fn choose(&self, key: Option<u64>, tried: &[usize], now: u64) -> Option<usize> {
-        self.state.choose(&self.round_robin, key, tried, now)
+    pub(super) fn choose(&self, key: Option<u64>, tried: &[usize]) -> Option<usize> {
+        self.state.choose(&self.round_robin, key, tried, self.state.now())
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Mutex, Notify};
 
 /// The first in the queue looks again after this time even if nothing was freed: an endpoint may be healthy again, or its peer may
 /// allow more requests.
@@ -18,9 +18,10 @@ pub(super) struct WaitQueues {
 }
 
 /// Requests that wait for the same kind of connection.
+#[derive(Default)]
 pub(super) struct WaitQueue {
-    /// Held by the first in the queue.
-    first: Semaphore,
+    /// Held by the first in the queue. It serves in the order of the calls.
+    first: Mutex<()>,
     freed: Notify,
     length: AtomicUsize,
 }
@@ -43,12 +44,6 @@ impl WaitQueues {
     }
 }
 
-impl Default for WaitQueue {
-    fn default() -> Self {
-        Self { first: Semaphore::new(1), freed: Notify::new(), length: AtomicUsize::new(0) }
-    }
-}
-
 impl WaitQueue {
     pub(super) fn is_empty(&self) -> bool {
         self.length.load(Ordering::SeqCst) == 0
@@ -58,8 +53,7 @@ impl WaitQueue {
     pub(super) async fn wait<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
         // Counted before the first look: whatever is freed after that wakes this queue.
         let (_waiting, _) = Waiting::count(&self.length);
-        // The semaphore is never closed; it serves in the order of the calls.
-        let _first = self.first.acquire().await;
+        let _first = self.first.lock().await;
         loop {
             if let Some(found) = look() {
                 return found;

@@ -71,39 +71,34 @@ impl Admission {
             let is_current = || self.authenticator.is_current(&principal, asked);
             let outcome = self.limiter.decide_cached(&subject, plan, charge, now_ms, &is_current).await;
             life.record.phase(Phase::Decision, started.elapsed());
-            let outcome = match outcome {
-                Ok(outcome) => outcome,
-                // The token may have changed, and no version was compared.
-                Err(_) if !is_current() => return Err(Rejection::Unauthenticated(Refusal::Unavailable)),
-                Err(_) if plan.shadow => {
-                    life.set_shadow_denied();
-                    return Ok(principal);
-                }
-                Err(_) => return Err(Rejection::Undecided),
-            };
-            match outcome {
-                LimitOutcome::Decided(decision, lease) => {
+            let refusal = match outcome {
+                Ok(LimitOutcome::Decided(decision, lease)) => {
                     life.call_lease = lease;
                     if decision.source == Source::Redis {
                         self.authenticator.confirm(&principal, asked, now);
                     }
                     let refusal = refusal(&decision, charge, &principal);
                     life.set_decision(decision, charge, &principal);
-                    return match refusal {
-                        Some(_) if principal.plan.shadow => {
-                            life.set_shadow_denied();
-                            Ok(principal)
-                        }
-                        Some(refusal) => Err(refusal),
-                        None => Ok(principal),
-                    };
+                    refusal
                 }
-                LimitOutcome::Stale => {
+                Ok(LimitOutcome::Stale) => {
                     let found = self.authenticator.reread(&principal, request.headers(), client, now).await;
                     principal = found.map_err(Rejection::Unauthenticated)?;
                     life.set_principal(&principal);
+                    continue;
                 }
-            }
+                // The token may have changed, and no version was compared.
+                Err(_) if !is_current() => return Err(Rejection::Unauthenticated(Refusal::Unavailable)),
+                Err(_) => Some(Rejection::Undecided),
+            };
+            return match refusal {
+                Some(_) if principal.plan.shadow => {
+                    life.set_shadow_denied();
+                    Ok(principal)
+                }
+                Some(refusal) => Err(refusal),
+                None => Ok(principal),
+            };
         }
         Err(Rejection::Undecided)
     }

@@ -3,7 +3,7 @@
 use crate::forward::{CutReason, ResponseGuard, Tunnel};
 use crate::shutdown::Shutdown;
 
-use super::request::{RequestLife, error_chain};
+use super::request::{RequestLife, Stage, error_chain};
 
 /// Runs a call until one side ends it, the instance drains, or its token no longer allows it.
 pub(super) async fn run(mut life: Box<RequestLife>, tunnel: Box<Tunnel>, shutdown: &Shutdown) {
@@ -26,13 +26,12 @@ pub(super) async fn run(mut life: Box<RequestLife>, tunnel: Box<Tunnel>, shutdow
     let end = tunnel.run(cut).await;
     gauge.dec();
     life.metrics.call_ended(end.by);
-    let (bytes_in, bytes_out) = (end.from_client.bytes, end.from_upstream.bytes);
-    let messages = [end.from_client.messages, end.from_upstream.messages];
-    life.route_metrics().calls.ended(life.record.started.elapsed(), [bytes_in, bytes_out], messages);
+    life.route_metrics().calls.ended(life.record.started.elapsed(), end.bytes, end.messages);
     let record = &mut life.record;
     record.ended_by = Some(end.by.as_str());
-    (record.bytes_in, record.bytes_out, record.messages) = (bytes_in, bytes_out, Some(messages));
+    [record.bytes_in, record.bytes_out] = end.bytes;
+    record.messages = Some(end.messages);
     record.error = end.cut.as_ref().map(|cut| error_chain(cut).into());
     drop(permits);
-    life.call_ended();
+    life.stage = Stage::CallEnded;
 }

@@ -30,7 +30,6 @@ const ENDED_BY: [EndedBy; 3] = [EndedBy::Client, EndedBy::Upstream, EndedBy::Gat
 
 impl RequestMetrics {
     /// Resolves every cell.
-    #[must_use]
     pub fn new(metrics: &Metrics, routes: &[Arc<config::Route>], log: AccessLog, open_calls: Arc<OpenCalls>) -> Self {
         let decisions = |outcome| Source::ALL.map(|source| metrics.decisions(outcome, source.as_str()));
         Self {

@@ -2,6 +2,7 @@
 //! are shown to nobody without a good token, and no byte of a body is read before the request is admitted.
 
 mod admission;
+mod answer_body;
 mod call;
 mod metrics;
 mod request;
@@ -14,26 +15,24 @@ use std::time::Instant;
 use http::{HeaderValue, Method, Request, Response, header};
 
 use crate::auth::Principal;
-use crate::body::{Body, IncomingBody, ObservedBody};
+use crate::body::{Body, IncomingBody};
 use crate::config::{self, Config, RouteAccess};
-use crate::forward::{self, ForwardContext, ForwardedResponse, Forwarder, is_grpc};
+use crate::forward::{self, ForwardContext, Forwarder, Tunnel, is_grpc};
 use crate::listener::{Certificates, Handler, Interim, Peer};
 use crate::response::{self, Rejection};
 use crate::route::{RouteMatch, RouteTable};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Phase;
 
-use request::RequestLife;
+use answer_body::AnswerBody;
+use request::{RequestLife, Stage};
 use target::Target;
 
 pub use admission::Admission;
 pub use metrics::RequestMetrics;
 
-/// The answer to a request that no step refused.
-enum Served {
-    ByUpstream(ForwardedResponse),
-    ByCallgate(Response<Body>),
-}
+/// The answer to a request that no step refused; with a tunnel, a call begins.
+type Served = (Response<Body>, Option<Box<Tunnel>>);
 
 /// What one worker serves requests with.
 pub struct Gateway {
@@ -54,7 +53,7 @@ pub struct Gateway {
 }
 
 impl Handler for Gateway {
-    type Body = ObservedBody<Option<RequestLife>>;
+    type Body = AnswerBody;
 
     /// The outer half: makes the record, turns an error into an answer, stamps it. Every path is logged and counted once.
     async fn handle(
@@ -69,32 +68,21 @@ impl Handler for Gateway {
         let origin = request.headers().get(header::ORIGIN).cloned();
         // Boxed: otherwise every idle connection's task reserves this future's 5 KB.
         let served = Box::pin(self.serve(request, peer, interim, &mut life)).await;
-        let mut tunnel = None;
-        let mut response = match served {
-            Ok(Served::ByUpstream(answer)) => {
-                tunnel = answer.tunnel;
-                life.answered_by(answer.endpoint, answer.guard);
-                answer.response
-            }
-            Ok(Served::ByCallgate(response)) => {
-                life.answered();
-                response
-            }
-            Err(rejection) => {
-                life.rejected(&rejection);
-                let realm = &self.config.tokens.realm;
-                if is_grpc {
-                    rejection.into_grpc_response(realm)
-                } else {
-                    rejection.into_response(realm, &life.record.request_id, is_head)
-                }
-            }
-        };
+        life.stage = Stage::Answering;
+        let (mut response, tunnel) = served.unwrap_or_else(|rejection| {
+            life.rejected(&rejection);
+            let realm = &self.config.tokens.realm;
+            let response = match is_grpc {
+                true => rejection.into_grpc_response(realm),
+                false => rejection.into_response(realm, &life.record.request_id, is_head),
+            };
+            (response, None)
+        });
         self.stamp(&mut response, &mut life, origin.as_ref());
         let Some(tunnel) = tunnel else {
             // The request did not become a call.
             life.call_lease = None;
-            return response.map(|body| ObservedBody::new(body, Some(life)));
+            return response.map(|body| AnswerBody::new(body, Some(life)));
         };
         peer.became_tunnel();
         let (life, gateway, peer) = (Box::new(life), self.clone(), peer.clone());
@@ -102,7 +90,7 @@ impl Handler for Gateway {
             call::run(life, tunnel, &gateway.shutdown).await;
             drop(peer);
         });
-        response.map(|body| ObservedBody::new(body, None))
+        response.map(|body| AnswerBody::new(body, None))
     }
 }
 
@@ -121,28 +109,26 @@ impl Gateway {
         let target = Target::judge(&self.config, &self.routes, &self.certificates, &request, peer)?;
         // Browsers send a preflight without a token; its answer is what any page could find out by trying.
         if let Some((index, method)) = &target.preflight {
-            let route = &self.config.routes[*index];
-            life.set_route(route, RouteMatch::Route(*index));
-            let cors = route.cors.as_ref();
-            return Ok(Served::ByCallgate(
-                cors.map_or_else(|| response::options(None), |cors| response::preflight(cors, method)),
-            ));
+            life.set_route(*index);
+            let cors = self.config.routes[*index].cors.as_ref();
+            let response = cors.map_or_else(|| response::options(None), |cors| response::preflight(cors, method));
+            return Ok((response, None));
         }
-        let route = target.route(&self.config);
-        if let Some(route) = route {
-            life.set_route(route, target.found);
-        }
+        let route = target.route().map(|index| {
+            life.set_route(index);
+            &*self.config.routes[index]
+        });
         // Without a good token nobody learns which routes there are: authentication comes before 404 and 405.
         let principal = match route.map(|route| &route.access) {
             Some(RouteAccess::Public) => None,
             Some(RouteAccess::Token(_)) | None => Some(self.admission.admit(&request, route, life).await?),
         };
         if target.is_whole_server {
-            return Ok(Served::ByCallgate(response::options(None)));
+            return Ok((response::options(None), None));
         }
         let route = permit(&target, route, principal.as_deref())?;
         if *request.method() == Method::OPTIONS && forward::is_last_hop(request.headers_mut()) {
-            return Ok(Served::ByCallgate(response::options(target.allow)));
+            return Ok((response::options(target.allow), None));
         }
         if announced_length(&request) > Some(route.max_body) {
             return Err(Rejection::TooLarge);
@@ -169,17 +155,18 @@ impl Gateway {
         life.record.phase(Phase::Upstream, started.elapsed());
         let answer = forwarded.map_err(Rejection::Forward)?;
         // A client that does not wait for the switch has sent its first frames as a request, which was refused as one.
-        match peer.refusal() {
-            Some(fault) if answer.tunnel.is_some() => Err(Rejection::Fault(fault)),
-            _ => Ok(Served::ByUpstream(answer)),
+        if let Some(fault) = peer.refusal().filter(|_| answer.tunnel.is_some()) {
+            return Err(Rejection::Fault(fault));
         }
+        life.answered_by(answer.endpoint, answer.guard);
+        Ok((answer.response, answer.tunnel))
     }
 
     /// Adds the headers of every answer: request id, limits, and what lets pages read it.
     fn stamp(&self, response: &mut Response<Body>, life: &mut RequestLife, origin: Option<&HeaderValue>) {
         let headers = response.headers_mut();
         response::stamp_request_id(headers, &life.record.request_id);
-        let route = life.route(&self.config);
+        let route = life.route();
         if let Some((decision, principal)) = &life.decision {
             let limits = principal.plan.limits_with(route.and_then(|route| route.limits.as_ref()));
             response::stamp_limits(headers, decision, limits, &self.config.limits);
@@ -202,11 +189,10 @@ fn permit<'a>(
     route: Option<&'a config::Route>,
     principal: Option<&Principal>,
 ) -> Result<&'a config::Route, Rejection> {
-    let route = match (target.found, route) {
-        (RouteMatch::Route(_), Some(route)) => route,
-        (RouteMatch::WrongMethod(allow), _) => return Err(Rejection::MethodNotAllowed(allow.clone())),
-        (RouteMatch::Route(_) | RouteMatch::Nothing, _) => return Err(Rejection::NotFound),
-    };
+    let route = route.ok_or_else(|| match target.found {
+        RouteMatch::WrongMethod(allow) => Rejection::MethodNotAllowed(allow.clone()),
+        RouteMatch::Route(_) | RouteMatch::Nothing => Rejection::NotFound,
+    })?;
     if let (RouteAccess::Token(permissions), Some(principal)) = (&route.access, principal)
         && let Some(lacking) = permissions.iter().find(|permission| !principal.may(permission))
     {

@@ -1,35 +1,31 @@
 //! The life of one request, from its head to the last byte of its answer: what is counted and logged when it is over.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use crate::auth::{OpenCall, Principal};
-use crate::body::{BodyError, BodyObserver};
-use crate::config::{self, Config};
+use crate::body::BodyError;
+use crate::config::Route;
 use crate::forward::{EndedBy, ResponseGuard, client_address};
 use crate::limits::{CallLease, Charge, Decision};
 use crate::listener::{ActiveRequest, Peer};
 use crate::response::Rejection;
-use crate::route::RouteMatch;
 use crate::telemetry::{AccessRecord, Phase, RouteMetrics, WindowUse, request_id};
 
 use super::metrics::RequestMetrics;
 
-/// A client on HTTP/2 has to take so many bytes of an answer within `body_idle_timeout`.
-const HTTP2_PIECE: usize = 32 * 1024;
 /// nginx's status for a client that went away before its answer. It is in the log and the metrics only.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 /// An answer of so many bytes may be long: its token is watched, as if it waited for its upstream.
 const LONG_ANSWER: u64 = 64 * 1024;
 
 /// One request on its way. When it is dropped, whatever happened, it is counted and logged once.
-pub struct RequestLife {
+pub(super) struct RequestLife {
     pub(super) record: AccessRecord,
     pub(super) decision: Option<(Decision, Arc<Principal>)>,
     /// Held for as long as the call lasts that this may become.
@@ -38,13 +34,13 @@ pub struct RequestLife {
     /// When the principal was looked up, in announcements of changed tokens.
     era: u64,
     route: Option<usize>,
-    stage: Stage,
+    pub(super) stage: Stage,
     upstream: Option<ResponseGuard>,
     active: ActiveRequest,
 }
 
 /// How far a request has come.
-enum Stage {
+pub(super) enum Stage {
     /// There is no answer yet.
     Pending,
     /// The answer leaves. Most end before there is a reason to watch their token.
@@ -73,7 +69,7 @@ impl RequestLife {
         let record = AccessRecord {
             started: Instant::now(),
             received,
-            client: client_of(request, peer.address, trusted),
+            client: client_address(request.headers(), peer.address, trusted),
             method,
             uri,
             version: request.version(),
@@ -115,15 +111,14 @@ impl RequestLife {
         self.record.received.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
     }
 
-    pub(super) fn set_route(&mut self, route: &config::Route, found: RouteMatch<'_>) {
-        self.record.route = Some(route.name.clone());
-        if let RouteMatch::Route(index) = found {
-            self.route = Some(index);
-        }
+    /// `index`: of the configuration's routes.
+    pub(super) fn set_route(&mut self, index: usize) {
+        self.record.route = Some(self.metrics.routes[index].name.clone());
+        self.route = Some(index);
     }
 
-    pub(super) fn route<'c>(&self, config: &'c Config) -> Option<&'c config::Route> {
-        config.routes.get(self.route?).map(|route| &**route)
+    pub(super) fn route(&self) -> Option<&Arc<Route>> {
+        Some(&self.metrics.routes[self.route?])
     }
 
     pub(super) fn route_metrics(&self) -> &RouteMetrics {
@@ -151,18 +146,12 @@ impl RequestLife {
         self.metrics.shadow_denials.inc();
     }
 
-    pub(super) fn answered(&mut self) {
-        self.stage = Stage::Answering;
-    }
-
     pub(super) fn answered_by(&mut self, endpoint: Arc<str>, upstream: ResponseGuard) {
-        self.stage = Stage::Answering;
         self.record.endpoint = Some(endpoint);
         self.upstream = Some(upstream);
     }
 
     pub(super) fn rejected(&mut self, rejection: &Rejection) {
-        self.stage = Stage::Answering;
         self.record.rejection = Some(rejection.code());
         // A gRPC client's answer says 200.
         self.record.status = rejection.status();
@@ -178,15 +167,38 @@ impl RequestLife {
         self.upstream.take()
     }
 
-    pub(super) fn call_ended(&mut self) {
-        self.stage = Stage::CallEnded;
-    }
-
     /// Watches the token: the handle resolves when the token no longer allows this. `None` on a public route.
     pub(super) fn watch_token(&self) -> Option<OpenCall> {
         let (_, principal) = self.decision.as_ref()?;
-        let route = &self.metrics.routes[self.route?];
-        Some(self.metrics.open_calls.open(principal, route, self.era))
+        Some(self.metrics.open_calls.open(principal, self.route()?, self.era))
+    }
+
+    /// Looks whether the answer must end, and why. `waiting`: nothing of its body is there at the moment.
+    pub(super) fn poll_revoked(&mut self, cx: &mut Context<'_>, waiting: bool) -> Poll<&'static str> {
+        if matches!(self.stage, Stage::Answering) && (waiting || self.record.bytes_out >= LONG_ANSWER) {
+            self.stage = Stage::Streaming(self.watch_token());
+            detach(&mut self.record);
+        }
+        match &mut self.stage {
+            Stage::Streaming(Some(open)) => open.poll_revoked(cx).map(|why| why.as_str()),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// The body ended as it should, or broke off. A body that is dropped before either was abandoned by its receiver.
+    pub(super) fn body_ended(&mut self, result: Result<(), &BodyError>) {
+        self.stage = Stage::Answered;
+        match (self.upstream.take(), result) {
+            (Some(upstream), Ok(())) => upstream.release(),
+            (Some(upstream), Err(error)) => upstream.broke_off(error),
+            (None, _) => {}
+        }
+        let Err(error) = result else { return };
+        self.record.cut = true;
+        if matches!(error, BodyError::Revoked(_)) {
+            self.record.ended_by = Some(EndedBy::Gateway.as_str());
+        }
+        self.record.error = Some(error_chain(error).into());
     }
 }
 
@@ -204,79 +216,16 @@ fn detach(record: &mut AccessRecord) {
 
 /// An error and its causes in one line.
 pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
-
-impl BodyObserver for Option<RequestLife> {
-    fn sent(&mut self, bytes: usize) {
-        if let Some(life) = self {
-            life.record.bytes_out += bytes as u64;
-        }
-    }
-
-    fn longest_piece(&self) -> usize {
-        match self {
-            Some(life) if life.record.version == Version::HTTP_2 => HTTP2_PIECE,
-            Some(_) | None => usize::MAX,
-        }
-    }
-
-    fn poll_revoked(&mut self, cx: &mut Context<'_>, waiting: bool) -> Poll<&'static str> {
-        let Some(life) = self else { return Poll::Pending };
-        if matches!(life.stage, Stage::Answering) && (waiting || life.record.bytes_out >= LONG_ANSWER) {
-            life.stage = Stage::Streaming(life.watch_token());
-            detach(&mut life.record);
-        }
-        match &mut life.stage {
-            Stage::Streaming(Some(open)) => open.poll_revoked(cx).map(|why| why.as_str()),
-            _ => Poll::Pending,
-        }
-    }
-
-    fn ended(&mut self, result: Result<(), &BodyError>) {
-        let Some(life) = self else { return };
-        life.stage = Stage::Answered;
-        let upstream = life.upstream.take();
-        let Err(error) = result else {
-            if let Some(upstream) = upstream {
-                upstream.release();
-            }
-            return;
-        };
-        if let Some(upstream) = upstream {
-            upstream.broke_off(error);
-        }
-        life.record.cut = true;
-        if matches!(error, BodyError::Revoked(_)) {
-            life.record.ended_by = Some(EndedBy::Gateway.as_str());
-        }
-        life.record.error = Some(error_chain(error).into());
-    }
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 impl Drop for RequestLife {
     fn drop(&mut self) {
+        let is_call = matches!(self.stage, Stage::Call | Stage::CallEnded);
+        let is_over = matches!(self.stage, Stage::Answered | Stage::CallEnded);
         // Before there is an answer the status is still 499; after it, the client did not wait for its end.
-        let (is_over, is_call) = match self.stage {
-            Stage::Pending => (false, false),
-            Stage::Answering | Stage::Streaming(_) => {
-                self.record.cut = true;
-                (false, false)
-            }
-            Stage::Answered => (true, false),
-            Stage::Call => {
-                self.record.cut = true;
-                (false, true)
-            }
-            Stage::CallEnded => (true, true),
-        };
+        self.record.cut |= !is_over && !matches!(self.stage, Stage::Pending);
         let took = self.record.started.elapsed();
         self.active.over(!is_over, took);
         let metrics = self.route_metrics();
@@ -286,8 +235,4 @@ impl Drop for RequestLife {
         }
         self.metrics.log.write(&self.record);
     }
-}
-
-fn client_of<B>(request: &Request<B>, socket: SocketAddr, trusted: &[IpNet]) -> IpAddr {
-    if trusted.is_empty() { socket.ip().to_canonical() } else { client_address(request.headers(), socket, trusted) }
 }

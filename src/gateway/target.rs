@@ -56,32 +56,29 @@ impl<'a> Target<'a> {
         let judged = route::judge(path).map_err(Rejection::Path)?;
         let routes = table.of_host(host_of(&authority));
         let found = routes.find(&judged.matched, request.method(), request.headers());
-        let allowed = match found {
-            RouteMatch::Route(index) => config.routes[index].allowed_forms,
-            RouteMatch::WrongMethod(_) | RouteMatch::Nothing => config::PathForms::default(),
-        };
+        let index = index_of(found);
+        let allowed = index.map(|index| config.routes[index].allowed_forms).unwrap_or_default();
         if !judged.forms.without(allowed).is_empty() {
             return Err(Rejection::AmbiguousPath);
         }
-        let allow = match *request.method() {
-            Method::OPTIONS => routes.allow(&judged.matched),
-            _ => None,
-        };
-        let rewritten = match found {
-            RouteMatch::Route(index) => table.rewritten(index, &judged.matched),
-            RouteMatch::WrongMethod(_) | RouteMatch::Nothing => None,
-        };
+        let is_options = *request.method() == Method::OPTIONS;
+        let allow = if is_options { routes.allow(&judged.matched) } else { None };
+        let rewritten = index.and_then(|index| table.rewritten(index, &judged.matched));
         let rewritten = rewritten.map(|path| onward_target(&path, request.uri().query(), allowed)).transpose()?;
         let preflight = preflight(config, routes, &judged.matched, request);
         Ok(Self { authority: authority.into(), found, is_whole_server: false, preflight, rewritten, allow })
     }
 
-    /// The route found.
-    pub(super) fn route<'c>(&self, config: &'c Config) -> Option<&'c config::Route> {
-        match self.found {
-            RouteMatch::Route(index) => config.routes.get(index).map(|route| &**route),
-            RouteMatch::WrongMethod(_) | RouteMatch::Nothing => None,
-        }
+    /// The index of the route found.
+    pub(super) fn route(&self) -> Option<usize> {
+        index_of(self.found)
+    }
+}
+
+fn index_of(found: RouteMatch<'_>) -> Option<usize> {
+    match found {
+        RouteMatch::Route(index) => Some(index),
+        RouteMatch::WrongMethod(_) | RouteMatch::Nothing => None,
     }
 }
 

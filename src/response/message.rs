@@ -2,38 +2,27 @@
 
 use std::fmt;
 
+#[derive(thiserror::Error, Debug)]
 pub(super) enum Message<'a> {
+    #[error("{0}")]
     Fixed(&'static str),
+    #[error("The request is malformed: {0}.")]
     Malformed(&'static str),
+    #[error(
+        "The limit \"{limit}\" of {count} requests in {} is used up. Try again in {}.",
+        Seconds((*window_s).into()),
+        Seconds(*retry_after_s)
+    )]
     UsedUp { limit: &'a str, count: u32, window_s: u32, retry_after_s: u64 },
+    #[error(
+        "This request counts as {cost}, more than the limit \"{limit}\" of {count} requests in {} ever admits.",
+        Seconds((*window_s).into())
+    )]
     NeverEnough { limit: &'a str, count: u32, cost: u32, window_s: u32 },
+    #[error("The token has reached its limit of {0} open calls. Try again when one of them has ended.")]
     TooManyCalls(u32),
+    #[error("The token lacks the permission \"{0}\".")]
     Lacking(&'a str),
-}
-
-impl fmt::Display for Message<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Fixed(text) => f.write_str(text),
-            Self::Malformed(what) => write!(f, "The request is malformed: {what}."),
-            Self::UsedUp { limit, count, window_s, retry_after_s } => {
-                let (window, wait) = (Seconds(window_s.into()), Seconds(retry_after_s));
-                write!(f, "The limit \"{limit}\" of {count} requests in {window} is used up. Try again in {wait}.")
-            }
-            Self::NeverEnough { limit, count, cost, window_s } => {
-                let window = Seconds(window_s.into());
-                write!(
-                    f,
-                    "This request counts as {cost}, more than the limit \"{limit}\" of {count} requests in {window} ever admits."
-                )
-            }
-            Self::TooManyCalls(max_calls) => write!(
-                f,
-                "The token has reached its limit of {max_calls} open calls. Try again when one of them has ended."
-            ),
-            Self::Lacking(permission) => write!(f, "The token lacks the permission \"{permission}\"."),
-        }
-    }
 }
 
 impl serde::Serialize for Message<'_> {

@@ -1,6 +1,5 @@
 //! Every answer that Callgate makes itself, and the headers stamped on all answers.
 
-mod browser;
 mod grpc;
 mod json;
 mod message;
@@ -8,7 +7,6 @@ mod options;
 mod rejection;
 mod stamps;
 
-pub use browser::{preflight, stamp_cors};
-pub use options::options;
+pub use options::{options, preflight};
 pub use rejection::Rejection;
-pub use stamps::{stamp_limits, stamp_request_id, stamp_shadow_denial};
+pub use stamps::{stamp_cors, stamp_limits, stamp_request_id, stamp_shadow_denial};

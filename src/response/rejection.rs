@@ -4,17 +4,22 @@
 use std::io;
 use std::sync::Arc;
 
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
+use http::header::{self, HeaderName, HeaderValue};
 
 use crate::auth::Refusal;
+use crate::body::BodyFault;
 use crate::forward::ForwardError;
 use crate::listener::RequestFault;
 use crate::route::PathFault;
 
-use super::message::Message;
+use super::message::Message::{self, Fixed};
+use super::options::ORDINARY_METHODS;
 
 /// Seconds after which a client may try again to open a call: nobody knows when another one ends.
 const RETRY_CALL: u64 = 2;
+/// Seconds after which a client may try again what failed for a reason of Callgate's own.
+const RETRY_SOON: u64 = 1;
 
 /// An answer that Callgate makes itself.
 #[derive(Debug)]
@@ -66,150 +71,124 @@ pub enum Rejection {
     Forward(ForwardError),
 }
 
-/// What an answer says of a rejection.
-pub(super) struct ErrorParts<'a> {
-    pub(super) status: StatusCode,
-    pub(super) code: &'static str,
-    pub(super) message: Message<'a>,
-    pub(super) header: ErrorHeader<'a>,
-}
-
-/// The one header that a rejection has beside those of all.
-pub(super) enum ErrorHeader<'a> {
-    None,
-    /// `Connection: close`.
-    Close,
-    /// `Retry-After`, in seconds.
-    RetryAfter(u64),
-    /// `Allow`; `None`: every method that is served at all.
-    Allow(Option<&'a HeaderValue>),
-    /// `Location`.
-    Location(&'a HeaderValue),
-    /// `WWW-Authenticate` (RFC 6750 §3). Its error code, if any, and the scope that is missing.
-    Challenge {
-        error: Option<&'static str>,
-        scope: Option<&'a str>,
-    },
-}
-
-impl<'a> ErrorParts<'a> {
-    fn new(status: StatusCode, code: &'static str, message: &'static str) -> Self {
-        Self { status, code, message: Message::Fixed(message), header: ErrorHeader::None }
-    }
-
-    fn bad_request(message: &'static str) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid_request", message).with(ErrorHeader::Close)
-    }
-
-    fn too_many(code: &'static str, message: Message<'a>, retry_after_s: u64) -> Self {
-        let header = ErrorHeader::RetryAfter(retry_after_s);
-        Self { status: StatusCode::TOO_MANY_REQUESTS, code, message, header }
-    }
-
-    fn with(self, header: ErrorHeader<'a>) -> Self {
-        Self { header, ..self }
-    }
-
-    fn challenge(self, error: Option<&'static str>, scope: Option<&'a str>) -> Self {
-        self.with(ErrorHeader::Challenge { error, scope })
-    }
-}
-
 impl Rejection {
     /// The machine-readable code, in the answer and in the log.
-    #[must_use]
     pub fn code(&self) -> &'static str {
-        self.parts().code
+        self.parts().1
     }
 
     /// The status, in the answer and in the log.
-    #[must_use]
     pub fn status(&self) -> StatusCode {
-        self.parts().status
+        self.parts().0
     }
 
-    pub(super) fn parts(&self) -> ErrorParts<'_> {
+    /// The status, the code and the message. Long, but a table: a row for each refusal.
+    pub(super) fn parts(&self) -> (StatusCode, &'static str, Message<'_>) {
         use StatusCode as S;
-        let new = ErrorParts::new;
         match self {
             Self::Fault(fault) => of_fault(*fault),
-            Self::Path(PathFault::MalformedEscape) => {
-                ErrorParts::bad_request("The path contains a malformed percent escape.")
-            }
+            Self::Path(PathFault::MalformedEscape) => bad_request("The path contains a malformed percent escape."),
             Self::Path(PathFault::ForbiddenByte | PathFault::NotAbsolute) => {
-                ErrorParts::bad_request("The path contains a byte that no path may contain.")
+                bad_request("The path contains a byte that no path may contain.")
             }
-            Self::AmbiguousPath => ErrorParts::bad_request(
+            Self::AmbiguousPath => bad_request(
                 "The path can be read in more than one way. Send it without dot segments, empty segments, backslashes, \
                  semicolons and escaped slashes.",
             ),
-            Self::Authority => ErrorParts::bad_request("The host is malformed, or named twice with different values."),
-            Self::Method => new(S::METHOD_NOT_ALLOWED, "method_not_allowed", "This method is not served here.")
-                .with(ErrorHeader::Allow(None)),
-            Self::HttpsRequired => new(S::FORBIDDEN, "https_required", "Use HTTPS."),
-            Self::Redirect(location) => {
-                new(S::PERMANENT_REDIRECT, "https_required", "Use HTTPS.").with(ErrorHeader::Location(location))
+            Self::Authority => bad_request("The host is malformed, or named twice with different values."),
+            Self::Method => (S::METHOD_NOT_ALLOWED, "method_not_allowed", Fixed("This method is not served here.")),
+            Self::HttpsRequired => (S::FORBIDDEN, "https_required", Fixed("Use HTTPS.")),
+            Self::Redirect(_) => (S::PERMANENT_REDIRECT, "https_required", Fixed("Use HTTPS.")),
+            Self::Misdirected => {
+                let message = "This connection was made for another host. Open a new one for this host.";
+                (S::MISDIRECTED_REQUEST, "misdirected_request", Fixed(message))
             }
-            Self::Misdirected => new(
-                S::MISDIRECTED_REQUEST,
-                "misdirected_request",
-                "This connection was made for another host. Open a new one for this host.",
-            ),
-            Self::Unauthenticated(Refusal::Missing) => new(
-                S::UNAUTHORIZED,
-                "unauthenticated",
-                "A Bearer token is required: send it as \"Authorization: Bearer TOKEN\".",
-            )
-            .challenge(None, None),
-            Self::Unauthenticated(Refusal::Repeated) => {
-                ErrorParts::bad_request("Send exactly one Authorization header.")
-                    .challenge(Some("invalid_request"), None)
+            Self::Unauthenticated(Refusal::Missing) => {
+                let message = "A Bearer token is required: send it as \"Authorization: Bearer TOKEN\".";
+                (S::UNAUTHORIZED, "unauthenticated", Fixed(message))
             }
+            Self::Unauthenticated(Refusal::Repeated) => bad_request("Send exactly one Authorization header."),
             Self::Unauthenticated(Refusal::Invalid(_)) => {
-                new(S::UNAUTHORIZED, "invalid_token", "The token is not valid.").challenge(Some("invalid_token"), None)
+                (S::UNAUTHORIZED, "invalid_token", Fixed("The token is not valid."))
             }
-            Self::Unauthenticated(Refusal::TooManyFailures { retry_after_s }) => ErrorParts::too_many(
-                "too_many_failures",
-                Message::Fixed("Too many authentications from this address have failed. Try again later."),
-                (*retry_after_s).into(),
-            ),
-            Self::Unauthenticated(Refusal::Unavailable | Refusal::LookupsExhausted) | Self::Undecided => new(
-                S::SERVICE_UNAVAILABLE,
-                "unavailable",
-                "The request can't be checked at the moment. Try again shortly.",
-            ),
+            Self::Unauthenticated(Refusal::TooManyFailures { .. }) => {
+                let message = "Too many authentications from this address have failed. Try again later.";
+                (S::TOO_MANY_REQUESTS, "too_many_failures", Fixed(message))
+            }
+            Self::Unauthenticated(Refusal::Unavailable | Refusal::LookupsExhausted) | Self::Undecided => {
+                let message = "The request can't be checked at the moment. Try again shortly.";
+                (S::SERVICE_UNAVAILABLE, "unavailable", Fixed(message))
+            }
             &Self::RateLimited { ref limit, count, cost, window_s, retry_after_s } => {
                 let message = match cost > count {
                     true => Message::NeverEnough { limit, count, cost, window_s },
                     false => Message::UsedUp { limit, count, window_s, retry_after_s },
                 };
-                ErrorParts::too_many("rate_limited", message, retry_after_s)
+                (S::TOO_MANY_REQUESTS, "rate_limited", message)
             }
             Self::TooManyCalls(max_calls) => {
-                ErrorParts::too_many("too_many_calls", Message::TooManyCalls(*max_calls), RETRY_CALL)
+                (S::TOO_MANY_REQUESTS, "too_many_calls", Message::TooManyCalls(*max_calls))
             }
-            Self::Forbidden(permission) => {
-                let message = Message::Lacking(permission);
-                ErrorParts { message, ..new(S::FORBIDDEN, "insufficient_permission", "") }
-                    .challenge(Some("insufficient_scope"), Some(permission))
+            Self::Forbidden(permission) => (S::FORBIDDEN, "insufficient_permission", Message::Lacking(permission)),
+            Self::NotFound => (S::NOT_FOUND, "not_found", Fixed("There is nothing at this path.")),
+            Self::MethodNotAllowed(_) => {
+                (S::METHOD_NOT_ALLOWED, "method_not_allowed", Fixed("This path does not take this method."))
             }
-            Self::NotFound => new(S::NOT_FOUND, "not_found", "There is nothing at this path."),
-            Self::MethodNotAllowed(allow) => {
-                new(S::METHOD_NOT_ALLOWED, "method_not_allowed", "This path does not take this method.")
-                    .with(ErrorHeader::Allow(Some(allow)))
-            }
-            Self::TooLarge => new(S::PAYLOAD_TOO_LARGE, "body_too_large", "The request body is too large."),
+            Self::TooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", Fixed("The request body is too large.")),
             Self::Forward(error) => of_forward_error(error),
         }
     }
+
+    /// The one header that this rejection has beside those of all. `realm` is that of `WWW-Authenticate`.
+    pub(super) fn header(&self, realm: &str) -> Option<(HeaderName, HeaderValue)> {
+        Some(match self {
+            Self::Fault(_)
+            | Self::Path(_)
+            | Self::AmbiguousPath
+            | Self::Authority
+            | Self::Forward(ForwardError::Body(_)) => (header::CONNECTION, HeaderValue::from_static("close")),
+            Self::Method => (header::ALLOW, HeaderValue::from_static(ORDINARY_METHODS)),
+            Self::MethodNotAllowed(allow) => (header::ALLOW, allow.clone()),
+            Self::Redirect(location) => (header::LOCATION, location.clone()),
+            Self::Unauthenticated(Refusal::Missing) => challenge(realm, None, None)?,
+            Self::Unauthenticated(Refusal::Repeated) => challenge(realm, Some("invalid_request"), None)?,
+            Self::Unauthenticated(Refusal::Invalid(_)) => challenge(realm, Some("invalid_token"), None)?,
+            Self::Forbidden(permission) => challenge(realm, Some("insufficient_scope"), Some(permission))?,
+            Self::Unauthenticated(Refusal::TooManyFailures { retry_after_s }) => {
+                (header::RETRY_AFTER, (*retry_after_s).into())
+            }
+            Self::RateLimited { retry_after_s, .. } => (header::RETRY_AFTER, (*retry_after_s).into()),
+            Self::TooManyCalls(_) => (header::RETRY_AFTER, RETRY_CALL.into()),
+            Self::Unauthenticated(Refusal::Unavailable | Refusal::LookupsExhausted)
+            | Self::Undecided
+            | Self::Forward(ForwardError::Overloaded { .. }) => (header::RETRY_AFTER, RETRY_SOON.into()),
+            Self::HttpsRequired | Self::Misdirected | Self::NotFound | Self::TooLarge | Self::Forward(_) => {
+                return None;
+            }
+        })
+    }
 }
 
-fn of_fault(fault: RequestFault) -> ErrorParts<'static> {
+fn bad_request(message: &'static str) -> (StatusCode, &'static str, Message<'static>) {
+    (StatusCode::BAD_REQUEST, "invalid_request", Fixed(message))
+}
+
+/// `WWW-Authenticate` (RFC 6750 §3): an error code, if there is one, and the scope that is missing.
+fn challenge(realm: &str, error: Option<&str>, scope: Option<&str>) -> Option<(HeaderName, HeaderValue)> {
+    let mut challenge = String::with_capacity(96);
+    for (name, value) in [("Bearer realm", Some(realm)), (", error", error), (", scope", scope)] {
+        if let Some(value) = value {
+            challenge.extend([name, "=\"", value, "\""]);
+        }
+    }
+    // The configuration takes no realm or permission that a header can't hold.
+    Some((header::WWW_AUTHENTICATE, HeaderValue::try_from(challenge).ok()?))
+}
+
+fn of_fault(fault: RequestFault) -> (StatusCode, &'static str, Message<'static>) {
     use StatusCode as S;
     let (status, code, message) = match fault {
-        RequestFault::Malformed(what) => {
-            return ErrorParts { message: Message::Malformed(what), ..ErrorParts::bad_request("") };
-        }
+        RequestFault::Malformed(what) => return (S::BAD_REQUEST, "invalid_request", Message::Malformed(what)),
         RequestFault::TargetTooLong => (S::URI_TOO_LONG, "target_too_long", "The request target is too long."),
         RequestFault::HeadersTooLarge => {
             (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "The request headers are too large.")
@@ -222,30 +201,31 @@ fn of_fault(fault: RequestFault) -> ErrorParts<'static> {
         }
         RequestFault::TooSlow => (S::REQUEST_TIMEOUT, "request_timeout", "The request headers did not arrive in time."),
     };
-    ErrorParts::new(status, code, message).with(ErrorHeader::Close)
+    (status, code, Fixed(message))
 }
 
-fn of_forward_error(error: &ForwardError) -> ErrorParts<'static> {
+fn of_forward_error(error: &ForwardError) -> (StatusCode, &'static str, Message<'static>) {
     use StatusCode as S;
-    let new = ErrorParts::new;
-    match error {
+    let (status, code, message) = match error {
         ForwardError::Connect { source, .. } if source.kind() == io::ErrorKind::TimedOut => {
-            new(S::GATEWAY_TIMEOUT, "gateway_timeout", "The service behind this gateway could not be reached in time.")
+            (S::GATEWAY_TIMEOUT, "gateway_timeout", "The service behind this gateway could not be reached in time.")
         }
         ForwardError::Connect { .. } | ForwardError::Broken { .. } | ForwardError::BadAnswer { .. } => {
-            new(S::BAD_GATEWAY, "bad_gateway", "The service behind this gateway did not answer properly.")
+            (S::BAD_GATEWAY, "bad_gateway", "The service behind this gateway did not answer properly.")
         }
         ForwardError::Overloaded { .. } => {
-            new(S::SERVICE_UNAVAILABLE, "overloaded", "The service behind this gateway is busy. Try again shortly.")
+            (S::SERVICE_UNAVAILABLE, "overloaded", "The service behind this gateway is busy. Try again shortly.")
         }
         ForwardError::Timeout { .. } => {
-            new(S::GATEWAY_TIMEOUT, "gateway_timeout", "The service behind this gateway did not answer in time.")
+            (S::GATEWAY_TIMEOUT, "gateway_timeout", "The service behind this gateway did not answer in time.")
         }
-        ForwardError::TooLarge => {
-            new(S::PAYLOAD_TOO_LARGE, "body_too_large", "The request body is too large.").with(ErrorHeader::Close)
+        ForwardError::Body(BodyFault::TooLarge) => {
+            (S::PAYLOAD_TOO_LARGE, "body_too_large", "The request body is too large.")
         }
-        ForwardError::Stalled => new(S::REQUEST_TIMEOUT, "request_timeout", "The request body did not arrive in time.")
-            .with(ErrorHeader::Close),
-        ForwardError::ClientGone => ErrorParts::bad_request("The request body broke off."),
-    }
+        ForwardError::Body(BodyFault::Stalled) => {
+            (S::REQUEST_TIMEOUT, "request_timeout", "The request body did not arrive in time.")
+        }
+        ForwardError::Body(BodyFault::Broken) => return bad_request("The request body broke off."),
+    };
+    (status, code, Fixed(message))
 }

@@ -22,7 +22,7 @@ pub(super) struct EndpointState {
     /// Failed requests since the last success.
     pub(super) failures: AtomicU32,
     /// 0: it never was.
-    ejected_until: AtomicU64,
+    pub(super) ejected_until: AtomicU64,
     /// By its health checks.
     down: AtomicBool,
     /// When its health checks passed again; 0: they never failed.
@@ -46,11 +46,6 @@ impl EndpointState {
         }
     }
 
-    pub(super) fn begin(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(self.clone())
-    }
-
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
@@ -72,10 +67,6 @@ impl EndpointState {
         self.ejected_until.load(Ordering::Relaxed)
     }
 
-    pub(super) fn eject(&self, until: u64) {
-        self.ejected_until.store(until, Ordering::Relaxed);
-    }
-
     pub(super) fn set_down(&self, down: bool, now: u64) {
         if !down {
             self.up_since.store(now, Ordering::Relaxed);
@@ -94,6 +85,13 @@ impl EndpointState {
         let (elapsed, length) = (now.saturating_sub(since), slow_start.as_millis() as u64);
         let share = (elapsed * UNIT).checked_div(length).map_or(UNIT, |share| share.clamp(FIRST_SHARE, UNIT));
         whole * share / UNIT
+    }
+}
+
+impl InFlight {
+    pub(super) fn begin(endpoint: &Arc<EndpointState>) -> Self {
+        endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(endpoint.clone())
     }
 }
 

@@ -38,7 +38,6 @@ pub struct UpstreamStates {
 
 impl UpstreamStates {
     /// All endpoints begin in service.
-    #[must_use]
     pub fn new(config: &Config, metrics: &Metrics) -> Arc<Self> {
         let copy_permits = config.routes.iter().filter_map(|route| {
             let permits = Semaphore::new(route.mirror.as_ref()?.max_copies);
@@ -49,7 +48,6 @@ impl UpstreamStates {
     }
 
     /// The state of all upstreams, for operators.
-    #[must_use]
     pub fn report(&self) -> Vec<UpstreamReport> {
         self.states.iter().map(|state| state.report()).collect()
     }

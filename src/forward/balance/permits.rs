@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use prometheus::IntCounter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Balancing;
 use crate::forward::wait_queue::Waiting;
+use crate::telemetry::BalanceMetrics;
 
 /// The permits of one upstream, for all workers.
 pub(crate) struct Permits {
@@ -16,6 +18,8 @@ pub(crate) struct Permits {
     waiting: AtomicUsize,
     max_waiting: usize,
     max_wait: Duration,
+    queue_full: IntCounter,
+    waited: IntCounter,
 }
 
 /// The right to send one request; dropped, the next request may have it.
@@ -38,12 +42,14 @@ pub enum NoPermit {
 }
 
 impl Permits {
-    pub(super) fn new(config: &Balancing) -> Self {
+    pub(super) fn new(config: &Balancing, metrics: &BalanceMetrics) -> Self {
         Self {
             semaphore: config.max_requests.map(|max| Arc::new(Semaphore::new(max as usize))),
             waiting: AtomicUsize::new(0),
             max_waiting: config.max_waiting as usize,
             max_wait: config.max_wait,
+            queue_full: metrics.queue_full.clone(),
+            waited: metrics.waited.clone(),
         }
     }
 
@@ -59,13 +65,14 @@ impl Permits {
     }
 
     /// Waits for something in the queue, from `since` on for at most `max_wait`.
-    pub(super) async fn wait<T>(&self, since: Instant, awaited: impl Future<Output = T>) -> Result<T, NoPermit> {
+    pub(crate) async fn wait<T>(&self, since: Instant, awaited: impl Future<Output = T>) -> Result<T, NoPermit> {
         let (_waiting, before) = Waiting::count(&self.waiting);
         if before >= self.max_waiting {
+            self.queue_full.inc();
             return Err(NoPermit::QueueFull);
         }
         let waited = tokio::time::timeout_at((since + self.max_wait).into(), awaited).await;
-        waited.map_err(|_| NoPermit::Waited(self.max_wait))
+        waited.map_err(|_| NoPermit::Waited(self.max_wait)).inspect_err(|_| self.waited.inc())
     }
 
     /// A permit if one is free and no request waits for it.

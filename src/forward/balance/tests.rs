@@ -1,6 +1,7 @@
 //! Choosing, ejecting and budgets, with numbers.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -146,7 +147,7 @@ fn an_endpoint_that_returns_starts_slowly() {
     let endpoint = EndpointState::new("http://a:1".into(), EndpointShare { weight: 4, backup: false });
     let slow = Some(Duration::from_secs(30));
     assert_eq!(endpoint.weight(slow, 1), 4_000, "it has always been in service");
-    endpoint.eject(10_000);
+    endpoint.ejected_until.store(10_000, Ordering::Relaxed);
     assert!(endpoint.is_ejected(9_999) && endpoint.is_available(10_000));
     assert_eq!(endpoint.weight(slow, 10_000), 400);
     assert_eq!(endpoint.weight(slow, 25_000), 2_000);

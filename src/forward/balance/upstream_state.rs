@@ -39,7 +39,7 @@ impl UpstreamState {
             name: upstream.name.clone(),
             ejections: config.ejection.map(|config| Mutex::new(Ejections::new(config, endpoints.len()))),
             budget: Budget::new(config.retry.budget, config.retry.min_per_second),
-            permits: Permits::new(&config),
+            permits: Permits::new(&config, &metrics),
             endpoints,
             metrics,
             created: Instant::now(),
@@ -54,24 +54,9 @@ impl UpstreamState {
 
     /// A permit for one more request, which may have to wait for it.
     pub(crate) async fn admit(&self) -> Result<Permit, NoPermit> {
-        let permit = self.permits.acquire().await;
-        match &permit {
-            Ok(_) => self.budget.count_request(self.now()),
-            Err(why) => self.count_rejection(*why),
-        }
-        permit
-    }
-
-    /// Waits for something else in the same queue, from `since` on.
-    pub(crate) async fn wait<T>(&self, since: Instant, awaited: impl Future<Output = T>) -> Result<T, NoPermit> {
-        self.permits.wait(since, awaited).await.inspect_err(|why| self.count_rejection(*why))
-    }
-
-    fn count_rejection(&self, why: NoPermit) {
-        match why {
-            NoPermit::QueueFull => self.metrics.queue_full.inc(),
-            NoPermit::Waited(_) => self.metrics.waited.inc(),
-        }
+        let permit = self.permits.acquire().await?;
+        self.budget.count_request(self.now());
+        Ok(permit)
     }
 
     /// Chooses an available endpoint that is no backup, else an available backup, else any, as an attempt is better than none; never
@@ -83,11 +68,32 @@ impl UpstreamState {
         tried: &[usize],
         now: u64,
     ) -> Option<usize> {
-        let is_primary = |endpoint: &EndpointState| !endpoint.part.backup && endpoint.is_available(now);
-        let is_backup = |endpoint: &EndpointState| endpoint.part.backup && endpoint.is_available(now);
-        self.pick(round_robin, key, tried, now, is_primary)
-            .or_else(|| self.pick(round_robin, key, tried, now, is_backup))
-            .or_else(|| self.pick(round_robin, key, tried, now, |_| true))
+        let rank_of = move |endpoint: &EndpointState| match (endpoint.is_available(now), endpoint.part.backup) {
+            (true, false) => 0,
+            (true, true) => 1,
+            (false, _) => 2,
+        };
+        let slow_start = self.config.slow_start;
+        (0..=2).find_map(|rank| {
+            let all = self.endpoints.iter().enumerate();
+            let fitting = all.filter(move |(index, endpoint)| !tried.contains(index) && rank_of(endpoint) <= rank);
+            let candidates = fitting.clone().map(|(index, endpoint)| EndpointCandidate {
+                index,
+                weight: endpoint.weight(slow_start, now),
+                in_flight: endpoint.in_flight(),
+            });
+            match (&self.config.balance, key) {
+                (Balance::RoundRobin, _) => round_robin.next(candidates),
+                (Balance::Hash(_), Some(key)) => {
+                    let seeded =
+                        |(index, endpoint): (usize, &Arc<EndpointState>)| (index, endpoint.seed, endpoint.part.weight);
+                    rendezvous::choose(key, fitting.map(seeded))
+                }
+                (Balance::LeastRequests | Balance::Hash(_), _) => {
+                    choose::least_requests(candidates, |below| fastrand::u64(..below))
+                }
+            }
+        })
     }
 
     /// As [`UpstreamState::choose`], but only endpoints that have room. While healthy endpoints are full, the request waits for them
@@ -97,9 +103,9 @@ impl UpstreamState {
         round_robin: &RoundRobin,
         key: Option<u64>,
         tried: &[usize],
-        now: u64,
         has_room: impl Fn(usize) -> bool,
     ) -> Option<usize> {
+        let now = self.now();
         let untried = || self.endpoints.iter().enumerate().filter(|(index, _)| !tried.contains(index));
         let is_any_available = untried().any(|(_, endpoint)| endpoint.is_available(now));
         let is_excluded = |(index, endpoint): &(usize, &Arc<EndpointState>)| {
@@ -110,49 +116,19 @@ impl UpstreamState {
         self.choose(round_robin, key, &excluded, now)
     }
 
-    fn pick(
-        &self,
-        round_robin: &RoundRobin,
-        key: Option<u64>,
-        tried: &[usize],
-        now: u64,
-        fits: impl Fn(&EndpointState) -> bool + Clone,
-    ) -> Option<usize> {
-        let all = self.endpoints.iter().enumerate();
-        let fitting = all.filter(move |(index, endpoint)| !tried.contains(index) && fits(endpoint));
-        let slow_start = self.config.slow_start;
-        let candidates = fitting.clone().map(|(index, endpoint)| EndpointCandidate {
-            index,
-            weight: endpoint.weight(slow_start, now),
-            in_flight: endpoint.in_flight(),
-        });
-        match (&self.config.balance, key) {
-            (Balance::RoundRobin, _) => round_robin.next(candidates),
-            (Balance::Hash(_), Some(key)) => {
-                rendezvous::choose(key, fitting.map(|(index, endpoint)| (index, endpoint.seed, endpoint.part.weight)))
-            }
-            (Balance::LeastRequests | Balance::Hash(_), _) => {
-                choose::least_requests(candidates, |below| fastrand::u64(..below))
-            }
-        }
-    }
-
     /// A request goes to this endpoint.
     pub(crate) fn begin(&self, index: usize) -> InFlight {
-        self.endpoints[index].begin()
+        InFlight::begin(&self.endpoints[index])
     }
 
     /// Whether a request that failed so may be retried: this is configured, there are `attempts` left, and the budget allows it.
-    pub(crate) fn may_retry(&self, on: RetryOn, attempts: u32, now: u64) -> bool {
+    pub(crate) fn may_retry(&self, on: RetryOn, attempts: u32) -> bool {
         if !self.retries_on(on) || attempts >= self.config.retry.attempts {
             return false;
         }
-        let allowed = self.budget.try_retry(now);
-        if allowed {
-            self.metrics.retries[on as usize].inc()
-        } else {
-            self.metrics.exhausted.inc()
-        }
+        let allowed = self.budget.try_retry(self.now());
+        let counter = if allowed { &self.metrics.retries[on as usize] } else { &self.metrics.exhausted };
+        counter.inc();
         allowed
     }
 
@@ -183,7 +159,7 @@ impl UpstreamState {
             return;
         }
         let Some(until) = ejections.eject(index, now, fastrand::f64()) else { return };
-        failed.eject(until);
+        failed.ejected_until.store(until, Ordering::Relaxed);
         // Back in service, its first request decides: a failure ejects it again at once.
         failed.failures.store(config.failures - 1, Ordering::Relaxed);
         drop(ejections);

@@ -9,7 +9,8 @@ const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Watches for as long as it is polled.
 pub(super) async fn run(upstreams: &[Arc<UpstreamState>]) {
-    let mut last: Vec<LastSeen> = upstreams.iter().map(|upstream| LastSeen::new(upstream)).collect();
+    let begin = |state: &Arc<UpstreamState>| LastSeen { ejected: vec![false; state.endpoints.len()], is_down: false };
+    let mut last: Vec<LastSeen> = upstreams.iter().map(begin).collect();
     let mut tick = tokio::time::interval(INTERVAL);
     loop {
         tick.tick().await;
@@ -26,10 +27,6 @@ struct LastSeen {
 }
 
 impl LastSeen {
-    fn new(upstream: &UpstreamState) -> Self {
-        Self { ejected: vec![false; upstream.endpoints.len()], is_down: false }
-    }
-
     fn update(&mut self, state: &UpstreamState) {
         let (now, upstream) = (state.now(), &*state.name);
         for (index, (endpoint, was_ejected)) in state.endpoints.iter().zip(&mut self.ejected).enumerate() {

@@ -7,7 +7,6 @@ use crate::forward::extended_connect::was_extended_connect;
 
 /// Whether a request asks for a WebSocket (RFC 6455 §4.1, RFC 8441 §5). On HTTP/1.1 that is a GET without a body: a server that
 /// expects none would read it as frames.
-#[must_use]
 pub fn asks_for_websocket<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
     was_extended_connect(request)
@@ -24,17 +23,15 @@ fn has_body(headers: &HeaderMap) -> bool {
 }
 
 /// Whether a request is gRPC, so that its client understands only gRPC's own answers. gRPC-Web is plain HTTP, and is not.
-#[must_use]
 pub fn is_grpc<B>(request: &Request<B>) -> bool {
     const GRPC: &[u8] = b"application/grpc";
+    let kind = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let is_grpc = |(start, rest): (&[u8], &[u8])| {
+        start.eq_ignore_ascii_case(GRPC) && matches!(rest, [] | [b'+' | b';' | b' ', ..])
+    };
     request.version() == Version::HTTP_2
         && *request.method() == Method::POST
-        && request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| {
-            let kind = kind.as_bytes().split_at_checked(GRPC.len());
-            kind.is_some_and(|(start, rest)| {
-                start.eq_ignore_ascii_case(GRPC) && matches!(rest, [] | [b'+' | b';' | b' ', ..])
-            })
-        })
+        && kind.split_at_checked(GRPC.len()).is_some_and(is_grpc)
 }
 
 /// Whether a message switches to the WebSocket protocol: `Upgrade` names it alone, and `Connection` lists `Upgrade`.
@@ -66,7 +63,6 @@ pub(crate) fn has_events(headers: &HeaderMap) -> bool {
 }
 
 /// Whether an OPTIONS must not be forwarded. If it may, its `Max-Forwards` is lowered by one (RFC 9110 §7.6.2).
-#[must_use]
 pub fn is_last_hop(headers: &mut HeaderMap) -> bool {
     let hops = headers.get(header::MAX_FORWARDS).and_then(|hops| hops.to_str().ok()?.parse::<u32>().ok());
     let Some(hops) = hops else { return false };

@@ -2,18 +2,11 @@
 
 use http::header::{HeaderMap, HeaderName};
 
-use crate::config::{HeaderEdits, Route};
+use crate::config::HeaderEdits;
 
 use super::kinds::{Names, is_spelling};
 
-/// Applies a route's edits to an answer. With `cors`, the upstream's own CORS headers are dropped.
-pub(super) fn edit_for_client(headers: &mut HeaderMap, route: &Route) {
-    if route.cors.is_some() {
-        remove_cors(headers);
-    }
-    edit(headers, &route.response_headers);
-}
-
+/// Applies a route's edits.
 pub(super) fn edit(headers: &mut HeaderMap, edits: &HeaderEdits) {
     for name in &edits.remove {
         headers.remove(name);

@@ -1,6 +1,6 @@
 //! The kinds of headers that are not passed on, in any spelling, and their removal.
 
-use http::header::{self, Entry, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap, HeaderName};
 use smallvec::SmallVec;
 
 use super::detect::list_items;
@@ -86,8 +86,6 @@ pub(super) fn strip(headers: &mut HeaderMap, kinds: impl Fn(HeaderKind) -> bool)
     }
     names.extend(headers.keys().filter(|name| kind(name).is_some_and(&kinds)).cloned());
     for name in names {
-        if let Entry::Occupied(entry) = headers.entry(name) {
-            entry.remove_entry_mult();
-        }
+        headers.remove(name);
     }
 }

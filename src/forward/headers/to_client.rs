@@ -6,7 +6,7 @@ use http::{StatusCode, Version};
 
 use crate::config::{REQUEST_ID, Route};
 
-use super::edits::edit_for_client;
+use super::edits::{edit, remove_cors};
 use super::kinds::{HeaderKind, strip};
 use super::to_upstream::mark_websocket;
 
@@ -17,7 +17,11 @@ pub(crate) fn head_onto_client(parts: &mut Parts, route: &Route) {
         // It has no body and must have no length (RFC 9110 §8.6): HTTP/2 clients reject it.
         parts.headers.remove(header::CONTENT_LENGTH);
     }
-    edit_for_client(&mut parts.headers, route);
+    if route.cors.is_some() {
+        // The upstream's own would contradict the route's.
+        remove_cors(&mut parts.headers);
+    }
+    edit(&mut parts.headers, &route.response_headers);
     // The version is Callgate's own (RFC 9112 §2.3).
     parts.version = Version::HTTP_11;
 }

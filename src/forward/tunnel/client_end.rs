@@ -74,7 +74,7 @@ impl AsyncRead for CallStream {
                 Some(Err(error)) => {
                     // A client may cancel a stream that it no longer needs.
                     let is_orderly = matches!(error.reason(), Some(Reason::NO_ERROR | Reason::CANCEL));
-                    return Poll::Ready(if is_orderly { Ok(()) } else { Err(into_io(error)) });
+                    return Poll::Ready(if is_orderly { Ok(()) } else { Err(io::Error::other(error)) });
                 }
             }
         }
@@ -97,11 +97,11 @@ impl AsyncWrite for CallStream {
         while this.send.capacity() == 0 {
             match ready!(this.send.poll_capacity(cx)) {
                 Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(into_io(error))),
+                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
                 None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             }
         }
-        this.send.send_data(Bytes::copy_from_slice(bytes), false).map_err(into_io)?;
+        this.send.send_data(Bytes::copy_from_slice(bytes), false).map_err(io::Error::other)?;
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -113,12 +113,8 @@ impl AsyncWrite for CallStream {
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !std::mem::replace(&mut this.is_shut_down, true) {
-            this.send.send_data(Bytes::new(), true).map_err(into_io)?;
+            this.send.send_data(Bytes::new(), true).map_err(io::Error::other)?;
         }
         Poll::Ready(Ok(()))
     }
-}
-
-fn into_io(error: h2::Error) -> io::Error {
-    io::Error::other(error)
 }

@@ -15,7 +15,6 @@ pub enum EndedBy {
 
 impl EndedBy {
     /// For logs and labels.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Client => "client",
@@ -65,23 +64,15 @@ pub enum CutReason {
 /// How a call ended.
 #[derive(Debug)]
 pub struct TunnelEnd {
-    /// What came from the client.
-    pub from_client: TransferStats,
-    /// What came from the upstream.
-    pub from_upstream: TransferStats,
+    /// Bytes from the client and from the upstream, including frame headers. Callgate's own frames, and answers to them, are not
+    /// counted.
+    pub bytes: [u64; 2],
+    /// Complete messages, texts and binary ones, of however many frames.
+    pub messages: [u64; 2],
     /// Which side ended it.
     pub by: EndedBy,
     /// Why it did not end by itself.
     pub cut: Option<CutReason>,
-}
-
-/// What was passed on in one direction. Callgate's own frames, and answers to them, are not counted.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct TransferStats {
-    /// Bytes, including frame headers.
-    pub bytes: u64,
-    /// Complete messages, texts and binary ones, of however many frames.
-    pub messages: u64,
 }
 
 /// The Close frames for both sides: status codes (RFC 6455 §7.4.1 and IANA's registry) and a reason.

@@ -20,7 +20,7 @@ pub(super) struct FrameTracker {
 const MAX_HEADER: usize = 14;
 const OPCODE: u8 = 0x0f;
 const CLOSE: u8 = 0x08;
-const PING: u8 = 0x09;
+pub(super) const PING: u8 = 0x09;
 pub(super) const PONG: u8 = 0x0a;
 pub(super) const FIN: u8 = 0x80;
 pub(super) const MASKED: u8 = 0x80;
@@ -96,13 +96,8 @@ pub(super) fn close_frame(code: u16, reason: &str, masked: bool) -> Vec<u8> {
     control_frame(CLOSE, &[&code.to_be_bytes(), reason].concat(), masked)
 }
 
-/// A Ping frame with at most 125 bytes.
-pub(super) fn ping_frame(payload: &[u8], masked: bool) -> Vec<u8> {
-    control_frame(PING, payload, masked)
-}
-
-/// Clients must mask their frames (§5.3), so those to an upstream are masked.
-fn control_frame(opcode: u8, payload: &[u8], masked: bool) -> Vec<u8> {
+/// A frame with at most 125 bytes. Clients must mask theirs (§5.3), so those to an upstream are masked.
+pub(super) fn control_frame(opcode: u8, payload: &[u8], masked: bool) -> Vec<u8> {
     let mut frame = vec![FIN | opcode, payload.len() as u8];
     if !masked {
         frame.extend(payload);
@@ -178,7 +173,7 @@ mod tests {
         let mut frames = FrameTracker::default();
         frames.pass(&bytes);
         assert_eq!((frames.messages, frames.pings), (3, 1));
-        assert_eq!(ping_frame(b"12345678", false), b"\x89\x0812345678");
+        assert_eq!(control_frame(PING, b"12345678", false), b"\x89\x0812345678");
     }
 
     #[test]

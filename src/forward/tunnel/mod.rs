@@ -11,45 +11,32 @@ mod relay;
 mod side;
 
 use std::future::poll_fn;
-use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
-use tokio::time::timeout;
 
 use crate::config::CallLimits;
 
 use client_end::upgraded;
-use relay::{CLOSE_TIMEOUT, CallRelay};
+use relay::CallRelay;
 
 pub(super) use client_end::ClientEnd;
-pub use end::{CutReason, EndedBy, TransferStats, TunnelEnd};
-
-/// How long a frame that is being passed on may take to become complete when a call must stop.
-const FRAME_TIMEOUT: Duration = Duration::from_millis(300);
+pub use end::{CutReason, EndedBy, TunnelEnd};
 
 /// The two ends of a call, before they are joined.
 pub struct Tunnel {
-    client: ClientEnd,
-    upstream: OnUpgrade,
-    limits: CallLimits,
+    pub(super) client: ClientEnd,
+    pub(super) upstream: OnUpgrade,
+    pub(super) limits: CallLimits,
 }
 
 impl Tunnel {
-    pub(super) fn new(client: ClientEnd, upstream: OnUpgrade, limits: CallLimits) -> Self {
-        Self { client, upstream, limits }
-    }
-
     /// Joins the ends until the call is over, or `stop` returns why it must end.
     pub async fn run(self, stop: impl Future<Output = CutReason>) -> TunnelEnd {
         let (client, upstream) = match tokio::try_join!(self.client.open(), upgraded(self.upstream)) {
             Ok(both) => both,
             Err(error) => {
-                return TunnelEnd {
-                    from_client: TransferStats::default(),
-                    from_upstream: TransferStats::default(),
-                    by: EndedBy::Gateway,
-                    cut: Some(CutReason::Upgrade(error)),
-                };
+                let cut = Some(CutReason::Upgrade(error));
+                return TunnelEnd { bytes: [0; 2], messages: [0; 2], by: EndedBy::Gateway, cut };
             }
         };
         let mut relay = CallRelay::new(client, upstream, self.limits);
@@ -57,14 +44,10 @@ impl Tunnel {
             cut = poll_fn(|cx| relay.poll(cx)) => cut,
             why = stop => Some(why),
         };
-        let by = relay.ended_by();
+        let by = relay.ended_by;
         if let Some(frames) = cut.as_ref().and_then(CutReason::close_frames) {
-            relay.stop();
-            // A frame that does not become complete in time stays so, and its receiver gets no Close frame.
-            let _ = timeout(FRAME_TIMEOUT, poll_fn(|cx| relay.poll_frames_complete(cx))).await;
-            let _ = timeout(CLOSE_TIMEOUT, relay.close(&frames)).await;
+            relay.close(&frames).await;
         }
-        let [from_client, from_upstream] = relay.stats();
-        TunnelEnd { from_client, from_upstream, by, cut }
+        relay.end(by, cut)
     }
 }

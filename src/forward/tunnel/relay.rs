@@ -1,20 +1,23 @@
 //! Both ends of a call, joined: passes on what each sends, until the call is over or a deadline passes.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::config::CallLimits;
 
 use super::client_end::CallIo;
-use super::end::{CloseFrames, CutReason, EndedBy, TransferStats};
+use super::end::{CloseFrames, CutReason, EndedBy, TunnelEnd};
 use super::side::Side;
 
 /// How long a side may take to close after its Close frame.
-pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a frame that is being passed on may take to become complete when a call must stop.
+const FRAME_TIMEOUT: Duration = Duration::from_millis(300);
 /// Once one side has ended, how long the other may be silent.
 const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a call without any limits is checked.
@@ -32,7 +35,7 @@ pub(super) struct CallRelay {
     /// Whether nothing more is passed on from the client, and from the upstream.
     done: [bool; 2],
     /// The side that closed or failed first.
-    ended_by: Option<EndedBy>,
+    pub(super) ended_by: Option<EndedBy>,
     cut: Option<CutReason>,
 }
 
@@ -56,14 +59,12 @@ impl CallRelay {
         relay
     }
 
-    /// Callgate, if neither side has ended it.
-    pub(super) fn ended_by(&self) -> EndedBy {
-        self.ended_by.unwrap_or(EndedBy::Gateway)
-    }
-
-    /// What came from the client, and from the upstream.
-    pub(super) fn stats(&self) -> [TransferStats; 2] {
-        [self.client.stats(&self.upstream), self.upstream.stats(&self.client)]
+    /// How the call ended; `by` Callgate, if neither side has ended it.
+    pub(super) fn end(&self, by: Option<EndedBy>, cut: Option<CutReason>) -> TunnelEnd {
+        let (client, upstream) = (&self.client, &self.upstream);
+        // Each side has received the frames of the other.
+        let messages = [upstream.received.messages, client.received.messages];
+        TunnelEnd { bytes: [client.bytes, upstream.bytes], messages, by: by.unwrap_or(EndedBy::Gateway), cut }
     }
 
     /// Passes on what there is, in both directions; `Ready` when the call is over, with the reason if it did not end by itself.
@@ -193,14 +194,8 @@ impl CallRelay {
         }
     }
 
-    /// From now on only frames that have begun are passed on.
-    pub(super) fn stop(&mut self) {
-        self.client.stopping = true;
-        self.upstream.stopping = true;
-    }
-
-    /// `Ready` when these are complete, after a stop.
-    pub(super) fn poll_frames_complete(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// `Ready` when the frames that have begun are complete, after a stop.
+    fn poll_frames_complete(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut complete = true;
         for from in [EndedBy::Client, EndedBy::Upstream] {
             let (_, to) = self.pair(from);
@@ -209,8 +204,13 @@ impl CallRelay {
         if complete { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Sends Close frames to the sides that are still there, and waits until they close.
+    /// Passes on the frames that have begun, and no others. Then it sends Close frames to the sides that are still there, and waits
+    /// until they close.
     pub(super) async fn close(&mut self, frames: &CloseFrames) {
-        tokio::join!(self.client.close(frames), self.upstream.close(frames));
+        (self.client.stopping, self.upstream.stopping) = (true, true);
+        // A frame that does not become complete in time stays so, and its receiver gets no Close frame.
+        let _ = timeout(FRAME_TIMEOUT, poll_fn(|cx| self.poll_frames_complete(cx))).await;
+        let closed = async { tokio::join!(self.client.close(frames), self.upstream.close(frames)) };
+        let _ = timeout(CLOSE_TIMEOUT, closed).await;
     }
 }

@@ -10,8 +10,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
 
 use super::client_end::CallIo;
-use super::end::{CloseFrames, EndedBy, TransferStats};
-use super::frames::{FrameTracker, close_frame, ping_frame};
+use super::end::{CloseFrames, EndedBy};
+use super::frames::{FrameTracker, PING, close_frame, control_frame};
 use super::pongs::PongFilter;
 
 thread_local! {
@@ -78,11 +78,6 @@ impl Side {
             close_queued: false,
             pings: pinged.then_some(PingState { pongs, last_heard: now, pinged: None, received: 0 }),
         }
-    }
-
-    /// What it has sent, by the frames that the other side has received.
-    pub(super) fn stats(&self, other: &Self) -> TransferStats {
-        TransferStats { bytes: self.bytes, messages: other.received.messages }
     }
 
     /// Whether no frame towards it is incomplete.
@@ -242,8 +237,8 @@ impl Side {
             // The other side's ping serves as well: a peer that answers only the latest ping must not miss that one.
             None if self.received.pings > pings.received => pings.pinged = Some(now),
             None if self.own_frame.is_none() => {
-                self.own_frame =
-                    Some(OwnFrame { bytes: ping_frame(&pings.pongs.payload, is_masked), sent: 0, is_ping: true });
+                let bytes = control_frame(PING, &pings.pongs.payload, is_masked);
+                self.own_frame = Some(OwnFrame { bytes, sent: 0, is_ping: true });
             }
             None => {}
         }
