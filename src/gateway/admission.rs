@@ -69,7 +69,7 @@ impl Admission {
             let (plan, now_ms) = (&principal.plan, life.now_ms());
             let asked = self.authenticator.epoch();
             let is_current = || self.authenticator.is_current(&principal, asked);
-            let outcome = self.limiter.decide_cached(&subject, plan, charge, now_ms, &is_current).await;
+            let outcome = self.limiter.decide(&subject, plan, charge, now_ms, &is_current).await;
             life.record.phase(Phase::Decision, started.elapsed());
             let outcome = match outcome {
                 Ok(outcome) => outcome,

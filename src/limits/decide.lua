@@ -44,14 +44,7 @@
 if ARGV[1] and redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then return false end
 if #ARGV[2] == 4 and not KEYS[3] then return '' end
 
--- The layout in bytes: what is before the windows' lengths; shape and front without their windows; a window in both; the
--- staging area. Numbers of a window and stamps take 4.
-local LENGTHS, HEADER, WINDOW, STAGING, STAGING_BYTES = 7, 14, 12, 8, 32
-local WRAP, TRIED = 4294967296, 2147483648
--- A clock that is this much (ms) behind the newest stamp is a new clock: the log moves to it. If it is less, time stops
--- for this token until the clock has caught up.
-local JUMP = 5000
-
+local TRIED = 2147483648
 local call, pack, unpack, spread = redis.call, struct.pack, struct.unpack, unpack
 local time = ARGV.time or call('TIME')
 local micros = time[2] + 0
@@ -255,24 +248,17 @@ if fits and (spill == '' or deep <= slots and slots <= 4 * (deep + STAGING)) the
   if due then call('PEXPIRE', key, string.format('%d', longest + margin)) end
 else
   -- The ring is too small or far too large, or the windows are others: the log is written anew, with a ring that has room
-  -- for one more spill, and then up to the next size class of the allocator (four to each power of two), of which a
-  -- string's own header takes up to 10 bytes.
+  -- for one more spill.
   spill = spill:sub(1, 4 * deep)
-  local ring, more, empty = '', deep - #spill / 4, 0
+  local ring, more = '', deep - #spill / 4
   if more > 0 then
     ring = call('GETRANGE', key, string.format('%d', ring_at), string.format('%d', ring_at + 4 * slots - 1))
     ring = (ring:sub(4 * first + 1) .. ring:sub(1, 4 * first)):sub(1, 4 * more)
   end
-  if deep > 0 then
-    local fixed, class = HEADER + WINDOW * width + STAGING_BYTES + 10, 16
-    local size = fixed + 4 * (deep + STAGING)
-    while 8 * class < size do class = 2 * class end
-    size = size + (-size) % class - fixed
-    empty = (size - size % 4) / 4 - deep
-  end
-  row[1], row[2], row[3] = width, 0, deep + empty
+  slots = ring_slots(HEADER + WINDOW * width + STAGING_BYTES, deep, STAGING)
+  row[1], row[2], row[3] = width, 0, slots
   local value = {pack(all, spread(row)), fresh, kept, string.rep('\0', 4 * (STAGING - staged)), spill, ring,
-    string.rep('\0', 4 * empty)}
+    string.rep('\0', 4 * (slots - deep))}
   call('SET', key, table.concat(value), 'PX', string.format('%d', longest + margin))
 end
 return lead > 0 and reply .. pack('<I6', clock) or reply

@@ -18,7 +18,7 @@ const SMALLEST_RING: u32 = 4;
 #[derive(Debug, Default)]
 pub(super) struct AdmissionLog {
     /// The clock's reading at the newest stamp, Unix ms.
-    newest_ms: u64,
+    pub(super) newest_ms: u64,
     /// The ring of stamps in ms modulo 2³², newest first from `first` on, round the end.
     ring: Box<[u32]>,
     first: u32,
@@ -89,11 +89,6 @@ impl AdmissionLog {
         let moment = self.read_clock(clock_ms);
         let counts = self.counts(limits, moment.elapsed_ms);
         self.write(limits, &counts, cost, moment);
-    }
-
-    /// The clock's reading at the newest stamp, Unix ms.
-    pub(super) fn newest_ms(&self) -> u64 {
-        self.newest_ms
     }
 
     /// Whether all that it remembers has left all windows.

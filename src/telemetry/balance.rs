@@ -25,28 +25,27 @@ pub struct BalanceMetrics {
 
 impl BalanceMetrics {
     pub(super) fn new(families: &Families, upstream: &str, endpoints: &[Arc<str>]) -> Self {
+        let counter = |name, label| families.counter(name, &[("upstream", upstream), label]);
+        let gauge = |name| families.gauge(name, &[("upstream", upstream)]);
         let up = |endpoint: &Arc<str>| {
-            let cell =
-                families.gauge("callgate_upstream_endpoint_up", &[("upstream", upstream), ("endpoint", endpoint)]);
+            let labels = &[("upstream", upstream), ("endpoint", endpoint)];
+            let cell = families.gauge("callgate_upstream_endpoint_up", labels);
             cell.set(1);
             cell
         };
-        let ejections = |endpoint: &Arc<str>| {
-            families.counter("callgate_upstream_ejections_total", &[("upstream", upstream), ("endpoint", endpoint)])
-        };
-        let rejections =
-            |why| families.counter("callgate_upstream_rejections_total", &[("upstream", upstream), ("why", why)]);
+        let rejections = |why| counter("callgate_upstream_rejections_total", ("why", why));
         Self {
             up: endpoints.iter().map(up).collect(),
-            ejections: endpoints.iter().map(ejections).collect(),
-            retries: RetryOn::ALL.map(|(on, _)| {
-                families.counter("callgate_upstream_retries_total", &[("upstream", upstream), ("on", on)])
-            }),
+            ejections: endpoints
+                .iter()
+                .map(|endpoint| counter("callgate_upstream_ejections_total", ("endpoint", endpoint)))
+                .collect(),
+            retries: RetryOn::ALL.map(|(on, _)| counter("callgate_upstream_retries_total", ("on", on))),
             exhausted: families.counter("callgate_upstream_retries_exhausted_total", &[("upstream", upstream)]),
             queue_full: rejections("queue_full"),
             waited: rejections("waited"),
-            waiting: families.gauge("callgate_upstream_waiting", &[("upstream", upstream)]),
-            in_flight: families.gauge("callgate_upstream_in_flight", &[("upstream", upstream)]),
+            waiting: gauge("callgate_upstream_waiting"),
+            in_flight: gauge("callgate_upstream_in_flight"),
         }
     }
 }

@@ -6,7 +6,7 @@ use prometheus::{Histogram, IntCounter, IntGauge, TextEncoder};
 
 use super::balance::BalanceMetrics;
 use super::families::{Families, LATENCY_BUCKETS};
-use super::process::ProcessCollector;
+use super::process::ProcessMetrics;
 use super::requests::RouteMetrics;
 
 /// Seconds; from the deny cache to Redis's deadline.
@@ -16,6 +16,7 @@ const DECISION_BUCKETS: &[f64] =
 /// All metrics of one process.
 pub struct Metrics {
     families: Families,
+    process: ProcessMetrics,
     pub(crate) decision_seconds: Histogram,
     pub(crate) shadow_denials: IntCounter,
     pub(crate) store_up: IntGauge,
@@ -70,10 +71,9 @@ impl Metrics {
     /// When a name is malformed: a mistake in this folder.
     pub fn new() -> prometheus::Result<Self> {
         let families = Families::default();
-        families.registry.register(Box::new(ProcessCollector::new()?))?;
-        let version = env!("CARGO_PKG_VERSION");
-        families.gauge("callgate_build_info", &[("version", version)]).set(1);
+        families.gauge("callgate_build_info", &[("version", env!("CARGO_PKG_VERSION"))]).set(1);
         Ok(Self {
+            process: ProcessMetrics::new(&families.registry)?,
             decision_seconds: families.histogram("callgate_decision_duration_seconds", DECISION_BUCKETS, &[]),
             shadow_denials: families.counter("callgate_shadow_denials_total", &[]),
             store_up: families.gauge("callgate_store_up", &[]),
@@ -99,12 +99,9 @@ impl Metrics {
     pub fn upstream(&self, name: &str) -> UpstreamMetrics {
         let failures =
             |kind| self.families.counter("callgate_upstream_failures_total", &[("upstream", name), ("kind", kind)]);
+        let label = &[("upstream", name)];
         UpstreamMetrics {
-            seconds: self.families.histogram(
-                "callgate_upstream_duration_seconds",
-                LATENCY_BUCKETS,
-                &[("upstream", name)],
-            ),
+            seconds: self.families.histogram("callgate_upstream_duration_seconds", LATENCY_BUCKETS, label),
             connect_failures: failures("connect"),
             refused: failures("refused"),
             broken: failures("broken"),
@@ -169,6 +166,8 @@ impl Metrics {
     /// # Errors
     /// When a metric can't be encoded.
     pub fn encode(&self) -> prometheus::Result<String> {
+        // What can't be read is exported as it was.
+        let _ = self.process.update();
         TextEncoder::new().encode_to_string(&self.families.registry.gather())
     }
 }

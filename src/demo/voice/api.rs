@@ -11,7 +11,6 @@ use serde_json::json;
 
 use super::call::CallId;
 use super::call_request::CallRequest;
-use super::calls::FeedScope;
 use super::error::{DemoError, FieldErrors};
 use super::response::{DemoResponse, empty_response, json_response};
 use super::service::VoiceService;
@@ -49,10 +48,10 @@ async fn dispatch(service: Arc<VoiceService>, mut request: Request<Incoming>) ->
         [_, _, "calls", id] => Ok(json_response(StatusCode::OK, service.calls().get(call_id(id)?)?)),
         [_, _, "calls", id, "events"] => {
             let id = service.calls().get(call_id(id)?)?.id;
-            Ok(events::open(service, FeedScope::Call(id), request.headers()))
+            Ok(events::open(service, Some(id), request.headers()))
         }
         [_, _, "calls", id, "stream"] => audio::open(&service, call_id(id)?, &mut request),
-        [_, _, "events"] => Ok(events::open(service, FeedScope::All, request.headers())),
+        [_, _, "events"] => Ok(events::open(service, None, request.headers())),
         [_, _, "recordings"] => recordings::receive(request.into_body()).await,
         [_, _, "recordings", length] => recordings::send(length),
         _ => Err(DemoError::NoSuchPath),
