@@ -8,15 +8,3 @@ local WRAP = 4294967296
 -- for this token until the clock has caught up.
 local JUMP = 5000
 
--- The slots of a new ring, `at` bytes behind the start of the log, that holds `deep` stamps: it has room for `more`, and then
--- up to the next size class of the allocator (four to each power of two), of which a string's own header takes up to 10
--- bytes. (It captures nothing, so that the scripts that don't need it hardly pay for it.)
-local function ring_slots(at, deep, more)
-  if deep == 0 then return 0 end
-  local fixed, class = at + 10, 16
-  local size = fixed + 4 * (deep + more)
-  while 8 * class < size do class = 2 * class end
-  size = size + (-size) % class - fixed
-  return (size - size % 4) / 4
-end
-

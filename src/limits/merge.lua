@@ -99,11 +99,11 @@ end
 pieces[#pieces + 1] = old:sub(4 * from - 3)
 local stamps = table.concat(pieces)
 
--- The log anew, with the ring that decide.lua would make.
+-- The log anew.
 local width, held = #windows / 4, #stamps / 4
 local staged = held < STAGING and held or STAGING
 local deep = held - staged
-local slots = ring_slots(HEADER + WINDOW * width + STAGING_BYTES, deep, STAGING)
+local slots = ring_slots(width, deep)
 local value = {pack('<BI3I3', width, 0, slots), windows, pack('<BI6', staged, newest)}
 for j = 1, width do
   local inside = count(stamps, (unpack('<I', windows, 4 * j - 3)))

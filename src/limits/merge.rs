@@ -13,7 +13,7 @@ use super::pending_merges::{Batch, ClaimResult, Merged, PendingMerges};
 use crate::store::{Redis, Script, StoreError};
 
 /// The script that merges.
-pub const MERGE: &str = concat!(include_str!("layout.lua"), include_str!("merge.lua"));
+pub const MERGE: &str = concat!(include_str!("layout.lua"), include_str!("ring.lua"), include_str!("merge.lua"));
 
 /// The time on the server of a log, in Unix milliseconds.
 const CLOCK: &str = "local time = redis.call('TIME') return time[1] * 1000 + math.floor(time[2] / 1000)";

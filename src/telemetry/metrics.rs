@@ -7,7 +7,7 @@ use prometheus::{Histogram, IntCounter, IntGauge, TextEncoder};
 use super::balance::BalanceMetrics;
 use super::families::{Families, LATENCY_BUCKETS};
 use super::process::ProcessMetrics;
-use super::requests::RouteMetrics;
+use super::route::RouteMetrics;
 
 /// Seconds; from the deny cache to Redis's deadline.
 const DECISION_BUCKETS: &[f64] =

@@ -2,14 +2,13 @@
 
 mod access;
 mod balance;
-mod calls;
 mod families;
 mod help;
 mod log;
 mod metrics;
 mod process;
 mod request_id;
-mod requests;
+mod route;
 mod text;
 
 // For the benchmarks alone.
@@ -17,9 +16,8 @@ mod text;
 pub use access::json_line;
 pub use access::{AccessLog, AccessRecord, Phase, WindowUse};
 pub use balance::BalanceMetrics;
-pub use calls::CallMetrics;
 pub use log::{LogError, LogGuard, init};
 pub use metrics::{ListenerMetrics, MergeMetrics, Metrics, NameMetrics, UpstreamMetrics};
 pub use request_id::request_id;
-pub use requests::RouteMetrics;
+pub use route::{CallMetrics, RouteMetrics};
 pub(crate) use text::push_ip;

@@ -9,10 +9,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::call::CallId;
-use super::call_request::CallRequest;
-use super::error::{DemoError, FieldErrors};
-use super::response::{DemoResponse, empty_response, json_response};
+use super::call::{CallId, CallRequest};
+use super::response::{DemoError, DemoResponse, FieldErrors, empty_response, json_response};
 use super::service::VoiceService;
 use super::{audio, events, recordings, request_body};
 

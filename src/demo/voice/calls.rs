@@ -7,9 +7,8 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::call::{CallId, CallState, VoiceCall, as_rfc3339};
-use super::call_request::CallRequest;
-use super::error::DemoError;
+use super::call::{CallId, CallRequest, CallState, VoiceCall, as_rfc3339};
+use super::response::DemoError;
 
 /// The oldest call is removed for a new one.
 const MAX_CALLS: usize = 1_000;

@@ -6,9 +6,7 @@
 mod api;
 mod audio;
 mod call;
-mod call_request;
 mod calls;
-mod error;
 mod events;
 mod recordings;
 mod request_body;

@@ -11,9 +11,8 @@ use http::header::CONTENT_LENGTH;
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::error::{DemoError, FieldErrors};
 use super::request_body::next_bytes;
-use super::response::{DemoResponse, json_response, stream_response};
+use super::response::{DemoError, DemoResponse, FieldErrors, json_response, stream_response};
 use crate::hash::hex;
 
 /// 4 GiB.

@@ -8,7 +8,7 @@ use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use super::error::DemoError;
+use super::response::DemoError;
 
 const MAX_JSON_BYTES: usize = 64 * 1024;
 /// Bytes of a larger body that are read and discarded: a client that is still sending when its connection closes may

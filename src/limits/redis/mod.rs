@@ -21,17 +21,23 @@ use super::query::{Charge, LimitQuery, LimitSubject, pack};
 use crate::config::{Limit, OnFailure, Plan, RouteLimits};
 use crate::store::{Redis, Script, StoreError};
 
+macro_rules! decide {
+    () => {
+        concat!(
+            include_str!("../layout.lua"),
+            include_str!("../decide.lua"),
+            include_str!("../ring.lua"),
+            include_str!("../rewrite.lua")
+        )
+    };
+}
+
 /// The decision script.
-pub const DECIDE: &str = concat!(include_str!("../layout.lua"), include_str!("../decide.lua"));
+pub const DECIDE: &str = decide!();
 
 /// The same for a request through a route with limits of its own: one decision on two logs.
-pub const PAIR: &str = concat!(
-    "local function decide(KEYS, ARGV)\n",
-    include_str!("../layout.lua"),
-    include_str!("../decide.lua"),
-    "\nend\n",
-    include_str!("../pair.lua")
-);
+pub const PAIR: &str =
+    concat!("local function decide(KEYS, ARGV)\n", decide!(), "\nend\n", include_str!("../pair.lua"));
 
 /// The script that keeps leases of calls.
 pub const CALLS: &str = include_str!("../calls.lua");
