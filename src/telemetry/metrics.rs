@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use prometheus::{Histogram, IntCounter, IntGauge, TextEncoder};
 
-use super::balance::BalanceMetrics;
 use super::families::{Families, LATENCY_BUCKETS};
 use super::process::ProcessMetrics;
 use super::route::RouteMetrics;
+use super::upstream::UpstreamMetrics;
 
 /// Seconds; from the deny cache to Redis's deadline.
 const DECISION_BUCKETS: &[f64] =
@@ -43,20 +43,6 @@ pub struct MergeMetrics {
     pub(crate) waiting: IntGauge,
     pub(crate) merged: IntCounter,
     pub(crate) dropped: IntCounter,
-}
-
-/// The cells of one upstream.
-#[derive(Clone)]
-pub struct UpstreamMetrics {
-    pub(crate) seconds: Histogram,
-    pub(crate) connect_failures: IntCounter,
-    /// Requests that an endpoint refused unprocessed.
-    pub(crate) refused: IntCounter,
-    /// Attempts whose connection failed before a response, or whose response was not HTTP.
-    pub(crate) broken: IntCounter,
-    pub(crate) timeouts: IntCounter,
-    /// Responses that failed or stalled after their head, or could not be forwarded.
-    pub(crate) bad_answers: IntCounter,
 }
 
 /// The cells of one host name.
@@ -95,24 +81,9 @@ impl Metrics {
         Arc::new(RouteMetrics::new(&self.families, name))
     }
 
-    /// The cells of an upstream.
-    pub fn upstream(&self, name: &str) -> UpstreamMetrics {
-        let failures =
-            |kind| self.families.counter("callgate_upstream_failures_total", &[("upstream", name), ("kind", kind)]);
-        let label = &[("upstream", name)];
-        UpstreamMetrics {
-            seconds: self.families.histogram("callgate_upstream_duration_seconds", LATENCY_BUCKETS, label),
-            connect_failures: failures("connect"),
-            refused: failures("refused"),
-            broken: failures("broken"),
-            timeouts: failures("timeout"),
-            bad_answers: failures("bad_answer"),
-        }
-    }
-
-    /// The cells of an upstream's balancing, with those of its endpoints.
-    pub fn balance(&self, upstream: &str, endpoints: &[Arc<str>]) -> BalanceMetrics {
-        BalanceMetrics::new(&self.families, upstream, endpoints)
+    /// The cells of an upstream, with those of its endpoints.
+    pub fn upstream(&self, name: &str, endpoints: &[Arc<str>]) -> UpstreamMetrics {
+        UpstreamMetrics::new(&self.families, name, endpoints)
     }
 
     /// Requests of a route that were chosen for a copy to this upstream, with this outcome of the copy.
@@ -183,8 +154,7 @@ mod tests {
     fn every_metric_can_be_made_and_every_help_text_is_used() {
         let metrics = Metrics::new().unwrap();
         metrics.route("r").count(&Method::GET, StatusCode::OK);
-        metrics.upstream("u");
-        metrics.balance("u", &["http://127.0.0.1:1".into()]);
+        metrics.upstream("u", &["http://127.0.0.1:1".into()]);
         metrics.mirrored("r", "u", "copied");
         metrics.name("host");
         metrics.listener("https");

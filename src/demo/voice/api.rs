@@ -92,19 +92,17 @@ impl ListQuery {
     fn parse(query: &str) -> Result<Self, DemoError> {
         let mut list = Self { limit: DEFAULT_PAGE_SIZE, before: None };
         let mut errors = FieldErrors::new();
+        let mut report = |field, message| drop(errors.insert(field, vec![message]));
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             match name {
                 "limit" => match value.parse() {
                     Ok(limit) if (1..=MAX_PAGE_SIZE).contains(&limit) => list.limit = limit,
-                    _ => {
-                        let message = format!("The limit must be a number from 1 to {MAX_PAGE_SIZE}.");
-                        errors.insert("limit", vec![message]);
-                    }
+                    _ => report("limit", format!("The limit must be a number from 1 to {MAX_PAGE_SIZE}.")),
                 },
                 "before" => match CallId::parse(value) {
                     Some(id) => list.before = Some(id),
-                    None => drop(errors.insert("before", vec!["The before value must be the id of a call.".into()])),
+                    None => report("before", "The before value must be the id of a call.".to_owned()),
                 },
                 _ => {}
             }
