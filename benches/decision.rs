@@ -100,7 +100,13 @@ fn through_redis(criterion: &mut Criterion) {
         }
     });
     let local = Arc::new(MemoryLimiter::new(1_000_000));
-    let limiter = Limiter::Redis(RedisLimiter::new(redis, OnFailure::Local, local, Arc::new(DenyCache::new(10_000))));
+    let limiter = Limiter::Redis(RedisLimiter::new(
+        redis,
+        OnFailure::Local,
+        local,
+        Arc::new(DenyCache::new(10_000)),
+        Arc::default(),
+    ));
     let mut turn = 0;
     let mut next = || {
         turn = (turn + 7) % tokens.len();
@@ -110,7 +116,7 @@ fn through_redis(criterion: &mut Criterion) {
     let tight = plan(&[(1, 60_000), (1_000, 3_600_000)]);
     let mut group = criterion.benchmark_group("redis");
     group.bench_function("one at a time", |bench| {
-        bench.iter(|| runtime.block_on(limiter.decide(&next(), &roomy, 1, unix_ms())).expect("a decision"));
+        bench.iter(|| runtime.block_on(limiter.decide(&next(), &roomy, 1, unix_ms(), &|| true)).expect("a decision"));
     });
     group.bench_function("64 at a time", |bench| {
         bench.iter_custom(|times| {
@@ -118,7 +124,7 @@ fn through_redis(criterion: &mut Criterion) {
             runtime.block_on(async {
                 for _ in 0..times.div_ceil(64) {
                     let askers: Vec<_> = (0..64).map(|_| next()).collect();
-                    let decisions = askers.iter().map(|asker| limiter.decide(asker, &roomy, 1, unix_ms()));
+                    let decisions = askers.iter().map(|asker| limiter.decide(asker, &roomy, 1, unix_ms(), &|| true));
                     futures_util::future::join_all(decisions).await;
                 }
             });
@@ -126,7 +132,7 @@ fn through_redis(criterion: &mut Criterion) {
         });
     });
     group.bench_function("denied, from the deny cache", |bench| {
-        bench.iter(|| runtime.block_on(limiter.decide(&next(), &tight, 1, unix_ms())).expect("a decision"));
+        bench.iter(|| runtime.block_on(limiter.decide(&next(), &tight, 1, unix_ms(), &|| true)).expect("a decision"));
     });
     group.finish();
 }

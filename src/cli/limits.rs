@@ -90,7 +90,7 @@ async fn limit_service(args: &LimitsArgs) -> anyhow::Result<LimitService> {
         Store::Redis(store) => {
             let redis = Redis::open_for_command(store).await?;
             let (local, denials) = (Arc::new(MemoryLimiter::new(1)), Arc::new(DenyCache::new(1)));
-            let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials);
+            let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials, Arc::default());
             Ok(LimitService::new(config.clone(), Arc::new(Registry::with_redis(redis)), Limiter::Redis(limiter)))
         }
     }

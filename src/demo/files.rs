@@ -33,14 +33,7 @@ impl DemoFiles {
     }
 
     /// What is running, and commands to try it.
-    pub(super) fn instructions(
-        &self,
-        https: SocketAddr,
-        admin: SocketAddr,
-        upstream: SocketAddr,
-        token: &str,
-        reader: &str,
-    ) -> String {
+    pub(super) fn instructions(&self, [https, admin, upstream]: [SocketAddr; 3], [token, reader]: [&str; 2]) -> String {
         let (folder, config, port) = (self.folder.display(), self.config.display(), https.port());
         format!(
             r#"

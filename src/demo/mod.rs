@@ -40,7 +40,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let voice = tokio::spawn(voice::serve(listener, stop.clone()));
     let server = Server::launch(loaded.config).await?;
-    print!("{}", files.instructions(server.https, server.admin, upstream, &full, &read_only));
+    print!("{}", files.instructions([server.https, server.admin, upstream], [&full, &read_only]));
     signals.wait().await;
     server.stop().await;
     stop.cancel();

@@ -88,7 +88,7 @@ impl Forwarder {
             .upstreams
             .iter()
             .enumerate()
-            .map(|(index, upstream)| Ok(Arc::new(UpstreamPools::new(index, upstream, names, shared, metrics)?)));
+            .map(|(index, upstream)| Ok(Arc::new(UpstreamPools::new(index, upstream, names, shared)?)));
         let upstreams = upstreams.collect::<Result<Vec<_>, TlsError>>()?;
         let mirrors = config.routes.iter().filter_map(|route| {
             let mirror = RequestMirror::new(route, &upstreams, shared, metrics, shutdown)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config;
-use crate::telemetry::{Metrics, UpstreamMetrics};
+use crate::telemetry::UpstreamMetrics;
 use crate::tls::TlsError;
 
 use super::balance::{RoundRobin, UpstreamState, UpstreamStates};
@@ -34,9 +34,9 @@ impl UpstreamPools {
         config: &Arc<config::Upstream>,
         names: &ResolvedNames,
         upstreams: &UpstreamStates,
-        metrics: &Metrics,
     ) -> Result<Self, TlsError> {
         let queues = Arc::new(WaitQueues::default());
+        let state = upstreams.states[index].clone();
         let endpoints = config.endpoints.iter().zip(tls::of_endpoints(config)?).map(|(endpoint, tls)| {
             let addr = names.endpoint_addr(endpoint, config.resolve_interval);
             Arc::new(EndpointPool::new(endpoint, addr, config, tls, queues.clone()))
@@ -44,10 +44,10 @@ impl UpstreamPools {
         Ok(Self {
             config: config.clone(),
             endpoints: endpoints.collect(),
-            state: upstreams.states[index].clone(),
             round_robin: RoundRobin::new(config.endpoints.len()),
             queues,
-            metrics: metrics.upstream(&config.name),
+            metrics: state.metrics.clone(),
+            state,
         })
     }
 

@@ -56,7 +56,8 @@ impl Admission {
         life: &mut RequestLife,
     ) -> Result<Arc<Principal>, Rejection> {
         let opens_call = route.is_some() && asks_for_websocket(request);
-        let charge = Charge { opens_call, ..route.map_or(Charge::from(1), Charge::from) };
+        let (cost, limits) = route.map_or((1, None), |route| (route.cost, route.limits.as_ref()));
+        let charge = Charge { cost, limits, opens_call };
         let (now, client) = (life.record.received, life.record.client);
         let started = Instant::now();
         let found = self.authenticator.authenticate(request.headers(), client, now).await;
@@ -69,7 +70,7 @@ impl Admission {
             let (plan, now_ms) = (&principal.plan, life.now_ms());
             let asked = self.authenticator.epoch();
             let is_current = || self.authenticator.is_current(&principal, asked);
-            let outcome = self.limiter.decide_cached(&subject, plan, charge, now_ms, &is_current).await;
+            let outcome = self.limiter.decide(&subject, plan, charge, now_ms, &is_current).await;
             life.record.phase(Phase::Decision, started.elapsed());
             let refusal = match outcome {
                 Ok(LimitOutcome::Decided(decision, lease)) => {

@@ -81,7 +81,8 @@ impl Drop for CallLease {
 #[derive(Default)]
 pub(super) struct CallLeases {
     names: Mutex<LeaseNames>,
-    ended: Notify,
+    /// Notified when a lease is to be given back.
+    pub(super) ended: Notify,
 }
 
 #[derive(Default)]
@@ -109,11 +110,6 @@ impl CallLeases {
         names.ended.entry(token_id.into()).or_default().push(name);
         drop(names);
         self.ended.notify_one();
-    }
-
-    /// Resolves when something is to be given back.
-    pub(super) async fn ended(&self) {
-        self.ended.notified().await;
     }
 
     /// The leases that are held.

@@ -41,18 +41,11 @@
 -- number as its argument 2, struct.pack or unpack 1 and 0.3 per field, a new string 0.6, a table 0.5, a closure 0.4 per
 -- variable that it captures.
 
-if ARGV[1] and redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then return false end
+local call, pack, unpack, spread = redis.call, struct.pack, struct.unpack, unpack
+if ARGV[1] and call('HGET', KEYS[1], 'version') ~= ARGV[1] then return false end
 if #ARGV[2] == 4 and not KEYS[3] then return '' end
 
--- The layout in bytes: what is before the windows' lengths; shape and front without their windows; a window in both; the
--- staging area. Numbers of a window and stamps take 4.
-local LENGTHS, HEADER, WINDOW, STAGING, STAGING_BYTES = 7, 14, 12, 8, 32
-local WRAP, TRIED = 4294967296, 2147483648
--- A clock that is this much (ms) behind the newest stamp is a new clock: the log moves to it. If it is less, time stops
--- for this token until the clock has caught up.
-local JUMP = 5000
-
-local call, pack, unpack, spread = redis.call, struct.pack, struct.unpack, unpack
+local TRIED = 2147483648
 local time = ARGV.time or call('TIME')
 local micros = time[2] + 0
 local clock = time[1] * 1000 + (micros - micros % 1000) / 1000
@@ -207,7 +200,7 @@ if not admitted then
     end
     ask[2 * j], ask[2 * j + 1] = count, wait
   end
-  return pack('<BI6' .. string.rep('I', 2 * width), verdict, clock, spread(ask, 2))
+  return pack(width == 2 and '<BI6IIII' or '<BI6' .. string.rep('I', 2 * width), verdict, clock, spread(ask, 2))
 end
 
 local stamp = (head + elapsed) % WRAP
@@ -229,6 +222,7 @@ else
 end
 row[F + 1], row[F + 2], row[LAST] = staged, now, stamp
 local reply = pack(front, spread(row, F + 1))
+local answer = lead > 0 and reply .. pack('<I6', clock) or reply
 
 -- How many stamps the ring has to hold: what is remembered and not staged.
 local deep, first, slots = held > staged and held - staged or 0, row[2], row[3]
@@ -253,26 +247,7 @@ if fits and (spill == '' or deep <= slots and slots <= 4 * (deep + STAGING)) the
     call('SETRANGE', key, front_at, reply .. fresh .. kept)
   end
   if due then call('PEXPIRE', key, string.format('%d', longest + margin)) end
-else
-  -- The ring is too small or far too large, or the windows are others: the log is written anew, with a ring that has room
-  -- for one more spill, and then up to the next size class of the allocator (four to each power of two), of which a
-  -- string's own header takes up to 10 bytes.
-  spill = spill:sub(1, 4 * deep)
-  local ring, more, empty = '', deep - #spill / 4, 0
-  if more > 0 then
-    ring = call('GETRANGE', key, string.format('%d', ring_at), string.format('%d', ring_at + 4 * slots - 1))
-    ring = (ring:sub(4 * first + 1) .. ring:sub(1, 4 * first)):sub(1, 4 * more)
-  end
-  if deep > 0 then
-    local fixed, class = HEADER + WINDOW * width + STAGING_BYTES + 10, 16
-    local size = fixed + 4 * (deep + STAGING)
-    while 8 * class < size do class = 2 * class end
-    size = size + (-size) % class - fixed
-    empty = (size - size % 4) / 4 - deep
-  end
-  row[1], row[2], row[3] = width, 0, deep + empty
-  local value = {pack(all, spread(row)), fresh, kept, string.rep('\0', 4 * (STAGING - staged)), spill, ring,
-    string.rep('\0', 4 * empty)}
-  call('SET', key, table.concat(value), 'PX', string.format('%d', longest + margin))
+  return answer
 end
-return lead > 0 and reply .. pack('<I6', clock) or reply
+-- rewrite.lua follows.
+

@@ -22,25 +22,12 @@ pub enum Limiter {
 impl Limiter {
     /// Decides whether a request may pass: only if all limits of its token's plan and of its route have room for all that it
     /// costs, and if it opens a call, only if its token may have one more open. `now_ms` is this process's Unix time in
-    /// milliseconds; where Redis decides, its own clock counts instead.
-    ///
-    /// # Errors
-    /// [`Unavailable`] while Redis does not answer, if the policy is `deny`.
-    pub async fn decide<'a>(
-        &self,
-        subject: &LimitSubject<'_>,
-        plan: &Plan,
-        charge: impl Into<Charge<'a>>,
-        now_ms: u64,
-    ) -> Result<LimitOutcome, Unavailable> {
-        self.decide_cached(subject, plan, charge, now_ms, &|| true).await
-    }
-
-    /// The same for a record from a cache: Redis compares its version; without Redis it must be known to be current.
+    /// milliseconds; where Redis decides, its own clock counts instead, and it compares the record's version. Without
+    /// Redis the record must be known to be current.
     ///
     /// # Errors
     /// [`Unavailable`] while Redis does not answer, if the policy is `deny` or the record is not known to be current.
-    pub async fn decide_cached<'a>(
+    pub async fn decide<'a>(
         &self,
         subject: &LimitSubject<'_>,
         plan: &Plan,

@@ -2,6 +2,8 @@
 //!
 //! It is the twin of `decide.lua` and behaves alike, answer by answer. Time is an argument.
 
+use std::collections::VecDeque;
+
 use smallvec::SmallVec;
 
 use super::decision::{Decision, Source, WindowStatus, numbers};
@@ -18,10 +20,9 @@ const SMALLEST_RING: u32 = 4;
 #[derive(Debug, Default)]
 pub(super) struct AdmissionLog {
     /// The clock's reading at the newest stamp, Unix ms.
-    newest_ms: u64,
-    /// The ring of stamps in ms modulo 2³², newest first from `first` on, round the end.
-    ring: Box<[u32]>,
-    first: u32,
+    pub(super) newest_ms: u64,
+    /// In ms modulo 2³², newest first.
+    stamps: VecDeque<u32>,
     /// Shortest first, as of the newest stamp. What is older than the stamps that the longest counts is forgotten.
     windows: SmallVec<[Window; 2]>,
 }
@@ -91,11 +92,6 @@ impl AdmissionLog {
         self.write(limits, &counts, cost, moment);
     }
 
-    /// The clock's reading at the newest stamp, Unix ms.
-    pub(super) fn newest_ms(&self) -> u64 {
-        self.newest_ms
-    }
-
     /// Whether all that it remembers has left all windows.
     pub(super) fn is_expired(&self, clock_ms: u64) -> bool {
         self.windows.last().is_none_or(|longest| self.newest_ms + u64::from(longest.length_ms) <= clock_ms)
@@ -152,9 +148,7 @@ impl AdmissionLog {
 
     /// The i-th newest stamp, from 1.
     fn stamp(&self, i: u32) -> u32 {
-        let slots = self.ring.len();
-        let at = self.first as usize + i as usize - 1;
-        self.ring[if at < slots { at } else { at - slots }]
+        self.stamps[i as usize - 1]
     }
 
     /// How much older than the newest stamp the i-th newest is, in ms.
@@ -175,12 +169,9 @@ impl AdmissionLog {
             false => self.stamp(1).wrapping_add(moment.elapsed_ms as u32),
         };
         let most = limits.iter().map(|limit| limit.count).max().unwrap_or(0);
-        self.make_room(remembered, cost, most);
-        let slots = self.ring.len() as u32;
-        for _ in 0..cost {
-            self.first = if self.first == 0 { slots - 1 } else { self.first - 1 };
-            self.ring[self.first as usize] = stamp;
-        }
+        self.stamps.truncate(remembered as usize);
+        self.make_room(cost, most);
+        (0..cost).for_each(|_| self.stamps.push_front(stamp));
         self.newest_ms = moment.now_ms;
         let windows = limits.iter().zip(counts);
         let grown = windows.map(|(limit, count)| Window { length_ms: limit.window_ms.get(), count: count + cost });
@@ -191,20 +182,17 @@ impl AdmissionLog {
         }
     }
 
-    /// Sees to a ring that holds the `remembered` newest stamps and `cost` more, and not much more than that. No plan ever
-    /// admits more than `most`.
-    fn make_room(&mut self, remembered: u32, cost: u32, most: u32) {
-        let needed = remembered + cost;
-        let slots = self.ring.len() as u32;
+    /// Sees to room for `cost` more stamps, and not much more than that. No plan ever admits more than `most`.
+    fn make_room(&mut self, cost: u32, most: u32) {
+        let needed = self.stamps.len() as u32 + cost;
+        let slots = self.stamps.capacity() as u32;
         if needed <= slots && (slots <= 4 * SMALLEST_RING || needed > slots / 4) {
             return;
         }
         let roomy = (needed + needed / 4).next_multiple_of(SMALLEST_RING);
-        let mut ring = Vec::with_capacity(roomy.min(most.max(needed)) as usize);
-        ring.extend((1..=remembered).map(|i| self.stamp(i)));
-        ring.resize(ring.capacity(), 0);
-        self.ring = ring.into_boxed_slice();
-        self.first = 0;
+        let mut stamps = VecDeque::with_capacity(roomy.min(most.max(needed)) as usize);
+        stamps.extend(&self.stamps);
+        self.stamps = stamps;
     }
 }
 
@@ -228,7 +216,7 @@ mod tests {
         for ms in 0..admissions {
             assert!(log.decide(limits, 1, 1_700_000_000_000 + ms, true).admitted);
         }
-        size_of::<AdmissionLog>() + 4 * log.ring.len()
+        size_of::<AdmissionLog>() + 4 * log.stamps.capacity()
     }
 
     #[test]
@@ -255,10 +243,10 @@ mod tests {
         for i in 0..2_000 {
             log.decide(&limits, 1, 1_700_000_000_000 + i, true);
         }
-        assert!(log.ring.len() >= 2_000);
+        assert!(log.stamps.capacity() >= 2_000);
         for i in 0..20 {
             log.decide(&limits, 1, 1_700_000_020_000 + 1_000 * i, true);
         }
-        assert!(log.ring.len() <= 64, "{}", log.ring.len());
+        assert!(log.stamps.capacity() <= 64, "{}", log.stamps.capacity());
     }
 }

@@ -13,9 +13,6 @@
 --
 -- Integers are unsigned and little-endian, as in the log.
 
--- As in decide.lua.
-local LENGTHS, HEADER, WINDOW, STAGING, STAGING_BYTES = 7, 14, 12, 8, 32
-local WRAP, JUMP = 4294967296, 5000
 -- So many batches are remembered as merged.
 local MAX_NAMES = 1000
 local call, pack, unpack = redis.call, struct.pack, struct.unpack
@@ -102,24 +99,18 @@ end
 pieces[#pieces + 1] = old:sub(4 * from - 3)
 local stamps = table.concat(pieces)
 
--- The log anew, with the ring that decide.lua would make.
+-- The log anew.
 local width, held = #windows / 4, #stamps / 4
 local staged = held < STAGING and held or STAGING
-local deep, empty = held - staged, 0
-if deep > 0 then
-  local fixed, class = HEADER + WINDOW * width + STAGING_BYTES + 10, 16
-  local size = fixed + 4 * (deep + STAGING)
-  while 8 * class < size do class = 2 * class end
-  size = size + (-size) % class - fixed
-  empty = (size - size % 4) / 4 - deep
-end
-local value = {pack('<BI3I3', width, 0, deep + empty), windows, pack('<BI6', staged, newest)}
+local deep = held - staged
+local slots = ring_slots(width, deep)
+local value = {pack('<BI3I3', width, 0, slots), windows, pack('<BI6', staged, newest)}
 for j = 1, width do
   local inside = count(stamps, (unpack('<I', windows, 4 * j - 3)))
   value[#value + 1] = pack('<I', inside) .. stamps:sub(4 * inside - 3, 4 * inside)
 end
 value[#value + 1] = stamps:sub(1, 4 * staged) .. string.rep('\0', 4 * (STAGING - staged))
-value[#value + 1] = stamps:sub(4 * staged + 1) .. string.rep('\0', 4 * empty)
+value[#value + 1] = stamps:sub(4 * staged + 1) .. string.rep('\0', 4 * (slots - deep))
 local margin = longest > 240000 and longest / 4 or 60000
 local lives = string.format('%d', longest + margin + now - clock)
 call('SET', KEYS[1], table.concat(value), 'PX', lives)

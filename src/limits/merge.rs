@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use redis::Value;
 
-use super::pending_merges::{Batch, ClaimResult, PendingMerges};
+use super::pending_merges::{Batch, ClaimResult, Merged, PendingMerges};
 use crate::store::{Redis, Script, StoreError};
 
 /// The script that merges.
-pub const MERGE: &str = include_str!("merge.lua");
+pub const MERGE: &str = concat!(include_str!("layout.lua"), include_str!("ring.lua"), include_str!("merge.lua"));
 
 /// The time on the server of a log, in Unix milliseconds.
 const CLOCK: &str = "local time = redis.call('TIME') return time[1] * 1000 + math.floor(time[2] / 1000)";
@@ -137,13 +137,11 @@ impl Merger {
     }
 
     fn report(&self) {
-        if let Some(merged) = self.pending.take_merged() {
+        if let Some(Merged { admissions, logs }) = self.pending.take_merged() {
             tracing::info!(
-                admissions = merged.admissions,
-                logs = merged.logs,
-                "merged {} admissions made while Redis was unreachable into {} logs",
-                merged.admissions,
-                merged.logs
+                admissions,
+                logs,
+                "merged {admissions} admissions made while Redis was unreachable into {logs} logs"
             );
         }
     }

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::config::{Limit, Plan, Route, RouteLimits};
+use crate::config::{Limit, Plan, RouteLimits};
 
 /// The token and account that a request counts for.
 #[derive(Debug, Clone, Copy)]
@@ -28,12 +28,6 @@ pub struct Charge<'a> {
 impl From<u32> for Charge<'_> {
     fn from(cost: u32) -> Self {
         Self { cost, limits: None, opens_call: false }
-    }
-}
-
-impl<'a> From<&'a Route> for Charge<'a> {
-    fn from(route: &'a Route) -> Self {
-        Self { cost: route.cost, limits: route.limits.as_ref(), opens_call: false }
     }
 }
 

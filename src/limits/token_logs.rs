@@ -60,7 +60,7 @@ impl TokenLogs {
 
     /// The clock's reading at the newest stamp, Unix ms.
     pub(super) fn newest_ms(&self) -> u64 {
-        self.all().map(AdmissionLog::newest_ms).max().unwrap_or_default()
+        self.all().map(|log| log.newest_ms).max().unwrap_or_default()
     }
 
     /// Whether all that it remembers has left all windows.

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::config::{Plan, RedisStore};
 use crate::limits::{Decision, DenyCache, LimitOutcome, LimitSubject, Limiter, MemoryLimiter, RedisLimiter};
-use crate::store::{Redis, StoreHealth};
+use crate::store::Redis;
 
 pub(super) const INSTANCES: usize = 4;
 /// The version of every token record in the test.
@@ -29,11 +29,10 @@ pub(super) struct TestInstance {
 
 impl TestInstance {
     pub(super) async fn open(store: &RedisStore, number: usize) -> anyhow::Result<Self> {
-        let gauge = prometheus::IntGauge::new("store_up", "unused").context("a gauge with a valid name")?;
-        let redis = Redis::open(store, Arc::new(StoreHealth::new(gauge))).await?;
+        let redis = Redis::open(store, Arc::default()).await?;
         let denials = Arc::new(DenyCache::new(MAX_TOKENS));
         let local = Arc::new(MemoryLimiter::new(MAX_TOKENS));
-        let limiter = RedisLimiter::new(redis.clone(), store.on_failure, local, denials.clone());
+        let limiter = RedisLimiter::new(redis.clone(), store.on_failure, local, denials.clone(), Arc::default());
         Ok(Self { number, redis, limiter: Limiter::Redis(limiter), denials })
     }
 
@@ -41,7 +40,8 @@ impl TestInstance {
     pub(super) async fn decide(&self, token_id: &str, plan: &Plan) -> Option<Decision> {
         self.denials.forget(token_id);
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-        match self.limiter.decide(&LimitSubject { token_id, version: RECORD_VERSION }, plan, 1, now_ms).await {
+        let subject = LimitSubject { token_id, version: RECORD_VERSION };
+        match self.limiter.decide(&subject, plan, 1, now_ms, &|| true).await {
             Ok(LimitOutcome::Decided(decision, _)) => Some(decision),
             Ok(LimitOutcome::Stale) | Err(_) => {
                 tokio::time::sleep(PAUSE).await;

@@ -23,11 +23,12 @@ use anyhow::bail;
 use clap::Args;
 use futures_util::future;
 
+use crate::config::PlansByName;
 use crate::server::ExitSignals;
 use contention::{DECIDERS, TokenGroup, contend};
 use instance::{INSTANCES, TestInstance};
 use report::{LogSize, OptionalResult, SelftestReport};
-use setup::{TestPlans, TestSetup};
+use setup::TestSetup;
 use tested_redis::TestedRedis;
 
 /// Tokens per plan for which all instances contend.
@@ -67,12 +68,13 @@ pub(crate) struct SelftestArgs {
 pub(crate) async fn run(args: SelftestArgs) -> ExitCode {
     let setup = match (&args.config, &args.redis) {
         (Some(file), _) => TestSetup::by_file(file),
-        (None, Some(url)) => TestSetup::by_url(url).map_err(|error| UsageError(format!("--redis: {error}")).into()),
-        (None, None) => Err(UsageError("--redis URL or --config FILE is needed".to_owned()).into()),
+        // clap demands one of them.
+        (None, url) => TestSetup::by_url(url.as_deref().unwrap_or_default())
+            .map_err(|error| UsageError(format!("--redis: {error}")).into()),
     };
     let tested = async {
         let report = test(&args, setup?).await?;
-        let text = if args.json { report.as_json() } else { report.to_string() };
+        let text = if args.json { report.as_json() } else { report.as_text() };
         io::stdout().lock().write_all(text.as_bytes())?;
         anyhow::Ok(report.good)
     };
@@ -105,7 +107,7 @@ async fn test(args: &SelftestArgs, TestSetup { address, store, plans }: TestSetu
     if io::stderr().is_terminal() {
         eprintln!("Testing {} for about {} seconds …", target.address, args.seconds + OTHER_SECONDS);
     }
-    let groups = TestTokens::new(plans);
+    let groups = TestTokens::new(&plans);
     let time = Duration::from_secs(args.seconds);
     let tested = groups.test(&target, time, &stop).await;
     let deleted = target.delete(&groups.tokens()).await;
@@ -131,12 +133,16 @@ struct TestTokens {
 }
 
 impl TestTokens {
-    fn new(plans: TestPlans) -> Self {
-        let group =
-            |name: &str, plan, count| TokenGroup { plan, tokens: (0..count).map(|i| format!("{name}{i}")).collect() };
-        let contended = [group("usual", plans.usual, CONTENDED), group("sliding", plans.sliding, CONTENDED)];
-        let logs = group("l", plans.wide.clone(), LOG_ADMISSIONS.len());
-        Self { contended, busy: group("busy", plans.wide, BUSY), logs }
+    fn new(plans: &PlansByName) -> Self {
+        let group = |name: &str, plan: &str, count| {
+            let tokens = (0..count).map(|i| format!("{name}{i}")).collect();
+            TokenGroup { plan: plans[plan].clone(), tokens }
+        };
+        Self {
+            contended: [group("usual", "usual", CONTENDED), group("sliding", "sliding", CONTENDED)],
+            busy: group("busy", "wide", BUSY),
+            logs: group("l", "wide", LOG_ADMISSIONS.len()),
+        }
     }
 
     fn tokens(&self) -> Vec<String> {

@@ -1,14 +1,12 @@
 //! The results of the test, as text and as JSON.
 
-use std::fmt;
-
 use serde::Serialize;
 
 use super::contention::DECIDERS;
 use super::disconnection::CutResult;
 use super::exactness::PlanResult;
 use super::instance::INSTANCES;
-use super::speed::SpeedResult;
+use super::speed::{LatencyQuantiles, SpeedResult};
 use super::tested_redis::{RedisFacts, TestedRedis};
 
 #[derive(Serialize)]
@@ -93,97 +91,74 @@ impl SelftestReport {
     }
 }
 
-impl fmt::Display for SelftestReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unknown = || "unknown".to_owned();
-        let RedisFacts { version, mode, maxmemory_policy, clock_ahead_ms } = &self.redis;
-        writeln!(f, "Callgate {} self-test of {}", self.callgate, self.address)?;
-        writeln!(
-            f,
-            "  Redis {}, {}, maxmemory-policy {}, clock {} ms {} this machine's",
-            version.clone().unwrap_or_else(unknown),
-            mode.as_deref().unwrap_or("mode unknown"),
-            maxmemory_policy.clone().unwrap_or_else(unknown),
-            clock_ahead_ms.abs(),
-            if *clock_ahead_ms < 0 { "behind" } else { "ahead of" },
-        )?;
-        writeln!(
-            f,
-            "  {} instances with {} deciders each, {} s, {} keys under {} made and deleted",
-            self.instances, self.deciders_per_instance, self.took_seconds, self.keys_deleted, self.namespace
-        )?;
-        self.write_exact(f)?;
-        self.write_speed(f)?;
-        self.write_bytes(f)?;
-        self.write_cut(f)?;
-        writeln!(f, "\nResult: {}", if self.good { "good" } else { "NOT GOOD" })?;
-        self.problems.iter().try_for_each(|problem| writeln!(f, "  problem: {problem}"))?;
-        self.remarks.iter().try_for_each(|remark| writeln!(f, "  remark: {remark}"))
-    }
-}
-
 impl SelftestReport {
-    fn write_exact(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\nExactness           tokens  decisions  admitted  of exactly  most over  wrongly refused")?;
-        for result in &self.exact {
+    /// For people.
+    pub(super) fn as_text(&self) -> String {
+        let Self { callgate, address, instances, deciders_per_instance, took_seconds, .. } = self;
+        let RedisFacts { version, mode, maxmemory_policy, clock_ahead_ms } = &self.redis;
+        let [version, policy] = [version, maxmemory_policy].map(|fact| fact.as_deref().unwrap_or("unknown"));
+        let mode = mode.as_deref().unwrap_or("mode unknown");
+        let (apart_ms, side) = (clock_ahead_ms.abs(), if *clock_ahead_ms < 0 { "behind" } else { "ahead of" });
+        let head = format!(
+            "Callgate {callgate} self-test of {address}\n  \
+             Redis {version}, {mode}, maxmemory-policy {policy}, clock {apart_ms} ms {side} this machine's\n  \
+             {instances} instances with {deciders_per_instance} deciders each, {took_seconds} s, {} keys under {} made and \
+             deleted\n",
+            self.keys_deleted, self.namespace
+        );
+        let result = format!("\nResult: {}\n", if self.good { "good" } else { "NOT GOOD" });
+        let problems = self.problems.iter().map(|problem| format!("  problem: {problem}\n"));
+        let remarks = self.remarks.iter().map(|remark| format!("  remark: {remark}\n"));
+        let sections = [head, self.exact_text(), self.speed_text(), self.bytes_text(), self.cut_text(), result];
+        sections.into_iter().chain(problems).chain(remarks).collect()
+    }
+
+    fn exact_text(&self) -> String {
+        let rows = self.exact.iter().map(|result| {
             let PlanResult { plan, tokens, decisions, admitted, expected, over, wrongly_refused, .. } = result;
-            writeln!(
-                f,
-                "  {plan:16}  {tokens:6}  {decisions:9}  {admitted:8}  {expected:10}  {over:9}  {wrongly_refused:15}"
-            )?;
-        }
-        Ok(())
+            format!(
+                "  {plan:16}  {tokens:6}  {decisions:9}  {admitted:8}  {expected:10}  {over:9}  {wrongly_refused:15}\n"
+            )
+        });
+        "\nExactness           tokens  decisions  admitted  of exactly  most over  wrongly refused\n".to_owned()
+            + &rows.collect::<String>()
     }
 
-    fn write_speed(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\nSpeed               decisions/s   p50 ms   p90 ms   p99 ms   max ms  over 50 ms")?;
-        for SpeedResult { at_a_time, per_second, latency_us, over_50_ms, .. } in &self.speed {
+    fn speed_text(&self) -> String {
+        let rows = self.speed.iter().map(|SpeedResult { at_a_time, per_second, latency_us, over_50_ms, .. }| {
             let name = if *at_a_time == 1 { "one at a time".to_owned() } else { format!("{at_a_time} at a time") };
-            write!(f, "  {name:16}  {per_second:11}")?;
-            for latency_us in [latency_us.p50, latency_us.p90, latency_us.p99, latency_us.max] {
-                write!(f, "  {:7.2}", f64::from(latency_us) / 1e3)?;
-            }
-            writeln!(f, "  {over_50_ms:10}")?;
-        }
-        Ok(())
+            let LatencyQuantiles { p50, p90, p99, max } = latency_us;
+            let [p50, p90, p99, max] = [p50, p90, p99, max].map(|latency_us| f64::from(*latency_us) / 1e3);
+            format!("  {name:16}  {per_second:11}  {p50:7.2}  {p90:7.2}  {p99:7.2}  {max:7.2}  {over_50_ms:10}\n")
+        });
+        "\nSpeed               decisions/s   p50 ms   p90 ms   p99 ms   max ms  over 50 ms\n".to_owned()
+            + &rows.collect::<String>()
     }
 
-    fn write_bytes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.bytes_per_token {
-            OptionalResult::Done(logs) => {
-                writeln!(f, "\nBytes per token")?;
-                logs.iter().try_for_each(|LogSize { admissions, bytes }| {
-                    let plural = if *admissions == 1 { "" } else { "s" };
-                    writeln!(f, "  {bytes:5} after {admissions} admission{plural}")
-                })
-            }
-            OptionalResult::Failed(why) => writeln!(f, "\nBytes per token: not measured: {why}"),
-        }
+    fn bytes_text(&self) -> String {
+        let logs = match &self.bytes_per_token {
+            OptionalResult::Done(logs) => logs,
+            OptionalResult::Failed(why) => return format!("\nBytes per token: not measured: {why}\n"),
+        };
+        let rows = logs.iter().map(|LogSize { admissions, bytes }| {
+            let plural = if *admissions == 1 { "" } else { "s" };
+            format!("  {bytes:5} after {admissions} admission{plural}\n")
+        });
+        "\nBytes per token\n".to_owned() + &rows.collect::<String>()
     }
 
-    fn write_cut(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.cut {
-            OptionalResult::Done(CutResult {
-                instances,
-                cut,
-                back,
-                decisions,
-                local,
-                failed,
-                back_after_ms,
-                slowest_ms,
-            }) => {
-                writeln!(f, "\nConnections cut under load (CLIENT KILL)")?;
-                writeln!(
-                    f,
-                    "  {cut} connections of {instances} instances cut; Redis decides again for {back} of them, for the last after {back_after_ms:.1} ms"
-                )?;
-                writeln!(
-                    f,
-                    "  {decisions} decisions since: {local} by the instances alone, {failed} by nobody; the slowest took {slowest_ms:.1} ms"
-                )
-            }
-            OptionalResult::Failed(why) => writeln!(f, "\nConnections cut under load: not tested: {why}"),
-        }
+    fn cut_text(&self) -> String {
+        let result = match &self.cut {
+            OptionalResult::Done(result) => result,
+            OptionalResult::Failed(why) => return format!("\nConnections cut under load: not tested: {why}\n"),
+        };
+        let CutResult { instances, cut, back, decisions, local, failed, back_after_ms, slowest_ms } = result;
+        format!(
+            "\nConnections cut under load (CLIENT KILL)\n  \
+             {cut} connections of {instances} instances cut; Redis decides again for {back} of them, for the last after \
+             {back_after_ms:.1} ms\n  \
+             {decisions} decisions since: {local} by the instances alone, {failed} by nobody; the slowest took \
+             {slowest_ms:.1} ms\n"
+        )
     }
 }

@@ -1,21 +1,13 @@
 //! The Redis to test, by its URL or by a configuration, and the plans to test it with.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::bail;
 
-use crate::config::{self, Config, Plan, RedisNode, RedisServers, RedisStore, Severity, Store};
+use crate::config::{self, Config, PlansByName, RedisNode, RedisServers, RedisStore, Severity, Store};
 
-pub(super) struct TestPlans {
-    pub(super) usual: Arc<Plan>,
-    /// One of its limits slides during the test.
-    pub(super) sliding: Arc<Plan>,
-    /// Its limits are never reached.
-    pub(super) wide: Arc<Plan>,
-}
-
-/// The configuration of the instances, with deadlines that a slow network can meet.
+/// The configuration of the instances, with deadlines that a slow network can meet. A limit of the plan `sliding` slides
+/// during the test, and those of `wide` are never reached.
 const CONFIGURATION: &str = r#"
 tls: { certificates: [{ cert: cert.pem, key: key.pem }] }
 store: { redis: { url: "${URL}", namespace: "${NAMESPACE}", deadline: 2s, connect_timeout: 5s, on_failure: deny } }
@@ -32,7 +24,8 @@ pub(super) struct TestSetup {
     /// Without user and password.
     pub(super) address: String,
     pub(super) store: RedisStore,
-    pub(super) plans: TestPlans,
+    /// Those of [`CONFIGURATION`].
+    pub(super) plans: PlansByName,
 }
 
 impl TestSetup {
@@ -54,8 +47,6 @@ impl TestSetup {
                 errors.map(|problem| problem.message.clone()).collect::<Vec<_>>().join("; ")
             })?
             .config;
-        let plan = |name: &str| plans.get(name).cloned().ok_or_else(|| format!("there is no plan {name}"));
-        let plans = TestPlans { usual: plan("usual")?, sliding: plan("sliding")?, wide: plan("wide")? };
         match store {
             Store::Redis(store) => Ok(Self { address: address(url), store: *store, plans }),
             Store::Memory => Err("is not a Redis".to_owned()),

@@ -96,8 +96,8 @@ impl ProcessState {
 
     /// A limiter on a connection of its own, with the memory of this process.
     pub(super) fn redis_limiter(&self, redis: Redis, on_failure: OnFailure) -> RedisLimiter {
-        RedisLimiter::new(redis, on_failure, self.limiter.clone(), self.denials.clone())
-            .with_pending_merges(self.pending_merges.clone())
+        let (local, denials, pending) = (self.limiter.clone(), self.denials.clone(), self.pending_merges.clone());
+        RedisLimiter::new(redis, on_failure, local, denials, pending)
     }
 
     /// Makes this process forget what it knows of a token, by an announcement that its record or logs have changed.

@@ -30,11 +30,13 @@ pub(super) async fn spawn(
     let (started, start) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
     let run = async move {
-        match Worker::new(state, https, http).await {
-            Ok(worker) => {
+        let listener = |socket| TcpListener::from_std(socket).map_err(StartError::Worker);
+        let ready = async { Ok((gateway(&state).await?, listener(https)?, http.map(listener).transpose()?)) };
+        match ready.await {
+            Ok((gateway, https, http)) => {
                 // If nothing receives this, the start was abandoned: the shutdown ends the worker.
                 let _ = started.send(Ok(()));
-                worker.run().await;
+                serve(&state, gateway, https, http).await;
             }
             Err(error) => drop(started.send(Err(error))),
         }
@@ -51,73 +53,56 @@ pub(super) async fn spawn(
     Ok(thread)
 }
 
-struct Worker {
-    state: Arc<ProcessState>,
-    gateway: Arc<Gateway>,
-    https: TcpListener,
-    http: Option<TcpListener>,
+async fn gateway(state: &ProcessState) -> Result<Arc<Gateway>, StartError> {
+    let (config, failures) = (&state.config, state.failures.clone());
+    let (authenticator, limiter) = match &state.tokens {
+        TokenSource::Redis { cache, store } => {
+            let redis = Redis::open(store, state.store_health.clone()).await?;
+            let limiter = Limiter::Redis(state.redis_limiter(redis.clone(), store.on_failure));
+            (Authenticator::with_redis(config, redis, cache.clone(), failures), limiter)
+        }
+        TokenSource::File { records, .. } => {
+            let limiter = Limiter::Memory(state.limiter.clone());
+            (Authenticator::with_file(config, records.clone(), failures), limiter)
+        }
+    };
+    Ok(Arc::new(Gateway {
+        config: config.clone(),
+        routes: state.routes.clone(),
+        certificates: state.certificates.clone(),
+        admission: Admission { authenticator, limiter, usage: state.usage.clone() },
+        forwarder: state.forwarder()?,
+        metrics: state.request_metrics.clone(),
+        shutdown: state.shutdown.clone(),
+    }))
 }
 
-impl Worker {
-    async fn new(
-        state: Arc<ProcessState>,
-        https: std::net::TcpListener,
-        http: Option<std::net::TcpListener>,
-    ) -> Result<Self, StartError> {
-        let https = TcpListener::from_std(https).map_err(StartError::Worker)?;
-        let http = http.map(TcpListener::from_std).transpose().map_err(StartError::Worker)?;
-        let (config, failures) = (&state.config, state.failures.clone());
-        let (authenticator, limiter) = match &state.tokens {
-            TokenSource::Redis { cache, store } => {
-                let redis = Redis::open(store, state.store_health.clone()).await?;
-                let limiter = Limiter::Redis(state.redis_limiter(redis.clone(), store.on_failure));
-                (Authenticator::with_redis(config, redis, cache.clone(), failures), limiter)
-            }
-            TokenSource::File { records, .. } => {
-                let limiter = Limiter::Memory(state.limiter.clone());
-                (Authenticator::with_file(config, records.clone(), failures), limiter)
-            }
-        };
-        let gateway = Arc::new(Gateway {
-            config: config.clone(),
-            routes: state.routes.clone(),
-            certificates: state.certificates.clone(),
-            admission: Admission { authenticator, limiter, usage: state.usage.clone() },
-            forwarder: state.forwarder()?,
-            metrics: state.request_metrics.clone(),
+/// Serves until the instance has ended.
+async fn serve(state: &ProcessState, gateway: Arc<Gateway>, https: TcpListener, http: Option<TcpListener>) {
+    let listener = |tls, name| {
+        Arc::new(Listener {
+            handler: gateway.clone(),
+            tls,
+            settings: state.config.listen.clone(),
+            open: state.open_connections.clone(),
+            metrics: state.metrics.listener(name),
             shutdown: state.shutdown.clone(),
-        });
-        Ok(Self { state, gateway, https, http })
+        })
+    };
+    tokio::spawn(listener(Some(state.tls.clone()), "https").run(https));
+    if let Some(http) = http {
+        tokio::spawn(listener(None, "http").run(http));
     }
-
-    /// Serves until the instance has ended.
-    async fn run(self) {
-        let Self { state, gateway, https, http } = self;
-        let listener = |tls, name| {
-            Arc::new(Listener {
-                handler: gateway.clone(),
-                tls,
-                settings: state.config.listen.clone(),
-                open: state.open_connections.clone(),
-                metrics: state.metrics.listener(name),
-                shutdown: state.shutdown.clone(),
-            })
-        };
-        tokio::spawn(listener(Some(state.tls.clone()), "https").run(https));
-        if let Some(http) = http {
-            tokio::spawn(listener(None, "http").run(http));
+    let sweeper = gateway.clone();
+    tokio::spawn(async move {
+        let mut tick = tokio::time::interval(SWEEP_INTERVAL);
+        loop {
+            tick.tick().await;
+            sweeper.forwarder.sweep();
         }
-        let sweeper = gateway.clone();
-        tokio::spawn(async move {
-            let mut tick = tokio::time::interval(SWEEP_INTERVAL);
-            loop {
-                tick.tick().await;
-                sweeper.forwarder.sweep();
-            }
-        });
-        let keeper = gateway.clone();
-        tokio::spawn(async move { keeper.admission.limiter.run().await });
-        state.shutdown.parted().await;
-        gateway.admission.limiter.end().await;
-    }
+    });
+    let keeper = gateway.clone();
+    tokio::spawn(async move { keeper.admission.limiter.run().await });
+    state.shutdown.parted().await;
+    gateway.admission.limiter.end().await;
 }

@@ -27,7 +27,6 @@ pub(super) struct Connections {
     pub(super) servers: Servers,
     deadline: Duration,
     namespace: Arc<str>,
-    pub(super) config: RedisServers,
     pub(super) dialer: Dialer,
 }
 
@@ -57,8 +56,8 @@ impl Redis {
                 Servers::Cluster(Cluster::open(seeds, dialer.clone(), health.clone()).await)
             }
         };
-        let (namespace, config) = (store.namespace.clone(), store.servers.clone());
-        Ok(Self { shared: Arc::new(Connections { servers, deadline: store.deadline, namespace, config, dialer }) })
+        let (deadline, namespace) = (store.deadline, store.namespace.clone());
+        Ok(Self { shared: Arc::new(Connections { servers, deadline, namespace, dialer }) })
     }
 
     /// A connection for a person's command, which waits up to 5 seconds and reports why there is none.

@@ -44,7 +44,8 @@ type SharedError = Arc<dyn std::error::Error + Send + Sync>;
 pub(super) struct Dialer {
     settings: RedisConnectionInfo,
     tls: Option<TlsConnector>,
-    timeout: Duration,
+    /// How long making a connection may take.
+    pub(super) timeout: Duration,
 }
 
 impl Dialer {
@@ -58,11 +59,6 @@ impl Dialer {
     /// The same with another login, for servers without data.
     pub(super) fn with_login(&self, login: Option<&RedisLogin>) -> Self {
         Self { settings: settings(login, 0), ..self.clone() }
-    }
-
-    /// How long making a connection may take.
-    pub(super) fn timeout(&self) -> Duration {
-        self.timeout
     }
 
     /// Makes a connection that has answered once, and starts its task.

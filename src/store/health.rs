@@ -76,25 +76,19 @@ impl StoreHealth {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_gauge(&self, is_up: bool) {
-        if let Some(gauge) = &self.gauge {
-            gauge.set(is_up.into());
-        }
-    }
-
     fn change(&self, connections: isize, up: isize, why: Option<&Outage>) {
         let mut state = self.lock();
         state.connections += connections;
         state.up += up;
         if state.up == state.connections && state.up > 0 {
-            self.set_gauge(true);
+            self.gauge.iter().for_each(|gauge| gauge.set(1));
             state.has_been_up = true;
             state.trouble = None;
             if state.logged.replace(LoggedState::Up) != Some(LoggedState::Up) {
                 tracing::info!("Redis answers");
             }
         } else if let Some(why) = why {
-            self.set_gauge(false);
+            self.gauge.iter().for_each(|gauge| gauge.set(0));
             state.trouble = Some(why.with_causes());
             let now = LoggedState::Down(discriminant(why));
             let is_logged = match &state.logged {

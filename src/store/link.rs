@@ -8,8 +8,8 @@ use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::dial::{Dialer, ask};
 use super::error::StoreError;
@@ -38,10 +38,28 @@ pub(super) enum LinkTarget {
     Elected(Sentinels),
 }
 
+impl LinkTarget {
+    /// The server to connect to.
+    pub(super) async fn node(&self) -> Result<RedisNode, Outage> {
+        match self {
+            Self::Member(node) | Self::Primary(node) => Ok(node.clone()),
+            Self::Elected(sentinels) => sentinels.primary().await,
+        }
+    }
+
+    /// The server to connect to instead of `current`, if the sentinels are certain that it is the primary no longer.
+    pub(super) async fn successor(&self, current: &RedisNode) -> Option<RedisNode> {
+        match self {
+            Self::Elected(sentinels) => sentinels.successor(current).await,
+            Self::Member(_) | Self::Primary(_) => None,
+        }
+    }
+}
+
 /// A connection that is made again whenever it is lost, for as long as this lives. While it is down no call waits for it.
 pub(super) struct Link {
     state: Arc<LinkState>,
-    task: AbortHandle,
+    _task: AbortOnDropHandle<()>,
 }
 
 struct LinkState {
@@ -78,14 +96,18 @@ impl Link {
             attempted: watch::Sender::new(false),
             health,
         });
-        let task = tokio::spawn(LinkState::heal(state.clone())).abort_handle();
-        Self { state, task }
+        let _task = AbortOnDropHandle::new(tokio::spawn(LinkState::heal(state.clone())));
+        Self { state, _task }
     }
 
     /// Returns when the first attempt to connect has ended, one way or the other.
     pub(super) async fn attempted(&self) {
         // The sender lives as long as this link.
         let _ = self.state.attempted.subscribe().wait_for(|attempted| *attempted).await;
+    }
+
+    pub(super) fn target(&self) -> &LinkTarget {
+        &self.state.target
     }
 
     /// Whether there is a connection at the moment.
@@ -119,12 +141,6 @@ impl Link {
     }
 }
 
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 impl LinkState {
     async fn heal(self: Arc<Self>) {
         let mut backoff = RECONNECT;
@@ -148,13 +164,10 @@ impl LinkState {
     }
 
     async fn connect(&self) -> Result<(), Outage> {
-        let node = match &self.target {
-            LinkTarget::Member(node) | LinkTarget::Primary(node) => node.clone(),
-            LinkTarget::Elected(sentinels) => sentinels.primary().await?,
-        };
+        let node = self.target.node().await?;
         let mut redis = self.dialer.dial(&node).await?;
         if !matches!(self.target, LinkTarget::Member(_)) {
-            let role = tokio::time::timeout(self.dialer.timeout(), ask(&mut redis, &redis::cmd("ROLE"))).await;
+            let role = tokio::time::timeout(self.dialer.timeout, ask(&mut redis, &redis::cmd("ROLE"))).await;
             // A server that does not answer this, for lack of the permission or of the command, is trusted.
             if role.map_err(|_| Outage::Silent(node.clone()))?.is_ok_and(|role| is_replica(&role)) {
                 return Err(Outage::Replica(node));
@@ -174,16 +187,15 @@ impl LinkState {
             }
             // A failed probe reports itself through `give_up`.
             let ping = redis::cmd("PING");
-            let probe = self.call(&ping, false, self.dialer.timeout());
+            let probe = self.call(&ping, false, self.dialer.timeout);
             let _ = tokio::join!(probe, self.follow());
         }
     }
 
     /// Leaves a server that is the primary no longer.
     async fn follow(&self) {
-        let LinkTarget::Elected(sentinels) = &self.target else { return };
         let Some(current) = self.connection.load_full() else { return };
-        if let Some(successor) = sentinels.successor(&current.node).await {
+        if let Some(successor) = self.target.successor(&current.node).await {
             self.give_up(&current, &Outage::Demoted(current.node.clone(), successor));
         }
     }

@@ -28,8 +28,6 @@ impl Script {
 
     /// The command that makes the server know it.
     pub(super) fn load(&self) -> Cmd {
-        let mut command = redis::cmd("SCRIPT");
-        command.arg("LOAD").arg(self.source);
-        command
+        redis::cmd("SCRIPT").arg("LOAD").arg(self.source).take()
     }
 }

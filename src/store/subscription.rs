@@ -9,9 +9,8 @@ use tokio::time::timeout;
 use super::client::{Redis, Servers};
 use super::link::{PROBE_INTERVAL, RECONNECT};
 use super::outage::Outage;
-use super::sentinel::Sentinels;
 use crate::backoff::Backoff;
-use crate::config::{RedisNode, RedisServers};
+use crate::config::RedisNode;
 
 /// Messages handed over at one time.
 const MAX_BATCH: usize = 1_024;
@@ -31,7 +30,6 @@ pub enum ChannelEvent {
 pub struct Subscription {
     redis: Redis,
     channel: String,
-    sentinels: Option<Sentinels>,
     connection: Option<PubSubConnection>,
     /// Waited out before the next attempt to connect.
     pause: Duration,
@@ -49,19 +47,8 @@ impl Redis {
     /// Listens on a channel, on a connection of its own. In a cluster every node passes on what is published on any other.
     #[must_use]
     pub fn subscribe(&self, channel: String) -> Subscription {
-        let sentinels = match &self.shared.config {
-            RedisServers::Sentinel(sentinel) => Some(Sentinels::new(sentinel, &self.shared.dialer)),
-            RedisServers::Single(_) | RedisServers::Cluster(_) => None,
-        };
-        Subscription {
-            redis: self.clone(),
-            channel,
-            sentinels,
-            connection: None,
-            pause: Duration::ZERO,
-            backoff: RECONNECT,
-            warned: false,
-        }
+        let (connection, pause, backoff) = (None, Duration::ZERO, RECONNECT);
+        Subscription { redis: self.clone(), channel, connection, pause, backoff, warned: false }
     }
 }
 
@@ -124,40 +111,33 @@ impl Subscription {
 
     async fn attempt(&self) -> Result<PubSubConnection, Outage> {
         let shared = &self.redis.shared;
-        let mut last = None;
-        for node in self.nodes().await? {
-            match shared.dialer.listen(&node, &self.channel).await {
-                Ok(connection) => {
-                    let (sink, stream) = connection.split();
-                    return Ok(PubSubConnection { node, sink, stream });
-                }
-                Err(outage) => last = Some(outage),
+        let mut attempt =
+            Err(Outage::Unreachable(RedisNode { host: "".into(), port: 0 }, std::io::ErrorKind::NotFound.into()));
+        // The servers that receive every message, best first.
+        let nodes = match &shared.servers {
+            Servers::One(link) => vec![link.target().node().await?],
+            Servers::Cluster(cluster) => cluster.nodes(),
+        };
+        for node in nodes {
+            attempt = shared.dialer.listen(&node, &self.channel).await.map(|connection| {
+                let (sink, stream) = connection.split();
+                PubSubConnection { node, sink, stream }
+            });
+            if attempt.is_ok() {
+                break;
             }
         }
-        let no_node =
-            || Outage::Unreachable(RedisNode { host: "".into(), port: 0 }, std::io::ErrorKind::NotFound.into());
-        Err(last.unwrap_or_else(no_node))
-    }
-
-    /// The servers that receive every message, best first.
-    async fn nodes(&self) -> Result<Vec<RedisNode>, Outage> {
-        match (&self.redis.shared.config, &self.redis.shared.servers, &self.sentinels) {
-            (RedisServers::Sentinel(_), _, Some(sentinels)) => Ok(vec![sentinels.primary().await?]),
-            (RedisServers::Single(node), ..) => Ok(vec![node.clone()]),
-            (_, Servers::Cluster(cluster), _) => Ok(cluster.nodes()),
-            (RedisServers::Cluster(_) | RedisServers::Sentinel(_), ..) => Ok(Vec::new()),
-        }
+        attempt
     }
 
     /// Whether the connection still answers and leads to a server that receives every message.
     async fn is_sound(&self, node: &RedisNode, mut sink: PubSubSink) -> bool {
-        let deadline = self.redis.shared.dialer.timeout();
-        if !matches!(timeout(deadline, sink.ping::<redis::Value>()).await, Ok(Ok(_))) {
-            return false;
-        }
-        match &self.sentinels {
-            Some(sentinels) => sentinels.successor(node).await.is_none(),
-            None => self.nodes().await.is_ok_and(|nodes| nodes.contains(node)),
-        }
+        let shared = &self.redis.shared;
+        let answers = matches!(timeout(shared.dialer.timeout, sink.ping::<redis::Value>()).await, Ok(Ok(_)));
+        answers
+            && match &shared.servers {
+                Servers::One(link) => link.target().successor(node).await.is_none(),
+                Servers::Cluster(cluster) => cluster.nodes().contains(node),
+            }
     }
 }

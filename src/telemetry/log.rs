@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -55,17 +55,12 @@ pub fn init(log: &LogSettings, metrics: Arc<Metrics>) -> Result<(AccessLog, LogG
     let output = io::BufWriter::with_capacity(MAX_BATCH_BYTES, io::stdout());
     let (writer, worker) = NonBlockingBuilder::default().thread_name("callgate-log").finish(output);
     let guard = LogGuard { _worker: worker, dropped: writer.error_counter(), metrics };
-    subscribe(log, writer.clone())?;
-    Ok((AccessLog::new(log.access.then_some(writer), log.format), guard))
-}
-
-fn subscribe(log: &LogSettings, writer: NonBlocking) -> Result<(), LogError> {
     // Libraries log every frame and handshake; log.level can ask for that by name.
     let filter = EnvFilter::try_new(format!("hyper=info,h2=warn,rustls=warn,redis=warn,{}", log.level))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer.clone());
     match log.format {
         LogFormat::Json => subscriber.json().flatten_event(true).with_current_span(false).finish().try_init()?,
         LogFormat::Human => subscriber.with_target(false).with_ansi(io::stdout().is_terminal()).finish().try_init()?,
     }
-    Ok(())
+    Ok((AccessLog::new(log.access.then_some(writer), log.format), guard))
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use prometheus::{Histogram, IntCounter, IntGauge, TextEncoder};
 
-use super::balance::BalanceMetrics;
 use super::families::{Families, LATENCY_BUCKETS};
-use super::process::ProcessCollector;
-use super::requests::RouteMetrics;
+use super::process::ProcessMetrics;
+use super::route::RouteMetrics;
+use super::upstream::UpstreamMetrics;
 
 /// Seconds; from the deny cache to Redis's deadline.
 const DECISION_BUCKETS: &[f64] =
@@ -16,6 +16,7 @@ const DECISION_BUCKETS: &[f64] =
 /// All metrics of one process.
 pub struct Metrics {
     families: Families,
+    process: ProcessMetrics,
     pub(crate) decision_seconds: Histogram,
     pub(crate) shadow_denials: IntCounter,
     pub(crate) store_up: IntGauge,
@@ -44,20 +45,6 @@ pub struct MergeMetrics {
     pub(crate) dropped: IntCounter,
 }
 
-/// The cells of one upstream.
-#[derive(Clone)]
-pub struct UpstreamMetrics {
-    pub(crate) seconds: Histogram,
-    pub(crate) connect_failures: IntCounter,
-    /// Requests that an endpoint refused unprocessed.
-    pub(crate) refused: IntCounter,
-    /// Attempts whose connection failed before a response, or whose response was not HTTP.
-    pub(crate) broken: IntCounter,
-    pub(crate) timeouts: IntCounter,
-    /// Responses that failed or stalled after their head, or could not be forwarded.
-    pub(crate) bad_answers: IntCounter,
-}
-
 /// The cells of one host name.
 #[derive(Clone)]
 pub struct NameMetrics {
@@ -70,10 +57,9 @@ impl Metrics {
     /// When a name is malformed: a mistake in this folder.
     pub fn new() -> prometheus::Result<Self> {
         let families = Families::default();
-        families.registry.register(Box::new(ProcessCollector::new()?))?;
-        let version = env!("CARGO_PKG_VERSION");
-        families.gauge("callgate_build_info", &[("version", version)]).set(1);
+        families.gauge("callgate_build_info", &[("version", env!("CARGO_PKG_VERSION"))]).set(1);
         Ok(Self {
+            process: ProcessMetrics::new(&families.registry)?,
             decision_seconds: families.histogram("callgate_decision_duration_seconds", DECISION_BUCKETS, &[]),
             shadow_denials: families.counter("callgate_shadow_denials_total", &[]),
             store_up: families.gauge("callgate_store_up", &[]),
@@ -95,27 +81,9 @@ impl Metrics {
         Arc::new(RouteMetrics::new(&self.families, name))
     }
 
-    /// The cells of an upstream.
-    pub fn upstream(&self, name: &str) -> UpstreamMetrics {
-        let failures =
-            |kind| self.families.counter("callgate_upstream_failures_total", &[("upstream", name), ("kind", kind)]);
-        UpstreamMetrics {
-            seconds: self.families.histogram(
-                "callgate_upstream_duration_seconds",
-                LATENCY_BUCKETS,
-                &[("upstream", name)],
-            ),
-            connect_failures: failures("connect"),
-            refused: failures("refused"),
-            broken: failures("broken"),
-            timeouts: failures("timeout"),
-            bad_answers: failures("bad_answer"),
-        }
-    }
-
-    /// The cells of an upstream's balancing, with those of its endpoints.
-    pub fn balance(&self, upstream: &str, endpoints: &[Arc<str>]) -> BalanceMetrics {
-        BalanceMetrics::new(&self.families, upstream, endpoints)
+    /// The cells of an upstream, with those of its endpoints.
+    pub fn upstream(&self, name: &str, endpoints: &[Arc<str>]) -> UpstreamMetrics {
+        UpstreamMetrics::new(&self.families, name, endpoints)
     }
 
     /// Requests of a route that were chosen for a copy to this upstream, with this outcome of the copy.
@@ -169,6 +137,8 @@ impl Metrics {
     /// # Errors
     /// When a metric can't be encoded.
     pub fn encode(&self) -> prometheus::Result<String> {
+        // What can't be read is exported as it was.
+        let _ = self.process.update();
         TextEncoder::new().encode_to_string(&self.families.registry.gather())
     }
 }
@@ -184,8 +154,7 @@ mod tests {
     fn every_metric_can_be_made_and_every_help_text_is_used() {
         let metrics = Metrics::new().unwrap();
         metrics.route("r").count(&Method::GET, StatusCode::OK);
-        metrics.upstream("u");
-        metrics.balance("u", &["http://127.0.0.1:1".into()]);
+        metrics.upstream("u", &["http://127.0.0.1:1".into()]);
         metrics.mirrored("r", "u", "copied");
         metrics.name("host");
         metrics.listener("https");

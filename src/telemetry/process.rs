@@ -3,11 +3,9 @@
 use std::collections::HashMap;
 use std::fs;
 
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
-use prometheus::{Counter, Gauge};
+use prometheus::{Counter, Gauge, Registry, register_counter_with_registry, register_gauge_with_registry};
 
-pub(super) struct ProcessCollector {
+pub(super) struct ProcessMetrics {
     cpu_seconds: Counter,
     gauges: HashMap<&'static str, Gauge>,
 }
@@ -21,16 +19,16 @@ const GAUGES: [(&str, &str); 6] = [
     ("process_start_time_seconds", "Start time of the process since the Unix epoch in seconds."),
 ];
 
-impl ProcessCollector {
-    pub(super) fn new() -> prometheus::Result<Self> {
-        let gauges = GAUGES.iter().map(|(name, help)| Ok((*name, Gauge::new(*name, *help)?)));
+impl ProcessMetrics {
+    pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
         let cpu_help = "Total user and system CPU time spent in seconds.";
-        let cpu_seconds = Counter::new("process_cpu_seconds_total", cpu_help)?;
-        Ok(Self { cpu_seconds, gauges: gauges.collect::<prometheus::Result<_>>()? })
+        let cpu_seconds = register_counter_with_registry!("process_cpu_seconds_total", cpu_help, registry)?;
+        let gauges = GAUGES.map(|(name, help)| Ok((name, register_gauge_with_registry!(name, help, registry)?)));
+        Ok(Self { cpu_seconds, gauges: gauges.into_iter().collect::<prometheus::Result<_>>()? })
     }
 
     /// Returns `None` when a file of `/proc` can't be read; the values after it stay as they were.
-    fn read(&self) -> Option<()> {
+    pub(super) fn update(&self) -> Option<()> {
         let set = |name: &str, value: f64| self.gauges[name].set(value);
         set("process_open_fds", fs::read_dir("/proc/self/fd").ok()?.count() as f64);
         if let Some(limit) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
@@ -51,17 +49,5 @@ impl ProcessCollector {
         let boot = boot.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse::<f64>().ok())?;
         set("process_start_time_seconds", boot + field(22) / ticks);
         Some(())
-    }
-}
-
-impl Collector for ProcessCollector {
-    fn desc(&self) -> Vec<&Desc> {
-        self.gauges.values().flat_map(Collector::desc).chain(self.cpu_seconds.desc()).collect()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        // What can't be read is exported as it was.
-        let _ = self.read();
-        self.gauges.values().flat_map(Collector::collect).chain(self.cpu_seconds.collect()).collect()
     }
 }

@@ -9,11 +9,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::call::CallId;
-use super::call_request::CallRequest;
-use super::calls::FeedScope;
-use super::error::{DemoError, FieldErrors};
-use super::response::{DemoResponse, empty_response, json_response};
+use super::call::{CallId, CallRequest};
+use super::response::{DemoError, DemoResponse, FieldErrors, empty_response, json_response};
 use super::service::VoiceService;
 use super::{audio, events, recordings, request_body};
 
@@ -49,10 +46,10 @@ async fn dispatch(service: Arc<VoiceService>, mut request: Request<Incoming>) ->
         [_, _, "calls", id] => Ok(json_response(StatusCode::OK, service.calls().get(call_id(id)?)?)),
         [_, _, "calls", id, "events"] => {
             let id = service.calls().get(call_id(id)?)?.id;
-            Ok(events::open(service, FeedScope::Call(id), request.headers()))
+            Ok(events::open(service, Some(id), request.headers()))
         }
         [_, _, "calls", id, "stream"] => audio::open(&service, call_id(id)?, &mut request),
-        [_, _, "events"] => Ok(events::open(service, FeedScope::All, request.headers())),
+        [_, _, "events"] => Ok(events::open(service, None, request.headers())),
         [_, _, "recordings"] => recordings::receive(request.into_body()).await,
         [_, _, "recordings", length] => recordings::send(length),
         _ => Err(DemoError::NoSuchPath),
@@ -95,19 +92,17 @@ impl ListQuery {
     fn parse(query: &str) -> Result<Self, DemoError> {
         let mut list = Self { limit: DEFAULT_PAGE_SIZE, before: None };
         let mut errors = FieldErrors::new();
+        let mut report = |field, message| drop(errors.insert(field, vec![message]));
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             match name {
                 "limit" => match value.parse() {
                     Ok(limit) if (1..=MAX_PAGE_SIZE).contains(&limit) => list.limit = limit,
-                    _ => {
-                        let message = format!("The limit must be a number from 1 to {MAX_PAGE_SIZE}.");
-                        errors.insert("limit", vec![message]);
-                    }
+                    _ => report("limit", format!("The limit must be a number from 1 to {MAX_PAGE_SIZE}.")),
                 },
                 "before" => match CallId::parse(value) {
                     Some(id) => list.before = Some(id),
-                    None => drop(errors.insert("before", vec!["The before value must be the id of a call.".into()])),
+                    None => report("before", "The before value must be the id of a call.".to_owned()),
                 },
                 _ => {}
             }

@@ -15,8 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 
 use super::call::CallId;
-use super::error::DemoError;
-use super::response::DemoResponse;
+use super::response::{DemoError, DemoResponse};
 use super::service::VoiceService;
 
 /// A second of uncompressed stereo audio at 48 kHz is a fifth of it.

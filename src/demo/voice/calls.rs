@@ -1,14 +1,14 @@
 //! The calls and their events: a pure core that is given the time and never waits.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::task::Poll;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::call::{CallId, CallState, VoiceCall, as_rfc3339};
-use super::call_request::CallRequest;
-use super::error::DemoError;
+use super::call::{CallId, CallRequest, CallState, VoiceCall, as_rfc3339};
+use super::response::DemoError;
 
 /// The oldest call is removed for a new one.
 const MAX_CALLS: usize = 1_000;
@@ -18,40 +18,16 @@ const TICKS_UNTIL_ANSWERED: u32 = 3;
 /// Ticks until a call ends that is never hung up: four hours.
 const MAX_TICKS: u32 = 4 * 60 * 60;
 
-/// Which events a feed sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FeedScope {
-    All,
-    Call(CallId),
-}
-
-impl FeedScope {
-    fn includes(self, call: CallId) -> bool {
-        self == Self::All || self == Self::Call(call)
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum FeedItem {
-    /// An event, as it is sent.
-    Event(Bytes),
-    /// Nothing yet.
-    Pending,
-    /// No further event will come.
-    End,
-}
-
-struct LoggedEvent {
-    call: CallId,
-    frame: Bytes,
-}
+/// The call whose events a feed sends, or `None` for those of all calls.
+pub(super) type FeedScope = Option<CallId>;
 
 /// All calls, and their latest events in one log.
 #[derive(Default)]
 pub(super) struct CallRegistry {
     calls: BTreeMap<CallId, VoiceCall>,
     last_call: u64,
-    events: VecDeque<LoggedEvent>,
+    /// Each as it is sent.
+    events: VecDeque<(CallId, Bytes)>,
     /// The id of the newest event; ids have no gaps.
     last_event: u64,
 }
@@ -108,12 +84,12 @@ impl CallRegistry {
 
     /// Runs every second: ringing calls are answered after a while, answered ones report their audio level.
     pub(super) fn tick(&mut self, now: SystemTime) {
-        let mut live: Vec<(CallId, CallState, u32)> = Vec::new();
-        for call in self.calls.values_mut().filter(|call| call.state != CallState::Ended) {
+        let live = self.calls.values_mut().filter(|call| call.state != CallState::Ended);
+        let aged = live.map(|call| {
             call.age += 1;
-            live.push((call.id, call.state, call.age));
-        }
-        for (id, state, age) in live {
+            (call.id, call.state, call.age)
+        });
+        for (id, state, age) in aged.collect::<Vec<_>>() {
             if age >= MAX_TICKS {
                 self.set_state(id, CallState::Ended, now);
             } else if state == CallState::Answered {
@@ -131,24 +107,22 @@ impl CallRegistry {
 
     /// The cursor of a new feed: before the latest event in its scope.
     pub(super) fn start_of(&self, scope: FeedScope) -> u64 {
-        let newer = self.events.iter().rev().position(|event| scope.includes(event.call));
+        let newer = self.events.iter().rev().position(|(call, _)| scope.is_none_or(|only| only == *call));
         newer.map_or(self.last_event, |newer| self.last_event - 1 - newer as u64)
     }
 
-    /// The next event after the id `cursor`, which advances. Events that the log no longer has are skipped.
-    pub(super) fn read(&self, scope: FeedScope, cursor: &mut u64) -> FeedItem {
+    /// The next event after the id `cursor`, which advances; `None` if no further one will come. Events that the log no
+    /// longer has are skipped.
+    pub(super) fn read(&self, scope: FeedScope, cursor: &mut u64) -> Poll<Option<Bytes>> {
         let removed = self.last_event - self.events.len() as u64;
         let skip = cursor.saturating_sub(removed);
-        for (event, id) in self.events.iter().skip(skip as usize).zip(removed + skip + 1..) {
+        for ((call, frame), id) in self.events.iter().skip(skip as usize).zip(removed + skip + 1..) {
             *cursor = id;
-            if scope.includes(event.call) {
-                return FeedItem::Event(event.frame.clone());
+            if scope.is_none_or(|only| only == *call) {
+                return Poll::Ready(Some(frame.clone()));
             }
         }
-        match scope {
-            FeedScope::Call(id) if self.has_ended(id) => FeedItem::End,
-            FeedScope::Call(_) | FeedScope::All => FeedItem::Pending,
-        }
+        if scope.is_some_and(|id| self.has_ended(id)) { Poll::Ready(None) } else { Poll::Pending }
     }
 
     fn set_state(&mut self, id: CallId, state: CallState, now: SystemTime) {
@@ -175,7 +149,7 @@ impl CallRegistry {
         if self.events.len() == MAX_EVENTS {
             self.events.pop_front();
         }
-        self.events.push_back(LoggedEvent { call, frame });
+        self.events.push_back((call, frame));
     }
 }
 
@@ -204,11 +178,11 @@ mod tests {
     }
 
     /// The names of all events after `cursor`, and the item that ended the loop.
-    fn drain(registry: &CallRegistry, scope: FeedScope, mut cursor: u64) -> (Vec<String>, FeedItem) {
+    fn drain(registry: &CallRegistry, scope: FeedScope, mut cursor: u64) -> (Vec<String>, Poll<Option<Bytes>>) {
         let mut names = Vec::new();
         loop {
             match registry.read(scope, &mut cursor) {
-                FeedItem::Event(frame) => {
+                Poll::Ready(Some(frame)) => {
                     let text = String::from_utf8(frame.to_vec()).unwrap();
                     names.push(text.lines().nth(1).unwrap().trim_start_matches("event: call.").to_owned());
                 }
@@ -227,9 +201,9 @@ mod tests {
         registry.hang_up(id, NOW).unwrap();
         registry.hang_up(id, NOW).unwrap();
         registry.tick(NOW);
-        let (names, end) = drain(&registry, FeedScope::Call(id), 0);
+        let (names, end) = drain(&registry, Some(id), 0);
         assert_eq!(names, ["ringing", "answered", "audio_level", "audio_level", "ended"]);
-        assert_eq!(end, FeedItem::End);
+        assert_eq!(end, Poll::Ready(None));
         assert_eq!(registry.answer(id, NOW), Err(DemoError::CallEnded));
         assert_eq!(registry.hang_up(CallId(2), NOW), Err(DemoError::NoSuchCall));
     }
@@ -250,7 +224,7 @@ mod tests {
         let registry = registry_with(MAX_CALLS + 2);
         assert_eq!(registry.calls.len(), MAX_CALLS);
         assert!(registry.get(CallId(2)).is_err() && registry.get(CallId(3)).is_ok());
-        assert_eq!(drain(&registry, FeedScope::Call(CallId(2)), 0).0, ["ringing", "ended"]);
+        assert_eq!(drain(&registry, Some(CallId(2)), 0).0, ["ringing", "ended"]);
     }
 
     #[test]
@@ -267,24 +241,21 @@ mod tests {
     fn a_feed_starts_with_the_last_event_it_covers() {
         let mut registry = registry_with(2);
         registry.answer(CallId(1), NOW).unwrap();
-        assert_eq!(
-            drain(&registry, FeedScope::Call(CallId(2)), registry.start_of(FeedScope::Call(CallId(2)))).0,
-            ["ringing"]
-        );
-        assert_eq!(drain(&registry, FeedScope::All, registry.start_of(FeedScope::All)).0, ["answered"]);
-        assert_eq!(registry.start_of(FeedScope::Call(CallId(9))), registry.last_event());
+        assert_eq!(drain(&registry, Some(CallId(2)), registry.start_of(Some(CallId(2)))).0, ["ringing"]);
+        assert_eq!(drain(&registry, None, registry.start_of(None)).0, ["answered"]);
+        assert_eq!(registry.start_of(Some(CallId(9))), registry.last_event());
     }
 
     #[test]
     fn a_cursor_continues_and_skips_removed_events() {
         let mut registry = registry_with(2);
-        assert_eq!(drain(&registry, FeedScope::All, 1).0, ["ringing"]);
-        assert_eq!(drain(&registry, FeedScope::All, 2), (vec![], FeedItem::Pending));
+        assert_eq!(drain(&registry, None, 1).0, ["ringing"]);
+        assert_eq!(drain(&registry, None, 2), (vec![], Poll::Pending));
         for _ in 0..MAX_EVENTS {
             registry.tick(NOW);
         }
         let mut cursor = 0;
-        let FeedItem::Event(frame) = registry.read(FeedScope::All, &mut cursor) else { panic!("there are events") };
+        let Poll::Ready(Some(frame)) = registry.read(None, &mut cursor) else { panic!("there are events") };
         assert_eq!(cursor, registry.last_event() - MAX_EVENTS as u64 + 1);
         assert!(frame.starts_with(format!("id: {cursor}\n").as_bytes()));
     }

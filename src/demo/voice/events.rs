@@ -1,19 +1,17 @@
 //! Server-sent events of calls (WHATWG HTML, section 9.2).
 
-use std::convert::Infallible;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
 use tokio::sync::watch;
 
-use super::calls::{FeedItem, FeedScope};
-use super::response::{DemoResponse, empty_response};
+use super::calls::FeedScope;
+use super::response::{DemoResponse, empty_response, stream_response};
 use super::service::VoiceService;
 
 /// An idle feed sends a comment this often, so that proxies and clients see that it lives.
@@ -31,18 +29,15 @@ pub(super) fn open(service: Arc<VoiceService>, scope: FeedScope, headers: &Heade
         let last_seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
         // A higher id is from an earlier run of this server.
         let cursor = last_seen.filter(|&id| id <= calls.last_event()).unwrap_or_else(|| calls.start_of(scope));
-        if calls.read(scope, &mut cursor.clone()) == FeedItem::End {
+        if calls.read(scope, &mut cursor.clone()) == Poll::Ready(None) {
             return empty_response(StatusCode::NO_CONTENT);
         }
         cursor
     };
     let feed = EventFeed { service, scope, cursor, changes };
     let events = stream::unfold(feed, async |mut feed| Some((feed.next().await?, feed)));
-    let frames = stream::iter([OPENING]).chain(events).map(|bytes| Ok::<_, Infallible>(Frame::data(bytes)));
-    let mut response = DemoResponse::new(StreamBody::new(frames).boxed_unsync());
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let mut response = stream_response("text/event-stream", stream::iter([OPENING]).chain(events));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
@@ -57,11 +52,9 @@ struct EventFeed {
 impl EventFeed {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            let item = self.service.calls().read(self.scope, &mut self.cursor);
-            match item {
-                FeedItem::Event(frame) => return Some(frame),
-                FeedItem::End => return None,
-                FeedItem::Pending => {}
+            let read = self.service.calls().read(self.scope, &mut self.cursor);
+            if let Poll::Ready(event) = read {
+                return event;
             }
             // A change since the read above wakes this at once.
             tokio::select! {

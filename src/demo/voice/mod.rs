@@ -6,9 +6,7 @@
 mod api;
 mod audio;
 mod call;
-mod call_request;
 mod calls;
-mod error;
 mod events;
 mod recordings;
 mod request_body;
@@ -40,18 +38,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub async fn serve(listener: TcpListener, stop: CancellationToken) {
     let service = Arc::new(VoiceService::new());
     service.shutdown.tasks().spawn(service.clone().run_clock());
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = accept(&listener, &service) => {}
-    }
-    drop(listener);
-    service.shutdown.drain();
-    service.shutdown.finish(DRAIN_TIMEOUT).await;
-}
-
-async fn accept(listener: &TcpListener, service: &Arc<VoiceService>) {
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
             Ok((socket, _)) => drop(service.shutdown.tasks().spawn(serve_connection(service.clone(), socket))),
             Err(error) => {
                 tracing::warn!(%error, "the sample upstream can't accept connections");
@@ -59,6 +51,9 @@ async fn accept(listener: &TcpListener, service: &Arc<VoiceService>) {
             }
         }
     }
+    drop(listener);
+    service.shutdown.drain();
+    service.shutdown.finish(DRAIN_TIMEOUT).await;
 }
 
 async fn serve_connection(service: Arc<VoiceService>, socket: TcpStream) {

@@ -1,22 +1,18 @@
 //! Uploads and downloads of any size, in constant memory.
 
-use std::convert::Infallible;
 use std::iter;
 use std::sync::LazyLock;
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use futures_util::stream;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderValue, StatusCode};
-use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
+use http::StatusCode;
+use http::header::CONTENT_LENGTH;
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::error::{DemoError, FieldErrors};
 use super::request_body::next_bytes;
-use super::response::{DemoResponse, json_response};
+use super::response::{DemoError, DemoResponse, FieldErrors, json_response, stream_response};
 use crate::hash::hex;
 
 /// 4 GiB.
@@ -28,10 +24,9 @@ static CHUNK: LazyLock<Bytes> = LazyLock::new(|| (0..=255).cycle().take(CHUNK_BY
 
 /// Reads an upload of any size and responds with its length and digest. Nothing is stored.
 pub(super) async fn receive(mut body: Incoming) -> Result<DemoResponse, DemoError> {
-    let mut digest = digest::Context::new(&digest::SHA256);
-    let mut length: u64 = 0;
+    let (mut digest, mut length) = (digest::Context::new(&digest::SHA256), 0);
     while let Some(bytes) = next_bytes(&mut body).await? {
-        length += bytes.len() as u64;
+        length += bytes.len();
         digest.update(&bytes);
     }
     let sha256 = hex(digest.finish().as_ref());
@@ -49,10 +44,7 @@ pub(super) fn send(length: &str) -> Result<DemoResponse, DemoError> {
     })?;
     let rest = CHUNK.slice(..(length % CHUNK_BYTES) as usize);
     let chunks = iter::repeat_n(CHUNK.clone(), (length / CHUNK_BYTES) as usize).chain([rest]);
-    let frames = stream::iter(chunks.map(|bytes| Ok::<_, Infallible>(Frame::data(bytes))));
-    let mut response = DemoResponse::new(StreamBody::new(frames).boxed_unsync());
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    headers.insert(CONTENT_LENGTH, length.into());
+    let mut response = stream_response("application/octet-stream", stream::iter(chunks));
+    response.headers_mut().insert(CONTENT_LENGTH, length.into());
     Ok(response)
 }

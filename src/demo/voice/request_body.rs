@@ -8,7 +8,7 @@ use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use super::error::DemoError;
+use super::response::DemoError;
 
 const MAX_JSON_BYTES: usize = 64 * 1024;
 /// Bytes of a larger body that are read and discarded: a client that is still sending when its connection closes may
@@ -20,16 +20,13 @@ const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 /// Reads a JSON body whole.
 pub(super) async fn read_json(request: Request<Incoming>) -> Result<Vec<u8>, DemoError> {
     let is_json = is_json(request.headers());
-    let (mut body, mut text, mut length) = (request.into_body(), Vec::new(), 0);
-    while length <= MAX_DISCARDED_BYTES
+    let (mut body, mut text) = (request.into_body(), Vec::new());
+    while text.len() <= MAX_DISCARDED_BYTES
         && let Some(bytes) = next_bytes(&mut body).await?
     {
-        length += bytes.len();
-        if length <= MAX_JSON_BYTES {
-            text.extend_from_slice(&bytes);
-        }
+        text.extend_from_slice(&bytes);
     }
-    match length <= MAX_JSON_BYTES {
+    match text.len() <= MAX_JSON_BYTES {
         false => Err(DemoError::BodyTooLarge),
         true if !is_json => Err(DemoError::NotDeclaredJson),
         true => Ok(text),

@@ -8,7 +8,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::shutdown::Shutdown;
 
-use super::call_request::CallRequest;
+use super::call::CallRequest;
 use super::calls::CallRegistry;
 
 const TICK_INTERVAL: Duration = Duration::from_secs(1);

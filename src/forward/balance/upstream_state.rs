@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::config::{self, Balance, Balancing, RetryOn};
-use crate::telemetry::{BalanceMetrics, Metrics};
+use crate::telemetry::{Metrics, UpstreamMetrics};
 
 use super::budget::Budget;
 use super::choose::{self, EndpointCandidate, RoundRobin};
@@ -24,7 +24,7 @@ pub(crate) struct UpstreamState {
     ejections: Option<Mutex<Ejections>>,
     budget: Budget,
     pub(crate) permits: Permits,
-    pub(super) metrics: BalanceMetrics,
+    pub(crate) metrics: UpstreamMetrics,
     created: Instant,
 }
 
@@ -32,7 +32,7 @@ impl UpstreamState {
     pub(super) fn new(upstream: &config::Upstream, metrics: &Metrics) -> Self {
         let config = upstream.balancing.clone();
         let labels: Vec<Arc<str>> = upstream.endpoints.iter().map(|endpoint| endpoint.to_string().into()).collect();
-        let metrics = metrics.balance(&upstream.name, &labels);
+        let metrics = metrics.upstream(&upstream.name, &labels);
         let endpoints = labels.into_iter().zip(&config.shares);
         let endpoints: Vec<_> = endpoints.map(|(label, part)| Arc::new(EndpointState::new(label, *part))).collect();
         Self {

@@ -84,7 +84,8 @@ enum MergeAnswer {
 
 impl Default for PendingMerges {
     fn default() -> Self {
-        Self::bounded(MAX_ADMISSIONS, None)
+        let (state, len, added) = (Mutex::default(), AtomicUsize::new(0), Notify::new());
+        Self { state, len, added, max: MAX_ADMISSIONS, epoch: Instant::now(), metrics: None }
     }
 }
 
@@ -92,12 +93,7 @@ impl PendingMerges {
     /// None so far; these metrics report on them.
     #[must_use]
     pub fn new(metrics: MergeMetrics) -> Self {
-        Self::bounded(MAX_ADMISSIONS, Some(metrics))
-    }
-
-    fn bounded(max: usize, metrics: Option<MergeMetrics>) -> Self {
-        let (state, len, added) = (Mutex::default(), AtomicUsize::new(0), Notify::new());
-        Self { state, len, added, max, epoch: Instant::now(), metrics }
+        Self { metrics: Some(metrics), ..Self::default() }
     }
 
     /// How many admissions wait to be merged.

@@ -8,7 +8,7 @@ fn limits(window_ms: u32) -> [Limit; 1] {
 }
 
 fn pending(room: usize) -> (Arc<PendingMerges>, impl Fn(u64) -> Instant) {
-    let pending = Arc::new(PendingMerges::bounded(room, None));
+    let pending = Arc::new(PendingMerges { max: room, ..PendingMerges::default() });
     let epoch = pending.epoch;
     (pending, move |ms| epoch + Duration::from_millis(ms))
 }

@@ -29,7 +29,7 @@ impl RedisLimiter {
         loop {
             tokio::select! {
                 _ = heartbeat.tick() => self.renew_calls().await,
-                () = self.leases.ended() => {}
+                () = self.leases.ended.notified() => {}
             }
             self.give_calls_back().await;
         }

@@ -21,16 +21,23 @@ use super::query::{Charge, LimitQuery, LimitSubject, pack};
 use crate::config::{Limit, OnFailure, Plan, RouteLimits};
 use crate::store::{Redis, Script, StoreError};
 
+macro_rules! decide {
+    () => {
+        concat!(
+            include_str!("../layout.lua"),
+            include_str!("../decide.lua"),
+            include_str!("../ring.lua"),
+            include_str!("../rewrite.lua")
+        )
+    };
+}
+
 /// The decision script.
-pub const DECIDE: &str = include_str!("../decide.lua");
+pub const DECIDE: &str = decide!();
 
 /// The same for a request through a route with limits of its own: one decision on two logs.
-pub const PAIR: &str = concat!(
-    "local function decide(KEYS, ARGV)\n",
-    include_str!("../decide.lua"),
-    "\nend\n",
-    include_str!("../pair.lua")
-);
+pub const PAIR: &str =
+    concat!("local function decide(KEYS, ARGV)\n", decide!(), "\nend\n", include_str!("../pair.lua"));
 
 /// The script that keeps leases of calls.
 pub const CALLS: &str = include_str!("../calls.lua");
@@ -70,28 +77,19 @@ pub struct RedisLimiter {
 
 impl RedisLimiter {
     /// A limiter on one connection. While it does not answer, `on_failure` decides, and `local` if it says so: until
-    /// then that is kept warm with what this process admits.
+    /// then that is kept warm with what this process admits. `pending` is what was admitted locally meanwhile.
     #[must_use]
-    pub fn new(redis: Redis, on_failure: OnFailure, local: Arc<MemoryLimiter>, denials: Arc<DenyCache>) -> Self {
-        Self {
-            merger: Box::new(Merger::new(redis.clone(), Arc::default())),
-            redis,
-            decide: Script::new(DECIDE),
-            pair: Script::new(PAIR),
-            reset: Script::new(RESET),
-            calls: Script::new(CALLS),
-            leases: Arc::default(),
-            on_failure,
-            local,
-            denials,
-            next_log_ms: AtomicU64::new(0),
-        }
-    }
-
-    /// The same with a store, shared by all workers, of what is admitted locally while Redis does not answer.
-    #[must_use]
-    pub fn with_pending_merges(self, pending: Arc<PendingMerges>) -> Self {
-        Self { merger: Box::new(Merger::new(self.redis.clone(), pending)), ..self }
+    pub fn new(
+        redis: Redis,
+        on_failure: OnFailure,
+        local: Arc<MemoryLimiter>,
+        denials: Arc<DenyCache>,
+        pending: Arc<PendingMerges>,
+    ) -> Self {
+        let [decide, pair, reset, calls] = [DECIDE, PAIR, RESET, CALLS].map(Script::new);
+        let merger = Box::new(Merger::new(redis.clone(), pending));
+        let (leases, next_log_ms) = (Arc::default(), AtomicU64::new(0));
+        Self { redis, decide, pair, reset, calls, leases, on_failure, local, merger, denials, next_log_ms }
     }
 
     /// The same with scripts in place of [`DECIDE`], [`PAIR`] and [`CALLS`], so that a test can put another clock in them.

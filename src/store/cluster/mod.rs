@@ -12,8 +12,8 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::dial::Dialer;
 use super::error::StoreError;
@@ -41,7 +41,7 @@ const UNSERVED: u16 = u16::MAX;
 /// The connections to all primaries of a cluster, kept for as long as this lives.
 pub(super) struct Cluster {
     state: Arc<ClusterState>,
-    task: AbortHandle,
+    _task: AbortOnDropHandle<()>,
 }
 
 struct ClusterState {
@@ -87,8 +87,8 @@ impl Cluster {
         state.survey().await;
         let members = state.map.load_full();
         join_all(members.members.iter().map(|member| member.link.attempted())).await;
-        let task = tokio::spawn(ClusterState::run(state.clone())).abort_handle();
-        Self { state, task }
+        let _task = AbortOnDropHandle::new(tokio::spawn(ClusterState::run(state.clone())));
+        Self { state, _task }
     }
 
     /// Whether any node answers at the moment.
@@ -164,12 +164,6 @@ impl Cluster {
             }
         }
         Err(StoreError::Deadline)
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 

@@ -64,7 +64,7 @@ impl ClusterState {
 
     async fn ask_member(&self, member: &Member) -> Option<ClusterView> {
         // Whatever is wrong with this member, another one may know.
-        let ask = async |what| member.link.call(&cluster(what), None, false, self.dialer.timeout()).await.ok();
+        let ask = async |what| member.link.call(&cluster(what), None, false, self.dialer.timeout).await.ok();
         let (info, slots) = tokio::join!(ask("INFO"), ask("SLOTS"));
         view(&member.node, info?, &slots?)
     }
@@ -73,7 +73,7 @@ impl ClusterState {
         let connection = self.dialer.dial(seed).await?;
         let ask = async |what| ask(&mut connection.clone(), &cluster(what)).await;
         let both = async { tokio::join!(ask("INFO"), ask("SLOTS")) };
-        let answers = tokio::time::timeout(self.dialer.timeout(), both).await;
+        let answers = tokio::time::timeout(self.dialer.timeout, both).await;
         let (info, slots) = answers.map_err(|_| Outage::Silent(seed.clone()))?;
         let disabled = |error: redis::RedisError| match error.to_string().contains("cluster support disabled") {
             true => Outage::NoCluster(seed.clone(), error),
@@ -109,9 +109,7 @@ impl ClusterState {
 }
 
 fn cluster(subcommand: &str) -> Cmd {
-    let mut command = redis::cmd("CLUSTER");
-    command.arg(subcommand);
-    command
+    redis::cmd("CLUSTER").arg(subcommand).take()
 }
 
 fn view(node: &RedisNode, info: Value, slots: &Value) -> Option<ClusterView> {

@@ -99,7 +99,7 @@ impl Sentinels {
     }
 
     async fn ask(&self, sentinel: &Sentinel) -> Result<PrimaryView, Outage> {
-        let answer = tokio::time::timeout(self.dialer.timeout(), self.exchange(sentinel)).await;
+        let answer = tokio::time::timeout(self.dialer.timeout, self.exchange(sentinel)).await;
         let answer = answer.unwrap_or_else(|_| Err(Outage::Silent(sentinel.node.clone())));
         if matches!(answer, Err(Outage::Silent(_) | Outage::NoHandshake(_) | Outage::Broken(..))) {
             sentinel.connection.store(None);
@@ -120,8 +120,9 @@ impl Sentinels {
         let mut questions = Pipeline::with_capacity(2);
         questions.cmd("SENTINEL").arg("MASTER").arg(&*self.service);
         questions.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&*self.service);
-        let answers = connection.send_packed_commands(&questions, 0, 2).await.and_then(without_errors);
-        let answers = answers.map_err(|error| {
+        let answers = connection.send_packed_commands(&questions, 0, 2).await;
+        let answers = answers.and_then(|both| both.into_iter().map(Value::extract_error).collect::<RedisResult<_>>());
+        let answers: Vec<Value> = answers.map_err(|error| {
             let text = error.detail().unwrap_or_default();
             match text.contains("No such master") {
                 true => Outage::UnknownService(Box::from(&*self.service)),
@@ -130,10 +131,6 @@ impl Sentinels {
         })?;
         read(answers).ok_or_else(|| Outage::Unexpected(sentinel.node.clone()))
     }
-}
-
-fn without_errors(answers: Vec<Value>) -> RedisResult<Vec<Value>> {
-    answers.into_iter().map(Value::extract_error).collect()
 }
 
 /// `SENTINEL MASTER` gives the epoch. Its address is the old primary's on the sentinel that leads a failover, until that is

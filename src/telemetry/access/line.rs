@@ -1,6 +1,7 @@
 //! The line of one request, as JSON and for people.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 
 use http::{Uri, Version};
 
@@ -84,32 +85,19 @@ pub fn json_line(record: &AccessRecord) -> String {
 
 pub(super) fn human_line(record: &AccessRecord) -> String {
     let mut line = String::with_capacity(256);
-    push(
-        &mut line,
-        format_args!(
-            "{} {} {} {} {:.1}ms",
-            humantime::format_rfc3339_millis(record.received),
-            record.status.as_u16(),
-            record.method,
-            logged_path(&record.uri),
-            record.started.elapsed().as_secs_f64() * 1e3
-        ),
-    );
+    let (received, path) = (humantime::format_rfc3339_millis(record.received), logged_path(&record.uri));
+    let (status, method, millis) =
+        (record.status.as_u16(), &record.method, record.started.elapsed().as_secs_f64() * 1e3);
+    push(&mut line, format_args!("{received} {status} {method} {path} {millis:.1}ms"));
     for window in &record.windows {
         push(&mut line, format_args!(" {}={}/{}", window.name, window.used, window.limit));
     }
-    if let Some(source) = record.decided_by {
-        push(&mut line, format_args!(" by={source}"));
-    }
+    push_some(&mut line, " by=", record.decided_by);
     if record.shadow_denied {
         line.push_str(" shadow=denied");
     }
-    if let Some((id, _)) = &record.token {
-        push(&mut line, format_args!(" token={id}"));
-    }
-    if let Some(code) = record.rejection {
-        push(&mut line, format_args!(" {code}"));
-    }
+    push_some(&mut line, " token=", record.token.as_ref().map(|(id, _)| id));
+    push_some(&mut line, " ", record.rejection);
     if let Some(error) = &record.error {
         line.push(' ');
         push_json_string(&mut line, error);
@@ -117,17 +105,19 @@ pub(super) fn human_line(record: &AccessRecord) -> String {
     if let Some([from_client, from_upstream]) = record.messages {
         push(&mut line, format_args!(" messages={from_client}/{from_upstream}"));
     }
-    if let Some(by) = record.ended_by {
-        push(&mut line, format_args!(" ended_by={by}"));
-    }
-    if record.attempts > 1 {
-        push(&mut line, format_args!(" attempts={}", record.attempts));
-    }
+    push_some(&mut line, " ended_by=", record.ended_by);
+    push_some(&mut line, " attempts=", Some(record.attempts).filter(|attempts| *attempts > 1));
     if record.cut {
         line.push_str(" cut");
     }
     push(&mut line, format_args!(" client={} id={}\n", record.client, record.request_id.to_str().unwrap_or_default()));
     line
+}
+
+fn push_some(line: &mut String, before: &str, value: Option<impl Display>) {
+    if let Some(value) = value {
+        push(line, format_args!("{before}{value}"));
+    }
 }
 
 fn protocol(version: Version) -> &'static str {

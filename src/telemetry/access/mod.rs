@@ -28,12 +28,6 @@ impl AccessLog {
         Self { writer, format }
     }
 
-    /// A log that writes nothing.
-    #[must_use]
-    pub fn off() -> Self {
-        Self { writer: None, format: LogFormat::Json }
-    }
-
     /// Drops the line when the queue is full.
     pub fn write(&self, record: &AccessRecord) {
         let Some(writer) = &self.writer else { return };

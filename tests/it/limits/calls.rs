@@ -25,7 +25,7 @@ fn capped(limits: &[(u32, u32)]) -> Plan {
 
 async fn open(limiter: &Limiter, token_id: &str, plan: &Plan, now_ms: u64) -> (Decision, Option<CallLease>) {
     let charge = Charge { opens_call: true, ..1.into() };
-    match limiter.decide(&LimitSubject { token_id, version: VERSION }, plan, charge, now_ms).await.unwrap() {
+    match limiter.decide(&LimitSubject { token_id, version: VERSION }, plan, charge, now_ms, &|| true).await.unwrap() {
         LimitOutcome::Decided(decision, lease) => (decision, lease),
         LimitOutcome::Stale => panic!("{token_id} is stale"),
     }
@@ -132,7 +132,7 @@ async fn leases_in_redis_agree_with_a_list() {
         for _ in 0..2 {
             let redis = connect(&server, OnFailure::Deny).await;
             let (local, denials) = (Arc::new(MemoryLimiter::new(64)), Arc::new(DenyCache::new(64)));
-            let limiter = RedisLimiter::new(redis, OnFailure::Deny, local, denials);
+            let limiter = RedisLimiter::new(redis, OnFailure::Deny, local, denials, Arc::default());
             instances.push(Limiter::Redis(with_set_clock(limiter)));
         }
         replay(&instances, Some(&redis), &format!("t{history}"), limits).await;

@@ -31,7 +31,7 @@ async fn a_stale_or_missing_record_counts_nothing() {
     let unlimited = plan(&[]);
     let ask = |token_id, version, plan| {
         let limiter = &limiter;
-        async move { limiter.decide(&LimitSubject { token_id, version }, plan, 1, unix_ms()).await.unwrap() }
+        async move { limiter.decide(&LimitSubject { token_id, version }, plan, 1, unix_ms(), &|| true).await.unwrap() }
     };
     for plan in [&limited, &unlimited] {
         assert!(matches!(ask("t", VERSION - 1, plan).await, LimitOutcome::Stale));
@@ -59,7 +59,7 @@ async fn a_revocation_is_seen_past_a_remembered_refusal() {
     say(&redis, "HSET cg:{t}:token version 8").await;
     // An instance that read the record again asks with the new version, and the log still counts.
     let Ok(LimitOutcome::Decided(decision, _)) =
-        limiter.decide(&LimitSubject { token_id: "t", version: 8 }, &plan, 1, unix_ms()).await
+        limiter.decide(&LimitSubject { token_id: "t", version: 8 }, &plan, 1, unix_ms(), &|| true).await
     else {
         panic!("not decided")
     };
@@ -129,7 +129,7 @@ async fn nobody_or_everybody_is_admitted_if_the_policy_says_so() {
     server.kill();
     let asker = LimitSubject { token_id: "t", version: VERSION };
     for _ in 0..5 {
-        assert!(matches!(deny.decide(&asker, &plan, 1, unix_ms()).await, Err(Unavailable)));
+        assert!(matches!(deny.decide(&asker, &plan, 1, unix_ms(), &|| true).await, Err(Unavailable)));
         let decision = decide(&allow, "t", &plan).await;
         assert!(decision.admitted && decision.source == Source::Local);
         assert!(decision.windows().is_empty() && decision.reported().is_none());

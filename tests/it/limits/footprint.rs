@@ -42,7 +42,7 @@ async fn the_log_of_an_enterprise_takes_no_more_for_each() {
     let plan = plan(&[(200_000, 60_000), (1_000_000, 3_600_000)]);
     let asker = LimitSubject { token_id: "0123456789ab", version: VERSION };
     for _ in 0..100 {
-        limiter.decide(&asker, &plan, 1_000, unix_ms()).await.unwrap();
+        limiter.decide(&asker, &plan, 1_000, unix_ms(), &|| true).await.unwrap();
     }
     let bytes = number(&redis, "MEMORY USAGE cg:{0123456789ab}:log").await;
     println!("bytes after 100,000 admissions: {bytes}");

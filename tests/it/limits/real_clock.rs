@@ -118,7 +118,7 @@ async fn flood(server: &RedisServer, plan: &Plan, enough: u64) -> (u64, u64, u64
     let mut workers = Vec::new();
     for _ in 0..2 {
         let redis = connect(server, OnFailure::Deny).await;
-        let limiter = RedisLimiter::new(redis, OnFailure::Deny, local.clone(), denials.clone());
+        let limiter = RedisLimiter::new(redis, OnFailure::Deny, local.clone(), denials.clone(), Arc::default());
         workers.push(Arc::new(Limiter::Redis(limiter)));
     }
     let redis = connect(server, OnFailure::Deny).await;
@@ -202,7 +202,7 @@ async fn what_this_instance_learns_ends_what_it_remembers() {
     use_up().await;
     say(&redis, "HSET cg:{t}:token version 8").await;
     let ask = async |plan: &Plan| {
-        limiter.decide(&LimitSubject { token_id: "t", version: VERSION }, plan, 1, unix_ms()).await.unwrap()
+        limiter.decide(&LimitSubject { token_id: "t", version: VERSION }, plan, 1, unix_ms(), &|| true).await.unwrap()
     };
     assert!(matches!(ask(&once).await, LimitOutcome::Decided(..)), "not known yet");
     assert!(matches!(ask(&plan(&[(9, 60_000)])).await, LimitOutcome::Stale));

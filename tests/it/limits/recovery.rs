@@ -145,8 +145,8 @@ async fn workers_merge_nothing_twice_and_forget_nothing() {
     for _ in 0..3 {
         let redis = connect(&server, OnFailure::Local).await;
         let denials = Arc::new(DenyCache::new(64));
-        let limiter = RedisLimiter::new(redis.clone(), OnFailure::Local, local.clone(), denials);
-        workers.push((Arc::new(Limiter::Redis(limiter.with_pending_merges(journal.clone()))), redis));
+        let limiter = RedisLimiter::new(redis.clone(), OnFailure::Local, local.clone(), denials, journal.clone());
+        workers.push((Arc::new(Limiter::Redis(limiter)), redis));
     }
     for token in 0..8 {
         issue(&workers[0].1, &format!("t{token}")).await;
@@ -208,7 +208,7 @@ async fn both_logs_of_a_request_are_merged() {
     let ask = async |limiter: &Limiter| {
         let (asker, charge) =
             (LimitSubject { token_id: "t", version: VERSION }, Charge { limits: Some(&own), ..2.into() });
-        match limiter.decide(&asker, &plan, charge, unix_ms()).await.unwrap() {
+        match limiter.decide(&asker, &plan, charge, unix_ms(), &|| true).await.unwrap() {
             LimitOutcome::Decided(decision, _) => decision,
             LimitOutcome::Stale => panic!("stale"),
         }

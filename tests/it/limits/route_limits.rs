@@ -149,7 +149,11 @@ async fn the_windows_of_routes_are_looked_at_and_cleared() {
 }
 
 async fn ask(limiter: &Limiter, plan: &Plan, charge: Charge<'_>) -> (bool, Source) {
-    match limiter.decide(&LimitSubject { token_id: "t", version: VERSION }, plan, charge, unix_ms()).await.unwrap() {
+    match limiter
+        .decide(&LimitSubject { token_id: "t", version: VERSION }, plan, charge, unix_ms(), &|| true)
+        .await
+        .unwrap()
+    {
         LimitOutcome::Decided(decision, _) => (decision.admitted, decision.source),
         LimitOutcome::Stale => panic!("stale"),
     }
@@ -171,7 +175,8 @@ async fn a_decision_on_both_logs_is_one_round_trip_and_a_refusal_is_remembered_f
     assert_eq!(ask(&limiter, &plan, own).await, (false, Source::DenyCache));
     assert_eq!(ask(&limiter, &plan, other).await, (true, Source::Redis));
     assert_eq!(ask(&limiter, &plan, 1.into()).await, (true, Source::Redis));
-    let stale = limiter.decide(&LimitSubject { token_id: "t", version: 8 }, &plan, other, unix_ms()).await.unwrap();
+    let stale =
+        limiter.decide(&LimitSubject { token_id: "t", version: 8 }, &plan, other, unix_ms(), &|| true).await.unwrap();
     assert!(matches!(stale, LimitOutcome::Stale));
 }
 
@@ -204,7 +209,7 @@ async fn a_call_is_taken_only_if_both_logs_and_the_cap_have_room() {
             let open = || async {
                 let charge = Charge { cost: 1, limits: Some(&own), opens_call: true };
                 let asker = LimitSubject { token_id: "t", version: VERSION };
-                let outcome = limiter.decide(&asker, &plan, charge, unix_ms()).await.unwrap();
+                let outcome = limiter.decide(&asker, &plan, charge, unix_ms(), &|| true).await.unwrap();
                 let LimitOutcome::Decided(decision, lease) = outcome else { panic!("stale") };
                 let used: Vec<_> = decision.windows().iter().map(|window| window.used).collect();
                 (decision.admitted, decision.too_many_calls, used, lease)

@@ -85,13 +85,13 @@ pub(super) async fn instance_within(url: &str, on_failure: OnFailure, deadline: 
     let redis = connect_within(url, on_failure, deadline).await;
     let local = Arc::new(MemoryLimiter::new(1_000));
     let denials = Arc::new(DenyCache::new(1_000));
-    (Limiter::Redis(RedisLimiter::new(redis.clone(), on_failure, local, denials)), redis)
+    (Limiter::Redis(RedisLimiter::new(redis.clone(), on_failure, local, denials, Arc::default())), redis)
 }
 
 /// A decision on one request of a token of [`VERSION`].
 pub(super) async fn decide(limiter: &Limiter, token_id: &str, plan: &Plan) -> Decision {
     let asker = LimitSubject { token_id, version: VERSION };
-    match limiter.decide(&asker, plan, 1, unix_ms()).await.unwrap() {
+    match limiter.decide(&asker, plan, 1, unix_ms(), &|| true).await.unwrap() {
         LimitOutcome::Decided(decision, _) => decision,
         LimitOutcome::Stale => panic!("{token_id} is stale"),
     }
@@ -127,7 +127,8 @@ impl Subject {
         let redis = connect(&server, OnFailure::Deny).await;
         let denials = Arc::new(DenyCache::new(64));
         let local = Arc::new(MemoryLimiter::new(64));
-        let limiter = with_set_clock(RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials.clone()));
+        let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials.clone(), Arc::default());
+        let limiter = with_set_clock(limiter);
         Self::Redis { limiter: Limiter::Redis(limiter), redis, denials, _server: server }
     }
 
@@ -140,7 +141,7 @@ impl Subject {
         clock_ms: i64,
     ) -> Decision {
         let asker = LimitSubject { token_id, version: VERSION };
-        let decide = self.limiter().decide(&asker, plan, charge, clock_ms as u64);
+        let decide = self.limiter().decide(&asker, plan, charge, clock_ms as u64, &|| true);
         let ((), outcome) = tokio::join!(self.set_clock(token_id, clock_ms), decide);
         match outcome {
             Ok(LimitOutcome::Decided(decision, _)) => decision,

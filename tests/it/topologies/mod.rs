@@ -55,6 +55,7 @@ async fn instance(store: &RedisStore) -> (Arc<Limiter>, Redis) {
         OnFailure::Deny,
         Arc::new(MemoryLimiter::new(1_000)),
         Arc::new(DenyCache::new(1_000)),
+        Arc::default(),
     );
     (Arc::new(Limiter::Redis(limiter)), redis)
 }
@@ -79,7 +80,7 @@ async fn issue(redis: &Redis, token_id: &str) {
 /// A decision that Redis has made, or the deny cache from one.
 async fn decide(limiter: &Limiter, token_id: &str, plan: &Plan) -> Decision {
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
-    match limiter.decide(&LimitSubject { token_id, version: VERSION }, plan, 1, now_ms).await {
+    match limiter.decide(&LimitSubject { token_id, version: VERSION }, plan, 1, now_ms, &|| true).await {
         Ok(LimitOutcome::Decided(decision, _)) => {
             assert_ne!(decision.source, Source::Local);
             decision

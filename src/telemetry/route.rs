@@ -1,11 +1,11 @@
-//! The metrics of one route: requests by method and status, found by index instead of by label.
+//! The metrics of one route: requests by method and status, found by index instead of by label, and calls.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use http::{Method, StatusCode};
-use prometheus::{Histogram, IntCounter, IntCounterVec};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
-use super::calls::CallMetrics;
 use super::families::{Families, LATENCY_BUCKETS};
 
 const METHODS: [&str; 8] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "other"];
@@ -14,6 +14,10 @@ const STATUSES: [u16; 40] = [
     200, 201, 202, 203, 204, 205, 206, 207, 301, 302, 303, 304, 307, 308, 400, 401, 402, 403, 404, 405, 406, 408, 409,
     410, 411, 412, 413, 414, 415, 417, 421, 422, 426, 429, 431, 499, 500, 502, 503, 504,
 ];
+
+/// Seconds; from a misdialled call to a conference.
+const CALL_BUCKETS: &[f64] = &[1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1_800.0, 3_600.0, 7_200.0, 14_400.0];
+const SENDERS: [&str; 2] = ["client", "upstream"];
 
 /// The cells of one route.
 pub struct RouteMetrics {
@@ -47,6 +51,36 @@ impl RouteMetrics {
 
 fn method_index(method: &Method) -> usize {
     METHODS.iter().position(|name| *name == method.as_str()).unwrap_or(METHODS.len() - 1)
+}
+
+/// The cells of one route's calls.
+pub struct CallMetrics {
+    pub(crate) open: IntGauge,
+    seconds: Histogram,
+    bytes: [IntCounter; 2],
+    messages: [IntCounter; 2],
+}
+
+impl CallMetrics {
+    pub(super) fn new(families: &Families, route: &str) -> Self {
+        let by_sender = |name| SENDERS.map(|from| families.counter(name, &[("route", route), ("from", from)]));
+        Self {
+            open: families.gauge("callgate_calls_open", &[("route", route)]),
+            seconds: families.histogram("callgate_call_duration_seconds", CALL_BUCKETS, &[("route", route)]),
+            bytes: by_sender("callgate_call_bytes_total"),
+            messages: by_sender("callgate_call_messages_total"),
+        }
+    }
+
+    /// Counts a call that has ended, with bytes and messages from the client and from the upstream.
+    pub(crate) fn ended(&self, took: Duration, bytes: [u64; 2], messages: [u64; 2]) {
+        self.seconds.observe(took.as_secs_f64());
+        for (cells, numbers) in [(&self.bytes, bytes), (&self.messages, messages)] {
+            for (cell, number) in cells.iter().zip(numbers) {
+                cell.inc_by(number);
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,12 @@
+-- How many slots a new ring gets that has to hold `deep` stamps, in a log of `width` windows: it has room for one more spill of
+-- the staging area, and then up to the next size class of the allocator (four to each power of two), of which a string's own
+-- header takes up to 10 bytes. layout.lua is in front of this.
+local function ring_slots(width, deep)
+  if deep == 0 then return 0 end
+  local fixed, class = HEADER + WINDOW * width + STAGING_BYTES + 10, 16
+  local size = fixed + 4 * (deep + STAGING)
+  while 8 * class < size do class = 2 * class end
+  size = size + (-size) % class - fixed
+  return (size - size % 4) / 4
+end
+

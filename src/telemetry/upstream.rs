@@ -1,0 +1,69 @@
+//! The metrics of one upstream: attempts, endpoints, retries, queue.
+
+use std::sync::Arc;
+
+use prometheus::{Histogram, IntCounter, IntGauge};
+
+use crate::config::RetryOn;
+
+use super::families::{Families, LATENCY_BUCKETS};
+
+/// The cells of one upstream.
+#[derive(Clone)]
+pub struct UpstreamMetrics {
+    pub(crate) seconds: Histogram,
+    pub(crate) connect_failures: IntCounter,
+    /// Requests that an endpoint refused unprocessed.
+    pub(crate) refused: IntCounter,
+    /// Attempts whose connection failed before a response, or whose response was not HTTP.
+    pub(crate) broken: IntCounter,
+    pub(crate) timeouts: IntCounter,
+    /// Responses that failed or stalled after their head, or could not be forwarded.
+    pub(crate) bad_answers: IntCounter,
+    /// By the index of the endpoint.
+    pub(crate) up: Vec<IntGauge>,
+    /// By the index of the endpoint.
+    pub(crate) ejections: Vec<IntCounter>,
+    /// By [`RetryOn`].
+    pub(crate) retries: [IntCounter; RetryOn::ALL.len()],
+    pub(crate) exhausted: IntCounter,
+    pub(crate) queue_full: IntCounter,
+    pub(crate) waited: IntCounter,
+    pub(crate) waiting: IntGauge,
+    pub(crate) in_flight: IntGauge,
+}
+
+impl UpstreamMetrics {
+    pub(super) fn new(families: &Families, upstream: &str, endpoints: &[Arc<str>]) -> Self {
+        let this = ("upstream", upstream);
+        let counter = |name, label| families.counter(name, &[this, label]);
+        let gauge = |name| families.gauge(name, &[this]);
+        let up = |endpoint: &Arc<str>| {
+            let labels = &[this, ("endpoint", endpoint)];
+            let cell = families.gauge("callgate_upstream_endpoint_up", labels);
+            cell.set(1);
+            cell
+        };
+        let failures = |kind| counter("callgate_upstream_failures_total", ("kind", kind));
+        let rejections = |why| counter("callgate_upstream_rejections_total", ("why", why));
+        Self {
+            seconds: families.histogram("callgate_upstream_duration_seconds", LATENCY_BUCKETS, &[this]),
+            connect_failures: failures("connect"),
+            refused: failures("refused"),
+            broken: failures("broken"),
+            timeouts: failures("timeout"),
+            bad_answers: failures("bad_answer"),
+            up: endpoints.iter().map(up).collect(),
+            ejections: endpoints
+                .iter()
+                .map(|endpoint| counter("callgate_upstream_ejections_total", ("endpoint", endpoint)))
+                .collect(),
+            retries: RetryOn::ALL.map(|(on, _)| counter("callgate_upstream_retries_total", ("on", on))),
+            exhausted: families.counter("callgate_upstream_retries_exhausted_total", &[this]),
+            queue_full: rejections("queue_full"),
+            waited: rejections("waited"),
+            waiting: gauge("callgate_upstream_waiting"),
+            in_flight: gauge("callgate_upstream_in_flight"),
+        }
+    }
+}
