@@ -6,7 +6,6 @@ mod balancing;
 mod compile;
 mod expand;
 mod files;
-mod key_path;
 mod matching;
 mod mirror;
 mod model;
@@ -24,7 +23,6 @@ mod units;
 mod upstream;
 mod yaml;
 
-use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 
@@ -100,22 +98,6 @@ fn finish(reader: YamlReader<'_>, config: Option<Config>) -> Result<Loaded, Prob
         Some(config) => Ok(Loaded { config, warnings: problems }),
         None => Err(Problems(problems)),
     }
-}
-
-/// Every key that a configuration may have, with `[]` for an index and `*` for a name of the operator's choice:
-/// `routes[].upstream`, `plans.*.limits`.
-#[must_use]
-pub fn known_keys() -> BTreeSet<String> {
-    // Keys are learnt where they are read: this is the smallest text that makes the compiler look everywhere.
-    let everywhere = "{ listen: { proxy_protocol: {} }, tls: { certificates: [{}] }, admin: { tokens: [{}] }, \
-                      store: { redis: { sentinel: {} } }, plans: { a: {} }, \
-                      upstreams: { a: { health: {} } }, \
-                      routes: [{ mirror: {}, cors: {} }] }";
-    let reader = YamlReader::collecting_keys(Path::new(""), FileKind::Configuration(&|_| None));
-    compile(&reader, Path::new(""), everywhere);
-    let mut keys = reader.into_keys();
-    keys.extend(["plans.*", "plans.*.limits.*", "routes[].limits.*", "upstreams.*"].map(str::to_owned));
-    keys
 }
 
 /// The text of a file, or what is wrong with it, and where.

@@ -201,40 +201,6 @@ pub struct Route {
     pub call: CallLimits,
 }
 
-impl Default for Route {
-    /// A public route from `/` to the first upstream, for tests to fill in.
-    fn default() -> Self {
-        Self {
-            name: "route".into(),
-            hosts: Vec::new(),
-            path: "/".into(),
-            methods: Vec::new(),
-            headers: Vec::new(),
-            rewrite: None,
-            access: RouteAccess::Public,
-            cost: 1,
-            limits: None,
-            upstream: Split::to(0),
-            mirror: None,
-            forward_credentials: false,
-            allowed_forms: PathForms::default(),
-            max_body: 1 << 30,
-            first_byte_timeout: None,
-            idle_timeout: None,
-            timeout: None,
-            request_headers: Arc::default(),
-            response_headers: Arc::default(),
-            cors: None,
-            call: CallLimits {
-                max_duration: None,
-                idle_timeout: None,
-                ping: None,
-                ping_timeout: Duration::from_secs(20),
-            },
-        }
-    }
-}
-
 /// How long calls (WebSockets and other upgraded streams) may live.
 #[derive(Debug, Clone, Copy)]
 pub struct CallLimits {
@@ -322,3 +288,38 @@ pub struct DrainSettings {
 
 /// The header that carries a request's id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+#[cfg(test)]
+impl Default for Route {
+    /// A public route from `/` to the first upstream, for tests to fill in.
+    fn default() -> Self {
+        Self {
+            name: "route".into(),
+            hosts: Vec::new(),
+            path: "/".into(),
+            methods: Vec::new(),
+            headers: Vec::new(),
+            rewrite: None,
+            access: RouteAccess::Public,
+            cost: 1,
+            limits: None,
+            upstream: Split::to(0),
+            mirror: None,
+            forward_credentials: false,
+            allowed_forms: PathForms::default(),
+            max_body: 1 << 30,
+            first_byte_timeout: None,
+            idle_timeout: None,
+            timeout: None,
+            request_headers: Arc::default(),
+            response_headers: Arc::default(),
+            cors: None,
+            call: CallLimits {
+                max_duration: None,
+                idle_timeout: None,
+                ping: None,
+                ping_timeout: Duration::from_secs(20),
+            },
+        }
+    }
+}

@@ -2,13 +2,12 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::expand::expand;
 use super::files::{self, Expected};
-use super::key_path::{KeyPath, Segment};
 use super::problem::{Problem, Severity, quoted};
 use super::yaml::{Position, YamlEntry, YamlNode, YamlValue, parse, plain};
 
@@ -36,20 +35,13 @@ pub(crate) struct YamlReader<'a> {
     file: Arc<Path>,
     kind: FileKind<'a>,
     problems: RefCell<Vec<Problem>>,
-    /// Files that the configuration names, and the fields that do.
-    files: RefCell<Vec<(Position, KeyPath, PathBuf, Expected)>>,
-    /// The patterns of all keys that were looked for, if somebody wants them.
-    keys: Option<RefCell<BTreeSet<String>>>,
+    /// Files that the configuration names, each with the position and path of the value that does.
+    files: RefCell<Vec<(Position, String, PathBuf, Expected)>>,
 }
 
 impl<'a> YamlReader<'a> {
     pub(crate) fn new(file: &Path, kind: FileKind<'a>) -> Self {
-        Self { file: file.into(), kind, problems: RefCell::default(), files: RefCell::default(), keys: None }
-    }
-
-    /// As [`YamlReader::new`], but keeps the keys that are looked for.
-    pub(super) fn collecting_keys(file: &Path, kind: FileKind<'a>) -> Self {
-        Self { keys: Some(RefCell::default()), ..Self::new(file, kind) }
+        Self { file: file.into(), kind, problems: RefCell::default(), files: RefCell::default() }
     }
 
     /// Parses the file's content; `None` if that is no YAML, which is reported.
@@ -61,7 +53,7 @@ impl<'a> YamlReader<'a> {
 
     /// The whole file as a field.
     pub(crate) fn root(&'a self, node: &'a YamlNode) -> Field<'a> {
-        Field { reader: self, node, position: node.position, path: KeyPath::default() }
+        Field { reader: self, node, position: node.position, path: String::new() }
     }
 
     pub(super) fn report(&self, severity: Severity, at: Position, path: String, message: String) {
@@ -69,17 +61,11 @@ impl<'a> YamlReader<'a> {
         self.problems.borrow_mut().push(Problem { file, line: at.line, column: at.column, path, message, severity });
     }
 
-    pub(super) fn note_key(&self, path: &KeyPath) {
-        if let Some(keys) = &self.keys {
-            keys.borrow_mut().insert(path.pattern());
-        }
-    }
-
     /// Reports what is wrong with the files that the configuration names.
     pub(super) fn check_files(&self) {
         for (position, path, file, expected) in self.files.borrow().iter() {
             if let Some((severity, message)) = files::check(file, expected) {
-                self.report(severity, *position, path.to_string(), message);
+                self.report(severity, *position, path.clone(), message);
             }
         }
     }
@@ -89,11 +75,6 @@ impl<'a> YamlReader<'a> {
         let mut problems = self.problems.into_inner();
         problems.sort_by_key(|problem| (problem.line, problem.column));
         problems
-    }
-
-    /// The keys that were looked for, with `[]` for an index and `*` for a name of the operator's choice.
-    pub(super) fn into_keys(self) -> BTreeSet<String> {
-        self.keys.map(RefCell::into_inner).unwrap_or_default()
     }
 
     /// Paths in the file are relative to its folder.
@@ -107,17 +88,18 @@ impl<'a> YamlReader<'a> {
 pub(crate) struct Field<'a> {
     pub(super) reader: &'a YamlReader<'a>,
     pub(super) node: &'a YamlNode,
-    pub(super) position: Position,
-    pub(super) path: KeyPath,
+    pub(crate) position: Position,
+    /// The keys and indices that lead to it, for example `routes[2].upstream`.
+    pub(super) path: String,
 }
 
 impl<'a> Field<'a> {
     pub(crate) fn error(&self, message: impl Into<String>) {
-        self.reader.report(Severity::Error, self.position, self.path(), message.into());
+        self.reader.report(Severity::Error, self.position, self.path.clone(), message.into());
     }
 
     pub(crate) fn warn(&self, message: impl Into<String>) {
-        self.reader.report(Severity::Warning, self.position, self.path(), message.into());
+        self.reader.report(Severity::Warning, self.position, self.path.clone(), message.into());
     }
 
     /// The value of `result`; reports its error.
@@ -130,25 +112,19 @@ impl<'a> Field<'a> {
         self.accept(value.ok_or_else(|| format!("must be {what}, not {}", self.shown())))
     }
 
-    /// The way to this value, to name it elsewhere.
-    pub(crate) fn path(&self) -> String {
-        self.path.to_string()
-    }
-
-    pub(crate) fn position(&self) -> Position {
-        self.position
-    }
-
     /// The same value under another position.
     pub(crate) fn at(&self, position: Position) -> Self {
         Self { position, ..self.clone() }
     }
 
-    /// A field below this one. An empty value has no position of its own: its key's is used.
-    pub(super) fn child(&self, entry: &'a YamlEntry, segment: Segment) -> Field<'a> {
-        let empty = matches!(entry.node.value, YamlValue::Null);
-        let position = if empty { entry.key_position } else { entry.node.position };
-        Field { reader: self.reader, node: &entry.node, position, path: self.path.child(segment) }
+    /// The path of a key of this map.
+    pub(super) fn path_of(&self, key: &str) -> String {
+        let is_plain = key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-*".contains(&b));
+        match (is_plain, &*self.path) {
+            (true, "") => key.to_owned(),
+            (true, path) => format!("{path}.{key}"),
+            (false, path) => format!("{path}[{}]", quoted(key)),
+        }
     }
 
     /// The entries of a map; reports anything else.
@@ -176,9 +152,11 @@ impl<'a> Field<'a> {
         entries
     }
 
-    /// The value of an entry whose key the operator chose.
+    /// The value of an entry of this map. An empty one has no position of its own: its key's is used.
     pub(crate) fn value(&self, entry: &'a YamlEntry) -> Field<'a> {
-        self.child(entry, Segment::Name(entry.key.clone()))
+        let YamlEntry { key, key_position, node } = entry;
+        let position = if matches!(node.value, YamlValue::Null) { *key_position } else { node.position };
+        Field { reader: self.reader, node, position, path: self.path_of(key) }
     }
 
     /// The key of an entry, to complain about it.
@@ -202,7 +180,7 @@ impl<'a> Field<'a> {
             return Vec::new();
         };
         let item = |(index, node): (usize, &'a YamlNode)| {
-            let path = self.path.child(Segment::Index(index));
+            let path = format!("{}[{index}]", self.path);
             Field { reader: self.reader, node, position: node.position, path }
         };
         items.iter().enumerate().map(item).collect()

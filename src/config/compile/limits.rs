@@ -68,7 +68,7 @@ fn compare(limits: &[(Limit, Field<'_>)]) {
     for (index, (long, field)) in limits.iter().enumerate() {
         for (short, other) in &limits[..index] {
             if short.window_ms == long.window_ms {
-                field.error(format!("has the same window as {} (keep one of the two)", other.path()));
+                field.error(format!("has the same window as {} (keep one of the two)", other.path));
             } else if long.count < short.count {
                 field.error(format!(
                     "admits {}, fewer than \"{}\" ({}), which could never be reached (raise this, or lower that)",
