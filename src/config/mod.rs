@@ -26,7 +26,13 @@ mod yaml;
 use std::io::Read;
 use std::path::Path;
 
+use self::redis::{MAX_DATABASE, RedisUrl};
 use compile::compile;
+use files::Expected;
+use nearest::{hint, nearest};
+use problem::quoted;
+use scalars::is_name;
+use section::Section;
 
 pub use self::admin::{AdminAccess, AdminToken, Role};
 pub use self::redis::{OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls};
@@ -39,14 +45,14 @@ pub use model::{
     REQUEST_ID, Route, RouteAccess, Runtime, Store, TokenSettings,
 };
 pub(crate) use nearest::did_you_mean;
-pub use nearest::nearest;
-pub use plan::{CONCURRENT_CALLS, Limit, MAX_COUNT, Plan, PlansByName, RouteLimits, WINDOW_MS};
+pub use plan::{CONCURRENT_CALLS, Limit, Plan, PlansByName, RouteLimits};
+use plan::{MAX_COUNT, WINDOW_MS};
 pub use problem::{Problem, Problems, Severity};
 pub(crate) use reader::{Field, FileKind, YamlReader};
 pub use secret::Secret;
 pub use split::{Split, SplitBy};
 pub use tls::{CertificateFiles, TlsSettings};
-pub use units::{parse_duration, parse_limit, parse_size};
+pub(crate) use units::parse_limit;
 pub use upstream::{Endpoint, EndpointAddress, HostHeader, Protocol, Upstream, UpstreamTlsSettings};
 pub(crate) use yaml::Position;
 

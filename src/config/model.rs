@@ -6,18 +6,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::{
+    AdminAccess, Cors, HeaderEdits, HeaderMatch, HostPattern, Mirror, Plan, PlansByName, RedisStore, Rewrite,
+    RouteLimits, Split, TlsSettings, Upstream,
+};
 use http::{HeaderName, Method};
 use ipnet::IpNet;
-
-use super::admin::AdminAccess;
-use super::answers::{Cors, HeaderEdits};
-use super::matching::{HeaderMatch, HostPattern, Rewrite};
-use super::mirror::Mirror;
-use super::plan::{Plan, PlansByName, RouteLimits};
-use super::redis::RedisStore;
-use super::split::Split;
-use super::tls::TlsSettings;
-use super::upstream::Upstream;
 
 /// One whole configuration, checked and with every name resolved.
 #[derive(Debug, Clone)]

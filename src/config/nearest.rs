@@ -9,8 +9,7 @@ const MAX_LISTED: usize = 16;
 
 /// The known name that `name` was most likely meant to be: at most one typing mistake (a letter too many, too few, wrong, or
 /// two exchanged) for every three letters; of several equally near ones, the first.
-#[must_use]
-pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let length = name.chars().count();
     if !(1..=MAX_CHARS).contains(&length) {
         return None;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::expand::expand;
 use super::files::{self, Expected};
-use super::problem::{Problem, Severity, quoted};
 use super::yaml::{Position, YamlEntry, YamlNode, YamlValue, parse, plain};
+use super::{Problem, Severity, quoted};
 
 /// Which kind of file is read.
 #[derive(Clone, Copy)]
@@ -117,6 +117,11 @@ impl<'a> Field<'a> {
         Self { position, ..self.clone() }
     }
 
+    /// Reports that something else must be here.
+    pub(crate) fn refuse<T>(&self, what: &str, remedy: &str) -> Option<T> {
+        self.accept(Err(format!("must be {what}, not {}{remedy}", self.kind())))
+    }
+
     /// The path of a key of this map.
     pub(super) fn path_of(&self, key: &str) -> String {
         let is_plain = key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-*".contains(&b));
@@ -130,23 +135,21 @@ impl<'a> Field<'a> {
     /// The entries of a map; reports anything else.
     pub(crate) fn map(&self) -> &'a [YamlEntry] {
         match &self.node.value {
-            YamlValue::Map(entries) => return entries,
-            YamlValue::Null => {}
-            _ => self.error(format!("must be a map of keys and values, not {}", self.kind())),
+            YamlValue::Map(entries) => entries,
+            YamlValue::Null => &[],
+            _ => self.refuse("a map of keys and values", "").unwrap_or(&[]),
         }
-        &[]
     }
 
     /// The entries of a map; reports anything else, and keys that are given twice.
     pub(super) fn entries(&self) -> &'a [YamlEntry] {
         let entries = self.map();
-        let mut lines: HashMap<&str, usize> = HashMap::with_capacity(entries.len());
+        let mut first: HashMap<&str, &YamlEntry> = HashMap::with_capacity(entries.len());
         for entry in entries {
-            if let Some(line) = lines.get(&*entry.key) {
-                let message = format!("is given twice (the first is on line {line}; keep one)");
-                self.key(entry).error(message);
-            } else {
-                lines.insert(&entry.key, entry.key_position.line);
+            let first = *first.entry(&entry.key).or_insert(entry);
+            if !std::ptr::eq(first, entry) {
+                let line = first.key_position.line;
+                self.key(entry).error(format!("is given twice (the first is on line {line}; keep one)"));
             }
         }
         entries
@@ -173,11 +176,10 @@ impl<'a> Field<'a> {
 
     /// The items of a list; reports anything else.
     pub(crate) fn items(&self) -> Vec<Field<'a>> {
-        let YamlValue::List(items) = &self.node.value else {
-            if !matches!(self.node.value, YamlValue::Null) {
-                self.error(format!("must be a list, not {}", self.kind()));
-            }
-            return Vec::new();
+        let items: &[YamlNode] = match &self.node.value {
+            YamlValue::List(items) => items,
+            YamlValue::Null => &[],
+            _ => self.refuse("a list", "").unwrap_or(&[]),
         };
         let item = |(index, node): (usize, &'a YamlNode)| {
             let path = format!("{}[{index}]", self.path);
@@ -252,15 +254,12 @@ impl<'a> Field<'a> {
 
     /// A text with its `${…}` replaced; reports anything else.
     pub(crate) fn text(&self) -> Option<String> {
-        match &self.node.value {
-            YamlValue::Text(raw) => match self.reader.kind {
-                FileKind::Configuration(env) => self.accept(expand(raw, env)).map(Cow::into_owned),
-                FileKind::Tokens => Some(raw.clone()),
-            },
-            YamlValue::Number(_) | YamlValue::Bool(_) => {
-                self.accept(Err(format!("must be a text, not {} (put it in quotes)", self.kind())))
-            }
-            _ => self.accept(Err(format!("must be a text, not {}", self.kind()))),
+        let YamlValue::Text(raw) = &self.node.value else {
+            return self.refuse("a text", if self.is_scalar() { " (put it in quotes)" } else { "" });
+        };
+        match self.reader.kind {
+            FileKind::Configuration(env) => self.accept(expand(raw, env)).map(Cow::into_owned),
+            FileKind::Tokens => Some(raw.clone()),
         }
     }
 

@@ -5,10 +5,9 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::nearest::did_you_mean;
-use super::reader::Field;
 use super::units::{format_duration, format_size, parse_duration, parse_size};
 use super::yaml::YamlValue;
+use super::{Field, did_you_mean};
 
 impl Field<'_> {
     /// `true` or `false`.
@@ -107,12 +106,6 @@ impl Field<'_> {
             YamlValue::Number(text) | YamlValue::Text(text) => Some(text),
             _ => self.refuse(what, ""),
         }
-    }
-
-    /// Reports that something else is here.
-    fn refuse<T>(&self, what: &str, remedy: &str) -> Option<T> {
-        self.error(format!("must be {what}, not {}{remedy}", self.kind()));
-        None
     }
 }
 

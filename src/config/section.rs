@@ -2,9 +2,8 @@
 
 use std::cell::RefCell;
 
-use super::nearest::{hint, nearest};
-use super::reader::Field;
 use super::yaml::{Position, YamlEntry, YamlNode, YamlValue};
+use super::{Field, hint, nearest};
 
 static ABSENT: YamlNode = YamlNode { position: Position::WHOLE_FILE, value: YamlValue::Null };
 

@@ -1,9 +1,8 @@
 //! Texts with units: durations, sizes and limits; and the durations that settings are bounded by.
 
+use super::{MAX_COUNT, WINDOW_MS};
 use std::num::NonZeroU32;
 use std::time::Duration;
-
-use super::plan::{MAX_COUNT, WINDOW_MS};
 
 pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -15,7 +14,7 @@ pub(super) const DAY: Duration = Duration::from_secs(86_400);
 ///
 /// # Errors
 /// What is wrong, to be put after the name of the setting.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| {
         let digits = text.trim();
         if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
@@ -30,7 +29,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// What is wrong, to be put after the name of the setting.
-pub fn parse_size(text: &str) -> Result<u64, String> {
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let wrong =
         || "must be a size (a number of bytes, or one with its unit, for example 64KiB, 1GiB or 1MB)".to_owned();
     let text = text.trim();
@@ -56,7 +55,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 ///
 /// # Errors
 /// What is wrong, to be put after the name of the setting.
-pub fn parse_limit(text: &str) -> Result<(u32, NonZeroU32), String> {
+pub(crate) fn parse_limit(text: &str) -> Result<(u32, NonZeroU32), String> {
     let Some((count, window)) = text.split_once('/') else {
         return Err("must be a limit (a count, a slash and a window, for example 60/1m)".to_owned());
     };

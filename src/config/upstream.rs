@@ -1,11 +1,9 @@
 //! `upstreams`, validated: named services, their addresses, and how to connect to them.
 
+use super::{Balancing, CertificateFiles};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-
-use super::balancing::Balancing;
-use super::tls::CertificateFiles;
 
 /// A named service.
 #[derive(Debug, Clone)]

@@ -5,11 +5,8 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use super::health::health;
-use crate::config::balancing::{Balance, Balancing, Ejection, EndpointShare, HashKey, Retry, RetryOn};
-use crate::config::reader::Field;
-use crate::config::section::Section;
 use crate::config::units::{DAY, HOUR, MILLISECOND, MINUTE, SECOND};
-use crate::config::upstream::Protocol;
+use crate::config::{Balance, Balancing, Ejection, EndpointShare, Field, HashKey, Protocol, Retry, RetryOn, Section};
 
 /// The keys of an upstream that are read here.
 pub(super) fn balancing(s: &Section<'_>, shares: Vec<EndpointShare>, protocol: Protocol) -> Balancing {
@@ -32,17 +29,13 @@ pub(super) fn balancing(s: &Section<'_>, shares: Vec<EndpointShare>, protocol: P
 
 fn balance(field: &Field<'_>) -> Option<Balance> {
     if !field.is_map() {
-        let scalar = field.scalar()?;
-        if scalar.is_text("least_requests") {
-            return Some(Balance::LeastRequests);
-        }
-        if scalar.is_text("round_robin") {
-            return Some(Balance::RoundRobin);
-        }
         let forms =
             "least_requests, round_robin, { hash: token }, { hash: { header: NAME } } or { hash: { cookie: NAME } }";
-        field.error(format!("must be {forms}, not {}", field.kind()));
-        return None;
+        return match field.scalar()?.as_text() {
+            Some("least_requests") => Some(Balance::LeastRequests),
+            Some("round_robin") => Some(Balance::RoundRobin),
+            _ => field.refuse(forms, ""),
+        };
     }
     let s = field.section();
     let key = s.require("hash", "token, { header: NAME } or { cookie: NAME }")?;
@@ -51,7 +44,7 @@ fn balance(field: &Field<'_>) -> Option<Balance> {
 
 fn hash_key(field: &Field<'_>) -> Option<HashKey> {
     if !field.is_map() {
-        return field.choice(&[("token", ())]).map(|()| HashKey::Token);
+        return field.choice(&[("token", ())]).and(Some(HashKey::Token));
     }
     let s = field.section();
     match (s.get("header"), s.get("cookie")) {
@@ -72,10 +65,8 @@ fn hash_key(field: &Field<'_>) -> Option<HashKey> {
 /// `None`: endpoints are not ejected.
 fn ejection(field: &Field<'_>) -> Option<Ejection> {
     if !field.is_map() && !field.is_null() {
-        if !field.scalar()?.is_text("none") {
-            field.error(format!("must be a map (for example {{ failures: 5 }}) or none, not {}", field.kind()));
-        }
-        return None;
+        let is_none = field.scalar()?.is_text("none");
+        return if is_none { None } else { field.refuse("a map (for example { failures: 5 }) or none", "") };
     }
     let s = field.section();
     let time = s.or("time", 10 * SECOND, |f| f.duration(100 * MILLISECOND..=HOUR));

@@ -1,11 +1,7 @@
 //! `upstream` and `split_by` of a route: where its requests go.
 
 use super::upstreams::UpstreamTable;
-use crate::config::nearest::hint;
-use crate::config::problem::quoted;
-use crate::config::reader::Field;
-use crate::config::section::Section;
-use crate::config::split::{Split, SplitBy};
+use crate::config::{Field, Section, Split, SplitBy, hint, quoted};
 
 pub(super) const UPSTREAM_REMEDY: &str = "the name of one under `upstreams`";
 const MAX_WEIGHT: u32 = 1_000_000;

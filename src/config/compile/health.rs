@@ -6,12 +6,9 @@ use std::sync::Arc;
 use http::uri::PathAndQuery;
 
 use super::address::is_authority;
-use crate::config::balancing::{Health, HealthProbe};
-use crate::config::reader::Field;
-use crate::config::section::Section;
 use crate::config::units::{HOUR, MILLISECOND, MINUTE, SECOND};
-use crate::config::upstream::Protocol;
 use crate::config::yaml::YamlValue;
+use crate::config::{Field, Health, HealthProbe, Protocol, Section};
 
 pub(super) fn health(field: &Field<'_>, protocol: Protocol) -> Option<Health> {
     let s = field.section();

@@ -3,11 +3,8 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use crate::config::plan::{Limit, Plan, PlansByName, RouteLimits};
-use crate::config::problem::quoted;
-use crate::config::reader::Field;
-use crate::config::scalars::is_name;
 use crate::config::units::{format_duration, parse_limit};
+use crate::config::{Field, Limit, Plan, PlansByName, RouteLimits, is_name, quoted};
 
 /// Every request is checked against all limits of its plan and its route.
 const MAX_LIMITS: usize = 8;

@@ -2,10 +2,8 @@
 
 use super::destinations::{UPSTREAM_REMEDY, upstream};
 use super::upstreams::UpstreamTable;
-use crate::config::mirror::{FULL_SHARE, Mirror};
-use crate::config::section::Section;
-use crate::config::split::Split;
 use crate::config::units::{MILLISECOND, MINUTE, SECOND};
+use crate::config::{FULL_SHARE, Mirror, Section, Split};
 
 /// `None` if there is none, or if it was reported. `split` is where the requests themselves go.
 pub(super) fn mirror(s: &Section<'_>, split: Option<&Split>, upstreams: &UpstreamTable<'_>) -> Option<Mirror> {

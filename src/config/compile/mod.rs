@@ -28,11 +28,10 @@ use super::reader::{Field, YamlReader};
 pub(super) fn compile(reader: &YamlReader<'_>, path: &Path, text: &str) -> Option<Config> {
     let node = reader.parse(text)?;
     let root = reader.root(&node);
-    if root.is_map() || root.is_null() {
-        return assemble(&root, path);
+    if !root.is_map() && !root.is_null() {
+        return root.refuse("a map of keys and values", "");
     }
-    root.map();
-    None
+    assemble(&root, path)
 }
 
 /// Reads every section, so that all of them can complain, before any of them is missed.
@@ -43,18 +42,17 @@ fn assemble(root: &Field<'_>, path: &Path) -> Option<Config> {
     let tls = listen::tls(&file.field_of("tls"));
     let store = store::store(&file);
     let tokens = store::tokens(&file.field_of("tokens"), store.as_ref());
-    let limits = plans::limits(&file.field_of("limits"));
     let plans = plans::plans(&file);
     let default_plan = plans::default_plan(&file, &plans);
     let upstreams = upstreams::upstreams(&file);
     let routes = routes::routes(&file, default_plan.as_ref().map(|_| &plans), &upstreams);
-    let config = Config {
+    Some(Config {
         source: path.to_owned(),
         listen,
         admin,
         tls,
         tokens,
-        limits,
+        limits: plans::limits(&file.field_of("limits")),
         routes,
         trusted_proxies: process::networks(&file.field_of("trusted_proxies").one_or_many()),
         log: process::log(&file.field_of("log")),
@@ -64,6 +62,5 @@ fn assemble(root: &Field<'_>, path: &Path) -> Option<Config> {
         plans,
         default_plan: default_plan?,
         upstreams: upstreams.compiled,
-    };
-    Some(config)
+    })
 }

@@ -2,11 +2,9 @@
 
 use std::collections::HashMap;
 
+use crate::config::{HeaderMatch, PathForms};
 use http::Method;
 use matchit::{InsertError, Router};
-
-use crate::config::matching::HeaderMatch;
-use crate::config::model::PathForms;
 
 /// Bytes of a pattern, and braces in it: the router gives up, by a panic, where it runs out of letters for parameters.
 const MAX_PATTERN_BYTES: usize = 2_048;

@@ -3,12 +3,8 @@
 use std::sync::Arc;
 
 use super::limits::{check_name, named_limits};
-use crate::config::model::LimitSettings;
-use crate::config::nearest::hint;
-use crate::config::plan::{CONCURRENT_CALLS, Limit, Plan, PlansByName};
-use crate::config::reader::Field;
-use crate::config::section::Section;
 use crate::config::units::parse_limit;
+use crate::config::{CONCURRENT_CALLS, Field, Limit, LimitSettings, Plan, PlansByName, Section, hint};
 
 /// The plan of a file that defines none, and the default one of a file that defines it.
 const STANDARD: &str = "standard";
