@@ -19,25 +19,3 @@ pub struct Mirror {
     /// The longest time from sending a copy to the end of its answer.
     pub timeout: Duration,
 }
-
-impl Mirror {
-    /// Whether a request that drew this number below [`FULL_SHARE`] is copied.
-    #[must_use]
-    pub fn takes(&self, drawn: u32) -> bool {
-        drawn < self.share
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_share_is_taken_of_what_is_drawn() {
-        let taken = |share: u32| {
-            let mirror = Mirror { upstream: 0, share, max_body: 0, max_copies: 1, timeout: Duration::ZERO };
-            (0..FULL_SHARE).filter(|drawn| mirror.takes(*drawn)).count()
-        };
-        assert_eq!([0, 1, 250_000, FULL_SHARE].map(taken), [0, 1, 250_000, FULL_SHARE as usize]);
-    }
-}

@@ -31,7 +31,6 @@ use compile::compile;
 use files::Expected;
 use nearest::{hint, nearest};
 use problem::quoted;
-use scalars::is_name;
 use section::Section;
 
 pub use self::admin::{AdminAccess, AdminToken, Role};
@@ -49,6 +48,7 @@ pub use plan::{CONCURRENT_CALLS, Limit, Plan, PlansByName, RouteLimits};
 use plan::{MAX_COUNT, WINDOW_MS};
 pub use problem::{Problem, Problems, Severity};
 pub(crate) use reader::{Field, FileKind, YamlReader};
+pub(crate) use scalars::is_name;
 pub use secret::Secret;
 pub use split::{Split, SplitBy};
 pub use tls::{CertificateFiles, TlsSettings};

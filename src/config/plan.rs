@@ -57,7 +57,7 @@ impl Limit {
 }
 
 /// The range of a limit's window in milliseconds: 1 second to 30 days.
-pub(super) const WINDOW_MS: std::ops::RangeInclusive<u64> = 1_000..=2_592_000_000;
+pub(super) const WINDOW_MS: std::ops::RangeInclusive<u32> = 1_000..=2_592_000_000;
 
 /// The range of a plan's limit of open calls.
 pub const CONCURRENT_CALLS: std::ops::RangeInclusive<u32> = 1..=100_000;

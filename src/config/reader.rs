@@ -20,16 +20,6 @@ pub(crate) enum FileKind<'a> {
     Tokens,
 }
 
-impl FileKind<'_> {
-    /// The most values of a file: some 60,000 routes, or 300,000 tokens.
-    fn max_values(self) -> usize {
-        match self {
-            Self::Configuration(_) => 500_000,
-            Self::Tokens => 10_000_000,
-        }
-    }
-}
-
 /// What all fields of one file share.
 pub(crate) struct YamlReader<'a> {
     file: Arc<Path>,
@@ -46,7 +36,13 @@ impl<'a> YamlReader<'a> {
 
     /// Parses the file's content; `None` if that is no YAML, which is reported.
     pub(crate) fn parse(&self, text: &str) -> Option<YamlNode> {
-        parse(text, self.kind.max_values())
+        let max_values = match self.kind {
+            // Some 60,000 routes.
+            FileKind::Configuration(_) => 500_000,
+            // Some 300,000 tokens.
+            FileKind::Tokens => 10_000_000,
+        };
+        parse(text, max_values)
             .map_err(|error| self.report(Severity::Error, error.position, String::new(), error.message))
             .ok()
     }

@@ -32,26 +32,6 @@ pub struct RedisStore {
     pub on_failure: OnFailure,
 }
 
-impl RedisStore {
-    /// One server by its URL, and defaults for everything else.
-    ///
-    /// # Errors
-    /// What is wrong with the URL, without repeating it.
-    pub fn at(url: &str) -> Result<Self, &'static str> {
-        let url = RedisUrl::parse(url)?;
-        Ok(Self {
-            servers: RedisServers::Single(url.node),
-            login: url.login,
-            database: url.database,
-            tls: url.tls.then(RedisTls::default),
-            namespace: "callgate".into(),
-            deadline: Duration::from_millis(50),
-            connect_timeout: Duration::from_secs(1),
-            on_failure: OnFailure::Local,
-        })
-    }
-}
-
 /// Which servers hold the data.
 #[derive(Debug, Clone)]
 pub enum RedisServers {

@@ -110,7 +110,7 @@ impl Field<'_> {
 }
 
 /// Whether `text` is 1 to `max` characters out of a set such as `A-Z a-z 0-9 _ . -`: ranges and single characters.
-pub(super) fn is_name(text: &str, max: usize, set: &str) -> bool {
+pub(crate) fn is_name(text: &str, max: usize, set: &str) -> bool {
     let is_in_set = |byte: u8| {
         set.split(' ').any(|part| match *part.as_bytes() {
             [first, b'-', last] => (first..=last).contains(&byte),

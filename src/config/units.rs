@@ -59,9 +59,8 @@ pub(crate) fn parse_limit(text: &str) -> Result<(u32, NonZeroU32), String> {
     let Some((count, window)) = text.split_once('/') else {
         return Err("must be a limit (a count, a slash and a window, for example 60/1m)".to_owned());
     };
-    let count = count.trim();
-    let count = Some(count).filter(|count| !count.is_empty() && count.bytes().all(|b| b.is_ascii_digit()));
-    let Some(count) = count.and_then(|count| count.parse().ok()).filter(|count| *count <= MAX_COUNT) else {
+    let digits = Some(count.trim()).filter(|count| count.bytes().all(|b| b.is_ascii_digit()));
+    let Some(count) = digits.and_then(|count| count.parse().ok()).filter(|count| *count <= MAX_COUNT) else {
         return Err(format!("a limit's count must be a whole number from 0 to {MAX_COUNT}"));
     };
     let window = parse_duration(window).map_err(|_| {
@@ -70,18 +69,15 @@ pub(crate) fn parse_limit(text: &str) -> Result<(u32, NonZeroU32), String> {
             if matches!(unit, "s" | "m" | "h" | "d") { format!("{count}/1{unit}") } else { "60/1m".to_owned() };
         format!("a limit's window must be a duration with its unit (write for example {remedy})")
     })?;
-    let milliseconds = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
-    let whole = window.subsec_nanos().is_multiple_of(1_000_000);
-    let fits = WINDOW_MS.contains(&milliseconds) && whole;
-    match u32::try_from(milliseconds).ok().filter(|_| fits).and_then(NonZeroU32::new) {
-        Some(window) => Ok((count, window)),
-        None if !whole => Err("a limit's window must be whole milliseconds".to_owned()),
-        None => {
-            let [least, most] =
-                [WINDOW_MS.start(), WINDOW_MS.end()].map(|ms| format_duration(Duration::from_millis(*ms)));
-            Err(format!("a limit's window must be from {least} to {most}"))
-        }
+    if !window.subsec_nanos().is_multiple_of(1_000_000) {
+        return Err("a limit's window must be whole milliseconds".to_owned());
     }
+    let window = u32::try_from(window.as_millis()).ok().filter(|window| WINDOW_MS.contains(window));
+    let window = window.and_then(NonZeroU32::new).ok_or_else(|| {
+        let shown = |ms: &u32| format_duration(Duration::from_millis((*ms).into()));
+        format!("a limit's window must be from {} to {}", shown(WINDOW_MS.start()), shown(WINDOW_MS.end()))
+    })?;
+    Ok((count, window))
 }
 
 /// A duration as people write it, in the largest unit that divides it.

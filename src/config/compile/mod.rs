@@ -7,10 +7,8 @@ mod balancing;
 mod client_tls;
 mod destinations;
 mod health;
-mod limits;
 mod listen;
 mod matching;
-mod mirror;
 mod paths;
 mod plans;
 mod process;
@@ -42,6 +40,7 @@ fn assemble(root: &Field<'_>, path: &Path) -> Option<Config> {
     let tls = listen::tls(&file.field_of("tls"));
     let store = store::store(&file);
     let tokens = store::tokens(&file.field_of("tokens"), store.as_ref());
+    let limits = plans::limits(&file.field_of("limits"));
     let plans = plans::plans(&file);
     let default_plan = plans::default_plan(&file, &plans);
     let upstreams = upstreams::upstreams(&file);
@@ -52,7 +51,7 @@ fn assemble(root: &Field<'_>, path: &Path) -> Option<Config> {
         admin,
         tls,
         tokens,
-        limits: plans::limits(&file.field_of("limits")),
+        limits,
         routes,
         trusted_proxies: process::networks(&file.field_of("trusted_proxies").one_or_many()),
         log: process::log(&file.field_of("log")),

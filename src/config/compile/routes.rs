@@ -7,11 +7,10 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 
 use super::answers::{EditedMessage, cors, edits};
-use super::destinations::split;
-use super::limits::{check_cost, route_limits};
+use super::destinations::{mirror, split};
 use super::matching;
-use super::mirror::mirror;
 use super::paths::{Conditions, Patterns, check, foreign};
+use super::plans::{check_cost, route_limits};
 use super::upstreams::UpstreamTable;
 use crate::config::units::{DAY, HOUR, MILLISECOND, SECOND};
 use crate::config::{
