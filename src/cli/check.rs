@@ -11,7 +11,6 @@ use crate::tokens::check_tokens;
 
 /// Checks the file at `path`. For people: problems go to stderr, one line each, and one line on what the file defines to
 /// stdout. As `json`: one object on stdout. The exit code is 0 unless there is an error; warnings are none.
-#[must_use]
 pub fn check(path: &Path, json: bool) -> ExitCode {
     match report(path, json, &mut io::stdout().lock(), &mut io::stderr().lock()) {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,19 +1,15 @@
 //! Configuration: one YAML file, compiled into a validated form, or into all that is wrong with it.
 
-mod admin;
-mod answers;
-mod balancing;
 mod compile;
 mod expand;
 mod files;
-mod matching;
-mod mirror;
 mod model;
 mod nearest;
 mod plan;
 mod problem;
 mod reader;
 mod redis;
+mod route;
 mod scalars;
 mod secret;
 mod section;
@@ -33,27 +29,29 @@ use nearest::{hint, nearest};
 use problem::quoted;
 use section::Section;
 
-pub use self::admin::{AdminAccess, AdminToken, Role};
 pub use self::redis::{OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls};
-pub use answers::{Cors, CorsOrigin, HeaderEdits};
-pub use balancing::{Balance, Balancing, Ejection, EndpointShare, HashKey, Health, HealthProbe, Retry, RetryOn};
-pub use matching::{HeaderMatch, HostPattern, Piece, Rewrite};
-pub use mirror::{FULL_SHARE, Mirror};
 pub use model::{
-    CallLimits, Config, DrainSettings, FailureLimits, LimitSettings, ListenSettings, LogFormat, LogSettings, PathForms,
-    REQUEST_ID, Route, RouteAccess, Runtime, Store, TokenSettings,
+    AdminAccess, AdminToken, Config, DrainSettings, FailureLimits, LimitSettings, ListenSettings, LogFormat,
+    LogSettings, REQUEST_ID, Role, Runtime, Store, TokenSettings,
 };
 pub(crate) use nearest::did_you_mean;
 pub use plan::{CONCURRENT_CALLS, Limit, Plan, PlansByName, RouteLimits};
 use plan::{MAX_COUNT, WINDOW_MS};
 pub use problem::{Problem, Problems, Severity};
 pub(crate) use reader::{Field, FileKind, YamlReader};
+pub use route::{
+    CallLimits, Cors, CorsOrigin, FULL_SHARE, HeaderEdits, HeaderMatch, HostPattern, Mirror, PathForms, Piece, Rewrite,
+    Route, RouteAccess,
+};
 pub(crate) use scalars::is_name;
 pub use secret::Secret;
 pub use split::{Split, SplitBy};
 pub use tls::{CertificateFiles, TlsSettings};
 pub(crate) use units::parse_limit;
-pub use upstream::{Endpoint, EndpointAddress, HostHeader, Protocol, Upstream, UpstreamTlsSettings};
+pub use upstream::{
+    Balance, Balancing, Ejection, Endpoint, EndpointAddress, EndpointShare, HashKey, Health, HealthProbe, HostHeader,
+    Protocol, Retry, RetryOn, Upstream, UpstreamTlsSettings,
+};
 pub(crate) use yaml::Position;
 
 /// Bytes of a configuration file: far more than anybody writes, and quickly read.

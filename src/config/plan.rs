@@ -50,7 +50,6 @@ pub struct Limit {
 
 impl Limit {
     /// The length of the window.
-    #[must_use]
     pub fn window(&self) -> Duration {
         Duration::from_millis(u64::from(self.window_ms.get()))
     }

@@ -13,7 +13,6 @@ impl Secret {
     }
 
     /// The text itself: for the one place that uses it.
-    #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -53,7 +53,6 @@ impl HostRoutes {
     }
 
     /// Finds the route of a path that [`super::judge`] has passed.
-    #[must_use]
     pub fn find(&self, path: &str, method: &Method, headers: &HeaderMap) -> RouteMatch<'_> {
         self.site(path, method).map_or(RouteMatch::Nothing, |site| site.find(method, headers))
     }
@@ -64,7 +63,6 @@ impl HostRoutes {
     }
 
     /// The methods that a path's routes take, as `Allow` lists them; `None` when they take all, or there are none.
-    #[must_use]
     pub fn allow(&self, path: &str) -> Option<&HeaderValue> {
         self.site(path, &Method::OPTIONS)?.allow()
     }

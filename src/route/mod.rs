@@ -63,7 +63,6 @@ impl RouteTable {
 
     /// The routes of one host, given without a port: those that name it, else those of the longest wildcard that covers it,
     /// else those that name none. Only these count: what another host's routes guard is theirs.
-    #[must_use]
     pub fn of_host(&self, host: &str) -> &HostRoutes {
         if self.exact.is_empty() && self.suffixes.is_empty() {
             return &self.others;
@@ -79,7 +78,6 @@ impl RouteTable {
     }
 
     /// The path that the upstream of a route sees in place of this one, which [`judge`] has passed; `None`: the client's own.
-    #[must_use]
     pub fn rewritten(&self, route: usize, path: &str) -> Option<String> {
         self.rewriters.get(route)?.as_ref()?.rewrite(path)
     }

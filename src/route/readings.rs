@@ -95,12 +95,6 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// Where the search goes on: at a node with what is left of the path, or with a node's `{*rest}`.
-enum Step<'p> {
-    Segments(usize, &'p str),
-    Rest(usize),
-}
-
 impl Readings {
     pub(super) fn new() -> Self {
         Self { nodes: vec![Node::default()], doubtful: matchit::Router::new(), all_are_doubtful: false }
@@ -161,36 +155,33 @@ impl Readings {
 
     fn read(&self, path: &str, skips_blanks: bool) -> Reading<'_> {
         let mut reading = Reading::default();
-        // The most specific one last.
-        let mut steps: SmallVec<[Step<'_>; 8]> = smallvec![Step::Segments(0, path)];
-        while let Some(step) = steps.pop()
+        // Where the search goes on, the most specific one last: at a node with what is left of the path, or else with its `{*rest}`.
+        let mut steps: SmallVec<[(usize, Option<&str>); 8]> = smallvec![(0, Some(path))];
+        while let Some((at, left)) = steps.pop()
             && !reading.is_complete()
         {
-            let (at, left) = match step {
-                Step::Segments(at, left) => (at, left),
-                Step::Rest(at) => {
-                    reading.add(&self.nodes[at].rest, &self.nodes[at].rest);
-                    continue;
-                }
-            };
             let node = &self.nodes[at];
+            let Some(left) = left else {
+                reading.add(&node.rest, &node.rest);
+                continue;
+            };
             let Some((segment, left)) = next_segment(left, skips_blanks) else {
                 reading.add(&node.bare, &node.slashed);
                 reading.add(&[], &node.rest);
                 continue;
             };
             if !node.rest.is_empty() {
-                steps.push(Step::Rest(at));
+                steps.push((at, None));
             }
             let folded = folded(segment);
             let name = without_loose_end(&folded);
             for parameter in node.parameters.iter().rev() {
                 if parameter.takes(&folded) || parameter.takes(name) {
-                    steps.push(Step::Segments(parameter.node, left));
+                    steps.push((parameter.node, Some(left)));
                 }
             }
             if let Some(node) = node.texts.get(name) {
-                steps.push(Step::Segments(*node, left));
+                steps.push((*node, Some(left)));
             }
         }
         reading

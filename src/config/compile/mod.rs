@@ -6,7 +6,6 @@ mod answers;
 mod balancing;
 mod client_tls;
 mod destinations;
-mod health;
 mod listen;
 mod matching;
 mod paths;
