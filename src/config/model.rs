@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Plan, PlansByName, RedisStore, Route, TlsSettings, Upstream};
-use crate::hash::TokenHash;
 use http::HeaderName;
 use ipnet::IpNet;
+
+use super::{Plan, PlansByName, RedisStore, Route, TlsSettings, Upstream};
+use crate::hash::TokenHash;
 
 /// One whole configuration, checked and with every name resolved.
 #[derive(Debug, Clone)]

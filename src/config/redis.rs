@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{CertificateFiles, Secret};
 use redis::{ConnectionAddr, IntoConnectionInfo};
+
+use super::{CertificateFiles, Secret};
 
 /// Databases are counted from 0; servers have 16 of them by default.
 pub(super) const MAX_DATABASE: u32 = 9_999;

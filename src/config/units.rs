@@ -1,8 +1,9 @@
 //! Texts with units: durations, sizes and limits; and the durations that settings are bounded by.
 
-use super::{MAX_COUNT, WINDOW_MS};
 use std::num::NonZeroU32;
 use std::time::Duration;
+
+use super::{MAX_COUNT, WINDOW_MS};
 
 pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 pub(super) const SECOND: Duration = Duration::from_secs(1);

@@ -1,12 +1,13 @@
 //! `upstreams`, validated: named services, how to connect to them, and how their endpoints share requests.
 
-use super::CertificateFiles;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
+
+use super::CertificateFiles;
 
 /// A named service.
 #[derive(Debug, Clone)]

@@ -200,8 +200,10 @@ fn known_keys() -> BTreeSet<String> {
             continue;
         }
         let keys: Vec<String> = words.iter().map(|word| format!("{word}: ")).collect();
-        let refused = unknown(&keys.join(", "));
-        for word in words.iter().filter(|word| !refused.contains(&format!("{word}: unknown key"))) {
+        let said = unknown(&keys.join(", "));
+        let refused = said.lines().filter_map(|line| line.split_once(": unknown key")?.0.rsplit(['.', ' ']).next());
+        let refused: BTreeSet<&str> = refused.collect();
+        for word in words.difference(&refused) {
             let key = format!("{path}{word}");
             for (form, below) in [("X", "."), ("[X]", "[]."), ("{ a: X }", ".*.")] {
                 sections.push((text.replace('X', &format!("{{ {word}: {form} }}")), format!("{key}{below}")));

@@ -1,9 +1,10 @@
 //! Addresses of upstreams: endpoints, authorities and host names.
 
-use crate::config::{Endpoint, EndpointAddress};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
+
+use crate::config::{Endpoint, EndpointAddress};
 
 /// Bytes of a Unix socket's path: what the kernel's address holds, less the zero at its end.
 const MAX_SOCKET_PATH: usize = 107;

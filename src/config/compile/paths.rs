@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use crate::config::{HeaderMatch, PathForms};
 use http::Method;
 use matchit::{InsertError, Router};
+
+use crate::config::{HeaderMatch, PathForms};
 
 /// Bytes of a pattern, and braces in it: the router gives up, by a panic, where it runs out of letters for parameters.
 const MAX_PATTERN_BYTES: usize = 2_048;
