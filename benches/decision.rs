@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use callgate::config::{Limit, OnFailure, Plan, RedisStore};
+use callgate::config::{Limit, OnFailure, Plan, RedisNode, RedisServers, RedisStore};
 use callgate::limits::{DenyCache, LimitSubject, Limiter, MemoryLimiter, RedisLimiter};
 use callgate::store::{Redis, StoreHealth};
 use criterion::{BatchSize, Criterion};
@@ -82,12 +82,18 @@ fn memory(criterion: &mut Criterion) {
 fn through_redis(criterion: &mut Criterion) {
     let server = RedisServer::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let url = server.url();
+    let (host, port) = url.trim_start_matches("redis://").split_once(':').expect("a host and a port");
+    let node = RedisNode { host: host.into(), port: port.parse().expect("a port") };
     let config = RedisStore {
+        servers: RedisServers::Single(node),
+        login: None,
+        database: 0,
+        tls: None,
         namespace: "cg".into(),
         deadline: Duration::from_secs(1),
         connect_timeout: Duration::from_secs(5),
         on_failure: OnFailure::Local,
-        ..RedisStore::at(&server.url()).expect("a valid URL")
     };
     let gauge = prometheus::IntGauge::new("store_up", "whether Redis answers").expect("a valid name");
     let redis = runtime.block_on(Redis::open(&config, Arc::new(StoreHealth::new(gauge)))).expect("a valid URL");

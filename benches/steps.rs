@@ -4,11 +4,12 @@
 
 use std::hint::black_box;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use callgate::auth::{Authenticator, Failures, FileStore, Refusal};
-use callgate::config::{self, Config, Route, RouteAccess};
+use callgate::config::{self, Config, Route};
 use callgate::forward::{ForwardContext, onto_client, onto_upstream};
 use callgate::response::{self, Rejection};
 use callgate::route::{self, RouteTable};
@@ -20,26 +21,27 @@ use http::{Method, StatusCode, Version};
 
 const REQUEST: HeaderValue = HeaderValue::from_static("0192f0c4-7d5e-7a10-9c52-2f3b8f6f4f01");
 
-fn route(path: &str, methods: &[Method]) -> Arc<Route> {
-    Arc::new(Route {
-        name: path.into(),
-        path: path.into(),
-        methods: methods.to_vec(),
-        access: RouteAccess::Token(vec!["calls:read".into()]),
-        ..Route::default()
-    })
+/// Routes with these paths, and what else they say.
+fn configured(routes: &[(String, &str)]) -> Vec<Arc<Route>> {
+    let routes = routes
+        .iter()
+        .map(|(path, more)| format!("  - {{ path: {path:?}, permission: \"calls:read\", upstream: api{more} }}\n"));
+    let text = "tls: { certificates: [{ cert: c.pem, key: k.pem }] }\ntokens: { file: tokens.yaml }\n\
+                upstreams: { api: { endpoints: [\"http://127.0.0.1:3000\"] } }\nroutes:\n";
+    let text = text.to_owned() + &routes.collect::<String>();
+    config::parse(Path::new("bench.yaml"), &text, &|_| None).expect("a good configuration").config.routes
 }
 
 fn routes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("route");
     for count in [10, 1_000] {
-        let mut routes = vec![route("/api/v1/{*rest}", &[])];
+        let mut routes = vec![("/api/v1/{*rest}".to_owned(), "")];
         for number in 0..count / 2 {
-            routes.push(route(&format!("/api/v1/service{number}/calls"), &[Method::GET]));
-            routes.push(route(&format!("/api/v1/service{number}/calls/{{id}}/stream"), &[]));
+            routes.push((format!("/api/v1/service{number}/calls"), ", methods: GET"));
+            routes.push((format!("/api/v1/service{number}/calls/{{id}}/stream"), ""));
         }
         let headers = HeaderMap::new();
-        let table = RouteTable::new(&routes).expect("routes that don't clash");
+        let table = RouteTable::new(&configured(&routes)).expect("routes that don't clash");
         let number = count / 4;
         for (name, path) in [
             ("fixed text", format!("/api/v1/service{number}/calls")),
@@ -95,7 +97,7 @@ fn headers(criterion: &mut Criterion) {
     let names = callgate::auth::IDENTITY_HEADERS;
     let values = ["0123456789ab", "acme", "calls:read calls:write", "standard"].map(HeaderValue::from_static);
     let identity: Vec<_> = names.into_iter().zip(values).collect();
-    let route = route("/api/v1/{*rest}", &[]);
+    let route = configured(&[("/api/v1/{*rest}".to_owned(), "")]).remove(0);
     let onward = ForwardContext {
         route: &route,
         upstream: 0,
@@ -131,7 +133,7 @@ fn headers(criterion: &mut Criterion) {
 }
 
 /// A small configuration with the memory store, its files in `folder`.
-fn configuration(folder: &std::path::Path) -> Config {
+fn configuration(folder: &Path) -> Config {
     let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     std::fs::write(folder.join("cert.pem"), pair.cert.pem()).expect("a written file");
     std::fs::write(folder.join("key.pem"), pair.signing_key.serialize_pem()).expect("a written file");

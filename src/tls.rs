@@ -58,11 +58,8 @@ pub(crate) fn versions(only_tls13: bool) -> &'static [&'static SupportedProtocol
 /// The certificates of a file, at least one.
 pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    match found {
-        Ok(found) if found.is_empty() => Err(unusable(path, "certificate", &pem::Error::NoItemsFound)),
-        Ok(found) => Ok(found),
-        Err(error) => Err(unusable(path, "certificate", &error)),
-    }
+    let some = found.and_then(|found| if found.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(found) });
+    some.map_err(|error| unusable(path, "certificate", &error))
 }
 
 /// The first private key of a file.
@@ -71,13 +68,11 @@ pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsErro
 }
 
 fn unusable(path: &Path, what: &str, error: &pem::Error) -> TlsError {
-    TlsError::pem(
-        path,
-        match error {
-            pem::Error::NoItemsFound => format!("holds no {what} in PEM form"),
-            other => format!("can't be read: {other}"),
-        },
-    )
+    let reason = match error {
+        pem::Error::NoItemsFound => format!("holds no {what} in PEM form"),
+        other => format!("can't be read: {other}"),
+    };
+    TlsError::pem(path, reason)
 }
 
 /// TLS as a client. `ca`: the trusted certificates in place of the system's. `client`: certificate and key for servers that ask for one.

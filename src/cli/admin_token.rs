@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 
+use crate::config::is_name;
 use crate::tokens::NewToken;
 
 /// Admin tokens start with this, so that a leaked one is recognized.
@@ -54,7 +55,6 @@ pub(super) fn run(command: AdminTokenCommand) -> anyhow::Result<()> {
 }
 
 fn parse_name(text: &str) -> Result<String, String> {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    let good = (1..=64).contains(&text.len()) && text.bytes().all(is_plain);
-    if good { Ok(text.to_owned()) } else { Err("must be 1 to 64 characters out of A-Z a-z 0-9 _ . -".to_owned()) }
+    let set = "A-Z a-z 0-9 _ . -";
+    if is_name(text, 64, set) { Ok(text.to_owned()) } else { Err(format!("must be 1 to 64 characters out of {set}")) }
 }

@@ -74,7 +74,6 @@ enum Command {
 }
 
 /// Runs the command line.
-#[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // This can only fail if a provider is installed already; nothing else installs one.

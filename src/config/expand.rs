@@ -32,23 +32,15 @@ pub(super) fn expand<'t>(text: &'t str, env: &dyn Fn(&str) -> Option<String>) ->
 }
 
 fn resolve(reference: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
-    let (name, default) = match reference.split_once(":-") {
-        Some((name, default)) => (name, Some(default)),
-        None => (reference, None),
-    };
+    let (name, default) = reference.split_once(":-").map_or((reference, None), |(name, default)| (name, Some(default)));
     let is_name = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
         && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     if !is_name {
         return Err("`${…}` must have the name of an environment variable (write ${VAR} or ${VAR:-default})".to_owned());
     }
-    match (env(name), default) {
-        (Some(value), Some(default)) if value.is_empty() => Ok(default.to_owned()),
-        (Some(value), _) => Ok(value),
-        (None, Some(default)) => Ok(default.to_owned()),
-        (None, None) => {
-            Err(format!("the environment variable {name} is not set (set it, or write ${{{name}:-default}})"))
-        }
-    }
+    let value = env(name).filter(|value| default.is_none() || !value.is_empty());
+    let value = value.or_else(|| default.map(str::to_owned));
+    value.ok_or_else(|| format!("the environment variable {name} is not set (set it, or write ${{{name}:-default}})"))
 }
 
 #[cfg(test)]

@@ -8,9 +8,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, RootCertStore};
 
+use super::Severity;
 use crate::tls::{self, TlsError};
-
-use super::problem::Severity;
 
 /// Mode bits for users that are neither a file's owner nor in its group.
 const OTHERS: u32 = 0o007;

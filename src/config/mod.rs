@@ -1,20 +1,15 @@
 //! Configuration: one YAML file, compiled into a validated form, or into all that is wrong with it.
 
-mod admin;
-mod answers;
-mod balancing;
 mod compile;
 mod expand;
 mod files;
-mod key_path;
-mod matching;
-mod mirror;
 mod model;
 mod nearest;
 mod plan;
 mod problem;
 mod reader;
 mod redis;
+mod route;
 mod scalars;
 mod secret;
 mod section;
@@ -24,32 +19,39 @@ mod units;
 mod upstream;
 mod yaml;
 
-use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 
+use self::redis::{MAX_DATABASE, RedisUrl};
 use compile::compile;
+use files::Expected;
+use nearest::{hint, nearest};
+use problem::quoted;
+use section::Section;
 
-pub use self::admin::{AdminAccess, AdminToken, Role};
 pub use self::redis::{OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls};
-pub use answers::{Cors, CorsOrigin, HeaderEdits};
-pub use balancing::{Balance, Balancing, Ejection, EndpointShare, HashKey, Health, HealthProbe, Retry, RetryOn};
-pub use matching::{HeaderMatch, HostPattern, Piece, Rewrite};
-pub use mirror::{FULL_SHARE, Mirror};
 pub use model::{
-    CallLimits, Config, DrainSettings, FailureLimits, LimitSettings, ListenSettings, LogFormat, LogSettings, PathForms,
-    REQUEST_ID, Route, RouteAccess, Runtime, Store, TokenSettings,
+    AdminAccess, AdminToken, Config, DrainSettings, FailureLimits, LimitSettings, ListenSettings, LogFormat,
+    LogSettings, REQUEST_ID, Role, Runtime, Store, TokenSettings,
 };
 pub(crate) use nearest::did_you_mean;
-pub use nearest::nearest;
-pub use plan::{CONCURRENT_CALLS, Limit, MAX_COUNT, Plan, PlansByName, RouteLimits, WINDOW_MS};
+pub use plan::{CONCURRENT_CALLS, Limit, Plan, PlansByName, RouteLimits};
+use plan::{MAX_COUNT, WINDOW_MS};
 pub use problem::{Problem, Problems, Severity};
 pub(crate) use reader::{Field, FileKind, YamlReader};
+pub use route::{
+    CallLimits, Cors, CorsOrigin, FULL_SHARE, HeaderEdits, HeaderMatch, HostPattern, Mirror, PathForms, Piece, Rewrite,
+    Route, RouteAccess,
+};
+pub(crate) use scalars::is_name;
 pub use secret::Secret;
 pub use split::{Split, SplitBy};
 pub use tls::{CertificateFiles, TlsSettings};
-pub use units::{parse_duration, parse_limit, parse_size};
-pub use upstream::{Endpoint, EndpointAddress, HostHeader, Protocol, Upstream, UpstreamTlsSettings};
+pub(crate) use units::parse_limit;
+pub use upstream::{
+    Balance, Balancing, Ejection, Endpoint, EndpointAddress, EndpointShare, HashKey, Health, HealthProbe, HostHeader,
+    Protocol, Retry, RetryOn, Upstream, UpstreamTlsSettings,
+};
 pub(crate) use yaml::Position;
 
 /// Bytes of a configuration file: far more than anybody writes, and quickly read.
@@ -100,22 +102,6 @@ fn finish(reader: YamlReader<'_>, config: Option<Config>) -> Result<Loaded, Prob
         Some(config) => Ok(Loaded { config, warnings: problems }),
         None => Err(Problems(problems)),
     }
-}
-
-/// Every key that a configuration may have, with `[]` for an index and `*` for a name of the operator's choice:
-/// `routes[].upstream`, `plans.*.limits`.
-#[must_use]
-pub fn known_keys() -> BTreeSet<String> {
-    // Keys are learnt where they are read: this is the smallest text that makes the compiler look everywhere.
-    let everywhere = "{ listen: { proxy_protocol: {} }, tls: { certificates: [{}] }, admin: { tokens: [{}] }, \
-                      store: { redis: { sentinel: {} } }, plans: { a: {} }, \
-                      upstreams: { a: { health: {} } }, \
-                      routes: [{ mirror: {}, cors: {} }] }";
-    let reader = YamlReader::collecting_keys(Path::new(""), FileKind::Configuration(&|_| None));
-    compile(&reader, Path::new(""), everywhere);
-    let mut keys = reader.into_keys();
-    keys.extend(["plans.*", "plans.*.limits.*", "routes[].limits.*", "upstreams.*"].map(str::to_owned));
-    keys
 }
 
 /// The text of a file, or what is wrong with it, and where.

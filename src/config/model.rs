@@ -6,18 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, Method};
+use http::HeaderName;
 use ipnet::IpNet;
 
-use super::admin::AdminAccess;
-use super::answers::{Cors, HeaderEdits};
-use super::matching::{HeaderMatch, HostPattern, Rewrite};
-use super::mirror::Mirror;
-use super::plan::{Plan, PlansByName, RouteLimits};
-use super::redis::RedisStore;
-use super::split::Split;
-use super::tls::TlsSettings;
-use super::upstream::Upstream;
+use super::{Plan, PlansByName, RedisStore, Route, TlsSettings, Upstream};
+use crate::hash::TokenHash;
 
 /// One whole configuration, checked and with every name resolved.
 #[derive(Debug, Clone)]
@@ -94,6 +87,52 @@ pub struct ListenSettings {
     pub max_concurrent_streams: u32,
 }
 
+/// Access to the admin listener. Liveness and readiness need none.
+#[derive(Debug, Clone)]
+pub struct AdminAccess {
+    /// What requests without a token may do; `None`: nothing. On an address that others can reach it is always `None`.
+    pub anonymous: Option<Role>,
+    /// Valid tokens.
+    pub tokens: Vec<AdminToken>,
+    /// Whether the metrics need no token.
+    pub public_metrics: bool,
+    /// Wrong tokens from one address in a minute.
+    pub max_failures: u32,
+}
+
+/// A token of the admin listener.
+#[derive(Debug, Clone)]
+pub struct AdminToken {
+    /// Its name in the audit trail.
+    pub name: Arc<str>,
+    /// What it may do.
+    pub role: Role,
+    /// The SHA-256 of its text.
+    pub sha256: TokenHash,
+}
+
+/// What a request may do on the admin listener; a later role includes the earlier ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Look.
+    Read,
+    /// Change.
+    Write,
+}
+
+impl Role {
+    /// Every role and its name in the configuration.
+    pub const NAMES: [(&'static str, Role); 2] = [("read", Role::Read), ("write", Role::Write)];
+
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
+}
+
 /// Where tokens and limits live.
 #[derive(Debug, Clone)]
 pub enum Store {
@@ -143,152 +182,6 @@ pub struct LimitSettings {
     pub ietf: bool,
     /// Tokens whose logs are kept in memory per process.
     pub max_tokens: usize,
-}
-
-/// What a route requires of a request's token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RouteAccess {
-    /// A valid token that has all of these permissions (none: any valid token).
-    Token(Vec<Arc<str>>),
-    /// Nothing: the route is public.
-    Public,
-}
-
-/// Host + path + methods → upstream.
-#[derive(Debug, Clone)]
-pub struct Route {
-    /// The name in metrics and logs.
-    pub name: Arc<str>,
-    /// The hosts of the route; empty: all that no route names.
-    pub hosts: Vec<HostPattern>,
-    /// A matchit pattern, for example `/api/v1/calls/{id}`.
-    pub path: Arc<str>,
-    /// The methods of the route; empty: all. HEAD comes with GET.
-    pub methods: Vec<Method>,
-    /// Headers that the request must have.
-    pub headers: Vec<HeaderMatch>,
-    /// The path that the upstream sees; `None`: the client's, byte for byte.
-    pub rewrite: Option<Rewrite>,
-    /// Which requests may use it.
-    pub access: RouteAccess,
-    /// What a request costs in its token's limits, 1 to 1000.
-    pub cost: u32,
-    /// Limits for each token on this route alone, beside those of its plan.
-    pub limits: Option<RouteLimits>,
-    /// The upstreams that get its requests.
-    pub upstream: Split,
-    /// The upstream that gets copies of its requests.
-    pub mirror: Option<Mirror>,
-    /// Forward the client's `Authorization` to the upstream.
-    pub forward_credentials: bool,
-    /// Ambiguous forms of a path that this route accepts.
-    pub allowed_forms: PathForms,
-    /// Bytes of a request body.
-    pub max_body: u64,
-    /// The longest time from sending the request's head to the response's head; `None`: the upstream's.
-    pub first_byte_timeout: Option<Duration>,
-    /// The longest time without progress of the response's body; `None`: the upstream's.
-    pub idle_timeout: Option<Duration>,
-    /// The longest time for the whole answer, unless it is a call or a stream of events; `None`: no bound.
-    pub timeout: Option<Duration>,
-    /// Changes of the headers that the upstream gets.
-    pub request_headers: Arc<HeaderEdits>,
-    /// Changes of the headers of its answers.
-    pub response_headers: Arc<HeaderEdits>,
-    /// Which web pages may read the answers; `None`: the upstream decides.
-    pub cors: Option<Cors>,
-    /// Long-lived streams through this route.
-    pub call: CallLimits,
-}
-
-impl Default for Route {
-    /// A public route from `/` to the first upstream, for tests to fill in.
-    fn default() -> Self {
-        Self {
-            name: "route".into(),
-            hosts: Vec::new(),
-            path: "/".into(),
-            methods: Vec::new(),
-            headers: Vec::new(),
-            rewrite: None,
-            access: RouteAccess::Public,
-            cost: 1,
-            limits: None,
-            upstream: Split::to(0),
-            mirror: None,
-            forward_credentials: false,
-            allowed_forms: PathForms::default(),
-            max_body: 1 << 30,
-            first_byte_timeout: None,
-            idle_timeout: None,
-            timeout: None,
-            request_headers: Arc::default(),
-            response_headers: Arc::default(),
-            cors: None,
-            call: CallLimits {
-                max_duration: None,
-                idle_timeout: None,
-                ping: None,
-                ping_timeout: Duration::from_secs(20),
-            },
-        }
-    }
-}
-
-/// How long calls (WebSockets and other upgraded streams) may live.
-#[derive(Debug, Clone, Copy)]
-pub struct CallLimits {
-    /// From the upgrade on; `None`: no bound.
-    pub max_duration: Option<Duration>,
-    /// Without a byte in either direction; `None`: no bound. Applies to server-sent events, too.
-    pub idle_timeout: Option<Duration>,
-    /// Each side of a WebSocket is pinged after so long a silence; `None`: never.
-    pub ping: Option<Duration>,
-    /// A side that is silent for so long after a ping is lost.
-    pub ping_timeout: Duration,
-}
-
-/// A set of ambiguous forms of a request path (bits).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PathForms(pub u8);
-
-impl PathForms {
-    /// `.` or `..` as a segment, plain or encoded.
-    pub const DOT_SEGMENTS: PathForms = PathForms(1);
-    /// `//`.
-    pub const EMPTY_SEGMENTS: PathForms = PathForms(2);
-    /// `%2f`.
-    pub const ENCODED_SLASH: PathForms = PathForms(4);
-    /// `\` or `%5c`.
-    pub const BACKSLASH: PathForms = PathForms(8);
-    /// `;`.
-    pub const SEMICOLON: PathForms = PathForms(16);
-    /// The names that a configuration may allow, with their bits.
-    pub const NAMES: [(&'static str, PathForms); 5] = [
-        ("dot-segments", Self::DOT_SEGMENTS),
-        ("empty-segments", Self::EMPTY_SEGMENTS),
-        ("encoded-slash", Self::ENCODED_SLASH),
-        ("backslash", Self::BACKSLASH),
-        ("semicolon", Self::SEMICOLON),
-    ];
-
-    /// The union of both sets.
-    #[must_use]
-    pub const fn with(self, other: PathForms) -> PathForms {
-        PathForms(self.0 | other.0)
-    }
-
-    /// The forms of this set that are not in `allowed`.
-    #[must_use]
-    pub const fn without(self, allowed: PathForms) -> PathForms {
-        PathForms(self.0 & !allowed.0)
-    }
-
-    /// Whether nothing is in the set.
-    #[must_use]
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
 }
 
 /// Access log and diagnostics.

@@ -50,17 +50,16 @@ pub struct Limit {
 
 impl Limit {
     /// The length of the window.
-    #[must_use]
     pub fn window(&self) -> Duration {
         Duration::from_millis(u64::from(self.window_ms.get()))
     }
 }
 
 /// The range of a limit's window in milliseconds: 1 second to 30 days.
-pub const WINDOW_MS: std::ops::RangeInclusive<u64> = 1_000..=2_592_000_000;
+pub(super) const WINDOW_MS: std::ops::RangeInclusive<u32> = 1_000..=2_592_000_000;
 
 /// The range of a plan's limit of open calls.
 pub const CONCURRENT_CALLS: std::ops::RangeInclusive<u32> = 1..=100_000;
 
 /// The highest count of a limit.
-pub const MAX_COUNT: u32 = 1_000_000;
+pub(super) const MAX_COUNT: u32 = 1_000_000;

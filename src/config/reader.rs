@@ -2,15 +2,14 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::expand::expand;
 use super::files::{self, Expected};
-use super::key_path::{KeyPath, Segment};
-use super::problem::{Problem, Severity, quoted};
 use super::yaml::{Position, YamlEntry, YamlNode, YamlValue, parse, plain};
+use super::{Problem, Severity, quoted};
 
 /// Which kind of file is read.
 #[derive(Clone, Copy)]
@@ -21,47 +20,36 @@ pub(crate) enum FileKind<'a> {
     Tokens,
 }
 
-impl FileKind<'_> {
-    /// The most values of a file: some 60,000 routes, or 300,000 tokens.
-    fn max_values(self) -> usize {
-        match self {
-            Self::Configuration(_) => 500_000,
-            Self::Tokens => 10_000_000,
-        }
-    }
-}
-
 /// What all fields of one file share.
 pub(crate) struct YamlReader<'a> {
     file: Arc<Path>,
     kind: FileKind<'a>,
     problems: RefCell<Vec<Problem>>,
-    /// Files that the configuration names, and the fields that do.
-    files: RefCell<Vec<(Position, KeyPath, PathBuf, Expected)>>,
-    /// The patterns of all keys that were looked for, if somebody wants them.
-    keys: Option<RefCell<BTreeSet<String>>>,
+    /// Files that the configuration names, each with the position and path of the value that does.
+    files: RefCell<Vec<(Position, String, PathBuf, Expected)>>,
 }
 
 impl<'a> YamlReader<'a> {
     pub(crate) fn new(file: &Path, kind: FileKind<'a>) -> Self {
-        Self { file: file.into(), kind, problems: RefCell::default(), files: RefCell::default(), keys: None }
-    }
-
-    /// As [`YamlReader::new`], but keeps the keys that are looked for.
-    pub(super) fn collecting_keys(file: &Path, kind: FileKind<'a>) -> Self {
-        Self { keys: Some(RefCell::default()), ..Self::new(file, kind) }
+        Self { file: file.into(), kind, problems: RefCell::default(), files: RefCell::default() }
     }
 
     /// Parses the file's content; `None` if that is no YAML, which is reported.
     pub(crate) fn parse(&self, text: &str) -> Option<YamlNode> {
-        parse(text, self.kind.max_values())
+        let max_values = match self.kind {
+            // Some 60,000 routes.
+            FileKind::Configuration(_) => 500_000,
+            // Some 300,000 tokens.
+            FileKind::Tokens => 10_000_000,
+        };
+        parse(text, max_values)
             .map_err(|error| self.report(Severity::Error, error.position, String::new(), error.message))
             .ok()
     }
 
     /// The whole file as a field.
     pub(crate) fn root(&'a self, node: &'a YamlNode) -> Field<'a> {
-        Field { reader: self, node, position: node.position, path: KeyPath::default() }
+        Field { reader: self, node, position: node.position, path: String::new() }
     }
 
     pub(super) fn report(&self, severity: Severity, at: Position, path: String, message: String) {
@@ -69,17 +57,11 @@ impl<'a> YamlReader<'a> {
         self.problems.borrow_mut().push(Problem { file, line: at.line, column: at.column, path, message, severity });
     }
 
-    pub(super) fn note_key(&self, path: &KeyPath) {
-        if let Some(keys) = &self.keys {
-            keys.borrow_mut().insert(path.pattern());
-        }
-    }
-
     /// Reports what is wrong with the files that the configuration names.
     pub(super) fn check_files(&self) {
         for (position, path, file, expected) in self.files.borrow().iter() {
             if let Some((severity, message)) = files::check(file, expected) {
-                self.report(severity, *position, path.to_string(), message);
+                self.report(severity, *position, path.clone(), message);
             }
         }
     }
@@ -89,11 +71,6 @@ impl<'a> YamlReader<'a> {
         let mut problems = self.problems.into_inner();
         problems.sort_by_key(|problem| (problem.line, problem.column));
         problems
-    }
-
-    /// The keys that were looked for, with `[]` for an index and `*` for a name of the operator's choice.
-    pub(super) fn into_keys(self) -> BTreeSet<String> {
-        self.keys.map(RefCell::into_inner).unwrap_or_default()
     }
 
     /// Paths in the file are relative to its folder.
@@ -107,17 +84,18 @@ impl<'a> YamlReader<'a> {
 pub(crate) struct Field<'a> {
     pub(super) reader: &'a YamlReader<'a>,
     pub(super) node: &'a YamlNode,
-    pub(super) position: Position,
-    pub(super) path: KeyPath,
+    pub(crate) position: Position,
+    /// The keys and indices that lead to it, for example `routes[2].upstream`.
+    pub(super) path: String,
 }
 
 impl<'a> Field<'a> {
     pub(crate) fn error(&self, message: impl Into<String>) {
-        self.reader.report(Severity::Error, self.position, self.path(), message.into());
+        self.reader.report(Severity::Error, self.position, self.path.clone(), message.into());
     }
 
     pub(crate) fn warn(&self, message: impl Into<String>) {
-        self.reader.report(Severity::Warning, self.position, self.path(), message.into());
+        self.reader.report(Severity::Warning, self.position, self.path.clone(), message.into());
     }
 
     /// The value of `result`; reports its error.
@@ -130,55 +108,54 @@ impl<'a> Field<'a> {
         self.accept(value.ok_or_else(|| format!("must be {what}, not {}", self.shown())))
     }
 
-    /// The way to this value, to name it elsewhere.
-    pub(crate) fn path(&self) -> String {
-        self.path.to_string()
-    }
-
-    pub(crate) fn position(&self) -> Position {
-        self.position
-    }
-
     /// The same value under another position.
     pub(crate) fn at(&self, position: Position) -> Self {
         Self { position, ..self.clone() }
     }
 
-    /// A field below this one. An empty value has no position of its own: its key's is used.
-    pub(super) fn child(&self, entry: &'a YamlEntry, segment: Segment) -> Field<'a> {
-        let empty = matches!(entry.node.value, YamlValue::Null);
-        let position = if empty { entry.key_position } else { entry.node.position };
-        Field { reader: self.reader, node: &entry.node, position, path: self.path.child(segment) }
+    /// Reports that something else must be here.
+    pub(crate) fn refuse<T>(&self, what: &str, remedy: &str) -> Option<T> {
+        self.accept(Err(format!("must be {what}, not {}{remedy}", self.kind())))
+    }
+
+    /// The path of a key of this map.
+    pub(super) fn path_of(&self, key: &str) -> String {
+        let is_plain = key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-*".contains(&b));
+        match (is_plain, &*self.path) {
+            (true, "") => key.to_owned(),
+            (true, path) => format!("{path}.{key}"),
+            (false, path) => format!("{path}[{}]", quoted(key)),
+        }
     }
 
     /// The entries of a map; reports anything else.
     pub(crate) fn map(&self) -> &'a [YamlEntry] {
         match &self.node.value {
-            YamlValue::Map(entries) => return entries,
-            YamlValue::Null => {}
-            _ => self.error(format!("must be a map of keys and values, not {}", self.kind())),
+            YamlValue::Map(entries) => entries,
+            YamlValue::Null => &[],
+            _ => self.refuse("a map of keys and values", "").unwrap_or(&[]),
         }
-        &[]
     }
 
     /// The entries of a map; reports anything else, and keys that are given twice.
     pub(super) fn entries(&self) -> &'a [YamlEntry] {
         let entries = self.map();
-        let mut lines: HashMap<&str, usize> = HashMap::with_capacity(entries.len());
+        let mut first: HashMap<&str, &YamlEntry> = HashMap::with_capacity(entries.len());
         for entry in entries {
-            if let Some(line) = lines.get(&*entry.key) {
-                let message = format!("is given twice (the first is on line {line}; keep one)");
-                self.key(entry).error(message);
-            } else {
-                lines.insert(&entry.key, entry.key_position.line);
+            let first = *first.entry(&entry.key).or_insert(entry);
+            if !std::ptr::eq(first, entry) {
+                let line = first.key_position.line;
+                self.key(entry).error(format!("is given twice (the first is on line {line}; keep one)"));
             }
         }
         entries
     }
 
-    /// The value of an entry whose key the operator chose.
+    /// The value of an entry of this map. An empty one has no position of its own: its key's is used.
     pub(crate) fn value(&self, entry: &'a YamlEntry) -> Field<'a> {
-        self.child(entry, Segment::Name(entry.key.clone()))
+        let YamlEntry { key, key_position, node } = entry;
+        let position = if matches!(node.value, YamlValue::Null) { *key_position } else { node.position };
+        Field { reader: self.reader, node, position, path: self.path_of(key) }
     }
 
     /// The key of an entry, to complain about it.
@@ -195,14 +172,13 @@ impl<'a> Field<'a> {
 
     /// The items of a list; reports anything else.
     pub(crate) fn items(&self) -> Vec<Field<'a>> {
-        let YamlValue::List(items) = &self.node.value else {
-            if !matches!(self.node.value, YamlValue::Null) {
-                self.error(format!("must be a list, not {}", self.kind()));
-            }
-            return Vec::new();
+        let items: &[YamlNode] = match &self.node.value {
+            YamlValue::List(items) => items,
+            YamlValue::Null => &[],
+            _ => self.refuse("a list", "").unwrap_or(&[]),
         };
         let item = |(index, node): (usize, &'a YamlNode)| {
-            let path = self.path.child(Segment::Index(index));
+            let path = format!("{}[{index}]", self.path);
             Field { reader: self.reader, node, position: node.position, path }
         };
         items.iter().enumerate().map(item).collect()
@@ -274,15 +250,12 @@ impl<'a> Field<'a> {
 
     /// A text with its `${…}` replaced; reports anything else.
     pub(crate) fn text(&self) -> Option<String> {
-        match &self.node.value {
-            YamlValue::Text(raw) => match self.reader.kind {
-                FileKind::Configuration(env) => self.accept(expand(raw, env)).map(Cow::into_owned),
-                FileKind::Tokens => Some(raw.clone()),
-            },
-            YamlValue::Number(_) | YamlValue::Bool(_) => {
-                self.accept(Err(format!("must be a text, not {} (put it in quotes)", self.kind())))
-            }
-            _ => self.accept(Err(format!("must be a text, not {}", self.kind()))),
+        let YamlValue::Text(raw) = &self.node.value else {
+            return self.refuse("a text", if self.is_scalar() { " (put it in quotes)" } else { "" });
+        };
+        match self.reader.kind {
+            FileKind::Configuration(env) => self.accept(expand(raw, env)).map(Cow::into_owned),
+            FileKind::Tokens => Some(raw.clone()),
         }
     }
 

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use redis::{ConnectionAddr, IntoConnectionInfo};
 
-use super::Secret;
-use super::tls::CertificateFiles;
+use super::{CertificateFiles, Secret};
 
 /// Databases are counted from 0; servers have 16 of them by default.
 pub(super) const MAX_DATABASE: u32 = 9_999;
@@ -32,26 +31,6 @@ pub struct RedisStore {
     pub connect_timeout: Duration,
     /// How requests are decided while Redis does not answer.
     pub on_failure: OnFailure,
-}
-
-impl RedisStore {
-    /// One server by its URL, and defaults for everything else.
-    ///
-    /// # Errors
-    /// What is wrong with the URL, without repeating it.
-    pub fn at(url: &str) -> Result<Self, &'static str> {
-        let url = RedisUrl::parse(url)?;
-        Ok(Self {
-            servers: RedisServers::Single(url.node),
-            login: url.login,
-            database: url.database,
-            tls: url.tls.then(RedisTls::default),
-            namespace: "callgate".into(),
-            deadline: Duration::from_millis(50),
-            connect_timeout: Duration::from_secs(1),
-            on_failure: OnFailure::Local,
-        })
-    }
 }
 
 /// Which servers hold the data.

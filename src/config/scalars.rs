@@ -5,10 +5,9 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::nearest::did_you_mean;
-use super::reader::Field;
 use super::units::{format_duration, format_size, parse_duration, parse_size};
 use super::yaml::YamlValue;
+use super::{Field, did_you_mean};
 
 impl Field<'_> {
     /// `true` or `false`.
@@ -108,16 +107,10 @@ impl Field<'_> {
             _ => self.refuse(what, ""),
         }
     }
-
-    /// Reports that something else is here.
-    fn refuse<T>(&self, what: &str, remedy: &str) -> Option<T> {
-        self.error(format!("must be {what}, not {}{remedy}", self.kind()));
-        None
-    }
 }
 
 /// Whether `text` is 1 to `max` characters out of a set such as `A-Z a-z 0-9 _ . -`: ranges and single characters.
-pub(super) fn is_name(text: &str, max: usize, set: &str) -> bool {
+pub(crate) fn is_name(text: &str, max: usize, set: &str) -> bool {
     let is_in_set = |byte: u8| {
         set.split(' ').any(|part| match *part.as_bytes() {
             [first, b'-', last] => (first..=last).contains(&byte),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A text such as a password or a URL with one, whose `Debug` and `Display` don't show it.
+/// A text such as a password or a URL with one, whose `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);
 
@@ -13,19 +13,12 @@ impl Secret {
     }
 
     /// The text itself: for the one place that uses it.
-    #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 }
 
 impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[secret]")
-    }
-}
-
-impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[secret]")
     }

@@ -2,10 +2,8 @@
 
 use std::cell::RefCell;
 
-use super::key_path::Segment;
-use super::nearest::{hint, nearest};
-use super::reader::Field;
 use super::yaml::{Position, YamlEntry, YamlNode, YamlValue};
+use super::{Field, hint, nearest};
 
 static ABSENT: YamlNode = YamlNode { position: Position::WHOLE_FILE, value: YamlValue::Null };
 
@@ -35,14 +33,12 @@ impl<'a> Section<'a> {
 
     /// The value of a key, or an absent one at the position of the section.
     pub(crate) fn field_of(&self, key: &'static str) -> Field<'a> {
-        let path = self.field.path.child(Segment::Key(key));
         if !self.known.borrow().contains(&key) {
             self.known.borrow_mut().push(key);
-            self.field.reader.note_key(&path);
         }
         match self.entries.iter().find(|entry| entry.key == key) {
-            Some(entry) => self.field.child(entry, Segment::Key(key)),
-            None => Field { path, node: &ABSENT, ..self.field.clone() },
+            Some(entry) => self.field.value(entry),
+            None => Field { path: self.field.path_of(key), node: &ABSENT, ..self.field.clone() },
         }
     }
 

@@ -29,7 +29,6 @@ pub enum SplitBy {
 
 impl Split {
     /// All requests to one upstream.
-    #[must_use]
     pub fn to(upstream: usize) -> Self {
         Self { shares: vec![WeightRange { upstream, below: 1 }], by: SplitBy::default() }
     }
@@ -49,7 +48,6 @@ impl Split {
 
     /// The upstream for a request of this token. It is the same on every instance and on every route with the same weights. When
     /// weights change, no more tokens move than necessary, as long as the upstreams keep their order in the file.
-    #[must_use]
     pub fn choose(&self, token_id: Option<&str>) -> usize {
         let [one] = &self.shares[..] else {
             let number = match (self.by, token_id) {

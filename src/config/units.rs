@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::plan::{MAX_COUNT, WINDOW_MS};
+use super::{MAX_COUNT, WINDOW_MS};
 
 pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -15,7 +15,7 @@ pub(super) const DAY: Duration = Duration::from_secs(86_400);
 ///
 /// # Errors
 /// What is wrong, to be put after the name of the setting.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| {
         let digits = text.trim();
         if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
@@ -30,7 +30,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// What is wrong, to be put after the name of the setting.
-pub fn parse_size(text: &str) -> Result<u64, String> {
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let wrong =
         || "must be a size (a number of bytes, or one with its unit, for example 64KiB, 1GiB or 1MB)".to_owned();
     let text = text.trim();
@@ -56,13 +56,12 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 ///
 /// # Errors
 /// What is wrong, to be put after the name of the setting.
-pub fn parse_limit(text: &str) -> Result<(u32, NonZeroU32), String> {
+pub(crate) fn parse_limit(text: &str) -> Result<(u32, NonZeroU32), String> {
     let Some((count, window)) = text.split_once('/') else {
         return Err("must be a limit (a count, a slash and a window, for example 60/1m)".to_owned());
     };
-    let count = count.trim();
-    let count = Some(count).filter(|count| !count.is_empty() && count.bytes().all(|b| b.is_ascii_digit()));
-    let Some(count) = count.and_then(|count| count.parse().ok()).filter(|count| *count <= MAX_COUNT) else {
+    let digits = Some(count.trim()).filter(|count| count.bytes().all(|b| b.is_ascii_digit()));
+    let Some(count) = digits.and_then(|count| count.parse().ok()).filter(|count| *count <= MAX_COUNT) else {
         return Err(format!("a limit's count must be a whole number from 0 to {MAX_COUNT}"));
     };
     let window = parse_duration(window).map_err(|_| {
@@ -71,18 +70,15 @@ pub fn parse_limit(text: &str) -> Result<(u32, NonZeroU32), String> {
             if matches!(unit, "s" | "m" | "h" | "d") { format!("{count}/1{unit}") } else { "60/1m".to_owned() };
         format!("a limit's window must be a duration with its unit (write for example {remedy})")
     })?;
-    let milliseconds = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
-    let whole = window.subsec_nanos().is_multiple_of(1_000_000);
-    let fits = WINDOW_MS.contains(&milliseconds) && whole;
-    match u32::try_from(milliseconds).ok().filter(|_| fits).and_then(NonZeroU32::new) {
-        Some(window) => Ok((count, window)),
-        None if !whole => Err("a limit's window must be whole milliseconds".to_owned()),
-        None => {
-            let [least, most] =
-                [WINDOW_MS.start(), WINDOW_MS.end()].map(|ms| format_duration(Duration::from_millis(*ms)));
-            Err(format!("a limit's window must be from {least} to {most}"))
-        }
+    if !window.subsec_nanos().is_multiple_of(1_000_000) {
+        return Err("a limit's window must be whole milliseconds".to_owned());
     }
+    let window = u32::try_from(window.as_millis()).ok().filter(|window| WINDOW_MS.contains(window));
+    let window = window.and_then(NonZeroU32::new).ok_or_else(|| {
+        let shown = |ms: &u32| format_duration(Duration::from_millis((*ms).into()));
+        format!("a limit's window must be from {} to {}", shown(WINDOW_MS.start()), shown(WINDOW_MS.end()))
+    })?;
+    Ok((count, window))
 }
 
 /// A duration as people write it, in the largest unit that divides it.

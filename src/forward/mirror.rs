@@ -85,7 +85,7 @@ impl RequestMirror {
         request: &mut Request<Body>,
         context: &ForwardContext<'_>,
     ) -> Option<oneshot::Sender<BodyCopy>> {
-        if !self.settings.takes(fastrand::u32(..config::FULL_SHARE)) {
+        if fastrand::u32(..config::FULL_SHARE) >= self.settings.share {
             return None;
         }
         if request.body().size_hint().lower() > self.settings.max_body as u64 {

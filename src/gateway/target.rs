@@ -85,7 +85,7 @@ fn index_of(found: RouteMatch<'_>) -> Option<usize> {
 /// The route that a preflight asks about, if it allows what is asked; a preflight that is refused is a request like any other.
 fn preflight(
     config: &Config,
-    routes: HostRoutes<'_>,
+    routes: &HostRoutes,
     path: &str,
     request: &Request<IncomingBody>,
 ) -> Option<(usize, Method)> {
@@ -97,7 +97,8 @@ fn preflight(
     let asked = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
     let asked = Method::from_bytes(asked.as_bytes()).ok()?;
     let allows = |route: &usize| config.routes[*route].cors.as_ref().is_some_and(|cors| cors.allows(origin));
-    routes.candidates(path, &asked).find(allows).map(|route| (route, asked))
+    let route = routes.candidates(path, &asked).find(allows)?;
+    Some((route, asked))
 }
 
 /// A rewritten path with the client's query. Put together anew, it could hold a form that its parts did not.

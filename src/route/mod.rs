@@ -1,7 +1,7 @@
 //! Host + path + method → route. What is judged here is what is forwarded, byte for byte, unless the route says how to rewrite it.
 
+mod host_routes;
 mod path;
-mod paths;
 mod pattern;
 mod readings;
 mod rewrite;
@@ -14,23 +14,21 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Method};
-
 use crate::config::{self, HostPattern};
 
-use paths::Paths;
 use rewrite::Rewriter;
 
+pub use host_routes::HostRoutes;
 pub use path::{JudgedPath, PathFault, judge};
 pub use route_match::{RouteError, RouteMatch};
 
 /// All routes of one configuration.
 pub struct RouteTable {
-    exact: HashMap<Box<str>, Paths>,
+    exact: HashMap<Arc<str>, HostRoutes>,
     /// By how hosts end, the longest first.
-    suffixes: Vec<(Box<str>, Paths)>,
+    suffixes: Vec<(Arc<str>, HostRoutes)>,
     /// For all other hosts.
-    others: Paths,
+    others: HostRoutes,
     /// By route.
     rewriters: Vec<Option<Rewriter>>,
 }
@@ -43,25 +41,20 @@ impl RouteTable {
     pub fn new(routes: &[Arc<config::Route>]) -> Result<Self, RouteError> {
         let mut by_host: HashMap<Option<&HostPattern>, Vec<usize>> = HashMap::new();
         for (index, route) in routes.iter().enumerate() {
-            if route.hosts.is_empty() {
-                by_host.entry(None).or_default().push(index);
-            }
-            for host in &route.hosts {
-                by_host.entry(Some(host)).or_default().push(index);
+            let no_host = route.hosts.is_empty().then_some(None);
+            for host in route.hosts.iter().map(Some).chain(no_host) {
+                by_host.entry(host).or_default().push(index);
             }
         }
         let rewriters = routes.iter().map(|route| Rewriter::new(route)).collect::<Result<_, _>>()?;
-        let others = Paths::new(routes, by_host.get(&None).map_or(&[], Vec::as_slice))?;
+        let others = HostRoutes::new(routes, &[])?;
         let mut table = Self { exact: HashMap::new(), suffixes: Vec::new(), others, rewriters };
         for (host, indices) in by_host {
+            let of_host = HostRoutes::new(routes, &indices)?;
             match host {
-                Some(HostPattern::Exact(host)) => {
-                    table.exact.insert(host.as_ref().into(), Paths::new(routes, &indices)?);
-                }
-                Some(HostPattern::Suffix(end)) => {
-                    table.suffixes.push((end.as_ref().into(), Paths::new(routes, &indices)?));
-                }
-                None => {}
+                Some(HostPattern::Exact(host)) => drop(table.exact.insert(host.clone(), of_host)),
+                Some(HostPattern::Suffix(end)) => table.suffixes.push((end.clone(), of_host)),
+                None => table.others = of_host,
             }
         }
         table.suffixes.sort_by_key(|(end, _)| std::cmp::Reverse(end.len()));
@@ -70,12 +63,7 @@ impl RouteTable {
 
     /// The routes of one host, given without a port: those that name it, else those of the longest wildcard that covers it,
     /// else those that name none. Only these count: what another host's routes guard is theirs.
-    #[must_use]
-    pub fn of_host(&self, host: &str) -> HostRoutes<'_> {
-        HostRoutes(self.paths(host))
-    }
-
-    fn paths(&self, host: &str) -> &Paths {
+    pub fn of_host(&self, host: &str) -> &HostRoutes {
         if self.exact.is_empty() && self.suffixes.is_empty() {
             return &self.others;
         }
@@ -85,36 +73,12 @@ impl RouteTable {
             false => Cow::Borrowed(host),
         };
         let covers = |end: &str| host.len() > end.len() && host.ends_with(end);
-        let by_suffix = || self.suffixes.iter().find(|(end, _)| covers(end)).map(|(_, paths)| paths);
+        let by_suffix = || self.suffixes.iter().find(|(end, _)| covers(end)).map(|(_, routes)| routes);
         self.exact.get(&*host).or_else(by_suffix).unwrap_or(&self.others)
     }
 
     /// The path that the upstream of a route sees in place of this one, which [`judge`] has passed; `None`: the client's own.
-    #[must_use]
     pub fn rewritten(&self, route: usize, path: &str) -> Option<String> {
         self.rewriters.get(route)?.as_ref()?.rewrite(path)
-    }
-}
-
-/// The routes that one host has.
-#[derive(Clone, Copy)]
-pub struct HostRoutes<'a>(&'a Paths);
-
-impl<'a> HostRoutes<'a> {
-    /// Finds the route of a path that [`judge`] has passed.
-    #[must_use]
-    pub fn find(self, path: &str, method: &Method, headers: &HeaderMap) -> RouteMatch<'a> {
-        self.0.find(path, method, headers)
-    }
-
-    /// The routes of a path that take this method, whatever headers they ask for: a browser asks before it sends those.
-    pub fn candidates(self, path: &str, method: &Method) -> impl Iterator<Item = usize> + use<'a> {
-        self.0.candidates(path, method)
-    }
-
-    /// The methods that a path's routes take, as `Allow` lists them; `None` when they take all, or there are none.
-    #[must_use]
-    pub fn allow(self, path: &str) -> Option<&'a HeaderValue> {
-        self.0.allow(path)
     }
 }

@@ -48,28 +48,16 @@ impl Pattern {
 
 impl Segment {
     fn as_spelled(text: &str) -> Self {
-        let (mut before, mut behind) = (String::new(), None);
-        let mut left = text;
-        while let Some(at) = left.find(['{', '}']) {
-            let (plain, brace) = left.split_at(at);
-            let part = behind.as_mut().unwrap_or(&mut before);
-            part.push_str(plain);
-            left = match brace.strip_prefix("{{").or_else(|| brace.strip_prefix("}}")) {
-                Some(left) => {
-                    part.push_str(&brace[..1]);
-                    left
-                }
-                None if brace.starts_with("{*") => return Self::Rest,
-                None => {
-                    behind = Some(String::new());
-                    behind_parameter(brace)
-                }
-            };
-        }
-        behind.as_mut().unwrap_or(&mut before).push_str(left);
-        match behind {
-            None => Self::Text(before),
-            Some(behind) => Self::Parameter(before, behind),
+        // Doubled braces are text. Control characters, which no pattern has, keep their places.
+        let text = text.replace("{{", "\u{1}").replace("}}", "\u{2}");
+        let unescaped = |text: &str| text.replace('\u{1}', "{").replace('\u{2}', "}");
+        match text.split_once('{') {
+            None => Self::Text(unescaped(&text)),
+            Some((_, parameter)) if parameter.starts_with('*') => Self::Rest,
+            Some((before, parameter)) => {
+                let behind = parameter.split_once('}').map_or("", |(_, behind)| behind);
+                Self::Parameter(unescaped(before), unescaped(behind))
+            }
         }
     }
 
@@ -91,19 +79,6 @@ impl Segment {
             Self::Rest => "{*rest}".to_owned(),
         }
     }
-}
-
-/// What follows a parameter's closing brace. Two braces stand for one, which belongs to the name.
-fn behind_parameter(text: &str) -> &str {
-    let mut left = text;
-    while let Some(at) = left.find('}') {
-        left = &left[at + 1..];
-        match left.strip_prefix('}') {
-            Some(more) => left = more,
-            None => return left,
-        }
-    }
-    ""
 }
 
 /// In lower case, with escapes of visible characters decoded.

@@ -31,6 +31,19 @@ struct Node {
     rest: Vec<usize>,
 }
 
+impl Node {
+    /// The node behind a parameter with this text around its name: `new`, if there was none.
+    fn parameter(&mut self, before: &str, behind: &str, new: usize) -> usize {
+        let is_it = |known: &&Parameter| *known.before == *before && *known.behind == *behind;
+        if let Some(known) = self.parameters.iter().find(is_it) {
+            return known.node;
+        }
+        self.parameters.push(Parameter { before: before.into(), behind: behind.into(), node: new });
+        self.parameters.sort_by_key(|parameter| std::cmp::Reverse(parameter.before.len() + parameter.behind.len()));
+        new
+    }
+}
+
 struct Parameter {
     before: Box<str>,
     behind: Box<str>,
@@ -82,12 +95,6 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// Where the search goes on: at a node with what is left of the path, or with a node's `{*rest}`.
-enum Step<'p> {
-    Segments(usize, &'p str),
-    Rest(usize),
-}
-
 impl Readings {
     pub(super) fn new() -> Self {
         Self { nodes: vec![Node::default()], doubtful: matchit::Router::new(), all_are_doubtful: false }
@@ -104,33 +111,19 @@ impl Readings {
         self.all_are_doubtful |= pattern.hides_others();
         let mut at = 0;
         for segment in &pattern.segments {
+            let new = self.nodes.len();
+            let node = &mut self.nodes[at];
             at = match segment {
-                Segment::Text(text) => match self.nodes[at].texts.get(&**text) {
-                    Some(node) => *node,
-                    None => {
-                        let node = self.add_node();
-                        self.nodes[at].texts.insert(text.as_str().into(), node);
-                        node
-                    }
-                },
-                Segment::Parameter(before, behind) => self.parameter(at, before, behind),
-                Segment::Rest => return self.nodes[at].rest.push(number),
+                Segment::Text(text) => *node.texts.entry(text.as_str().into()).or_insert(new),
+                Segment::Parameter(before, behind) => node.parameter(before, behind, new),
+                Segment::Rest => return node.rest.push(number),
             };
+            if at == new {
+                self.nodes.push(Node::default());
+            }
         }
         let node = &mut self.nodes[at];
         if pattern.ends_with_slash { node.slashed.push(number) } else { node.bare.push(number) }
-    }
-
-    fn parameter(&mut self, at: usize, before: &str, behind: &str) -> usize {
-        let is_it = |known: &&Parameter| *known.before == *before && *known.behind == *behind;
-        if let Some(known) = self.nodes[at].parameters.iter().find(is_it) {
-            return known.node;
-        }
-        let node = self.add_node();
-        let parameters = &mut self.nodes[at].parameters;
-        parameters.push(Parameter { before: before.into(), behind: behind.into(), node });
-        parameters.sort_by_key(|parameter| std::cmp::Reverse(parameter.before.len() + parameter.behind.len()));
-        node
     }
 
     /// Plain paths may mean a pattern with these segments that is spelled otherwise or goes on with a slash.
@@ -144,11 +137,6 @@ impl Readings {
             Err(matchit::InsertError::Conflict { with }) if with == pattern => {}
             outcome => self.all_are_doubtful |= outcome.is_err(),
         }
-    }
-
-    fn add_node(&mut self) -> usize {
-        self.nodes.push(Node::default());
-        self.nodes.len() - 1
     }
 
     /// Nobody takes the path for another one that some pattern matches. Of ordinary paths this is known without a search.
@@ -167,36 +155,33 @@ impl Readings {
 
     fn read(&self, path: &str, skips_blanks: bool) -> Reading<'_> {
         let mut reading = Reading::default();
-        // The most specific one last.
-        let mut steps: SmallVec<[Step<'_>; 8]> = smallvec![Step::Segments(0, path)];
-        while let Some(step) = steps.pop()
+        // Where the search goes on, the most specific one last: at a node with what is left of the path, or else with its `{*rest}`.
+        let mut steps: SmallVec<[(usize, Option<&str>); 8]> = smallvec![(0, Some(path))];
+        while let Some((at, left)) = steps.pop()
             && !reading.is_complete()
         {
-            let (at, left) = match step {
-                Step::Segments(at, left) => (at, left),
-                Step::Rest(at) => {
-                    reading.add(&self.nodes[at].rest, &self.nodes[at].rest);
-                    continue;
-                }
-            };
             let node = &self.nodes[at];
+            let Some(left) = left else {
+                reading.add(&node.rest, &node.rest);
+                continue;
+            };
             let Some((segment, left)) = next_segment(left, skips_blanks) else {
                 reading.add(&node.bare, &node.slashed);
                 reading.add(&[], &node.rest);
                 continue;
             };
             if !node.rest.is_empty() {
-                steps.push(Step::Rest(at));
+                steps.push((at, None));
             }
             let folded = folded(segment);
             let name = without_loose_end(&folded);
             for parameter in node.parameters.iter().rev() {
                 if parameter.takes(&folded) || parameter.takes(name) {
-                    steps.push(Step::Segments(parameter.node, left));
+                    steps.push((parameter.node, Some(left)));
                 }
             }
             if let Some(node) = node.texts.get(name) {
-                steps.push(Step::Segments(*node, left));
+                steps.push((*node, Some(left)));
             }
         }
         reading

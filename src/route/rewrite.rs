@@ -1,27 +1,27 @@
 //! The path that an upstream sees, made of the one that was judged.
 
-use crate::config::{self, Piece, Rewrite};
+use std::sync::Arc;
+
+use crate::config::{Piece, Rewrite, Route};
 
 use super::route_match::RouteError;
 
 /// Rewrites the paths of one route.
 pub(super) enum Rewriter {
-    StripPrefix(Box<str>),
-    Template { pattern: matchit::Router<()>, pieces: Box<[Piece]> },
+    StripPrefix(Arc<str>),
+    Template { pattern: matchit::Router<()>, pieces: Arc<[Piece]> },
 }
 
 impl Rewriter {
     /// `None` for a route that leaves paths as they are.
-    pub(super) fn new(route: &config::Route) -> Result<Option<Self>, RouteError> {
+    pub(super) fn new(route: &Route) -> Result<Option<Self>, RouteError> {
         Ok(match &route.rewrite {
             None => None,
-            Some(Rewrite::StripPrefix(prefix)) => Some(Self::StripPrefix(prefix.as_ref().into())),
+            Some(Rewrite::StripPrefix(prefix)) => Some(Self::StripPrefix(prefix.clone())),
             Some(Rewrite::Template(pieces)) => {
                 let mut pattern = matchit::Router::new();
-                let refuse =
-                    |error: matchit::InsertError| RouteError { name: route.name.clone(), reason: error.to_string() };
-                pattern.insert(&*route.path, ()).map_err(refuse)?;
-                Some(Self::Template { pattern, pieces: pieces.as_ref().into() })
+                pattern.insert(&*route.path, ()).map_err(|error| RouteError::new(route, &error))?;
+                Some(Self::Template { pattern, pieces: pieces.clone() })
             }
         })
     }
@@ -35,28 +35,22 @@ impl Rewriter {
             }
             Self::Template { pattern, pieces } => {
                 let slashed: String;
-                // A {*rest} may stand for nothing, which its pattern alone does not match.
-                let (found, end) = match (pattern.at(path), path.strip_suffix('/')) {
-                    (Ok(found), _) => (Some(found), ""),
-                    (Err(_), Some(bare)) => match pattern.at(bare) {
-                        Ok(found) => (Some(found), "/"),
-                        Err(_) => (None, ""),
-                    },
-                    (Err(_), None) => {
+                let (found, end) = match (pattern.at(path).ok(), path.strip_suffix('/')) {
+                    (Some(found), _) => (Some(found), ""),
+                    (None, Some(bare)) => pattern.at(bare).map_or((None, ""), |found| (Some(found), "/")),
+                    (None, None) => {
                         slashed = [path, "/"].concat();
                         (pattern.at(&slashed).ok(), "")
                     }
                 };
+                // A {*rest} may stand for nothing, which its pattern alone does not match: then nothing is found.
+                let parameter = |name| found.as_ref().and_then(|found| found.params.get(name)).unwrap_or_default();
                 let mut new = String::with_capacity(path.len() + 16);
-                for piece in pieces {
-                    match piece {
-                        Piece::Text(text) => new.push_str(text),
-                        Piece::Parameter(name) => {
-                            new.push_str(
-                                found.as_ref().and_then(|found| found.params.get(&**name)).unwrap_or_default(),
-                            );
-                        }
-                    }
+                for piece in pieces.iter() {
+                    new.push_str(match piece {
+                        Piece::Text(text) => text,
+                        Piece::Parameter(name) => parameter(&**name),
+                    });
                 }
                 if !new.ends_with('/') {
                     new.push_str(end);
@@ -70,7 +64,6 @@ impl Rewriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Route;
 
     fn rewritten(pattern: &str, rewrite: Rewrite, path: &str) -> String {
         let route = Route { path: pattern.into(), rewrite: Some(rewrite), ..Route::default() };

@@ -4,12 +4,20 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use crate::config::Route;
+
 /// Why the routes of a configuration can't be laid out.
 #[derive(Debug, thiserror::Error)]
 #[error("route {name}: {reason}")]
 pub struct RouteError {
-    pub(super) name: Arc<str>,
-    pub(super) reason: String,
+    name: Arc<str>,
+    reason: String,
+}
+
+impl RouteError {
+    pub(super) fn new(route: &Route, reason: &matchit::InsertError) -> Self {
+        Self { name: route.name.clone(), reason: reason.to_string() }
+    }
 }
 
 /// What a request leads to.

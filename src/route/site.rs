@@ -1,10 +1,11 @@
 //! The routes that share a path pattern: which of them takes a request, and which pattern's routes ask for more.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method};
 
-use crate::config::{self, HeaderMatch, RouteAccess};
+use crate::config::{Route, RouteAccess};
 
 use super::route_match::RouteMatch;
 
@@ -13,7 +14,8 @@ pub(super) struct Site {
     /// Those that ask for more headers come first.
     candidates: Vec<Candidate>,
     allow: HeaderValue,
-    is_literal: bool,
+    /// The pattern has no parameters: a path that matches it is spelled like it.
+    pub(super) is_literal: bool,
 }
 
 impl Site {
@@ -22,27 +24,17 @@ impl Site {
     }
 
     /// Adds the route with this index.
-    pub(super) fn add(&mut self, index: usize, route: &config::Route) {
-        self.candidates.push(Candidate {
-            methods: route.methods.clone(),
-            headers: route.headers.clone(),
-            access: route.access.clone(),
-            route: index,
-        });
-        self.candidates.sort_by_key(|candidate| Reverse(candidate.headers.len()));
+    pub(super) fn add(&mut self, index: usize, route: &Arc<Route>) {
+        self.candidates.push(Candidate { index, route: route.clone() });
+        self.candidates.sort_by_key(|candidate| Reverse(candidate.route.headers.len()));
         self.allow = allow_header(&self.candidates);
-    }
-
-    /// The pattern has no parameters: a path that matches it is spelled like it.
-    pub(super) fn is_literal(&self) -> bool {
-        self.is_literal
     }
 
     pub(super) fn find(&self, method: &Method, headers: &HeaderMap) -> RouteMatch<'_> {
         let mut found = RouteMatch::WrongMethod(&self.allow);
         for candidate in self.that_take(method) {
             if candidate.takes_headers(headers) {
-                return RouteMatch::Route(candidate.route);
+                return RouteMatch::Route(candidate.index);
             }
             found = RouteMatch::Nothing;
         }
@@ -50,14 +42,13 @@ impl Site {
     }
 
     /// The routes that take this method.
-    pub(super) fn routes(&self, method: Method) -> impl Iterator<Item = usize> + use<'_> {
-        let takers = self.candidates.iter().filter(move |candidate| candidate.takes_method(&method));
-        takers.map(|candidate| candidate.route)
+    pub(super) fn routes(&self, method: &Method) -> impl Iterator<Item = usize> {
+        self.that_take(method).map(|candidate| candidate.index)
     }
 
     /// The methods that the routes take; `None` when they take all.
     pub(super) fn allow(&self) -> Option<&HeaderValue> {
-        let takes_all = self.candidates.iter().any(|candidate| candidate.methods.is_empty());
+        let takes_all = self.candidates.iter().any(|candidate| candidate.route.methods.is_empty());
         (!takes_all).then_some(&self.allow)
     }
 
@@ -71,30 +62,27 @@ impl Site {
     }
 }
 
-/// A route, and what it asks beside its path.
+/// A route and its index.
 struct Candidate {
-    methods: Vec<Method>,
-    headers: Vec<HeaderMatch>,
-    access: RouteAccess,
-    route: usize,
+    index: usize,
+    route: Arc<Route>,
 }
 
 impl Candidate {
     fn takes_method(&self, method: &Method) -> bool {
-        self.methods.is_empty()
-            || self.methods.contains(method)
-            || (*method == Method::HEAD && self.methods.contains(&Method::GET))
+        let methods = &self.route.methods;
+        methods.is_empty() || methods.contains(method) || (*method == Method::HEAD && methods.contains(&Method::GET))
     }
 
     fn takes_headers(&self, headers: &HeaderMap) -> bool {
-        self.headers.iter().all(|asked| match &asked.value {
+        self.route.headers.iter().all(|asked| match &asked.value {
             Some(value) => headers.get_all(&asked.name).iter().any(|line| line == value),
             None => headers.contains_key(&asked.name),
         })
     }
 
     fn is_as_strict_as(&self, other: &Self) -> bool {
-        match (&self.access, &other.access) {
+        match (&self.route.access, &other.route.access) {
             (_, RouteAccess::Public) => true,
             (RouteAccess::Public, RouteAccess::Token(_)) => false,
             (RouteAccess::Token(ours), RouteAccess::Token(theirs)) => {
@@ -106,7 +94,7 @@ impl Candidate {
 
 fn allow_header(candidates: &[Candidate]) -> HeaderValue {
     let mut names: Vec<&str> = Vec::new();
-    for method in candidates.iter().flat_map(|candidate| &candidate.methods) {
+    for method in candidates.iter().flat_map(|candidate| &candidate.route.methods) {
         names.push(method.as_str());
         if *method == Method::GET {
             names.push("HEAD");

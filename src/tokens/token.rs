@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn nothing_that_holds_a_secret_prints_it() {
         let token = NewToken::generate("kal_live").unwrap();
-        let printed = format!("{token:?} {:?} {}", token.hash, token.secret);
+        let printed = format!("{token:?} {:?} {:?}", token.hash, token.secret);
         assert!(!printed.contains(&token.secret.expose()[21..]));
         assert!(!printed.contains(&token.hash.to_hex()[..8]));
     }

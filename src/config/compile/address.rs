@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::upstream::{Endpoint, EndpointAddress};
+use crate::config::{Endpoint, EndpointAddress};
 
 /// Bytes of a Unix socket's path: what the kernel's address holds, less the zero at its end.
 const MAX_SOCKET_PATH: usize = 107;

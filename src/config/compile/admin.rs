@@ -3,8 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::admin::{AdminAccess, AdminToken, Role};
-use crate::config::reader::Field;
+use crate::config::{AdminAccess, AdminToken, Field, Role};
 use crate::hash::TokenHash;
 
 const REMEDY: &str = "`callgate admin-token create --name NAME` makes one and prints its line for this file";

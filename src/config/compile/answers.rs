@@ -6,11 +6,8 @@ use http::{HeaderName, HeaderValue};
 
 use super::address::parse_endpoint;
 use super::matching::header_name;
-use crate::config::answers::{Cors, CorsOrigin, HeaderEdits};
-use crate::config::problem::quoted;
-use crate::config::reader::Field;
-use crate::config::section::Section;
 use crate::config::units::{DAY, SECOND};
+use crate::config::{Cors, CorsOrigin, Field, HeaderEdits, Section, quoted};
 
 /// Headers that a route may set or remove, in each direction.
 const MAX_EDITS: usize = 64;

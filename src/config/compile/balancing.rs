@@ -1,15 +1,17 @@
-//! `upstreams`: how endpoints are chosen, ejected and tried again, and how many requests an upstream gets.
+//! `upstreams`: how endpoints are chosen, checked, ejected and tried again, and how many requests an upstream gets.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use http::HeaderName;
+use http::uri::PathAndQuery;
 
-use super::health::health;
-use crate::config::balancing::{Balance, Balancing, Ejection, EndpointShare, HashKey, Retry, RetryOn};
-use crate::config::reader::Field;
-use crate::config::section::Section;
+use super::address::is_authority;
 use crate::config::units::{DAY, HOUR, MILLISECOND, MINUTE, SECOND};
-use crate::config::upstream::Protocol;
+use crate::config::yaml::YamlValue;
+use crate::config::{
+    Balance, Balancing, Ejection, EndpointShare, Field, HashKey, Health, HealthProbe, Protocol, Retry, RetryOn, Section,
+};
 
 /// The keys of an upstream that are read here.
 pub(super) fn balancing(s: &Section<'_>, shares: Vec<EndpointShare>, protocol: Protocol) -> Balancing {
@@ -32,17 +34,13 @@ pub(super) fn balancing(s: &Section<'_>, shares: Vec<EndpointShare>, protocol: P
 
 fn balance(field: &Field<'_>) -> Option<Balance> {
     if !field.is_map() {
-        let scalar = field.scalar()?;
-        if scalar.is_text("least_requests") {
-            return Some(Balance::LeastRequests);
-        }
-        if scalar.is_text("round_robin") {
-            return Some(Balance::RoundRobin);
-        }
         let forms =
             "least_requests, round_robin, { hash: token }, { hash: { header: NAME } } or { hash: { cookie: NAME } }";
-        field.error(format!("must be {forms}, not {}", field.kind()));
-        return None;
+        return match field.scalar()?.as_text() {
+            Some("least_requests") => Some(Balance::LeastRequests),
+            Some("round_robin") => Some(Balance::RoundRobin),
+            _ => field.refuse(forms, ""),
+        };
     }
     let s = field.section();
     let key = s.require("hash", "token, { header: NAME } or { cookie: NAME }")?;
@@ -51,7 +49,7 @@ fn balance(field: &Field<'_>) -> Option<Balance> {
 
 fn hash_key(field: &Field<'_>) -> Option<HashKey> {
     if !field.is_map() {
-        return field.choice(&[("token", ())]).map(|()| HashKey::Token);
+        return field.choice(&[("token", ())]).and(Some(HashKey::Token));
     }
     let s = field.section();
     match (s.get("header"), s.get("cookie")) {
@@ -72,10 +70,8 @@ fn hash_key(field: &Field<'_>) -> Option<HashKey> {
 /// `None`: endpoints are not ejected.
 fn ejection(field: &Field<'_>) -> Option<Ejection> {
     if !field.is_map() && !field.is_null() {
-        if !field.scalar()?.is_text("none") {
-            field.error(format!("must be a map (for example {{ failures: 5 }}) or none, not {}", field.kind()));
-        }
-        return None;
+        let is_none = field.scalar()?.is_text("none");
+        return if is_none { None } else { field.refuse("a map (for example { failures: 5 }) or none", "") };
     }
     let s = field.section();
     let time = s.or("time", 10 * SECOND, |f| f.duration(100 * MILLISECOND..=HOUR));
@@ -100,4 +96,68 @@ fn retry(field: &Field<'_>) -> Retry {
         budget: s.or("budget", 20, |f| f.percent("20%")),
         min_per_second: s.or("min_per_second", 10, |f| f.number(0..=10_000)),
     }
+}
+
+fn health(field: &Field<'_>, protocol: Protocol) -> Option<Health> {
+    let s = field.section();
+    let probe = probe(&s, protocol);
+    Some(Health {
+        host: s.optional("host", host),
+        interval: s.or("interval", 10 * SECOND, |f| f.duration(100 * MILLISECOND..=HOUR)),
+        jitter: s.or("jitter", 10, |f| f.percent("20%")),
+        timeout: s.or("timeout", 2 * SECOND, |f| f.duration(10 * MILLISECOND..=MINUTE)),
+        healthy: s.or("healthy", 2, |f| f.number(1..=100)),
+        unhealthy: s.or("unhealthy", 3, |f| f.number(1..=100)),
+        probe: probe?,
+    })
+}
+
+fn probe(s: &Section<'_>, protocol: Protocol) -> Option<HealthProbe> {
+    let Some(field) = s.get("grpc") else {
+        let path = s.require("path", "for example /healthz, or grpc: true").and_then(|f| path(&f));
+        let status = s.or("status", vec![200..=299], statuses);
+        return path.map(|path| HealthProbe::Http { path, status });
+    };
+    for other in ["path", "status"].into_iter().filter_map(|key| s.get(key)) {
+        other.error("has no meaning beside `grpc`, which has a request of its own (remove one of them)");
+    }
+    if protocol != Protocol::Http2 {
+        field.error("needs HTTP/2 (set `protocol: http2`, or use `path`)");
+    }
+    service(&field).map(|service| HealthProbe::Grpc { service })
+}
+
+/// `true`, or the name of a service.
+fn service(field: &Field<'_>) -> Option<Arc<str>> {
+    match field.scalar()?.as_ref() {
+        YamlValue::Bool(true) => Some(Arc::from("")),
+        YamlValue::Text(_) => field.name(256, "A-Z a-z 0-9 _ . - /").map(Arc::from),
+        _ => field.must_be("true, or the name of a service (for example voice.Calls)", None),
+    }
+}
+
+fn path(field: &Field<'_>) -> Option<Arc<str>> {
+    let text = field.text()?;
+    let is_path = text.starts_with('/') && !text.contains('#') && PathAndQuery::try_from(text.as_str()).is_ok();
+    field.must_be("a path with an optional query (for example /healthz)", is_path.then(|| Arc::from(text)))
+}
+
+fn host(field: &Field<'_>) -> Option<Arc<str>> {
+    let text = field.text()?;
+    field.must_be("a host with an optional port", is_authority(&text).then(|| Arc::from(text)))
+}
+
+/// Statuses and ranges of them, one or a list.
+fn statuses(field: &Field<'_>) -> Option<Vec<RangeInclusive<u16>>> {
+    let items = field.one_or_more("for example [200-299]");
+    let ranges = items.iter().map(status).collect::<Option<Vec<_>>>();
+    ranges.filter(|ranges| !ranges.is_empty())
+}
+
+fn status(field: &Field<'_>) -> Option<RangeInclusive<u16>> {
+    let text = field.word()?;
+    let (from, to) = text.split_once('-').unwrap_or((&text, &text));
+    let read = |text: &str| text.trim().parse::<u16>().ok().filter(|status| (100..=599).contains(status));
+    let range = read(from).zip(read(to)).filter(|(from, to)| from <= to).map(|(from, to)| from..=to);
+    field.must_be("a status or a range of them (for example 204 or 200-299)", range)
 }

@@ -5,10 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::address::is_host;
-use crate::config::files::Expected;
-use crate::config::reader::Field;
-use crate::config::section::Section;
-use crate::config::tls::CertificateFiles;
+use crate::config::{CertificateFiles, Expected, Field, Section};
 
 /// `ca`, and `cert` with `key`, which must be given both or not at all.
 pub(super) fn client_tls(s: &Section<'_>) -> (Option<PathBuf>, Option<CertificateFiles>) {

@@ -7,11 +7,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::process::networks;
-use crate::config::files::Expected;
-use crate::config::model::ListenSettings;
-use crate::config::reader::Field;
-use crate::config::tls::{CertificateFiles, TlsSettings};
 use crate::config::units::{HOUR, MINUTE, SECOND};
+use crate::config::{CertificateFiles, Expected, Field, ListenSettings, TlsSettings};
 
 /// Shorter deadlines than this would cut honest clients off on any network.
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);

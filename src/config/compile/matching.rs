@@ -7,12 +7,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::address::is_host;
 use super::paths;
-use crate::config::matching::{HeaderMatch, HostPattern, Piece, Rewrite};
-use crate::config::model::PathForms;
-use crate::config::nearest::hint;
-use crate::config::problem::quoted;
-use crate::config::reader::Field;
-use crate::config::section::Section;
+use crate::config::{Field, HeaderMatch, HostPattern, PathForms, Piece, Rewrite, Section, hint, quoted};
 
 /// Header conditions of one route.
 const MAX_HEADERS: usize = 16;

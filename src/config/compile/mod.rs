@@ -6,11 +6,8 @@ mod answers;
 mod balancing;
 mod client_tls;
 mod destinations;
-mod health;
-mod limits;
 mod listen;
 mod matching;
-mod mirror;
 mod paths;
 mod plans;
 mod process;
@@ -28,11 +25,10 @@ use super::reader::{Field, YamlReader};
 pub(super) fn compile(reader: &YamlReader<'_>, path: &Path, text: &str) -> Option<Config> {
     let node = reader.parse(text)?;
     let root = reader.root(&node);
-    if root.is_map() || root.is_null() {
-        return assemble(&root, path);
+    if !root.is_map() && !root.is_null() {
+        return root.refuse("a map of keys and values", "");
     }
-    root.map();
-    None
+    assemble(&root, path)
 }
 
 /// Reads every section, so that all of them can complain, before any of them is missed.
@@ -48,7 +44,7 @@ fn assemble(root: &Field<'_>, path: &Path) -> Option<Config> {
     let default_plan = plans::default_plan(&file, &plans);
     let upstreams = upstreams::upstreams(&file);
     let routes = routes::routes(&file, default_plan.as_ref().map(|_| &plans), &upstreams);
-    let config = Config {
+    Some(Config {
         source: path.to_owned(),
         listen,
         admin,
@@ -64,6 +60,5 @@ fn assemble(root: &Field<'_>, path: &Path) -> Option<Config> {
         plans,
         default_plan: default_plan?,
         upstreams: upstreams.compiled,
-    };
-    Some(config)
+    })
 }

@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use http::Method;
 use matchit::{InsertError, Router};
 
-use crate::config::matching::HeaderMatch;
-use crate::config::model::PathForms;
+use crate::config::{HeaderMatch, PathForms};
 
 /// Bytes of a pattern, and braces in it: the router gives up, by a panic, where it runs out of letters for parameters.
 const MAX_PATTERN_BYTES: usize = 2_048;
@@ -114,17 +113,15 @@ impl Patterns {
     /// Why it clashes with the ones before it, to be put after the name of the setting.
     pub(super) fn add(&mut self, index: usize, path: &str, conditions: &Conditions) -> Result<(), String> {
         if let Some(others) = self.taken.get_mut(path) {
-            let rivals = others.iter().filter(|(_, theirs)| theirs.headers == conditions.headers);
-            let clash = rivals
-                .filter_map(|(other, theirs)| Some((*other, shared(&conditions.methods, &theirs.methods)?)))
-                .next();
+            let mut rivals = others.iter().filter(|(_, theirs)| theirs.headers == conditions.headers);
+            let clash =
+                |(other, theirs): &(usize, Conditions)| Some((*other, shared(&conditions.methods, &theirs.methods)?));
+            let clash = rivals.find_map(clash);
             others.push((index, conditions.clone()));
-            return match clash {
-                None => Ok(()),
-                Some((other, method)) => Err(format!(
-                    "{method} already goes to routes[{other}] with the same path (give the two different methods)"
-                )),
-            };
+            let Some((other, method)) = clash else { return Ok(()) };
+            return Err(format!(
+                "{method} already goes to routes[{other}] with the same path (give the two different methods)"
+            ));
         }
         self.router.insert(path, ()).map_err(|error| self.explain(path, &error))?;
         self.taken.insert(path.to_owned(), vec![(index, conditions.clone())]);
@@ -176,19 +173,12 @@ fn shared(ours: &[Method], theirs: &[Method]) -> Option<String> {
 
 /// A pattern without the names of its parameters.
 fn nameless(path: &str) -> String {
-    let mut out = String::with_capacity(path.len());
-    let mut inside = false;
-    for c in path.chars() {
-        match c {
-            '{' => inside = true,
-            '}' => inside = false,
-            '*' if inside => {}
-            _ if inside => continue,
-            _ => {}
-        }
-        out.push(c);
-    }
-    out
+    let parts = path.split_inclusive(['{', '}']).map(|part| match part.strip_suffix('}') {
+        Some(name) if name.starts_with('*') => "*}",
+        Some(_) => "}",
+        None => part,
+    });
+    parts.collect()
 }
 
 #[cfg(test)]

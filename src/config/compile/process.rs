@@ -8,10 +8,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::model::{DrainSettings, LogFormat, LogSettings, Runtime};
-use crate::config::nearest::hint;
-use crate::config::reader::Field;
 use crate::config::units::{DAY, MINUTE, SECOND};
+use crate::config::{DrainSettings, Field, LogFormat, LogSettings, Runtime, hint};
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 

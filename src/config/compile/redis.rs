@@ -1,13 +1,11 @@
 //! `store.redis`: the servers, how to log in to them, and which settings don't go together.
 
 use super::client_tls::client_tls;
-use crate::config::Secret;
-use crate::config::reader::Field;
-use crate::config::redis::{
-    MAX_DATABASE, OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls, RedisUrl,
-};
-use crate::config::section::Section;
 use crate::config::units::{MILLISECOND, MINUTE, SECOND};
+use crate::config::{
+    Field, MAX_DATABASE, OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls, RedisUrl,
+    Secret, Section,
+};
 
 /// The port of a sentinel whose URL names none.
 const SENTINEL_PORT: u16 = 26379;
@@ -18,32 +16,26 @@ const URL_REMEDY: &str = "for example \"redis://127.0.0.1:6379\", \"${REDIS_URL}
 pub(super) fn redis(field: &Field<'_>) -> Option<RedisStore> {
     let s = field.section();
     let servers = servers(&s);
-    let login = login(&s, servers.as_ref());
-    let database = database(&s, servers.as_ref());
-    let tls = tls(&s, servers.as_ref());
+    let url = servers.as_ref().map(|(_, url)| url);
+    let login = login(&s, url);
+    let is_cluster = matches!(servers, Some((RedisServers::Cluster(_), _)));
+    let database = database(&s, url, is_cluster);
+    let tls = tls(&s, url);
     let on_failure = [("local", OnFailure::Local), ("deny", OnFailure::Deny), ("allow", OnFailure::Allow)];
     // A brace would move Redis Cluster's hash tag.
     let namespace = s.or("namespace", "callgate".to_owned(), |f| f.name(64, "A-Z a-z 0-9 _ . : -"));
     let deadline = s.or("deadline", 50 * MILLISECOND, |f| f.duration(MILLISECOND..=10 * SECOND));
     let connect_timeout = s.or("connect_timeout", SECOND, |f| f.duration(10 * MILLISECOND..=MINUTE));
     let on_failure = s.or("on_failure", OnFailure::Local, |f| f.choice(&on_failure));
-    let (servers, namespace) = (servers?.servers, namespace.into());
+    let ((servers, _), namespace) = (servers?, namespace.into());
     Some(RedisStore { servers, login, database, tls, namespace, deadline, connect_timeout, on_failure })
 }
 
-/// The servers, and what else their URLs say.
-struct ServerUrls {
-    servers: RedisServers,
-    login: Option<RedisLogin>,
-    database: u32,
-    tls: bool,
-}
-
-/// Reads one of the three ways to name the servers.
-type ReadServers = fn(&Field<'_>) -> Option<ServerUrls>;
+/// Reads one of the three ways to name the servers; the URL says what else is known of them.
+type ReadServers = fn(&Field<'_>) -> Option<(RedisServers, RedisUrl)>;
 
 /// Exactly one way must be used.
-fn servers(s: &Section<'_>) -> Option<ServerUrls> {
+fn servers(s: &Section<'_>) -> Option<(RedisServers, RedisUrl)> {
     let ways: [(&str, ReadServers); 3] = [("url", single), ("cluster", cluster), ("sentinel", sentinel)];
     let given: Vec<_> = ways.into_iter().filter_map(|(key, read)| Some((key, s.get(key)?, read))).collect();
     let Some(((first, _, _), others)) = given.split_first() else {
@@ -57,25 +49,25 @@ fn servers(s: &Section<'_>) -> Option<ServerUrls> {
     read.pop()?.filter(|_| others.is_empty())
 }
 
-fn single(field: &Field<'_>) -> Option<ServerUrls> {
-    let RedisUrl { tls, node, login, database, .. } = url(field)?;
-    Some(ServerUrls { servers: RedisServers::Single(node), login, database, tls })
+fn single(field: &Field<'_>) -> Option<(RedisServers, RedisUrl)> {
+    let url = url(field)?;
+    Some((RedisServers::Single(url.node.clone()), url))
 }
 
-fn cluster(field: &Field<'_>) -> Option<ServerUrls> {
+fn cluster(field: &Field<'_>) -> Option<(RedisServers, RedisUrl)> {
     let (nodes, first) = nodes(field, None, "a cluster has only the database 0 (remove it)")?;
-    Some(ServerUrls { servers: RedisServers::Cluster(nodes), login: first.login, database: 0, tls: first.tls })
+    Some((RedisServers::Cluster(nodes), first))
 }
 
-fn sentinel(field: &Field<'_>) -> Option<ServerUrls> {
+fn sentinel(field: &Field<'_>) -> Option<(RedisServers, RedisUrl)> {
     let s = field.section();
     let remedy = "the name of the primary in the sentinels' configuration, for example mymaster";
     let service = s.require("service", remedy).and_then(|f| f.name(128, "A-Z a-z 0-9 _ . -"));
     let no_database = "a sentinel has no databases (set `database` beside `sentinel`)";
     let list = s.require("nodes", "the sentinels, for example [\"redis://10.0.0.5:26379\"]");
-    let (nodes, first) = list.and_then(|f| nodes(&f, Some(SENTINEL_PORT), no_database))?;
-    let sentinel = RedisSentinel { service: service?.into(), nodes, login: first.login };
-    Some(ServerUrls { servers: RedisServers::Sentinel(sentinel), login: None, database: 0, tls: first.tls })
+    let (nodes, mut first) = list.and_then(|f| nodes(&f, Some(SENTINEL_PORT), no_database))?;
+    let sentinel = RedisSentinel { service: service?.into(), nodes, login: first.login.take() };
+    Some((RedisServers::Sentinel(sentinel), first))
 }
 
 /// A list of servers with the same login and scheme, and what the first URL says.
@@ -115,8 +107,8 @@ fn url(field: &Field<'_>) -> Option<RedisUrl> {
 }
 
 /// The URL's login, or the one of `username` and `password`.
-fn login(s: &Section<'_>, servers: Option<&ServerUrls>) -> Option<RedisLogin> {
-    let in_url = servers.and_then(|servers| servers.login.clone());
+fn login(s: &Section<'_>, url: Option<&RedisUrl>) -> Option<RedisLogin> {
+    let in_url = url.and_then(|url| url.login.clone());
     let not_empty = |field: Field<'_>| {
         if in_url.is_some() {
             field.error("is in the URL, too (keep one)");
@@ -133,11 +125,10 @@ fn login(s: &Section<'_>, servers: Option<&ServerUrls>) -> Option<RedisLogin> {
     password.flatten().map(|password| RedisLogin { user, password: Secret::new(password) }).or(in_url)
 }
 
-fn database(s: &Section<'_>, servers: Option<&ServerUrls>) -> u32 {
-    let in_url = servers.map_or(0, |servers| servers.database);
+fn database(s: &Section<'_>, url: Option<&RedisUrl>, is_cluster: bool) -> u32 {
+    let in_url = url.map_or(0, |url| url.database);
     let Some(field) = s.get("database") else { return in_url };
     let database = field.number(0..=MAX_DATABASE).unwrap_or(0);
-    let is_cluster = servers.is_some_and(|servers| matches!(servers.servers, RedisServers::Cluster(_)));
     if is_cluster && database != 0 {
         field.error("must be 0: a cluster has no other database (remove it)");
     } else if in_url != 0 {
@@ -147,13 +138,13 @@ fn database(s: &Section<'_>, servers: Option<&ServerUrls>) -> u32 {
 }
 
 /// Without servers it is not known whether there is TLS.
-fn tls(s: &Section<'_>, servers: Option<&ServerUrls>) -> Option<RedisTls> {
-    if servers.is_some_and(|servers| !servers.tls) {
+fn tls(s: &Section<'_>, url: Option<&RedisUrl>) -> Option<RedisTls> {
+    if url.is_some_and(|url| !url.tls) {
         for field in ["ca", "cert", "key"].into_iter().filter_map(|key| s.get(key)) {
             field.error("needs TLS (start the URLs with rediss://, or remove it)");
         }
         return None;
     }
     let (ca, client) = client_tls(s);
-    servers.map(|_| RedisTls { ca, client })
+    url.map(|_| RedisTls { ca, client })
 }

@@ -7,20 +7,15 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 
 use super::answers::{EditedMessage, cors, edits};
-use super::destinations::split;
-use super::limits::{check_cost, route_limits};
+use super::destinations::{mirror, split};
 use super::matching;
-use super::mirror::mirror;
 use super::paths::{Conditions, Patterns, check, foreign};
+use super::plans::{check_cost, route_limits};
 use super::upstreams::UpstreamTable;
-use crate::config::matching::HostPattern;
-use crate::config::model::{CallLimits, PathForms, Route, RouteAccess};
-use crate::config::nearest::nearest;
-use crate::config::plan::{PlansByName, RouteLimits};
-use crate::config::reader::Field;
-use crate::config::section::Section;
-use crate::config::split::Split;
 use crate::config::units::{DAY, HOUR, MILLISECOND, SECOND};
+use crate::config::{
+    CallLimits, Field, HostPattern, PathForms, PlansByName, Route, RouteAccess, RouteLimits, Section, Split, nearest,
+};
 
 /// A call that is silent on both ends for so long is dead: WebSocket pings and silence frames come far more often.
 const CALL_IDLE: Duration = Duration::from_secs(300);

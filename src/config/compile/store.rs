@@ -5,11 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::redis::redis;
-use crate::config::files::Expected;
-use crate::config::model::{FailureLimits, Store, TokenSettings};
-use crate::config::reader::Field;
-use crate::config::section::Section;
 use crate::config::units::{HOUR, SECOND, parse_limit};
+use crate::config::{Expected, FailureLimits, Field, Section, Store, TokenSettings};
 
 /// Longer than most outages of Redis. During an outage nobody can revoke a token either; the risk is an instance that alone is
 /// cut off from Redis.

@@ -6,13 +6,10 @@ use std::sync::Arc;
 use super::address::parse_endpoint;
 use super::balancing::balancing;
 use super::client_tls::{client_tls, server_name};
-use crate::config::balancing::EndpointShare;
-use crate::config::problem::quoted;
-use crate::config::reader::Field;
-use crate::config::scalars::is_name;
-use crate::config::section::Section;
 use crate::config::units::{DAY, HOUR, MILLISECOND, MINUTE, SECOND};
-use crate::config::upstream::{Endpoint, HostHeader, Protocol, Upstream, UpstreamTlsSettings};
+use crate::config::{
+    Endpoint, EndpointShare, Field, HostHeader, Protocol, Section, Upstream, UpstreamTlsSettings, is_name, quoted,
+};
 
 /// Upstreams in the order of the file, with the fields that define them.
 #[derive(Default)]

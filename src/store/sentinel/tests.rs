@@ -1,12 +1,13 @@
 //! What is made of the sentinels' answers while a failover is on its way, with sentinels that say what they are told to.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::config::RedisStore;
+use crate::config::{OnFailure, RedisServers, RedisStore};
 
 /// Ports of servers that are named and never connected to.
 const OLD: u16 = 1;
@@ -40,10 +41,18 @@ impl Stage {
                 }
             });
         }
-        let store = RedisStore::at("redis://127.0.0.1:1").unwrap();
-        // Nobody is silent here, and the machine may be slow.
-        let store = RedisStore { connect_timeout: std::time::Duration::from_secs(20), ..store };
         let config = RedisSentinel { service: "mymaster".into(), nodes, login: None };
+        let store = RedisStore {
+            servers: RedisServers::Sentinel(config.clone()),
+            login: None,
+            database: 0,
+            tls: None,
+            namespace: "cg".into(),
+            deadline: Duration::from_secs(1),
+            // Nobody is silent here, and the machine may be slow.
+            connect_timeout: Duration::from_secs(20),
+            on_failure: OnFailure::Deny,
+        };
         Self { answers, sentinels: Sentinels::new(&config, &Dialer::new(&store).unwrap()) }
     }
 

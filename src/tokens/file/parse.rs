@@ -69,7 +69,7 @@ impl TokenParser<'_> {
             hashes: iter::once(StoredHash { sha256: hash?, expires_at: None }).chain(old_hashes).collect(),
             others: Others::default(),
         };
-        let position = token.position();
+        let position = token.position;
         if let Some(line) = self.lines_of_ids.insert(record.id.clone(), position.line) {
             s.field_of("id").error(format!("the token at line {line} has this id, too"));
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use callgate::config::{Limit, OnFailure, Plan, RedisStore, RouteLimits};
+use callgate::config::{Limit, OnFailure, Plan, RedisNode, RedisServers, RedisStore, RouteLimits};
 use callgate::limits::{
     CALLS, Charge, DECIDE, Decision, DenyCache, LimitOutcome, LimitReport, LimitSubject, Limiter, MemoryLimiter, PAIR,
     RedisLimiter,
@@ -47,12 +47,17 @@ pub(super) async fn connect(server: &RedisServer, on_failure: OnFailure) -> Redi
 }
 
 async fn connect_within(url: &str, on_failure: OnFailure, deadline: Duration) -> Redis {
+    let (host, port) = url.trim_start_matches("redis://").split_once(':').unwrap();
+    let node = RedisNode { host: host.into(), port: port.parse().unwrap() };
     let config = RedisStore {
+        servers: RedisServers::Single(node),
+        login: None,
+        database: 0,
+        tls: None,
         namespace: "cg".into(),
         deadline,
         connect_timeout: Duration::from_secs(5),
         on_failure,
-        ..RedisStore::at(url).unwrap()
     };
     let health = Arc::new(StoreHealth::new(IntGauge::new("store_up", "test").unwrap()));
     let redis = Redis::open(&config, health).await.unwrap();

@@ -1,11 +1,12 @@
 //! The routes of one host: path + method + headers → route.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method};
 
-use crate::config;
+use crate::config::Route;
 
 use super::pattern::Pattern;
 use super::readings::{Reading, Readings};
@@ -13,44 +14,36 @@ use super::route_match::{RouteError, RouteMatch};
 use super::site::Site;
 
 /// The routes of one host.
-pub(super) struct Paths {
+pub struct HostRoutes {
     exact: matchit::Router<usize>,
     /// The same patterns, as upstreams may take paths that are less exact than ours.
     readings: Readings,
     sites: Vec<Site>,
 }
 
-impl Paths {
+impl HostRoutes {
     /// Lays out the routes with these indices.
     ///
     /// # Errors
     /// A pattern that is malformed or in conflict with another; the configuration's own check says it more kindly.
-    pub(super) fn new(routes: &[Arc<config::Route>], indices: &[usize]) -> Result<Self, RouteError> {
+    pub(super) fn new(routes: &[Arc<Route>], indices: &[usize]) -> Result<Self, RouteError> {
         let mut table = Self { exact: matchit::Router::new(), readings: Readings::new(), sites: Vec::new() };
-        let mut patterns: Vec<Arc<str>> = Vec::new();
+        let mut sites: HashMap<&str, usize> = HashMap::new();
         let mut roots = Vec::new();
-        for (index, route) in indices.iter().map(|index| (*index, &routes[*index])) {
-            let site = match patterns.iter().position(|known| *known == route.path) {
-                Some(site) => site,
-                None => {
-                    let site = patterns.len();
-                    table
-                        .exact
-                        .insert(&*route.path, site)
-                        .map_err(|error| RouteError { name: route.name.clone(), reason: error.to_string() })?;
-                    let pattern = Pattern::new(&route.path);
-                    table.readings.insert(&pattern, site);
-                    if pattern.has_rest()
-                        && let Some(slash) = route.path.rfind('/')
-                    {
-                        roots.push((&route.path[..=slash], site));
-                    }
-                    patterns.push(route.path.clone());
-                    table.sites.push(Site::new(pattern.is_literal()));
-                    site
-                }
-            };
-            table.sites[site].add(index, route);
+        for index in indices {
+            let route = &routes[*index];
+            let new = table.sites.len();
+            let site = *sites.entry(&route.path).or_insert(new);
+            if site == new {
+                let refuse = |error| RouteError::new(route, &error);
+                table.exact.insert(&*route.path, site).map_err(refuse)?;
+                let pattern = Pattern::new(&route.path);
+                table.readings.insert(&pattern, site);
+                table.sites.push(Site::new(pattern.is_literal()));
+                let slash = route.path.rfind('/').filter(|_| pattern.has_rest());
+                roots.extend(slash.map(|slash| (&route.path[..=slash], site)));
+            }
+            table.sites[site].add(*index, route);
         }
         for (root, site) in roots {
             // The rest may be empty. A route of its own for that path was there before, and stays.
@@ -60,18 +53,17 @@ impl Paths {
     }
 
     /// Finds the route of a path that [`super::judge`] has passed.
-    pub(super) fn find(&self, path: &str, method: &Method, headers: &HeaderMap) -> RouteMatch<'_> {
+    pub fn find(&self, path: &str, method: &Method, headers: &HeaderMap) -> RouteMatch<'_> {
         self.site(path, method).map_or(RouteMatch::Nothing, |site| site.find(method, headers))
     }
 
-    /// The routes of a path that take this method, whatever headers they ask for.
-    pub(super) fn candidates(&self, path: &str, method: &Method) -> impl Iterator<Item = usize> + use<'_> {
-        let method = method.clone();
-        self.site(path, &method).into_iter().flat_map(move |site| site.routes(method.clone()))
+    /// The routes of a path that take this method, whatever headers they ask for: a browser asks before it sends those.
+    pub fn candidates<'a>(&'a self, path: &str, method: &'a Method) -> impl Iterator<Item = usize> + use<'a> {
+        self.site(path, method).into_iter().flat_map(|site| site.routes(method))
     }
 
     /// The methods that a path's routes take, as `Allow` lists them; `None` when they take all, or there are none.
-    pub(super) fn allow(&self, path: &str) -> Option<&HeaderValue> {
+    pub fn allow(&self, path: &str) -> Option<&HeaderValue> {
         self.site(path, &Method::OPTIONS)?.allow()
     }
 
@@ -80,7 +72,7 @@ impl Paths {
     fn site(&self, path: &str, method: &Method) -> Option<&Site> {
         let as_it_is = self.exact.at(path).ok().map(|found| *found.value);
         match as_it_is {
-            Some(site) if self.sites[site].is_literal() || self.readings.is_certain(path) => {
+            Some(site) if self.sites[site].is_literal || self.readings.is_certain(path) => {
                 return self.sites.get(site);
             }
             None if !path.ends_with('/') => return None,
@@ -116,7 +108,7 @@ mod tests {
     use super::*;
     use crate::config::RouteAccess;
 
-    struct Table(Paths);
+    struct Table(HostRoutes);
 
     impl Table {
         fn find(&self, path: &str, method: &Method) -> RouteMatch<'_> {
@@ -125,17 +117,17 @@ mod tests {
     }
 
     fn table(routes: &[(&str, &[Method])]) -> Table {
-        laid_out(routes.iter().map(|(path, methods)| config::Route {
+        laid_out(routes.iter().map(|(path, methods)| Route {
             path: (*path).into(),
             methods: methods.to_vec(),
-            ..config::Route::default()
+            ..Route::default()
         }))
     }
 
-    fn laid_out(routes: impl Iterator<Item = config::Route>) -> Table {
+    fn laid_out(routes: impl Iterator<Item = Route>) -> Table {
         let routes: Vec<_> = routes.map(Arc::new).collect();
         let indices: Vec<usize> = (0..routes.len()).collect();
-        Table(Paths::new(&routes, &indices).unwrap())
+        Table(HostRoutes::new(&routes, &indices).unwrap())
     }
 
     fn calls() -> Table {
@@ -200,11 +192,11 @@ mod tests {
     }
 
     fn guarded(routes: &[(&str, &[Method], RouteAccess)]) -> Table {
-        laid_out(routes.iter().map(|(path, methods, access)| config::Route {
+        laid_out(routes.iter().map(|(path, methods, access)| Route {
             path: (*path).into(),
             methods: methods.to_vec(),
             access: access.clone(),
-            ..config::Route::default()
+            ..Route::default()
         }))
     }
 
