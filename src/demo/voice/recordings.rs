@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use futures_util::stream;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
@@ -17,7 +18,6 @@ use serde_json::json;
 use super::error::{DemoError, FieldErrors};
 use super::request_body::next_bytes;
 use super::response::{DemoResponse, json_response};
-use crate::hash::hex;
 
 /// 4 GiB.
 const MAX_DOWNLOAD_BYTES: u64 = 1 << 32;
@@ -34,7 +34,7 @@ pub(super) async fn receive(mut body: Incoming) -> Result<DemoResponse, DemoErro
         length += bytes.len() as u64;
         digest.update(&bytes);
     }
-    let sha256 = hex(digest.finish().as_ref());
+    let sha256 = HEXLOWER.encode(digest.finish().as_ref());
     Ok(json_response(StatusCode::OK, &json!({ "bytes": length, "sha256": sha256 })))
 }
 
