@@ -76,7 +76,7 @@ impl Authenticator {
     }
 
     /// The present epoch. Take it before the store is asked to confirm a record.
-    pub(crate) fn epoch(&self) -> Epoch {
+    pub fn epoch(&self) -> Epoch {
         match &self.source {
             RecordSource::File(_) => Epoch::default(),
             RecordSource::Redis { cache, .. } => cache.changes.epoch(),

@@ -90,7 +90,7 @@ impl Action {
         [Self::Create, Self::Import, Self::Update, Self::Rotate, Self::Revoke, Self::Enable, Self::Disable];
 
     /// The action as a word.
-    pub(crate) fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Create => "create",
             Self::Import => "import",

@@ -23,7 +23,7 @@ impl Date {
     }
 
     /// The moment.
-    pub(crate) fn time(self) -> SystemTime {
+    pub fn time(self) -> SystemTime {
         self.0
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use callgate::config::{self, Config, Store};
+use callgate::config::{self, Store};
 use callgate::store::{Redis, StoreHealth};
 use callgate::tokens::{ActionContext, Actor, Change, Operation, Registry};
 use prometheus::IntGauge;
@@ -27,7 +27,6 @@ struct Stage {
     _redis: RedisServer,
     _upstream: Upstream,
     instances: Vec<(Arc<Gateway>, Client)>,
-    config: Config,
     registry: Registry,
 }
 
@@ -59,7 +58,7 @@ impl Stage {
         let Store::Redis(store) = &config.store else { panic!("it is Redis") };
         let health = Arc::new(StoreHealth::new(IntGauge::new("up", "up").unwrap()));
         let registry = Registry::with_redis(&config, Redis::open(store, health).await.unwrap());
-        Self { _redis: redis, _upstream: upstream, instances, config, registry }
+        Self { _redis: redis, _upstream: upstream, instances, registry }
     }
 
     fn token(&self) -> Token {
