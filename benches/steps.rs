@@ -14,7 +14,7 @@ use callgate::forward::{ForwardContext, onto_client, onto_upstream};
 use callgate::response::{self, Rejection};
 use callgate::route::{self, RouteTable};
 use callgate::telemetry::{AccessRecord, WindowUse, json_line};
-use callgate::tokens::{Actor, Draft, NewToken, Registry};
+use callgate::tokens::{ActionContext, Actor, Draft, NewToken, Plans, Registry};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
@@ -158,10 +158,9 @@ fn authentication(criterion: &mut Criterion) {
         permissions: vec!["calls:read".into()],
         ..Draft::default()
     };
-    let record = draft.into_record(&config, token.id, token.hash, now).expect("a good record");
-    runtime
-        .block_on(registry.create(record, &Actor::person("bench", "here"), std::time::SystemTime::now()))
-        .expect("a written record");
+    let record = draft.into_record(&Plans::new(&config), token.id, token.hash, now).expect("a good record");
+    let by = ActionContext { actor: Actor::person("bench", "here"), now };
+    runtime.block_on(registry.create(record, &by)).expect("a written record");
     let file = Arc::new(FileStore::open(&config, &path).expect("a readable file"));
     let authenticator = Authenticator::with_file(&config, file, Arc::new(Failures::new(&config.tokens.failures)));
     let bearer = |text: &str| {

@@ -6,7 +6,10 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use foldhash::fast::RandomState;
 use ipnet::IpNet;
+
+use crate::sharded::Sharded;
 
 /// Networks are remembered in as many parts as can be looked at without waiting for each other.
 const SHARDS: usize = 16;
@@ -53,33 +56,35 @@ impl RateLimiter {
 
     /// Microseconds until there is room for one more event; 0 if there is now.
     pub(crate) fn wait_us(&self, now_us: u64) -> u64 {
-        lock(&self.state).wait_us(self.rate, now_us)
+        self.state().wait_us(self.rate, now_us)
     }
 
     pub(crate) fn record(&self, now_us: u64) {
-        lock(&self.state).record(self.rate, now_us);
+        self.state().record(self.rate, now_us);
+    }
+
+    fn state(&self) -> MutexGuard<'_, GcraState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-type Shard = HashMap<IpAddr, GcraState, foldhash::fast::RandomState>;
 
 /// A rate for each network of clients. It remembers a bounded number of networks, about 100 bytes each.
 pub(crate) struct NetworkLimiter {
     rate: Rate,
     /// Bits that make a network, of IPv4 and of IPv6.
     prefixes: (u8, u8),
-    shards: [Mutex<Shard>; SHARDS],
+    shards: Sharded<HashMap<IpAddr, GcraState, RandomState>, SHARDS>,
 }
 
 impl NetworkLimiter {
     pub(crate) fn new(rate: Rate, ipv4_prefix: u8, ipv6_prefix: u8) -> Self {
-        Self { rate, prefixes: (ipv4_prefix, ipv6_prefix), shards: Default::default() }
+        Self { rate, prefixes: (ipv4_prefix, ipv6_prefix), shards: Sharded::default() }
     }
 
     /// Microseconds until this client's network has room for one more event; 0 if it has now.
     pub(crate) fn wait_us(&self, client: IpAddr, now_us: u64) -> u64 {
         let network = self.network(client);
-        lock(self.shard(network)).get(&network).map_or(0, |state| state.wait_us(self.rate, now_us))
+        self.shards.lock(&network).get(&network).map_or(0, |state| state.wait_us(self.rate, now_us))
     }
 
     pub(crate) fn record(&self, client: IpAddr, now_us: u64) {
@@ -93,7 +98,7 @@ impl NetworkLimiter {
 
     fn record_if(&self, client: IpAddr, now_us: u64, condition: impl FnOnce(GcraState) -> bool) -> bool {
         let network = self.network(client);
-        let mut networks = lock(self.shard(network));
+        let mut networks = self.shards.lock(&network);
         if networks.len() >= MAX_NETWORKS_PER_SHARD && !networks.contains_key(&network) {
             // Networks with the fewest or the oldest events are forgotten.
             let mut states: Vec<u64> = networks.values().map(|state| state.0).collect();
@@ -114,18 +119,6 @@ impl NetworkLimiter {
         let prefix = if client.is_ipv4() { self.prefixes.0 } else { self.prefixes.1 };
         IpNet::new(client, prefix).map_or(client, |network| network.network())
     }
-
-    fn shard(&self, network: IpAddr) -> &Mutex<Shard> {
-        let crc = match network {
-            IpAddr::V4(address) => crc32fast::hash(&address.octets()),
-            IpAddr::V6(address) => crc32fast::hash(&address.octets()),
-        };
-        &self.shards[crc as usize % SHARDS]
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -176,7 +169,7 @@ mod tests {
         for network in 0..200_000_u64 {
             limiter.record(IpAddr::V6((0x2001_0db8_u128 << 96 | u128::from(network) << 64).into()), now);
         }
-        let known: usize = limiter.shards.iter().map(|shard| shard.lock().unwrap().len()).sum();
+        let known: usize = limiter.shards.iter().map(|shard| shard.len()).sum();
         assert!(known <= SHARDS * MAX_NETWORKS_PER_SHARD, "{known}");
         assert!(limiter.wait_us(ip("192.0.2.1"), now) > 0);
     }

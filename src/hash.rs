@@ -3,6 +3,7 @@
 use std::fmt;
 
 use aws_lc_rs::{constant_time, digest};
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 
 /// The SHA-256 of a token. It doesn't print, and compares in constant time.
 #[derive(Clone, Copy)]
@@ -13,30 +14,19 @@ impl TokenHash {
     #[must_use]
     pub fn of(token: &str) -> Self {
         let digest = digest::digest(&digest::SHA256, token.as_bytes());
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(digest.as_ref());
-        Self(bytes)
+        Self(digest.as_ref().try_into().expect("SHA-256 has 32 bytes"))
     }
 
     /// Reads 64 hexadecimal digits, small or capital.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
-        let digits = text.as_bytes();
-        if digits.len() != 64 {
-            return None;
-        }
-        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
-        Some(Self(bytes))
+        HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?.try_into().ok().map(Self)
     }
 
     /// 64 small hexadecimal digits: for the store, and nowhere else.
     #[must_use]
     pub fn to_hex(self) -> String {
-        hex(&self.0)
+        HEXLOWER.encode(&self.0)
     }
 
     /// Its first 16 bytes as a big-endian number.
@@ -68,13 +58,6 @@ impl fmt::Debug for TokenHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TokenHash([hidden])")
     }
-}
-
-/// Bytes in small hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! `ARCHITECTURE.md` draws the way of a request through these modules; a module uses only what stands below it.
 
-pub mod admin;
+mod admin;
 pub mod auth;
 mod backoff;
 mod bearer;

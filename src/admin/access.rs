@@ -23,14 +23,15 @@ pub(super) struct Caller {
 }
 
 /// Why a caller is not known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum AccessDenied {
-    /// The request has no Bearer token, and needs one.
+    #[error("This request needs an admin token: Authorization: Bearer TOKEN.")]
     Missing,
-    /// More than one `Authorization` line.
+    #[error("Send one Authorization header, not several.")]
     Repeated,
+    #[error("The admin token is not valid.")]
     Invalid,
-    /// Too many tokens were wrong: try again after this many seconds.
+    #[error("Too many wrong admin tokens came from this address; try again in {0} seconds.")]
     TooManyFailures(u64),
 }
 

@@ -20,6 +20,6 @@ pub(super) async fn list(mut request: ApiRequest<'_>) -> Result<AdminResponse, A
     };
     let (before, limit) = (query.get("before", &AUDIT_CURSOR), query.get("limit", &PAGE_SIZE).unwrap_or(DEFAULT_PAGE));
     query.finish()?;
-    let page = request.backend.registry.trail(&filter, before, limit, request.now).await?;
+    let page = request.backend.registry.trail(&filter, before, limit, request.by.now).await?;
     Ok(json_response(StatusCode::OK, &json!({ "entries": page.entries, "next": page.before })))
 }

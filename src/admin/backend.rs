@@ -12,23 +12,23 @@ use crate::telemetry::Metrics;
 use crate::tokens::Registry;
 
 /// What requests to the admin listener read and change.
-pub struct AdminBackend {
+pub(crate) struct AdminBackend {
     /// The configuration of this process.
-    pub config: Arc<Config>,
+    pub(crate) config: Arc<Config>,
     /// Its metrics.
-    pub metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     /// Its end; readiness depends on it.
-    pub shutdown: Shutdown,
+    pub(crate) shutdown: Shutdown,
     /// The token records.
-    pub registry: Arc<Registry>,
+    pub(crate) registry: Arc<Registry>,
     /// The limits.
-    pub limits: LimitService,
+    pub(crate) limits: LimitService,
     /// With the memory store, the token file as this process has read it.
-    pub file: Option<Arc<FileStore>>,
+    pub(crate) file: Option<Arc<FileStore>>,
     /// The upstreams and their health.
-    pub upstreams: Arc<UpstreamStates>,
+    pub(crate) upstreams: Arc<UpstreamStates>,
     /// With Redis, its health; readiness depends on it.
-    pub store: Option<Arc<StoreHealth>>,
+    pub(crate) store: Option<Arc<StoreHealth>>,
 }
 
 impl AdminBackend {

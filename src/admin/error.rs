@@ -1,60 +1,69 @@
 //! Why a request to the admin listener fails. The only file here that knows which error has which status.
 
-use std::borrow::Cow;
-
 use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
 use serde_json::json;
 
 use super::access::AccessDenied;
 use super::invalid::{InvalidFields, sentence};
-use super::limit_service::LimitServiceError;
 use super::response::{AdminResponse, etag, json_response, set_header};
 use crate::config::Role;
-use crate::tokens::{EditError, RegistryError};
+use crate::tokens::RegistryError;
 
 /// Seconds until a store that gives no answer may be asked again.
 const RETRY_AFTER_S: u64 = 1;
 const CHALLENGE: &str = r#"Bearer realm="callgate-admin""#;
 
-/// Why a request fails. Texts are sentences for the caller.
-#[derive(Debug)]
+/// Why a request fails. The messages are sentences for the caller.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum ApiError {
     /// The caller is not known.
+    #[error(transparent)]
     Denied(AccessDenied),
     /// A page of another origin, or a host name that is not this machine's.
+    #[error("{0}")]
     Foreign(&'static str),
-    /// The caller needs this role.
+    #[error("This request needs an admin token with the role {}.", .0.as_str())]
     Role(Role),
     /// Nothing has this path, or no token this id.
+    #[error("{0}")]
     NotFound(String),
     /// The path takes these methods.
+    #[error("Use one of {0}.")]
     Method(String),
     /// The request can't be read.
+    #[error("{0}")]
     Malformed(String),
+    #[error("The body did not arrive in time.")]
     BodyTimeout,
-    /// The body is larger than this many bytes.
+    #[error("The body may have at most {0} bytes.")]
     TooLarge(usize),
-    /// The body is not JSON by its headers.
+    #[error("The body must be JSON in UTF-8, sent with Content-Type: application/json.")]
     MediaType,
+    #[error("{}", .0.summary())]
     Invalid(InvalidFields),
     /// The state of the token forbids it; with a code.
+    #[error("{0}")]
     Conflict(String, &'static str),
     /// The idempotency key made another token before.
+    #[error("{0}")]
     KeyReused(String),
     /// The change lacks `If-Match`.
+    #[error("Send the ETag of the token that you change as If-Match, so that no other change is lost.")]
     Unconditional,
     /// The token has this version now, if it is known, and not the one of `If-Match`.
+    #[error("The token does not have the version in If-Match: read it again.")]
     Stale(Option<u64>),
     /// The store gives no answer.
+    #[error("{0}")]
     Unavailable(String),
 }
 
 impl ApiError {
     pub(super) fn into_response(self, request_id: &HeaderValue) -> AdminResponse {
-        let (status, code, message) = self.parts();
+        let (status, code) = self.status();
         let id = request_id.to_str().unwrap_or_default();
-        let mut body = json!({ "message": message, "code": code, "request_id": id });
+        let mut body = json!({ "message": self.to_string(), "code": code, "request_id": id });
         if let Self::Invalid(invalid) = &self {
             body["errors"] = json!(invalid);
         }
@@ -65,56 +74,27 @@ impl ApiError {
         response
     }
 
-    /// Status, code for programs, and message for people. Long, because it is one table of all errors.
-    fn parts(&self) -> (StatusCode, &'static str, Cow<'_, str>) {
+    /// The status, and the code for programs.
+    fn status(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::Denied(AccessDenied::Missing) => {
-                let message = "This request needs an admin token: Authorization: Bearer TOKEN.";
-                (StatusCode::UNAUTHORIZED, "unauthenticated", message.into())
-            }
-            Self::Denied(AccessDenied::Invalid) => {
-                (StatusCode::UNAUTHORIZED, "invalid_token", "The admin token is not valid.".into())
-            }
-            Self::Denied(AccessDenied::Repeated) => {
-                (StatusCode::BAD_REQUEST, "invalid_request", "Send one Authorization header, not several.".into())
-            }
-            Self::Denied(AccessDenied::TooManyFailures(seconds)) => {
-                let message =
-                    format!("Too many wrong admin tokens came from this address; try again in {seconds} seconds.");
-                (StatusCode::TOO_MANY_REQUESTS, "too_many_failures", message.into())
-            }
-            Self::Foreign(why) => (StatusCode::FORBIDDEN, "forbidden", (*why).into()),
-            Self::Role(needed) => {
-                let message = format!("This request needs an admin token with the role {}.", needed.as_str());
-                (StatusCode::FORBIDDEN, "insufficient_role", message.into())
-            }
-            Self::NotFound(message) => (StatusCode::NOT_FOUND, "not_found", message.into()),
-            Self::Method(allow) => {
-                (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", format!("Use one of {allow}.").into())
-            }
-            Self::Malformed(message) => (StatusCode::BAD_REQUEST, "malformed", message.into()),
-            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "too_slow", "The body did not arrive in time.".into()),
-            Self::TooLarge(max_bytes) => {
-                let message = format!("The body may have at most {max_bytes} bytes.");
-                (StatusCode::PAYLOAD_TOO_LARGE, "too_large", message.into())
-            }
-            Self::MediaType => {
-                let message = "The body must be JSON in UTF-8, sent with Content-Type: application/json.";
-                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message.into())
-            }
-            Self::Invalid(invalid) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", invalid.summary().into()),
-            Self::Conflict(message, code) => (StatusCode::CONFLICT, code, message.into()),
-            Self::KeyReused(message) => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", message.into()),
-            Self::Unconditional => {
-                let message =
-                    "Send the ETag of the token that you change as If-Match, so that no other change is lost.";
-                (StatusCode::PRECONDITION_REQUIRED, "precondition_required", message.into())
-            }
-            Self::Stale(_) => {
-                let message = "The token does not have the version in If-Match: read it again.";
-                (StatusCode::PRECONDITION_FAILED, "version_mismatch", message.into())
-            }
-            Self::Unavailable(message) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", message.into()),
+            Self::Denied(AccessDenied::Missing) => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Self::Denied(AccessDenied::Invalid) => (StatusCode::UNAUTHORIZED, "invalid_token"),
+            Self::Denied(AccessDenied::Repeated) => (StatusCode::BAD_REQUEST, "invalid_request"),
+            Self::Denied(AccessDenied::TooManyFailures(_)) => (StatusCode::TOO_MANY_REQUESTS, "too_many_failures"),
+            Self::Foreign(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::Role(_) => (StatusCode::FORBIDDEN, "insufficient_role"),
+            Self::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
+            Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed"),
+            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "too_slow"),
+            Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            Self::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+            Self::Conflict(_, code) => (StatusCode::CONFLICT, code),
+            Self::KeyReused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
+            Self::Unconditional => (StatusCode::PRECONDITION_REQUIRED, "precondition_required"),
+            Self::Stale(_) => (StatusCode::PRECONDITION_FAILED, "version_mismatch"),
+            Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         }
     }
 
@@ -145,16 +125,6 @@ impl From<InvalidFields> for ApiError {
     }
 }
 
-impl From<LimitServiceError> for ApiError {
-    fn from(error: LimitServiceError) -> Self {
-        match error {
-            LimitServiceError::Registry(error) => error.into(),
-            LimitServiceError::Contended(_) => Self::Conflict(sentence(&error.to_string()), "contended"),
-            LimitServiceError::Store(error) => RegistryError::from(error).into(),
-        }
-    }
-}
-
 impl From<RegistryError> for ApiError {
     fn from(error: RegistryError) -> Self {
         let message = sentence(&error.to_string());
@@ -173,7 +143,7 @@ impl From<RegistryError> for ApiError {
             RegistryError::Revoked(_) => Self::Conflict(message, "revoked"),
             RegistryError::NoSecret(_) => Self::Conflict(message, "not_rotatable"),
             RegistryError::Contended(_) => Self::Conflict(message, "contended"),
-            RegistryError::File(EditError::Locked(_)) => {
+            RegistryError::Locked(_) => {
                 Self::Unavailable("Another process is writing the token file: try again.".to_owned())
             }
             RegistryError::Partly { .. } | RegistryError::Uncertain { .. } => {

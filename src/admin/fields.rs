@@ -1,8 +1,9 @@
 //! The named values of a request, of its query or its JSON body, and what is wrong with them.
 
-use std::fmt;
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::invalid::InvalidFields;
@@ -18,13 +19,11 @@ pub(super) struct FieldKind<T> {
     read: fn(Value) -> Option<T>,
 }
 
-pub(super) const TEXT: FieldKind<String> = FieldKind { must: "be a text", read: text };
-pub(super) const TEXTS: FieldKind<Vec<String>> =
-    FieldKind { must: "be a list of texts", read: |value| list(value)?.into_iter().map(text).collect() };
-pub(super) const BOOL: FieldKind<bool> = FieldKind { must: "be true or false", read: |value| value.as_bool() };
-pub(super) const NUMBER: FieldKind<u32> =
-    FieldKind { must: "be a whole number that is not negative", read: |value| value.as_u64()?.try_into().ok() };
-pub(super) const LIST: FieldKind<Vec<Value>> = FieldKind { must: "be a list", read: list };
+pub(super) const TEXT: FieldKind<String> = FieldKind { must: "be a text", read: parsed };
+pub(super) const TEXTS: FieldKind<Vec<String>> = FieldKind { must: "be a list of texts", read: parsed };
+pub(super) const BOOL: FieldKind<bool> = FieldKind { must: "be true or false", read: parsed };
+pub(super) const NUMBER: FieldKind<u32> = FieldKind { must: "be a whole number that is not negative", read: parsed };
+pub(super) const LIST: FieldKind<Vec<Value>> = FieldKind { must: "be a list", read: parsed };
 pub(super) const DATE: FieldKind<SystemTime> = FieldKind {
     must: "be a date in UTC such as 2027-01-31T12:00:00Z",
     read: |value| Some(Date::parse(value.as_str()?)?.time()),
@@ -32,10 +31,7 @@ pub(super) const DATE: FieldKind<SystemTime> = FieldKind {
 /// Names and texts such as `120/1m`.
 pub(super) const LIMITS: FieldKind<Vec<(String, String)>> = FieldKind {
     must: "be an object of limits such as {\"minute\": \"120/1m\"}",
-    read: |value| match value {
-        Value::Object(map) => map.into_iter().map(|(name, value)| Some((name, text(value)?))).collect(),
-        _ => None,
-    },
+    read: |value| Some(parsed::<BTreeMap<String, String>>(value)?.into_iter().collect()),
 };
 pub(super) const STATE: FieldKind<State> = FieldKind {
     must: "be active, expired, disabled or revoked",
@@ -56,12 +52,8 @@ pub(super) const AUDIT_CURSOR: FieldKind<u64> = FieldKind {
     read: |value| digits(value.as_str()?).filter(|before| *before < 1 << 53),
 };
 
-fn text(value: Value) -> Option<String> {
-    if let Value::String(text) = value { Some(text) } else { None }
-}
-
-fn list(value: Value) -> Option<Vec<Value>> {
-    if let Value::Array(items) = value { Some(items) } else { None }
+fn parsed<T: DeserializeOwned>(value: Value) -> Option<T> {
+    serde_json::from_value(value).ok()
 }
 
 /// Digits as a number, without a sign.
@@ -75,13 +67,6 @@ pub(super) struct Fields {
     given: Vec<(String, Value)>,
     known: Vec<&'static str>,
     invalid: InvalidFields,
-}
-
-/// Not the values: a secret may be among them.
-impl fmt::Debug for Fields {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.given.iter().map(|(name, _)| name)).finish()
-    }
 }
 
 impl Fields {

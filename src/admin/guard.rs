@@ -7,7 +7,7 @@ use http::{Method, Request};
 
 /// A request without a token that changes something must carry this header, with any value. No page of another origin can send
 /// it: the browser would have to ask first (a CORS preflight), and is refused.
-pub const CONFIRMATION: HeaderName = HeaderName::from_static("x-callgate-admin");
+pub(crate) const CONFIRMATION: HeaderName = HeaderName::from_static("x-callgate-admin");
 
 /// Refuses requests that a web page of another origin may have made. `is_private`: the listener is on a loopback address.
 pub(super) fn check_origin<B>(request: &Request<B>, is_private: bool) -> Result<(), &'static str> {

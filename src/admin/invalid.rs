@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::config::did_you_mean;
+use crate::tokens::shortened;
 
 /// Errors that are reported at once.
 const MAX_ERRORS: usize = 50;
-/// Characters of a name that are repeated.
-const MAX_NAME_CHARS: usize = 80;
 
 /// The error messages of each field, as JSON `{"field": ["message", …]}`.
 #[derive(Debug, Default, Serialize)]
@@ -47,14 +46,6 @@ impl InvalidFields {
             count => sentence(&format!("{first} (and {} more errors)", count - 1)),
         }
     }
-}
-
-fn shortened(name: &str) -> String {
-    let mut text: String = name.chars().take(MAX_NAME_CHARS).collect();
-    if text.len() < name.len() {
-        text.push('…');
-    }
-    text
 }
 
 /// With a capital and a full stop.

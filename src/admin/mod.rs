@@ -37,16 +37,16 @@ use tokio::sync::Semaphore;
 
 use crate::config::{REQUEST_ID, Role};
 use crate::telemetry::request_id;
-use crate::tokens::Actor;
+use crate::tokens::{ActionContext, Actor};
 use access::Access;
 use error::ApiError;
 use request::ApiRequest;
 use response::{AdminResponse, set_header};
 use router::{RequiredAccess, RouteLookup};
 
-pub use backend::AdminBackend;
-pub use guard::CONFIRMATION;
-pub use limit_service::{LimitService, LimitServiceError};
+pub(crate) use backend::AdminBackend;
+pub(crate) use guard::CONFIRMATION;
+pub(crate) use limit_service::LimitService;
 
 /// How long a connection may wait for its next request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -56,20 +56,19 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const MAX_CONNECTIONS: usize = 1_024;
 
 /// The server behind the admin listener.
-pub struct Admin {
+pub(crate) struct Admin {
     access: Access,
     backend: AdminBackend,
 }
 
 impl Admin {
     /// Serves the process that `backend` belongs to.
-    #[must_use]
-    pub fn new(backend: AdminBackend) -> Self {
+    pub(crate) fn new(backend: AdminBackend) -> Self {
         Self { access: Access::new(&backend.config.admin), backend }
     }
 
     /// Serves for as long as the process lives: during a drain, health matters most.
-    pub async fn run(self: Arc<Self>, socket: TcpListener) {
+    pub(crate) async fn run(self: Arc<Self>, socket: TcpListener) {
         let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             // Nobody closes the semaphore.
@@ -130,8 +129,8 @@ impl Admin {
         let (head, body) = request.into_parts();
         let query = query::parse(head.uri.query(), route.query)?;
         let body = body::read(route.body, &head.headers, body).await?;
-        let (backend, now) = (&self.backend, SystemTime::now());
-        (route.handler)(ApiRequest { backend, actor, id, headers: &head.headers, query, body, now }).await
+        let (backend, by) = (&self.backend, ActionContext { actor, now: SystemTime::now() });
+        (route.handler)(ApiRequest { backend, by, id, headers: &head.headers, query, body }).await
     }
 
     /// Refuses requests of foreign web pages and of callers that lack the needed role.

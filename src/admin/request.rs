@@ -1,25 +1,22 @@
 //! One request to the admin API, authorized and read.
 
-use std::time::SystemTime;
-
 use http::HeaderMap;
 
 use super::backend::AdminBackend;
 use super::error::ApiError;
 use super::fields::Fields;
 use super::if_match::IfMatch;
-use crate::tokens::Actor;
+use crate::tokens::ActionContext;
 
 pub(super) struct ApiRequest<'a> {
     pub(super) backend: &'a AdminBackend,
-    /// The caller, for the audit trail.
-    pub(super) actor: Actor,
+    /// The caller and the time, for the audit trail.
+    pub(super) by: ActionContext,
     /// The `{id}` in the path; empty if it has none.
     pub(super) id: &'a str,
     pub(super) headers: &'a HeaderMap,
     pub(super) query: Fields,
     pub(super) body: Fields,
-    pub(super) now: SystemTime,
 }
 
 impl ApiRequest<'_> {
@@ -33,7 +30,7 @@ impl ApiRequest<'_> {
             [version] => Ok(Some(version)),
             [] => Err(ApiError::Stale(None)),
             _ => {
-                let current = self.backend.registry.find(&self.backend.config, self.id).await?.version;
+                let current = self.backend.registry.find(self.id).await?.version;
                 if versions.contains(&current) { Ok(Some(current)) } else { Err(ApiError::Stale(Some(current))) }
             }
         }

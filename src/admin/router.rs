@@ -8,8 +8,10 @@ use super::body::BodyKind;
 use super::error::ApiError;
 use super::request::ApiRequest;
 use super::response::AdminResponse;
+use super::token_actions::operate;
 use super::{audit, health, import, limits, openapi, token_actions, tokens, upstreams};
 use crate::config::Role;
+use crate::tokens::Operation;
 
 type ApiFuture<'a> = Pin<Box<dyn Future<Output = Result<AdminResponse, ApiError>> + Send + 'a>>;
 type ApiHandler = for<'a> fn(ApiRequest<'a>) -> ApiFuture<'a>;
@@ -78,11 +80,9 @@ pub(super) static ROUTES: [ApiRoute; 18] = [
     ApiRoute::get("/api/tokens/{id}", READ, |request| Box::pin(tokens::show(request))),
     ApiRoute::change(Method::PATCH, "/api/tokens/{id}", JSON, |request| Box::pin(tokens::change(request))),
     ApiRoute::post("/api/tokens/{id}/rotate", OPTIONAL_JSON, |request| Box::pin(token_actions::rotate(request))),
-    ApiRoute::post("/api/tokens/{id}/revoke", OPTIONAL_JSON, |request| Box::pin(token_actions::revoke(request))),
-    ApiRoute::post("/api/tokens/{id}/enable", OPTIONAL_JSON, |request| Box::pin(token_actions::switch(request, true))),
-    ApiRoute::post("/api/tokens/{id}/disable", OPTIONAL_JSON, |request| {
-        Box::pin(token_actions::switch(request, false))
-    }),
+    ApiRoute::post("/api/tokens/{id}/revoke", OPTIONAL_JSON, |request| Box::pin(operate(request, Operation::Revoke))),
+    ApiRoute::post("/api/tokens/{id}/enable", OPTIONAL_JSON, |request| Box::pin(operate(request, Operation::Enable))),
+    ApiRoute::post("/api/tokens/{id}/disable", OPTIONAL_JSON, |request| Box::pin(operate(request, Operation::Disable))),
     ApiRoute::post("/api/accounts/revoke", JSON, |request| Box::pin(token_actions::revoke_account(request))),
     ApiRoute::get("/api/audit", READ, |request| Box::pin(audit::list(request)))
         .with_query(&["token", "account", "by", "action", "since", "before", "limit"]),

@@ -9,7 +9,7 @@ use super::error::ApiError;
 use super::fields::NUMBER;
 use super::request::ApiRequest;
 use super::response::{AdminResponse, json_response, token_response};
-use crate::tokens::{Edited, TokenView};
+use crate::tokens::{Edited, Operation, TokenView};
 
 /// How long an old secret keeps working unless a request says so: as long as with the command.
 const GRACE_SECONDS: u32 = 24 * 3_600;
@@ -19,25 +19,16 @@ pub(super) async fn rotate(mut request: ApiRequest<'_>) -> Result<AdminResponse,
     let grace = Duration::from_secs(request.body.get("grace_seconds", &NUMBER).unwrap_or(GRACE_SECONDS).into());
     request.body.finish()?;
     let expected = request.expected_version().await?;
-    let ApiRequest { backend, id, ref actor, now, .. } = request;
-    let rotated = backend.registry.rotate(&backend.config, id, grace, expected, actor, now).await?;
+    let rotated = request.backend.registry.rotate(request.id, grace, expected, &request.by).await?;
     let secrets = json!({ "token": rotated.secret.expose(), "old_secret_until": rotated.old_until });
     finish(&request, &rotated.edited, secrets).await
 }
 
-/// `POST /api/tokens/{id}/revoke`
-pub(super) async fn revoke(mut request: ApiRequest<'_>) -> Result<AdminResponse, ApiError> {
+/// `POST /api/tokens/{id}/revoke`, `/enable` and `/disable`
+pub(super) async fn operate(mut request: ApiRequest<'_>, operation: Operation) -> Result<AdminResponse, ApiError> {
     request.body.finish()?;
     let expected = request.expected_version().await?;
-    let edited = request.backend.registry.revoke(request.id, expected, &request.actor, request.now).await?;
-    finish(&request, &edited, Value::Null).await
-}
-
-/// `POST /api/tokens/{id}/enable` and `/disable`
-pub(super) async fn switch(mut request: ApiRequest<'_>, on: bool) -> Result<AdminResponse, ApiError> {
-    request.body.finish()?;
-    let expected = request.expected_version().await?;
-    let edited = request.backend.registry.switch(request.id, on, expected, &request.actor, request.now).await?;
+    let edited = request.backend.registry.operate(request.id, operation, expected, &request.by).await?;
     finish(&request, &edited, Value::Null).await
 }
 
@@ -45,7 +36,7 @@ pub(super) async fn switch(mut request: ApiRequest<'_>, on: bool) -> Result<Admi
 pub(super) async fn revoke_account(mut request: ApiRequest<'_>) -> Result<AdminResponse, ApiError> {
     let account = request.body.require_text("account");
     request.body.finish()?;
-    let revoked = request.backend.registry.revoke_account(&account, &request.actor, request.now).await;
+    let revoked = request.backend.registry.revoke_account(&account, &request.by).await;
     // Also if only some could be revoked.
     request.backend.refresh().await;
     let ids: Vec<_> = revoked?.into_iter().map(|edited| edited.record.id).collect();
@@ -54,6 +45,6 @@ pub(super) async fn revoke_account(mut request: ApiRequest<'_>) -> Result<AdminR
 
 async fn finish(request: &ApiRequest<'_>, edited: &Edited, more: Value) -> Result<AdminResponse, ApiError> {
     request.backend.refresh().await;
-    let token = TokenView::new(&edited.record, edited.version, request.now);
+    let token = TokenView::new(&edited.record, edited.version, request.by.now);
     Ok(token_response(StatusCode::OK, &token, more))
 }

@@ -28,8 +28,8 @@ pub(super) async fn list(mut request: ApiRequest<'_>) -> Result<AdminResponse, A
     };
     let (after, limit) = (query.get("after", &TEXT), query.get("limit", &PAGE_SIZE).unwrap_or(DEFAULT_PAGE));
     query.finish()?;
-    let (AdminBackend { config, registry, .. }, now) = (request.backend, request.now);
-    let page = registry.list(config, &filter, after.as_deref(), limit, now).await?;
+    let now = request.by.now;
+    let page = request.backend.registry.list(&filter, after.as_deref(), limit, now).await?;
     let tokens: Vec<_> = page.tokens.iter().map(|listed| TokenView::of_listed(listed, now)).collect();
     Ok(json_response(StatusCode::OK, &json!({ "tokens": tokens, "next": page.next })))
 }
@@ -50,7 +50,7 @@ pub(super) async fn create(mut request: ApiRequest<'_>) -> Result<AdminResponse,
     let origin = origin(body);
     body.finish()?;
     let AdminBackend { config, registry, .. } = request.backend;
-    let issued = registry.issue(config, draft, origin, key.as_deref(), &request.actor, request.now).await?;
+    let issued = registry.issue(draft, origin, key.as_deref(), &request.by).await?;
     request.backend.refresh().await;
     // A repeated request gets the existing token without its secret, which is no longer known.
     let status = if issued.edited.changed { StatusCode::CREATED } else { StatusCode::OK };
@@ -59,7 +59,7 @@ pub(super) async fn create(mut request: ApiRequest<'_>) -> Result<AdminResponse,
         "token": issued.secret.as_ref().map(Secret::expose),
         "warnings": strange_permissions(config, &record.permissions),
     });
-    let token = TokenView::new(record, issued.edited.version, request.now);
+    let token = TokenView::new(record, issued.edited.version, request.by.now);
     let mut response = token_response(status, &token, more);
     set_header(&mut response, header::LOCATION, format!("/api/tokens/{}", record.id));
     Ok(response)
@@ -67,8 +67,8 @@ pub(super) async fn create(mut request: ApiRequest<'_>) -> Result<AdminResponse,
 
 /// `GET /api/tokens/{id}`
 pub(super) async fn show(request: ApiRequest<'_>) -> Result<AdminResponse, ApiError> {
-    let found = request.backend.registry.find(&request.backend.config, request.id).await?;
-    Ok(token_response(StatusCode::OK, &TokenView::of_found(&found, request.now), json!({})))
+    let found = request.backend.registry.find(request.id).await?;
+    Ok(token_response(StatusCode::OK, &TokenView::of_found(&found, request.by.now), json!({})))
 }
 
 /// `PATCH /api/tokens/{id}`: changes the fields that are given, if the token still has the version of `If-Match`.
@@ -97,9 +97,9 @@ pub(super) async fn change(mut request: ApiRequest<'_>) -> Result<AdminResponse,
     body.finish()?;
     let expected = request.expected_version().await?;
     let AdminBackend { config, registry, .. } = request.backend;
-    let edited = registry.update(config, request.id, change, expected, &request.actor, request.now).await?;
+    let edited = registry.update(request.id, change, expected, &request.by).await?;
     request.backend.refresh().await;
-    let token = TokenView::new(&edited.record, edited.version, request.now);
+    let token = TokenView::new(&edited.record, edited.version, request.by.now);
     let warnings = json!({ "warnings": strange_permissions(config, &edited.record.permissions) });
     Ok(token_response(StatusCode::OK, &token, warnings))
 }

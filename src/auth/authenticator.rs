@@ -11,37 +11,35 @@ use super::changes::Epoch;
 use super::credential::{Candidate, Credential};
 use super::failures::{Failures, LookupPermit};
 use super::file_store::FileStore;
-use super::principal::Principal;
-use super::principal::principal_of;
+use super::principal::{Principal, principal_of};
 use super::refusal::{Reason, Refusal};
 use crate::config::Config;
 use crate::store::Redis;
 use crate::tokens::{RedisTokens, RedisTokensError};
 
-/// Tells who a request is. Each worker has one, for the Redis connection that is in it.
+/// Finds out who sent a request. Each worker has one, for the Redis connection that is in it.
 pub struct Authenticator {
     prefix: Arc<str>,
-    source: Source,
+    source: RecordSource,
     failures: Arc<Failures>,
 }
 
-enum Source {
+/// Where records come from.
+enum RecordSource {
     File(Arc<FileStore>),
     Redis { redis: Redis, tokens: RedisTokens, cache: Arc<TokenCache> },
 }
 
 impl Authenticator {
     /// Reads tokens from the file of the memory store, which all workers share.
-    #[must_use]
     pub fn with_file(config: &Config, file: Arc<FileStore>, failures: Arc<Failures>) -> Self {
-        Self { prefix: config.tokens.prefix.clone(), source: Source::File(file), failures }
+        Self { prefix: config.tokens.prefix.clone(), source: RecordSource::File(file), failures }
     }
 
     /// Reads tokens from Redis, through a cache that all workers share.
-    #[must_use]
     pub fn with_redis(config: &Config, redis: Redis, cache: Arc<TokenCache>, failures: Arc<Failures>) -> Self {
         let tokens = RedisTokens::new(redis.clone());
-        Self { prefix: config.tokens.prefix.clone(), source: Source::Redis { redis, tokens, cache }, failures }
+        Self { prefix: config.tokens.prefix.clone(), source: RecordSource::Redis { redis, tokens, cache }, failures }
     }
 
     /// The principal of a request with these headers from `client` at `now`. Redis is asked only for tokens that this process doesn't know,
@@ -71,59 +69,38 @@ impl Authenticator {
         now: SystemTime,
     ) -> Result<Arc<Principal>, Refusal> {
         let credential = self.credential(headers, client)?;
-        if let Source::Redis { cache, .. } = &self.source {
+        if let RecordSource::Redis { cache, .. } = &self.source {
             cache.remove_version(&credential.hash, stale.version);
         }
         self.find(&credential, client, now, true).await
     }
 
     /// The present epoch. Take it before the store is asked to confirm a record.
-    #[must_use]
     pub fn epoch(&self) -> Epoch {
         match &self.source {
-            Source::File(_) => Epoch::default(),
-            Source::Redis { cache, .. } => cache.changes.epoch(),
+            RecordSource::File(_) => Epoch::default(),
+            RecordSource::Redis { cache, .. } => cache.changes.epoch(),
         }
     }
 
     /// Notes that the store, asked in the epoch `asked`, still has the version of `principal`: its record may be used for another
     /// `tokens.cache_ttl` should the store go away.
     pub fn confirm(&self, principal: &Principal, asked: Epoch, now: SystemTime) {
-        match &self.source {
-            Source::File(_) => {}
-            Source::Redis { cache, .. } => {
-                principal.confirm(now);
-                cache.confirm(principal, asked);
-            }
+        if let RecordSource::Redis { cache, .. } = &self.source {
+            principal.confirm(now);
+            cache.confirm(principal, asked);
         }
     }
 
     /// Whether the record of `principal` is known to have been current when the outage began. The store was asked in the epoch
     /// `asked` and did not answer.
-    #[must_use]
-    pub fn is_current(&self, principal: &Principal, asked: Epoch) -> bool {
-        match &self.source {
-            Source::File(_) => true,
-            Source::Redis { redis, cache, .. } => {
-                cache.changes.is_current(&principal.id, principal.confirmed_at(), asked, redis.lost_at())
-            }
-        }
+    pub(crate) fn is_current(&self, principal: &Principal, asked: Epoch) -> bool {
+        let RecordSource::Redis { redis, cache, .. } = &self.source else { return true };
+        cache.changes.is_current(&principal.id, principal.confirmed_at(), asked, redis.lost_at())
     }
 
     fn credential<'a>(&self, headers: &'a HeaderMap, client: IpAddr) -> Result<Credential<'a>, Refusal> {
-        Credential::from_headers(headers, &self.prefix).map_err(|refusal| self.judged(client, refusal))
-    }
-
-    /// What is said of a token that failed without a look-up.
-    fn judged(&self, client: IpAddr, refusal: Refusal) -> Refusal {
-        match refusal {
-            Refusal::Invalid(_) => self.failures.failed(client, refusal),
-            Refusal::Missing
-            | Refusal::Repeated
-            | Refusal::TooManyFailures { .. }
-            | Refusal::LookupsExhausted
-            | Refusal::Unavailable => refusal,
-        }
+        Credential::from_headers(headers, &self.prefix).map_err(|refusal| self.failures.record_failure(client, refusal))
     }
 
     /// `was_good`: the token was good a moment ago, so it may be looked up whoever else fails.
@@ -135,24 +112,24 @@ impl Authenticator {
         was_good: bool,
     ) -> Result<Arc<Principal>, Refusal> {
         let (tokens, cache) = match &self.source {
-            Source::File(file) => {
+            RecordSource::File(file) => {
                 let found = file.find(credential).and_then(|principal| unexpired(principal, now));
-                return found.map_err(|refusal| self.judged(client, refusal));
+                return found.map_err(|refusal| self.failures.record_failure(client, refusal));
             }
-            Source::Redis { tokens, cache, .. } => (tokens, cache),
+            RecordSource::Redis { tokens, cache, .. } => (tokens, cache),
         };
-        let known = cache.get(&credential.hash);
+        let known = cache.principals.get(&credential.hash);
         if let Some(principal) = &known
             && principal.is_fresh(now, cache.ttl)
             && !principal.is_expired(now)
         {
             return Ok(principal.clone());
         }
-        let leave = match &known {
-            None if !was_good => self.failures.ask(client, &credential.hash)?,
+        let permit = match &known {
+            None if !was_good => self.failures.permit_lookup(client, &credential.hash)?,
             None | Some(_) => LookupPermit::default(),
         };
-        // Most requests find their token: what asking takes would be moved about with each of them.
+        // Boxed: most requests find their token in the cache, and their futures need not have room for the look-up.
         let read = cache.once(credential.hash, || Box::pin(look_up(tokens, cache, credential, now))).await;
         let found = match (read, known) {
             (Ok(principal), _) => unexpired(principal, now),
@@ -161,7 +138,7 @@ impl Authenticator {
             (Err(refusal), _) => Err(refusal),
         };
         if let Err(Refusal::Invalid(_)) = found {
-            self.failures.record_miss(client, leave);
+            self.failures.record_miss(client, permit);
         }
         found
     }
@@ -180,10 +157,10 @@ async fn look_up(
 ) -> Result<Arc<Principal>, Refusal> {
     let (first, second) = credential.candidates();
     let found = match &second {
-        None => ask(tokens, cache, &first, now).await,
+        None => read_record(tokens, cache, &first, now).await,
         Some(second) => {
             // Both at once: still one round trip.
-            let both = tokio::join!(ask(tokens, cache, &first, now), ask(tokens, cache, second, now));
+            let both = tokio::join!(read_record(tokens, cache, &first, now), read_record(tokens, cache, second, now));
             match both {
                 (Ok(principal), _) | (_, Ok(principal)) => Ok(principal),
                 // "Unknown" from one and no answer from the other is no "unknown".
@@ -193,21 +170,15 @@ async fn look_up(
         }
     };
     match &found {
-        Ok(principal) => cache.insert(credential.hash, principal.clone()),
-        Err(Refusal::Invalid(_)) => cache.remove(&credential.hash),
+        Ok(principal) => cache.principals.insert(credential.hash, principal.clone()),
+        Err(Refusal::Invalid(_)) => drop(cache.principals.remove(&credential.hash)),
         // What is cached may still serve until it is too old.
-        Err(
-            Refusal::Missing
-            | Refusal::Repeated
-            | Refusal::TooManyFailures { .. }
-            | Refusal::LookupsExhausted
-            | Refusal::Unavailable,
-        ) => {}
+        Err(_) => {}
     }
     found
 }
 
-async fn ask(
+async fn read_record(
     tokens: &RedisTokens,
     cache: &TokenCache,
     candidate: &Candidate,

@@ -22,7 +22,7 @@ const ORDINARY: u64 = 512;
 
 /// How much of the cache a record takes up: so it is bounded in records and in bytes.
 #[derive(Clone)]
-struct Weight;
+pub(super) struct Weight;
 
 impl quick_cache::Weighter<TokenHash, Arc<Principal>> for Weight {
     fn weight(&self, _: &TokenHash, principal: &Arc<Principal>) -> u64 {
@@ -32,8 +32,8 @@ impl quick_cache::Weighter<TokenHash, Arc<Principal>> for Weight {
 
 /// What the workers of a process know of Redis's tokens together. It belongs to one configuration, whose plans are in its principals.
 pub struct TokenCache {
-    principals: quick_cache::sync::Cache<TokenHash, Arc<Principal>, Weight>,
-    flights: Mutex<HashMap<TokenHash, Arc<OnceCell<Outcome>>>>,
+    pub(super) principals: quick_cache::sync::Cache<TokenHash, Arc<Principal>, Weight>,
+    in_flight: Mutex<HashMap<TokenHash, Arc<OnceCell<Outcome>>>>,
     pub(super) plans: Plans,
     pub(super) ttl: Duration,
     pub(super) changes: Changes,
@@ -41,26 +41,18 @@ pub struct TokenCache {
 
 impl TokenCache {
     /// An empty cache.
-    #[must_use]
     pub fn new(config: &Config) -> Self {
         Self::of(Plans::new(config), config.tokens.cache_size, config.tokens.cache_ttl)
     }
 
     fn of(plans: Plans, size: usize, ttl: Duration) -> Self {
         let principals = quick_cache::sync::Cache::with_weighter(size, size as u64 * ORDINARY, Weight);
-        Self { principals, flights: Mutex::default(), plans, ttl, changes: Changes::default() }
+        Self { principals, in_flight: Mutex::default(), plans, ttl, changes: Changes::default() }
     }
 
     /// How many records are in memory.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.principals.len()
-    }
-
-    /// Whether none is.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Notes that a token's record is said to have changed: without Redis, what is cached of it counts no more. Text that is not
@@ -77,19 +69,6 @@ impl TokenCache {
         self.changes.redis_answered(asked);
     }
 
-    pub(super) fn get(&self, hash: &TokenHash) -> Option<Arc<Principal>> {
-        self.principals.get(hash)
-    }
-
-    pub(super) fn insert(&self, hash: TokenHash, principal: Arc<Principal>) {
-        self.principals.insert(hash, principal);
-    }
-
-    /// Forgets a token.
-    pub(super) fn remove(&self, hash: &TokenHash) {
-        self.principals.remove(hash);
-    }
-
     /// Forgets one version of a record; a newer one that somebody else has read meanwhile stays.
     pub(super) fn remove_version(&self, hash: &TokenHash, version: u64) {
         self.principals.remove_if(hash, |cached| cached.version == version);
@@ -102,9 +81,9 @@ impl TokenCache {
     where
         F: Future<Output = Outcome>,
     {
-        let flight = self.board(hash);
+        let lookup = self.join(hash);
         let mut ran = false;
-        let outcome = flight
+        let outcome = lookup
             .cell
             .get_or_init(|| {
                 ran = true;
@@ -112,7 +91,7 @@ impl TokenCache {
             })
             .await
             .clone();
-        drop(flight);
+        drop(lookup);
         match outcome {
             Err(Refusal::Invalid(_)) if !ran => self.confirming(look_up()).await,
             outcome => outcome,
@@ -129,28 +108,28 @@ impl TokenCache {
         outcome
     }
 
-    fn board(&self, hash: TokenHash) -> Flight<'_> {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        let cell = flights.entry(hash).or_default().clone();
-        Flight { cache: self, hash, cell }
+    fn join(&self, hash: TokenHash) -> InFlightLookup<'_> {
+        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        let cell = in_flight.entry(hash).or_default().clone();
+        InFlightLookup { cache: self, hash, cell }
     }
 }
 
 /// One request's part in a look-up. The last one to leave, or the first with an answer, takes the look-up off the list.
-struct Flight<'a> {
+struct InFlightLookup<'a> {
     cache: &'a TokenCache,
     hash: TokenHash,
     cell: Arc<OnceCell<Outcome>>,
 }
 
-impl Drop for Flight<'_> {
+impl Drop for InFlightLookup<'_> {
     fn drop(&mut self) {
-        let mut flights = self.cache.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(listed) = flights.get(&self.hash) else { return };
+        let mut in_flight = self.cache.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(listed) = in_flight.get(&self.hash) else { return };
         // Two owners are the list and this one.
         let over = self.cell.initialized() || Arc::strong_count(&self.cell) <= 2;
         if over && Arc::ptr_eq(listed, &self.cell) {
-            flights.remove(&self.hash);
+            in_flight.remove(&self.hash);
         }
     }
 }
@@ -189,7 +168,7 @@ mod tests {
         let (outcomes, ()) = tokio::join!(all, async { gate.notify_one() });
         assert!(outcomes.iter().all(Result::is_ok));
         assert_eq!(runs.load(Ordering::Relaxed), 1);
-        assert!(cache.flights.lock().unwrap().is_empty());
+        assert!(cache.in_flight.lock().unwrap().is_empty());
     }
 
     #[tokio::test]
@@ -240,7 +219,7 @@ mod tests {
         let hash = TokenHash::of("x");
         let never = cache.once(hash, std::future::pending);
         assert!(tokio::time::timeout(Duration::from_millis(5), never).await.is_err());
-        assert!(cache.flights.lock().unwrap().is_empty());
+        assert!(cache.in_flight.lock().unwrap().is_empty());
         assert!(cache.once(hash, || async { Ok(principal()) }).await.is_ok());
     }
 }

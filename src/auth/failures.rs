@@ -34,7 +34,7 @@ pub struct Failures {
     began: Instant,
 }
 
-/// Leave to look a token up.
+/// Permission to look a token up.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LookupPermit {
     is_retry: bool,
@@ -42,7 +42,6 @@ pub(super) struct LookupPermit {
 
 impl Failures {
     /// None so far.
-    #[must_use]
     pub fn new(limits: &FailureLimits) -> Self {
         let by_network = |rate| NetworkLimiter::new(rate, limits.ipv4_prefix, limits.ipv6_prefix);
         let lookups = |count| RateLimiter::new(Rate::new(count, 1_000));
@@ -58,11 +57,11 @@ impl Failures {
     }
 
     /// Whether a token that is not known here may be looked up for this client.
-    pub(super) fn ask(&self, client: IpAddr, hash: &TokenHash) -> Result<LookupPermit, Refusal> {
-        self.ask_at(client, hash, self.now_us())
+    pub(super) fn permit_lookup(&self, client: IpAddr, hash: &TokenHash) -> Result<LookupPermit, Refusal> {
+        self.permit_lookup_at(client, hash, self.now_us())
     }
 
-    fn ask_at(&self, client: IpAddr, hash: &TokenHash, now_us: u64) -> Result<LookupPermit, Refusal> {
+    fn permit_lookup_at(&self, client: IpAddr, hash: &TokenHash, now_us: u64) -> Result<LookupPermit, Refusal> {
         let wait_us = self.wait_us(client, now_us);
         if wait_us == 0 && self.first_lookups.wait_us(now_us) == 0 {
             return Ok(LookupPermit { is_retry: false });
@@ -85,8 +84,12 @@ impl Failures {
         }
     }
 
-    /// A token failed without a look-up: why it is refused, which is for having failed too often if it has.
-    pub(super) fn failed(&self, client: IpAddr, refusal: Refusal) -> Refusal {
+    /// Counts a token that failed without a look-up, and returns why it is refused: for too many failures, if there were too many.
+    /// Other refusals are no failures.
+    pub(super) fn record_failure(&self, client: IpAddr, refusal: Refusal) -> Refusal {
+        if !matches!(refusal, Refusal::Invalid(_)) {
+            return refusal;
+        }
         let now_us = self.now_us();
         let wait_us = self.wait_us(client, now_us);
         if wait_us > 0 {
@@ -158,9 +161,9 @@ mod tests {
             failures.record(ip("192.0.2.1"), now);
         }
         let hash = TokenHash::of("x");
-        let refused = failures.ask_at(ip("192.0.2.1"), &hash, now).unwrap_err();
+        let refused = failures.permit_lookup_at(ip("192.0.2.1"), &hash, now).unwrap_err();
         assert_eq!(refused, Refusal::TooManyFailures { retry_after_s: 1 });
-        assert!(failures.ask_at(ip("192.0.2.2"), &hash, now).is_ok());
+        assert!(failures.permit_lookup_at(ip("192.0.2.2"), &hash, now).is_ok());
     }
 
     #[test]
@@ -171,17 +174,17 @@ mod tests {
             failures.record(client, now);
         }
         let good = TokenHash::of("good");
-        assert!(failures.ask_at(client, &good, now).is_err());
-        assert!(failures.ask_at(client, &good, now + SECOND / 2).is_err(), "it did not wait");
+        assert!(failures.permit_lookup_at(client, &good, now).is_err());
+        assert!(failures.permit_lookup_at(client, &good, now + SECOND / 2).is_err(), "it did not wait");
         for guess in 0..500 {
-            assert!(failures.ask_at(client, &TokenHash::of(&guess.to_string()), now).is_err());
+            assert!(failures.permit_lookup_at(client, &TokenHash::of(&guess.to_string()), now).is_err());
         }
-        assert!(failures.ask_at(client, &good, now + SECOND).unwrap().is_retry);
-        assert!(failures.ask_at(client, &good, now + SECOND).is_err(), "once");
+        assert!(failures.permit_lookup_at(client, &good, now + SECOND).unwrap().is_retry);
+        assert!(failures.permit_lookup_at(client, &good, now + SECOND).is_err(), "once");
         // Guessing twice each time has a bound of its own.
         let later = now + 2 * SECOND;
-        let passed =
-            (0..500).filter(|guess| failures.ask_at(client, &TokenHash::of(&guess.to_string()), later).is_ok());
+        let passed = (0..500)
+            .filter(|guess| failures.permit_lookup_at(client, &TokenHash::of(&guess.to_string()), later).is_ok());
         assert_eq!(passed.count(), 10);
     }
 
@@ -191,7 +194,7 @@ mod tests {
         let mut asked = 0;
         for guess in 0..10_000_u32 {
             let client = IpAddr::V4((0x0a00_0000 + guess).into());
-            if let Ok(permit) = failures.ask(client, &TokenHash::of(&guess.to_string())) {
+            if let Ok(permit) = failures.permit_lookup(client, &TokenHash::of(&guess.to_string())) {
                 failures.record_miss(client, permit);
                 asked += 1;
             }
@@ -199,6 +202,6 @@ mod tests {
         let seconds = failures.began.elapsed().as_secs();
         assert!((100..=110 + 100 * (seconds + 1)).contains(&asked), "{asked} in {seconds} s");
         let client = ip("192.0.2.1");
-        assert_eq!(failures.ask(client, &TokenHash::of("good")).unwrap_err(), Refusal::LookupsExhausted);
+        assert_eq!(failures.permit_lookup(client, &TokenHash::of("good")).unwrap_err(), Refusal::LookupsExhausted);
     }
 }

@@ -1,6 +1,5 @@
 //! What authentication knows of a request's sender.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,9 +8,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::refusal::{Reason, Refusal};
 use crate::config::Plan;
-use crate::tokens::TokenHash;
-use crate::tokens::{Plans, State, covers};
-use crate::tokens::{Record, StoredHash};
+use crate::tokens::{Plans, Record, State, StoredHash, TokenHash, covers};
 
 /// What tells an upstream who a request is. A gateway removes the client's own copies of these.
 pub const IDENTITY_HEADERS: [HeaderName; 4] = [
@@ -25,6 +22,7 @@ pub const IDENTITY_HEADERS: [HeaderName; 4] = [
 const CONFIRM_STEP_MS: u64 = 100;
 
 /// An authenticated token: made once per version of its record, shared by all its requests.
+#[derive(Debug)]
 pub struct Principal {
     /// The token's public id.
     pub id: Arc<str>,
@@ -39,8 +37,9 @@ pub struct Principal {
     /// Which of the record's hashes the presented token has.
     pub(super) hash: TokenHash,
     permissions: Box<[Box<str>]>,
-    expires_at: Option<SystemTime>,
-    identity: [(HeaderName, HeaderValue); 4],
+    pub(super) expires_at: Option<SystemTime>,
+    /// What tells an upstream who this is: [`IDENTITY_HEADERS`] with their values.
+    pub identity_headers: [(HeaderName, HeaderValue); 4],
     /// When the store last confirmed this version, in milliseconds since 1970.
     confirmed_ms: AtomicU64,
     /// The epoch of the last confirmation; 0 if there was none.
@@ -55,7 +54,7 @@ impl Principal {
         let value = |text: &str| HeaderValue::from_str(text).unwrap_or(const { HeaderValue::from_static("") });
         let texts = [record.id.as_str(), &record.account, &record.permissions.join(" "), &plan.name].map(value);
         let mut texts = texts.into_iter();
-        let identity = IDENTITY_HEADERS.map(|name| (name, texts.next().expect("as many values as names")));
+        let identity_headers = IDENTITY_HEADERS.map(|name| (name, texts.next().expect("as many values as names")));
         let ends = [record.expires_at, hash.expires_at];
         Self {
             id: record.id.as_str().into(),
@@ -66,33 +65,19 @@ impl Principal {
             hash: hash.sha256,
             permissions: record.permissions.iter().map(|permission| permission.as_str().into()).collect(),
             expires_at: ends.into_iter().flatten().min().map(|date| date.time()),
-            identity,
+            identity_headers,
             confirmed_ms: AtomicU64::new(unix_ms(now)),
             confirmed_at: AtomicU64::new(0),
         }
     }
 
     /// Whether the token holds a permission, by name or by `calls:*` or `*`.
-    #[must_use]
     pub fn may(&self, permission: &str) -> bool {
         self.permissions.iter().any(|held| covers(held, permission))
     }
 
-    /// The headers that tell an upstream who this is: [`IDENTITY_HEADERS`] with their values.
-    #[must_use]
-    pub fn identity_headers(&self) -> &[(HeaderName, HeaderValue)] {
-        &self.identity
-    }
-
-    /// When the token ends.
-    #[must_use]
-    pub fn expires_at(&self) -> Option<SystemTime> {
-        self.expires_at
-    }
-
     /// Whether the token has ended.
-    #[must_use]
-    pub fn is_expired(&self, now: SystemTime) -> bool {
+    pub(crate) fn is_expired(&self, now: SystemTime) -> bool {
         self.expires_at.is_some_and(|end| end <= now)
     }
 
@@ -100,7 +85,7 @@ impl Principal {
     pub(super) fn bytes(&self) -> usize {
         let texts = self.id.len() + self.name.len() + self.account.len();
         let permissions: usize = self.permissions.iter().map(|permission| permission.len() + 32).sum();
-        let headers: usize = self.identity.iter().map(|(_, value)| value.len() + 64).sum();
+        let headers: usize = self.identity_headers.iter().map(|(_, value)| value.len() + 64).sum();
         let limits = self.plan.limits.len() * 64;
         size_of::<Self>() + texts + permissions + headers + limits
     }
@@ -133,17 +118,6 @@ impl Principal {
     }
 }
 
-impl fmt::Debug for Principal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Principal")
-            .field("id", &self.id)
-            .field("version", &self.version)
-            .field("account", &self.account)
-            .field("plan", &self.plan.name)
-            .finish_non_exhaustive()
-    }
-}
-
 fn unix_ms(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
@@ -162,7 +136,7 @@ pub(super) fn principal_of(
 }
 
 /// Refuses records that are revoked or switched off. Their end is judged at every use, by [`unexpired`].
-pub(super) fn usable(record: &Record) -> Result<(), Refusal> {
+fn usable(record: &Record) -> Result<(), Refusal> {
     match record.state(SystemTime::UNIX_EPOCH) {
         State::Revoked => Err(Refusal::Invalid(Reason::Revoked)),
         State::Disabled => Err(Refusal::Invalid(Reason::Disabled)),
@@ -189,7 +163,7 @@ mod tests {
     fn upstreams_learn_who_it_is() {
         let principal = principal(&record_of("secret-token"));
         let headers: Vec<String> = principal
-            .identity_headers()
+            .identity_headers
             .iter()
             .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
             .collect();
@@ -208,11 +182,11 @@ mod tests {
     #[test]
     fn the_earlier_end_counts() {
         let mut record = record_of("secret-token");
-        assert_eq!(principal(&record).expires_at(), None);
+        assert_eq!(principal(&record).expires_at, None);
         record.expires_at = Some(Date::new(at(50_000)));
         record.hashes[0].expires_at = Some(Date::new(at(20_000)));
         let principal = principal(&record);
-        assert_eq!(principal.expires_at(), Some(at(20_000)));
+        assert_eq!(principal.expires_at, Some(at(20_000)));
         assert!(principal.is_expired(at(20_000)) && !principal.is_expired(at(19_999)));
     }
 

@@ -43,8 +43,7 @@ pub enum Reason {
 
 impl Reason {
     /// The reason as a metric label.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
             Self::Unknown => "unknown",
@@ -57,8 +56,7 @@ impl Reason {
 
 impl Refusal {
     /// The refusal as a metric label, one of [`OUTCOMES`].
-    #[must_use]
-    pub fn outcome(self) -> &'static str {
+    pub(crate) fn outcome(self) -> &'static str {
         match self {
             Self::Missing => "missing",
             Self::Repeated => "repeated",

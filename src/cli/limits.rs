@@ -91,7 +91,8 @@ async fn limit_service(args: &LimitsArgs) -> anyhow::Result<LimitService> {
             let redis = Redis::open_for_command(store).await?;
             let (local, denials) = (Arc::new(MemoryLimiter::new(1)), Arc::new(DenyCache::new(1)));
             let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials, Arc::default());
-            Ok(LimitService::new(config.clone(), Arc::new(Registry::with_redis(redis)), Limiter::Redis(limiter)))
+            let registry = Arc::new(Registry::with_redis(&config, redis));
+            Ok(LimitService::new(config, registry, Limiter::Redis(limiter)))
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config};
 use crate::server::{ExitSignals, Server};
-use crate::tokens::{Actor, Draft, Origin, Registry};
+use crate::tokens::{ActionContext, Actor, Draft, Origin, Registry};
 
 use files::DemoFiles;
 
@@ -64,7 +64,7 @@ async fn create_token(config: &Config, name: &str, permission: &str) -> anyhow::
     let file = config.tokens.file.as_ref().context("the demo's configuration names a token file")?;
     let (name, account, permissions) = (name.to_owned(), "acme".to_owned(), vec![permission.to_owned()]);
     let draft = Draft { name, account, permissions, ..Draft::default() };
-    let (registry, by) = (Registry::with_file(config, file), Actor::of_this_process());
-    let issued = registry.issue(config, draft, Origin::New, None, &by, SystemTime::now()).await?;
+    let by = ActionContext { actor: Actor::of_this_process(), now: SystemTime::now() };
+    let issued = Registry::with_file(config, file).issue(draft, Origin::New, None, &by).await?;
     Ok(issued.secret.map_or_else(String::new, |secret| secret.expose().to_owned()))
 }

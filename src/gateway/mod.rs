@@ -143,7 +143,7 @@ impl Gateway {
             authority: &target.authority,
             target: target.rewritten.as_ref(),
             request_id: &life.record.request_id,
-            identity: principal.as_deref().map_or(&[], Principal::identity_headers),
+            identity: principal.as_deref().map_or(&[], |principal| &principal.identity_headers[..]),
             trusted_proxies: &self.config.trusted_proxies,
             interim,
             hold: &|| Box::new(peer.begin_activity()),

@@ -154,28 +154,22 @@ impl Server {
 
 /// What the admin API works with, over a Redis connection of its own, and the writer of token usage on the same connection.
 async fn admin_backend(state: &ProcessState) -> Result<(AdminBackend, UsageWriter), StartError> {
-    let (config, usage) = (&state.config, state.usage.clone());
-    let (registry, limiter, usage_writer, file, store) = match &state.tokens {
-        TokenSource::File { records, path } => (
-            Registry::with_file(config, path),
-            Limiter::Memory(state.limiter.clone()),
-            UsageWriter::with_file(config, path, usage),
-            Some(records.clone()),
-            None,
-        ),
+    let config = &state.config;
+    let (registry, limiter, file, store) = match &state.tokens {
+        TokenSource::File { records, path } => {
+            let limiter = Limiter::Memory(state.limiter.clone());
+            (Registry::with_file(config, path), limiter, Some(records.clone()), None)
+        }
         TokenSource::Redis { store, .. } => {
             let store = RedisStore { deadline: store.deadline.max(ADMIN_DEADLINE), ..(**store).clone() };
             let redis = Redis::open(&store, state.store_health.clone()).await?;
-            (
-                Registry::with_redis(redis.clone()).on_change(state.on_invalidation()),
-                Limiter::Redis(state.redis_limiter(redis.clone(), OnFailure::Deny)),
-                UsageWriter::with_redis(redis, usage),
-                None,
-                Some(state.store_health.clone()),
-            )
+            let limiter = Limiter::Redis(state.redis_limiter(redis.clone(), OnFailure::Deny));
+            let registry = Registry::with_redis(config, redis).on_change(state.on_invalidation());
+            (registry, limiter, None, Some(state.store_health.clone()))
         }
     };
     let registry = Arc::new(registry);
+    let usage_writer = UsageWriter::new(registry.clone(), state.usage.clone());
     let limits = LimitService::new(config.clone(), registry.clone(), limiter);
     let upstreams = state.upstreams.clone();
     let (config, metrics, shutdown) = (config.clone(), state.metrics.clone(), state.shutdown.clone());

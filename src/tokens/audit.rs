@@ -1,6 +1,5 @@
 //! The audit trail: who did what to which token, when. It holds no secret and no hash.
 
-use std::fmt;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -21,14 +20,12 @@ pub struct Actor(String);
 
 impl Actor {
     /// A person at a command line: `cli:USER@HOST`.
-    #[must_use]
     pub fn person(user: &str, host: &str) -> Self {
         Self::of(&format!("cli:{user}@{host}"))
     }
 
     /// The person behind sudo, or the account that this process runs as, on this machine.
-    #[must_use]
-    pub fn of_this_process() -> Self {
+    pub(crate) fn of_this_process() -> Self {
         let uid = rustix::process::getuid().as_raw().to_string();
         let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
         let named = |line: &str| {
@@ -43,14 +40,12 @@ impl Actor {
     }
 
     /// A holder of an admin token, by the token's id: `admin:ID`.
-    #[must_use]
-    pub fn admin(id: &str) -> Self {
+    pub(crate) fn admin(id: &str) -> Self {
         Self::of(&format!("admin:{id}"))
     }
 
     /// Somebody on this machine, whom the admin listener asks for no credential: `admin`.
-    #[must_use]
-    pub fn loopback() -> Self {
+    pub(crate) fn loopback() -> Self {
         Self::of("admin")
     }
 
@@ -60,10 +55,13 @@ impl Actor {
     }
 }
 
-impl fmt::Display for Actor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+/// What an audit entry says of an action besides its tokens.
+#[derive(Debug, Clone)]
+pub struct ActionContext {
+    /// The person or program that acts.
+    pub actor: Actor,
+    /// When.
+    pub now: SystemTime,
 }
 
 /// What was done.
@@ -92,7 +90,6 @@ impl Action {
         [Self::Create, Self::Import, Self::Update, Self::Rotate, Self::Revoke, Self::Enable, Self::Disable];
 
     /// The action as a word.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Create => "create",
@@ -127,43 +124,34 @@ pub struct Entry {
 
 impl Entry {
     /// The entry of records that are registered together.
-    pub(super) fn of_import<'a>(
-        records: impl Iterator<Item = &'a Record> + Clone,
-        by: &Actor,
-        now: SystemTime,
-    ) -> Self {
+    pub(super) fn of_import<'a>(records: impl Iterator<Item = &'a Record> + Clone, by: &ActionContext) -> Self {
         let mut accounts = records.clone().map(|record| &record.account);
         let first = accounts.next().cloned();
-        Self {
-            at: Date::new(now),
-            by: by.to_string(),
-            action: Action::Import,
-            tokens: records.map(|record| record.id.clone()).collect(),
-            account: first.filter(|first| accounts.all(|account| account == first)),
-            changes: serde_json::Map::new(),
-        }
+        let account = first.filter(|first| accounts.all(|account| account == first));
+        Self::new(Action::Import, by, records.map(|record| record.id.clone()).collect(), account)
     }
 
     /// What turned one record (`None`: there was none) into another.
-    pub(super) fn of(action: Action, by: &Actor, now: SystemTime, before: Option<&Record>, after: &Record) -> Self {
-        let old = before.map(facts).unwrap_or_default();
-        let changed = facts(after).into_iter().filter(|(field, new)| old.get(field).unwrap_or(&Value::Null) != new);
-        let pair = |(field, new)| {
-            let old = old.get(&field).cloned().unwrap_or_default();
-            (field, json!([old, new]))
-        };
-        let changes = if before.is_some() { changed.map(pair).collect() } else { Map::new() };
-        Self {
-            at: Date::new(now),
-            by: by.to_string(),
-            action,
-            tokens: vec![after.id.clone()],
-            account: Some(after.account.clone()),
-            changes,
+    pub(super) fn of(action: Action, by: &ActionContext, before: Option<&Record>, after: &Record) -> Self {
+        let mut entry = Self::new(action, by, vec![after.id.clone()], Some(after.account.clone()));
+        if let Some(before) = before {
+            let mut old = facts(before);
+            let pairs = facts(after).into_iter().map(|(field, new)| {
+                let old = old.remove(&field).unwrap_or_default();
+                (field, old, new)
+            });
+            let changed = pairs.filter(|(_, old, new)| old != new);
+            entry.changes = changed.map(|(field, old, new)| (field, json!([old, new]))).collect();
         }
+        entry
     }
 
-    /// Tells the log.
+    fn new(action: Action, by: &ActionContext, tokens: Vec<String>, account: Option<String>) -> Self {
+        let (at, by) = (Date::new(by.now), by.actor.0.clone());
+        Self { at, by, action, tokens, account, changes: Map::new() }
+    }
+
+    /// Writes the entry to the log.
     pub(super) fn log(&self) {
         let (by, action, account) = (&self.by, self.action.as_str(), self.account.as_deref());
         let changed: Vec<&str> = self.changes.keys().map(String::as_str).collect();

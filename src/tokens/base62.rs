@@ -3,33 +3,31 @@
 /// The digits, in the order of their values.
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// Appends the lowest `digits` base-62 digits of `number`, highest first, with leading zeros.
-pub(super) fn push(text: &mut String, mut number: u128, digits: usize) {
-    let mut buffer = [b'0'; 32];
-    let buffer = &mut buffer[..digits];
-    for slot in buffer.iter_mut().rev() {
-        *slot = ALPHABET[(number % 62) as usize];
+/// The lowest `count` base-62 digits of `number`, highest first, with leading zeros.
+pub(super) fn digits(mut number: u128, count: usize) -> String {
+    let mut buffer = [0; 32];
+    let digits = &mut buffer[..count];
+    for digit in digits.iter_mut().rev() {
+        *digit = ALPHABET[(number % 62) as usize];
         number /= 62;
     }
-    text.extend(buffer.iter().map(|&digit| char::from(digit)));
+    digits.iter().map(|&digit| char::from(digit)).collect()
 }
 
-/// Appends `count` characters drawn from the operating system's randomness, each of the 62 equally likely.
+/// `count` characters drawn from the operating system's randomness, each of the 62 equally likely.
 ///
 /// # Errors
 /// [`getrandom::Error`] when the operating system gives no randomness.
-pub(super) fn push_random(text: &mut String, count: usize) -> Result<(), getrandom::Error> {
-    let mut left = count;
+pub(super) fn random(count: usize) -> Result<String, getrandom::Error> {
+    let mut text = String::with_capacity(count);
     let mut bytes = [0u8; 64];
-    while left > 0 {
+    while text.len() < count {
         getrandom::fill(&mut bytes)?;
         // 248 is the largest multiple of 62 in a byte: higher values would favour the first eight characters.
-        for byte in bytes.iter().filter(|&&byte| byte < 248).take(left) {
-            text.push(char::from(ALPHABET[usize::from(byte % 62)]));
-            left -= 1;
-        }
+        let fair = bytes.iter().filter(|&&byte| byte < 248).take(count - text.len());
+        text.extend(fair.map(|byte| char::from(ALPHABET[usize::from(byte % 62)])));
     }
-    Ok(())
+    Ok(text)
 }
 
 /// Whether all of `text` is base 62.
@@ -43,25 +41,19 @@ mod tests {
 
     #[test]
     fn numbers_are_written_highest_digit_first() {
-        let write = |number, digits| {
-            let mut text = String::new();
-            push(&mut text, number, digits);
-            text
-        };
-        assert_eq!(write(0, 3), "000");
-        assert_eq!(write(61, 2), "0z");
-        assert_eq!(write(62, 2), "10");
-        assert_eq!(write(62 * 62 + 36, 3), "10a");
+        assert_eq!(digits(0, 3), "000");
+        assert_eq!(digits(61, 2), "0z");
+        assert_eq!(digits(62, 2), "10");
+        assert_eq!(digits(62 * 62 + 36, 3), "10a");
         // The largest CRC-32 fits six digits.
-        assert_eq!(write(u128::from(u32::MAX), 6), "4gfFC3");
+        assert_eq!(digits(u128::from(u32::MAX), 6), "4gfFC3");
         // Higher digits are cut off.
-        assert_eq!(write(62 * 62, 2), "00");
+        assert_eq!(digits(62 * 62, 2), "00");
     }
 
     #[test]
     fn random_characters_are_spread_evenly() {
-        let mut text = String::new();
-        push_random(&mut text, 62_000).unwrap();
+        let text = random(62_000).unwrap();
         assert_eq!(text.len(), 62_000);
         let mut counts = std::collections::BTreeMap::new();
         text.chars().for_each(|c| *counts.entry(c).or_insert(0u32) += 1);

@@ -10,22 +10,19 @@ pub struct Date(SystemTime);
 
 impl Date {
     /// Cuts a time to the second; times before 1970 and after 9999 are moved to these bounds.
-    #[must_use]
-    pub fn new(time: SystemTime) -> Self {
+    pub(crate) fn new(time: SystemTime) -> Self {
         const YEAR_9999: u64 = 253_402_300_799;
         let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Self(UNIX_EPOCH + Duration::from_secs(seconds.min(YEAR_9999)))
     }
 
     /// Reads `2027-01-31T12:00:00Z` or `2027-01-31` (midnight UTC).
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let midnight = (text.len() == 10).then(|| format!("{text}T00:00:00Z"));
         humantime::parse_rfc3339(midnight.as_deref().unwrap_or(text)).ok().map(Self::new)
     }
 
     /// The moment.
-    #[must_use]
     pub fn time(self) -> SystemTime {
         self.0
     }

@@ -11,8 +11,7 @@ use super::permission::is_permission;
 use super::plans::{self, Plans};
 use super::record::{self, MAX_PERMISSIONS, Others, Record, StoredHash};
 use super::token::{self, TokenHash};
-use crate::config::did_you_mean;
-use crate::config::{CONCURRENT_CALLS, Config, Limit, Plan};
+use crate::config::{CONCURRENT_CALLS, Limit, did_you_mean};
 
 /// A token that is asked for, not yet checked.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -58,13 +57,12 @@ impl Draft {
     /// Each thing that is wrong.
     pub fn into_record(
         self,
-        config: &Config,
+        plans: &Plans,
         id: String,
         hash: TokenHash,
         now: SystemTime,
     ) -> Result<Record, Vec<Fault>> {
-        let plans = Plans::new(config);
-        let mut check = Check { plans: &plans, now, faults: Vec::new() };
+        let mut check = Check { plans, now, faults: Vec::new() };
         check.name(&self.name);
         if let Err(why) = record::check_account(&self.account) {
             check.fault("account", format!("account {why}"));
@@ -76,9 +74,7 @@ impl Draft {
         }
         check.permissions(&self.permissions);
         let limits = check.limits(&self.limits);
-        if let Some(plan) = check.plan(self.plan.as_deref()) {
-            check.overrides(plan, &limits);
-        }
+        check.plan(self.plan.as_deref(), &limits);
         check.concurrent_calls(self.concurrent_calls);
         check.end(self.expires_at);
         check.done()?;
@@ -119,10 +115,8 @@ impl Change {
         if let Some(limits) = &self.limits {
             record.limits = check.limits(limits);
         }
-        if (self.plan.is_some() || self.limits.is_some())
-            && let Some(plan) = check.plan(record.plan.as_deref())
-        {
-            check.overrides(plan, &record.limits);
+        if self.plan.is_some() || self.limits.is_some() {
+            check.plan(record.plan.as_deref(), &record.limits);
         }
         if let Some(calls) = self.concurrent_calls {
             check.concurrent_calls(calls);
@@ -144,7 +138,7 @@ struct Check<'a> {
     faults: Vec<Fault>,
 }
 
-impl<'a> Check<'a> {
+impl Check<'_> {
     fn fault(&mut self, field: &'static str, message: impl Into<String>) {
         self.faults.push(Fault { field, message: message.into() });
     }
@@ -182,17 +176,12 @@ impl<'a> Check<'a> {
         limits
     }
 
-    fn plan(&mut self, name: Option<&str>) -> Option<&'a Plan> {
-        let plan = self.plans.get(name);
-        if plan.is_none() {
+    fn plan(&mut self, name: Option<&str>, limits: &[Limit]) {
+        let Some(plan) = self.plans.get(name) else {
             let name = name.unwrap_or_default();
             let hint = did_you_mean(name, self.plans.names());
-            self.fault("plan", format!("no plan is called {}{hint}", quoted(name)));
-        }
-        plan.map(|plan| &**plan)
-    }
-
-    fn overrides(&mut self, plan: &Plan, limits: &[Limit]) {
+            return self.fault("plan", format!("no plan is called {}{hint}", quoted(name)));
+        };
         if let Err(why) = plans::check_overrides(plan, limits) {
             self.fault("limits", format!("limit {why}"));
         }
@@ -218,9 +207,14 @@ fn quoted(text: &str) -> String {
     format!("{:?}", shortened(text))
 }
 
-fn shortened(text: &str) -> String {
-    const LONGEST: usize = 80;
-    if text.chars().count() <= LONGEST { text.to_owned() } else { text.chars().take(LONGEST).chain(['…']).collect() }
+/// The first 80 characters of a text.
+pub(crate) fn shortened(text: &str) -> String {
+    const MAX_CHARS: usize = 80;
+    if text.chars().count() <= MAX_CHARS {
+        text.to_owned()
+    } else {
+        text.chars().take(MAX_CHARS).chain(['…']).collect()
+    }
 }
 
 fn as_date<S: serde::Serializer>(end: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -1,6 +1,5 @@
 //! Why records could not be read, or a change was refused.
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,8 +8,15 @@ use super::token;
 use crate::config::{Problem, did_you_mean};
 use crate::store::StoreError;
 
+/// How long a writer of the token file waits for another one.
+pub(super) const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// What managing tokens answers.
+pub(super) type Result<T, E = RegistryError> = std::result::Result<T, E>;
+
 /// One thing that is wrong with what was asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
 pub struct Fault {
     /// The field: a key of a token as `--json` prints it, or what else was given.
     pub field: &'static str,
@@ -18,9 +24,10 @@ pub struct Fault {
     pub message: String,
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+impl Fault {
+    /// The error of a request in which this alone is wrong.
+    pub(super) fn invalid(field: &'static str, message: impl Into<String>) -> RegistryError {
+        RegistryError::Invalid(vec![Self { field, message: message.into() }])
     }
 }
 
@@ -28,7 +35,7 @@ impl fmt::Display for Fault {
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// What was asked for is wrong: all of it.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    #[error("{}", lines(.0))]
     Invalid(Vec<Fault>),
     /// A token with this hash or id is there already.
     #[error("the token is registered already, with the id {0}")]
@@ -86,7 +93,10 @@ pub enum RegistryError {
     Randomness(#[from] getrandom::Error),
     /// The token file can't be read or written.
     #[error(transparent)]
-    File(EditError),
+    File(#[from] FileError),
+    /// Another process kept the token file locked.
+    #[error("{}: another process has been changing it for {} seconds", .0.display(), LOCK_WAIT.as_secs())]
+    Locked(PathBuf),
     /// Redis can't be asked, or holds a damaged record.
     #[error(transparent)]
     Redis(#[from] RedisTokensError),
@@ -98,13 +108,8 @@ impl From<StoreError> for RegistryError {
     }
 }
 
-impl From<EditError> for RegistryError {
-    fn from(error: EditError) -> Self {
-        match error {
-            EditError::Refused(refused) => *refused,
-            other @ (EditError::File(_) | EditError::Write { .. } | EditError::Locked(_)) => Self::File(other),
-        }
-    }
+fn lines(items: &[impl ToString]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Characters of an unknown id that are repeated.
@@ -135,39 +140,8 @@ pub enum FileError {
         source: io::Error,
     },
     /// What is in it is wrong: every problem, in the order of the file.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    #[error("{}", lines(.0))]
     Invalid(Vec<Problem>),
-}
-
-/// How long a writer of the token file waits for another one.
-pub(super) const LOCK_WAIT: Duration = Duration::from_secs(5);
-
-/// Why a token file was not changed.
-#[derive(Debug, thiserror::Error)]
-pub enum EditError {
-    /// It can't be read as it is.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// Reading or writing failed.
-    #[error("{}: {source}", path.display())]
-    Write {
-        /// The file or its folder.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// Somebody else kept it locked.
-    #[error("{}: another process has been changing it for {} seconds", .0.display(), LOCK_WAIT.as_secs())]
-    Locked(PathBuf),
-    /// What was asked for can't be done.
-    #[error(transparent)]
-    Refused(Box<RegistryError>),
-}
-
-impl From<RegistryError> for EditError {
-    fn from(error: RegistryError) -> Self {
-        Self::Refused(Box::new(error))
-    }
 }
 
 /// Why a record could not be read or written.

@@ -17,8 +17,7 @@ pub(super) fn parse_limit(name: &str, text: &str) -> Result<Limit, String> {
 }
 
 /// Writes a limit such as `120/1m`.
-#[must_use]
-pub fn limit_text(limit: &Limit) -> String {
+pub(crate) fn limit_text(limit: &Limit) -> String {
     let window = humantime::format_duration(limit.window()).to_string().replace(' ', "");
     format!("{}/{window}", limit.count)
 }

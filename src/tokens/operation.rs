@@ -1,4 +1,4 @@
-//! What can be done to a token that is there: each deed as a change of its record, the same in both stores.
+//! What can be done to an existing token: each action as a change of its record, the same in both stores.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::audit::Action;
 use super::date::Date;
 use super::draft::Change;
-use super::error::RegistryError;
+use super::error::{RegistryError, Result};
 use super::plans::Plans;
 use super::record::{Record, StoredHash};
 use super::token::TokenHash;
@@ -16,15 +16,18 @@ pub const MAX_GRACE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Old secrets that a token may have beside its present one; one more, and the oldest ends at once.
 pub(super) const MAX_OLD_SECRETS: usize = 3;
 
-/// A deed.
+/// An action on an existing token.
 #[derive(Clone)]
-pub(super) enum Operation {
-    /// Change what it may do, or what it is called.
+pub enum Operation {
+    /// Change what the token may do, or what it is called. The plans are those of the configuration.
     Update(Change, Arc<Plans>),
-    /// Give it this secret. The present one lives on for a while, and older ones until their own ends; without a grace period, all end.
+    /// Give it this secret. The current one keeps working for this grace period, and older ones until their own ends; with a
+    /// grace period of zero, all end.
     Rotate(TokenHash, Duration),
-    /// Switch it on or off.
-    Switch(bool),
+    /// Switch it on.
+    Enable,
+    /// Switch it off.
+    Disable,
     /// Revoke it.
     Revoke,
 }
@@ -34,19 +37,17 @@ impl Operation {
         match self {
             Self::Update(..) => Action::Update,
             Self::Rotate(..) => Action::Rotate,
-            Self::Switch(true) => Action::Enable,
-            Self::Switch(false) => Action::Disable,
+            Self::Enable => Action::Enable,
+            Self::Disable => Action::Disable,
             Self::Revoke => Action::Revoke,
         }
     }
 
-    /// Does it to a record. Secrets that have ended are forgotten on this occasion, which is no change of its own.
-    pub(super) fn apply(&self, record: &mut Record, now: SystemTime) -> Result<(), RegistryError> {
+    /// Changes a record. Secrets that have ended are forgotten on this occasion, which is no change of its own.
+    pub(super) fn apply(&self, record: &mut Record, now: SystemTime) -> Result<()> {
         if record.revoked_at.is_some() {
-            return match self {
-                Self::Revoke => Ok(()),
-                Self::Update(..) | Self::Rotate(..) | Self::Switch(_) => Err(RegistryError::Revoked(record.id.clone())),
-            };
+            let is_done = matches!(self, Self::Revoke);
+            return if is_done { Ok(()) } else { Err(RegistryError::Revoked(record.id.clone())) };
         }
         let before = record.clone();
         match self {
@@ -62,7 +63,8 @@ impl Operation {
                 record.hashes.insert(0, StoredHash { sha256: *hash, expires_at: None });
                 record.hashes.truncate(1 + MAX_OLD_SECRETS);
             }
-            Self::Switch(on) => record.enabled = *on,
+            Self::Enable => record.enabled = true,
+            Self::Disable => record.enabled = false,
             Self::Revoke => record.revoked_at = Some(Date::new(now)),
         }
         if *record != before {

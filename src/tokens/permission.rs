@@ -7,8 +7,7 @@ use crate::config::{Config, RouteAccess};
 const MAX_LEN: usize = 100;
 
 /// Whether a token that holds `held` may do what `asked` names: the same text, `*`, or `calls:*` for all that starts with `calls:`.
-#[must_use]
-pub fn covers(held: &str, asked: &str) -> bool {
+pub(crate) fn covers(held: &str, asked: &str) -> bool {
     if held == asked || held == "*" {
         return true;
     }
@@ -26,15 +25,12 @@ pub(super) fn is_permission(text: &str) -> bool {
 }
 
 /// A remark for each permission that no route of this configuration asks for: it may be mistyped.
-#[must_use]
-pub fn strange_permissions(config: &Config, held: &[String]) -> Vec<String> {
-    let asked: Vec<&str> = config
-        .routes
-        .iter()
-        .filter_map(|route| if let RouteAccess::Token(asked) = &route.access { Some(asked) } else { None })
-        .flatten()
-        .map(|asked| &**asked)
-        .collect();
+pub(crate) fn strange_permissions(config: &Config, held: &[String]) -> Vec<String> {
+    let asked = config.routes.iter().flat_map(|route| match &route.access {
+        RouteAccess::Token(permissions) => &permissions[..],
+        RouteAccess::Public => &[],
+    });
+    let asked: Vec<&str> = asked.map(|permission| &**permission).collect();
     let is_strange = |held: &&String| *held != "*" && !asked.iter().any(|asked| covers(held, asked));
     let remark = |held: &String| format!("no route asks for \"{held}\"{}", did_you_mean(held, asked.iter().copied()));
     held.iter().filter(is_strange).map(remark).collect()

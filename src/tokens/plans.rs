@@ -8,15 +8,16 @@ use super::record::Record;
 use crate::config::{Config, Limit, Plan};
 
 /// The plans of one configuration.
-pub(crate) struct Plans {
+pub struct Plans {
     by_name: BTreeMap<Arc<str>, Arc<Plan>>,
-    default: Arc<Plan>,
+    pub(super) default: Arc<Plan>,
     /// What was complained of already.
     complaints: Mutex<BTreeSet<String>>,
 }
 
 impl Plans {
-    pub(crate) fn new(config: &Config) -> Self {
+    /// The plans of this configuration.
+    pub fn new(config: &Config) -> Self {
         Self::of(config.plans.clone(), config.default_plan.clone())
     }
 

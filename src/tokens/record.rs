@@ -77,6 +77,17 @@ pub struct Usage {
     pub requests: u64,
 }
 
+/// A record with all that is kept beside it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredRecord {
+    /// The version of the record.
+    pub version: u64,
+    /// The record.
+    pub record: Record,
+    /// How the token is used.
+    pub usage: Usage,
+}
+
 /// Unknown fields. They don't print: nobody knows what is in them.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Others(serde_json::Map<String, serde_json::Value>);
@@ -105,8 +116,7 @@ impl State {
     pub const ALL: [Self; 4] = [Self::Active, Self::Expired, Self::Disabled, Self::Revoked];
 
     /// The state as a word.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
             Self::Expired => "expired",
@@ -118,8 +128,7 @@ impl State {
 
 impl Record {
     /// Whether the token works at `now`.
-    #[must_use]
-    pub fn state(&self, now: SystemTime) -> State {
+    pub(crate) fn state(&self, now: SystemTime) -> State {
         if self.revoked_at.is_some() {
             State::Revoked
         } else if !self.enabled {

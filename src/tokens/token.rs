@@ -22,11 +22,8 @@ const BODY_LEN: usize = ID_LEN + SECRET_LEN + CHECKSUM_LEN;
 impl TokenHash {
     /// The id under which Redis keeps a foreign token with this hash: the first 16 bytes as a big-endian number, modulo 62^12, in
     /// base 62. So one look-up by key finds it, with no index of hashes beside the records.
-    #[must_use]
     pub fn derived_id(&self) -> String {
-        let mut id = String::with_capacity(ID_LEN);
-        base62::push(&mut id, self.first_128_bits(), ID_LEN);
-        id
+        base62::digits(self.first_128_bits(), ID_LEN)
     }
 }
 
@@ -47,9 +44,7 @@ impl NewToken {
     /// # Errors
     /// [`getrandom::Error`] when the operating system gives no randomness.
     pub fn generate(prefix: &str) -> Result<Self, getrandom::Error> {
-        let mut id = String::with_capacity(ID_LEN);
-        base62::push_random(&mut id, ID_LEN)?;
-        Self::with_id(prefix, id)
+        Self::with_id(prefix, base62::random(ID_LEN)?)
     }
 
     /// The same with an id that is given, of which [`can_be_own`] is true.
@@ -57,13 +52,8 @@ impl NewToken {
     /// # Errors
     /// As [`Self::generate`].
     pub(super) fn with_id(prefix: &str, id: String) -> Result<Self, getrandom::Error> {
-        let mut text = String::with_capacity(prefix.len() + 1 + BODY_LEN);
-        text.push_str(prefix);
-        text.push('_');
-        text.push_str(&id);
-        base62::push_random(&mut text, SECRET_LEN)?;
-        let checksum = crc32fast::hash(text.as_bytes());
-        base62::push(&mut text, u128::from(checksum), CHECKSUM_LEN);
+        let mut text = format!("{prefix}_{id}{}", base62::random(SECRET_LEN)?);
+        text += &checksum(&text);
         let hash = TokenHash::of(&text);
         Ok(Self { id, secret: Secret::new(text), hash })
     }
@@ -101,10 +91,12 @@ impl<'a> Shape<'a> {
 
 /// Whether the last six characters are the CRC-32 of the others. `token` must be ASCII and longer than that.
 fn checksum_holds(token: &str) -> bool {
-    let (text, checksum) = token.split_at(token.len() - CHECKSUM_LEN);
-    let mut expected = String::with_capacity(CHECKSUM_LEN);
-    base62::push(&mut expected, u128::from(crc32fast::hash(text.as_bytes())), CHECKSUM_LEN);
-    expected == checksum
+    let (text, given) = token.split_at(token.len() - CHECKSUM_LEN);
+    checksum(text) == given
+}
+
+fn checksum(text: &str) -> String {
+    base62::digits(crc32fast::hash(text.as_bytes()).into(), CHECKSUM_LEN)
 }
 
 /// Whether `id` can stand in an own token.

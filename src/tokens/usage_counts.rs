@@ -8,13 +8,19 @@ use std::time::SystemTime;
 use foldhash::fast::RandomState;
 
 use super::date::Date;
-use super::stored::NewUsage;
 use crate::sharded::Sharded;
 
 /// Tokens whose use is remembered between two writes, at some 80 bytes each. The use of more is not counted.
 const MAX_TOKENS: usize = 1_000_000;
 /// Enough that two workers seldom want the same one.
 const SHARDS: usize = 32;
+
+/// How a token was used since that was saved last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NewUsage {
+    pub(super) requests: u64,
+    pub(super) last: Date,
+}
 
 type Uses = HashMap<Arc<str>, NewUsage, RandomState>;
 

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::file::TokenFile;
 use super::redis::RedisTokens;
-use super::usage_counts::UsageCounts;
-use crate::config::Config;
-use crate::store::{Redis, StoreError};
+use super::registry::{Registry, TokenStore, blocking};
+use super::usage_counts::{NewUsage, UsageCounts};
+use crate::store::StoreError;
 
 /// How often usage is saved.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -22,27 +21,15 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Saves usage counts in the store.
 pub struct UsageWriter {
+    registry: Arc<Registry>,
     counts: Arc<UsageCounts>,
-    store: UsageStore,
     warned: AtomicBool,
 }
 
-enum UsageStore {
-    File(Arc<TokenFile>),
-    Redis(RedisTokens),
-}
-
 impl UsageWriter {
-    /// Writes beside the token file.
-    #[must_use]
-    pub fn with_file(config: &Config, path: &std::path::Path, counts: Arc<UsageCounts>) -> Self {
-        Self { counts, store: UsageStore::File(Arc::new(TokenFile::new(config, path))), warned: AtomicBool::new(false) }
-    }
-
-    /// Writes to Redis.
-    #[must_use]
-    pub fn with_redis(redis: Redis, counts: Arc<UsageCounts>) -> Self {
-        Self { counts, store: UsageStore::Redis(RedisTokens::new(redis)), warned: AtomicBool::new(false) }
+    /// Saves in the store of `registry`.
+    pub fn new(registry: Arc<Registry>, counts: Arc<UsageCounts>) -> Self {
+        Self { registry, counts, warned: AtomicBool::new(false) }
     }
 
     /// Saves once a minute. Instances that started together don't save together.
@@ -60,32 +47,16 @@ impl UsageWriter {
         let _ = tokio::time::timeout(FINISH_TIMEOUT, self.write()).await;
     }
 
-    /// Writes everything that has not been written. What Redis does not take is store for the next time; only of questions that it
-    /// left without an answer nobody knows whether they counted, and they are not asked again.
+    /// Writes everything that has not been written. What the store does not take is kept for the next time; only of writes that Redis
+    /// left without an answer nobody knows whether they counted, and they are not repeated.
     pub async fn write(&self) {
         let usage = self.counts.take();
-        match &self.store {
-            UsageStore::Redis(tokens) => {
-                let mut rest = &usage[..];
-                while !rest.is_empty() {
-                    let (batch, more) = rest.split_at(rest.len().min(BATCH));
-                    let written = join_all(batch.iter().map(|(id, new)| tokens.add_usage(id, *new))).await;
-                    for ((id, new), written) in batch.iter().zip(written) {
-                        if let Err(StoreError::Down | StoreError::Refused(_)) = written {
-                            self.counts.add(id, *new);
-                        }
-                    }
-                    rest = more;
-                    if !rest.is_empty() {
-                        tokio::time::sleep(BATCH_PAUSE).await;
-                    }
-                }
-            }
-            UsageStore::File(file) if !usage.is_empty() => {
-                let file = file.clone();
-                let known = usage.clone();
-                let written = tokio::task::spawn_blocking(move || file.add_usage(&known)).await;
-                match written.expect("work on a token file returns its errors and does not panic") {
+        match &self.registry.store {
+            TokenStore::Redis(tokens) => self.write_to_redis(tokens, usage).await,
+            TokenStore::File(_) if usage.is_empty() => {}
+            TokenStore::File(file) => {
+                let new = usage.clone();
+                match blocking(file, move |file| file.add_usage(&new)).await {
                     Ok(()) => self.warned.store(false, Ordering::Relaxed),
                     Err(error) => {
                         usage.iter().for_each(|(id, new)| self.counts.add(id, *new));
@@ -95,7 +66,20 @@ impl UsageWriter {
                     }
                 }
             }
-            UsageStore::File(_) => {}
+        }
+    }
+
+    async fn write_to_redis(&self, tokens: &RedisTokens, usage: Vec<(Arc<str>, NewUsage)>) {
+        for (index, batch) in usage.chunks(BATCH).enumerate() {
+            if index > 0 {
+                tokio::time::sleep(BATCH_PAUSE).await;
+            }
+            let written = join_all(batch.iter().map(|(id, new)| tokens.add_usage(id, *new))).await;
+            for ((id, new), written) in batch.iter().zip(written) {
+                if let Err(StoreError::Down | StoreError::Refused(_)) = written {
+                    self.counts.add(id, *new);
+                }
+            }
         }
     }
 }

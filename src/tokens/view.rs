@@ -6,8 +6,7 @@ use serde::Serialize;
 
 use super::date::Date;
 use super::outcome::Found;
-use super::record::{Record, Usage, limit_map};
-use super::registry::Listed;
+use super::record::{Record, StoredRecord, Usage, limit_map};
 use crate::config::Limit;
 
 #[derive(Debug, Serialize)]
@@ -74,7 +73,7 @@ impl<'a> TokenView<'a> {
         }
     }
 
-    pub(crate) fn of_listed(listed: &'a Listed, now: SystemTime) -> Self {
+    pub(crate) fn of_listed(listed: &'a StoredRecord, now: SystemTime) -> Self {
         Self { usage: Some(listed.usage.into()), ..Self::new(&listed.record, listed.version, now) }
     }
 

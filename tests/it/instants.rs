@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use callgate::config::{self, Config, Store};
+use callgate::config::{self, Store};
 use callgate::store::{Redis, StoreHealth};
-use callgate::tokens::{Actor, Change, Registry};
+use callgate::tokens::{ActionContext, Actor, Change, Operation, Registry};
 use prometheus::IntGauge;
 use reqwest::Client;
 
@@ -27,9 +27,7 @@ struct Stage {
     _redis: RedisServer,
     _upstream: Upstream,
     instances: Vec<(Arc<Gateway>, Client)>,
-    config: Config,
     registry: Registry,
-    by: Actor,
 }
 
 /// One answer: when its request was sent, its status, and the limit that it names.
@@ -37,6 +35,10 @@ struct Told {
     sent: Instant,
     status: u16,
     limit: String,
+}
+
+fn by() -> ActionContext {
+    ActionContext { actor: Actor::person("test", "here"), now: SystemTime::now() }
 }
 
 impl Stage {
@@ -55,8 +57,8 @@ impl Stage {
         let config = config::parse(&site.config(), &text, &|_| None).unwrap().config;
         let Store::Redis(store) = &config.store else { panic!("it is Redis") };
         let health = Arc::new(StoreHealth::new(IntGauge::new("up", "up").unwrap()));
-        let registry = Registry::with_redis(Redis::open(store, health).await.unwrap());
-        Self { _redis: redis, _upstream: upstream, instances, config, registry, by: Actor::person("test", "here") }
+        let registry = Registry::with_redis(&config, Redis::open(store, health).await.unwrap());
+        Self { _redis: redis, _upstream: upstream, instances, registry }
     }
 
     fn token(&self) -> Token {
@@ -129,7 +131,7 @@ impl Stage {
     }
 
     async fn update(&self, token: &Token, change: Change) -> Instant {
-        self.registry.update(&self.config, &token.id, change, None, &self.by, SystemTime::now()).await.unwrap();
+        self.registry.update(&token.id, change, None, &by()).await.unwrap();
         Instant::now()
     }
 }
@@ -139,17 +141,16 @@ const REFUSED: (u16, &str) = (401, "");
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_is_admitted_that_was_sent_after_the_acknowledgement() {
     let stage = Stage::new().await;
-    let by = &stage.by;
     let token = stage.token();
     let revoked = async {
-        stage.registry.revoke(&token.id, None, by, SystemTime::now()).await.unwrap();
+        stage.registry.operate(&token.id, Operation::Revoke, None, &by()).await.unwrap();
         Instant::now()
     };
     stage.holds("revocation", &token, revoked, REFUSED).await;
 
     let token = stage.token();
     let disabled = async {
-        stage.registry.switch(&token.id, false, None, by, SystemTime::now()).await.unwrap();
+        stage.registry.operate(&token.id, Operation::Disable, None, &by()).await.unwrap();
         Instant::now()
     };
     stage.holds("disabling", &token, disabled, REFUSED).await;
@@ -166,12 +167,11 @@ async fn no_request_is_admitted_that_was_sent_after_the_acknowledgement() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ends_hold_at_their_second() {
     let stage = Stage::new().await;
-    let by = &stage.by;
     let token = stage.token();
     let rotated = async {
         let registry = &stage.registry;
         let grace = Duration::ZERO;
-        registry.rotate(&stage.config, &token.id, grace, None, by, SystemTime::now()).await.unwrap();
+        registry.rotate(&token.id, grace, None, &by()).await.unwrap();
         Instant::now()
     };
     stage.holds("rotation without grace", &token, rotated, REFUSED).await;
@@ -180,7 +180,7 @@ async fn ends_hold_at_their_second() {
     let rotated = async {
         let (registry, now) = (&stage.registry, SystemTime::now());
         let grace = Duration::from_secs(2);
-        let rotated = registry.rotate(&stage.config, &token.id, grace, None, by, now).await.unwrap();
+        let rotated = registry.rotate(&token.id, grace, None, &by()).await.unwrap();
         let (gateway, client) = &stage.instances[0];
         let new = Token { id: token.id.clone(), secret: rotated.secret.expose().to_owned() };
         assert_eq!(get(client, gateway, "/status/200", &new).await.status(), 200);

@@ -4,7 +4,6 @@
 mod tests;
 
 use std::collections::HashMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,11 +12,11 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 
 use super::credential::Credential;
-use super::open::{self, OpenCalls};
-use super::principal::Principal;
+use super::open_calls::OpenCalls;
+use super::principal::{Principal, principal_of};
 use super::refusal::{Reason, Refusal};
 use crate::config::Config;
-use crate::tokens::{FileError, Plans, Record, Stamp, StoredHash, TokenHash, load, read_records};
+use crate::tokens::{FileError, Plans, Record, Stamp, TokenHash, load, read_records};
 
 /// How often a running instance looks whether the file has changed.
 const POLL: Duration = Duration::from_millis(500);
@@ -68,21 +67,14 @@ impl FileStore {
     }
 
     /// How many tokens are in the file, good or not.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.records.load().count
-    }
-
-    /// Whether no token is in the file.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Follows the file for ever. A good new file replaces all records at once; of a bad one each problem is logged, and the old
     /// records stay. Ends open calls whose tokens no longer entitle to them.
     pub async fn watch(self: Arc<Self>, calls: Arc<OpenCalls>) {
-        tokio::join!(self.follow(&calls), open::clock(&calls));
+        tokio::join!(self.follow(&calls), calls.expire_on_time());
     }
 
     async fn follow(self: &Arc<Self>, calls: &OpenCalls) {
@@ -110,16 +102,12 @@ impl FileStore {
 
     /// Reads the file if it has changed since it was last read.
     pub fn refresh(&self) {
-        let stamp = fs::metadata(&self.path).ok().as_ref().map(Stamp::of);
-        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if stamp == seen {
+        if Stamp::read(&self.path) == *self.seen.lock().unwrap_or_else(PoisonError::into_inner) {
             return;
         }
         match self.read() {
-            Ok(()) => tracing::info!("{}: read again, {} tokens", self.path.display(), self.len()),
-            Err(FileError::Io { path, source }) => {
-                tracing::error!("{}: {source}; the previous tokens stay active", path.display());
-            }
+            Ok(()) => tracing::info!("{}: read again, {} tokens", self.path.display(), self.count()),
+            Err(error @ FileError::Io { .. }) => tracing::error!("{error}; the previous tokens stay active"),
             Err(FileError::Invalid(problems)) => {
                 for problem in &problems {
                     tracing::error!("{problem}");
@@ -138,25 +126,19 @@ impl FileStore {
     }
 
     fn read(&self) -> Result<(), FileError> {
-        let stamp = |path: &Path| fs::metadata(path).ok().as_ref().map(Stamp::of);
-        let (text, before) = match load(&self.path) {
-            Ok(loaded) => loaded,
-            Err(source) => {
-                *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = stamp(&self.path);
-                return Err(FileError::Io { path: self.path.clone(), source });
-            }
-        };
-        // Remembered whether it is good or not, so that a bad file is complained of once.
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+        let loaded = load(&self.path);
+        let stamp = loaded.as_ref().map_or_else(|_| Stamp::read(&self.path), |(_, stamp)| Some(*stamp));
+        // Remembered whether the file is good or not, so that a bad one is complained of once.
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = stamp;
+        let (text, _) = loaded.map_err(|source| FileError::Io { path: self.path.clone(), source })?;
         let records = read_records(&self.path, &text, &self.plans)?;
-        let old = self.records.load();
-        let new = self.take_over(&old, records.into_iter());
+        let new = self.take_over(&self.records.load(), records);
         self.records.store(Arc::new(new));
         Ok(())
     }
 
     /// Records that did not change keep their version and their principal.
-    fn take_over(&self, old: &Records, records: impl Iterator<Item = Record>) -> Records {
+    fn take_over(&self, old: &Records, records: Vec<Record>) -> Records {
         let mut new = Records { version: old.version, ..Records::default() };
         for record in records {
             let unchanged = |stored: &&Arc<Stored>| stored.record == record;
@@ -168,18 +150,14 @@ impl FileStore {
                         new.version += 1;
                         new.version
                     });
-                    Arc::new(Stored { principal: self.principal(&record, hash, version), record: record.clone() })
+                    let now = SystemTime::now();
+                    let principal = principal_of(&record, version, hash.sha256, &self.plans, now);
+                    Arc::new(Stored { principal, record: record.clone() })
                 });
                 new.by_hash.insert(hash.sha256, stored);
             }
             new.count += 1;
         }
         new
-    }
-
-    fn principal(&self, record: &Record, hash: &StoredHash, version: u64) -> Result<Arc<Principal>, Refusal> {
-        super::principal::usable(record)?;
-        let plan = self.plans.resolve(record);
-        Ok(Arc::new(Principal::new(record, hash, version, plan, SystemTime::now())))
     }
 }

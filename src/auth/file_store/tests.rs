@@ -1,5 +1,7 @@
 //! Tests of the token file as requests meet it: reading and reloading.
 
+use std::fs;
+
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
 use super::*;
@@ -40,7 +42,7 @@ fn tokens_are_found_by_their_hash() {
     let text = format!("tokens:\n{}{}", entry("a", A, ", plan: enterprise"), entry("b", "token-number-b", ""));
     let (_folder, store) = store(&text);
     let store = store.unwrap();
-    assert_eq!(store.len(), 2);
+    assert_eq!(store.count(), 2);
     let a = find(&store, A).unwrap();
     assert_eq!((&*a.id, &*a.plan.name), ("a", "enterprise"));
     // A Sanctum token: by the part behind the bar, whatever stands before it, and by that part alone.
@@ -88,7 +90,7 @@ fn a_good_change_replaces_all_and_a_bad_one_nothing() {
     change(&store, &format!("tokens:\n{}", entry("b", B, "")));
     assert!(find(&store, A).is_err() && find(&store, B).is_ok());
     change(&store, "");
-    assert!(store.is_empty());
+    assert_eq!(store.count(), 0);
 }
 
 #[test]
@@ -97,7 +99,7 @@ fn a_bad_file_is_read_once() {
     let store = store.unwrap();
     change(&store, "tokens: 3");
     let seen = *store.seen.lock().unwrap();
-    assert!(seen == fs::metadata(&store.path).ok().as_ref().map(Stamp::of), "the next poll finds nothing new");
+    assert!(seen == Stamp::read(&store.path), "the next poll finds nothing new");
 }
 
 #[test]
@@ -182,5 +184,5 @@ fn ten_thousand_tokens_are_read() {
     let mut text = "tokens:\n".to_owned();
     (0..10_000).for_each(|n| text.push_str(&entry(&format!("t{n}"), &format!("token-{n}"), "")));
     let (_folder, store) = store(&text);
-    assert_eq!(store.unwrap().len(), 10_000);
+    assert_eq!(store.unwrap().count(), 10_000);
 }

@@ -9,19 +9,19 @@ use super::args::{
 use super::session::Session;
 use super::view::{CreatedToken, audit_table, token_json, token_sheet, token_table};
 use crate::config::Secret;
-use crate::tokens::{Change, Draft, Edited, Filter, Origin, TokenView, TrailFilter};
+use crate::tokens::{Change, Draft, Edited, Filter, Operation, Origin, TokenView, TrailFilter};
 
 /// Tokens that one request to the store returns.
 const PAGE: usize = 256;
 
 impl Session<'_> {
     pub(super) async fn create(&mut self, args: CreateArgs) -> anyhow::Result<()> {
-        let expires_at = args.settings.expires.map(|end| end.after(self.now)).transpose()?;
+        let expires_at = args.settings.expires.map(|end| end.after(self.by.now)).transpose()?;
         let (name, account) = (args.name, args.account);
         let TokenSettings { permissions, plan, limits, concurrent_calls, .. } = args.settings;
         let draft = Draft { name, account, permissions, plan, limits, concurrent_calls, expires_at };
         let origin = args.sha256.map_or(Origin::New, |hash| Origin::Registered { id: args.id, hash });
-        let issued = self.registry.issue(self.config, draft, origin, None, &self.actor, self.now).await?;
+        let issued = self.registry.issue(draft, origin, None, &self.by).await?;
         let (record, secret) = (&issued.edited.record, issued.secret.as_ref().map(Secret::expose));
         self.warn_of_permissions(&record.permissions);
         self.remark_on_rewrite(issued.edited.rewritten);
@@ -46,7 +46,7 @@ impl Session<'_> {
         let mut listed = Vec::new();
         while listed.len() < max {
             let count = PAGE.min(max - listed.len());
-            let page = self.registry.list(self.config, &filter, after.as_deref(), count, self.now).await?;
+            let page = self.registry.list(&filter, after.as_deref(), count, self.by.now).await?;
             listed.extend(page.tokens);
             after = page.next;
             if after.is_none() {
@@ -54,7 +54,7 @@ impl Session<'_> {
             }
         }
         let plan = self.default_plan();
-        let tokens: Vec<_> = listed.iter().map(|listed| TokenView::of_listed(listed, self.now)).collect();
+        let tokens: Vec<_> = listed.iter().map(|listed| TokenView::of_listed(listed, self.by.now)).collect();
         let json: Vec<_> = tokens.iter().map(|token| token_json(token, plan)).collect();
         self.print(json!({ "tokens": json, "next": after }), token_table(&tokens, plan).trim_end());
         if let Some(after) = after {
@@ -64,15 +64,15 @@ impl Session<'_> {
     }
 
     pub(super) async fn show(&mut self, args: ShowArgs) -> anyhow::Result<()> {
-        let found = self.registry.find(self.config, &args.id).await?;
-        let (token, plan) = (TokenView::of_found(&found, self.now), self.default_plan());
-        self.print(token_json(&token, plan), token_sheet(&token, plan, self.now).trim_end());
+        let found = self.registry.find(&args.id).await?;
+        let (token, plan) = (TokenView::of_found(&found, self.by.now), self.default_plan());
+        self.print(token_json(&token, plan), token_sheet(&token, plan, self.by.now).trim_end());
         Ok(())
     }
 
     pub(super) async fn update(&mut self, args: UpdateArgs) -> anyhow::Result<()> {
         let TokenSettings { permissions, plan, limits, concurrent_calls, expires } = args.settings;
-        let expires_at = expires.map(|end| end.after(self.now)).transpose()?;
+        let expires_at = expires.map(|end| end.after(self.by.now)).transpose()?;
         let change = Change {
             name: args.name,
             permissions: (args.no_permissions || !permissions.is_empty()).then_some(permissions),
@@ -85,14 +85,14 @@ impl Session<'_> {
             self.warn_of_permissions(permissions);
         }
         let SelectedToken { id, if_version } = &args.token;
-        let edited = self.registry.update(self.config, id, change, *if_version, &self.actor, self.now).await?;
+        let edited = self.registry.update(id, change, *if_version, &self.by).await?;
         self.report(&edited, if edited.changed { "is changed" } else { "is like that already" });
         Ok(())
     }
 
     pub(super) async fn rotate(&mut self, args: RotateArgs) -> anyhow::Result<()> {
         let SelectedToken { id, if_version } = &args.token;
-        let rotated = self.registry.rotate(self.config, id, args.grace, *if_version, &self.actor, self.now).await?;
+        let rotated = self.registry.rotate(id, args.grace, *if_version, &self.by).await?;
         self.remark_on_rewrite(rotated.edited.rewritten);
         let (secret, version, until) = (rotated.secret.expose(), rotated.edited.version, rotated.old_until);
         let json = json!({ "id": id, "token": secret, "version": version, "old_secret_until": until });
@@ -108,13 +108,13 @@ impl Session<'_> {
     pub(super) async fn revoke(&mut self, args: RevokeArgs) -> anyhow::Result<()> {
         let Some(account) = &args.account else {
             let id = args.id.as_deref().context("ID or --account is needed")?;
-            let edited = self.registry.revoke(id, args.if_version, &self.actor, self.now).await?;
+            let edited = self.registry.operate(id, Operation::Revoke, args.if_version, &self.by).await?;
             let before = edited.record.revoked_at.filter(|_| !edited.changed);
             let text = before.map_or("is revoked".to_owned(), |date| format!("was revoked already on {date}"));
             self.report(&edited, &text);
             return Ok(());
         };
-        let revoked = self.registry.revoke_account(account, &self.actor, self.now).await?;
+        let revoked = self.registry.revoke_account(account, &self.by).await?;
         self.remark_on_rewrite(revoked.first().is_some_and(|first| first.rewritten));
         let ids: Vec<&str> = revoked.iter().map(|edited| edited.record.id.as_str()).collect();
         let lines =
@@ -128,7 +128,8 @@ impl Session<'_> {
     }
 
     pub(super) async fn switch(&mut self, token: SelectedToken, on: bool) -> anyhow::Result<()> {
-        let edited = self.registry.switch(&token.id, on, token.if_version, &self.actor, self.now).await?;
+        let operation = if on { Operation::Enable } else { Operation::Disable };
+        let edited = self.registry.operate(&token.id, operation, token.if_version, &self.by).await?;
         let state = if on { "enabled" } else { "disabled" };
         self.report(&edited, &if edited.changed { format!("is {state}") } else { format!("was {state} already") });
         Ok(())
@@ -136,8 +137,8 @@ impl Session<'_> {
 
     pub(super) async fn audit(&mut self, args: AuditArgs) -> anyhow::Result<()> {
         let AuditArgs { token, account, by, action, since, limit, before } = args;
-        let filter = TrailFilter { token, account, by, action, since: since.map(|since| since.before(self.now)) };
-        let page = self.registry.trail(&filter, before, limit as usize, self.now).await?;
+        let filter = TrailFilter { token, account, by, action, since: since.map(|since| since.before(self.by.now)) };
+        let page = self.registry.trail(&filter, before, limit as usize, self.by.now).await?;
         self.print(json!({ "entries": page.entries, "next": page.before }), audit_table(&page.entries).trim_end());
         if let Some(before) = page.before {
             self.remark_for_people(format_args!("For more, add: --before {before}"));
@@ -149,7 +150,7 @@ impl Session<'_> {
     fn report(&mut self, edited: &Edited, what: &str) {
         self.remark_on_rewrite(edited.rewritten);
         let Edited { record, version, changed, .. } = edited;
-        let mut json = token_json(&TokenView::new(record, *version, self.now), self.default_plan());
+        let mut json = token_json(&TokenView::new(record, *version, self.by.now), self.default_plan());
         json["changed"] = (*changed).into();
         self.print(json, format_args!("Token {} ({}) {what}.", record.id, record.name));
     }

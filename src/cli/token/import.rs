@@ -23,7 +23,7 @@ impl Session<'_> {
         for column in &export.ignored {
             self.remark(format_args!("note: the column {column:?} is ignored"));
         }
-        let imported = self.registry.import(self.config, &export, &defaults, dry_run, &self.actor, self.now).await;
+        let imported = self.registry.import(self.config, &export, &defaults, dry_run, &self.by).await;
         let wrong = imported.refused.iter().map(|refused| refused.line).collect::<BTreeSet<u64>>().len();
         self.report_import(&name, &imported, wrong, dry_run);
         if let Some(error) = imported.broken {

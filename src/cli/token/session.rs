@@ -7,14 +7,13 @@ use anyhow::Context;
 
 use crate::config::{Config, Store};
 use crate::store::Redis;
-use crate::tokens::{Actor, Registry, strange_permissions};
+use crate::tokens::{ActionContext, Actor, Registry, strange_permissions};
 
 /// What a command prints, in JSON or for people.
 pub(super) struct Session<'a> {
     pub(super) config: &'a Config,
     pub(super) registry: Registry,
-    pub(super) actor: Actor,
-    pub(super) now: SystemTime,
+    pub(super) by: ActionContext,
     json: bool,
     pub(super) out: String,
     pub(super) remarks: String,
@@ -28,10 +27,10 @@ impl<'a> Session<'a> {
                 let path = path.context("tokens.file is not set: name the file that keeps the tokens")?;
                 Registry::with_file(config, path)
             }
-            Store::Redis(store) => Registry::with_redis(Redis::open_for_command(store).await?),
+            Store::Redis(store) => Registry::with_redis(config, Redis::open_for_command(store).await?),
         };
-        let (out, remarks) = (String::new(), String::new());
-        Ok(Self { config, registry, actor: Actor::of_this_process(), now, json, out, remarks })
+        let by = ActionContext { actor: Actor::of_this_process(), now };
+        Ok(Self { config, registry, by, json, out: String::new(), remarks: String::new() })
     }
 
     pub(super) fn default_plan(&self) -> &'a str {

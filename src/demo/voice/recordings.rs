@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use futures_util::stream;
 use http::StatusCode;
 use http::header::CONTENT_LENGTH;
@@ -13,7 +14,6 @@ use serde_json::json;
 
 use super::request_body::next_bytes;
 use super::response::{DemoError, DemoResponse, FieldErrors, json_response, stream_response};
-use crate::hash::hex;
 
 /// 4 GiB.
 const MAX_DOWNLOAD_BYTES: u64 = 1 << 32;
@@ -29,7 +29,7 @@ pub(super) async fn receive(mut body: Incoming) -> Result<DemoResponse, DemoErro
         length += bytes.len();
         digest.update(&bytes);
     }
-    let sha256 = hex(digest.finish().as_ref());
+    let sha256 = HEXLOWER.encode(digest.finish().as_ref());
     Ok(json_response(StatusCode::OK, &json!({ "bytes": length, "sha256": sha256 })))
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Balancing;
 use crate::forward::wait_queue::Waiting;
-use crate::telemetry::BalanceMetrics;
+use crate::telemetry::UpstreamMetrics;
 
 /// The permits of one upstream, for all workers.
 pub(crate) struct Permits {
@@ -42,7 +42,7 @@ pub enum NoPermit {
 }
 
 impl Permits {
-    pub(super) fn new(config: &Balancing, metrics: &BalanceMetrics) -> Self {
+    pub(super) fn new(config: &Balancing, metrics: &UpstreamMetrics) -> Self {
         Self {
             semaphore: config.max_requests.map(|max| Arc::new(Semaphore::new(max as usize))),
             waiting: AtomicUsize::new(0),

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::tokens::error::{EditError, LOCK_WAIT};
+use crate::tokens::error::{FileError, LOCK_WAIT, RegistryError, Result};
 
 /// A token file that is being changed, and its folder, locked for as long as this lives.
 pub(super) struct LockedFile {
@@ -18,34 +18,28 @@ pub(super) struct LockedFile {
 
 impl LockedFile {
     /// Locks the folder: the file itself is exchanged, and a lock on the old one would bind nobody.
-    pub(super) fn wait_for(path: &Path) -> Result<Self, EditError> {
-        // A link stays a link: its target is exchanged.
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    pub(super) fn wait_for(path: &Path) -> Result<Self> {
+        let path = target(path);
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
             _ => PathBuf::from("."),
         };
-        let failed = |source| EditError::Write { path: folder.clone(), source };
+        let failed = |source| RegistryError::from(FileError::Io { path: folder.clone(), source });
         let lock = File::open(&folder).map_err(failed)?;
         let deadline = Instant::now() + LOCK_WAIT;
         loop {
             match lock.try_lock() {
                 Ok(()) => return Ok(Self { path, folder, _lock: lock }),
                 Err(TryLockError::Error(source)) => return Err(failed(source)),
-                Err(TryLockError::WouldBlock) if Instant::now() > deadline => return Err(EditError::Locked(path)),
+                Err(TryLockError::WouldBlock) if Instant::now() > deadline => return Err(RegistryError::Locked(path)),
                 Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
             }
         }
     }
 
-    /// A file beside the token file: its name with one more ending.
-    pub(super) fn beside(&self, ending: &str) -> PathBuf {
-        beside(&self.path, ending)
-    }
-
     /// Writes a file of this folder beside the old one and exchanges the two, so that a reader sees the one or the other and a crash
     /// loses neither. A new file is for its owner alone; an old one keeps owner and group, and loses what it allowed to others.
-    pub(super) fn replace(&self, path: &Path, text: &str) -> Result<(), EditError> {
+    pub(super) fn replace(&self, path: &Path, text: &str) -> Result<(), FileError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         self.clear_away(&format!(".{name}."));
         let temporary = self.folder.join(format!(".{name}.{}.{:08x}.tmp", std::process::id(), fastrand::u32(..)));
@@ -54,7 +48,7 @@ impl LockedFile {
             file.write_all(text.as_bytes())?;
             // A file that is new gets the owner of the token file that it lies beside.
             let old = fs::metadata(path);
-            if let Ok(model) = old.as_ref().ok().map_or_else(|| fs::metadata(&self.path), |old| Ok(old.clone())) {
+            if let Some(model) = old.as_ref().ok().cloned().or_else(|| fs::metadata(&self.path).ok()) {
                 own_like(&file, &temporary, &model)?;
             }
             if let Ok(old) = old {
@@ -68,7 +62,7 @@ impl LockedFile {
             // The first error is the one to report.
             let _ = fs::remove_file(&temporary);
         }
-        result.map_err(|source| EditError::Write { path: path.to_owned(), source })
+        result.map_err(|source| FileError::Io { path: path.to_owned(), source })
     }
 
     /// Removes what writers left behind that were killed. Nobody else writes, for the folder is locked.
@@ -93,6 +87,11 @@ impl LockedFile {
         }
         Ok(file)
     }
+}
+
+/// The file itself where `path` is a link to it: a link stays a link, and its target is exchanged.
+pub(super) fn target(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// A file beside another: its name with one more ending.

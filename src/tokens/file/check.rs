@@ -4,15 +4,14 @@ use std::io;
 use std::path::Path;
 
 use super::parse;
-use super::read::load;
+use super::token_file::load;
 use crate::config::{Config, Position, Problem, Severity};
 use crate::tokens::permission::strange_permissions;
 use crate::tokens::plans::Plans;
 
 /// Everything that is wrong with a token file; if nothing is, a warning for each permission that no route asks for. A file that isn't
 /// there is no problem: it may come later.
-#[must_use]
-pub fn check_tokens(config: &Config, path: &Path) -> Vec<Problem> {
+pub(crate) fn check_tokens(config: &Config, path: &Path) -> Vec<Problem> {
     let problem = |Position { line, column }, key_path: String, message: String, severity| {
         let file = path.into();
         Problem { file, line, column, path: key_path, message, severity }

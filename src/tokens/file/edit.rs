@@ -5,21 +5,19 @@
 //! unusual layout), the tokens concerned are written anew, or else the whole file, of which only the comment at its head is kept.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
-use std::time::SystemTime;
 
-use super::atomic_replace::{LockedFile, beside};
+use super::atomic_replace::{LockedFile, beside, target};
 use super::parse::{Placed, parse};
 use super::text::{self, Edits};
 use super::token_file::TokenFile;
 use super::trail;
 use super::usage;
-use crate::tokens::audit::{Action, Actor, Entry};
-use crate::tokens::error::{EditError, RegistryError};
+use crate::tokens::audit::{Action, ActionContext, Entry};
+use crate::tokens::cursor::{Cursor, RecordPage};
+use crate::tokens::error::{RegistryError, Result};
 use crate::tokens::operation::Operation;
 use crate::tokens::outcome::{Edited, ImportOutcome};
-use crate::tokens::record::Record;
-use crate::tokens::stored::{Cursor, RecordPage, StoredRecord};
+use crate::tokens::record::{Record, StoredRecord};
 use crate::tokens::token::TokenHash;
 
 /// What a change comes to: edits of the file, and what the trail is to say of them.
@@ -31,7 +29,7 @@ struct FileChange {
 
 impl TokenFile {
     /// One record, with what is kept beside it.
-    pub(in crate::tokens) fn read(&self, id: &str) -> Result<Option<StoredRecord>, EditError> {
+    pub(in crate::tokens) fn read(&self, id: &str) -> Result<Option<StoredRecord>> {
         let record = self.list()?.into_iter().find(|record| record.id == id);
         let Some(record) = record else { return Ok(None) };
         Ok(self.stored([record])?.pop())
@@ -39,7 +37,7 @@ impl TokenFile {
 
     /// Up to `count` records behind a place, which is an index and the id that was there; and the place of the last one, unless
     /// there is none behind it.
-    pub(in crate::tokens) fn page(&self, after: &Cursor, count: usize) -> Result<RecordPage, EditError> {
+    pub(in crate::tokens) fn page(&self, after: &Cursor, count: usize) -> Result<RecordPage> {
         let records = self.list()?;
         let start = match records.iter().position(|record| record.id == after.id) {
             Some(at) => at + 1,
@@ -56,11 +54,8 @@ impl TokenFile {
     }
 
     /// Adds a record.
-    ///
-    /// # Errors
-    /// [`EditError`]
-    pub(in crate::tokens) fn create(&self, record: Record, by: &Actor, now: SystemTime) -> Result<Edited, EditError> {
-        let rewritten = self.change(now, |placed| {
+    pub(in crate::tokens) fn create(&self, record: Record, by: &ActionContext) -> Result<Edited> {
+        let ((), rewritten) = self.change(by, |placed| {
             let same = |old: &&Placed| {
                 let taken = |hash| old.record.hashes.iter().any(|other| other.sha256 == hash);
                 old.record.id == record.id || record.hashes.iter().any(|hash| taken(hash.sha256))
@@ -68,26 +63,22 @@ impl TokenFile {
             if let Some(old) = placed.iter().find(same) {
                 return Err(RegistryError::Exists(old.record.id.clone()));
             }
-            let entries = vec![Entry::of(Action::Create, by, now, None, &record)];
-            Ok(FileChange { edits: Edits { added: vec![record.clone()], ..Edits::default() }, entries })
+            let entries = vec![Entry::of(Action::Create, by, None, &record)];
+            Ok((FileChange { edits: Edits { added: vec![record.clone()], ..Edits::default() }, entries }, ()))
         })?;
         Ok(Edited { version: record.fingerprint(), record, changed: true, rewritten })
     }
 
     /// Adds those of many records that are not there yet, in one write; says of each what became of it, and whether the whole file had
-    /// to be written anew.
-    ///
-    /// # Errors
-    /// [`EditError`]; then none was added.
+    /// to be written anew. After an error none was added.
     pub(in crate::tokens) fn import(
         &self,
         records: Vec<Record>,
         dry_run: bool,
-        by: &Actor,
-        now: SystemTime,
-    ) -> Result<(Vec<ImportOutcome>, bool), EditError> {
-        let mut outcomes = Vec::with_capacity(records.len());
-        let rewritten = self.change(now, |placed| {
+        by: &ActionContext,
+    ) -> Result<(Vec<ImportOutcome>, bool)> {
+        self.change(by, |placed| {
+            let mut outcomes = Vec::with_capacity(records.len());
             let of_id: HashMap<&str, &Record> = placed.iter().map(|old| (&*old.record.id, &old.record)).collect();
             let hashes = placed.iter().flat_map(|old| old.record.hashes.iter().map(|hash| (hash.sha256, &old.record)));
             let of_hash: HashMap<TokenHash, &Record> = hashes.collect();
@@ -104,30 +95,22 @@ impl TokenFile {
                 });
             }
             if dry_run {
-                return Ok(FileChange::default());
+                change = FileChange::default();
+            } else if !change.edits.added.is_empty() {
+                change.entries.push(Entry::of_import(change.edits.added.iter(), by));
             }
-            if !change.edits.added.is_empty() {
-                change.entries.push(Entry::of_import(change.edits.added.iter(), by, now));
-            }
-            Ok(change)
-        })?;
-        Ok((outcomes, rewritten))
+            Ok((change, outcomes))
+        })
     }
 
-    /// Does something to a token.
-    ///
-    /// # Errors
-    /// [`EditError`]
     pub(in crate::tokens) fn operate(
         &self,
         id: &str,
         operation: &Operation,
         expected: Option<u64>,
-        by: &Actor,
-        now: SystemTime,
-    ) -> Result<Edited, EditError> {
-        let mut done = None;
-        let rewritten = self.change(now, |placed| {
+        by: &ActionContext,
+    ) -> Result<Edited> {
+        let ((record, changed), rewritten) = self.change(by, |placed| {
             let Some(at) = placed.iter().position(|placed| placed.record.id == id) else {
                 let known = placed.iter().map(|placed| placed.record.id.clone()).collect();
                 return Err(RegistryError::Unknown { id: id.to_owned(), known });
@@ -138,71 +121,57 @@ impl TokenFile {
                 return Err(RegistryError::Stale { id: id.to_owned(), version });
             }
             let mut record = before.clone();
-            operation.apply(&mut record, now)?;
+            operation.apply(&mut record, by.now)?;
             let mut change = FileChange::default();
             if record != *before {
-                change.entries.push(Entry::of(operation.action(), by, now, Some(before), &record));
+                change.entries.push(Entry::of(operation.action(), by, Some(before), &record));
                 change.edits.changed.insert(at, record.clone());
             }
-            done = Some((record, !change.entries.is_empty()));
-            Ok(change)
+            let changed = !change.entries.is_empty();
+            Ok((change, (record, changed)))
         })?;
-        let (record, changed) = done.expect("a change that succeeded has told its record");
         Ok(Edited { version: record.fingerprint(), record, changed, rewritten })
     }
 
     /// Revokes all tokens of an account, in one step; returns those that were not revoked before.
-    ///
-    /// # Errors
-    /// [`EditError`]
-    pub(in crate::tokens) fn revoke_account(
-        &self,
-        account: &str,
-        by: &Actor,
-        now: SystemTime,
-    ) -> Result<Vec<Edited>, EditError> {
-        let mut revoked = Vec::new();
-        let rewritten = self.change(now, |placed| {
-            let mut change = FileChange::default();
+    pub(in crate::tokens) fn revoke_account(&self, account: &str, by: &ActionContext) -> Result<Vec<Edited>> {
+        let (revoked, rewritten) = self.change(by, |placed| {
+            let (mut change, mut revoked) = (FileChange::default(), Vec::new());
             for (at, Placed { record: before, .. }) in placed.iter().enumerate() {
                 let mut record = before.clone();
                 if before.account == account && before.revoked_at.is_none() {
-                    Operation::Revoke.apply(&mut record, now)?;
-                    change.entries.push(Entry::of(Action::Revoke, by, now, Some(before), &record));
+                    Operation::Revoke.apply(&mut record, by.now)?;
+                    change.entries.push(Entry::of(Action::Revoke, by, Some(before), &record));
                     revoked.push(record.clone());
                     change.edits.changed.insert(at, record);
                 }
             }
-            Ok(change)
+            Ok((change, revoked))
         })?;
         let edited = |record: Record| Edited { version: record.fingerprint(), record, changed: true, rewritten };
         Ok(revoked.into_iter().map(edited).collect())
     }
 
     /// Up to `count` entries of the audit trail before one, the newest first.
-    ///
-    /// # Errors
-    /// [`EditError::Write`]
-    pub(in crate::tokens) fn trail(&self, before: Option<u64>, count: usize) -> Result<Vec<(u64, Entry)>, EditError> {
-        let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        let entries = trail::read(&beside(&path, trail::ENDING))?;
+    pub(in crate::tokens) fn trail(&self, before: Option<u64>, count: usize) -> Result<Vec<(u64, Entry)>> {
+        let entries = trail::read(&beside(&target(&self.path), trail::ENDING))?;
         let wanted = entries.into_iter().rev().filter(|(seq, _)| before.is_none_or(|before| *seq < before));
         Ok(wanted.take(count).collect())
     }
 
-    /// Reads the file, decides on a change, and puts the result in the file's place, all under the lock. Returns whether the whole file
-    /// had to be written anew.
-    fn change(
+    /// Reads the file, decides on a change, and puts the result in the file's place, all under the lock. Returns what `decide` says
+    /// besides, and whether the whole file had to be written anew.
+    fn change<T>(
         &self,
-        now: SystemTime,
-        decide: impl FnOnce(&[Placed]) -> Result<FileChange, RegistryError>,
-    ) -> Result<bool, EditError> {
+        by: &ActionContext,
+        decide: impl FnOnce(&[Placed]) -> Result<(FileChange, T)>,
+    ) -> Result<(T, bool)> {
         let locked = LockedFile::wait_for(&self.path)?;
         let (text, placed) = self.load(&locked.path)?;
-        let FileChange { edits, entries } = decide(&placed)?;
+        let (FileChange { edits, entries }, decision) = decide(&placed)?;
         let wanted = edits.applied(&placed);
         if entries.is_empty() {
-            return Ok(false);
+            return Ok((decision, false));
         }
         let says = |text: &String| {
             parse(&locked.path, text, &self.plans)
@@ -213,17 +182,17 @@ impl TokenFile {
         let rewritten = kept.is_none();
         let new = kept.unwrap_or_else(|| text::rendered(&text, &wanted));
         debug_assert!(!rewritten || says(&new), "a file written anew says what it was meant to");
-        let written = trail::write(&locked, &entries, now)?;
+        let written = trail::write(&locked, &entries, by.now)?;
         if let Err(error) = locked.replace(&locked.path, &new) {
             written.undo();
-            return Err(error);
+            return Err(error.into());
         }
         entries.iter().for_each(Entry::log);
-        Ok(rewritten)
+        Ok((decision, rewritten))
     }
 
     /// Records with what is kept beside them.
-    fn stored(&self, records: impl IntoIterator<Item = Record>) -> Result<Vec<StoredRecord>, EditError> {
+    fn stored(&self, records: impl IntoIterator<Item = Record>) -> Result<Vec<StoredRecord>> {
         let usages = usage::read(&self.path);
         let stored = |record: Record| StoredRecord {
             version: record.fingerprint(),

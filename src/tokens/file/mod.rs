@@ -4,7 +4,6 @@ mod atomic_replace;
 mod check;
 mod edit;
 mod parse;
-mod read;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -12,6 +11,6 @@ mod token_file;
 mod trail;
 mod usage;
 
-pub use check::check_tokens;
-pub(crate) use read::{Stamp, load, read_records};
-pub use token_file::TokenFile;
+pub(crate) use check::check_tokens;
+pub(super) use token_file::TokenFile;
+pub(crate) use token_file::{Stamp, load, read_records};

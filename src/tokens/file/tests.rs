@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::tokens::audit::{Action, Actor};
+use crate::tokens::audit::{Action, ActionContext, Actor};
 use crate::tokens::date::Date;
 use crate::tokens::draft::Change;
-use crate::tokens::error::{EditError, FileError, RegistryError};
+use crate::tokens::error::{FileError, RegistryError, Result};
 use crate::tokens::limit_text::parse_limit;
 use crate::tokens::operation::Operation;
 use crate::tokens::outcome::Edited;
@@ -34,7 +34,7 @@ fn editor(text: Option<&str>) -> (tempfile::TempDir, TokenFile, PathBuf) {
     if let Some(text) = text {
         fs::write(&path, text).unwrap();
     }
-    let file = TokenFile { path: path.clone(), plans: plans() };
+    let file = TokenFile { path: path.clone(), plans: Arc::new(plans()) };
     (folder, file, path)
 }
 
@@ -44,19 +44,16 @@ fn record(id: &str, token: &str) -> Record {
     record
 }
 
-fn by() -> Actor {
-    Actor::person("tester", "here")
+fn by() -> ActionContext {
+    at(now())
 }
 
-fn revoke(file: &TokenFile, id: &str, now: SystemTime) -> Result<Edited, EditError> {
-    file.operate(id, &Operation::Revoke, None, &by(), now)
+fn at(now: SystemTime) -> ActionContext {
+    ActionContext { actor: Actor::person("tester", "here"), now }
 }
 
-fn refused(result: Result<Edited, EditError>) -> RegistryError {
-    match result {
-        Err(EditError::Refused(why)) => *why,
-        other => panic!("{other:?}"),
-    }
+fn revoke(file: &TokenFile, id: &str, now: SystemTime) -> Result<Edited> {
+    file.operate(id, &Operation::Revoke, None, &at(now))
 }
 
 fn now() -> SystemTime {
@@ -66,7 +63,7 @@ fn now() -> SystemTime {
 #[test]
 fn a_file_grows_by_one_entry_and_nothing_else_changes() {
     let (_folder, file, path) = editor(None);
-    file.create(record("a", A), &by(), now()).unwrap();
+    file.create(record("a", A), &by()).unwrap();
     let first = fs::read_to_string(&path).unwrap();
     assert!(first.starts_with("# Tokens of Callgate"));
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
@@ -76,7 +73,7 @@ fn a_file_grows_by_one_entry_and_nothing_else_changes() {
     b.limits = vec![parse_limit("minute", "7/1m").unwrap(), parse_limit("day", "9/1d").unwrap()];
     b.expires_at = Date::parse("2027-01-31");
     b.enabled = false;
-    let edited = file.create(b.clone(), &by(), now()).unwrap();
+    let edited = file.create(b.clone(), &by()).unwrap();
     assert!(edited.changed && !edited.rewritten);
     assert!(fs::read_to_string(&path).unwrap().starts_with(&first));
     assert_eq!(file.list().unwrap(), [record("a", A), b]);
@@ -94,7 +91,7 @@ fn comments_and_layout_survive_edits() {
         let before = lines(&fs::read_to_string(&path).unwrap());
         let revoked = revoke(&file, "a", now()).unwrap();
         assert!(revoked.changed && !revoked.rewritten, "{text}");
-        assert!(!file.create(record("b", B), &by(), now()).unwrap().rewritten, "{text}");
+        assert!(!file.create(record("b", B), &by()).unwrap().rewritten, "{text}");
         let after = lines(&fs::read_to_string(&path).unwrap());
         assert!(before.iter().all(|line| after.contains(line)), "{text}\n{after:?}");
         let records = file.list().unwrap();
@@ -113,7 +110,7 @@ fn change_much(file: &TokenFile, id: &str) -> Edited {
         expires_at: Some(Date::parse("2027-01-31").map(Date::time)),
         ..Change::default()
     };
-    file.operate(id, &Operation::Update(change, Arc::new(plans())), None, &by(), now()).unwrap()
+    file.operate(id, &Operation::Update(change, Arc::new(plans())), None, &by()).unwrap()
 }
 
 #[test]
@@ -146,7 +143,7 @@ tokens:
     let (_folder, file, path) = editor(Some(&text));
     assert!(!change_much(&file, "a").rewritten && !change_much(&file, "b").rewritten);
     let rotate = Operation::Rotate(TokenHash::of("another-token"), Duration::from_secs(60));
-    assert!(!file.operate("b", &rotate, None, &by(), now()).unwrap().rewritten);
+    assert!(!file.operate("b", &rotate, None, &by()).unwrap().rewritten);
     assert!(!revoke(&file, "a", now()).unwrap().rewritten);
     let expected = "\
 # ours
@@ -206,15 +203,15 @@ fn an_unusual_layout_is_written_anew_with_the_same_records() {
 #[test]
 fn a_change_that_fails_leaves_no_entry_in_the_trail() {
     let (folder, file, path) = editor(None);
-    file.create(record("a", A), &by(), now()).unwrap();
+    file.create(record("a", A), &by()).unwrap();
     let trail = fs::read_to_string(folder.path().join("tokens.yaml.audit")).unwrap();
     let text = fs::read_to_string(&path).unwrap();
     // A name so long that the temporary file beside it can't be made.
     let long = folder.path().join("x".repeat(240));
     fs::rename(&path, &long).unwrap();
     fs::write(folder.path().join(format!("{}.audit", "x".repeat(240))), &trail).unwrap();
-    let file = TokenFile { path: long.clone(), plans: plans() };
-    assert!(matches!(revoke(&file, "a", now()), Err(EditError::Write { .. })));
+    let file = TokenFile { path: long.clone(), plans: Arc::new(plans()) };
+    assert!(matches!(revoke(&file, "a", now()), Err(RegistryError::File(FileError::Io { .. }))));
     assert_eq!(fs::read_to_string(long).unwrap(), text);
     assert_eq!(file.trail(None, 10).unwrap().len(), 1);
 }
@@ -222,7 +219,7 @@ fn a_change_that_fails_leaves_no_entry_in_the_trail() {
 #[test]
 fn a_half_written_line_of_the_trail_harms_no_other() {
     let (folder, file, _path) = editor(None);
-    file.create(record("a", A), &by(), now()).unwrap();
+    file.create(record("a", A), &by()).unwrap();
     let trail = folder.path().join("tokens.yaml.audit");
     let text = fs::read_to_string(&trail).unwrap();
     fs::write(&trail, format!("{text}{}", &text[..text.len() / 2])).unwrap();
@@ -235,27 +232,27 @@ fn a_half_written_line_of_the_trail_harms_no_other() {
 #[test]
 fn what_is_there_already_stays_as_it_is() {
     let (_folder, file, path) = editor(None);
-    file.create(record("a", A), &by(), now()).unwrap();
+    file.create(record("a", A), &by()).unwrap();
     assert!(revoke(&file, "a", now()).unwrap().changed);
     let text = fs::read_to_string(&path).unwrap();
     let again = revoke(&file, "a", now() + Duration::from_secs(60)).unwrap();
     assert!(!again.changed && again.record.revoked_at == Some(Date::new(now())));
     assert!(
-        matches!(refused(file.create(record("b", A), &by(), now())), RegistryError::Exists(id) if id == "a"),
+        matches!(file.create(record("b", A), &by()).unwrap_err(), RegistryError::Exists(id) if id == "a"),
         "the same hash"
     );
     assert!(
-        matches!(refused(file.create(record("a", B), &by(), now())), RegistryError::Exists(id) if id == "a"),
+        matches!(file.create(record("a", B), &by()).unwrap_err(), RegistryError::Exists(id) if id == "a"),
         "the same id"
     );
-    assert!(matches!(refused(revoke(&file, "x", now())), RegistryError::Unknown { known, .. } if known == ["a"]));
+    assert!(matches!(revoke(&file, "x", now()).unwrap_err(), RegistryError::Unknown { known, .. } if known == ["a"]));
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
 }
 
 #[test]
 fn a_bad_file_is_not_touched() {
     let (folder, file, path) = editor(Some("tokens: 3\n"));
-    assert!(matches!(file.create(record("a", A), &by(), now()), Err(EditError::File(FileError::Invalid(_)))));
+    assert!(matches!(file.create(record("a", A), &by()), Err(RegistryError::File(FileError::Invalid(_)))));
     assert_eq!(fs::read_to_string(path).unwrap(), "tokens: 3\n");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
 }
@@ -263,11 +260,11 @@ fn a_bad_file_is_not_touched() {
 #[test]
 fn a_link_stays_a_link_and_others_lose_access() {
     let (folder, file, path) = editor(None);
-    file.create(record("a", A), &by(), now()).unwrap();
+    file.create(record("a", A), &by()).unwrap();
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let link = folder.path().join("link.yaml");
     std::os::unix::fs::symlink(&path, &link).unwrap();
-    TokenFile { path: link.clone(), plans: plans() }.create(record("b", B), &by(), now()).unwrap();
+    TokenFile { path: link.clone(), plans: Arc::new(plans()) }.create(record("b", B), &by()).unwrap();
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(file.list().unwrap().len(), 2);
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
@@ -282,7 +279,7 @@ fn what_a_killed_writer_left_is_cleared_away_and_nothing_else() {
     for path in others.iter().chain([&left]) {
         std::fs::write(path, "half of a fi").unwrap();
     }
-    file.create(record("a", "token-a"), &by(), now()).unwrap();
+    file.create(record("a", "token-a"), &by()).unwrap();
     assert!(!left.exists() && others.iter().all(|path| path.exists()));
 }
 
@@ -295,7 +292,7 @@ fn writers_take_turns() {
             scope.spawn(move || {
                 for n in 0..5 {
                     let id = format!("w{writer}-{n}");
-                    file.create(record(&id, &id), &by(), now()).unwrap();
+                    file.create(record(&id, &id), &by()).unwrap();
                 }
             });
         }

@@ -1,39 +1,31 @@
-//! The token file of those who edit it.
+//! The token file, read: its text, its state on the disk, its records.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::parse::{Placed, parse};
-use crate::config::Config;
-use crate::tokens::error::{EditError, FileError};
+use crate::tokens::error::{FileError, Result};
 use crate::tokens::plans::Plans;
 use crate::tokens::record::Record;
 
 /// The token file as those see it who change it.
-pub struct TokenFile {
-    pub(super) path: PathBuf,
-    pub(super) plans: Plans,
+pub(in crate::tokens) struct TokenFile {
+    pub(in crate::tokens) path: PathBuf,
+    pub(in crate::tokens) plans: Arc<Plans>,
 }
 
 impl TokenFile {
-    /// Names the file; nothing is read yet.
-    #[must_use]
-    pub fn new(config: &Config, path: &Path) -> Self {
-        Self { path: path.to_owned(), plans: Plans::new(config) }
-    }
-
     /// All records, in the order of the file.
-    ///
-    /// # Errors
-    /// [`EditError::File`]
-    pub(in crate::tokens) fn list(&self) -> Result<Vec<Record>, EditError> {
+    pub(in crate::tokens) fn list(&self) -> Result<Vec<Record>> {
         let (_, placed) = self.load(&self.path)?;
         Ok(placed.into_iter().map(|placed| placed.record).collect())
     }
 
     /// A file that isn't there is empty.
-    pub(super) fn load(&self, path: &Path) -> Result<(String, Vec<Placed>), EditError> {
+    pub(super) fn load(&self, path: &Path) -> Result<(String, Vec<Placed>), FileError> {
         let text = match fs::read_to_string(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             other => other.map_err(|source| FileError::Io { path: path.to_owned(), source })?,
@@ -41,4 +33,48 @@ impl TokenFile {
         let placed = parse(path, &text, &self.plans).map_err(FileError::Invalid)?;
         Ok((text, placed))
     }
+}
+
+/// What tells one state of a file from another without reading it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    inode: (u64, u64),
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// `None` if there is no such file.
+    pub(crate) fn read(path: &Path) -> Option<Self> {
+        path.metadata().ok().map(|metadata| Self::of(&metadata))
+    }
+
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            inode: (metadata.dev(), metadata.ino()),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+/// A file's text and what it looked like, from one handle. A file that is being written while it is read is read again later: its
+/// stamp will differ from the one that is returned.
+pub(crate) fn load(path: &Path) -> io::Result<(String, Stamp)> {
+    let mut file = File::open(path)?;
+    let stamp = Stamp::of(&file.metadata()?);
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok((text, stamp))
+}
+
+/// The records in a text that came from the file at `path`, in the order of the file.
+///
+/// # Errors
+/// [`FileError::Invalid`]
+pub(crate) fn read_records(path: &Path, text: &str, plans: &Plans) -> Result<Vec<Record>, FileError> {
+    let placed = parse(path, text, plans).map_err(FileError::Invalid)?;
+    Ok(placed.into_iter().map(|placed| placed.record).collect())
 }

@@ -5,13 +5,14 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::atomic_replace::LockedFile;
+use super::atomic_replace::{LockedFile, beside};
 use crate::tokens::audit::{Entry, TRAIL_LENGTH};
-use crate::tokens::error::EditError;
+use crate::tokens::error::FileError;
 
 /// What the trail's file is called, behind the token file's name.
 pub(super) const ENDING: &str = ".audit";
@@ -25,10 +26,10 @@ struct TrailLine {
 }
 
 /// All entries of a trail's file, the oldest first. A line that can't be read (half written, or by a newer Callgate) is left out.
-pub(super) fn read(path: &std::path::Path) -> Result<Vec<(u64, Entry)>, EditError> {
+pub(super) fn read(path: &Path) -> Result<Vec<(u64, Entry)>, FileError> {
     let text = match fs::read_to_string(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        other => other.map_err(|source| EditError::Write { path: path.to_owned(), source })?,
+        other => other.map_err(|source| FileError::Io { path: path.to_owned(), source })?,
     };
     let read = |line: &str| serde_json::from_str::<TrailLine>(line).ok().map(|line| (line.seq, line.entry));
     Ok(text.lines().filter_map(read).collect())
@@ -36,13 +37,13 @@ pub(super) fn read(path: &std::path::Path) -> Result<Vec<(u64, Entry)>, EditErro
 
 /// Entries that were written, and can be taken back.
 pub(super) struct Written {
-    path: std::path::PathBuf,
+    path: PathBuf,
     length: u64,
 }
 
 /// Writes entries, and forgets the oldest when there are a tenth too many.
-pub(super) fn write(locked: &LockedFile, entries: &[Entry], now: SystemTime) -> Result<Written, EditError> {
-    let path = locked.beside(ENDING);
+pub(super) fn write(locked: &LockedFile, entries: &[Entry], now: SystemTime) -> Result<Written, FileError> {
+    let path = beside(&locked.path, ENDING);
     let mut old = read(&path)?;
     if old.len() + entries.len() > TRAIL_LENGTH + TRAIL_LENGTH / 10 {
         old.drain(..(old.len() + entries.len()).saturating_sub(TRAIL_LENGTH).min(old.len()));
@@ -53,12 +54,12 @@ pub(super) fn write(locked: &LockedFile, entries: &[Entry], now: SystemTime) -> 
     let micros = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
     let first = u64::try_from(micros).unwrap_or(u64::MAX).max(last + 1);
     let lines: String = (first..).zip(entries).map(|(seq, entry)| line(seq, entry)).collect();
-    let failed = |source| EditError::Write { path: path.clone(), source };
+    let failed = |source| FileError::Io { path: path.clone(), source };
     let length = append(locked, &path, &lines).map_err(failed)?;
     Ok(Written { path, length })
 }
 
-fn append(locked: &LockedFile, path: &std::path::Path, lines: &str) -> io::Result<u64> {
+fn append(locked: &LockedFile, path: &Path, lines: &str) -> io::Result<u64> {
     let mut file = locked.append_to(path)?;
     let length = file.metadata()?.len();
     // A line that was cut off by a crash must not swallow this one.

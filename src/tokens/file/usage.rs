@@ -5,11 +5,11 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::atomic_replace::{LockedFile, beside};
+use super::atomic_replace::{LockedFile, beside, target};
 use super::token_file::TokenFile;
-use crate::tokens::error::EditError;
+use crate::tokens::error::{FileError, Result};
 use crate::tokens::record::Usage;
-use crate::tokens::stored::NewUsage;
+use crate::tokens::usage_counts::NewUsage;
 
 /// What the file is called, behind the token file's name.
 const ENDING: &str = ".usage";
@@ -18,32 +18,27 @@ pub(super) type Usages = BTreeMap<String, Usage>;
 
 /// The use of all tokens of the token file at `path`. A file that can't be read tells of none: it is no reason to show no tokens.
 pub(super) fn read(path: &Path) -> Usages {
-    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    load(&beside(&path, ENDING)).unwrap_or_default()
+    load(&beside(&target(path), ENDING)).unwrap_or_default()
 }
 
+/// A file that is damaged or not there tells of none. One that may not be read is an error, so that it is not replaced.
 fn load(path: &Path) -> io::Result<Usages> {
-    let text = std::fs::read_to_string(path)?;
-    Ok(serde_json::from_str(&text)?)
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(serde_json::from_str(&text).unwrap_or_default()),
+        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::InvalidData].contains(&error.kind()) => {
+            Ok(Usages::new())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 impl TokenFile {
     /// Adds to the use of tokens, and forgets that of tokens that are in the file no more.
-    ///
-    /// # Errors
-    /// [`EditError`]; then nothing was added.
-    pub(in crate::tokens) fn add_usage(&self, uses: &[(Arc<str>, NewUsage)]) -> Result<(), EditError> {
+    /// After an error nothing was added.
+    pub(in crate::tokens) fn add_usage(&self, uses: &[(Arc<str>, NewUsage)]) -> Result<()> {
         let locked = LockedFile::wait_for(&self.path)?;
-        let path = locked.beside(ENDING);
-        let mut usages = match load(&path) {
-            Ok(usages) => usages,
-            // One that is damaged is begun anew; one that may not be read may not be replaced.
-            Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::InvalidData].contains(&error.kind()) => {
-                Usages::new()
-            }
-            Err(error) if error.get_ref().is_some_and(|cause| cause.is::<serde_json::Error>()) => Usages::new(),
-            Err(source) => return Err(EditError::Write { path, source }),
-        };
+        let path = beside(&locked.path, ENDING);
+        let mut usages = load(&path).map_err(|source| FileError::Io { path: path.clone(), source })?;
         for (id, new) in uses {
             let usage = usages.entry(id.to_string()).or_default();
             usage.requests = usage.requests.saturating_add(new.requests);
@@ -56,6 +51,6 @@ impl TokenFile {
         }
         let mut text = serde_json::to_string(&usages).expect("usages have only text keys");
         text.push('\n');
-        locked.replace(&path, &text)
+        Ok(locked.replace(&path, &text)?)
     }
 }

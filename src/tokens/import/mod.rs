@@ -38,8 +38,7 @@ impl Export {
     }
 
     /// Takes a list of JSON objects.
-    #[must_use]
-    pub fn of(list: Vec<Value>) -> Self {
+    pub(crate) fn of(list: Vec<Value>) -> Self {
         Self::of_rows(table::rows(list))
     }
 
@@ -54,14 +53,7 @@ impl Export {
     }
 
     /// How many tokens it lists, good or not.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.rows.len()
-    }
-
-    /// Whether it lists none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
     }
 }

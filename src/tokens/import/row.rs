@@ -68,10 +68,8 @@ impl ImportRow {
         let hash = reader.hash();
         let id = reader.text("callgate_id");
         if id.as_deref().is_some_and(|id| !token::can_be_own(id)) {
-            reader.fault(
-                "callgate_id",
-                "callgate_id must be 12 letters and digits, as those of Callgate's own tokens are",
-            );
+            let message = "callgate_id must be 12 letters and digits, as those of Callgate's own tokens are";
+            reader.fault("callgate_id", message);
         }
         let account = reader.account().or_else(|| defaults.account.clone());
         if account.is_none() {
@@ -86,7 +84,7 @@ impl ImportRow {
             concurrent_calls: reader.number("concurrent_calls"),
             expires_at: reader.date("expires_at").map(Date::time),
         };
-        let (created_at, enabled) = (reader.date("created_at"), reader.truth("enabled").unwrap_or(true));
+        let (created_at, enabled) = (reader.date("created_at"), reader.flag("enabled").unwrap_or(true));
         match hash {
             Some(hash) if reader.faults.is_empty() => {
                 Ok(Self { draft, hash, id: id.unwrap_or_else(|| hash.derived_id()), created_at, enabled })
@@ -106,39 +104,40 @@ impl Reader<'_> {
         self.fields.get(name).filter(|value| !value.is_null() && value.as_str() != Some(""))
     }
 
+    /// The value of a column in the form that `read` makes of it, or a fault that says what it must be.
+    fn read<T>(&mut self, name: &'static str, must: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
+        let value = read(self.value(name)?);
+        if value.is_none() {
+            self.fault(name, &format!("{name} must {must}"));
+        }
+        value
+    }
+
     fn hash(&mut self) -> Option<TokenHash> {
         let value = HASHES.iter().find_map(|name| self.value(name));
         let hash = value.and_then(Value::as_str).and_then(|text| TokenHash::from_hex(text.trim()));
         if hash.is_none() {
-            self.fault(
-                "sha256",
-                "sha256 must be 64 hexadecimal digits: the SHA-256 of the token, not the token itself",
-            );
+            let message = "sha256 must be 64 hexadecimal digits: the SHA-256 of the token, not the token itself";
+            self.fault("sha256", message);
         }
         hash
     }
 
     fn text(&mut self, name: &'static str) -> Option<String> {
-        let text = match self.value(name)? {
+        self.read(name, "be a text", |value| match value {
             Value::String(text) => Some(text.clone()),
             Value::Number(number) => Some(number.to_string()),
             _ => None,
-        };
-        if text.is_none() {
-            self.fault(name, &format!("{name} must be a text"));
-        }
-        text
+        })
     }
 
     /// Sanctum's tokens belong to a model: `App\Models\User` 5 is `user-5`.
     fn account(&mut self) -> Option<String> {
-        if let Some(account) = self.text("account") {
-            return Some(account);
-        }
-        let id = self.text("tokenable_id")?;
-        let kind = self.text("tokenable_type")?;
-        let kind = kind.rsplit(['\\', '/', '.']).next().unwrap_or_default().to_lowercase();
-        Some(format!("{kind}-{id}"))
+        self.text("account").or_else(|| {
+            let (id, kind) = (self.text("tokenable_id")?, self.text("tokenable_type")?);
+            let kind = kind.rsplit(['\\', '/', '.']).next().unwrap_or_default().to_lowercase();
+            Some(format!("{kind}-{id}"))
+        })
     }
 
     fn permissions(&mut self) -> Option<Vec<String>> {
@@ -155,58 +154,42 @@ impl Reader<'_> {
     }
 
     fn limits(&mut self) -> Vec<(String, String)> {
-        let read = match self.value("limits") {
-            None => return Vec::new(),
-            Some(Value::Object(limits)) => {
-                limits.iter().map(|(name, limit)| Some((name.clone(), limit.as_str()?.to_owned()))).collect()
-            }
-            Some(Value::String(text)) => words(text)
-                .map(|word| word.split_once('=').map(|(name, limit)| (name.to_owned(), limit.to_owned())))
-                .collect(),
-            Some(_) => None,
-        };
-        read.unwrap_or_else(|| {
-            self.fault("limits", "limits must be such as minute=120/1m, several with blanks between them");
-            Vec::new()
-        })
+        let pair = |(name, limit): (&str, &str)| (name.to_owned(), limit.to_owned());
+        let limits =
+            self.read("limits", "be such as minute=120/1m, several with blanks between them", |value| match value {
+                Value::Object(limits) => {
+                    limits.iter().map(|(name, limit)| Some(pair((name, limit.as_str()?)))).collect()
+                }
+                Value::String(text) => words(text).map(|word| word.split_once('=').map(pair)).collect(),
+                _ => None,
+            });
+        limits.unwrap_or_default()
     }
 
     fn number(&mut self, name: &'static str) -> Option<u32> {
-        let number = match self.value(name)? {
+        self.read(name, "be a whole number", |value| match value {
             Value::String(text) => text.trim().parse().ok(),
             value => value.as_u64().and_then(|number| u32::try_from(number).ok()),
-        };
-        if number.is_none() {
-            self.fault(name, &format!("{name} must be a whole number"));
-        }
-        number
+        })
     }
 
-    fn truth(&mut self, name: &'static str) -> Option<bool> {
-        let truth = match self.value(name)? {
-            Value::Bool(truth) => Some(*truth),
-            Value::String(text) if ["1", "true", "yes", "t"].contains(&&*text.to_lowercase()) => Some(true),
-            Value::String(text) if ["0", "false", "no", "f"].contains(&&*text.to_lowercase()) => Some(false),
-            Value::Number(number) if number.as_u64() == Some(1) => Some(true),
-            Value::Number(number) if number.as_u64() == Some(0) => Some(false),
-            _ => None,
-        };
-        if truth.is_none() {
-            self.fault(name, &format!("{name} must be true or false"));
-        }
-        truth
+    fn flag(&mut self, name: &'static str) -> Option<bool> {
+        self.read(name, "be true or false", |value| {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_lowercase);
+            match &*text {
+                "1" | "true" | "yes" | "t" => Some(true),
+                "0" | "false" | "no" | "f" => Some(false),
+                _ => None,
+            }
+        })
     }
 
     /// RFC 3339, or as databases write it: `2027-01-31 12:00:00`, which is taken for UTC.
     fn date(&mut self, name: &'static str) -> Option<Date> {
-        let text = self.value(name)?.as_str().map(str::trim);
-        let of_database = |text: &str| Date::parse(&format!("{}Z", text.replacen(' ', "T", 1)));
-        let date = text.and_then(|text| Date::parse(text).or_else(|| of_database(text)));
-        if date.is_none() {
-            let message = format!("{name} must be a date in UTC such as 2027-01-31T12:00:00Z or 2027-01-31 12:00:00");
-            self.fault(name, &message);
-        }
-        date
+        self.read(name, "be a date in UTC such as 2027-01-31T12:00:00Z or 2027-01-31 12:00:00", |value| {
+            let text = value.as_str()?.trim();
+            Date::parse(text).or_else(|| Date::parse(&format!("{}Z", text.replacen(' ', "T", 1))))
+        })
     }
 }
 

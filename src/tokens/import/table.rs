@@ -37,39 +37,27 @@ pub(super) fn csv(text: &str) -> Result<Vec<Row>, ExportError> {
         let count = head.bytes().filter(|byte| byte == separator).count();
         (count, *separator == b',')
     });
-    let mut reader = csv::ReaderBuilder::new()
-        .delimiter(most.unwrap_or(b','))
-        .trim(csv::Trim::Headers)
-        .from_reader(text.trim_start_matches(['\n', '\r']).as_bytes());
-    let blank = text.len() - text.trim_start_matches(['\n', '\r']).len();
-    let before = text[..blank].matches('\n').count() as u64;
-    let names: Vec<String> = match reader.headers() {
-        Ok(head) => head.iter().map(str::to_lowercase).collect(),
-        Err(_) => Vec::new(),
-    };
+    let rows = text.trim_start_matches(['\n', '\r']);
+    let lines_before = text[..text.len() - rows.len()].matches('\n').count() as u64;
+    let mut reader =
+        csv::ReaderBuilder::new().delimiter(most.unwrap_or(b',')).trim(csv::Trim::Headers).from_reader(rows.as_bytes());
+    let head = reader.headers().cloned().unwrap_or_default();
+    let names: Vec<String> = head.iter().map(str::to_lowercase).collect();
     if !names.iter().any(|name| HASHES.contains(&name.as_str())) {
         return Err(ExportError::NoHashes);
     }
-    let mut rows = Vec::new();
-    for record in reader.records() {
-        let (line, fields) = match record {
-            Ok(record) => {
-                let value = |cell: &str| if NOTHING.contains(&cell) { Value::Null } else { cell.into() };
-                let fields = names.iter().cloned().zip(record.iter().map(value)).collect();
-                (record.position().map_or(0, csv::Position::line), Ok(fields))
-            }
-            Err(error) => {
-                let line = error.position().map_or(0, csv::Position::line);
-                (line, Err(told(&error)))
-            }
-        };
-        rows.push(Row { line: line + before, fields });
-    }
-    Ok(rows)
+    let row = |record: csv::Result<csv::StringRecord>| {
+        let position = record.as_ref().map_or_else(csv::Error::position, csv::StringRecord::position);
+        let line = lines_before + position.map_or(0, csv::Position::line);
+        let value = |cell: &str| if NOTHING.contains(&cell) { Value::Null } else { cell.into() };
+        let fields = record.map(|record| names.iter().cloned().zip(record.iter().map(value)).collect());
+        Row { line, fields: fields.map_err(|error| description(&error)) }
+    };
+    Ok(reader.records().map(row).collect())
 }
 
 /// What is wrong with a line, without repeating any of it.
-fn told(error: &csv::Error) -> String {
+fn description(error: &csv::Error) -> String {
     match error.kind() {
         csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
             format!("has {len} columns, not {expected_len} as the first line")

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
-use futures_util::future;
+use futures_util::future::try_join_all;
+use redis::Cmd;
 
 use super::records::{RedisTokens, decode};
 use crate::store::StoreError;
+use crate::tokens::cursor::{Cursor, RecordPage};
 use crate::tokens::date::Date;
 use crate::tokens::error::RedisTokensError;
-use crate::tokens::stored::{Cursor, RecordPage};
 
 /// An id without a record is taken off the index when it is older than this: a younger one may be about to get its record.
 const ORPHAN_AGE: Duration = Duration::from_secs(60);
@@ -28,20 +29,17 @@ impl RedisTokens {
         let orphaned_before = Date::new(now).unix().saturating_sub(ORPHAN_AGE.as_secs());
         let places = self.ids(after, count).await?;
         let last = places.last().filter(|_| places.len() == count).cloned();
-        let found = future::try_join_all(places.iter().map(|place| self.read_whole(&place.id))).await?;
-        let mut records = Vec::with_capacity(places.len());
-        let mut orphans = redis::cmd("ZREM");
-        orphans.arg(self.index_key());
-        let words = orphans.args_iter().count();
+        let found = try_join_all(places.iter().map(|place| self.read_whole(&place.id))).await?;
+        let (mut records, mut orphans) = (Vec::with_capacity(places.len()), Vec::new());
         for (place, found) in places.into_iter().zip(found) {
             match found {
                 Some(stored) => records.push((place, stored)),
-                None if place.created <= orphaned_before => drop(orphans.arg(place.id)),
+                None if place.created <= orphaned_before => orphans.push(place.id),
                 None => {}
             }
         }
-        if orphans.args_iter().count() > words {
-            self.redis.call(&orphans).await?;
+        if !orphans.is_empty() {
+            self.redis.call(&Cmd::zrem(self.index_key(), orphans)).await?;
         }
         Ok((records, last))
     }

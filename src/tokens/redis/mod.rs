@@ -8,11 +8,11 @@
 //! different Cluster slots, so they are written one after the other, the index first: a writer that dies in between leaves an id
 //! without a record, which the next listing removes, and never a token that works and isn't listed.
 
+mod actions;
 mod import;
 mod listing;
 mod records;
 mod scripts;
 mod trail;
-mod usage;
 
 pub use records::RedisTokens;

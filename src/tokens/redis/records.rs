@@ -9,9 +9,9 @@ use crate::store::{Redis, StoreError};
 use crate::tokens::audit::Entry;
 use crate::tokens::date::Date;
 use crate::tokens::error::RedisTokensError;
-use crate::tokens::record::{self, Record, Usage};
-use crate::tokens::stored::StoredRecord;
+use crate::tokens::record::{self, Record, StoredRecord, Usage};
 use crate::tokens::token;
+use crate::tokens::usage_counts::NewUsage;
 
 use super::scripts::Scripts;
 
@@ -23,19 +23,13 @@ pub struct RedisTokens {
     pub(super) redis: Redis,
     pub(super) scripts: Arc<Scripts>,
     /// Called with the id of each token whose record was changed here, or may have been.
-    on_change: Option<OnChange>,
+    pub(in crate::tokens) on_change: Option<OnChange>,
 }
 
 impl RedisTokens {
     /// Uses a connection.
-    #[must_use]
-    pub fn new(redis: Redis) -> Self {
+    pub(crate) fn new(redis: Redis) -> Self {
         Self { redis, scripts: Arc::new(Scripts::new()), on_change: None }
-    }
-
-    /// The same, that calls `on_change` with the id of each token whose record it has changed, or may have.
-    pub(in crate::tokens) fn on_change(self, on_change: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        Self { on_change: Some(Arc::new(on_change)), ..self }
     }
 
     /// One record with its version, in one round trip.
@@ -43,16 +37,14 @@ impl RedisTokens {
     /// # Errors
     /// [`RedisTokensError`]
     pub async fn read(&self, id: &str) -> Result<Option<(u64, Record)>, RedisTokensError> {
-        let mut command = redis::cmd("HMGET");
-        command.arg(self.key(id)).arg("version").arg("record");
+        let command = Cmd::hmget(self.key(id), &["version", "record"]);
         let (version, json) = decode(self.redis.call(&command).await?)?;
         stored(id, version, json)
     }
 
     /// One record with its use.
     pub(in crate::tokens) async fn read_whole(&self, id: &str) -> Result<Option<StoredRecord>, RedisTokensError> {
-        let mut command = redis::cmd("HMGET");
-        command.arg(self.key(id)).arg("version").arg("record").arg("used").arg("requests");
+        let command = Cmd::hmget(self.key(id), &["version", "record", "used", "requests"]);
         let (version, json, used, requests) = decode(self.redis.call(&command).await?)?;
         let used: Option<u64> = used;
         let last_used = used.map(|seconds| Date::new(UNIX_EPOCH + Duration::from_secs(seconds.min(u64::MAX >> 2))));
@@ -65,40 +57,28 @@ impl RedisTokens {
     /// # Errors
     /// [`StoreError`]
     pub(crate) async fn version(&self, id: &str) -> Result<Option<u64>, StoreError> {
-        let mut command = redis::cmd("HGET");
-        decode(self.redis.call(command.arg(self.key(id)).arg("version")).await?)
+        decode(self.redis.call(&Cmd::hget(self.key(id), "version")).await?)
     }
 
-    /// Stores a new record and returns its version, or `None` if its id is taken.
+    /// The one place where records are changed. Writes a record whose version is still `expected` (`None`: that is not there yet)
+    /// and returns the new version; `None` if somebody else was faster.
     ///
     /// # Errors
     /// [`StoreError`]; the record may have been written all the same when the answer was late.
-    pub(in crate::tokens) async fn create(&self, record: &Record, entry: &Entry) -> Result<Option<u64>, StoreError> {
-        self.write(record, "", entry).await
-    }
-
-    /// Replaces a record whose version is still `version` and returns the new version; `None` if somebody else was faster.
-    ///
-    /// # Errors
-    /// As [`Self::create`].
-    pub(in crate::tokens) async fn replace(
+    pub(super) async fn write(
         &self,
         record: &Record,
-        version: u64,
+        expected: Option<u64>,
         entry: &Entry,
     ) -> Result<Option<u64>, StoreError> {
-        self.write(record, &version.to_string(), entry).await
-    }
-
-    /// The one place where records are changed.
-    async fn write(&self, record: &Record, expected: &str, entry: &Entry) -> Result<Option<u64>, StoreError> {
         let ((), notice) = futures_util::future::try_join(self.index([record]), self.announce(&record.id)).await?;
         let json = serde_json::to_vec(record).expect("records have only text keys");
         let entry_json = serde_json::to_vec(entry).expect("entries have only text keys");
         let (key, channel) = (self.key(&record.id), self.channel());
-        let args = [expected.as_bytes(), &json, &entry_json, channel.as_bytes(), record.id.as_bytes()];
+        let before = expected.map_or(String::new(), |version| version.to_string());
+        let args = [before.as_bytes(), &json, &entry_json, channel.as_bytes(), record.id.as_bytes()];
         let answer = self.redis.run(&self.scripts.write, &[key.as_bytes()], &args).await;
-        if let Some(on_change) = self.on_change.as_ref().filter(|_| !expected.is_empty()) {
+        if let Some(on_change) = self.on_change.as_ref().filter(|_| expected.is_some()) {
             on_change(&record.id);
         }
         let written: Option<(u64, String)> = decode(answer?)?;
@@ -121,6 +101,16 @@ impl RedisTokens {
             command.arg(record.created_at.map_or(0, Date::unix)).arg(&record.id);
         }
         self.redis.call(&command).await.map(drop)
+    }
+
+    /// Adds to the use of a token.
+    ///
+    /// # Errors
+    /// [`StoreError`]; at a deadline it may have been added all the same.
+    pub(in crate::tokens) async fn add_usage(&self, id: &str, new: NewUsage) -> Result<(), StoreError> {
+        let (mut requests, mut last) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let args = [requests.format(new.requests).as_bytes(), last.format(new.last.unix()).as_bytes()];
+        self.redis.run(&self.scripts.add_usage, &[self.key(id).as_bytes()], &args).await.map(drop)
     }
 
     /// The channel on which the id of each token is published whose record has changed.

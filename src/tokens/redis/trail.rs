@@ -7,6 +7,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use redis::Cmd;
+
 use super::records::{RedisTokens, decode};
 use crate::store::StoreError;
 use crate::tokens::audit::{Entry, TRAIL_LENGTH};
@@ -16,54 +18,44 @@ use crate::tokens::error::RedisTokensError;
 /// A writer that announced itself so long ago is dead.
 const DEAD_AFTER: Duration = Duration::from_secs(60);
 /// Writers whose work is finished by one reader.
-const MANY: usize = 1000;
+const MANY: isize = 1000;
+/// The rank, from the newest, of the first entry that is too many.
+const FIRST_TOO_MANY: isize = -(TRAIL_LENGTH as isize) - 1;
 
 impl RedisTokens {
     /// Says that an entry of this token is about to be written; returns the announcement.
     pub(super) async fn announce(&self, id: &str) -> Result<String, StoreError> {
         let notice = format!("{id} {:016x}", fastrand::u64(..));
-        let mut command = redis::cmd("ZADD");
-        command.arg(self.due_key()).arg(Date::new(SystemTime::now()).unix()).arg(&notice);
-        self.redis.call(&command).await?;
+        let now = Date::new(SystemTime::now()).unix();
+        self.redis.call(&Cmd::zadd(self.due_key(), &notice, now)).await?;
         Ok(notice)
     }
 
     /// Puts a line into the trail, and the oldest out of it when it is full.
     pub(super) async fn enter(&self, version: u64, line: &str) -> Result<(), StoreError> {
-        let mut add = redis::cmd("ZADD");
-        add.arg(self.trail_key()).arg(version).arg(line);
-        self.redis.call(&add).await?;
+        self.redis.call(&Cmd::zadd(self.trail_key(), line, version)).await?;
         self.trim().await
     }
 
     async fn trim(&self) -> Result<(), StoreError> {
-        let mut trim = redis::cmd("ZREMRANGEBYRANK");
-        trim.arg(self.trail_key()).arg(0).arg(oldest_kept());
-        self.redis.call(&trim).await.map(drop)
+        self.redis.call(&Cmd::zremrangebyrank(self.trail_key(), 0, FIRST_TOO_MANY)).await.map(drop)
     }
 
     /// Takes entries that lie beside a record to the trail, and the announcement back.
     pub(super) async fn deliver(&self, id: &str, due: Option<&str>, notice: &str) -> Result<(), StoreError> {
         if let Some(due) = due {
-            let mut add = redis::cmd("ZADD");
-            add.arg(self.trail_key());
-            for line in due.lines() {
-                add.arg(line.split(' ').next().unwrap_or_default()).arg(line);
-            }
-            self.redis.call(&add).await?;
+            let entries: Vec<_> = due.lines().map(|line| (line.split(' ').next().unwrap_or_default(), line)).collect();
+            self.redis.call(&Cmd::zadd_multiple(self.trail_key(), &entries)).await?;
             self.trim().await?;
             self.redis.run(&self.scripts.settle, &[self.key(id).as_bytes()], &[due.as_bytes()]).await?;
         }
-        let mut done = redis::cmd("ZREM");
-        done.arg(self.due_key()).arg(notice);
-        self.redis.call(&done).await.map(drop)
+        self.redis.call(&Cmd::zrem(self.due_key(), notice)).await.map(drop)
     }
 
     /// Finishes the work of writers that died.
     pub(super) async fn finish_the_dead(&self, now: SystemTime) -> Result<(), StoreError> {
         let before = Date::new(now).unix().saturating_sub(DEAD_AFTER.as_secs());
-        let mut command = redis::cmd("ZRANGEBYSCORE");
-        command.arg(self.due_key()).arg("-inf").arg(before).arg("LIMIT").arg(0).arg(MANY);
+        let command = Cmd::zrangebyscore_limit(self.due_key(), "-inf", before, 0, MANY);
         let notices: Vec<String> = decode(self.redis.call(&command).await?)?;
         for notice in notices {
             let id = notice.split(' ').next().unwrap_or_default();
@@ -88,8 +80,7 @@ impl RedisTokens {
 
     /// The entries that lie beside a record.
     async fn due(&self, id: &str) -> Result<Option<String>, StoreError> {
-        let mut get = redis::cmd("HGET");
-        decode(self.redis.call(get.arg(self.key(id)).arg("audit")).await?)
+        decode(self.redis.call(&Cmd::hget(self.key(id), "audit")).await?)
     }
 
     /// Up to `count` entries with versions below `before`, the newest first, and a few more if they share a version.
@@ -103,15 +94,14 @@ impl RedisTokens {
             self.finish_the_dead(now).await?;
         }
         let newest = before.map_or("+inf".to_owned(), |before| format!("({before}"));
-        let mut command = redis::cmd("ZREVRANGEBYSCORE");
-        command.arg(self.trail_key()).arg(newest).arg("-inf").arg("LIMIT").arg(0).arg(count);
+        let limit = isize::try_from(count).unwrap_or(isize::MAX);
+        let command = Cmd::zrevrangebyscore_limit(self.trail_key(), newest, "-inf", 0, limit);
         let mut lines: Vec<String> = decode(self.redis.call(&command).await?)?;
         if lines.len() == count
             && let Some(last) = lines.last().and_then(|line| version_of(line))
         {
             // The next page begins below this version, so all entries of it belong to this one.
-            let mut same = redis::cmd("ZREVRANGEBYSCORE");
-            same.arg(self.trail_key()).arg(last).arg(last);
+            let same = Cmd::zrevrangebyscore(self.trail_key(), last, last);
             lines.retain(|line| version_of(line) != Some(last));
             lines.extend(decode::<Vec<String>>(self.redis.call(&same).await?)?);
         }
@@ -131,9 +121,4 @@ impl RedisTokens {
 
 fn version_of(line: &str) -> Option<u64> {
     line.split(' ').next()?.parse().ok()
-}
-
-/// The rank, from the newest, of the first entry that is too many.
-fn oldest_kept() -> i64 {
-    -i64::try_from(TRAIL_LENGTH).expect("a small number") - 1
 }

@@ -1,18 +1,18 @@
 //! An export taken over: what is right with it is registered, and of everything else it is said why not.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::time::SystemTime;
 
-use super::{Registry, blocking};
+use super::{Registry, TokenStore, blocking};
 use crate::config::Config;
-use crate::tokens::audit::Actor;
+use crate::tokens::audit::ActionContext;
 use crate::tokens::date::Date;
 use crate::tokens::error::RegistryError;
 use crate::tokens::import::{Defaults, Export, ImportRow, Row};
 use crate::tokens::outcome::ImportOutcome;
 use crate::tokens::permission::strange_permissions;
 use crate::tokens::record::Record;
-use crate::tokens::redis::RedisTokens;
 use crate::tokens::token::TokenHash;
 
 /// Records written at one time.
@@ -56,18 +56,17 @@ impl Registry {
         export: &Export,
         defaults: &Defaults,
         dry_run: bool,
-        by: &Actor,
-        now: SystemTime,
+        by: &ActionContext,
     ) -> Imported {
         let mut imported = Imported::default();
-        let records = check(config, export, defaults, now, &mut imported);
+        let records = self.check(export, defaults, by.now, &mut imported);
         let held: BTreeSet<&String> = records.iter().flat_map(|(_, record)| &record.permissions).collect();
         imported.warnings = strange_permissions(config, &held.into_iter().cloned().collect::<Vec<_>>());
-        match self {
-            Self::File(file) => {
-                let (by, lines): (_, Vec<u64>) = (by.clone(), records.iter().map(|(line, _)| *line).collect());
-                let records = records.into_iter().map(|(_, record)| record).collect();
-                match blocking(file, move |file| file.import(records, dry_run, &by, now)).await {
+        match &self.store {
+            TokenStore::File(file) => {
+                let (lines, records): (Vec<u64>, Vec<Record>) = records.into_iter().unzip();
+                let by = by.clone();
+                match blocking(file, move |file| file.import(records, dry_run, &by)).await {
                     Ok((outcomes, rewritten)) => {
                         imported.rewritten = rewritten;
                         lines.into_iter().zip(outcomes).for_each(|(line, outcome)| imported.note(line, outcome));
@@ -75,9 +74,10 @@ impl Registry {
                     Err(error) => imported.broken = Some(error),
                 }
             }
-            Self::Redis(tokens) => {
+            TokenStore::Redis(tokens) => {
                 for chunk in records.chunks(CHUNK) {
-                    match take_over(tokens, chunk, dry_run, by, now).await {
+                    let records: Vec<&Record> = chunk.iter().map(|(_, record)| record).collect();
+                    match tokens.import(&records, dry_run, by).await {
                         Ok(outcomes) => {
                             chunk.iter().zip(outcomes).for_each(|((line, _), outcome)| imported.note(*line, outcome));
                         }
@@ -92,6 +92,51 @@ impl Registry {
         imported.refused.sort_by_key(|refused| refused.line);
         imported
     }
+
+    /// The records that can be registered, with their places.
+    fn check(
+        &self,
+        export: &Export,
+        defaults: &Defaults,
+        now: SystemTime,
+        imported: &mut Imported,
+    ) -> Vec<(u64, Record)> {
+        let (mut records, mut seen) = (Vec::new(), HashMap::<TokenHash, u64>::new());
+        for Row { line, fields } in &export.rows {
+            let mut refuse = |field, message| imported.refused.push(Refused { line: *line, field, message });
+            let fields = match fields {
+                Ok(fields) => fields,
+                Err(why) => {
+                    refuse(None, why.clone());
+                    continue;
+                }
+            };
+            let record = ImportRow::read(fields, defaults).and_then(|wanted| {
+                let ImportRow { draft, hash, id, created_at, enabled } = wanted;
+                if draft.expires_at.is_some_and(|end| Date::new(end).time() <= now) {
+                    return Ok(None);
+                }
+                let mut record = draft.into_record(&self.plans, id, hash, now)?;
+                record.enabled = enabled;
+                record.created_at = created_at.filter(|date| date.time() <= now).or(record.created_at);
+                Ok(Some((record, hash)))
+            });
+            match record {
+                Ok(None) => imported.ended.push(*line),
+                Ok(Some((record, hash))) => match seen.entry(hash) {
+                    Entry::Vacant(first) => {
+                        first.insert(*line);
+                        records.push((*line, record));
+                    }
+                    Entry::Occupied(first) => {
+                        refuse(Some("sha256"), format!("is the token of line {} once more", first.get()));
+                    }
+                },
+                Err(faults) => faults.into_iter().for_each(|fault| refuse(Some(fault.field), fault.message)),
+            }
+        }
+        records
+    }
 }
 
 impl Imported {
@@ -105,82 +150,4 @@ impl Imported {
             }
         }
     }
-}
-
-/// The records that can be registered, with their places.
-fn check(
-    config: &Config,
-    export: &Export,
-    defaults: &Defaults,
-    now: SystemTime,
-    imported: &mut Imported,
-) -> Vec<(u64, Record)> {
-    let (mut records, mut seen) = (Vec::new(), HashMap::<TokenHash, u64>::new());
-    for Row { line, fields } in &export.rows {
-        let refuse = |field, message| Refused { line: *line, field, message };
-        let fields = match fields {
-            Ok(fields) => fields,
-            Err(why) => {
-                imported.refused.push(refuse(None, why.clone()));
-                continue;
-            }
-        };
-        let record = ImportRow::read(fields, defaults).and_then(|wanted| {
-            let ImportRow { draft, hash, id, created_at, enabled } = wanted;
-            if draft.expires_at.is_some_and(|end| Date::new(end).time() <= now) {
-                return Ok(None);
-            }
-            let mut record = draft.into_record(config, id, hash, now)?;
-            record.enabled = enabled;
-            record.created_at = created_at.filter(|date| date.time() <= now).or(record.created_at);
-            Ok(Some((record, hash)))
-        });
-        match record {
-            Ok(None) => imported.ended.push(*line),
-            Ok(Some((record, hash))) => match seen.insert(hash, *line) {
-                None => records.push((*line, record)),
-                Some(first) => {
-                    seen.insert(hash, first);
-                    imported.refused.push(refuse(Some("sha256"), format!("is the token of line {first} once more")));
-                }
-            },
-            Err(faults) => {
-                imported.refused.extend(faults.into_iter().map(|fault| refuse(Some(fault.field), fault.message)));
-            }
-        }
-    }
-    records
-}
-
-async fn take_over(
-    tokens: &RedisTokens,
-    chunk: &[(u64, Record)],
-    dry_run: bool,
-    by: &Actor,
-    now: SystemTime,
-) -> Result<Vec<ImportOutcome>, RegistryError> {
-    let records: Vec<&Record> = chunk.iter().map(|(_, record)| record).collect();
-    let written = if dry_run {
-        let versions = futures_util::future::try_join_all(records.iter().map(|record| tokens.version(&record.id)));
-        versions.await?.into_iter().map(|version| version.is_none()).collect()
-    } else {
-        tokens.import(&records, by, now).await?
-    };
-    let mut outcomes = Vec::with_capacity(records.len());
-    for (record, written) in records.into_iter().zip(written) {
-        let id = record.id.clone();
-        outcomes.push(if written {
-            ImportOutcome::Written(id)
-        } else if tokens.read(&id).await?.is_some_and(|(_, there)| is_for_same(&there, record)) {
-            ImportOutcome::Present(id)
-        } else {
-            ImportOutcome::Taken(id)
-        });
-    }
-    Ok(outcomes)
-}
-
-/// Whether a record that is there stands for the token of a new one.
-fn is_for_same(there: &Record, record: &Record) -> bool {
-    record.hashes.iter().any(|hash| there.holding(hash.sha256).is_some())
 }

@@ -5,61 +5,70 @@
 
 mod import;
 mod listing;
-mod redis_store;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::audit::{Actor, Entry, TrailFilter, TrailPage};
+use super::audit::{ActionContext, Entry, TrailFilter, TrailPage};
+use super::cursor::Cursor;
 use super::draft::{Change, Draft};
-use super::error::{EditError, Fault, RegistryError};
+use super::error::{Fault, RegistryError, Result};
 use super::file::TokenFile;
 use super::operation::{MAX_GRACE, Operation};
 use super::outcome::{Edited, Found, Issued, Origin, Rotated};
 use super::plans::Plans;
-use super::record::Record;
+use super::record::{Record, StoredRecord};
 use super::redis::RedisTokens;
 use super::token::{self, NewToken, TokenHash};
 use crate::config::Config;
 use crate::store::Redis;
 
 pub use import::{Imported, Refused};
-pub use listing::{Filter, Listed, Listing};
+pub use listing::{Filter, Listing};
 
 /// Records that one call for a page looks through, however few of them fit.
 const MAX_SCANNED: usize = 10_000;
 /// Bytes of a key that tells a repeated request.
 const MAX_KEY_BYTES: usize = 255;
 
-/// Where records are managed.
-pub enum Registry {
+/// Ids that are compared with one that is unknown.
+const MAX_HINTS: usize = 10_000;
+
+/// Manages the records of one store by the rules of one configuration.
+pub struct Registry {
+    pub(super) store: TokenStore,
+    plans: Arc<Plans>,
+    prefix: Arc<str>,
+}
+
+pub(super) enum TokenStore {
     /// The token file of the memory store.
     File(Arc<TokenFile>),
-    /// Redis.
     Redis(RedisTokens),
 }
 
 impl Registry {
-    /// The token file.
-    #[must_use]
+    /// Manages the records of a token file.
     pub fn with_file(config: &Config, path: &Path) -> Self {
-        Self::File(Arc::new(TokenFile::new(config, path)))
+        let plans = Arc::new(Plans::new(config));
+        let file = TokenFile { path: path.to_owned(), plans: plans.clone() };
+        Self { store: TokenStore::File(Arc::new(file)), plans, prefix: config.tokens.prefix.clone() }
     }
 
-    /// Redis. The connection's deadline is best a long one: a person waits, not a request.
-    #[must_use]
-    pub fn with_redis(redis: Redis) -> Self {
-        Self::Redis(RedisTokens::new(redis))
+    /// Manages the records in Redis. The connection's deadline is best a long one: a person waits, not a request.
+    pub fn with_redis(config: &Config, redis: Redis) -> Self {
+        let store = TokenStore::Redis(RedisTokens::new(redis));
+        Self { store, plans: Arc::new(Plans::new(config)), prefix: config.tokens.prefix.clone() }
     }
 
     /// The same, that calls `changed` with the id of each token whose record in Redis it has changed, or may have.
     #[must_use]
-    pub fn on_change(self, changed: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        match self {
-            Self::File(file) => Self::File(file),
-            Self::Redis(tokens) => Self::Redis(tokens.on_change(changed)),
+    pub fn on_change(mut self, changed: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        if let TokenStore::Redis(tokens) = &mut self.store {
+            tokens.on_change = Some(Arc::new(changed));
         }
+        self
     }
 
     /// Checks what is asked for and makes the token. A request with a `key` (1 to 255 bytes) may be repeated with the same
@@ -67,18 +76,9 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError`]
-    pub async fn issue(
-        &self,
-        config: &Config,
-        draft: Draft,
-        origin: Origin,
-        key: Option<&str>,
-        by: &Actor,
-        now: SystemTime,
-    ) -> Result<Issued, RegistryError> {
+    pub async fn issue(&self, draft: Draft, origin: Origin, key: Option<&str>, by: &ActionContext) -> Result<Issued> {
         if key.is_some_and(|key| !(1..=MAX_KEY_BYTES).contains(&key.len())) {
-            let message = format!("the key must be 1 to {MAX_KEY_BYTES} bytes long");
-            return Err(RegistryError::Invalid(vec![Fault { field: "key", message }]));
+            return Err(Fault::invalid("key", format!("the key must be 1 to {MAX_KEY_BYTES} bytes long")));
         }
         // All that is asked for, and the key: its hash tells a repetition from something else under the same key.
         let request = key.map(|key| {
@@ -90,17 +90,17 @@ impl Registry {
             Origin::New => {
                 let token = match key {
                     // The key leads to the id, so that of two requests at one time only one makes a token.
-                    Some(key) => NewToken::with_id(&config.tokens.prefix, TokenHash::of(key).derived_id())?,
-                    None => NewToken::generate(&config.tokens.prefix)?,
+                    Some(key) => NewToken::with_id(&self.prefix, TokenHash::of(key).derived_id())?,
+                    None => NewToken::generate(&self.prefix)?,
                 };
                 (token.id, token.hash, Some(token.secret))
             }
         };
-        let mut record = draft.into_record(config, id, hash, now).map_err(RegistryError::Invalid)?;
+        let mut record = draft.into_record(&self.plans, id, hash, by.now).map_err(RegistryError::Invalid)?;
         record.request.clone_from(&request);
-        match (self.create(record, by, now).await, request) {
+        match (self.create(record, by).await, request) {
             (Err(RegistryError::Exists(id)), Some(request)) => {
-                let found = self.find(config, &id).await?;
+                let found = self.find(&id).await?;
                 if found.record.request.as_ref() != Some(&request) {
                     return Err(RegistryError::KeyUsed(id));
                 }
@@ -115,13 +115,13 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError`]
-    pub async fn create(&self, record: Record, by: &Actor, now: SystemTime) -> Result<Edited, RegistryError> {
-        match self {
-            Self::File(file) => {
+    pub async fn create(&self, record: Record, by: &ActionContext) -> Result<Edited> {
+        match &self.store {
+            TokenStore::File(file) => {
                 let by = by.clone();
-                blocking(file, move |file| file.create(record, &by, now)).await
+                blocking(file, move |file| file.create(record, &by)).await
             }
-            Self::Redis(tokens) => redis_store::create(tokens, record, by, now).await,
+            TokenStore::Redis(tokens) => tokens.create(record, by).await,
         }
     }
 
@@ -130,41 +130,34 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError`]
-    pub async fn list(
-        &self,
-        config: &Config,
-        filter: &Filter,
-        after: Option<&str>,
-        count: usize,
-        now: SystemTime,
-    ) -> Result<Listing, RegistryError> {
-        let mut after = after.map(listing::parse_cursor).transpose()?.unwrap_or_default();
+    pub async fn list(&self, filter: &Filter, after: Option<&str>, count: usize, now: SystemTime) -> Result<Listing> {
+        let mut after = after.map(Cursor::parse).transpose()?.unwrap_or_default();
         let count = count.max(1);
-        let step = if filter.is_empty() { count } else { 256 };
+        let step = if *filter == Filter::default() { count } else { 256 };
         let mut listing = Listing::default();
         let mut scanned = 0;
         loop {
-            let (page, last) = match self {
-                Self::File(file) => {
+            let (page, last) = match &self.store {
+                TokenStore::File(file) => {
                     let after = after.clone();
                     blocking(file, move |file| file.page(&after, step)).await?
                 }
-                Self::Redis(tokens) => tokens.page(&after, step.min(256), now).await?,
+                TokenStore::Redis(tokens) => tokens.page(&after, step.min(256), now).await?,
             };
             scanned += page.len();
             for (cursor, stored) in page {
-                if !filter.matches(&stored.record, &config.default_plan.name, now) {
+                if !filter.matches(&stored.record, &self.plans.default.name, now) {
                     continue;
                 }
-                listing.tokens.push(stored.into());
+                listing.tokens.push(stored);
                 if listing.tokens.len() == count {
-                    listing.next = Some(listing::cursor_text(&cursor));
+                    listing.next = Some(cursor.text());
                     return Ok(listing);
                 }
             }
             let Some(last) = last else { return Ok(listing) };
             if scanned >= MAX_SCANNED {
-                listing.next = Some(listing::cursor_text(&last));
+                listing.next = Some(last.text());
                 return Ok(listing);
             }
             after = last;
@@ -175,34 +168,25 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError`]
-    pub async fn find(&self, config: &Config, id: &str) -> Result<Found, RegistryError> {
-        let stored = match self {
-            Self::File(file) => {
+    pub async fn find(&self, id: &str) -> Result<Found> {
+        let stored = match &self.store {
+            TokenStore::File(file) => {
                 let id = id.to_owned();
                 blocking(file, move |file| file.read(&id)).await?
             }
-            Self::Redis(tokens) if token::is_id(id) => tokens.read_whole(id).await?,
-            Self::Redis(_) => None,
+            TokenStore::Redis(tokens) if token::is_id(id) => tokens.read_whole(id).await?,
+            TokenStore::Redis(_) => None,
         };
-        let Some(stored) = stored else { return Err(self.unknown(id).await) };
-        let plan = Plans::new(config).resolve(&stored.record);
-        Ok(Found { version: stored.version, record: stored.record, plan, usage: stored.usage })
+        let Some(StoredRecord { version, record, usage }) = stored else { return Err(self.unknown(id).await) };
+        Ok(Found { version, plan: self.plans.resolve(&record), record, usage })
     }
 
-    /// Changes what a token is called or may do; if `expected` is told, only while its record has that version.
+    /// Changes what a token is called or may do; with `expected`, only while its record has that version.
     ///
     /// # Errors
     /// [`RegistryError`]
-    pub async fn update(
-        &self,
-        config: &Config,
-        id: &str,
-        change: Change,
-        expected: Option<u64>,
-        by: &Actor,
-        now: SystemTime,
-    ) -> Result<Edited, RegistryError> {
-        self.operate(id, Operation::Update(change, Arc::new(Plans::new(config))), expected, by, now).await
+    pub async fn update(&self, id: &str, change: Change, expected: Option<u64>, by: &ActionContext) -> Result<Edited> {
+        self.operate(id, Operation::Update(change, self.plans.clone()), expected, by).await
     }
 
     /// Gives a token a new secret; its id and its log stay. The present secret works for `grace` (up to [`MAX_GRACE`]) more, older ones
@@ -212,73 +196,61 @@ impl Registry {
     /// [`RegistryError`]
     pub async fn rotate(
         &self,
-        config: &Config,
         id: &str,
         grace: Duration,
         expected: Option<u64>,
-        by: &Actor,
-        now: SystemTime,
-    ) -> Result<Rotated, RegistryError> {
+        by: &ActionContext,
+    ) -> Result<Rotated> {
         if grace > MAX_GRACE {
             let message = format!("the grace period may be at most {}", humantime::format_duration(MAX_GRACE));
-            return Err(RegistryError::Invalid(vec![Fault { field: "grace", message }]));
+            return Err(Fault::invalid("grace", message));
         }
         if !token::can_be_own(id) {
             // Whether there is such a token at all is the better answer.
-            self.find(config, id).await?;
+            self.find(id).await?;
             return Err(RegistryError::NoSecret(id.to_owned()));
         }
-        let token = NewToken::with_id(&config.tokens.prefix, id.to_owned())?;
-        let edited = self.operate(id, Operation::Rotate(token.hash, grace), expected, by, now).await?;
+        let token = NewToken::with_id(&self.prefix, id.to_owned())?;
+        let edited = self.operate(id, Operation::Rotate(token.hash, grace), expected, by).await?;
         let old_until = edited.record.hashes.get(1).and_then(|old| old.expires_at);
         Ok(Rotated { edited, secret: token.secret, old_until })
     }
 
-    /// Switches a token on or off.
+    /// Changes an existing token; with `expected`, only while its record has that version. A token that is revoked already stays as
+    /// it is when it is revoked again.
     ///
     /// # Errors
     /// [`RegistryError`]
-    pub async fn switch(
+    pub async fn operate(
         &self,
         id: &str,
-        on: bool,
+        operation: Operation,
         expected: Option<u64>,
-        by: &Actor,
-        now: SystemTime,
-    ) -> Result<Edited, RegistryError> {
-        self.operate(id, Operation::Switch(on), expected, by, now).await
-    }
-
-    /// Revokes a token, for good. One that is revoked already stays as it is.
-    ///
-    /// # Errors
-    /// [`RegistryError`]
-    pub async fn revoke(
-        &self,
-        id: &str,
-        expected: Option<u64>,
-        by: &Actor,
-        now: SystemTime,
-    ) -> Result<Edited, RegistryError> {
-        self.operate(id, Operation::Revoke, expected, by, now).await
+        by: &ActionContext,
+    ) -> Result<Edited> {
+        match &self.store {
+            TokenStore::File(file) => {
+                let (id, by) = (id.to_owned(), by.clone());
+                blocking(file, move |file| file.operate(&id, &operation, expected, &by)).await
+            }
+            TokenStore::Redis(tokens) => match tokens.operate(id, &operation, expected, by).await? {
+                Some(edited) => Ok(edited),
+                None => Err(self.unknown(id).await),
+            },
+        }
     }
 
     /// Revokes all tokens of an account; returns those that were not revoked before.
     ///
     /// # Errors
     /// [`RegistryError::Partly`] if some are revoked and then something goes wrong; [`RegistryError`]
-    pub async fn revoke_account(
-        &self,
-        account: &str,
-        by: &Actor,
-        now: SystemTime,
-    ) -> Result<Vec<Edited>, RegistryError> {
-        match self {
-            Self::File(file) => {
+    pub async fn revoke_account(&self, account: &str, by: &ActionContext) -> Result<Vec<Edited>> {
+        match &self.store {
+            TokenStore::File(file) => {
                 let (account, by) = (account.to_owned(), by.clone());
-                blocking(file, move |file| file.revoke_account(&account, &by, now)).await
+                blocking(file, move |file| file.revoke_account(&account, &by)).await
             }
-            Self::Redis(tokens) => redis_store::revoke_account(tokens, account, by, now).await,
+            TokenStore::Redis(tokens) => tokens.revoke_account(account, by).await,
         }
     }
 
@@ -292,15 +264,15 @@ impl Registry {
         before: Option<u64>,
         count: usize,
         now: SystemTime,
-    ) -> Result<TrailPage, RegistryError> {
+    ) -> Result<TrailPage> {
         let mut page = TrailPage { entries: Vec::new(), before };
         loop {
-            let entries: Vec<(u64, Entry)> = match self {
-                Self::File(file) => {
+            let entries: Vec<(u64, Entry)> = match &self.store {
+                TokenStore::File(file) => {
                     let before = page.before;
                     blocking(file, move |file| file.trail(before, count)).await?
                 }
-                Self::Redis(tokens) => tokens.trail(page.before, count.max(256), now).await?,
+                TokenStore::Redis(tokens) => tokens.trail(page.before, count.max(256), now).await?,
             };
             if entries.is_empty() {
                 page.before = None;
@@ -317,44 +289,27 @@ impl Registry {
         }
     }
 
-    async fn operate(
-        &self,
-        id: &str,
-        operation: Operation,
-        expected: Option<u64>,
-        by: &Actor,
-        now: SystemTime,
-    ) -> Result<Edited, RegistryError> {
-        match self {
-            Self::File(file) => {
-                let (id, by) = (id.to_owned(), by.clone());
-                blocking(file, move |file| file.operate(&id, &operation, expected, &by, now)).await
-            }
-            Self::Redis(tokens) => match redis_store::operate(tokens, id, &operation, expected, by, now).await? {
-                Some(edited) => Ok(edited),
-                None => Err(self.unknown(id).await),
-            },
-        }
-    }
-
     /// That there is no such token, with the nearest id there is.
     async fn unknown(&self, id: &str) -> RegistryError {
-        let known = match self {
-            Self::File(file) => blocking(file, TokenFile::list)
+        let known = match &self.store {
+            TokenStore::File(file) => blocking(file, TokenFile::list)
                 .await
                 .map(|records| records.into_iter().map(|record| record.id).collect()),
-            Self::Redis(tokens) => redis_store::some_ids(tokens).await,
+            TokenStore::Redis(tokens) => {
+                let ids = tokens.ids(&Cursor::default(), MAX_HINTS).await;
+                ids.map(|ids| ids.into_iter().map(|cursor| cursor.id).collect()).map_err(RegistryError::from)
+            }
         };
         known.map_or_else(|error| error, |known| RegistryError::Unknown { id: id.to_owned(), known })
     }
 }
 
 /// Files are read and written on a thread where that may block.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     file: &Arc<TokenFile>,
-    work: impl FnOnce(&TokenFile) -> Result<T, EditError> + Send + 'static,
-) -> Result<T, RegistryError> {
+    work: impl FnOnce(&TokenFile) -> Result<T> + Send + 'static,
+) -> Result<T> {
     let file = file.clone();
     let done = tokio::task::spawn_blocking(move || work(&file)).await;
-    Ok(done.expect("work on a token file returns its errors and does not panic")?)
+    done.expect("work on a token file returns its errors and does not panic")
 }

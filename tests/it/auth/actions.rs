@@ -37,7 +37,7 @@ impl AdminBackend {
         let Store::Redis(store) = &config.store else { panic!("it is Redis") };
         let health = Arc::new(StoreHealth::new(IntGauge::new("up", "up").unwrap()));
         let redis = Redis::open(store, health).await.unwrap();
-        let registry = Registry::with_redis(redis.clone());
+        let registry = Registry::with_redis(&config, redis.clone());
         Self { config, registry, source: Source::Redis(redis, server) }
     }
 
@@ -67,7 +67,7 @@ impl AdminBackend {
     }
 
     async fn issue(&self, draft: Draft, key: Option<&str>) -> Result<Issued, RegistryError> {
-        self.registry.issue(&self.config, draft, Origin::New, key, &by(), SystemTime::now()).await
+        self.registry.issue(draft, Origin::New, key, &by()).await
     }
 
     /// Makes a token; returns its id and text.
@@ -77,16 +77,16 @@ impl AdminBackend {
     }
 
     async fn version(&self, id: &str) -> u64 {
-        self.registry.find(&self.config, id).await.unwrap().version
+        self.registry.find(id).await.unwrap().version
     }
 
     async fn update(&self, id: &str, change: Change, expected: Option<u64>) -> Result<u64, RegistryError> {
-        let edited = self.registry.update(&self.config, id, change, expected, &by(), SystemTime::now()).await?;
+        let edited = self.registry.update(id, change, expected, &by()).await?;
         Ok(edited.version)
     }
 
     async fn rotate(&self, id: &str, grace: Duration) -> Result<String, RegistryError> {
-        let rotated = self.registry.rotate(&self.config, id, grace, None, &by(), SystemTime::now()).await?;
+        let rotated = self.registry.rotate(id, grace, None, &by()).await?;
         Ok(rotated.secret.expose().to_owned())
     }
 
@@ -107,7 +107,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 async fn a_change_takes_effect_and_only_on_what_it_names() {
     for desk in AdminBackend::both().await {
         let (id, _) = desk.make().await;
-        let before = desk.registry.find(&desk.config, &id).await.unwrap();
+        let before = desk.registry.find(&id).await.unwrap();
         let end = SystemTime::now() + HOUR;
         let change = Change {
             name: Some("Renamed".into()),
@@ -118,7 +118,7 @@ async fn a_change_takes_effect_and_only_on_what_it_names() {
         };
         let version = desk.update(&id, change, Some(before.version)).await.unwrap();
         assert_ne!(version, before.version);
-        let after = desk.registry.find(&desk.config, &id).await.unwrap();
+        let after = desk.registry.find(&id).await.unwrap();
         assert_eq!((after.version, &*after.record.name), (version, "Renamed"));
         assert_eq!((&*after.plan.name, after.plan.limits[0].count), ("enterprise", 7));
         assert_eq!(after.record.permissions, before.record.permissions);
@@ -131,7 +131,7 @@ async fn a_change_takes_effect_and_only_on_what_it_names() {
             ..Change::default()
         };
         desk.update(&id, clear, None).await.unwrap();
-        assert_eq!(desk.registry.find(&desk.config, &id).await.unwrap().record, before.record);
+        assert_eq!(desk.registry.find(&id).await.unwrap().record, before.record);
         let nothing = Change { name: Some("Dialler".into()), ..Change::default() };
         let version = desk.version(&id).await;
         assert_eq!(desk.update(&id, nothing, None).await.unwrap(), version, "nothing changed, nothing is written");
@@ -149,7 +149,7 @@ async fn a_change_of_a_record_that_somebody_else_changed_is_refused() {
         let late = desk.update(&id, rename("second"), Some(version)).await.unwrap_err();
         let current = desk.version(&id).await;
         assert!(matches!(&late, RegistryError::Stale { version, .. } if *version == current), "{late}");
-        assert_eq!(desk.registry.find(&desk.config, &id).await.unwrap().record.name, "first");
+        assert_eq!(desk.registry.find(&id).await.unwrap().record.name, "first");
     }
 }
 
@@ -219,13 +219,12 @@ async fn a_foreign_token_is_rotated_into_one_of_ours_under_its_id() {
     for desk in AdminBackend::both().await {
         let hash = TokenHash::of("secret-of-sanctum");
         let origin = Origin::Registered { id: None, hash };
-        let now = SystemTime::now();
-        let issued = desk.registry.issue(&desk.config, draft(), origin, None, &by(), now).await.unwrap();
+        let issued = desk.registry.issue(draft(), origin, None, &by()).await.unwrap();
         assert!(issued.secret.is_none());
         let id = issued.edited.record.id;
         let new = desk.rotate(&id, HOUR).await.unwrap();
         assert_eq!((desk.ask(&new).await, desk.ask("17|secret-of-sanctum").await), (None, None));
-        desk.registry.revoke(&id, None, &by(), now).await.unwrap();
+        desk.registry.operate(&id, Operation::Revoke, None, &by()).await.unwrap();
         for token in [new.as_str(), "17|secret-of-sanctum"] {
             assert_eq!(desk.ask(token).await, Some(Refusal::Invalid(Reason::Revoked)));
         }
@@ -236,12 +235,15 @@ async fn a_foreign_token_is_rotated_into_one_of_ours_under_its_id() {
 async fn a_token_can_be_switched_off_and_on_but_not_back_from_its_revocation() {
     for desk in AdminBackend::both().await {
         let (id, secret) = desk.make().await;
-        let switch = async |on| desk.registry.switch(&id, on, None, &by(), SystemTime::now()).await;
+        let switch = async |on| {
+            let operation = if on { Operation::Enable } else { Operation::Disable };
+            desk.registry.operate(&id, operation, None, &by()).await
+        };
         assert!(switch(false).await.unwrap().changed && !switch(false).await.unwrap().changed);
         assert_eq!(desk.ask(&secret).await, Some(Refusal::Invalid(Reason::Disabled)));
         switch(true).await.unwrap();
         assert_eq!(desk.ask(&secret).await, None);
-        desk.registry.revoke(&id, None, &by(), SystemTime::now()).await.unwrap();
+        desk.registry.operate(&id, Operation::Revoke, None, &by()).await.unwrap();
         assert!(matches!(switch(true).await, Err(RegistryError::Revoked(_))));
         assert!(matches!(desk.rotate(&id, HOUR).await, Err(RegistryError::Revoked(_))));
         assert_eq!(desk.ask(&secret).await, Some(Refusal::Invalid(Reason::Revoked)));
@@ -256,9 +258,8 @@ async fn an_account_is_revoked_as_a_whole() {
             secrets.push(desk.make().await.1);
         }
         let other = desk.issue(Draft { account: "other".into(), ..draft() }, None).await.unwrap();
-        let now = SystemTime::now();
-        assert_eq!(desk.registry.revoke_account("acme", &by(), now).await.unwrap().len(), 5);
-        assert!(desk.registry.revoke_account("acme", &by(), now).await.unwrap().is_empty());
+        assert_eq!(desk.registry.revoke_account("acme", &by()).await.unwrap().len(), 5);
+        assert!(desk.registry.revoke_account("acme", &by()).await.unwrap().is_empty());
         for secret in &secrets {
             assert_eq!(desk.ask(secret).await, Some(Refusal::Invalid(Reason::Revoked)));
         }
@@ -281,7 +282,7 @@ async fn a_repeated_request_makes_one_token() {
         let rename = Change { name: Some("Renamed".into()), ..Change::default() };
         desk.update(&first.edited.record.id, rename, None).await.unwrap();
         assert_eq!(desk.issue(draft(), Some("order-17")).await.unwrap().edited.record.name, "Renamed");
-        assert_eq!(all(&desk.registry, &desk.config).await.unwrap().len(), 1);
+        assert_eq!(all(&desk.registry).await.unwrap().len(), 1);
         let refused = desk.issue(draft(), Some("")).await;
         assert!(matches!(refused, Err(RegistryError::Invalid(faults)) if faults[0].field == "key"));
     }
@@ -299,7 +300,7 @@ async fn a_listing_filters_and_turns_pages() {
         }
         let list = async |filter: Filter, after: Option<String>, count| {
             let now = SystemTime::now();
-            let listing = desk.registry.list(&desk.config, &filter, after.as_deref(), count, now).await.unwrap();
+            let listing = desk.registry.list(&filter, after.as_deref(), count, now).await.unwrap();
             let ids: Vec<String> = listing.tokens.into_iter().map(|token| token.record.id).collect();
             (ids, listing.next)
         };
@@ -325,12 +326,12 @@ async fn a_listing_filters_and_turns_pages() {
         assert_eq!(one(Filter { name: Some("tOKEN 24".into()), ..Filter::default() }).await.0, [made[24].clone()]);
         let revoked = || Filter { state: Some(State::Revoked), ..Filter::default() };
         assert!(one(revoked()).await.0.is_empty());
-        desk.registry.revoke(&made[3], None, &by(), SystemTime::now()).await.unwrap();
+        desk.registry.operate(&made[3], Operation::Revoke, None, &by()).await.unwrap();
         assert_eq!(one(revoked()).await.0, [made[3].clone()]);
         let lacking = Filter { permission: Some("calls:write".into()), ..Filter::default() };
         assert!(one(lacking).await.0.is_empty());
         let now = SystemTime::now();
-        let wrong = desk.registry.list(&desk.config, &Filter::default(), Some("nonsense"), 10, now).await;
+        let wrong = desk.registry.list(&Filter::default(), Some("nonsense"), 10, now).await;
         assert!(matches!(wrong, Err(RegistryError::Invalid(faults)) if faults[0].field == "after"));
     }
 }

@@ -36,7 +36,7 @@ impl Stage {
             config_with(&format!("{{ redis: {{ url: \"{address}\", deadline: {deadline} }} }}"), "{}")
         };
         let config = on(&format!("redis://{}", proxy.address), "500ms");
-        let registry = Registry::with_redis(connect(&config).await);
+        let registry = Registry::with_redis(&config, connect(&config).await);
         let direct = connect(&on(&server.url(), "5s")).await;
         Self { _server: server, proxy, config, registry, direct }
     }
@@ -71,12 +71,12 @@ impl Stage {
 
     async fn issue(&self) -> Result<(String, String), RegistryError> {
         let draft = Draft { name: "Dialler".into(), account: "acme".into(), ..Draft::default() };
-        let issued = self.registry.issue(&self.config, draft, Origin::New, None, &by(), SystemTime::now()).await?;
+        let issued = self.registry.issue(draft, Origin::New, None, &by()).await?;
         Ok((issued.edited.record.id, issued.secret.unwrap().expose().to_owned()))
     }
 
     async fn rotate(&self, id: &str, grace: Duration) -> Result<String, RegistryError> {
-        let rotated = self.registry.rotate(&self.config, id, grace, None, &by(), SystemTime::now()).await?;
+        let rotated = self.registry.rotate(id, grace, None, &by()).await?;
         Ok(rotated.secret.expose().to_owned())
     }
 
@@ -90,7 +90,7 @@ impl Stage {
 
     async fn times(&self, action: Action, id: &str) -> usize {
         let filter = TrailFilter { token: Some(id.to_owned()), action: Some(action), ..TrailFilter::default() };
-        let registry = Registry::with_redis(self.direct.clone());
+        let registry = Registry::with_redis(&self.config, self.direct.clone());
         registry.trail(&filter, None, 100, SystemTime::now()).await.unwrap().entries.len()
     }
 }
@@ -108,10 +108,10 @@ async fn a_deed_in_the_middle_of_which_redis_breaks_off_is_done_once_and_told() 
         let third = stage.amid(Action::Rotate, passing, Some(OUTAGE), rotation).await.unwrap();
         assert!(!stage.works(&first).await && !stage.works(&second).await && stage.works(&third).await, "{passing:?}");
         let (registry, by) = (&stage.registry, by());
-        let disabled = registry.switch(&id, false, None, &by, SystemTime::now());
+        let disabled = registry.operate(&id, Operation::Disable, None, &by);
         assert!(stage.amid(Action::Disable, passing, Some(OUTAGE), disabled).await.is_ok());
         assert!(!stage.works(&third).await, "{passing:?}");
-        let revoked = registry.revoke(&id, None, &by, SystemTime::now());
+        let revoked = registry.operate(&id, Operation::Revoke, None, &by);
         assert!(stage.amid(Action::Revoke, passing, Some(OUTAGE), revoked).await.is_ok());
         for (action, times) in [(Action::Create, 1), (Action::Rotate, 2), (Action::Disable, 1), (Action::Revoke, 1)] {
             assert_eq!(stage.times(action, &id).await, times, "{passing:?} {action:?}");
@@ -138,9 +138,9 @@ async fn a_rotation_that_nobody_hears_of_leaves_the_old_secret_and_says_that_it_
 
         let lost = stage.amid(Action::Create, passing, None, stage.issue()).await;
         assert!(matches!(lost, Err(RegistryError::Uncertain { .. })), "{lost:?}");
-        until("Redis is heard again", async || stage.registry.find(&stage.config, &id).await.is_ok()).await;
+        until("Redis is heard again", async || stage.registry.find(&id).await.is_ok()).await;
     }
     // Whatever is on the list works as a whole, or is not there at all.
-    let listed = all(&Registry::with_redis(stage.direct.clone()), &stage.config).await.unwrap();
+    let listed = all(&Registry::with_redis(&stage.config, stage.direct.clone())).await.unwrap();
     assert!(listed.iter().all(|record| !record.hashes.is_empty()));
 }

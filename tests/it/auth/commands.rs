@@ -155,7 +155,7 @@ async fn with_a_file() {
     let config = config_with("memory", &format!("{{ file: \"{}\" }}", path.display()));
     life_of_a_token(&config).await;
     let store = Arc::new(FileStore::open(&config, &path).unwrap());
-    assert_eq!(store.len(), 3);
+    assert_eq!(store.count(), 3);
     let authenticator = Authenticator::with_file(&config, store, failures(&config));
     assert!(ask(&authenticator, "4|secret-of-sanctum").await.is_ok());
     actions(&config).await;

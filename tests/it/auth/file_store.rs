@@ -25,15 +25,21 @@ async fn a_running_instance_follows_the_file() {
         ..Draft::default()
     };
     assert_eq!(refusal(ask(&authenticator, &text).await), Some(Refusal::Invalid(Reason::Unknown)));
-    registry.create(draft.into_record(&config, token.id.clone(), token.hash, now).unwrap(), &by(), now).await.unwrap();
+    registry
+        .create(draft.into_record(&Plans::new(&config), token.id.clone(), token.hash, now).unwrap(), &by())
+        .await
+        .unwrap();
     until("the token works", async || ask(&authenticator, &text).await.is_ok()).await;
     let late = authenticator.authenticate(&bearer(&text), CLIENT, now + Duration::from_secs(60)).await;
     assert_eq!(refusal(late), Some(Refusal::Invalid(Reason::Expired)));
 
     std::fs::remove_file(&path).unwrap();
     let record = Draft { name: "n".into(), account: "acme".into(), ..Draft::default() };
-    registry.create(record.into_record(&config, token.id.clone(), token.hash, now).unwrap(), &by(), now).await.unwrap();
-    registry.revoke(&token.id, None, &by(), now).await.unwrap();
+    registry
+        .create(record.into_record(&Plans::new(&config), token.id.clone(), token.hash, now).unwrap(), &by())
+        .await
+        .unwrap();
+    registry.operate(&token.id, Operation::Revoke, None, &by()).await.unwrap();
     until("the token is revoked", async || {
         ask(&authenticator, &text).await.err() == Some(Refusal::Invalid(Reason::Revoked))
     })

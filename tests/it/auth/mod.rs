@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use callgate::auth::{Authenticator, Failures, Principal, Reason, Refusal};
 use callgate::config::{self, Config, FailureLimits};
-use callgate::tokens::{Actor, Filter, Record, Registry, RegistryError};
+use callgate::tokens::{ActionContext, Actor, Filter, Operation, Plans, Record, Registry, RegistryError};
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
 /// A configuration whose store and tokens are as told.
@@ -64,16 +64,16 @@ async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     }
 }
 
-fn by() -> Actor {
-    Actor::person("tester", "here")
+fn by() -> ActionContext {
+    ActionContext { actor: Actor::person("tester", "here"), now: SystemTime::now() }
 }
 
 /// All records, by pages.
-async fn all(registry: &Registry, config: &Config) -> Result<Vec<Record>, RegistryError> {
+async fn all(registry: &Registry) -> Result<Vec<Record>, RegistryError> {
     let (mut records, mut after) = (Vec::new(), None);
     loop {
         let now = SystemTime::now();
-        let listing = registry.list(config, &Filter::default(), after.as_deref(), 100, now).await?;
+        let listing = registry.list(&Filter::default(), after.as_deref(), 100, now).await?;
         records.extend(listing.tokens.into_iter().map(|token| token.record));
         after = listing.next;
         if after.is_none() {

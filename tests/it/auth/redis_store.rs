@@ -30,7 +30,7 @@ impl Instance {
         let redis = connect(&config).await;
         let authenticator =
             Authenticator::with_redis(&config, redis.clone(), Arc::new(TokenCache::new(&config)), failures(&config));
-        let registry = Registry::with_redis(redis.clone());
+        let registry = Registry::with_redis(&config, redis.clone());
         Self { config, redis, authenticator, registry }
     }
 
@@ -51,15 +51,15 @@ impl Instance {
     }
 
     async fn store(&self, record: Record) -> Result<Edited, RegistryError> {
-        self.registry.create(record, &by(), SystemTime::now()).await
+        self.registry.create(record, &by()).await
     }
 
     async fn revoke(&self, id: &str) -> Result<Edited, RegistryError> {
-        self.registry.revoke(id, None, &by(), SystemTime::now()).await
+        self.registry.operate(id, Operation::Revoke, None, &by()).await
     }
 
     async fn list(&self) -> Result<Vec<Record>, RegistryError> {
-        all(&self.registry, &self.config).await
+        all(&self.registry).await
     }
 
     fn record(&self, id: String, hash: TokenHash, change: impl FnOnce(&mut Draft)) -> Record {
@@ -70,7 +70,7 @@ impl Instance {
             ..Draft::default()
         };
         change(&mut draft);
-        draft.into_record(&self.config, id, hash, SystemTime::now()).unwrap()
+        draft.into_record(&Plans::new(&self.config), id, hash, SystemTime::now()).unwrap()
     }
 
     /// The version in Redis, as the limiter's script reads it.
@@ -321,10 +321,9 @@ async fn writers_do_not_overwrite_each_other() {
     let version = instance.version(&record.id).await;
     instance.revoke(&record.id).await.unwrap();
     let mine = Change { name: Some("Renamed".into()), ..Change::default() };
-    let (config, now) = (&instance.config, SystemTime::now());
-    let late = instance.registry.update(config, &record.id, mine.clone(), Some(version), &by(), now).await;
+    let late = instance.registry.update(&record.id, mine.clone(), Some(version), &by()).await;
     assert!(matches!(late, Err(RegistryError::Stale { .. })), "written since it was read");
-    let anyway = instance.registry.update(config, &record.id, mine, None, &by(), now).await;
+    let anyway = instance.registry.update(&record.id, mine, None, &by()).await;
     assert!(matches!(anyway, Err(RegistryError::Revoked(_))));
     assert_eq!(instance.list().await.unwrap()[0].name, "Dialler");
 }
@@ -379,7 +378,7 @@ async fn a_listing_has_all_pages_in_order() {
         let hash = TokenHash::of(&n.to_string());
         let draft = Draft { name: n.to_string(), account: "acme".into(), ..Draft::default() };
         let made = UNIX_EPOCH + Duration::from_secs(u64::from(10_000 - n));
-        let record = draft.into_record(&instance.config, hash.derived_id(), hash, made).unwrap();
+        let record = draft.into_record(&Plans::new(&instance.config), hash.derived_id(), hash, made).unwrap();
         instance.store(record).await.unwrap();
     }
     let listed = instance.list().await.unwrap();

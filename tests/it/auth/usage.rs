@@ -65,12 +65,12 @@ async fn with_a_file_it_stands_in_another_one_beside_it() {
     // What is damaged is no reason to show no tokens, nor to stop counting.
     std::fs::write(&beside, "{\"half").unwrap();
     let config = callgate::config::load(&site.config()).unwrap().config;
-    let registry = Registry::with_file(&config, &site.path("tokens.yaml"));
-    let records = all(&registry, &config).await.unwrap();
+    let registry = Arc::new(Registry::with_file(&config, &site.path("tokens.yaml")));
+    let records = all(&registry).await.unwrap();
     let book = Arc::new(UsageCounts::default());
     book.note(&records[0].id.as_str().into(), SystemTime::now());
     book.note(&"removed".into(), SystemTime::now());
-    UsageWriter::with_file(&config, &site.path("tokens.yaml"), book).write().await;
+    UsageWriter::new(registry, book).write().await;
     assert_eq!(shown(&site, &records[0].id)["usage"]["requests"], 1);
     assert!(!std::fs::read_to_string(&beside).unwrap().contains("removed"));
 }
@@ -82,12 +82,13 @@ async fn what_redis_does_not_take_is_kept_for_the_next_time() {
     let config::Store::Redis(store) = &config.store else { unreachable!() };
     let health = Arc::new(StoreHealth::new(prometheus::IntGauge::new("store_up", "test").unwrap()));
     let redis = Redis::open(store, health).await.unwrap();
-    let (registry, book) = (Registry::with_redis(redis.clone()), Arc::new(UsageCounts::default()));
-    let keeper = UsageWriter::with_redis(redis.clone(), book.clone());
+    let registry = Arc::new(Registry::with_redis(&config, redis.clone()));
+    let book = Arc::new(UsageCounts::default());
+    let keeper = UsageWriter::new(registry.clone(), book.clone());
     let mut ids = Vec::new();
     for _ in 0..300 {
         let draft = Draft { name: "n".into(), account: "acme".into(), ..Draft::default() };
-        let issued = registry.issue(&config, draft, Origin::New, None, &by(), SystemTime::now()).await.unwrap();
+        let issued = registry.issue(draft, Origin::New, None, &by()).await.unwrap();
         ids.push(Arc::<str>::from(issued.edited.record.id));
     }
     let used = |ids: &[Arc<str>]| ids.iter().for_each(|id| book.note(id, SystemTime::now()));
@@ -100,7 +101,7 @@ async fn what_redis_does_not_take_is_kept_for_the_next_time() {
     until("the connection to be back", async || redis.is_up()).await;
     book.note(&"gone00000000".into(), SystemTime::now());
     keeper.write().await;
-    let requests = async |id: &str| registry.find(&config, id).await.unwrap().usage.requests;
+    let requests = async |id: &str| registry.find(id).await.unwrap().usage.requests;
     assert_eq!((requests(&ids[0]).await, requests(&ids[299]).await), (2, 1));
     // A record that is gone stays gone.
     assert_eq!(server.say::<u64>(&["EXISTS", "callgate:{gone00000000}:token"]), 0);

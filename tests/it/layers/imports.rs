@@ -200,7 +200,7 @@ fn is_name(word: &str) -> bool {
     word.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
-/// `src/auth/open/mod.rs` is the module `auth::open`, `src/lib.rs` the crate's root.
+/// `src/auth/open_calls/mod.rs` is the module `auth::open_calls`, `src/lib.rs` the crate's root.
 fn module_path(file: &str) -> Vec<String> {
     let inside = file.trim_start_matches("src/").trim_end_matches(".rs");
     let mut path: Vec<String> = inside.split('/').map(str::to_owned).collect();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use callgate::tokens::{Action, Actor, Draft, Filter, Origin, Registry, TrailFilter};
+use callgate::tokens::{Action, ActionContext, Actor, Draft, Filter, Operation, Origin, Registry, TrailFilter};
 use redis::Value;
 
 use super::{AT_ONCE, admitted, config, decide, instance, issue, open, plan, store, trouble};
@@ -47,19 +47,20 @@ async fn decisions_are_exact_and_tokens_are_managed() {
     }
 
     let config = config(&redis);
-    let registry = Registry::with_redis(connection);
-    let (by, now) = (Actor::person("tester", "here"), SystemTime::now());
+    let registry = Registry::with_redis(&config, connection);
+    let now = SystemTime::now();
+    let by = ActionContext { actor: Actor::person("tester", "here"), now };
     let mut made = Vec::new();
     for _ in 0..5 {
         let draft = Draft { name: "Dialler".into(), account: "acme".into(), ..Draft::default() };
-        let issued = registry.issue(&config, draft, Origin::New, None, &by, now).await.unwrap();
+        let issued = registry.issue(draft, Origin::New, None, &by).await.unwrap();
         made.push(issued.edited.record.id);
     }
-    registry.revoke(&made[2], None, &by, now).await.unwrap();
+    registry.operate(&made[2], Operation::Revoke, None, &by).await.unwrap();
     // Their entries and the records lie on different nodes.
     let trail = registry.trail(&TrailFilter::default(), None, 10, now).await.unwrap().entries;
     assert_eq!((trail.len(), trail[0].action, &trail[0].tokens[0]), (6, Action::Revoke, &made[2]));
-    let listing = registry.list(&config, &Filter::default(), None, 100, now).await.unwrap();
+    let listing = registry.list(&Filter::default(), None, 100, now).await.unwrap();
     let mut listed: Vec<String> = listing.tokens.into_iter().map(|token| token.record.id).collect();
     listed.sort();
     made.sort();

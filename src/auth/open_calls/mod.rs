@@ -1,28 +1,23 @@
 //! Calls and streams that are open, by token, so that they can be ended when their token no longer entitles to them.
 
-mod watch;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use super::principal::Principal;
+use super::rechecks::Rechecks;
 use super::refusal::{Reason, Refusal};
 use crate::config::{Route, RouteAccess};
 use crate::sharded::Sharded;
 
-pub use watch::RecordWatch;
-pub(super) use watch::clock;
-
 /// Calls of different tokens seldom wait for each other.
 const SHARDS: usize = 16;
-/// Of so many groups of tokens is known when one of them was last announced to have changed.
-const GROUPS: usize = 1_024;
+/// How often calls whose time is over are looked for.
+const EXPIRY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Why the calls of a token have to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +36,7 @@ pub enum Revocation {
 
 impl Revocation {
     /// For the log; clients are not told.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Revoked => "the token was revoked",
             Self::Disabled => "the token was disabled",
@@ -54,22 +48,17 @@ impl Revocation {
 }
 
 /// The open calls of one process.
+#[derive(Default)]
 pub struct OpenCalls {
-    shards: Sharded<Book, SHARDS>,
-    /// How many announcements there have been.
-    era: AtomicU64,
-    /// The last one for each group of tokens.
-    announced: Box<[AtomicU64]>,
-    /// Tokens with open calls that are said to have changed.
-    doubtful: Mutex<BTreeSet<Arc<str>>>,
-    doubt: Notify,
+    shards: Sharded<CallTable, SHARDS>,
+    pub(super) rechecks: Rechecks,
 }
 
 /// A call by its token and a number.
 type Key = (Arc<str>, u64);
 
 #[derive(Default)]
-struct Book {
+struct CallTable {
     calls: BTreeMap<Key, Entry>,
     /// When calls end by themselves.
     ends: BTreeSet<(SystemTime, Key)>,
@@ -89,67 +78,44 @@ pub struct OpenCall {
     told: Option<oneshot::Receiver<Revocation>>,
 }
 
-impl Default for OpenCalls {
-    fn default() -> Self {
-        Self {
-            shards: Sharded::default(),
-            era: AtomicU64::new(0),
-            announced: (0..GROUPS).map(|_| AtomicU64::new(0)).collect(),
-            doubtful: Mutex::default(),
-            doubt: Notify::new(),
-        }
-    }
-}
-
 impl OpenCalls {
     /// The present moment, counted in announcements: to be noted before a principal is looked up.
-    #[must_use]
-    pub fn era(&self) -> u64 {
-        self.era.load(Ordering::Acquire)
+    pub(crate) fn era(&self) -> u64 {
+        self.rechecks.era()
     }
 
     /// Takes note of a call that `principal`, who was looked up in `era`, has open on a route.
     #[must_use]
     pub fn open(self: &Arc<Self>, principal: &Arc<Principal>, route: &Arc<Route>, era: u64) -> OpenCall {
         let (tell, told) = oneshot::channel();
-        let mut book = self.book(&principal.id);
-        book.count += 1;
-        let key = (principal.id.clone(), book.count);
+        let mut table = self.table(&principal.id);
+        table.count += 1;
+        let key = (principal.id.clone(), table.count);
         let entry = Entry { principal: principal.clone(), route: route.clone(), tell };
-        if let Some(end) = principal.expires_at() {
-            book.ends.insert((end, key.clone()));
+        if let Some(end) = principal.expires_at {
+            table.ends.insert((end, key.clone()));
         }
-        book.calls.insert(key.clone(), entry);
-        drop(book);
-        if self.announced[group(&principal.id)].load(Ordering::Acquire) > era {
-            self.doubt(&principal.id);
+        table.calls.insert(key.clone(), entry);
+        drop(table);
+        if self.rechecks.is_announced_since(&principal.id, era) {
+            self.rechecks.add(&principal.id);
         }
         OpenCall { calls: self.clone(), key, told: Some(told) }
     }
 
-    /// Notes that the record of a token is said to have changed. Returns whether it has calls open.
-    fn announce(&self, token_id: &str) -> bool {
-        let era = self.era.fetch_add(1, Ordering::AcqRel) + 1;
-        self.announced[group(token_id)].store(era, Ordering::Release);
-        self.book(token_id).of(token_id).next().is_some()
-    }
-
-    fn doubt(&self, token_id: &str) {
-        self.doubtful.lock().unwrap_or_else(PoisonError::into_inner).insert(token_id.into());
-        self.doubt.notify_one();
-    }
-
-    /// The tokens with open calls that are said to have changed, as soon as there are any.
-    async fn doubted(&self) -> Vec<Arc<str>> {
-        self.doubt.notified().await;
-        std::mem::take(&mut *self.doubtful.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect()
+    /// Notes that the record of a token is said to have changed, and has its calls looked at again.
+    pub(super) fn announce(&self, token_id: &str) {
+        self.rechecks.announce(token_id);
+        if self.table(token_id).of(token_id).next().is_some() {
+            self.rechecks.add(token_id);
+        }
     }
 
     /// The tokens with open calls, with the versions of the records that these rest on.
-    fn tokens(&self) -> BTreeMap<Arc<str>, Vec<u64>> {
+    pub(super) fn tokens(&self) -> BTreeMap<Arc<str>, Vec<u64>> {
         let mut tokens = BTreeMap::<_, Vec<u64>>::new();
-        for book in self.shards.iter() {
-            for ((id, _), entry) in &book.calls {
+        for table in self.shards.iter() {
+            for ((id, _), entry) in &table.calls {
                 let versions = tokens.entry(id.clone()).or_default();
                 if !versions.contains(&entry.principal.version) {
                     versions.push(entry.principal.version);
@@ -160,39 +126,48 @@ impl OpenCalls {
     }
 
     /// Ends the calls whose time is over.
-    pub(super) fn expire(&self, now: SystemTime) {
-        for mut book in self.shards.iter() {
-            while let Some((_, key)) = book.ends.first().filter(|(end, _)| *end <= now).cloned() {
-                book.revoke(&key, Revocation::Expired);
+    fn expire(&self, now: SystemTime) {
+        for mut table in self.shards.iter() {
+            while let Some((_, key)) = table.ends.first().filter(|(end, _)| *end <= now).cloned() {
+                table.revoke(&key, Revocation::Expired);
             }
+        }
+    }
+
+    /// Ends calls when their time is over, for ever.
+    pub(super) async fn expire_on_time(&self) {
+        loop {
+            self.expire(SystemTime::now());
+            tokio::time::sleep(EXPIRY_INTERVAL).await;
         }
     }
 
     /// Judges the calls of one token anew. `current` tells who the principal of a call is by now.
-    fn judge(&self, id: &str, now: SystemTime, current: impl Fn(&Principal) -> Result<Arc<Principal>, Refusal>) {
-        self.book(id).judge(id, now, &current);
+    pub(super) fn judge(
+        &self,
+        id: &str,
+        now: SystemTime,
+        current: impl Fn(&Principal) -> Result<Arc<Principal>, Refusal>,
+    ) {
+        self.table(id).judge(id, now, &current);
     }
 
     /// Judges all calls anew.
     pub(super) fn judge_all(&self, now: SystemTime, current: impl Fn(&Principal) -> Result<Arc<Principal>, Refusal>) {
-        for mut book in self.shards.iter() {
-            let tokens: BTreeSet<Arc<str>> = book.calls.keys().map(|(id, _)| id.clone()).collect();
+        for mut table in self.shards.iter() {
+            let tokens: BTreeSet<Arc<str>> = table.calls.keys().map(|(id, _)| id.clone()).collect();
             for id in tokens {
-                book.judge(&id, now, &current);
+                table.judge(&id, now, &current);
             }
         }
     }
 
-    fn book(&self, token_id: &str) -> MutexGuard<'_, Book> {
+    fn table(&self, token_id: &str) -> MutexGuard<'_, CallTable> {
         self.shards.lock(token_id)
     }
 }
 
-fn group(token_id: &str) -> usize {
-    crc32fast::hash(token_id.as_bytes()) as usize % GROUPS
-}
-
-impl Book {
+impl CallTable {
     fn of(&self, id: &str) -> impl Iterator<Item = &Key> {
         let all = (Arc::from(id), 0)..=(Arc::from(id), u64::MAX);
         self.calls.range(all).map(|(key, _)| key)
@@ -204,18 +179,13 @@ impl Book {
             let Some(entry) = self.calls.get_mut(&key) else { continue };
             let principal = match current(&entry.principal) {
                 Ok(principal) => principal,
-                Err(Refusal::Invalid(reason)) => {
-                    self.revoke(&key, reason.into());
+                Err(refusal) => {
+                    // Otherwise nothing is known: an outage ends no call.
+                    if let Refusal::Invalid(reason) = refusal {
+                        self.revoke(&key, reason.into());
+                    }
                     continue;
                 }
-                // Nothing is known; an outage ends no call.
-                Err(
-                    Refusal::Missing
-                    | Refusal::Repeated
-                    | Refusal::TooManyFailures { .. }
-                    | Refusal::LookupsExhausted
-                    | Refusal::Unavailable,
-                ) => continue,
             };
             if principal.is_expired(now) {
                 self.revoke(&key, Revocation::Expired);
@@ -223,10 +193,10 @@ impl Book {
                 self.revoke(&key, Revocation::Permission);
             } else {
                 let before = std::mem::replace(&mut entry.principal, principal.clone());
-                if let Some(end) = before.expires_at() {
+                if let Some(end) = before.expires_at {
                     self.ends.remove(&(end, key.clone()));
                 }
-                if let Some(end) = principal.expires_at() {
+                if let Some(end) = principal.expires_at {
                     self.ends.insert((end, key));
                 }
             }
@@ -242,7 +212,7 @@ impl Book {
 
     fn remove(&mut self, key: &Key) -> Option<Entry> {
         let entry = self.calls.remove(key)?;
-        if let Some(end) = entry.principal.expires_at() {
+        if let Some(end) = entry.principal.expires_at {
             self.ends.remove(&(end, key.clone()));
         }
         Some(entry)
@@ -288,7 +258,7 @@ impl OpenCall {
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        drop(self.calls.book(&self.key.0).remove(&self.key));
+        drop(self.calls.table(&self.key.0).remove(&self.key));
     }
 }
 

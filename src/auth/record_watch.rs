@@ -6,15 +6,13 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use tokio::sync::Notify;
 
-use super::OpenCalls;
-use crate::auth::cache::TokenCache;
-use crate::auth::principal::principal_of;
-use crate::auth::refusal::{Reason, Refusal};
+use super::cache::TokenCache;
+use super::open_calls::OpenCalls;
+use super::principal::{Principal, principal_of};
+use super::refusal::{Reason, Refusal};
 use crate::store::{ChannelEvent, Redis, StoreError, Subscription};
 use crate::tokens::RedisTokens;
 
-/// How often is looked whose time is over.
-const CLOCK: Duration = Duration::from_millis(200);
 /// The pause between two sweeps. A lost announcement costs this, and the length of a sweep.
 const SWEEP_PAUSE: Duration = Duration::from_secs(3);
 /// A sweep asks for so many versions at one time, and not more often than this: at most 5,120 a second.
@@ -35,8 +33,7 @@ pub struct RecordWatch {
 impl RecordWatch {
     /// Watches over `calls`. `cache` holds the plans of the same configuration; `announced` is told all that is
     /// announced: the id of a token whose record has changed, or what others announce there.
-    #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         redis: Redis,
         cache: Arc<TokenCache>,
         calls: Arc<OpenCalls>,
@@ -52,7 +49,7 @@ impl RecordWatch {
         let first = announcements.next().await;
         self.handle(first).await;
         async move {
-            tokio::join!(self.listen(announcements), self.resolve_doubts(), self.sweep(), clock(&self.calls));
+            tokio::join!(self.listen(announcements), self.recheck(), self.sweep(), self.calls.expire_on_time());
         }
     }
 
@@ -73,10 +70,8 @@ impl RecordWatch {
             ChannelEvent::Messages(messages) => {
                 for id in messages.iter().filter_map(|message| std::str::from_utf8(message).ok()) {
                     (self.announced)(id);
-                    // Reading it here would keep the next announcement waiting.
-                    if self.calls.announce(id) {
-                        self.calls.doubt(id);
-                    }
+                    // The record is read elsewhere, so that the next announcement need not wait.
+                    self.calls.announce(id);
                 }
             }
             ChannelEvent::Lost => {
@@ -90,10 +85,10 @@ impl RecordWatch {
         }
     }
 
-    async fn resolve_doubts(&self) {
+    async fn recheck(&self) {
         loop {
-            let doubtful = self.calls.doubted().await;
-            self.read_again(doubtful.iter().map(|id| &**id)).await;
+            let ids = self.calls.rechecks.next().await;
+            self.read_again(ids.iter().map(|id| &**id).collect()).await;
         }
     }
 
@@ -108,8 +103,7 @@ impl RecordWatch {
                     let same = found.is_some_and(|found| known.iter().all(|known| *known == found));
                     (!same).then_some(&**id)
                 });
-                let changed: Vec<&str> = changed.collect();
-                self.read_again(changed.into_iter()).await;
+                self.read_again(changed.collect()).await;
                 tokio::time::sleep(SWEEP_STEP.1).await;
             }
             let _ = tokio::time::timeout(SWEEP_PAUSE, self.sweep_now.notified()).await;
@@ -117,8 +111,7 @@ impl RecordWatch {
     }
 
     /// Reads records and judges the calls of their tokens.
-    async fn read_again(&self, ids: impl Iterator<Item = &str>) {
-        let ids: Vec<&str> = ids.collect();
+    async fn read_again(&self, ids: Vec<&str>) {
         for wave in ids.chunks(READS) {
             let records = join_all(wave.iter().map(|id| self.tokens.read(id))).await;
             let now = SystemTime::now();
@@ -126,7 +119,7 @@ impl RecordWatch {
                 match read {
                     Ok(Some((version, record))) => {
                         let current =
-                            |call: &super::Principal| principal_of(&record, version, call.hash, &self.cache.plans, now);
+                            |call: &Principal| principal_of(&record, version, call.hash, &self.cache.plans, now);
                         self.calls.judge(id, now, current);
                     }
                     Ok(None) => self.calls.judge(id, now, |_| Err(Refusal::Invalid(Reason::Unknown))),
@@ -135,13 +128,5 @@ impl RecordWatch {
                 }
             }
         }
-    }
-}
-
-/// Ends calls when their time is over, for ever.
-pub(in crate::auth) async fn clock(calls: &OpenCalls) {
-    loop {
-        calls.expire(SystemTime::now());
-        tokio::time::sleep(CLOCK).await;
     }
 }
