@@ -295,7 +295,7 @@ fn every_way_to_name_redis_and_its_login_works() {
 }
 
 #[test]
-fn a_variables_value_is_never_repeated() {
+fn the_value_of_a_variable_is_never_printed() {
     for text in [
         "listen: { https: \"${SECRET}\", max_connections: \"${SECRET}\", idle_timeout: \"${SECRET}\", max_head_bytes: \"${SECRET}\" }",
         "store: \"${SECRET}\"",
@@ -371,7 +371,7 @@ fn check_reports_to_people_and_programs() {
 }
 
 #[test]
-fn hostile_files_end_quickly() {
+fn parsing_of_hostile_files_is_bounded() {
     let billion_laughs: String =
         (1..30).map(|i| format!("a{i}: &a{i} [{}]\n", vec![format!("*a{}", i - 1); 10].join(", "))).collect();
     let merges: String =

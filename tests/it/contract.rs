@@ -190,7 +190,7 @@ async fn trace_and_connect_are_405() {
 }
 
 #[tokio::test]
-async fn the_sixty_first_request_is_429_and_free() {
+async fn the_sixty_first_request_is_429_and_not_counted() {
     let stage = Stage::new().await;
     for _ in 0..30 {
         for response in stage.get("/echo").await {
@@ -234,7 +234,7 @@ async fn head_gets_the_headers_without_the_body() {
 }
 
 #[tokio::test]
-async fn a_422_of_the_upstream_passes_untouched() {
+async fn a_422_of_the_upstream_is_passed_unchanged() {
     let stage = Stage::new().await;
     for response in stage.get("/status/422").await {
         assert_eq!(response.status(), 422);
@@ -288,7 +288,7 @@ async fn bodies_over_the_routes_limit_are_413_announced_or_not() {
 }
 
 #[tokio::test]
-async fn a_public_route_asks_nothing_and_counts_nothing() {
+async fn a_public_route_needs_no_token_and_counts_no_request() {
     let stage = Stage::new().await;
     for client in &stage.clients {
         let response = client.get(stage.gateway.url("/public")).send().await.unwrap();
@@ -300,7 +300,7 @@ async fn a_public_route_asks_nothing_and_counts_nothing() {
 }
 
 #[tokio::test]
-async fn upstreams_learn_who_asks_and_never_the_token() {
+async fn upstreams_get_the_identity_and_never_the_token() {
     let stage = Stage::new().await;
     let client = &stage.clients[0];
     let request = client
@@ -384,7 +384,7 @@ async fn ambiguous_paths_never_reach_a_route() {
 }
 
 #[tokio::test]
-async fn options_end_at_the_gateway_when_they_are_meant_for_it() {
+async fn options_addressed_to_the_gateway_are_answered_by_it() {
     let stage = Stage::new().await;
     let auth = format!("authorization: Bearer {}\r\n", stage.token.secret);
     let ask = async |target: &str, more: &str| {

@@ -22,7 +22,7 @@ async fn stage(drain: &str) -> (Upstream, Gateway, Token) {
 }
 
 #[tokio::test]
-async fn requests_in_flight_finish_and_nothing_new_is_taken() {
+async fn requests_in_flight_finish_and_new_connections_are_refused() {
     let (upstream, mut gateway, token) = stage("{ timeout: 20s }").await;
     let (first, second) = (http1(&gateway), http2(&gateway));
     let path = "/slow/1500";
@@ -64,7 +64,7 @@ async fn readiness_fails_while_the_drain_is_delayed() {
 }
 
 #[tokio::test]
-async fn what_does_not_finish_is_cut_at_the_deadline() {
+async fn unfinished_requests_are_cut_at_the_drain_timeout() {
     let (_upstream, mut gateway, token) = stage("{ timeout: 1s }").await;
     let client = http1(&gateway);
     let mut response = get(&client, &gateway, "/events", &token).await;

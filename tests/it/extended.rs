@@ -222,7 +222,7 @@ async fn a_call_is_rejected_like_any_request() {
 }
 
 #[tokio::test]
-async fn a_silent_call_keeps_its_connection_and_its_own_clock() {
+async fn a_silent_call_keeps_its_connection_until_its_own_idle_timeout() {
     let (gateway, token) =
         stage(", idle_timeout: 1s, body_idle_timeout: 1s", ", call: { idle_timeout: 5s }", &[]).await;
     let mut client = connect(&gateway).await;

@@ -12,7 +12,7 @@ const CALLS: usize = 500;
 const MOST: u64 = 16;
 
 #[tokio::test]
-async fn an_idle_call_keeps_nothing_of_what_opened_it() {
+async fn an_idle_call_frees_the_memory_of_its_handshake() {
     let site = Site::in_memory(switchboard().await, "  - { path: /call, upstream: up }");
     let token = site.token_with(&[], &["--limit", "minute=10000/1m"]);
     let gateway = site.serve();

@@ -42,7 +42,7 @@ async fn connections_are_reused() {
 }
 
 #[tokio::test]
-async fn a_connection_that_the_upstream_has_closed_is_replaced_unseen() {
+async fn a_connection_closed_by_the_upstream_is_replaced_without_an_error() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     // Answers one request a connection and closes it without saying so.

@@ -31,7 +31,7 @@ fn message(text: &str, token: &Token) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn well_formed_messages_pass_whole_however_they_are_cut() {
+async fn well_formed_messages_pass_however_their_bytes_are_split() {
     let (upstream, gateway, token) = stage("").await;
     let text = "POST /one HTTP/1.1\r\nhost: a\r\nAUTH\r\ntransfer-encoding: chunked\r\n\r\n5;name=\"value\"\r\nhello\r\n6\r\n world\r\n0\r\nx-trailer: 1\r\n\r\n\
                 POST /two HTTP/1.1\r\nhost: a\r\nAUTH\r\ncontent-length: 5\r\n\r\nhello\
@@ -55,7 +55,7 @@ async fn well_formed_messages_pass_whole_however_they_are_cut() {
 }
 
 #[tokio::test]
-async fn heads_that_are_too_large_or_too_slow_are_told_so() {
+async fn heads_that_are_too_large_or_too_slow_get_their_status() {
     let (upstream, gateway, token) = stage(", header_timeout: 2s, max_target_bytes: 1024, max_head_bytes: 8192").await;
     let long_target = format!("GET /{} HTTP/1.1\r\nhost: a\r\nAUTH\r\n\r\n", "a".repeat(2000));
     let endless_target = format!("GET /{}", "a".repeat(100_000));
@@ -74,7 +74,7 @@ async fn heads_that_are_too_large_or_too_slow_are_told_so() {
 }
 
 #[tokio::test]
-async fn a_refused_upload_is_answered_although_the_client_still_sends() {
+async fn a_refused_upload_is_answered_while_the_client_still_sends() {
     let (upstream, gateway, _) = stage("").await;
     let mut stream = raw(&gateway, "http/1.1").await;
     let head = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000000\r\n\r\n";
@@ -91,7 +91,7 @@ async fn a_refused_upload_is_answered_although_the_client_still_sends() {
 }
 
 #[tokio::test]
-async fn garbage_instead_of_tls_hurts_nobody() {
+async fn garbage_instead_of_tls_affects_no_other_client() {
     let (_upstream, gateway, token) = stage(", handshake_timeout: 2s").await;
     let mut plain = TcpStream::connect(gateway.https).await.unwrap();
     plain.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
@@ -144,7 +144,7 @@ async fn an_idle_http2_connection_is_closed_and_a_busy_one_is_not() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed_with_a_goodbye() {
+async fn an_idle_connection_is_closed_with_close_notify() {
     let (_upstream, gateway, token) = stage(", idle_timeout: 1s").await;
     for request in ["", "GET / HTTP/1.1\r\nhost: a\r\nAUTH\r\n\r\n"] {
         let mut stream = raw(&gateway, "http/1.1").await;
@@ -162,7 +162,7 @@ async fn http2(gateway: &Gateway) -> h2::client::SendRequest<bytes::Bytes> {
 }
 
 #[tokio::test]
-async fn an_http2_client_that_reads_nothing_is_let_go() {
+async fn an_http2_client_that_reads_nothing_is_disconnected() {
     let (_upstream, gateway, token) = stage(", body_idle_timeout: 1s, idle_timeout: 1s").await;
     let open = async || gateway.metric(r#"callgate_connections_open{listener="https"}"#).await;
     let mut sender = http2(&gateway).await.ready().await.unwrap();
@@ -176,7 +176,7 @@ async fn an_http2_client_that_reads_nothing_is_let_go() {
 }
 
 #[tokio::test]
-async fn http2_requests_are_held_to_what_http1_requests_are() {
+async fn http2_requests_obey_the_bounds_of_http1_requests() {
     let (upstream, gateway, token) = stage("").await;
     let long = format!("/{}", "a".repeat(9000));
     let many: Vec<_> = (0..120).map(|number| (format!("x-{number}"), "y")).collect();

@@ -72,7 +72,7 @@ async fn volley(gateway: &Gateway, requests: impl Iterator<Item = (String, Strin
 }
 
 #[tokio::test]
-async fn an_address_that_fails_too_often_is_told_to_wait_and_others_are_not() {
+async fn an_address_with_too_many_failures_gets_429_and_others_do_not() {
     let (redis, upstream) = (RedisServer::start(), Upstream::start().await);
     let site = site(&redis, &upstream, "limit: 5/10m");
     let good = site.token(&[]);
@@ -104,7 +104,7 @@ async fn an_address_that_fails_too_often_is_told_to_wait_and_others_are_not() {
 }
 
 #[tokio::test]
-async fn a_token_made_meanwhile_works_from_such_an_address_when_it_comes_again() {
+async fn a_new_token_works_from_a_limited_address_on_retry() {
     let (redis, upstream) = (RedisServer::start(), Upstream::start().await);
     let site = site(&redis, &upstream, "limit: 3/10m");
     let gateway = site.serve();
@@ -120,7 +120,7 @@ async fn a_token_made_meanwhile_works_from_such_an_address_when_it_comes_again()
 }
 
 #[tokio::test]
-async fn networks_are_as_wide_as_configured_and_forwarded_addresses_are_believed_of_proxies_alone() {
+async fn networks_have_the_configured_width_and_only_proxies_forward_addresses() {
     let (redis, upstream) = (RedisServer::start(), Upstream::start().await);
     let site = site(&redis, &upstream, "limit: 3/10m, ipv4_prefix: 24");
     let gateway = site.serve();
@@ -152,7 +152,7 @@ async fn networks_are_as_wide_as_configured_and_forwarded_addresses_are_believed
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scan_costs_redis_a_bounded_rate_of_look_ups_and_no_memory() {
+async fn a_token_scan_costs_a_bounded_rate_of_look_ups_and_no_memory() {
     let total = std::env::var("CALLGATE_SCAN").map_or(SCAN, |count| count.parse().unwrap());
     let (redis, upstream) = (RedisServer::start(), Upstream::start().await);
     let site = site(&redis, &upstream, "lookups: 50");

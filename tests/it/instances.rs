@@ -123,7 +123,7 @@ fn exactly(told: &[Told], limit: usize, window_s: u64, began: u64, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sixty_a_minute_are_admitted_over_all_instances_and_not_one_more() {
+async fn all_instances_together_admit_exactly_sixty_a_minute() {
     let stage = Stage::new().await;
     // A window that no machine is too slow for.
     let token = stage.site().token_with(&[], &["--limit", "minute=60/30m"]);
@@ -141,7 +141,7 @@ async fn sixty_a_minute_are_admitted_over_all_instances_and_not_one_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_an_hour_are_admitted_over_all_instances_and_not_one_more() {
+async fn all_instances_together_admit_exactly_a_thousand_an_hour() {
     let stage = Stage::new().await;
     // Both windows are asked; the minute's never bites.
     let token = stage.site().token_with(&[], &["--limit", "minute=100000/1m"]);
@@ -152,7 +152,7 @@ async fn a_thousand_an_hour_are_admitted_over_all_instances_and_not_one_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revoked_token_is_refused_from_the_very_next_request_on_every_instance() {
+async fn a_revoked_token_is_refused_on_every_instance_from_the_next_request() {
     let stage = Stage::new().await;
     let token = stage.site().token_with(&[], &["--limit", "minute=1000000/1m", "--limit", "hour=1000000/1h"]);
     let over = Arc::new(AtomicBool::new(false));
@@ -199,7 +199,7 @@ async fn a_revoked_token_is_refused_from_the_very_next_request_on_every_instance
 }
 
 #[tokio::test]
-async fn a_token_works_on_every_instance_the_moment_it_is_made() {
+async fn a_new_token_works_on_every_instance_at_once() {
     let stage = Stage::new().await;
     let clients: Vec<_> = stage.instances.iter().map(|gateway| (gateway, http2(gateway))).collect();
     for round in 0..5 {
@@ -212,7 +212,7 @@ async fn a_token_works_on_every_instance_the_moment_it_is_made() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_on_a_used_up_token_leaves_redis_alone() {
+async fn a_flood_on_a_limited_token_does_not_reach_redis() {
     let stage = Stage::new().await;
     let token = stage.site().token_with(&[], &["--limit", "minute=60/30m"]);
     let (gateway, client) = (&stage.instances[0], http2(&stage.instances[0]));

@@ -137,7 +137,7 @@ impl Stage {
 const REFUSED: (u16, &str) = (401, "");
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_request_is_admitted_that_was_sent_after_the_acknowledgement() {
+async fn no_request_sent_after_the_acknowledgement_is_admitted() {
     let stage = Stage::new().await;
     let by = &stage.by;
     let token = stage.token();
@@ -164,7 +164,7 @@ async fn no_request_is_admitted_that_was_sent_after_the_acknowledgement() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ends_hold_at_their_second() {
+async fn expiry_applies_at_its_second() {
     let stage = Stage::new().await;
     let by = &stage.by;
     let token = stage.token();
@@ -200,7 +200,7 @@ async fn ends_hold_at_their_second() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_done_over_the_admin_listener_of_one_instance_holds_on_the_others() {
+async fn changes_over_the_admin_api_of_one_instance_apply_on_all() {
     let stage = Stage::new().await;
     let third = stage.instances[0].0.site.serve();
     let (third, client) = (&third, &Client::builder().no_proxy().build().unwrap());
@@ -232,7 +232,7 @@ async fn held_at(time: SystemTime) -> Instant {
 }
 
 #[tokio::test]
-async fn while_redis_is_out_a_known_token_lives_for_the_configured_time_and_no_longer() {
+async fn without_redis_a_cached_token_works_for_exactly_the_configured_time() {
     let (mut redis, upstream) = (RedisServer::start(), Upstream::start().await);
     let keys = ", deadline: 2s, on_failure: local";
     let site = Site::on_redis(&redis.url(), keys, upstream.address, "tokens: { cache_ttl: 3s }");

@@ -110,7 +110,7 @@ fn close(code: u16, masked: bool) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_silent_side_is_pinged_and_its_answers_go_no_further() {
+async fn a_silent_side_is_pinged_and_its_pongs_are_not_forwarded() {
     let stage = Exchange::start("ping: 1s, ping_timeout: 19s").await;
     let (mut client, mut upstream) = stage.call().await;
     let mut ours = Vec::new();
@@ -155,7 +155,7 @@ async fn a_silent_side_is_pinged_and_its_answers_go_no_further() {
 }
 
 #[tokio::test]
-async fn who_does_not_answer_a_ping_is_gone() {
+async fn a_side_that_answers_no_ping_is_disconnected() {
     for (silent, told, error) in [
         ("client", [(1001, "the client does not answer"); 2], "the client did not answer a ping"),
         (
@@ -217,7 +217,7 @@ async fn a_ping_waits_for_the_end_of_a_frame() {
 }
 
 #[tokio::test]
-async fn answers_to_pings_keep_no_call_alive_that_is_silent() {
+async fn pongs_do_not_keep_a_silent_call_open() {
     let stage = Exchange::start("ping: 1s, idle_timeout: 3s").await;
     let (mut client, mut upstream) = stage.call().await;
     let mut pings = 0;
@@ -237,7 +237,7 @@ async fn answers_to_pings_keep_no_call_alive_that_is_silent() {
 }
 
 #[tokio::test]
-async fn a_side_is_told_when_the_other_is_gone() {
+async fn each_side_gets_a_close_frame_when_the_other_disconnects() {
     let ended = "the connection ended without a Close frame";
     for (gone, way, error) in [
         ("upstream", "ends", ended),
@@ -282,7 +282,7 @@ async fn a_side_is_told_when_the_other_is_gone() {
 }
 
 #[tokio::test]
-async fn what_a_side_said_before_it_left_arrives() {
+async fn data_sent_before_a_disconnect_is_delivered() {
     // A Close frame, and then a reset, as from servers that close with something unread.
     let stage = Exchange::start("").await;
     let (mut client, mut upstream) = stage.call().await;
@@ -306,7 +306,7 @@ async fn what_a_side_said_before_it_left_arrives() {
 }
 
 #[tokio::test]
-async fn a_side_that_has_said_its_last_still_hears_the_other() {
+async fn a_half_closed_side_still_receives_data() {
     let stage = Exchange::start("").await;
     let (mut client, mut upstream) = stage.call().await;
     upstream.shutdown().await.unwrap();
@@ -334,7 +334,7 @@ async fn a_side_that_has_said_its_last_still_hears_the_other() {
 }
 
 #[tokio::test]
-async fn a_slow_side_slows_the_other_down_and_loses_nothing() {
+async fn a_slow_reader_slows_the_sender_and_loses_no_data() {
     let stage = Exchange::start("ping: 1s, ping_timeout: 1m").await;
     let (mut client, mut upstream) = stage.call().await;
     // 64 MB in frames of 64 kB, while the client takes nothing for a moment: far more than all buffers hold.

@@ -72,7 +72,7 @@ async fn unavailable(response: Response) {
 }
 
 #[tokio::test]
-async fn without_redis_an_instance_starts_says_so_and_serves_when_redis_comes() {
+async fn an_instance_starts_without_redis_and_serves_once_redis_answers() {
     let mut redis = RedisServer::start();
     let site = Site::on_redis(&redis.url(), PATIENT, "127.0.0.1:9".parse().unwrap(), "");
     let token = site.token(&[]);
@@ -162,7 +162,7 @@ async fn redis_killed_under_load_is_replaced_by_the_local_limiter_without_an_err
 }
 
 #[tokio::test]
-async fn a_plan_on_trial_denies_nothing_where_the_policy_is_deny() {
+async fn a_shadow_plan_denies_no_request_under_policy_deny() {
     let mut redis = RedisServer::start();
     let upstream = Upstream::start().await;
     let plans = "plans: { standard: { limits: { minute: 3/1m }, shadow: true } }";
@@ -178,7 +178,7 @@ async fn a_plan_on_trial_denies_nothing_where_the_policy_is_deny() {
 }
 
 #[tokio::test]
-async fn where_the_policy_is_deny_nothing_passes_without_redis() {
+async fn policy_deny_rejects_every_request_without_redis() {
     let mut stage = Stage::new(RedisServer::start_with(&DURABLE), ", deadline: 2s, on_failure: deny").await;
     let token = stage.gateway.site.token(&[]);
     assert_eq!(stage.remaining(&token).await, 59);
@@ -194,7 +194,7 @@ async fn where_the_policy_is_deny_nothing_passes_without_redis() {
 }
 
 #[tokio::test]
-async fn where_the_policy_is_allow_everything_passes_without_limits() {
+async fn policy_allow_forwards_every_request_without_redis() {
     let mut stage = Stage::new(RedisServer::start_with(&DURABLE), ", deadline: 2s, on_failure: allow").await;
     let token = stage.gateway.site.token_with(&[], &["--limit", "minute=3/1m"]);
     assert_eq!(stage.remaining(&token).await, 2);
@@ -210,7 +210,7 @@ async fn where_the_policy_is_allow_everything_passes_without_limits() {
 }
 
 #[tokio::test]
-async fn a_frozen_redis_holds_nobody_up() {
+async fn a_frozen_redis_delays_only_a_few_requests() {
     let stage = Stage::new(RedisServer::start(), ", deadline: 1s").await;
     let token = stage.gateway.site.token_with(&[], &["--limit", "minute=10000/1m", "--limit", "hour=10000/1h"]);
     eventually("the token to be known", async || (stage.get(&token).await.status() == 200).then_some(())).await;
@@ -252,7 +252,7 @@ async fn a_frozen_redis_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn a_redis_that_forgets_its_scripts_is_taught_them_again() {
+async fn flushed_scripts_are_loaded_again() {
     let stage = Stage::new(RedisServer::start(), PATIENT).await;
     let token = stage.gateway.site.token(&[]);
     for remaining in (50..60).rev() {
@@ -263,7 +263,7 @@ async fn a_redis_that_forgets_its_scripts_is_taught_them_again() {
 }
 
 #[tokio::test]
-async fn a_redis_that_comes_back_empty_knows_no_token() {
+async fn tokens_are_unknown_after_redis_restarts_empty() {
     let mut stage = Stage::new(RedisServer::start(), PATIENT).await;
     let token = stage.gateway.site.token(&[]);
     assert_eq!(stage.remaining(&token).await, 59);

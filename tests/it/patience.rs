@@ -26,7 +26,7 @@ fn serve(listen: &str, endpoint: &str, upstream: &str, route: &str) -> (Gateway,
 }
 
 #[tokio::test]
-async fn an_upstream_that_lets_connections_wait_is_504() {
+async fn an_upstream_that_makes_no_tls_handshake_is_504() {
     // The kernel takes the connection; nobody makes the TLS handshake.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("https://{}", listener.local_addr().unwrap());
@@ -60,7 +60,7 @@ async fn hesitant(content_type: &'static str, silence: Duration) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn events_may_be_silent_for_as_long_as_a_call() {
+async fn event_streams_have_the_idle_timeout_of_calls() {
     let silence = Duration::from_secs(4);
     let read = async |kind, route| {
         let endpoint = format!("http://{}", hesitant(kind, silence).await);
@@ -85,7 +85,7 @@ async fn events_may_be_silent_for_as_long_as_a_call() {
 }
 
 #[tokio::test]
-async fn a_route_says_how_long_its_answers_may_be_silent() {
+async fn a_route_overrides_the_idle_timeout_of_its_upstream() {
     for (upstream, route, whole) in [
         (", idle_timeout: 200ms", ", idle_timeout: 60s", true),
         (", idle_timeout: 60s", ", idle_timeout: 200ms", false),
@@ -108,7 +108,7 @@ fn post(token: &Token, path: &str, length: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn an_upload_that_pauses_is_not_the_upstreams_fault() {
+async fn a_paused_upload_does_not_spend_the_first_byte_timeout() {
     let upstream = Upstream::start().await;
     let endpoint = format!("http://{}", upstream.address);
     let (gateway, token) = serve(", body_idle_timeout: 6s", &endpoint, ", first_byte_timeout: 1s", "");
@@ -143,7 +143,7 @@ fn request(method: &str, path: &str, token: &Token) -> http::Request<()> {
 }
 
 #[tokio::test]
-async fn a_stream_that_stalls_is_reset_whatever_moves_beside_it() {
+async fn a_stalled_stream_is_reset_while_others_continue() {
     let upstream = Upstream::start().await;
     let (gateway, token) = serve(", body_idle_timeout: 1s", &format!("http://{}", upstream.address), "", "");
     let mut sender = raw_http2(&gateway).await;
@@ -176,7 +176,7 @@ async fn a_stream_that_stalls_is_reset_whatever_moves_beside_it() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_over_http2_gets_all_of_it() {
+async fn a_slow_http2_reader_gets_the_whole_body() {
     let upstream = Upstream::start().await;
     let (gateway, token) = serve(", body_idle_timeout: 1s", &format!("http://{}", upstream.address), "", "");
     let mut sender = raw_http2(&gateway).await;
@@ -232,7 +232,7 @@ async fn an_upload_goes_on_after_its_answer_has_ended() {
 
 /// A reset right behind the answer makes clients forget the answer. But nobody is read for ever whose request is refused.
 #[tokio::test]
-async fn an_upload_that_is_refused_over_http2_is_read_on_for_a_while() {
+async fn a_refused_http2_upload_is_drained_for_a_limited_time() {
     let upstream = Upstream::start().await;
     let (gateway, _token) = serve("", &format!("http://{}", upstream.address), "", "");
     let refused = async |frames: &mut Frames, stream| {
@@ -275,7 +275,7 @@ async fn an_upload_that_is_refused_over_http2_is_read_on_for_a_while() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_behind_garbage_is_noticed() {
+async fn a_disconnect_after_garbage_is_noticed() {
     let upstream = Upstream::start().await;
     let (gateway, token) = serve("", &format!("http://{}", upstream.address), "", "");
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\n\r\n", token.secret);
@@ -299,7 +299,7 @@ async fn a_client_that_leaves_behind_garbage_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_gateway_without_file_descriptors_says_so_once() {
+async fn running_out_of_file_descriptors_is_logged_once() {
     let upstream = Upstream::start().await;
     let (gateway, token) = serve("", &format!("http://{}", upstream.address), "", "");
     let pid = rustix::process::Pid::from_raw(gateway.pid().try_into().unwrap());

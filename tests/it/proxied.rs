@@ -72,7 +72,7 @@ async fn failures(gateway: &Gateway, listener: &str) -> Option<f64> {
 const FROM_HERE: &str = ", proxy_protocol: { from: [127.0.0.1] }";
 
 #[tokio::test]
-async fn the_client_is_the_one_that_the_proxy_tells() {
+async fn the_client_address_is_that_of_the_proxy_header() {
     let (upstream, gateway, token) = stage(FROM_HERE, "").await;
     let six = b"PROXY TCP6 2001:db8::7 2001:db8::1 5000 443\r\n";
     let cases: [(&str, Vec<u8>, &str); 7] = [
@@ -101,7 +101,7 @@ async fn the_client_is_the_one_that_the_proxy_tells() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_does_not_say_whose_connection_it_is_gets_nothing() {
+async fn a_proxy_that_sends_no_header_is_disconnected() {
     let (upstream, gateway, token) = stage(&format!("{FROM_HERE}, handshake_timeout: 500ms"), "").await;
     let cases: [&[u8]; 6] = [
         b"",
@@ -136,7 +136,7 @@ async fn a_proxy_that_does_not_say_whose_connection_it_is_gets_nothing() {
 }
 
 #[tokio::test]
-async fn nobody_else_is_believed() {
+async fn only_configured_proxies_may_send_the_header() {
     let (_upstream, gateway, token) = stage(", proxy_protocol: { from: [10.0.0.0/8] }", "").await;
     let answer = ask(&gateway, b"", 1, "/direct", &token.secret).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
@@ -148,7 +148,7 @@ async fn nobody_else_is_believed() {
 }
 
 #[tokio::test]
-async fn the_plain_listener_hears_it_too() {
+async fn the_plain_listener_reads_the_header_too() {
     let (_upstream, gateway, _) = stage(FROM_HERE, "").await;
     let mut socket = TcpStream::connect(gateway.http.unwrap()).await.unwrap();
     socket.write_all(&[LINE, b"GET /plain HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"].concat()).await.unwrap();
@@ -163,7 +163,7 @@ async fn the_plain_listener_hears_it_too() {
 }
 
 #[tokio::test]
-async fn failed_authentications_are_the_clients_own() {
+async fn failed_authentications_count_for_the_client_address() {
     let (_upstream, gateway, token) = stage(FROM_HERE, ", failures: { limit: 2/1h }").await;
     let from = |last: u8| format!("PROXY TCP4 192.0.2.{last} 10.0.0.1 5000 443\r\n").into_bytes();
     for expected in ["401", "401", "429"] {

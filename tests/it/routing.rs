@@ -129,7 +129,7 @@ async fn paths_are_rewritten_and_queries_kept() {
 }
 
 #[tokio::test]
-async fn headers_are_put_on_and_taken_off_both_ways() {
+async fn headers_are_set_and_removed_both_ways() {
     let stage = Stage::new(
         r#"
   - path: "/{*rest}"
@@ -172,7 +172,7 @@ const CORS: &str = r#"
 "#;
 
 #[tokio::test]
-async fn preflights_are_answered_without_a_token_where_a_route_says_so() {
+async fn preflights_are_answered_without_a_token_on_routes_with_cors() {
     let stage = Stage::new(CORS).await;
     for client in &stage.clients {
         let ask = async |path: &str, origin: &str, method: &str| {
@@ -252,7 +252,7 @@ async fn preflights_for_another_spelling_of_a_guarded_path_are_not_answered() {
 
 /// A route takes its path with a slash more at its end, or one less, where a route that asks for less would take it otherwise.
 #[tokio::test]
-async fn paths_of_the_other_end_are_rewritten_too() {
+async fn paths_with_and_without_a_final_slash_are_rewritten() {
     let stage = Stage::new(
         r#"
   - { path: "/{*rest}", auth: none, upstream: up }
@@ -275,7 +275,7 @@ async fn paths_of_the_other_end_are_rewritten_too() {
 }
 
 #[tokio::test]
-async fn pages_read_answers_and_limits_and_refusals() {
+async fn pages_may_read_answers_limits_and_rejections() {
     let stage = Stage::new(CORS).await;
     let ask = async |origin: &str, token: &str| {
         let request = stage.clients[1].get(stage.gateway.url("/api/7")).bearer_auth(token).header("origin", origin);
@@ -296,7 +296,7 @@ async fn pages_read_answers_and_limits_and_refusals() {
 }
 
 #[tokio::test]
-async fn pages_read_that_a_plan_on_trial_would_have_refused() {
+async fn pages_may_read_the_header_of_a_shadow_plan() {
     let upstream = Upstream::start().await;
     let site = Site::in_memory(upstream.address, CORS);
     let config = std::fs::read_to_string(site.config()).unwrap();
@@ -313,7 +313,7 @@ async fn pages_read_that_a_plan_on_trial_would_have_refused() {
 }
 
 #[tokio::test]
-async fn a_whole_answer_has_a_deadline_and_events_have_none() {
+async fn a_response_has_a_timeout_and_an_event_stream_has_none() {
     let stage = Stage::new("  - { path: \"/{*rest}\", timeout: 2s, upstream: up }").await;
     for client in &stage.clients {
         let response = stage.get(client, "/slow/60000").await;
@@ -328,7 +328,7 @@ async fn a_whole_answer_has_a_deadline_and_events_have_none() {
 }
 
 #[tokio::test]
-async fn a_split_keeps_a_token_on_its_side_and_draws_single_requests() {
+async fn a_split_keeps_a_token_on_its_side_or_draws_each_request() {
     let [stable, canary] = [Upstream::start().await, Upstream::start().await];
     let split = "upstream: { stable: 50, canary: 50 }";
     let site = Site::new(&format!(

@@ -167,7 +167,7 @@ async fn a_call_is_placed_shown_listed_answered_and_hung_up() {
 }
 
 #[tokio::test]
-async fn every_bad_field_is_told_at_once() {
+async fn every_invalid_field_is_reported_at_once() {
     let upstream = Upstream::start().await;
     let order = json!({ "to": "5551234567", "record": 1 });
     let answer = upstream.request(Method::POST, "/api/v1/calls").json(&order).send().await.unwrap();
@@ -204,7 +204,7 @@ async fn a_body_that_is_no_json_or_too_large_is_refused() {
 }
 
 #[tokio::test]
-async fn a_client_that_sent_too_much_may_go_on() {
+async fn a_connection_survives_a_413() {
     let upstream = Upstream::start().await;
     let mut socket = TcpStream::connect(upstream.address).await.unwrap();
     let post =
@@ -295,7 +295,7 @@ async fn the_identity_that_a_gateway_sends_is_shown() {
 }
 
 #[tokio::test]
-async fn a_stream_answers_the_call_and_sends_back_what_it_hears() {
+async fn a_stream_answers_the_call_and_echoes_its_messages() {
     let upstream = Upstream::start().await;
     let call = upstream.place().await;
     let mut socket = upstream.open_stream(&call).await.unwrap();
@@ -341,7 +341,7 @@ async fn close_code(socket: &mut WebSocketStream<TcpStream>) -> CloseCode {
 }
 
 #[tokio::test]
-async fn what_is_no_good_handshake_stays_http() {
+async fn an_invalid_handshake_gets_an_http_error() {
     let upstream = Upstream::start().await;
     let call = upstream.place().await;
     let path = format!("{call}/stream");
@@ -369,7 +369,7 @@ async fn what_is_no_good_handshake_stays_http() {
 }
 
 #[tokio::test]
-async fn a_feed_tells_a_call_from_its_ringing_to_its_end() {
+async fn a_feed_reports_a_call_from_ringing_to_ended() {
     let upstream = Upstream::start().await;
     let start = Instant::now();
     let call = upstream.place().await;
@@ -405,7 +405,7 @@ async fn a_feed_tells_a_call_from_its_ringing_to_its_end() {
 }
 
 #[tokio::test]
-async fn the_feed_of_all_calls_goes_on_where_it_was() {
+async fn the_feed_of_all_calls_resumes_after_the_last_event() {
     let upstream = Upstream::start().await;
     let mut feed = upstream.feed("/api/v1/events", None).await;
     let first = feed.event().await.unwrap();
@@ -442,7 +442,7 @@ async fn uploads_stream_and_are_digested() {
 }
 
 #[tokio::test]
-async fn downloads_have_exactly_the_bytes_asked_for() {
+async fn downloads_have_exactly_the_requested_size() {
     let upstream = Upstream::start().await;
     for length in [0_usize, 1, 65_536, 1_000_003] {
         let answer = upstream.get(&format!("/api/v1/recordings/{length}")).await;
@@ -476,7 +476,7 @@ async fn a_stop_closes_streams_and_feeds_and_ends_the_server() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_ends_does_not_hold_up_the_stop() {
+async fn an_endless_upload_does_not_delay_the_stop() {
     let mut upstream = Upstream::start().await;
     let mut upload = TcpStream::connect(upstream.address).await.unwrap();
     let head = b"POST /api/v1/recordings HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n";

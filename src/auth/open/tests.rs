@@ -84,7 +84,7 @@ fn refusals_end_calls_and_outages_do_not() {
 }
 
 #[tokio::test]
-async fn a_call_that_begins_while_its_token_is_announced_is_looked_at_again() {
+async fn a_call_that_begins_while_its_token_is_announced_is_checked_again() {
     let calls = Arc::new(OpenCalls::default());
     let principal = principal(&record_of("secret-token"), 1);
     let before = calls.era();

@@ -23,7 +23,7 @@ async fn flood(stage: &Stage, prelude: &[u8], frame: &[u8]) -> bool {
 }
 
 #[tokio::test]
-async fn floods_of_small_frames_hurt_nobody() {
+async fn floods_of_small_frames_affect_no_other_client() {
     let stage = Stage::new("").await;
     let upload = encode(kind::HEADERS, END_HEADERS, 1, &request("POST", "/open/x", None));
     let priority = [&7u32.to_be_bytes()[..], &[1]].concat();
@@ -74,7 +74,7 @@ async fn a_flood_of_continuations_ends_the_connection() {
 
 /// One field of four kilobytes is put into the table, and named by one byte each fifteen thousand times.
 #[tokio::test]
-async fn a_bomb_of_compressed_fields_is_not_unpacked() {
+async fn a_bomb_of_compressed_fields_is_not_decompressed() {
     let stage = Stage::new("").await;
     stage
         .harmless(async {
@@ -128,7 +128,7 @@ async fn a_list_of_thousands_of_tiny_fields_is_refused() {
 
 /// A table of compressed fields that is made larger and smaller again and again stays as small as announced.
 #[tokio::test]
-async fn the_table_of_fields_grows_no_larger_than_announced() {
+async fn the_hpack_table_stays_within_its_announced_size() {
     let stage = Stage::new("").await;
     stage
         .harmless(async {

@@ -15,7 +15,7 @@ fn streams(count: u32) -> impl Iterator<Item = u32> {
 }
 
 #[tokio::test]
-async fn rapid_resets_in_one_breath_end_the_connection() {
+async fn a_burst_of_rapid_resets_ends_the_connection() {
     let stage = Stage::new("").await;
     let code = stage
         .harmless(async {
@@ -38,7 +38,7 @@ async fn rapid_resets_in_one_breath_end_the_connection() {
 
 /// Each stream lives until the gateway has surely taken it up, so that none is counted as reset before it began.
 #[tokio::test]
-async fn rapid_resets_of_a_patient_attacker_end_the_connection_too() {
+async fn slow_rapid_resets_end_the_connection_too() {
     let stage = Stage::new("").await;
     let sent = stage
         .harmless(async {
@@ -68,7 +68,7 @@ async fn rapid_resets_of_a_patient_attacker_end_the_connection_too() {
 
 /// Who now and then gives up a request, and lets most come to an end, is left alone.
 #[tokio::test]
-async fn a_client_that_changes_its_mind_is_no_attacker() {
+async fn a_client_that_cancels_some_requests_keeps_its_connection() {
     let stage = Stage::new("").await;
     let mut frames = Frames::connect(&stage.gateway).await;
     for round in 0..150 {
@@ -86,7 +86,7 @@ async fn a_client_that_changes_its_mind_is_no_attacker() {
 
 /// The client makes the gateway do the resetting, which must not be for nothing.
 #[tokio::test]
-async fn streams_that_a_mistake_resets_are_counted_made_you_reset() {
+async fn resets_provoked_by_protocol_errors_count_made_you_reset() {
     for (what, broken) in [
         ("a window that grows by nothing", (kind::WINDOW_UPDATE, vec![0; 4])),
         ("a window that overflows", (kind::WINDOW_UPDATE, 0x7fff_ffffu32.to_be_bytes().to_vec())),

@@ -23,7 +23,7 @@ async fn send(stream: &mut TlsStream<TcpStream>, text: &str) {
 }
 
 #[tokio::test]
-async fn handshakes_that_stall_are_given_up() {
+async fn stalled_handshakes_are_closed() {
     let stage = Stage::new(HASTY).await;
     // Nothing at all, and the beginning of a ClientHello.
     for bytes in [&b""[..], b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"] {
@@ -40,7 +40,7 @@ async fn handshakes_that_stall_are_given_up() {
 
 /// Slowloris: a header line now and then.
 #[tokio::test]
-async fn heads_that_trickle_are_408() {
+async fn slow_heads_get_408() {
     let stage = Stage::new(HASTY).await;
     let trickle = join_all((0..CONNECTIONS).map(|_| async {
         let mut stream = raw(&stage.gateway, "http/1.1").await;
@@ -70,7 +70,7 @@ async fn heads_that_trickle_are_408() {
 
 /// R-U-Dead-Yet: a body that was announced and never comes.
 #[tokio::test]
-async fn bodies_that_stall_are_408() {
+async fn stalled_bodies_get_408() {
     let stage = Stage::new(HASTY).await;
     let stalled = join_all((0..CONNECTIONS).map(|_| async {
         let mut stream = raw(&stage.gateway, "http/1.1").await;
@@ -86,7 +86,7 @@ async fn bodies_that_stall_are_408() {
 
 /// Each asks for much and reads nothing of it.
 #[tokio::test]
-async fn readers_that_stall_are_cut_off() {
+async fn clients_that_stop_reading_are_cut_off() {
     let stage = Stage::new(HASTY).await;
     let stalled = async {
         let held = join_all((0..CONNECTIONS).map(|_| async {
@@ -105,7 +105,7 @@ async fn readers_that_stall_are_cut_off() {
 
 /// The same over HTTP/2, where a window that stays closed stalls a hundred answers on one connection (CVE-2019-9517).
 #[tokio::test]
-async fn windows_that_stay_closed_have_their_streams_reset() {
+async fn streams_with_a_closed_window_are_reset() {
     let stage = Stage::new(HASTY).await;
     let stalled = async {
         // SETTINGS_INITIAL_WINDOW_SIZE: 0.
@@ -128,7 +128,7 @@ async fn windows_that_stay_closed_have_their_streams_reset() {
 
 /// A window that opens by one byte at a time moves an answer, but not for long.
 #[tokio::test]
-async fn windows_that_open_by_a_byte_are_not_waited_for() {
+async fn a_stream_whose_window_opens_byte_by_byte_is_reset() {
     let stage = Stage::new(HASTY).await;
     let trickle = async {
         let mut frames = Frames::connect_with(&stage.gateway, &[(4, 0)]).await;
@@ -148,7 +148,7 @@ async fn windows_that_open_by_a_byte_are_not_waited_for() {
 
 /// A head over HTTP/2 that never ends holds its connection for as long as one that says nothing.
 #[tokio::test]
-async fn connections_of_http2_that_say_nothing_are_closed() {
+async fn silent_http2_connections_are_closed() {
     let stage = Stage::new(HASTY).await;
     let gateway = &stage.gateway;
     let silent = join_all((0..CONNECTIONS).map(|number| async move {

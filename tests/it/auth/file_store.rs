@@ -7,7 +7,7 @@ use callgate::tokens::{Draft, NewToken, Registry};
 use super::*;
 
 #[tokio::test]
-async fn a_running_instance_follows_the_file() {
+async fn a_running_instance_reloads_the_token_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.yaml");
     let config = config_with("memory", &format!("{{ file: \"{}\" }}", path.display()));
@@ -42,7 +42,7 @@ async fn a_running_instance_follows_the_file() {
 }
 
 #[test]
-fn a_check_looks_into_the_token_file_too() {
+fn check_validates_the_token_file_too() {
     let folder = tempfile::tempdir().unwrap();
     let [config, tokens, certificate] = ["callgate.yaml", "tokens.yaml", "c.pem"].map(|name| folder.path().join(name));
     std::fs::write(&certificate, "").unwrap();

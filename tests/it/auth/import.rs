@@ -130,7 +130,7 @@ async fn imports(config: &Config, registry: &Registry) {
 }
 
 #[tokio::test]
-async fn into_a_file() {
+async fn tokens_are_imported_into_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.yaml");
     let config = config_with("memory", &format!("{{ file: \"{}\" }}", path.display()));
@@ -151,7 +151,7 @@ async fn registry_at(url: &str) -> (Config, Registry) {
 }
 
 #[tokio::test]
-async fn into_redis() {
+async fn tokens_are_imported_into_redis() {
     let server = RedisServer::start();
     let (config, registry) = registry_at(&format!("{{ url: \"{}\", deadline: 5s }}", server.url())).await;
     imports(&config, &registry).await;
@@ -166,7 +166,7 @@ async fn into_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn into_a_cluster() {
+async fn tokens_are_imported_into_a_cluster() {
     let cluster = tokio::task::block_in_place(RedisCluster::start);
     let (config, registry) = registry_at(&format!("{{ cluster: {}, deadline: 5s }}", cluster.urls())).await;
     let said = import(&config, &many(600), &[]).await;
@@ -175,7 +175,7 @@ async fn into_a_cluster() {
 }
 
 #[tokio::test]
-async fn an_import_that_breaks_off_says_so_and_is_finished_by_the_next() {
+async fn an_interrupted_import_is_reported_and_completed_by_the_next() {
     let server = RedisServer::start();
     let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], server.port()))).await;
     let (config, registry) = registry_at(&format!("{{ url: \"redis://{}\" }}", proxy.address)).await;
@@ -205,7 +205,7 @@ async fn an_import_that_breaks_off_says_so_and_is_finished_by_the_next() {
 }
 
 #[tokio::test]
-async fn a_dashboards_tokens_work_as_they_are() {
+async fn tokens_imported_from_a_dashboard_work_unchanged() {
     let upstream = Upstream::start().await;
     let redis = RedisServer::start();
     let site = Site::on_redis(&redis.url(), ", deadline: 5s", upstream.address, "");

@@ -15,7 +15,7 @@ async fn bad_answers(stage: &Stage) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_break_off_eject_however_good_their_heads_are() {
+async fn responses_that_break_off_eject_the_endpoint() {
     let (a, b) = (Service::start("a").await, Service::start("b").await);
     a.script.halves.store(true, Ordering::SeqCst);
     let stage = Stage::before(&[&a, &b], ", ejection: { failures: 3, time: 1h, max_time: 1h }");
@@ -41,7 +41,7 @@ async fn answers_that_break_off_eject_however_good_their_heads_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_breaks_off_is_no_endpoints_failure() {
+async fn a_client_that_disconnects_ejects_no_endpoint() {
     let (a, b) = (Service::start("a").await, Service::start("b").await);
     for service in [&a, &b] {
         service.script.halves.store(true, Ordering::SeqCst);
@@ -78,7 +78,7 @@ async fn eager() -> std::net::SocketAddr {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_ends_with_the_upload_is_the_clients_failure() {
+async fn a_response_that_ends_with_the_upload_is_the_clients_failure() {
     let address = eager().await;
     let ejection = ", ejection: { failures: 1, time: 1h, max_time: 1h }";
     let endpoints = format!("\"http://{address}\", \"http://localhost:{}\"", address.port());

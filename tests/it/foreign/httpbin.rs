@@ -50,12 +50,12 @@ fn compare(server: &str) -> usize {
 }
 
 #[test]
-fn the_tests_of_httpbin_end_as_they_do_without_a_gateway() {
+fn the_tests_of_httpbin_have_the_same_results_through_the_gateway() {
     assert_eq!(compare("werkzeug"), 0);
 }
 
 /// One of them wants a server that knows no chunks.
 #[test]
-fn the_tests_of_httpbin_end_as_they_do_without_a_gateway_on_connections_that_are_kept() {
+fn the_tests_of_httpbin_have_the_same_results_over_kept_connections() {
     assert_eq!(compare("waitress"), 1);
 }

@@ -141,7 +141,7 @@ fn curl(gateway: &Gateway, token: &str, arguments: &[&str], path: &str) -> Strin
 }
 
 #[tokio::test]
-async fn a_static_file_of_nginx_comes_through_as_nginx_serves_it() {
+async fn a_static_file_of_nginx_passes_unchanged() {
     let (_nginx, _folder, address) = nginx();
     let (gateway, token) = stage(address);
     for client in [http1(&gateway), http2(&gateway)] {
@@ -189,7 +189,7 @@ async fn a_static_file_of_nginx_comes_through_as_nginx_serves_it() {
 }
 
 #[tokio::test]
-async fn connections_that_nginx_ends_after_three_requests_cost_nobody_a_request() {
+async fn no_request_is_lost_when_nginx_closes_connections_after_three() {
     let (_nginx, _folder, address) = nginx();
     let (gateway, token) = stage(address);
     let clients: Vec<Client> = vec![http1(&gateway), http2(&gateway)];
@@ -204,7 +204,7 @@ async fn connections_that_nginx_ends_after_three_requests_cost_nobody_a_request(
 }
 
 #[test]
-fn a_call_of_the_websockets_package_passes_whole() {
+fn a_call_of_the_websockets_package_passes_unchanged() {
     let (_server, address, mut lines) = python("echo.py");
     let (gateway, token) = stage(address);
     let url = gateway.url("/calls/1/stream").replace("https", "wss");
@@ -262,7 +262,7 @@ fn curl_is_refused_before_it_sends_a_body() {
 
 /// A client that is told so before it has sent all hears what it is told, and not only that its stream is reset.
 #[test]
-fn curl_hears_why_an_upload_is_refused() {
+fn curl_receives_the_reason_for_a_refused_upload() {
     let (_server, address, _lines) = python("uploads.py");
     let (gateway, token) = stage(address);
     let file = gateway.site.path("upload");

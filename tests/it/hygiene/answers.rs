@@ -71,7 +71,7 @@ async fn nobody_is_poisoned(method: Method, poisoned: &'static str, expected: &[
 }
 
 #[tokio::test]
-async fn rfc9110_6_4_1_left_over_bytes_of_an_answer_are_nobodys_answer() {
+async fn rfc9110_6_4_1_left_over_bytes_of_a_response_answer_no_request() {
     for poisoned in [
         "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirstHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n0\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison",
@@ -144,7 +144,7 @@ async fn an_upstream_can_not_split_an_answer() {
 }
 
 #[tokio::test]
-async fn a_head_of_an_answer_without_end_is_502_and_kept_by_nobody() {
+async fn an_endless_response_head_is_502_and_not_buffered() {
     let endless: [fn(usize) -> String; 3] =
         [|_| "x: y\r\n".to_owned(), |number| format!("x-{number}: {}\r\n", "y".repeat(1000)), |_| "y".repeat(10_000)];
     for line in endless {
@@ -177,7 +177,7 @@ async fn a_head_of_an_answer_without_end_is_502_and_kept_by_nobody() {
 
 /// A 101 that nobody asked for would leave the gateway's rules behind (RFC 9110 §7.8).
 #[tokio::test]
-async fn rfc9110_7_8_a_switch_that_nobody_asked_for_is_502() {
+async fn rfc9110_7_8_an_unrequested_switch_of_protocols_is_502() {
     for poisoned in [
         "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison",
         "HTTP/1.1 101 Switching Protocols\r\n\r\n",
@@ -189,7 +189,7 @@ async fn rfc9110_7_8_a_switch_that_nobody_asked_for_is_502() {
 
 /// What the upstream says before its answer is not its answer.
 #[tokio::test]
-async fn rfc9110_15_2_an_interim_answer_ends_nothing() {
+async fn rfc9110_15_2_an_interim_response_does_not_end_the_exchange() {
     for poisoned in [
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirst",
         "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirst",

@@ -100,7 +100,7 @@ async fn rfc9112_7_1_1_chunk_extensions_are_bounded_and_never_passed_on() {
 }
 
 #[tokio::test]
-async fn rfc9112_7_1_whole_chunks_pass_whatever_their_sizes_are_written_like() {
+async fn rfc9112_7_1_chunks_pass_with_any_valid_spelling_of_their_size() {
     let stage = Stage::new().await;
     for body in ["0\r\n\r\n", "000005\r\nhello\r\n000\r\n\r\n", "A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n"] {
         let head = HEAD.replace("host: a", "connection: close\r\nhost: a");
@@ -111,7 +111,7 @@ async fn rfc9112_7_1_whole_chunks_pass_whatever_their_sizes_are_written_like() {
 
 /// Some servers merge trailers into the headers: what frames, routes, authenticates or vouches stays behind, declared or not.
 #[tokio::test]
-async fn rfc9110_6_5_1_trailers_frame_route_and_prove_nothing() {
+async fn rfc9110_6_5_1_trailers_affect_no_framing_routing_or_authentication() {
     let names = [
         "authorization",
         "content-length",
@@ -164,7 +164,7 @@ async fn rfc9110_6_5_1_trailers_frame_route_and_prove_nothing() {
 
 /// 100 comes only when the request may pass, and a final status comes before the body is read.
 #[tokio::test]
-async fn rfc9110_10_1_1_a_body_is_asked_for_when_its_request_may_pass() {
+async fn rfc9110_10_1_1_100_is_sent_when_the_request_is_admitted() {
     let stage = Stage::new().await;
     let head = |auth: &str, version: &str| {
         format!(

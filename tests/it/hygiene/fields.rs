@@ -30,7 +30,7 @@ async fn identity_headers_of_clients_are_removed_in_every_spelling() {
 }
 
 #[tokio::test]
-async fn what_replaces_method_or_path_is_removed_in_every_spelling() {
+async fn method_and_path_overrides_are_removed_in_every_spelling() {
     let stage = Stage::new().await;
     for name in [
         "x-http-method-override",
@@ -49,7 +49,7 @@ async fn what_replaces_method_or_path_is_removed_in_every_spelling() {
 
 /// A program that is run for a request takes `Proxy` for the variable `HTTP_PROXY`, and asks through it (CVE-2016-5385).
 #[tokio::test]
-async fn a_client_names_no_proxy_to_programs_behind() {
+async fn the_proxy_header_of_clients_is_removed() {
     let stage = Stage::new().await;
     for name in ["proxy", "Proxy", "PROXY"] {
         assert!(!stage.forwarded(&format!("{name}: http://evil\r\n")).await.head.contains("evil"));
@@ -58,7 +58,7 @@ async fn a_client_names_no_proxy_to_programs_behind() {
 
 /// What a route puts on a request counts, and no other spelling of it stands beside it.
 #[tokio::test]
-async fn what_a_route_sets_or_removes_is_gone_in_every_spelling() {
+async fn headers_that_a_route_sets_or_removes_are_removed_in_every_spelling() {
     let stage = Stage::with(
         "routes: [{ path: \"/{*rest}\", upstream: up, request_headers: { set: { X-User-Id: \"42\" }, remove: [x-debug-mode] } }]",
     )
@@ -77,7 +77,7 @@ async fn what_a_route_sets_or_removes_is_gone_in_every_spelling() {
 
 /// Who is not on the route for those with a header must not be so for the upstream: as a header, or as a trailer that is merged into them.
 #[tokio::test]
-async fn what_routes_are_told_apart_by_has_one_spelling() {
+async fn headers_that_routes_match_have_one_spelling() {
     let stage = Stage::with(
         "routes:\n  - { path: \"/{*rest}\", upstream: up }\n  \
          - { path: \"/{*rest}\", name: staff, headers: { x-is-admin: \"1\" }, permission: \"none:*\", upstream: up }",

@@ -84,7 +84,7 @@ async fn rfc9113_8_2_1_names_and_values_that_would_be_lines_of_http1_are_malform
 }
 
 #[tokio::test]
-async fn rfc9113_8_2_2_fields_of_a_connection_are_malformed_h2_te() {
+async fn rfc9113_8_2_2_connection_specific_fields_are_malformed_h2_te() {
     all_malformed(&[
         ("chunks", &[("transfer-encoding", "chunked")], "0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n"),
         ("chunks, written otherwise", &[("transfer-encoding", "\tchunked")], "0\r\n\r\n"),
@@ -99,7 +99,7 @@ async fn rfc9113_8_2_2_fields_of_a_connection_are_malformed_h2_te() {
 }
 
 #[tokio::test]
-async fn rfc9113_8_3_1_pseudo_headers_are_what_they_must_be_and_once() {
+async fn rfc9113_8_3_1_pseudo_headers_are_valid_and_unique() {
     all_malformed(&[
         ("a request line in the method", &[(":method", "GET / HTTP/1.1\r\nx: y")], "hello"),
         ("a blank in the method", &[(":method", "GET /smuggled HTTP/1.1")], "hello"),
@@ -142,7 +142,7 @@ async fn rfc9113_8_3_1_pseudo_headers_are_what_they_must_be_and_once() {
 
 /// The upstream may have heard of the request when its body turns out to be of another length, but never a whole one.
 #[tokio::test]
-async fn rfc9113_8_1_1_a_length_that_is_not_the_bodys_is_malformed_h2_cl() {
+async fn rfc9113_8_1_1_a_content_length_unlike_the_body_is_malformed_h2_cl() {
     let inner = "GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
     for (length, body) in [
         ("0", inner),
@@ -188,7 +188,7 @@ async fn rfc9113_8_2_3_cookies_are_one_line_for_the_upstream() {
 
 /// What an upstream of HTTP/1.1 gets of a request of HTTP/2 has one reading.
 #[tokio::test]
-async fn rfc9113_8_a_good_request_is_written_as_one_of_http1() {
+async fn rfc9113_8_a_valid_request_is_forwarded_as_http1() {
     let stage = Stage::before(Recorder::start().await, EVERYTHING);
     let mut fields = fields(&stage);
     fields.extend(
@@ -236,7 +236,7 @@ async fn answered(frames: &mut Frames, stream: u32) -> (u16, Vec<u32>) {
 
 /// A reset behind the answer, with no error, is allowed; but some clients whose body is still on its way drop the answer for it.
 #[tokio::test]
-async fn rfc9113_8_1_a_request_that_is_answered_early_may_come_to_its_end() {
+async fn rfc9113_8_1_a_request_that_is_answered_early_may_finish() {
     let routes = "routes: [{ path: /small, upstream: up, max_body: 10 }, { path: \"/{*rest}\", upstream: up }]";
     // The upstream answers before the body has come.
     let early = Recorder::heads(b"HTTP/1.1 422 No\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno").await;

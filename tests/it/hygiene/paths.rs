@@ -15,7 +15,7 @@ async fn status(stage: &Stage, target: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn rfc3986_6_2_2_no_spelling_of_a_guarded_path_gets_around_its_guard() {
+async fn rfc3986_6_2_2_no_spelling_of_a_path_bypasses_its_route() {
     let stage = Stage::with(GUARDED).await;
     for target in [
         "/admin",

@@ -73,7 +73,7 @@ async fn one_instance_caps_the_calls_of_a_token() {
 }
 
 #[tokio::test]
-async fn a_plan_on_trial_lets_calls_in() {
+async fn a_shadow_plan_admits_calls_above_the_cap() {
     let upstream = switchboard().await;
     let plan = "{ limits: {}, concurrent_calls: 1, shadow: true }";
     let site = site("store: memory\ntokens: { file: tokens.yaml }", upstream, plan);
@@ -86,7 +86,7 @@ async fn a_plan_on_trial_lets_calls_in() {
 const CAP: usize = 7;
 
 #[tokio::test]
-async fn three_instances_share_a_cap_and_free_what_dies() {
+async fn three_instances_share_a_cap_and_free_the_calls_of_a_dead_one() {
     let server = RedisServer::start();
     let upstream = switchboard().await;
     let store = format!("store: {{ redis: {{ url: \"{}\", deadline: 2s, on_failure: deny }} }}", server.url());

@@ -10,7 +10,7 @@ use crate::support::eventually;
 use crate::support::redis::RedisServer;
 
 #[tokio::test]
-async fn a_script_that_redis_forgot_is_given_to_it_again() {
+async fn a_flushed_script_is_loaded_again() {
     let server = RedisServer::start();
     let (limiter, redis) = instance(&server, OnFailure::Deny).await;
     issue(&redis, "t").await;
@@ -48,7 +48,7 @@ async fn a_stale_or_missing_record_counts_nothing() {
 }
 
 #[tokio::test]
-async fn a_revocation_is_seen_past_a_remembered_refusal() {
+async fn a_cached_denial_does_not_hide_a_revocation() {
     let server = RedisServer::start();
     let (limiter, redis) = instance(&server, OnFailure::Deny).await;
     issue(&redis, "t").await;
@@ -67,7 +67,7 @@ async fn a_revocation_is_seen_past_a_remembered_refusal() {
 }
 
 #[tokio::test]
-async fn the_local_limiter_goes_on_where_redis_stopped() {
+async fn the_local_limiter_continues_with_the_counts_of_redis() {
     let mut server = RedisServer::start();
     let (limiter, redis) = instance(&server, OnFailure::Local).await;
     issue(&redis, "t").await;
@@ -95,7 +95,7 @@ async fn the_local_limiter_goes_on_where_redis_stopped() {
 }
 
 #[tokio::test]
-async fn a_redis_that_hangs_holds_nobody_up() {
+async fn a_hanging_redis_delays_only_a_few_decisions() {
     let server = RedisServer::start();
     let (limiter, redis) = instance_within(&server.url(), OnFailure::Local, Duration::from_millis(500)).await;
     issue(&redis, "t").await;
@@ -118,7 +118,7 @@ async fn a_redis_that_hangs_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn nobody_or_everybody_is_admitted_if_the_policy_says_so() {
+async fn the_failure_policy_denies_or_allows_every_request() {
     let mut server = RedisServer::start();
     let (deny, redis) = instance(&server, OnFailure::Deny).await;
     let (allow, _) = instance(&server, OnFailure::Allow).await;
@@ -137,7 +137,7 @@ async fn nobody_or_everybody_is_admitted_if_the_policy_says_so() {
 }
 
 #[tokio::test]
-async fn a_log_of_another_type_is_an_outage_for_its_token_alone() {
+async fn a_log_of_another_type_is_an_outage_for_its_token_only() {
     let server = RedisServer::start();
     let (limiter, redis) = instance(&server, OnFailure::Local).await;
     issue(&redis, "t").await;
@@ -156,7 +156,7 @@ fn scripts_run(server: &RedisServer) -> u64 {
 }
 
 #[tokio::test]
-async fn a_redis_out_of_memory_delays_nobody_and_learns_everything_later() {
+async fn a_redis_out_of_memory_is_bypassed_and_gets_all_admissions_later() {
     let server = RedisServer::start();
     let (limiter, redis) = instance(&server, OnFailure::Local).await;
     issue(&redis, "t").await;

@@ -48,7 +48,7 @@ const WINDOW: Duration = Duration::from_secs(2);
 const TICKS: Duration = Duration::from_millis(3);
 
 #[tokio::test]
-async fn waiting_as_told_is_enough_and_no_more_than_needed() {
+async fn retry_after_is_sufficient_and_no_longer_than_needed() {
     let server = RedisServer::start();
     let (limiter, redis) = instance(&server, OnFailure::Deny).await;
     let memory = Limiter::Memory(MemoryLimiter::new(1_000).into());
@@ -88,7 +88,7 @@ async fn waiting_as_told_is_enough_and_no_more_than_needed() {
 }
 
 #[tokio::test]
-async fn a_flood_on_a_used_up_token_is_answered_from_memory() {
+async fn a_flood_on_a_limited_token_is_answered_from_memory() {
     let server = RedisServer::start();
     let (limiter, redis) = instance(&server, OnFailure::Deny).await;
     issue(&redis, "t").await;
@@ -150,7 +150,7 @@ async fn a_flood_over_many_connections_costs_redis_one_call_a_second() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_through_resets_costs_redis_hardly_more_than_its_admissions() {
+async fn a_flood_across_window_ends_costs_redis_little_more_than_its_admissions() {
     let server = RedisServer::start();
     let (admitted, calls, seconds) = flood(&server, &plan(&[(5, 1_000)]), 15).await;
     assert!((15..=5 * (seconds + 1)).contains(&admitted), "{admitted} in {seconds} s");
@@ -158,7 +158,7 @@ async fn a_flood_through_resets_costs_redis_hardly_more_than_its_admissions() {
 }
 
 #[tokio::test]
-async fn a_refusal_from_memory_is_exact_for_the_window_that_refuses() {
+async fn a_denial_from_memory_is_exact_for_the_denying_window() {
     let server = RedisServer::start();
     let (limiter, redis) = instance(&server, OnFailure::Deny).await;
     issue(&redis, "t").await;
@@ -185,7 +185,7 @@ async fn a_refusal_from_memory_is_exact_for_the_window_that_refuses() {
 }
 
 #[tokio::test]
-async fn what_this_instance_learns_ends_what_it_remembers() {
+async fn a_reset_or_a_stale_record_clears_cached_denials() {
     let server = RedisServer::start();
     let (limiter, redis) = instance(&server, OnFailure::Deny).await;
     issue(&redis, "t").await;

@@ -44,7 +44,7 @@ async fn used(limiter: &Limiter, token: &str, plan: &Plan) -> (u32, u32) {
 }
 
 #[tokio::test]
-async fn what_an_instance_admitted_by_itself_counts_before_its_next_decision() {
+async fn local_admissions_are_merged_before_the_next_decision() {
     let mut server = durable();
     let (first, redis) = instance(&server, OnFailure::Local).await;
     let (second, other) = instance(&server, OnFailure::Local).await;
@@ -76,7 +76,7 @@ async fn what_an_instance_admitted_by_itself_counts_before_its_next_decision() {
 
 /// Instances that did not know of each other may have admitted more than the limit: then nobody is admitted until that left.
 #[tokio::test]
-async fn what_was_admitted_too_often_is_waited_for() {
+async fn admissions_above_the_limit_delay_the_next_admission() {
     let mut server = durable();
     let (first, redis) = instance(&server, OnFailure::Local).await;
     let (second, other) = instance(&server, OnFailure::Local).await;
@@ -102,7 +102,7 @@ async fn what_was_admitted_too_often_is_waited_for() {
 }
 
 #[tokio::test]
-async fn the_background_merges_what_nobody_asks_for() {
+async fn logs_without_requests_are_merged_in_the_background() {
     let mut server = durable();
     let (limiter, redis) = instance(&server, OnFailure::Local).await;
     let (witness, other) = instance(&server, OnFailure::Local).await;
@@ -137,7 +137,7 @@ async fn the_background_merges_what_nobody_asks_for() {
 
 /// Workers share a journal; whatever the order of what they do at the same time, each admission counts once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn workers_merge_nothing_twice_and_forget_nothing() {
+async fn workers_merge_every_admission_exactly_once() {
     let mut server = durable();
     let plan = Arc::new(plan(&[(100_000, 3_600_000)]));
     let (journal, local) = (Arc::new(PendingMerges::default()), Arc::new(MemoryLimiter::new(1_000)));
@@ -294,7 +294,7 @@ async fn a_merge_that_comes_late_puts_admissions_where_they_were() {
 }
 
 #[tokio::test]
-async fn what_was_admitted_before_a_reset_is_not_merged_after_it() {
+async fn admissions_before_a_reset_are_not_merged_after_it() {
     let mut server = durable();
     let (first, redis) = instance(&server, OnFailure::Local).await;
     let (second, other) = instance(&server, OnFailure::Local).await;
@@ -317,7 +317,7 @@ async fn what_was_admitted_before_a_reset_is_not_merged_after_it() {
 }
 
 #[tokio::test]
-async fn an_instance_that_ends_merges_what_is_left() {
+async fn a_stopping_instance_merges_its_pending_admissions() {
     let mut server = durable();
     let (limiter, redis) = instance(&server, OnFailure::Local).await;
     let (witness, other) = instance(&server, OnFailure::Local).await;
@@ -345,7 +345,7 @@ async fn an_instance_that_ends_merges_what_is_left() {
 
 /// What operators see of it, and the end of an instance in the midst of an outage.
 #[tokio::test]
-async fn the_gateway_tells_what_it_merged_and_what_it_could_not() {
+async fn the_gateway_reports_merged_and_dropped_admissions() {
     let mut redis = durable();
     let upstream = Upstream::start().await;
     let mut gateway = Site::on_redis(&redis.url(), ", deadline: 2s", upstream.address, "").serve();

@@ -92,7 +92,7 @@ async fn a_route_of_a_plan_without_limits_has_its_own() {
 }
 
 #[tokio::test]
-async fn a_plan_on_trial_tries_the_routes_limits_out_too() {
+async fn a_shadow_plan_covers_route_limits_too() {
     let upstream = Upstream::start().await;
     let site =
         site("store: memory\ntokens: { file: tokens.yaml }", &upstream, "{ limits: { minute: 9/1m }, shadow: true }");
@@ -106,7 +106,7 @@ async fn a_plan_on_trial_tries_the_routes_limits_out_too() {
 }
 
 #[tokio::test]
-async fn the_windows_of_routes_are_looked_at_and_cleared() {
+async fn the_windows_of_routes_are_shown_and_reset() {
     for (store, _server) in stores() {
         let upstream = Upstream::start().await;
         let site = site(&store, &upstream, "{ limits: { minute: 9/1m } }");
@@ -156,7 +156,7 @@ async fn ask(limiter: &Limiter, plan: &Plan, charge: Charge<'_>) -> (bool, Sourc
 }
 
 #[tokio::test]
-async fn a_decision_on_both_logs_is_one_round_trip_and_a_refusal_is_remembered_for_its_route() {
+async fn a_decision_on_both_logs_is_one_round_trip_and_a_denial_is_cached_per_route() {
     let server = RedisServer::start();
     let (limiter, redis) = instance(&server, OnFailure::Local).await;
     issue(&redis, "t").await;

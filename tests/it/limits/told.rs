@@ -121,12 +121,12 @@ async fn clients(store: &str) {
 }
 
 #[tokio::test]
-async fn waiting_as_told_is_enough_with_the_memory_store() {
+async fn retry_after_is_sufficient_with_the_memory_store() {
     clients("store: memory\ntokens: { file: tokens.yaml }").await;
 }
 
 #[tokio::test]
-async fn waiting_as_told_is_enough_with_redis() {
+async fn retry_after_is_sufficient_with_redis() {
     let redis = RedisServer::start();
     clients(&format!("store: {{ redis: {{ url: \"{}\", deadline: 5s }} }}", redis.url())).await;
 }

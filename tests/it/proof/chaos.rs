@@ -275,11 +275,11 @@ async fn runs<I: Installation>(name: &'static str, mut install: impl AsyncFnMut(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_happens_to_instances_and_one_redis() {
-    runs("whatever_happens_to_instances_and_one_redis", super::events::Alone::install).await;
+async fn limits_hold_through_failures_of_instances_and_one_redis() {
+    runs("limits_hold_through_failures_of_instances_and_one_redis", super::events::Alone::install).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_happens_to_instances_and_a_redis_behind_sentinels() {
-    runs("whatever_happens_to_instances_and_a_redis_behind_sentinels", super::events::Elected::install).await;
+async fn limits_hold_through_failures_of_instances_and_redis_behind_sentinels() {
+    runs("limits_hold_through_failures_of_instances_and_redis_behind_sentinels", super::events::Elected::install).await;
 }

@@ -13,7 +13,7 @@ fn farewell(code: u16, reason: &str) -> Option<(u16, String)> {
 }
 
 #[tokio::test]
-async fn revoking_in_the_file_ends_calls_and_streams_of_that_token_alone() {
+async fn revoking_in_the_file_ends_calls_and_streams_of_that_token_only() {
     let stage = Stage::start().await;
     let site = stage.in_memory("", "");
     let (token, other) = (site.token(&["calls:stream"]), site.token(&["calls:stream"]));
@@ -62,7 +62,7 @@ async fn calls_end_with_their_token() {
 }
 
 #[tokio::test]
-async fn switching_a_token_off_or_taking_a_permission_ends_what_rests_on_it() {
+async fn disabling_a_token_or_removing_a_permission_ends_its_calls() {
     let stage = Stage::start().await;
     let site = stage.in_memory("", "");
     let token = site.token(&["calls:stream"]);
@@ -86,7 +86,7 @@ async fn switching_a_token_off_or_taking_a_permission_ends_what_rests_on_it() {
 }
 
 #[tokio::test]
-async fn the_bounds_of_a_call_are_told_to_both_sides() {
+async fn both_sides_get_a_close_frame_at_the_bounds_of_a_call() {
     for (bound, quiet, told) in [
         ("idle_timeout: 1s", true, farewell(1001, "silent for too long")),
         ("max_duration: 1s", false, farewell(1000, "longest duration reached")),
@@ -105,7 +105,7 @@ async fn the_bounds_of_a_call_are_told_to_both_sides() {
 }
 
 #[tokio::test]
-async fn at_the_end_of_a_drain_calls_are_told_to_come_again() {
+async fn calls_get_close_code_1012_at_the_end_of_a_drain() {
     let stage = Stage::start().await;
     let site = stage.in_memory("", "drain: { timeout: 1s }");
     let token = site.token(&["calls:stream"]);

@@ -112,17 +112,17 @@ async fn nothing_comes_back(silence: impl Fn(&mut RedisServer)) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_taken_away_stays_away_when_redis_dies() {
+async fn removed_rights_stay_removed_when_redis_dies() {
     nothing_comes_back(RedisServer::kill).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_taken_away_stays_away_when_redis_freezes() {
+async fn removed_rights_stay_removed_when_redis_freezes() {
     nothing_comes_back(|redis| redis.pause()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_hears_nothing_admits_nobody_in_an_outage() {
+async fn an_instance_without_announcements_admits_no_request_in_an_outage() {
     let mut pair = Pair::on(RedisServer::start()).await;
     let mut lost = Vec::new();
     for how in LOSSES {
@@ -140,7 +140,7 @@ async fn an_instance_that_hears_nothing_admits_nobody_in_an_outage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_may_have_been_missed_is_asked_for_before_it_is_trusted() {
+async fn records_are_confirmed_after_missed_announcements() {
     let mut pair = Pair::on(RedisServer::start()).await;
     let mut lost = Vec::new();
     for how in LOSSES {
@@ -163,7 +163,7 @@ async fn what_may_have_been_missed_is_asked_for_before_it_is_trusted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_subscription_that_is_cut_for_a_moment_hides_no_change() {
+async fn a_short_loss_of_the_subscription_hides_no_change() {
     let mut pair = Pair::on(RedisServer::start()).await;
     let (lost, good) = (pair.known_token().await, pair.known_token().await);
     pair.redis.say::<()>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
@@ -176,7 +176,7 @@ async fn a_subscription_that_is_cut_for_a_moment_hides_no_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plan_on_trial_admits_nobody_who_was_revoked() {
+async fn a_shadow_plan_admits_no_revoked_token() {
     let mut pair = Pair::on(RedisServer::start()).await;
     let token = pair.site.token_with(&[PERMISSION], &["--plan", "trial"]);
     pair.block_announcements().await;

@@ -53,7 +53,7 @@ async fn a_revocation_ends_calls_on_every_instance_within_a_second() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_takes_a_right_away_ends_calls_on_every_instance() {
+async fn every_removal_of_a_right_ends_calls_on_every_instance() {
     let (redis, stage) = (RedisServer::start(), Stage::start().await);
     let site = stage.site(&store(&redis), "", "");
     let (first, second) = (site.serve(), site.serve());
@@ -88,7 +88,7 @@ async fn whatever_takes_a_right_away_ends_calls_on_every_instance() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_announcement_costs_seconds() {
+async fn a_lost_announcement_delays_a_revocation_by_seconds() {
     let (redis, stage) = (RedisServer::start(), Stage::start().await);
     // Nobody may publish anything, or hear it.
     redis.say::<()>(&["ACL", "SETUSER", "default", "resetchannels"]);
@@ -103,7 +103,7 @@ async fn a_lost_announcement_costs_seconds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_was_deaf_for_a_moment_looks_at_once() {
+async fn an_instance_that_resubscribes_checks_its_calls_at_once() {
     let (redis, stage) = (RedisServer::start(), Stage::start().await);
     let site = stage.site(&store(&redis), "", "");
     let gateway = site.serve();
@@ -118,7 +118,7 @@ async fn who_was_deaf_for_a_moment_looks_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_ends_no_call_and_the_clock_does() {
+async fn an_outage_ends_no_call_and_expiry_does() {
     let (mut redis, stage) = (RedisServer::start(), Stage::start().await);
     let site = stage.site(&store(&redis), "", "");
     let gateway = site.serve();
@@ -137,7 +137,7 @@ async fn an_outage_ends_no_call_and_the_clock_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_was_not_written_here_is_told_too() {
+async fn a_foreign_client_gets_the_close_frame_too() {
     let (redis, stage) = (RedisServer::start(), Stage::start().await);
     let site = stage.site(&store(&redis), "", "");
     let gateway = site.serve();

@@ -14,7 +14,7 @@ use crate::support::topology::Watched;
 use crate::support::upstream::Upstream;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failover_under_load_costs_no_answer() {
+async fn a_failover_under_load_loses_no_answer() {
     let mut watched = Watched::start();
     let upstream = Upstream::start().await;
     let site = Site::new(&format!(
@@ -59,7 +59,7 @@ async fn a_failover_under_load_costs_no_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_primary_that_was_replaced_is_left_alone() {
+async fn a_replaced_primary_gets_no_writes() {
     let watched = Watched::start();
     let store = store(&format!("sentinel: {}", watched.config()));
     let (redis, health) = open(&store).await;

@@ -10,7 +10,7 @@ use crate::support::redis::RedisServer;
 use crate::support::topology::{self, TlsServer};
 
 #[tokio::test]
-async fn the_database_is_the_one_named() {
+async fn the_configured_database_is_used() {
     let server = RedisServer::start();
     for (number, redis) in
         [(3, format!("url: \"{}/3\"", server.url())), (5, format!("url: \"{}\", database: 5", server.url()))]
@@ -26,7 +26,7 @@ async fn the_database_is_the_one_named() {
 }
 
 #[tokio::test]
-async fn a_user_logs_in_and_a_wrong_password_is_called_one() {
+async fn a_user_logs_in_and_a_wrong_password_is_reported() {
     let server = RedisServer::start();
     // No more than Callgate needs.
     let rights = "~callgate:* &callgate:changed +@read +@write +@scripting +@connection +time +role +publish +subscribe +cluster|slots +cluster|info";
@@ -54,7 +54,7 @@ async fn a_user_logs_in_and_a_wrong_password_is_called_one() {
 }
 
 #[tokio::test]
-async fn tls_is_spoken_and_a_wrong_certificate_is_called_one() {
+async fn tls_works_and_a_wrong_certificate_is_reported() {
     let tls = TlsServer::start(&["--tls-auth-clients", "yes"]);
     let url = format!("url: \"rediss://127.0.0.1:{}\"", tls.tls_port);
     let [ca, other, cert, key] =
