@@ -396,7 +396,7 @@ fn parsing_of_hostile_files_is_bounded() {
         let start = Instant::now();
         assert!(parse(&text).is_err(), "{what}");
         println!("{what}: {:?}", start.elapsed());
-        assert!(start.elapsed() < Duration::from_secs(20), "{what} took {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(60), "{what} took {:?}", start.elapsed());
     }
 }
 

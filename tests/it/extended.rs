@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
-use crate::support::client::raw;
+use crate::support::client::{raw, read_to_end};
 use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::{PATIENCE, eventually};
 
@@ -224,18 +224,25 @@ async fn a_call_is_rejected_like_any_request() {
 #[tokio::test]
 async fn a_silent_call_keeps_its_connection_until_its_own_idle_timeout() {
     let (gateway, token) =
-        stage(", idle_timeout: 1s, body_idle_timeout: 1s", ", call: { idle_timeout: 5s }", &[]).await;
+        stage(", idle_timeout: 1s, body_idle_timeout: 1s", ", call: { idle_timeout: 5m }", &[]).await;
     let mut client = connect(&gateway).await;
     let mut socket = call(&mut client, &token).await;
-    // Longer than a connection may be idle that carries nothing.
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let started = Instant::now();
+    // Two connections without a call, one after the other, are idle for too long in the meantime.
+    for _ in 0..2 {
+        read_to_end(&mut raw(&gateway, "h2").await).await;
+    }
     echoes(&mut socket, Message::text("still there")).await;
+
+    let (gateway, token) =
+        stage(", idle_timeout: 5m, body_idle_timeout: 5m", ", call: { idle_timeout: 1s }", &[]).await;
+    let mut client = connect(&gateway).await;
+    let started = Instant::now();
+    let mut socket = call(&mut client, &token).await;
     let mut closed = None;
-    while let Some(Ok(message)) = socket.next().await {
+    while let Some(Ok(message)) = tokio::time::timeout(PATIENCE, socket.next()).await.expect("a close in time") {
         closed = Some(message);
     }
-    assert!(started.elapsed() > Duration::from_secs(4), "{:?}", started.elapsed());
+    assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
     let Some(Message::Close(Some(frame))) = closed else { panic!("no goodbye: {closed:?}") };
     assert_eq!(u16::from(frame.code), 1001);
 }

@@ -1,16 +1,16 @@
 //! Failed authentications: what guessers get, what good clients beside them get, and what Redis hears of it.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use callgate::tokens::NewToken;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::client::{get, header, http1, http2, raw};
-use crate::support::eventually;
 use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::redis::RedisServer;
 use crate::support::upstream::Upstream;
+use crate::support::{PATIENCE, eventually};
 
 /// Tokens of the scan; more by `CALLGATE_SCAN=1000000`.
 const SCAN: usize = 30_000;
@@ -155,7 +155,7 @@ async fn networks_have_the_configured_width_and_only_proxies_forward_addresses()
 async fn a_token_scan_costs_a_bounded_rate_of_look_ups_and_no_memory() {
     let total = std::env::var("CALLGATE_SCAN").map_or(SCAN, |count| count.parse().unwrap());
     let (redis, upstream) = (RedisServer::start(), Upstream::start().await);
-    let site = site(&redis, &upstream, "lookups: 50");
+    let site = site(&redis, &upstream, "lookups: 10");
     let known: Vec<Token> = (0..3).map(|_| site.token(&[])).collect();
     let gateway = site.serve();
     let client = http1(&gateway);
@@ -185,9 +185,9 @@ async fn a_token_scan_costs_a_bounded_rate_of_look_ups_and_no_memory() {
     let (took, looked_up) = (started.elapsed(), redis.calls("hmget") - before);
     let count = |status: u16| statuses.iter().filter(|found| **found == status).count();
     assert_eq!(count(401) + count(503), statuses.len(), "{:?}", &statuses[..10]);
-    assert!(count(503) > 0, "the machine is too slow for this test to say anything: {took:?}");
+    assert!(count(503) > 0, "none was refused: {took:?}");
     // A burst, the rate, and as much again as may be under way at one time.
-    let most = 50 + 50 * (took.as_secs() + 1) + 100;
+    let most = 10 + 10 * (took.as_secs() + 1) + 100;
     println!("{} guesses in {took:?}: {looked_up} look-ups, {} MiB", statuses.len(), gateway.resident() >> 20);
     assert!(looked_up <= most, "{looked_up} look-ups in {took:?}");
     let grown = gateway.resident().saturating_sub(memory);
@@ -198,5 +198,5 @@ async fn a_token_scan_costs_a_bounded_rate_of_look_ups_and_no_memory() {
         (get(&client, &gateway, "/echo", &fresh).await.status() == 200).then_some(())
     })
     .await;
-    tokio::time::timeout(Duration::from_secs(10), gateway.admin("/metrics")).await.unwrap();
+    tokio::time::timeout(PATIENCE, gateway.admin("/metrics")).await.expect("a page in time");
 }

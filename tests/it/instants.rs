@@ -191,8 +191,8 @@ async fn expiry_applies_at_its_second() {
     stage.holds("the end of a rotation's grace", &token, rotated, REFUSED).await;
 
     let token = stage.token();
-    let end = SystemTime::now() + Duration::from_secs(3);
     let expires = async {
+        let end = SystemTime::now() + Duration::from_secs(3);
         stage.update(&token, Change { expires_at: Some(Some(end)), ..Change::default() }).await;
         held_at(end).await
     };
@@ -234,8 +234,8 @@ async fn held_at(time: SystemTime) -> Instant {
 #[tokio::test]
 async fn without_redis_a_cached_token_works_for_exactly_the_configured_time() {
     let (mut redis, upstream) = (RedisServer::start(), Upstream::start().await);
-    let keys = ", deadline: 2s, on_failure: local";
-    let site = Site::on_redis(&redis.url(), keys, upstream.address, "tokens: { cache_ttl: 3s }");
+    let keys = ", deadline: 10s, on_failure: local";
+    let site = Site::on_redis(&redis.url(), keys, upstream.address, "tokens: { cache_ttl: 6s }");
     let token = site.token_with(&[], &["--limit", "minute=100000/1m", "--limit", "hour=100000/1h"]);
     let gateway = site.serve();
     let client = http2(&gateway);
@@ -250,7 +250,7 @@ async fn without_redis_a_cached_token_works_for_exactly_the_configured_time() {
         match answer.status().as_u16() {
             200 => {
                 passed += 1;
-                assert!(sent < last_known + Duration::from_millis(3_200), "it lives for longer than configured");
+                assert!(sent < last_known + Duration::from_millis(6_200), "it lives for longer than configured");
             }
             503 => {
                 assert_eq!(header(&answer, "retry-after"), "1");
@@ -261,5 +261,5 @@ async fn without_redis_a_cached_token_works_for_exactly_the_configured_time() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(passed > 0, "nothing passed while Redis was out");
-    assert!(refused.unwrap() > asked + Duration::from_millis(2_900), "it does not live as long as configured");
+    assert!(refused.unwrap() > asked + Duration::from_millis(5_900), "it does not live as long as configured");
 }

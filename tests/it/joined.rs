@@ -111,7 +111,7 @@ fn close(code: u16, masked: bool) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_silent_side_is_pinged_and_its_pongs_are_not_forwarded() {
-    let stage = Exchange::start("ping: 1s, ping_timeout: 19s").await;
+    let stage = Exchange::start("ping: 1s, ping_timeout: 10m").await;
     let (mut client, mut upstream) = stage.call().await;
     let mut ours = Vec::new();
     for round in 0..2 {
@@ -156,15 +156,17 @@ async fn a_silent_side_is_pinged_and_its_pongs_are_not_forwarded() {
 
 #[tokio::test]
 async fn a_side_that_answers_no_ping_is_disconnected() {
-    for (silent, told, error) in [
+    let cases = [
         ("client", [(1001, "the client does not answer"); 2], "the client did not answer a ping"),
         (
             "upstream",
             [(1011, "the service does not answer"), (1001, "the service does not answer")],
             "the upstream did not answer a ping",
         ),
-    ] {
-        let stage = Exchange::start("ping: 1s, ping_timeout: 3s").await;
+    ];
+    futures_util::future::join_all(cases.map(async |(silent, told, error)| {
+        // Long enough for the side that answers, on any machine.
+        let stage = Exchange::start("ping: 1s, ping_timeout: 10s").await;
         let (mut client, mut upstream) = stage.call().await;
         let (at_client, at_upstream) = tokio::join!(
             stay_until_farewell(&mut client, true, silent != "client"),
@@ -175,7 +177,8 @@ async fn a_side_that_answers_no_ping_is_disconnected() {
         }
         let line = stage.line().await;
         assert_eq!((&line["ended_by"], &line["error"]), (&"gateway".into(), &error.into()), "{line}");
-    }
+    }))
+    .await;
 }
 
 /// Answers pings, or doesn't; how many there were, and the Close frame at the end.
@@ -203,7 +206,7 @@ async fn stay_until_farewell(
 
 #[tokio::test]
 async fn a_ping_waits_for_the_end_of_a_frame() {
-    let stage = Exchange::start("ping: 1s, ping_timeout: 19s").await;
+    let stage = Exchange::start("ping: 1s, ping_timeout: 10m").await;
     let (mut client, mut upstream) = stage.call().await;
     let frames = [frame(0x01, b"first", false), frame(0x80, b"rest", false)];
     say(&mut upstream, &frames[0][..4]).await;
@@ -218,7 +221,7 @@ async fn a_ping_waits_for_the_end_of_a_frame() {
 
 #[tokio::test]
 async fn pongs_do_not_keep_a_silent_call_open() {
-    let stage = Exchange::start("ping: 1s, idle_timeout: 3s").await;
+    let stage = Exchange::start("ping: 1s, idle_timeout: 5s").await;
     let (mut client, mut upstream) = stage.call().await;
     let mut pings = 0;
     let told = loop {
@@ -231,7 +234,7 @@ async fn pongs_do_not_keep_a_silent_call_open() {
         // It may be over already.
         let _ = upstream.write_all(&frame(PONG, &asked, false)).await;
     };
-    assert!((1..=3).contains(&pings), "{pings}");
+    assert!((1..=5).contains(&pings), "{pings}");
     assert_eq!(told, [&1001_u16.to_be_bytes()[..], b"silent for too long"].concat());
     assert_eq!(stage.line().await["error"], "the call was silent for too long");
 }
@@ -335,7 +338,7 @@ async fn a_half_closed_side_still_receives_data() {
 
 #[tokio::test]
 async fn a_slow_reader_slows_the_sender_and_loses_no_data() {
-    let stage = Exchange::start("ping: 1s, ping_timeout: 1m").await;
+    let stage = Exchange::start("ping: 1s, ping_timeout: 10m").await;
     let (mut client, mut upstream) = stage.call().await;
     // 64 MB in frames of 64 kB, while the client takes nothing for a moment: far more than all buffers hold.
     let payload = vec![7; 65_536];

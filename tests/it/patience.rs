@@ -38,8 +38,9 @@ async fn an_upstream_that_makes_no_tls_handshake_is_504() {
     }
 }
 
-/// Answers each request with this type and one piece of a body, and with another one after a silence.
-async fn hesitant(content_type: &'static str, silence: Duration) -> SocketAddr {
+/// Answers each request with this type and one piece of a body, and with another one after a silence; without one it is
+/// silent until the connection closes.
+async fn hesitant(content_type: &'static str, silence: Option<Duration>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -50,7 +51,10 @@ async fn hesitant(content_type: &'static str, silence: Duration) -> SocketAddr {
                 assert!(socket.read(&mut request).await.unwrap() > 0);
                 let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: 22\r\n\r\n");
                 socket.write_all(format!("{head}data: one\n\n").as_bytes()).await.unwrap();
-                tokio::time::sleep(silence).await;
+                match silence {
+                    Some(silence) => tokio::time::sleep(silence).await,
+                    None => drop(socket.read(&mut request).await),
+                }
                 // It may have been given up.
                 let _ = socket.write_all(b"data: two\n\n").await;
             });
@@ -61,8 +65,7 @@ async fn hesitant(content_type: &'static str, silence: Duration) -> SocketAddr {
 
 #[tokio::test]
 async fn event_streams_have_the_idle_timeout_of_calls() {
-    let silence = Duration::from_secs(4);
-    let read = async |kind, route| {
+    let read = async |kind, route, silence| {
         let endpoint = format!("http://{}", hesitant(kind, silence).await);
         let (gateway, token) = serve("", &endpoint, ", idle_timeout: 200ms", route);
         let body = get(&http1(&gateway), &gateway, "/x", &token).await.text().await;
@@ -70,7 +73,7 @@ async fn event_streams_have_the_idle_timeout_of_calls() {
     };
     for kind in ["text/event-stream", "Text/Event-Stream; charset=utf-8"] {
         // Nor does a deadline for whole answers end them.
-        let (body, _) = read(kind, ", timeout: 2s").await;
+        let (body, _) = read(kind, ", timeout: 2s", Some(Duration::from_secs(4))).await;
         assert_eq!(body.unwrap(), "data: one\n\ndata: two\n\n", "{kind}");
     }
     for (kind, route, limit) in [
@@ -78,7 +81,7 @@ async fn event_streams_have_the_idle_timeout_of_calls() {
         ("text/plain", "", "for 200ms"),
         ("text/event-streams", "", "for 200ms"),
     ] {
-        let (body, line) = read(kind, route).await;
+        let (body, line) = read(kind, route, None).await;
         assert!(body.is_err(), "{kind}: {body:?}");
         assert!(line["error"].as_str().unwrap().contains(limit), "{kind}: {line}");
     }
@@ -86,11 +89,11 @@ async fn event_streams_have_the_idle_timeout_of_calls() {
 
 #[tokio::test]
 async fn a_route_overrides_the_idle_timeout_of_its_upstream() {
-    for (upstream, route, whole) in [
-        (", idle_timeout: 200ms", ", idle_timeout: 60s", true),
-        (", idle_timeout: 60s", ", idle_timeout: 200ms", false),
+    for (upstream, route, silence, whole) in [
+        (", idle_timeout: 200ms", ", idle_timeout: 5m", Some(Duration::from_millis(1_500)), true),
+        (", idle_timeout: 5m", ", idle_timeout: 200ms", None, false),
     ] {
-        let endpoint = format!("http://{}", hesitant("text/plain", Duration::from_millis(1_500)).await);
+        let endpoint = format!("http://{}", hesitant("text/plain", silence).await);
         let (gateway, token) = serve("", &endpoint, upstream, route);
         for client in [http1(&gateway), http2(&gateway)] {
             let body = get(&client, &gateway, "/x", &token).await.text().await;
@@ -111,23 +114,28 @@ fn post(token: &Token, path: &str, length: usize) -> Vec<u8> {
 async fn a_paused_upload_does_not_spend_the_first_byte_timeout() {
     let upstream = Upstream::start().await;
     let endpoint = format!("http://{}", upstream.address);
-    let (gateway, token) = serve(", body_idle_timeout: 6s", &endpoint, ", first_byte_timeout: 1s", "");
-    for (path, rest, expected) in [
-        ("/echo", &b"hello"[..], "HTTP/1.1 200 "),
-        // The client that does not go on is told so; the upstream that does not answer afterwards, is blamed.
-        ("/echo", b"", "HTTP/1.1 408 "),
-        ("/slow/60000", b"hello", "HTTP/1.1 504 "),
-    ] {
-        let mut stream = raw(&gateway, "http/1.1").await;
-        stream.write_all(&post(&token, path, 10)).await.unwrap();
+    let upload = async |gateway: &Gateway, token: &Token, path: &str| {
+        let mut stream = raw(gateway, "http/1.1").await;
+        stream.write_all(&post(token, path, 10)).await.unwrap();
         stream.write_all(b"hello").await.unwrap();
         stream.flush().await.unwrap();
-        // Far longer than the upstream has.
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        stream.write_all(rest).await.unwrap();
-        let answer = read_to_end(&mut stream).await;
-        assert!(answer.starts_with(expected), "{expected}: {answer}");
-    }
+        stream
+    };
+    let (gateway, token) = serve(", body_idle_timeout: 5m", &endpoint, ", first_byte_timeout: 5s", "");
+    let mut paused = upload(&gateway, &token, "/echo").await;
+    eventually("the upload to begin", async || (upstream.connections() == 1).then_some(())).await;
+    // A later upload that is whole has no answer in time: the pause of the first one is longer than that time.
+    let mut whole = upload(&gateway, &token, "/slow/60000").await;
+    whole.write_all(b"hello").await.unwrap();
+    let answer = read_to_end(&mut whole).await;
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    paused.write_all(b"hello").await.unwrap();
+    let answer = read_to_end(&mut paused).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+
+    let (gateway, token) = serve(", body_idle_timeout: 1s", &endpoint, ", first_byte_timeout: 5m", "");
+    let answer = read_to_end(&mut upload(&gateway, &token, "/echo").await).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
 }
 
 /// An HTTP/2 connection whose windows open only when they are told to.
@@ -178,7 +186,7 @@ async fn a_stalled_stream_is_reset_while_others_continue() {
 #[tokio::test]
 async fn a_slow_http2_reader_gets_the_whole_body() {
     let upstream = Upstream::start().await;
-    let (gateway, token) = serve(", body_idle_timeout: 1s", &format!("http://{}", upstream.address), "", "");
+    let (gateway, token) = serve(", body_idle_timeout: 4s", &format!("http://{}", upstream.address), "", "");
     let mut sender = raw_http2(&gateway).await;
     let (response, _) = sender.send_request(request("GET", "/bytes/400000", &token), true).unwrap();
     let mut body = response.await.unwrap().into_body();
@@ -186,12 +194,12 @@ async fn a_slow_http2_reader_gets_the_whole_body() {
     while let Some(piece) = body.data().await {
         let piece = piece.unwrap();
         read += piece.len();
-        // In all much longer than the patience for one piece.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // All pieces take longer than the timeout, and each takes far less.
+        tokio::time::sleep(Duration::from_millis(250)).await;
         body.flow_control().release_capacity(piece.len()).unwrap();
     }
     assert_eq!(read, 400_000);
-    assert!(started.elapsed() > Duration::from_millis(1_500), "{:?}", started.elapsed());
+    assert!(started.elapsed() > Duration::from_secs(4), "{:?}", started.elapsed());
 }
 
 #[tokio::test]
@@ -214,14 +222,15 @@ async fn an_upload_goes_on_after_its_answer_has_ended() {
         }
         pieces
     });
-    let (gateway, token) = serve(", idle_timeout: 1s, body_idle_timeout: 1s", &endpoint, "", "");
+    let (gateway, token) = serve(", idle_timeout: 3s, body_idle_timeout: 3s", &endpoint, "", "");
     let mut sender = raw_http2(&gateway).await;
     let (response, mut upload) = sender.send_request(request("POST", "/x", &token), false).unwrap();
     upload.send_data(bytes::Bytes::from_static(&[b'#'; PIECE]), false).unwrap();
     let mut body = response.await.unwrap().into_body();
     assert_eq!(body.data().await.unwrap().unwrap(), "ok");
     let (mut sent, started) = (1, Instant::now());
-    while started.elapsed() < Duration::from_secs(4) {
+    // Longer than both timeouts, in pieces that come far more often.
+    while started.elapsed() < Duration::from_secs(7) {
         upload.send_data(bytes::Bytes::from_static(&[b'#'; PIECE]), false).unwrap();
         sent += 1;
         tokio::time::sleep(Duration::from_millis(100)).await;

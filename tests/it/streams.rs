@@ -170,7 +170,7 @@ async fn audio_frames_echo_through_a_websocket() {
     let line = gateway.access("/api/v1/calls/call_1/stream", 1).await.remove(0);
     assert_eq!(line["status"], 101);
     assert!(line["bytes_in"].as_u64() > Some(1 << 20) && line["bytes_out"].as_u64() > Some(1 << 20), "{line}");
-    assert_eq!(gateway.metric(series).await, Some(0.0));
+    eventually("the call to be over", async || (gateway.metric(series).await == Some(0.0)).then_some(())).await;
     stop.cancel();
 }
 
@@ -201,10 +201,10 @@ async fn a_websocket_without_a_token_or_over_the_limit_gets_an_ordinary_rejectio
 async fn calls_end_when_silent_or_too_long() {
     for (limit, why) in [("idle_timeout: 1s", "silent"), ("max_duration: 1s", "maximum")] {
         let (stop, gateway, token) = voice_stage(&format!(", call: {{ {limit} }}")).await;
-        let mut socket = open_socket(&gateway, &token).await;
         let started = Instant::now();
+        let mut socket = open_socket(&gateway, &token).await;
         while let Some(Ok(_)) = socket.next().await {}
-        assert!(started.elapsed() >= Duration::from_millis(900), "{limit}: {:?}", started.elapsed());
+        assert!(started.elapsed() >= Duration::from_secs(1), "{limit}: {:?}", started.elapsed());
         let line = gateway.access("/api/v1/calls/call_1/stream", 1).await.remove(0);
         assert!(line["error"].as_str().unwrap().contains(why), "{limit}: {line}");
         stop.cancel();

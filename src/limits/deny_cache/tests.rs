@@ -50,9 +50,10 @@ async fn recheck<'a>(cache: &'a DenyCache, query: &'a LimitQuery<'a>) -> Recheck
 }
 
 /// Remembers a denial that has ended just now.
-fn has_ended(cache: &DenyCache, query: &LimitQuery<'_>) {
+fn has_ended(cache: &DenyCache, query: &LimitQuery<'_>) -> Instant {
     let now = Instant::now();
     cache.remember(query, denial(100_000), now, now);
+    now
 }
 
 #[test]
@@ -142,8 +143,10 @@ async fn an_admission_to_the_last_slot_denies_what_follows() {
     let query = query(&plan);
     recheck(&cache, &query).await.decided(&answer(true, 2, 3, 104_000), Instant::now());
     assert!(matches!(cache.look_up(&query, Instant::now()), Lookup::Ask(None)));
-    recheck(&cache, &query).await.decided(&answer(true, 3, 3, 104_000), Instant::now());
-    let next = repeated(&cache, &query, Instant::now()).unwrap();
+    let last = recheck(&cache, &query).await;
+    let now = Instant::now();
+    last.decided(&answer(true, 3, 3, 104_000), now);
+    let next = repeated(&cache, &query, now).unwrap();
     assert_eq!((next.admitted, next.windows()[0].used, next.windows()[0].frees_ms), (false, 3, 104_000));
     // What costs more frees later than that: it is asked.
     let dear = LimitQuery { charge: 2.into(), ..query };
@@ -228,15 +231,15 @@ async fn a_changed_record_clears_the_cached_denials() {
     cache.remember(&first, denial(104_000), now, now);
     let other = LimitQuery { charge: 2.into(), ..first };
     recheck(&cache, &other).await.stale();
-    assert!(matches!(cache.look_up(&first, Instant::now()), Lookup::Ask(None)));
+    assert!(matches!(cache.look_up(&first, now), Lookup::Ask(None)));
 }
 
 #[tokio::test]
 async fn a_second_after_its_end_a_denial_is_forgotten() {
     let (cache, plan) = (DenyCache::new(100), plan(3));
     let query = query(&plan);
-    has_ended(&cache, &query);
-    assert!(matches!(cache.look_up(&query, Instant::now()), Lookup::Ask(Some(_))));
-    assert!(matches!(cache.look_up(&query, Instant::now()), Lookup::Wait(_)));
-    assert!(matches!(cache.look_up(&query, Instant::now() + MAX_TRUST), Lookup::Ask(None)));
+    let ended = has_ended(&cache, &query);
+    assert!(matches!(cache.look_up(&query, ended), Lookup::Ask(Some(_))));
+    assert!(matches!(cache.look_up(&query, ended), Lookup::Wait(_)));
+    assert!(matches!(cache.look_up(&query, ended + MAX_TRUST), Lookup::Ask(None)));
 }

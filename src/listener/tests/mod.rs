@@ -215,6 +215,6 @@ fn a_head_that_comes_byte_by_byte_is_searched_once() {
         }
         assert_eq!(framing.judge(head.as_bytes()), FramingVerdict::Pass);
         // Searched anew each time it takes minutes.
-        assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
+        assert!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
     }
 }

@@ -1,7 +1,6 @@
 //! Answers that break off after their head: which side is at fault, and what is counted.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -94,7 +93,7 @@ async fn a_response_that_ends_with_the_upload_is_the_clients_failure() {
         assert!(stream.read_buf(&mut heard).await.unwrap() > 0, "{}", String::from_utf8_lossy(&heard));
     }
     stream.write_all(format!("{:x}\r\n{}\r\n", 2000, "x".repeat(2000)).as_bytes()).await.unwrap();
-    let _ = tokio::time::timeout(Duration::from_secs(20), read_to_end(&mut stream)).await.expect("an end");
+    read_to_end(&mut stream).await;
     assert_eq!(stage.gateway.access("/", 1).await[0]["cut"], true);
     assert_eq!(bad_answers(&stage).await, 0.0);
     assert_eq!((stage.state(0).await, stage.state(1).await), ("up".to_owned(), "up".to_owned()));

@@ -89,7 +89,7 @@ const CAP: usize = 7;
 async fn three_instances_share_a_cap_and_free_the_calls_of_a_dead_one() {
     let server = RedisServer::start();
     let upstream = switchboard().await;
-    let store = format!("store: {{ redis: {{ url: \"{}\", deadline: 2s, on_failure: deny }} }}", server.url());
+    let store = format!("store: {{ redis: {{ url: \"{}\", deadline: 10s, on_failure: deny }} }}", server.url());
     let plan = format!("{{ limits: {{ minute: 1000/1m }}, concurrent_calls: {CAP} }}");
     let sites = [(); 3].map(|()| site(&store, upstream, &plan));
     let token = sites[0].token(&[]);
@@ -144,7 +144,7 @@ async fn three_instances_share_a_cap_and_free_the_calls_of_a_dead_one() {
             }
             Err(head) => assert_too_many(&head),
         }
-        assert!(killed.elapsed() < Duration::from_secs(60), "{calls} of {freed} places are free");
+        assert!(killed.elapsed() < Duration::from_secs(120), "{calls} of {freed} places are free");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     assert!(killed.elapsed() > Duration::from_secs(10), "{:?}", killed.elapsed());

@@ -26,7 +26,7 @@ impl Stage {
     async fn new(redis: Option<RedisServer>) -> Self {
         let upstream = Upstream::start().await;
         let store = match &redis {
-            Some(server) => format!("store: {{ redis: {{ url: \"{}\", deadline: 2s }} }}", server.url()),
+            Some(server) => format!("store: {{ redis: {{ url: \"{}\", deadline: 10s }} }}", server.url()),
             None => "store: memory\ntokens: { file: tokens.yaml }".to_owned(),
         };
         let site = Site::new(&format!(

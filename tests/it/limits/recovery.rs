@@ -228,14 +228,14 @@ async fn both_logs_of_a_request_are_merged() {
     assert_eq!((refused.source, refused.admitted, used(&refused)), (Source::Redis, false, vec![9, 8, 8]));
 }
 
-/// Longer than any answer takes, and short enough to wait for.
-const PATIENCE: Duration = Duration::from_millis(400);
+/// Far longer than an answer takes, and short enough to wait for.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 
 /// One instance behind a network of its own, which has admitted as many as told by itself, on a Redis that is back.
 async fn behind_a_network(server: &mut RedisServer, plan: &Plan, count: usize) -> (Limiter, Proxy) {
     let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], server.port()))).await;
     let url = format!("redis://{}", proxy.address);
-    let (limiter, redis) = instance_within(&url, OnFailure::Local, PATIENCE).await;
+    let (limiter, redis) = instance_within(&url, OnFailure::Local, ANSWER_DEADLINE).await;
     issue(&redis, "t").await;
     server.kill();
     for _ in 0..count {
@@ -280,7 +280,7 @@ async fn a_merge_that_comes_late_puts_admissions_where_they_were() {
     let (witness, other) = instance(&server, OnFailure::Local).await;
     assert_eq!(say(&other, "EXISTS cg:{t}:log").await, Value::Int(0));
     let late = eventually("some time to pass", async || {
-        (unix_ms() > admitted + 4 * PATIENCE.as_millis() as u64).then(unix_ms)
+        (unix_ms() > admitted + 2 * ANSWER_DEADLINE.as_millis() as u64).then(unix_ms)
     });
     let late = late.await;
     proxy.let_pass(Passing::Both);
@@ -290,7 +290,10 @@ async fn a_merge_that_comes_late_puts_admissions_where_they_were() {
     .await;
     let seen = decide(&witness, "t", &plan).await.windows()[0];
     let oldest = seen.frees_ms - 600_000;
-    assert!(oldest <= admitted + PATIENCE.as_millis() as u64, "{oldest}, admitted by {admitted}, merged at {late}");
+    assert!(
+        oldest <= admitted + ANSWER_DEADLINE.as_millis() as u64,
+        "{oldest}, admitted by {admitted}, merged at {late}"
+    );
 }
 
 #[tokio::test]
@@ -348,7 +351,7 @@ async fn a_stopping_instance_merges_its_pending_admissions() {
 async fn the_gateway_reports_merged_and_dropped_admissions() {
     let mut redis = durable();
     let upstream = Upstream::start().await;
-    let mut gateway = Site::on_redis(&redis.url(), ", deadline: 2s", upstream.address, "").serve();
+    let mut gateway = Site::on_redis(&redis.url(), ", deadline: 10s", upstream.address, "").serve();
     let (token, client) = (gateway.site.token(&[]), http2(&gateway));
     let said = |gateway: &Gateway, what: &str| {
         gateway.log().iter().any(|line| line["message"].as_str().is_some_and(|message| message.contains(what)))

@@ -26,7 +26,7 @@ fn site(store: &str, upstream: &Upstream, plan: &str) -> Arc<Site> {
 
 fn stores() -> [(String, Option<RedisServer>); 2] {
     let server = RedisServer::start();
-    let redis = format!("store: {{ redis: {{ url: \"{}\", deadline: 2s }} }}", server.url());
+    let redis = format!("store: {{ redis: {{ url: \"{}\", deadline: 10s }} }}", server.url());
     [("store: memory\ntokens: { file: tokens.yaml }".to_owned(), None), (redis, Some(server))]
 }
 

@@ -41,16 +41,19 @@ pub(super) fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }
 
-/// A connection with a deadline that a busy machine can keep.
+/// A deadline for commands that a busy machine can keep: the longest that a configuration may have.
+const AMPLE: Duration = Duration::from_secs(10);
+
+/// A connection with an ample deadline.
 pub(super) async fn connect(server: &RedisServer, on_failure: OnFailure) -> Redis {
-    connect_within(&server.url(), on_failure, Duration::from_secs(2)).await
+    connect_within(&server.url(), on_failure, AMPLE).await
 }
 
 async fn connect_within(url: &str, on_failure: OnFailure, deadline: Duration) -> Redis {
     let config = RedisStore {
         namespace: "cg".into(),
         deadline,
-        connect_timeout: Duration::from_secs(5),
+        connect_timeout: AMPLE,
         on_failure,
         ..RedisStore::at(url).unwrap()
     };
@@ -77,7 +80,7 @@ pub(super) async fn issue(redis: &Redis, token_id: &str) {
 
 /// An instance of the gateway as far as limits go: its own connection, deny cache and local limiter.
 pub(super) async fn instance(server: &RedisServer, on_failure: OnFailure) -> (Limiter, Redis) {
-    instance_within(&server.url(), on_failure, Duration::from_secs(2)).await
+    instance_within(&server.url(), on_failure, AMPLE).await
 }
 
 /// The same with a deadline for its commands.

@@ -26,10 +26,10 @@ const CALM: Duration = Duration::from_secs(2);
 const OUTAGE: Duration = Duration::from_millis(3_500);
 const AFTER: Duration = Duration::from_secs(4);
 /// What an instance may need to find out whose a request is and to decide on it while its circuit is open, at the median.
-const OWN: Duration = Duration::from_millis(5);
+const OWN: Duration = Duration::from_secs(1);
 /// What an outage may then add to the time that a request takes for its client, at the median. Whoever waits for Redis waits for
 /// longer.
-const ADDED: Duration = Duration::from_millis(500);
+const ADDED: Duration = Duration::from_secs(1);
 /// A Redis that is only slow, because the machine is busy, answers in this time.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Each part of a scene lasts until each instance has answered so many requests that meet no limit.

@@ -5,8 +5,6 @@ mod outage;
 mod redis;
 mod stage;
 
-use std::time::{Duration, Instant};
-
 use stage::{Caller, Stage};
 
 use crate::support::gateway::Site;
@@ -17,11 +15,4 @@ const NO_LONGER: (u16, &str) = (1008, "the token no longer allows this call");
 fn run(site: &Site, arguments: &[&str]) {
     let output = site.run(arguments);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// How long `work` took.
-async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
-    let started = Instant::now();
-    let done = work.await;
-    (done, started.elapsed())
 }

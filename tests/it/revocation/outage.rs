@@ -33,7 +33,7 @@ impl Pair {
     async fn on(redis: RedisServer) -> Self {
         let upstream = Upstream::start().await;
         let site = Site::new(&format!(
-            "store: {{ redis: {{ url: \"{}\", deadline: 1s }} }}\n\
+            "store: {{ redis: {{ url: \"{}\", deadline: 3s }} }}\n\
              plans: {{ standard: {{ limits: {{ minute: 1000/1m }} }}, trial: {{ limits: {{ minute: 2/1m }}, shadow: true }} }}\n\
              routes: [{{ path: \"/{{*rest}}\", permission: \"{PERMISSION}\", upstream: up }}]\n\
              upstreams: {{ up: {{ endpoints: [\"http://{}\"] }} }}",

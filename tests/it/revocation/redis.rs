@@ -1,9 +1,11 @@
 //! Two instances on one Redis: what is done to a token on one of them, or from a command line, ends its calls on both.
 
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use super::stage::{breaks_off, stream};
 use super::*;
+use crate::support::PATIENCE;
 use crate::support::client::{http1, http2};
 use crate::support::gateway::{Gateway, Token};
 use crate::support::redis::RedisServer;
@@ -38,18 +40,28 @@ async fn a_revocation_ends_calls_on_every_instance_within_a_second() {
     let (redis, stage) = (RedisServer::start(), Stage::start().await);
     let site = stage.site(&store(&redis), "", "");
     let (first, second) = (site.serve(), site.serve());
-    // A machine that is busy with other things may need another try; a sweep every three seconds can't be as quick each time.
+    at_once_several_times(&site, &[&first, &second], &["token", "revoke", "ID"]).await;
+}
+
+/// Ends calls by a command until it took less than a second four times in a row. The sweep every three seconds is as quick
+/// in one case of three; a busy machine may be slower now and then.
+async fn at_once_several_times(site: &Site, instances: &[&Gateway], command: &[&str]) {
     let mut took = Vec::new();
-    for _ in 0..5 {
+    while took.iter().rev().take_while(|took| **took < Duration::from_secs(1)).count() < 4 {
+        assert!(took.len() < 20, "{command:?}: {took:?}");
         let token = site.token(&["calls:stream"]);
-        let ended = everywhere(&[&first, &second], &token).await;
-        run(&site, &["token", "revoke", &token.id]);
-        took.push(timed(ended).await.1);
-        if took.len() >= 3 && took.iter().filter(|took| **took < Duration::from_secs(1)).count() >= 3 {
-            return;
-        }
+        let ended = everywhere(instances, &token).await;
+        run_on(site, command, &token);
+        let started = Instant::now();
+        tokio::time::timeout(PATIENCE, ended).await.expect("the calls end in time");
+        took.push(started.elapsed());
     }
-    panic!("{took:?}");
+    println!("{command:?}: {took:?}");
+}
+
+/// Runs a command with the id of a token in place of `ID`.
+fn run_on(site: &Site, command: &[&str], token: &Token) {
+    run(site, &command.iter().map(|word| if *word == "ID" { &*token.id } else { *word }).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,25 +69,18 @@ async fn every_removal_of_a_right_ends_calls_on_every_instance() {
     let (redis, stage) = (RedisServer::start(), Stage::start().await);
     let site = stage.site(&store(&redis), "", "");
     let (first, second) = (site.serve(), site.serve());
-    // And how long it takes at most; an end one second ahead lies within the second after that.
-    for (deed, most) in [
-        (&["token", "disable", "ID"][..], 1),
-        (&["token", "rotate", "ID", "--grace", "0"], 1),
-        (&["token", "update", "ID", "--expires", "1s"], 3),
-        (&["token", "revoke", "--account", "acme"], 1),
+    for command in [
+        &["token", "disable", "ID"][..],
+        &["token", "rotate", "ID", "--grace", "0"],
+        &["token", "revoke", "--account", "acme"],
     ] {
-        // Again on a machine that is busy with other things; a sweep every three seconds would be as quick once in a while only.
-        let mut took = Vec::new();
-        while took.iter().filter(|took| **took < Duration::from_secs(most)).count() < 2 {
-            assert!(took.len() < 5, "{deed:?}: {took:?}");
-            let token = site.token(&["calls:stream"]);
-            let ended = everywhere(&[&first, &second], &token).await;
-            run(&site, &deed.iter().map(|word| if *word == "ID" { &*token.id } else { *word }).collect::<Vec<_>>());
-            took.push(timed(ended).await.1);
-        }
-        println!("{deed:?}: {took:?}");
+        at_once_several_times(&site, &[&first, &second], command).await;
     }
-    // A permission is missed by the calls of the route that asks for it, and by no others.
+    let token = site.token(&["calls:stream"]);
+    let ended = everywhere(&[&first, &second], &token).await;
+    run_on(&site, &["token", "update", "ID", "--expires", "1s"], &token);
+    tokio::time::timeout(PATIENCE, ended).await.expect("the calls end in time");
+    // Removing a permission ends the calls of the route that requires it, and no others.
     let token = site.token(&["calls:stream"]);
     let mut free = Caller::open(&second, "/free", &token).await;
     let guarded = [Caller::open(&first, "/call", &token).await, Caller::open(&second, "/call", &token).await];
@@ -97,8 +102,7 @@ async fn a_lost_announcement_delays_a_revocation_by_seconds() {
     let token = site.token(&["calls:stream"]);
     let ended = everywhere(&[&gateway], &token).await;
     run(&site, &["token", "revoke", &token.id]);
-    let ((), took) = timed(ended).await;
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    tokio::time::timeout(PATIENCE, ended).await.expect("the calls end in time");
     assert!(gateway.output().contains("reach open calls some seconds later"), "{}", gateway.output());
 }
 
@@ -112,8 +116,7 @@ async fn an_instance_that_resubscribes_checks_its_calls_at_once() {
         let ended = everywhere(&[&gateway], &token).await;
         redis.say::<()>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
         run(&site, &["token", "revoke", &token.id]);
-        let ((), took) = timed(ended).await;
-        assert!(took < Duration::from_secs(5), "{took:?}");
+        tokio::time::timeout(PATIENCE, ended).await.expect("the calls end in time");
     }
 }
 

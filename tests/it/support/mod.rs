@@ -13,7 +13,7 @@ pub mod upstream;
 use std::time::{Duration, Instant};
 
 /// How long a condition may take to come true; generous, because machines are slow at times.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits for a condition, looking often.
 pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {

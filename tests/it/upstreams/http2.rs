@@ -1,7 +1,5 @@
 //! HTTP/2 to an upstream without negotiation: shared connections, bounded streams, and the form of requests.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::Version;
@@ -10,9 +8,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::stage;
 use crate::support::client::{exchange, get, header, http1, http2, raw};
-use crate::support::eventually;
 use crate::support::gateway::{Gateway, Token};
 use crate::support::upstream::Upstream;
+use crate::support::{PATIENCE, eventually};
 
 async fn http2_stage(streams: u32, upstream: &str, route: &str) -> (Upstream, Gateway, Token) {
     let up = Upstream::http2(streams).await;
@@ -235,7 +233,7 @@ async fn health_checks_leave_no_connection_behind() {
 
 #[tokio::test]
 async fn after_a_timeout_a_connection_serves_only_its_present_requests() {
-    let (upstream, gateway, token) = http2_stage(10, ", first_byte_timeout: 3s", "").await;
+    let (upstream, gateway, token) = http2_stage(10, ", first_byte_timeout: 6s", "").await;
     let client = http2(&gateway);
     let mut events = get(&client, &gateway, "/events", &token).await;
     assert_eq!(get(&client, &gateway, "/slow/60000", &token).await.status(), 504);
@@ -243,7 +241,7 @@ async fn after_a_timeout_a_connection_serves_only_its_present_requests() {
     assert_eq!(get(&client, &gateway, "/echo", &token).await.status(), 200);
     assert_eq!(upstream.connections(), 2);
     for _ in 0..20 {
-        tokio::time::timeout(Duration::from_secs(20), events.chunk()).await.unwrap().unwrap().unwrap();
+        tokio::time::timeout(PATIENCE, events.chunk()).await.unwrap().unwrap().unwrap();
     }
     drop(events);
     eventually("the old one to be closed", async || (upstream.open_connections() == 1).then_some(())).await;

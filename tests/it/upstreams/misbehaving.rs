@@ -11,6 +11,7 @@ use http::Response;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 use super::stage;
 use crate::support::client::{get, http1, http2};
@@ -146,14 +147,17 @@ async fn an_answer_that_is_reset_half_way_is_never_completed() {
 
 async fn is_never_made_whole(reason: Reason) {
     for client_of in [http1, http2] {
+        let half_way = Arc::new(Notify::new());
+        let has_head = half_way.clone();
         let (address, _) = scripted(move |number, mut answer, _| {
             if number > 0 {
                 return good(answer);
             }
+            let half_way = half_way.clone();
             let mut body = answer.send_response(Response::new(()), false).unwrap();
             body.send_data(Bytes::from("half"), false).unwrap();
             tokio::spawn(async move {
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                half_way.notified().await;
                 body.send_reset(reason);
             });
         })
@@ -162,6 +166,7 @@ async fn is_never_made_whole(reason: Reason) {
         let client = client_of(&gateway);
         let answer = get(&client, &gateway, "/x", &token).await;
         assert_eq!(answer.status(), 200);
+        has_head.notify_one();
         assert!(answer.bytes().await.is_err(), "half an answer passed for a whole one: {reason}");
         let line = gateway.access("/x", 1).await.remove(0);
         assert_eq!(line["cut"], true, "{line}");
@@ -187,11 +192,9 @@ async fn a_silent_server_times_out_once_for_all_waiting_requests() {
     let address = listener.local_addr().unwrap();
     let (gateway, token) = stage(&[format!("http://{address}")], ", protocol: http2, connect_timeout: 1s", "");
     let client = http2(&gateway);
-    let started = std::time::Instant::now();
-    let answers = futures_util::future::join_all((0..30).map(|_| get(&client, &gateway, "/x", &token))).await;
+    // One after the other they would wait for longer than the client does.
+    let answers = futures_util::future::join_all((0..60).map(|_| get(&client, &gateway, "/x", &token))).await;
     assert!(answers.iter().all(|answer| answer.status() == 504));
-    // One after the other they would have waited for half a minute.
-    assert!(started.elapsed().as_secs() < 15, "{:?}", started.elapsed());
 }
 
 #[tokio::test]
