@@ -1,4 +1,4 @@
-//! What lies in `deploy/`, judged by the tools that will read it: promtool, systemd, nginx and a YAML parser.
+//! The files of `deploy/`, checked with the tools that read them: promtool, systemd, nginx and a YAML parser.
 
 use std::fs;
 use std::net::TcpStream;
@@ -193,7 +193,7 @@ impl Nginx {
         }
         let listen = format!("listen {port};");
         assert!(servers.contains(&listen), "{configuration} says {listen}");
-        // Somebody else may take the free port first.
+        // Another process may take the free port first.
         (0..5).find_map(|_| Self::try_start(&servers, &listen)).expect("nginx starts (tests/run installs it)")
     }
 
@@ -212,7 +212,7 @@ impl Nginx {
         nginx.args(["-p", folder.path().to_str().unwrap(), "-c", "nginx.conf"]).stderr(Stdio::null());
         let process = nginx.spawn().expect("nginx is installed (tests/run does that)");
         let mut nginx = Self { process, port, _folder: folder };
-        let deadline = Instant::now() + crate::support::PATIENCE;
+        let deadline = Instant::now() + crate::support::WAIT_TIMEOUT;
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             if nginx.process.try_wait().unwrap().is_some() || Instant::now() > deadline {
                 return None;

@@ -48,7 +48,7 @@ async fn requests_in_flight_finish_and_new_connections_are_refused() {
 
 #[tokio::test]
 async fn readiness_fails_while_the_drain_is_delayed() {
-    let (_upstream, gateway, token) = stage("{ delay: 10m }").await;
+    let (_upstream, gateway, token) = stage("{ delay: 5m }").await;
     assert_eq!(gateway.admin("/readyz").await, (200, "ready\n".into()));
     gateway.signal(Signal::TERM);
     let body = eventually("readiness to fail", async || {

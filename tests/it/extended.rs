@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::support::client::{raw, read_to_end};
 use crate::support::gateway::{Gateway, Site, Token};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{WAIT_TIMEOUT, eventually};
 
 type Client = SendRequest<Empty<bytes::Bytes>>;
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
@@ -115,7 +115,7 @@ async fn connect(gateway: &Gateway) -> Client {
         })
         .await;
     });
-    tokio::time::timeout(PATIENCE, settles).await.expect("WebSockets are offered").unwrap();
+    tokio::time::timeout(WAIT_TIMEOUT, settles).await.expect("WebSockets are offered").unwrap();
     sender
 }
 
@@ -144,7 +144,7 @@ async fn call(client: &mut Client, token: &Token) -> Socket {
 
 async fn echoes(socket: &mut Socket, message: Message) {
     socket.send(message.clone()).await.unwrap();
-    assert_eq!(tokio::time::timeout(PATIENCE, socket.next()).await.unwrap().unwrap().unwrap(), message);
+    assert_eq!(tokio::time::timeout(WAIT_TIMEOUT, socket.next()).await.unwrap().unwrap().unwrap(), message);
 }
 
 #[tokio::test]
@@ -205,7 +205,7 @@ async fn a_call_is_rejected_like_any_request() {
     let refused = ask(&mut client, &token.secret, "/call", Some("websocket")).await;
     assert_eq!(code(refused).await, (429, "too_many_calls".to_owned()));
     drop(socket);
-    // What does not open a WebSocket must not look as if it did.
+    // An answer that opens no WebSocket must not look as if it did.
     for path in ["/never", "/forged"] {
         let refused = eventually("the place to be free", async || {
             let refused = ask(&mut client, &token.secret, path, Some("websocket")).await;
@@ -239,7 +239,7 @@ async fn a_silent_call_keeps_its_connection_until_its_own_idle_timeout() {
     let started = Instant::now();
     let mut socket = call(&mut client, &token).await;
     let mut closed = None;
-    while let Some(Ok(message)) = tokio::time::timeout(PATIENCE, socket.next()).await.expect("a close in time") {
+    while let Some(Ok(message)) = tokio::time::timeout(WAIT_TIMEOUT, socket.next()).await.expect("a close in time") {
         closed = Some(message);
     }
     assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());

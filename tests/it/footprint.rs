@@ -1,4 +1,4 @@
-//! What calls hold while nothing happens on them, by the resident memory of a whole instance. benches/ has the numbers of an optimised
+//! The memory that idle calls take, by the resident memory of a whole instance. benches/ has the numbers of an optimised
 //! build; here it is more, and what matters is that nothing of what opened a call is kept for its length.
 
 use crate::support::calls::{call, switchboard};

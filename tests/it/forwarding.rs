@@ -248,7 +248,7 @@ async fn an_upstream_that_answers_and_stops_reading_is_closed() {
     );
     client.write_all(head.as_bytes()).await.unwrap();
     let endless = async { while client.write_all(&[b'x'; 65536]).await.is_ok() {} };
-    tokio::time::timeout(crate::support::PATIENCE, endless).await.expect("the gateway to stop reading the upload");
+    tokio::time::timeout(crate::support::WAIT_TIMEOUT, endless).await.expect("the gateway to stop reading the upload");
     drop(client);
     eventually("the connections to be closed", async || {
         (gateway.metric(r#"callgate_connections_open{listener="https"}"#).await == Some(0.0)).then_some(())

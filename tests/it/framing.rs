@@ -1,4 +1,4 @@
-//! Bounds on heads, connections and what is no HTTP at all; what is malformed stands in `hygiene/`.
+//! Bounds on heads and connections, and input that is not HTTP. Malformed messages are in `hygiene/`.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use crate::support::client::{exchange, raw, read_to_end};
 use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::upstream::Upstream;
-use crate::support::{PATIENCE, eventually};
+use crate::support::{WAIT_TIMEOUT, eventually};
 
 async fn stage(listen: &str) -> (Upstream, Gateway, Token) {
     let upstream = Upstream::start().await;
@@ -113,7 +113,8 @@ async fn garbage_instead_of_tls_affects_no_other_client() {
 
     let (_other, hasty, _) = stage(", handshake_timeout: 1s").await;
     let mut silent = TcpStream::connect(hasty.https).await.unwrap();
-    let _ = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut answer)).await.expect("a silent client is let go");
+    let _ =
+        tokio::time::timeout(WAIT_TIMEOUT, silent.read_to_end(&mut answer)).await.expect("a silent client is let go");
 
     let answer =
         exchange(&gateway, &message("GET /x HTTP/1.1\r\nhost: a\r\nAUTH\r\nconnection: close\r\n\r\n", &token)).await;
@@ -159,8 +160,8 @@ async fn an_idle_connection_is_closed_with_close_notify() {
     for request in ["", "GET / HTTP/1.1\r\nhost: a\r\nAUTH\r\n\r\n"] {
         let mut stream = raw(&gateway, "http/1.1").await;
         stream.write_all(&message(request, &token)).await.unwrap();
-        // Without TLS's own close this is an error: nobody could tell it from an attacker's cut (RFC 8446 §6.1).
-        tokio::time::timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+        // Without close_notify this is an error: an attacker's cut would look the same (RFC 8446 §6.1).
+        tokio::time::timeout(WAIT_TIMEOUT, stream.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
     }
 }
 

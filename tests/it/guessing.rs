@@ -1,4 +1,4 @@
-//! Failed authentications: what guessers get, what good clients beside them get, and what Redis hears of it.
+//! Failed authentications: the answers to guessers and to good clients beside them, and the load on Redis.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::support::client::{get, header, http1, http2, raw};
 use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::redis::RedisServer;
 use crate::support::upstream::Upstream;
-use crate::support::{PATIENCE, eventually};
+use crate::support::{WAIT_TIMEOUT, eventually};
 
 /// Tokens of the scan; more by `CALLGATE_SCAN=1000000`.
 const SCAN: usize = 30_000;
@@ -92,7 +92,7 @@ async fn an_address_with_too_many_failures_gets_429_and_others_do_not() {
     broken.pop();
     assert_eq!(code(get_from(&gateway, "192.0.2.1", &broken).await).await.0, 429);
     assert_eq!(redis.calls("hmget"), before);
-    // Who asks without a token, or with one that is known, is served as ever; and so is everybody elsewhere.
+    // Requests without a token or with a known one are served as before, and so are those from other addresses.
     let bare = http2(&gateway).get(gateway.url("/echo")).header("x-forwarded-for", "192.0.2.1").send().await.unwrap();
     assert_eq!(bare.status(), 401);
     assert_eq!(get_from(&gateway, "192.0.2.1", &good.secret).await.status(), 200);
@@ -174,7 +174,7 @@ async fn a_token_scan_costs_a_bounded_rate_of_look_ups_and_no_memory() {
                 (format!("10.{b}.{c}.{d}"), guess().secret)
             });
             statuses.extend(volley(&gateway, requests.collect::<Vec<_>>().into_iter()).await);
-            // In the midst of it, who is known is served.
+            // A known token is served in the middle of the scan.
             assert_eq!(get(&client, &gateway, "/echo", &known[statuses.len() % 3]).await.status(), 200);
         }
         statuses
@@ -198,5 +198,5 @@ async fn a_token_scan_costs_a_bounded_rate_of_look_ups_and_no_memory() {
         (get(&client, &gateway, "/echo", &fresh).await.status() == 200).then_some(())
     })
     .await;
-    tokio::time::timeout(PATIENCE, gateway.admin("/metrics")).await.expect("a page in time");
+    tokio::time::timeout(WAIT_TIMEOUT, gateway.admin("/metrics")).await.expect("a page in time");
 }

@@ -1,4 +1,4 @@
-//! Three instances on one Redis: limits hold over all of them together to the request, and what is done to a token holds at once.
+//! Three instances on one Redis: they share limits exactly, and a change of a token applies on all of them at once.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -192,7 +192,7 @@ async fn a_revoked_token_is_refused_on_every_instance_from_the_next_request() {
         let (before, after): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(sent, _)| *sent < returned);
         assert!(before.iter().any(|(_, status)| *status == 200), "the lane was admitted before");
         assert!(after.len() > 5, "{} requests after the revocation", after.len());
-        // Who fails too often is told that instead.
+        // A client with too many failures gets 429 instead.
         let admitted = after.iter().filter(|(_, status)| ![401, 429].contains(status)).count();
         assert_eq!(admitted, 0, "of {} requests sent after the revocation", after.len());
     }

@@ -1,5 +1,5 @@
-//! What is done to a token holds for every request that is sent after it was acknowledged, on every instance: two of them get 500
-//! requests a second, and each change is made elsewhere, in the middle of it.
+//! A change of a token applies to every request that is sent after its acknowledgement, on every instance. Two instances get 500
+//! requests a second, and each change is made elsewhere, in the middle of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -107,7 +107,7 @@ impl Stage {
         let told: Vec<Told> = lanes.join_all().await.into_iter().flatten().collect();
         let (mut before, mut after) = (Vec::new(), Vec::new());
         for told in told {
-            // What was under way when the change was made may have been answered either way.
+            // A request in flight during the change may have been answered either way.
             if told.sent < began {
                 before.push(told);
             } else if told.sent > held {
@@ -219,7 +219,7 @@ async fn changes_over_the_admin_api_of_one_instance_apply_on_all() {
     let path = format!("/api/tokens/{}/rotate", token.id);
     stage.holds("a rotation on another instance", &token, post(&path, r#"{ "grace_seconds": 0 }"#), REFUSED).await;
 
-    // What was made before and what is made now, all of it.
+    // It revokes the tokens of all the changes above too.
     let token = stage.token();
     let account = post("/api/accounts/revoke", r#"{ "account": "acme" }"#);
     stage.holds("the revocation of an account", &token, account, REFUSED).await;

@@ -1,4 +1,4 @@
-//! What clients and operators see when Redis is absent, killed, frozen, emptied or forgetful.
+//! Answers, metrics and log lines while Redis is absent, killed, frozen, emptied or without its scripts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -85,7 +85,7 @@ async fn an_instance_starts_without_redis_and_serves_once_redis_answers() {
     assert_eq!(stage.gateway.metric(UP).await, Some(0.0));
     for client in [http1(&stage.gateway), http2(&stage.gateway)] {
         unavailable(get(&client, &stage.gateway, "/status/200", &token).await).await;
-        // What needs no look-up is told as ever.
+        // A request that needs no look-up gets its usual answer.
         assert_eq!(client.get(stage.gateway.url("/")).send().await.unwrap().status(), 401);
         let forged =
             client.get(stage.gateway.url("/")).bearer_auth("kal_live_000000000000000000").send().await.unwrap();
@@ -146,7 +146,7 @@ async fn redis_killed_under_load_is_replaced_by_the_local_limiter_without_an_err
         assert!(statuses.iter().all(|status| [200, 429].contains(status)), "{statuses:?}");
         admitted += statuses.iter().filter(|status| **status == 200).count();
     }
-    // What Redis admitted before counts for the local limiter too: not one request more than the limit.
+    // The local limiter counts the admissions of Redis too: not one request more than the limit.
     assert_eq!(admitted, 600);
     assert_eq!(stage.gateway.admin("/readyz").await.0, 200, "an outage takes no instance out of the rotation");
     unavailable(stage.client.get(stage.gateway.url("/")).bearer_auth("foreign-and-unknown").send().await.unwrap())

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use crate::support::client::{builder, connector};
 use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::upstream::Upstream;
-use crate::support::{PATIENCE, eventually, eventually_blocking};
+use crate::support::{WAIT_TIMEOUT, eventually, eventually_blocking};
 
 /// A gateway with a plain listener, too, before an upstream.
 async fn stage(listen: &str, rest: &str) -> (Upstream, Gateway, Token) {
@@ -56,12 +56,12 @@ async fn ask(gateway: &Gateway, header: &[u8], piece: usize, path: &str, token: 
     }
     let name = ServerName::try_from("localhost").unwrap();
     let connecting = connector(&gateway.site.path("cert.pem"), "http/1.1").connect(name, socket);
-    let mut stream = tokio::time::timeout(PATIENCE, connecting).await.expect("a handshake or its end")?;
+    let mut stream = tokio::time::timeout(WAIT_TIMEOUT, connecting).await.expect("a handshake or its end")?;
     let request =
         format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
-    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("an answer")?;
+    tokio::time::timeout(WAIT_TIMEOUT, stream.read_to_string(&mut answer)).await.expect("an answer")?;
     Ok(answer)
 }
 
@@ -121,7 +121,7 @@ async fn a_proxy_that_sends_no_header_is_disconnected() {
     for header in [&b"PROXY TCP4 192.0"[..], b"\r\n\r\n\0\r\nQUIT\n\x21", b"P"] {
         let mut socket = TcpStream::connect(gateway.https).await.unwrap();
         socket.write_all(header).await.unwrap();
-        let closed = tokio::time::timeout(PATIENCE, socket.read(&mut [0; 100])).await.expect("a close in time");
+        let closed = tokio::time::timeout(WAIT_TIMEOUT, socket.read(&mut [0; 100])).await.expect("a close in time");
         assert!(matches!(closed, Ok(0) | Err(_)));
     }
     assert_eq!(failures(&gateway, "https").await, Some(8.0));
@@ -206,7 +206,7 @@ impl Haproxy {
             command.arg("-db").arg("-f").arg(folder.path().join("haproxy.cfg"));
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             let mut child = command.spawn().expect("haproxy is installed (tests/run does that)");
-            // Somebody else may have taken a port first.
+            // Another process may have taken a port first.
             let listens = eventually_blocking("haproxy to listen or to end", || {
                 let ended = child.try_wait().unwrap().is_some();
                 let listens =

@@ -56,7 +56,7 @@ async fn hosts_have_routes_of_their_own() {
     for (host, path, target) in [
         ("api.test", "/a", Some("/exact")),
         ("Api.Test:8443", "/a", Some("/exact")),
-        // What another host's routes would take is not found on this one.
+        // Routes of another host do not match on this one.
         ("api.test", "/b", None),
         ("x.test", "/b", Some("/wild")),
         ("a.b.test", "/b", Some("/wild")),

@@ -53,7 +53,7 @@ impl Stage {
         self.ask(Method::PATCH, &format!("/api/tokens/{id}")).header("if-match", format!("\"{version}\"")).json(body)
     }
 
-    /// What the gateway answers to a secret. Nothing listens behind it, so 502 is a token that works.
+    /// The status that the gateway returns for a secret. Nothing listens behind it, so 502 is a token that works.
     async fn status(&self, secret: &Value) -> u16 {
         let request = http1(&self.gateway).get(self.gateway.url("/x")).bearer_auth(secret.as_str().unwrap());
         request.send().await.unwrap().status().as_u16()

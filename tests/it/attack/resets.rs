@@ -1,4 +1,4 @@
-//! Streams that are opened to be thrown away, by the client or by a mistake of its own (CVE-2023-44487, CVE-2025-8671).
+//! Streams that are opened only to be reset, by the client or after a protocol error of its own (CVE-2023-44487, CVE-2025-8671).
 
 use super::{ENHANCE_YOUR_CALM, Stage};
 use crate::support::frames::{END_HEADERS, END_STREAM, Frames, encode, kind, request};
@@ -23,7 +23,7 @@ async fn a_burst_of_rapid_resets_ends_the_connection() {
             let one =
                 |stream| [open(stream, "/open/slow/60000"), encode(kind::RST_STREAM, 0, stream, &CANCEL)].concat();
             let all: Vec<u8> = streams(20_000).flat_map(one).collect();
-            // It breaks off half-way when the gateway has had enough.
+            // The gateway may close the connection in the middle of the write.
             for piece in all.chunks(16 * 1024) {
                 if frames.write(piece).await.is_err() {
                     break;
@@ -66,7 +66,7 @@ async fn slow_rapid_resets_end_the_connection_too() {
     assert!(stage.arrived() < 1_000, "{} requests of the attack arrived", stage.arrived());
 }
 
-/// Who now and then gives up a request, and lets most come to an end, is left alone.
+/// A client that cancels a request now and then, and lets most of them finish, keeps its connection.
 #[tokio::test]
 async fn a_client_that_cancels_some_requests_keeps_its_connection() {
     let stage = Stage::new("").await;

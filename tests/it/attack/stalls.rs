@@ -1,4 +1,4 @@
-//! Clients that hold on and do nothing: each is let go at its deadline, and meanwhile costs a place and little memory.
+//! Clients that stall: each is disconnected at its timeout, and meanwhile takes one connection and little memory.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::Stage;
-use crate::support::PATIENCE;
+use crate::support::WAIT_TIMEOUT;
 use crate::support::client::{raw, read_to_end};
 use crate::support::frames::{Frames, kind, request};
 
-/// Short deadlines, so that the tests are; long enough for good clients and many handshakes on a busy machine.
+/// Short timeouts keep the tests short; they are long enough for good clients and many handshakes on a busy machine.
 const HASTY: &str = ", handshake_timeout: 5s, header_timeout: 3s, body_idle_timeout: 2s, idle_timeout: 5s";
 const CONNECTIONS: usize = 100;
 
@@ -31,8 +31,9 @@ async fn stalled_handshakes_are_closed() {
             let mut socket = TcpStream::connect(stage.gateway.https).await.unwrap();
             socket.write_all(bytes).await.unwrap();
             let mut answer = Vec::new();
-            let _ =
-                tokio::time::timeout(PATIENCE, socket.read_to_end(&mut answer)).await.expect("the gateway gives up");
+            let _ = tokio::time::timeout(WAIT_TIMEOUT, socket.read_to_end(&mut answer))
+                .await
+                .expect("the gateway gives up");
         }));
         stage.harmless(stalled).await;
     }
@@ -58,7 +59,7 @@ async fn slow_heads_get_408() {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            answer = tokio::time::timeout(PATIENCE, read) => answer.expect("the gateway gives up"),
+            answer = tokio::time::timeout(WAIT_TIMEOUT, read) => answer.expect("the gateway gives up"),
             () = write => unreachable!(),
         }
     }));
@@ -142,7 +143,7 @@ async fn a_stream_whose_window_opens_byte_by_byte_is_reset() {
             }
         }
     };
-    stage.harmless(async { tokio::time::timeout(PATIENCE, trickle).await.expect("the stream is reset") }).await;
+    stage.harmless(async { tokio::time::timeout(WAIT_TIMEOUT, trickle).await.expect("the stream is reset") }).await;
     stage.gone().await;
 }
 

@@ -1,4 +1,4 @@
-//! What can be done to tokens, the same in both stores.
+//! The actions on tokens have the same results in both stores.
 
 use callgate::auth::{FileStore, TokenCache};
 use callgate::config::Store;
@@ -45,7 +45,7 @@ impl AdminBackend {
         [Self::on_a_file(), Self::on_redis().await]
     }
 
-    /// What a gateway that knows nothing yet says to a token at `now`.
+    /// The answer of a gateway with an empty cache to a token at `now`.
     async fn ask_at(&self, token: &str, now: SystemTime) -> Option<Refusal> {
         let authenticator = match &self.source {
             Source::File(store, _) => {

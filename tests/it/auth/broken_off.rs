@@ -14,7 +14,7 @@ use crate::support::redis::RedisServer;
 const OUTAGE: Duration = Duration::from_millis(1_500);
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Somebody who manages tokens over a network that fails, and a gateway that has no such trouble.
+/// A registry behind a network that fails, and a gateway with a direct connection.
 struct Stage {
     _server: RedisServer,
     proxy: Proxy,

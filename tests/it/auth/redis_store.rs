@@ -356,7 +356,7 @@ async fn an_interrupted_write_leaves_no_token() {
     });
     server.resume();
     until("it answers again", async || ask(&instance.authenticator, &kept).await.is_ok()).await;
-    // What the server still had to read may be carried out between two questions, so they are asked until they agree.
+    // The server may still carry out queued commands between two questions: ask until the answers agree.
     until("what works is listed, and what was acknowledged works", async || {
         let Ok(listed) = instance.list().await else { return false };
         for (token, acknowledged) in &creations {

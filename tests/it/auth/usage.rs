@@ -62,7 +62,7 @@ async fn usage_is_saved_in_a_file_beside_the_token_file() {
     use_and_end(&site).await;
     let beside = site.path("tokens.yaml.usage");
     assert_eq!(std::fs::metadata(&beside).unwrap().permissions().mode() & 0o777, 0o600);
-    // What is damaged is no reason to show no tokens, nor to stop counting.
+    // With a damaged usage file, tokens are still listed and uses still counted.
     std::fs::write(&beside, "{\"half").unwrap();
     let config = callgate::config::load(&site.config()).unwrap().config;
     let registry = Registry::with_file(&config, &site.path("tokens.yaml"));

@@ -72,7 +72,7 @@ async fn the_time_of_the_whole_answer_bounds_the_wait() {
     // The client would not wait for `max_wait`.
     assert_eq!(stage.send("/").await.unwrap().0, 504);
     stage.waiting(0).await;
-    assert_eq!(stage.metric("failures_total", "kind=\"timeout\",").await, 0.0, "nobody was asked");
+    assert_eq!(stage.metric("failures_total", "kind=\"timeout\",").await, 0.0, "no endpoint got the request");
     drop(open);
 }
 

@@ -152,7 +152,7 @@ async fn a_call_is_retried_only_when_there_was_no_connection() {
     for _ in 0..6 {
         refused += usize::from(call(&stage.gateway, &stage.token, "/call").await.is_err());
     }
-    assert_eq!(refused, breaks.asked(), "who was asked once was not asked again");
+    assert_eq!(refused, breaks.asked(), "a request that was sent is not sent again");
     assert!(refused > 0);
 }
 

@@ -12,7 +12,7 @@ use crate::support::gateway::Site;
 /// The environment that tests/run makes.
 const FOREIGN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/foreign");
 
-/// What can't be the same, and why.
+/// Tests that have other results through a gateway, and why.
 const DEVIATIONS: [(&str, &str); 1] = [(
     "test_methods__to_status_endpoint",
     "it sends TRACE, which no gateway may reflect and this one refuses with 405",

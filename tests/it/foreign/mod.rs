@@ -111,7 +111,7 @@ fn nginx() -> (Process, TempDir, SocketAddr) {
         command.arg("-p").arg(folder.path()).args(["-c", "nginx.conf"]).stderr(Stdio::null());
         let mut process = Process(command.spawn().expect("nginx is installed (tests/run does that)"));
         let address = ([127, 0, 0, 1], port).into();
-        // Somebody else may have taken the port first.
+        // Another process may have taken the port first.
         let answers = eventually_blocking("nginx to take connections or to end", || {
             let ended = process.0.try_wait().unwrap().is_some();
             let answers = !ended && std::net::TcpStream::connect(address).is_ok();

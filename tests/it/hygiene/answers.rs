@@ -53,7 +53,7 @@ async fn nobody_is_poisoned(method: Method, poisoned: &'static str, expected: &[
     for client in [http1(&gateway), http2(&gateway)] {
         for _ in 0..10 {
             let ask = |method: &Method| client.request(method.clone(), gateway.url("/x")).bearer_auth(&token.secret);
-            // What breaks off, before its head has left or after, nobody takes for whole.
+            // An answer that breaks off, before or after its head was sent, is never taken for a whole one.
             let (status, body) = match ask(&method).send().await {
                 Ok(first) => (first.status().as_u16(), first.text().await.unwrap_or_else(|_| "broken".into())),
                 Err(_) => (0, "broken".to_owned()),
@@ -187,7 +187,7 @@ async fn rfc9110_7_8_an_unrequested_switch_of_protocols_is_502() {
     }
 }
 
-/// What the upstream says before its answer is not its answer.
+/// Interim responses of the upstream are not its final response.
 #[tokio::test]
 async fn rfc9110_15_2_an_interim_response_does_not_end_the_exchange() {
     for poisoned in [

@@ -1,4 +1,4 @@
-//! What concerns one connection only, and who may say who asks (RFC 9110 §7.6, §7.8, RFC 7239): taken off, then put on.
+//! Hop-by-hop and forwarding headers (RFC 9110 §7.6, §7.8, RFC 7239): first removed, then set.
 
 use super::{EVERYTHING, Stage};
 use crate::support::recorder::Recorder;
@@ -29,7 +29,7 @@ async fn rfc9110_7_6_1_hop_by_hop_fields_are_removed_both_ways() {
     assert!(answer.contains("x-kept: 1\r\n"), "{answer}");
 }
 
-/// What `Connection` lists is taken off first, and put on afterwards; authentication is not to be listed away.
+/// Headers that `Connection` lists are removed before the gateway sets its own: a client can't remove its identity.
 #[tokio::test]
 async fn rfc9110_7_6_1_connection_cannot_remove_headers_of_the_gateway() {
     let stage = Stage::new().await;

@@ -12,7 +12,7 @@ fn fields(stage: &Stage) -> Vec<(String, String)> {
         .into()
 }
 
-/// What the gateway does with a request of these fields and this body.
+/// Sends a request of these fields and this body, and returns the gateway's reaction.
 async fn ask(stage: &Stage, fields: &[(String, String)], body: Option<&str>) -> Outcome {
     let mut frames = Frames::connect(&stage.gateway).await;
     let block: Vec<u8> = fields.iter().flat_map(|(name, value)| field(name.as_bytes(), value.as_bytes())).collect();
@@ -160,7 +160,7 @@ async fn rfc9113_8_1_1_a_content_length_unlike_the_body_is_malformed_h2_cl() {
         fields.push(("content-length".into(), length.into()));
         let outcome = ask(&stage, &fields, Some(body)).await;
         assert!(!matches!(outcome, Outcome::Answered(200)), "{length}: {outcome:?}");
-        // What arrived, if anything, is the beginning of one message.
+        // At most the beginning of one message arrived.
         let heard = stage.upstream.heard();
         assert_eq!(
             heard.matches(" HTTP/1.1\r\n").count() - heard.matches("smuggled").count(),
@@ -186,7 +186,7 @@ async fn rfc9113_8_2_3_cookies_are_one_line_for_the_upstream() {
     assert_eq!(stage.upstream.only().all("cookie"), ["a=1; b=2; c=3"]);
 }
 
-/// What an upstream of HTTP/1.1 gets of a request of HTTP/2 has one reading.
+/// An HTTP/1.1 upstream can read a request of HTTP/2 in one way only.
 #[tokio::test]
 async fn rfc9113_8_a_valid_request_is_forwarded_as_http1() {
     let stage = Stage::before(Recorder::start().await, EVERYTHING);
@@ -248,7 +248,7 @@ async fn rfc9113_8_1_a_request_that_is_answered_early_may_finish() {
         let mut frames = Frames::connect(&stage.gateway).await;
         frames.headers(1, &[request("POST", path, token), length("20")].concat(), false).await;
         assert_eq!(answered(&mut frames, 1).await, (status, vec![]), "{path}");
-        // What would have followed the answer comes before the answer to the next request.
+        // A frame after the answer would come before the answer to the next request.
         frames.headers(3, &request("GET", "/x", None), true).await;
         assert_eq!(answered(&mut frames, 3).await, (0, vec![]), "{path}");
         frames.send(kind::DATA, END_STREAM, 1, b"twenty bytes of body").await;

@@ -134,7 +134,7 @@ async fn an_unexpected_body_is_forwarded_as_a_body_0_cl_and_te_0() {
     }
 }
 
-/// What the gateway answers before it has read the body: the body is never taken for the next request.
+/// The gateway answers before it has read the body, and never takes the body for the next request.
 #[tokio::test]
 async fn the_body_of_a_refused_request_is_not_read_as_a_request_cl_0() {
     let stage = Stage::with(

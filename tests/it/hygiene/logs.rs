@@ -1,4 +1,4 @@
-//! What clients write must stay inside its place in logs and metrics: a line is a line, and labels are few.
+//! Client input can neither break a log line nor create metric labels.
 
 use super::Stage;
 

@@ -1,5 +1,5 @@
-//! What the standards and known attacks demand of an intermediary: bytes that no proper client or server sends, and what of them
-//! arrives at the other end. `hygiene/duties.txt` lists the demands, each with the tests that hold it.
+//! Requirements of the standards and known attacks on intermediaries: the tests send bytes that no proper client or server sends,
+//! and check the bytes that arrive at the other end. `hygiene/duties.txt` lists the demands, each with the tests that hold it.
 
 mod answers;
 mod bodies;

@@ -5,7 +5,7 @@ use super::Stage;
 /// `/admin` is forbidden to the token, and everything else is open to it.
 const GUARDED: &str = "routes:\n  - { path: /admin, permission: \"admin:all\", upstream: up }\n  - { path: \"/admin/{*rest}\", permission: \"admin:all\", upstream: up }\n  - { path: \"/{*rest}\", upstream: up }";
 
-/// What a target is answered with; nothing that is refused arrives.
+/// The status for a target; refused targets do not reach the upstream.
 async fn status(stage: &Stage, target: &str) -> u16 {
     let before = stage.upstream.messages().len();
     let answer = stage.send(&format!("GET {target} HTTP/1.1\r\nhost: a\r\nAUTH\r\nconnection: close\r\n\r\n")).await;

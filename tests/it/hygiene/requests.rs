@@ -223,7 +223,7 @@ async fn rfc9112_2_3_versions_are_those_of_each_hop() {
     assert_eq!((message.line(), message.all("via")), ("GET /x HTTP/1.1", vec!["1.0 callgate"]));
 }
 
-/// What came first is answered first, also when the first answer is the slowest.
+/// Answers come in the order of the requests, also when the first is the slowest.
 #[tokio::test]
 async fn rfc9112_9_3_2_pipelined_requests_are_answered_in_their_order() {
     let upstream = crate::support::upstream::Upstream::start().await;

@@ -33,7 +33,7 @@ async fn upstream(acceptor: TlsAcceptor, says_goodbye: bool) -> std::net::Socket
     address
 }
 
-/// Somebody on the way can end a connection, but can't say goodbye in the name of the service.
+/// An attacker on the path can end a connection, but can't send the close_notify of the service.
 #[tokio::test]
 async fn rfc8446_6_1_a_response_without_close_notify_is_incomplete() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -83,7 +83,7 @@ async fn rfc8446_6_1_a_connection_ends_with_close_notify() {
     }
 }
 
-/// What comes in early data could be sent once more by somebody who has only seen it pass.
+/// An attacker who has seen early data could send it once more.
 #[tokio::test]
 async fn rfc8470_5_1_no_request_is_taken_before_the_handshake_is_done() {
     let stage = Stage::new().await;

@@ -113,6 +113,6 @@ async fn rfc6455_4_2_2_a_rejected_client_opens_no_tunnel() {
     let text = format!("{handshake}sec-websocket-version: 13\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: a\r\nAUTH\r\n\r\n");
     let answer = stage.send(&text).await;
     assert_eq!(statuses(&answer)[0], "401", "{answer}");
-    // What came behind was a request of its own, with a good token.
+    // The bytes behind it were a request of their own, with a good token.
     assert!(stage.upstream.messages().iter().all(|message| message.all("upgrade").is_empty()));
 }

@@ -16,7 +16,7 @@ use super::stage;
 use crate::support::client::raw;
 use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::upstream::Upstream;
-use crate::support::{PATIENCE, eventually};
+use crate::support::{WAIT_TIMEOUT, eventually};
 
 async fn connect(gateway: &Gateway) -> SendRequest<Bytes> {
     let (client, connection) = h2::client::handshake(raw(gateway, "h2").await).await.unwrap();
@@ -41,7 +41,7 @@ fn ask(
 /// The next interim answer; `None` when the answer proper has come.
 async fn next(answer: &mut ResponseFuture) -> Option<Response<()>> {
     let next = poll_fn(|cx| answer.poll_informational(cx));
-    tokio::time::timeout(PATIENCE, next).await.expect("an answer in time").map(Result::unwrap)
+    tokio::time::timeout(WAIT_TIMEOUT, next).await.expect("an answer in time").map(Result::unwrap)
 }
 
 async fn all(answer: &mut ResponseFuture) -> Vec<Response<()>> {
@@ -53,10 +53,10 @@ async fn all(answer: &mut ResponseFuture) -> Vec<Response<()>> {
 }
 
 async fn proper(answer: ResponseFuture) -> (StatusCode, Bytes) {
-    let answer = tokio::time::timeout(PATIENCE, answer).await.expect("an answer in time").unwrap();
+    let answer = tokio::time::timeout(WAIT_TIMEOUT, answer).await.expect("an answer in time").unwrap();
     let (head, mut body) = answer.into_parts();
     let mut bytes = Vec::new();
-    while let Some(piece) = tokio::time::timeout(PATIENCE, body.data()).await.expect("a body in time") {
+    while let Some(piece) = tokio::time::timeout(WAIT_TIMEOUT, body.data()).await.expect("a body in time") {
         bytes.extend_from_slice(&piece.unwrap());
     }
     (head.status, bytes.into())
@@ -72,7 +72,7 @@ async fn interim_answers_come_before_the_answer_over_http2() {
         assert_eq!(hints.status(), StatusCode::EARLY_HINTS);
         let fields: Vec<_> =
             hints.headers().iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
-        // What belongs to the connection, to limits or is taken off by the route is gone.
+        // Hop-by-hop headers, limit headers and those that the route removes are gone.
         assert_eq!(fields, [("link", "</a.css>; rel=preload"), ("set-cookie", "a=1"), ("set-cookie", "b=2")]);
         // And nothing else yet.
         let early = poll_fn(|cx| Poll::Ready(answer.poll_informational(cx).is_ready())).await;
@@ -205,7 +205,7 @@ async fn a_node_client_waits_for_100() {
         &token.secret,
     ]);
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = tokio::time::timeout(PATIENCE, output).await.expect("an end in time").expect("node is installed");
+    let output = tokio::time::timeout(WAIT_TIMEOUT, output).await.expect("an end in time").expect("node is installed");
     let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(out.trim(), "100,200 5", "{error}");
 }
@@ -240,7 +240,7 @@ async fn an_upload_that_is_reset_is_never_completed() {
             let _ = socket.read_to_end(&mut heard).await;
             String::from_utf8(heard).unwrap()
         };
-        let heard = tokio::time::timeout(PATIENCE, heard).await.expect("the connection ends in time");
+        let heard = tokio::time::timeout(WAIT_TIMEOUT, heard).await.expect("the connection ends in time");
         assert!(heard.contains("transfer-encoding: chunked\r\n") && !heard.contains("0\r\n\r\n"), "{reason}: {heard}");
     }
     let lines = gateway.access("/upload", 6).await;

@@ -8,7 +8,7 @@ use super::scene::Scene;
 use crate::support::gateway::Gateway;
 
 fn request(gateway: &Gateway, method: Method, path: &str) -> RequestBuilder {
-    let client = Client::builder().no_proxy().timeout(crate::support::PATIENCE).build().unwrap();
+    let client = Client::builder().no_proxy().timeout(crate::support::WAIT_TIMEOUT).build().unwrap();
     client.request(method, format!("http://127.0.0.1:{}{path}", gateway.admin.port())).header("x-callgate-admin", "1")
 }
 

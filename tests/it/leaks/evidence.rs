@@ -1,11 +1,11 @@
-//! What came out, and what must not be in it.
+//! All output of the programs, and the secrets that must not be in it.
 
 use callgate::tokens::TokenHash;
 
 /// All that was heard, and the marks that nobody may hear.
 #[derive(Default)]
 pub(super) struct Evidence {
-    /// What it is called, and its text.
+    /// The name of each secret, and its text.
     secrets: Vec<(String, String)>,
     hashes: Vec<(String, String)>,
     /// Where it was heard, the text, and whether hashes may be in it.
@@ -39,7 +39,7 @@ impl Evidence {
         self.heard.push((place.to_owned(), text.to_owned(), false));
     }
 
-    /// What is kept of tokens, where their hashes belong.
+    /// The stored tokens: a place where their hashes belong.
     pub(super) fn hear_store(&mut self, place: &str, text: &str) {
         self.heard.push((place.to_owned(), text.to_owned(), true));
     }

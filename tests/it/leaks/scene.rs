@@ -116,7 +116,7 @@ impl Scene {
         self.evidence.hear("the gateway's log", &output);
     }
 
-    /// What lies in the folder, but for what people put there.
+    /// The files that Callgate wrote into the folder.
     pub(super) fn hear_folder(&mut self) {
         for entry in std::fs::read_dir(self.site.folder.path()).unwrap() {
             let path = entry.unwrap().path();
@@ -194,7 +194,7 @@ impl Traffic {
     pub(super) fn told(&self) -> String {
         let text = self.text();
         assert!(text.contains("evalsha") || text.contains("EVALSHA"), "nothing was heard");
-        // What the test itself spoils is no leak.
+        // A line that the test itself damaged is no leak.
         text.lines().filter(|line| !line.contains(SPOILT)).collect::<Vec<_>>().join("\n")
     }
 }

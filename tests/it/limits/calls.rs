@@ -95,7 +95,7 @@ async fn replay(instances: &[Limiter], shared_by: Option<&Redis>, token_id: &str
                     oracle = trial;
                 }
                 if let Some(lease) = lease {
-                    // What has ended is dropped, and stays so when the clock goes back, until it is renewed.
+                    // A lease that has ended is dropped, also when the clock goes back, until it is renewed.
                     calls.iter_mut().filter(|call| call.ends <= clock).for_each(|call| call.ends = 0);
                     calls.push(Open { instance, ends: clock + 30_000, lease });
                 }

@@ -57,7 +57,7 @@ async fn one_instance_caps_the_calls_of_a_token() {
     let again = call_when_free(&gateway, &token).await;
     assert_too_many(&call(&gateway, &token, "/call").await.unwrap_err());
     drop(again);
-    // What did not become a call holds no place.
+    // An attempt that did not become a call takes no lease.
     for _ in 0..5 {
         let answer = eventually("a place to be free", async || {
             let answer = call(&gateway, &token, "/never").await.unwrap_err();

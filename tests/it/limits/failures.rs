@@ -1,4 +1,4 @@
-//! What becomes of requests when Redis forgets, changes its mind, or is gone.
+//! Decisions while Redis has lost its scripts or records, hangs, or is down.
 
 use std::time::{Duration, Instant};
 

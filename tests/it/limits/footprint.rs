@@ -1,4 +1,4 @@
-//! What a token's log costs Redis: bytes, and for how long.
+//! The memory that a token's log takes in Redis, and for how long.
 
 use callgate::config::OnFailure;
 use callgate::limits::LimitSubject;

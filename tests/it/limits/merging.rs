@@ -54,7 +54,7 @@ struct Stage<'a> {
     /// Redis's clock, and one that never goes back.
     clock: i64,
     steady: i64,
-    /// What each instance admitted and has not merged, on the steady clock.
+    /// The admissions that each instance has not merged yet, on the steady clock.
     waiting: [Vec<i64>; INSTANCES],
     last: Option<(Vec<u8>, Vec<i64>, bool)>,
 }

@@ -1,4 +1,4 @@
-//! What plans and routes say, as clients feel it: costs, and plans on trial.
+//! Costs of routes and shadow plans, as clients see them.
 
 use crate::support::client::{get, header, http1, http2};
 use crate::support::gateway::{Gateway, Site};

@@ -99,7 +99,7 @@ async fn a_flood_on_a_limited_token_is_answered_from_memory() {
         last = Some(decide(&limiter, "t", &plan).await);
     }
     let last = last.filter(|last| last.admitted && last.source == Source::Redis).unwrap();
-    // Nobody need be asked that nothing is left after the last slot.
+    // Nothing is left after the last slot: this instance knows it without asking Redis.
     for _ in 0..500 {
         let again = decide(&limiter, "t", &plan).await;
         assert!(!again.admitted);

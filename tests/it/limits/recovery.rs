@@ -1,4 +1,4 @@
-//! What instances admitted by themselves while Redis was away is merged into it when it is back: once, and none is forgotten.
+//! Local admissions of an outage are merged into Redis once it is back: each exactly once.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -197,7 +197,7 @@ async fn workers_merge_every_admission_exactly_once() {
     keepers.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
-/// What a route limits by itself has a log of its own, and is merged into that too.
+/// A route with limits has a log of its own, which is merged too.
 #[tokio::test]
 async fn both_logs_of_a_request_are_merged() {
     let mut server = durable();
@@ -346,7 +346,7 @@ async fn a_stopping_instance_merges_its_pending_admissions() {
     }
 }
 
-/// What operators see of it, and the end of an instance in the midst of an outage.
+/// Metrics and log lines of merges, and an instance that stops during an outage.
 #[tokio::test]
 async fn the_gateway_reports_merged_and_dropped_admissions() {
     let mut redis = durable();

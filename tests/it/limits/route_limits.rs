@@ -58,7 +58,7 @@ async fn a_route_limits_its_own_requests_and_no_others() {
             let body: Value = refused.json().await.unwrap();
             assert!(body["message"].as_str().unwrap().contains("\"burst\" of 2 requests in 10 seconds"), "{body}");
         }
-        // What the route refuses is counted nowhere, and refuses nothing elsewhere.
+        // A request that the route's limit denies is counted nowhere, and other routes still admit.
         let elsewhere = ask("/echo").await;
         assert_eq!((elsewhere.status().as_u16(), told(&elsewhere)), (200, ["9", "6"].map(str::to_owned)));
         assert_eq!(header(&elsewhere, "ratelimit-policy"), "\"minute\";q=9;w=60");

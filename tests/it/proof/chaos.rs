@@ -1,7 +1,7 @@
 //! Random histories of a whole installation: instances with clocks of their own are killed, ended and started, Redis dies, pauses,
 //! forgets, is cut off or fails over, while clients ask for random tokens and open calls; and every answer is judged.
 //!
-//! What each kind of event allows, and nothing else:
+//! The deviations that each kind of event allows; there are no others:
 //!
 //! - An instance is killed (SIGKILL): its requests under way get no answer, and may count; its calls count until their leases end.
 //! - An instance is ended (SIGTERM): connections that are just being used may break; nothing else.
@@ -246,7 +246,7 @@ fn odd(entry: &Entry, record: &[Entry], run: &Run) -> Option<String> {
     (!allowed).then(|| format!("an answer that nothing allows: {entry:?}"))
 }
 
-/// What was judged, in a line.
+/// A summary of the run in one line.
 fn summary(record: &[Entry], run: &Run) -> String {
     let count = |what: &dyn Fn(&&Entry) -> bool| record.iter().filter(what).count();
     let admitted = count(&|entry| entry.is_admitted());

@@ -1,4 +1,4 @@
-//! What may happen to an installation, and how it is brought about.
+//! The events that may happen to an installation, and how they are caused.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -44,7 +44,7 @@ pub enum Trouble {
 
 /// One way to run Redis.
 pub trait Installation {
-    /// What may happen to it.
+    /// The events that may happen to it.
     fn events(&self) -> Vec<Event>;
 
     /// Of each place: which Redis its instance uses, as keys of `store.redis`.

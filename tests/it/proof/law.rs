@@ -1,4 +1,4 @@
-//! What must hold of a run's record, whatever happened while it was made.
+//! The properties that a run's record must have, whatever happened during the run.
 //!
 //! Redis, and each process by itself, is a book of admissions. What a book knows it never admits beyond; what happens to Redis only
 //! decides what the books know. An event that makes Redis forget begins a new book. What a process admits by itself is known to
@@ -17,11 +17,11 @@ const LATE: Duration = Duration::from_secs(2);
 pub struct Loss {
     /// From before the old memory was gone until the new one served.
     pub span: Span,
-    /// What was answered longer than this before is known still.
+    /// Admissions that were answered longer than this before the loss are still known.
     pub forgotten: Duration,
 }
 
-/// What happened during a run.
+/// The events of a run.
 #[derive(Debug, Default)]
 pub struct Facts {
     /// Of each token.
@@ -102,7 +102,7 @@ fn books(entries: &[&Entry], losses: &[&Loss]) -> Vec<Vec<Span>> {
     books
 }
 
-/// Whoever decides counts what is known where the decision is made.
+/// Redis and each instance count all the admissions that they know.
 fn somebody_admits_knowingly_too_many(limit: Limit, entries: &[&Entry], facts: &Facts) -> Vec<String> {
     let admitted: Vec<&Entry> = entries.iter().copied().filter(|entry| entry.is_admitted()).collect();
     let is_over = |one: &&&Entry| {
@@ -132,7 +132,7 @@ impl Facts {
     }
 }
 
-/// Nobody is refused who may pass, even if everything counts that Redis may have heard of.
+/// No request is refused that has room, even if all the admissions count that Redis may know of.
 fn somebody_is_refused_for_nothing(limits: &[Limit], entries: &[&Entry], facts: &Facts) -> Vec<String> {
     let mut counted = Vec::new();
     for entry in entries {

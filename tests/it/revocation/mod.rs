@@ -1,4 +1,4 @@
-//! Open calls and streams end when their token no longer entitles to them, and everybody at them is told.
+//! Open calls and streams end when their token no longer allows them, and both sides get the reason.
 
 mod calls;
 mod outage;
@@ -9,7 +9,7 @@ use stage::{Caller, Stage};
 
 use crate::support::gateway::Site;
 
-/// What both sides are told of a token that is no good any more.
+/// The Close frame for both sides when the token is no longer valid.
 const NO_LONGER: (u16, &str) = (1008, "the token no longer allows this call");
 
 fn run(site: &Site, arguments: &[&str]) {

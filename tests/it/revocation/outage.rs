@@ -1,4 +1,4 @@
-//! What a token has lost before an outage of Redis, it does not get back by it, on any instance.
+//! A right that a token lost before an outage of Redis does not come back during it, on any instance.
 
 use futures_util::future::join_all;
 use reqwest::Client;
@@ -12,7 +12,7 @@ use crate::support::redis::RedisServer;
 use crate::support::upstream::Upstream;
 
 const PERMISSION: &str = "calls:read";
-/// What takes away from a token, as commands.
+/// The commands that take a right from a token.
 const LOSSES: [&[&str]; 4] = [
     &["token", "revoke", "ID"],
     &["token", "disable", "ID"],

@@ -80,7 +80,7 @@ impl Calls {
         Self { address, farewells, task }
     }
 
-    /// What calls were told at their end, once there are so many; `None` for one that just broke off.
+    /// The Close frames that calls got, once so many have ended; `None` for one that just broke off.
     pub(super) async fn farewells(&self, count: usize) -> Vec<Option<Farewell>> {
         eventually(&format!("{count} calls to have ended upstream"), async || {
             let farewells = self.farewells.lock().unwrap().clone();

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
-/// What an upstream saw of one request.
+/// One request as an upstream saw it.
 #[derive(Debug, Clone)]
 pub struct Seen {
     pub method: Method,

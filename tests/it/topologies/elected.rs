@@ -1,4 +1,4 @@
-//! A primary named by sentinels: failover under load, and a primary that comes back as one of yesterday.
+//! A primary named by sentinels: failover under load, and a replaced primary that comes back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -73,7 +73,7 @@ async fn a_replaced_primary_gets_no_writes() {
     tokio::task::block_in_place(|| watched.fail_over(1));
     eventually("the new primary", async || port().await.filter(|port| *port == new)).await;
     watched.servers[0].resume();
-    // It takes itself for a primary until the sentinels tell it otherwise.
+    // The old primary acts as a primary until the sentinels demote it.
     let (limiter, _) = instance(&store).await;
     issue(&redis, "alpha").await;
     let until = Instant::now() + Duration::from_secs(2);

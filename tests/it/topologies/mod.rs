@@ -1,4 +1,4 @@
-//! Limits and tokens on every kind of Redis: one server with TLS or a login, a cluster, and whom the sentinels name.
+//! Limits and tokens on every kind of Redis: one server with TLS or a login, a cluster, and a primary named by sentinels.
 
 mod cluster;
 mod elected;
@@ -96,5 +96,5 @@ async fn admitted(limiters: &[Arc<Limiter>], token_id: &str, count: u32, attempt
     futures_util::future::join_all(all).await.iter().filter(|decision| decision.admitted).count()
 }
 
-/// Shorter than the deadline of one call: nobody has waited for it.
+/// Shorter than the deadline of one call: no call has waited for it.
 const AT_ONCE: Duration = Duration::from_secs(9);

@@ -42,7 +42,7 @@ pub(super) fn server() -> Server {
     Server { child, endpoint: format!("http://127.0.0.1:{port}"), lines: receiver }
 }
 
-/// What the client says of a deed.
+/// The report of the client on an action.
 fn client(gateway: &Gateway, token: &str, deed: &str) -> Value {
     let mut command = Command::new(PYTHON);
     command.arg(script("grpc_client.py")).arg(gateway.https.port().to_string());
@@ -94,7 +94,7 @@ async fn calls_of_all_kinds_pass_with_their_metadata() {
 #[tokio::test]
 async fn a_call_is_idle_only_when_both_sides_are() {
     for (call, code) in [("{ idle_timeout: 1s }", false), ("{ idle_timeout: none }", true)] {
-        // What bounds the silence of plain bodies bounds that of calls no longer.
+        // The idle timeout of plain bodies does not apply to calls.
         let (_server, gateway, token) = grpc_stage(", idle_timeout: 1s", &format!(", call: {call}"));
         let told = client(&gateway, &token.secret, "talk-pause");
         assert_eq!(told["code"] == "OK", code, "{call}: {told}");

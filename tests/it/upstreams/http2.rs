@@ -10,7 +10,7 @@ use super::stage;
 use crate::support::client::{exchange, get, header, http1, http2, raw};
 use crate::support::gateway::{Gateway, Token};
 use crate::support::upstream::Upstream;
-use crate::support::{PATIENCE, eventually};
+use crate::support::{WAIT_TIMEOUT, eventually};
 
 async fn http2_stage(streams: u32, upstream: &str, route: &str) -> (Upstream, Gateway, Token) {
     let up = Upstream::http2(streams).await;
@@ -127,7 +127,7 @@ async fn trailers_pass_both_ways() {
     assert_eq!(upstream.seen()[1].headers["te"], "trailers");
 }
 
-/// Whoever merges trailers into headers would have there what the route took off or set otherwise.
+/// A server that merges trailers into headers would otherwise get headers that the route removed or set.
 #[tokio::test]
 async fn trailers_contain_nothing_that_a_route_removes_or_sets() {
     let edits = ", request_headers: { set: { x-user: one }, remove: [x-debug] }, response_headers: { remove: [X-Sum] }";
@@ -241,7 +241,7 @@ async fn after_a_timeout_a_connection_serves_only_its_present_requests() {
     assert_eq!(get(&client, &gateway, "/echo", &token).await.status(), 200);
     assert_eq!(upstream.connections(), 2);
     for _ in 0..20 {
-        tokio::time::timeout(PATIENCE, events.chunk()).await.unwrap().unwrap().unwrap();
+        tokio::time::timeout(WAIT_TIMEOUT, events.chunk()).await.unwrap().unwrap().unwrap();
     }
     drop(events);
     eventually("the old one to be closed", async || (upstream.open_connections() == 1).then_some(())).await;

@@ -1,4 +1,4 @@
-//! Who waits how long for whom: slow upstreams, slow clients, and what of that is whose fault.
+//! Timeouts on slow upstreams and slow clients, and which side is blamed.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::support::client::{get, http1, http2, raw, read_to_end};
 use crate::support::frames::{self, END_STREAM, Frames, kind};
 use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::upstream::Upstream;
-use crate::support::{PATIENCE, eventually};
+use crate::support::{WAIT_TIMEOUT, eventually};
 
 /// A gateway before one upstream called `up`.
 fn serve(listen: &str, endpoint: &str, upstream: &str, route: &str) -> (Gateway, Token) {
@@ -138,9 +138,12 @@ async fn a_paused_upload_does_not_spend_the_first_byte_timeout() {
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
 }
 
-/// An HTTP/2 connection whose windows open only when they are told to.
+/// An HTTP/2 connection whose windows open only when the test opens them. The window of the whole connection is never full:
+/// a stream that stalls must not stall the others.
 async fn raw_http2(gateway: &Gateway) -> h2::client::SendRequest<bytes::Bytes> {
-    let (sender, connection) = h2::client::handshake(raw(gateway, "h2").await).await.unwrap();
+    let mut builder = h2::client::Builder::new();
+    builder.initial_connection_window_size(16 << 20);
+    let (sender, connection) = builder.handshake(raw(gateway, "h2").await).await.unwrap();
     tokio::spawn(connection);
     sender.ready().await.unwrap()
 }
@@ -175,7 +178,7 @@ async fn a_stalled_stream_is_reset_while_others_continue() {
             }
         }
     };
-    assert!(tokio::time::timeout(PATIENCE, end).await.unwrap().is_reset());
+    assert!(tokio::time::timeout(WAIT_TIMEOUT, end).await.unwrap().is_reset());
     // The others don't notice.
     assert!(!reading.is_finished());
     let (after, _) = sender.send_request(request("GET", "/echo", &token), true).unwrap();
@@ -254,7 +257,7 @@ async fn a_refused_http2_upload_is_drained_for_a_limited_time() {
             }
         }
     };
-    // Whoever is slow to go on after the answer is reset: on a machine that is busy it may take another try.
+    // A client that is slow to continue after the answer is reset: a busy machine may need another try.
     eventually("an upload that may go on", async || {
         let mut frames = Frames::connect(&gateway).await;
         refused(&mut frames, 1).await;
@@ -296,7 +299,7 @@ async fn a_disconnect_after_garbage_is_noticed() {
     drop(stream);
     assert_eq!(gateway.access("/slow/60000", 1).await[0]["status"], 499);
 
-    // Who stays gets both answers, in order.
+    // A client that stays gets both answers, in order.
     let mut stream = raw(&gateway, "http/1.1").await;
     stream.write_all(format!("{}{}\0garbage\r\n\r\n", get("/slow/300"), get("/echo")).as_bytes()).await.unwrap();
     let answer = read_to_end(&mut stream).await;

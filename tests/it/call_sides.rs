@@ -1,4 +1,4 @@
-//! What the two sides of a call see of each other, and of Callgate: raw frames on both.
+//! The two sides of a call: raw frames of each other and of Callgate.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-use crate::support::PATIENCE;
+use crate::support::WAIT_TIMEOUT;
 use crate::support::calls::call;
 use crate::support::gateway::{Gateway, Site, Token};
 
@@ -85,7 +85,7 @@ async fn hear(stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Vec<u8>)> {
         stream.read_exact(&mut payload).await.unwrap();
         Some((kind, payload.iter().zip(key.into_iter().cycle()).map(|(byte, key)| byte ^ key).collect()))
     };
-    timeout(PATIENCE, hearing).await.expect("a frame, or the end")
+    timeout(WAIT_TIMEOUT, hearing).await.expect("a frame, or the end")
 }
 
 /// The next frame that is none of these.
@@ -125,7 +125,7 @@ async fn a_silent_side_is_pinged_and_its_pongs_are_not_forwarded() {
         ours.push((kind, asked));
     }
     assert!(ours[0] == ours[2] && ours[1] == ours[3] && ours[0] != ours[1], "{ours:?}");
-    // What the sides ask each other passes, and so does what nobody has asked for.
+    // Pings and pongs of the sides themselves pass, unasked pongs too.
     for (kind, text) in [(PING, "there?"), (PONG, "there?"), (PONG, "unasked!"), (TEXT, "hello")] {
         say(&mut client, &frame(kind, text.as_bytes(), true)).await;
         say(&mut upstream, &frame(kind, text.as_bytes(), false)).await;
@@ -210,7 +210,7 @@ async fn a_ping_waits_for_the_end_of_a_frame() {
     let (mut client, mut upstream) = stage.call().await;
     let frames = [frame(0x01, b"first", false), frame(0x80, b"rest", false)];
     say(&mut upstream, &frames[0][..4]).await;
-    // Whose turn comes first is asked first; so by now the client's ping is due.
+    // The side that fell silent first is pinged first: by now the client's ping is due.
     assert_eq!(hear(&mut upstream).await.unwrap().0, PING);
     say(&mut upstream, &[&frames[0][4..], &frames[1]].concat()).await;
     let heard = [hear(&mut client).await, hear(&mut client).await, hear(&mut client).await].map(Option::unwrap);
@@ -304,7 +304,7 @@ async fn data_sent_before_a_disconnect_is_delivered() {
     say(&mut upstream, &frame(TEXT, b"half of it", false)[..5]).await;
     drop(upstream);
     let mut heard = Vec::new();
-    timeout(PATIENCE, client.read_to_end(&mut heard)).await.unwrap().unwrap();
+    timeout(WAIT_TIMEOUT, client.read_to_end(&mut heard)).await.unwrap().unwrap();
     assert_eq!(heard, frame(TEXT, b"half of it", false)[..5]);
 }
 

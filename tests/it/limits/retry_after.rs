@@ -1,5 +1,5 @@
-//! What clients are told of their limits, over both protocols and from both stores: who waits as told is never refused a second
-//! time, whatever is answered otherwise.
+//! The limit headers that clients get, over both protocols and from both stores: a client that waits for `Retry-After` is not
+//! refused a second time, whatever the status of its other answers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,7 +16,7 @@ use crate::support::upstream::Upstream;
 const CLIENTS: usize = 3;
 /// Refusals that each of them waits out.
 const WAITS: usize = 3;
-/// What is asked, and what is answered if it is not refused.
+/// Paths, and the status of each if no limit refuses it.
 const PATHS: [(&str, u16); 5] = [("/echo", 200), ("/limits", 200), ("/closed", 403), ("/nowhere", 404), ("/dead", 502)];
 
 /// Count and window in seconds, by the names that the plan gives them.
