@@ -250,7 +250,7 @@ async fn the_companion_exposes_only_the_metrics() {
 
 /// Answers every request with 200 and tells its first line.
 fn serve_anything(listener: TcpListener) -> tokio::sync::mpsc::UnboundedReceiver<String> {
-    let (tell, told) = tokio::sync::mpsc::unbounded_channel();
+    let (tell, reported) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
             let mut head = Vec::new();
@@ -262,7 +262,7 @@ fn serve_anything(listener: TcpListener) -> tokio::sync::mpsc::UnboundedReceiver
             socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
         }
     });
-    told
+    reported
 }
 
 #[tokio::test]

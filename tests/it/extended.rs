@@ -196,8 +196,9 @@ async fn a_call_is_rejected_like_any_request() {
     let mut client = connect(&gateway).await;
     let code = async |response: Response<Incoming>| {
         let status = response.status().as_u16();
-        let told: Value = serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
-        (status, told["code"].as_str().unwrap().to_owned())
+        let reported: Value =
+            serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
+        (status, reported["code"].as_str().unwrap().to_owned())
     };
     let refused = ask(&mut client, "", "/call", Some("websocket")).await;
     assert_eq!(code(refused).await, (401, "unauthenticated".to_owned()));

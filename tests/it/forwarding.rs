@@ -117,9 +117,9 @@ async fn trailers_of_a_request_reach_the_upstream() {
     );
     let answer = crate::support::client::exchange(&gateway, request.as_bytes()).await;
     let body = answer.split("\r\n\r\n").nth(1).unwrap();
-    let told: Value = serde_json::from_str(body).unwrap();
-    assert_eq!(told["trailers"]["x-sum"], "42", "{told}");
-    assert!(!told["headers"].to_string().contains("other"), "{told}");
+    let reported: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(reported["trailers"]["x-sum"], "42", "{reported}");
+    assert!(!reported["headers"].to_string().contains("other"), "{reported}");
 }
 
 #[tokio::test]
@@ -134,10 +134,10 @@ async fn forbidden_headers_are_removed_from_trailers_too() {
         token.secret
     );
     let answer = crate::support::client::exchange(&gateway, request.as_bytes()).await;
-    let told: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
-    assert_eq!(told["trailers"], serde_json::json!({ "x-sum": "forged" }), "{told}");
+    let reported: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert_eq!(reported["trailers"], serde_json::json!({ "x-sum": "forged" }), "{reported}");
     // Some servers take this name for the other one.
-    assert!(!told["headers"].to_string().contains("content_length"), "{told}");
+    assert!(!reported["headers"].to_string().contains("content_length"), "{reported}");
 }
 
 /// Answers every request on a connection with these bytes; counts connections.

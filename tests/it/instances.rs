@@ -18,7 +18,7 @@ const HTTP1_LANES: usize = 16;
 const HTTP2_LANES: usize = 48;
 
 /// One answer, as far as limits are concerned.
-struct Told {
+struct LimitAnswer {
     status: u16,
     limit: String,
     remaining: String,
@@ -57,7 +57,7 @@ impl Stage {
 
     /// Sends `total` requests over all instances and both protocols, many at one time. All begin together, on connections that
     /// stand already.
-    async fn storm(&self, token: &Token, total: usize) -> Vec<Told> {
+    async fn storm(&self, token: &Token, total: usize) -> Vec<LimitAnswer> {
         let clients = self.clients();
         let count: usize = clients.iter().map(|(_, _, lanes)| lanes).sum();
         let start = Arc::new(tokio::sync::Barrier::new(count));
@@ -72,29 +72,29 @@ impl Stage {
                     assert_eq!(stranger.status(), 401);
                     drop(stranger);
                     start.wait().await;
-                    let mut told = Vec::with_capacity(share);
+                    let mut reported = Vec::with_capacity(share);
                     for _ in 0..share {
-                        told.push(ask(&client, &gateway, &token).await);
+                        reported.push(ask(&client, &gateway, &token).await);
                     }
-                    told
+                    reported
                 });
             }
         }
-        let told: Vec<Told> = lanes.join_all().await.into_iter().flatten().collect();
-        assert_eq!(told.len(), total);
-        told
+        let reported: Vec<LimitAnswer> = lanes.join_all().await.into_iter().flatten().collect();
+        assert_eq!(reported.len(), total);
+        reported
     }
 }
 
-async fn ask(client: &Client, gateway: &Gateway, token: &Token) -> Told {
+async fn ask(client: &Client, gateway: &Gateway, token: &Token) -> LimitAnswer {
     let response = get(client, gateway, "/status/200", token).await;
-    let told = |name| header(&response, name).to_owned();
-    Told {
+    let reported = |name| header(&response, name).to_owned();
+    LimitAnswer {
         status: response.status().as_u16(),
-        limit: told("x-ratelimit-limit"),
-        remaining: told("x-ratelimit-remaining"),
-        reset: told("x-ratelimit-reset").parse().unwrap_or(0),
-        retry_after: told("retry-after"),
+        limit: reported("x-ratelimit-limit"),
+        remaining: reported("x-ratelimit-remaining"),
+        reset: reported("x-ratelimit-reset").parse().unwrap_or(0),
+        retry_after: reported("retry-after"),
         body: response.text().await.unwrap(),
     }
 }
@@ -104,17 +104,17 @@ fn unix_s() -> u64 {
 }
 
 /// Exactly `limit` were admitted, each with a remainder of its own; all others were told when to come back.
-fn exactly(told: &[Told], limit: usize, window_s: u64, began: u64, name: &str) {
-    let admitted: Vec<&Told> = told.iter().filter(|it| it.status == 200).collect();
+fn exactly(reported: &[LimitAnswer], limit: usize, window_s: u64, began: u64, name: &str) {
+    let admitted: Vec<&LimitAnswer> = reported.iter().filter(|it| it.status == 200).collect();
     assert_eq!(admitted.len(), limit);
     let remaining: BTreeSet<usize> = admitted.iter().map(|it| it.remaining.parse().unwrap()).collect();
     assert_eq!(remaining, (0..limit).collect::<BTreeSet<_>>(), "each remainder stands on one answer");
-    for it in told {
+    for it in reported {
         assert_eq!(it.limit, limit.to_string());
         let ends = began + window_s..=unix_s() + window_s + 1;
         assert!(ends.contains(&it.reset), "{} is not in {ends:?}", it.reset);
     }
-    for it in told.iter().filter(|it| it.status != 200) {
+    for it in reported.iter().filter(|it| it.status != 200) {
         assert_eq!((it.status, it.remaining.as_str()), (429, "0"));
         let wait: u64 = it.retry_after.parse().unwrap();
         assert!((1..=window_s).contains(&wait), "{wait}");
@@ -128,8 +128,8 @@ async fn all_instances_together_admit_exactly_sixty_a_minute() {
     // A window that no machine is too slow for.
     let token = stage.site().token_with(&[], &["--limit", "minute=60/30m"]);
     let began = unix_s();
-    let told = stage.storm(&token, 600).await;
-    exactly(&told, 60, 1_800, began, "minute");
+    let reported = stage.storm(&token, 600).await;
+    exactly(&reported, 60, 1_800, began, "minute");
     assert_eq!(stage.upstream.seen().len(), 60);
     let mut sharing = 0;
     for gateway in &stage.instances {
@@ -146,8 +146,8 @@ async fn all_instances_together_admit_exactly_a_thousand_an_hour() {
     // Both windows are asked; the minute's never bites.
     let token = stage.site().token_with(&[], &["--limit", "minute=100000/1m"]);
     let began = unix_s();
-    let told = stage.storm(&token, 3_000).await;
-    exactly(&told, 1_000, 3_600, began, "hour");
+    let reported = stage.storm(&token, 3_000).await;
+    exactly(&reported, 1_000, 3_600, began, "hour");
     assert_eq!(stage.upstream.seen().len(), 1_000);
 }
 
@@ -205,8 +205,8 @@ async fn a_new_token_works_on_every_instance_at_once() {
     for round in 0..5 {
         let token = stage.site().token(&[]);
         for (count, (gateway, client)) in clients.iter().enumerate() {
-            let told = ask(client, gateway, &token).await;
-            assert_eq!((told.status, told.remaining), (200, (59 - count).to_string()), "round {round}");
+            let reported = ask(client, gateway, &token).await;
+            assert_eq!((reported.status, reported.remaining), (200, (59 - count).to_string()), "round {round}");
         }
     }
 }

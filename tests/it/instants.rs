@@ -33,7 +33,7 @@ struct Stage {
 }
 
 /// One answer: when its request was sent, its status, and the limit that it names.
-struct Told {
+struct LimitAnswer {
     sent: Instant,
     status: u16,
     limit: String,
@@ -65,7 +65,7 @@ impl Stage {
 
     /// Has requests with this token sent to both instances at their pace, makes a change in the midst of them, and returns what
     /// was told to what was sent after it held.
-    async fn change(&self, token: &Token, change: impl Future<Output = Instant>) -> Vec<Told> {
+    async fn change(&self, token: &Token, change: impl Future<Output = Instant>) -> Vec<LimitAnswer> {
         let (over, ended) = tokio::sync::watch::channel(false);
         let (sent, admitted) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let mut lanes = tokio::task::JoinSet::new();
@@ -84,7 +84,7 @@ impl Stage {
                         count.fetch_add(1, Ordering::Relaxed);
                         let answer = get(&client, &gateway, "/status/200", &token).await;
                         admitted.fetch_add(usize::from(answer.status() == 200), Ordering::Relaxed);
-                        Told {
+                        LimitAnswer {
                             sent,
                             status: answer.status().as_u16(),
                             limit: header(&answer, "x-ratelimit-limit").into(),
@@ -104,17 +104,17 @@ impl Stage {
         tokio::time::sleep_until((held + AFTER).into()).await;
         reaches(&sent, so_far + ENOUGH).await;
         over.send(true).unwrap();
-        let told: Vec<Told> = lanes.join_all().await.into_iter().flatten().collect();
+        let reported: Vec<LimitAnswer> = lanes.join_all().await.into_iter().flatten().collect();
         let (mut before, mut after) = (Vec::new(), Vec::new());
-        for told in told {
+        for reported in reported {
             // A request in flight during the change may have been answered either way.
-            if told.sent < began {
-                before.push(told);
-            } else if told.sent > held {
-                after.push(told);
+            if reported.sent < began {
+                before.push(reported);
+            } else if reported.sent > held {
+                after.push(reported);
             }
         }
-        let admitted = before.iter().filter(|told| (told.status, &*told.limit) == (200, "100000")).count();
+        let admitted = before.iter().filter(|reported| (reported.status, &*reported.limit) == (200, "100000")).count();
         assert!(admitted > 20, "{admitted} requests were admitted before the change");
         assert!(after.len() > 50, "{} requests were sent after the change", after.len());
         after
@@ -123,7 +123,8 @@ impl Stage {
     /// The same, after which every request must be answered with this status, and name this limit.
     async fn holds(&self, what: &str, token: &Token, change: impl Future<Output = Instant>, expected: (u16, &str)) {
         let after = self.change(token, change).await;
-        let wrong: Vec<_> = after.iter().map(|told| (told.status, &*told.limit)).filter(|it| *it != expected).collect();
+        let wrong: Vec<_> =
+            after.iter().map(|reported| (reported.status, &*reported.limit)).filter(|it| *it != expected).collect();
         assert!(wrong.is_empty(), "{what}: {} of {} requests, the first {:?}", wrong.len(), after.len(), wrong[0]);
         println!("{what}: {} requests were sent after it, none was answered otherwise", after.len());
     }

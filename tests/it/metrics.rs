@@ -149,11 +149,11 @@ async fn no_secret_is_in_the_metrics_or_in_the_log_at_any_level() {
         assert!(!page.contains(tail) && !log.contains(tail));
     }
     assert!(log.contains(&stage.tokens[0].id), "the access log names tokens by their id");
-    let told: Vec<&str> = log.lines().filter(|line| line.contains(MARK)).collect();
+    let reported: Vec<&str> = log.lines().filter(|line| line.contains(MARK)).collect();
     // A path is no secret.
     let paths = [format!("\"path\":\"/nowhere{MARK}\""), format!("\"path\":\"/status/503{MARK}\"")];
     let others = [format!("\"path\":\"/dead{MARK}\""), format!("\"path\":\"/public{MARK}\""), format!("/b{MARK}\"")];
-    for line in told {
+    for line in reported {
         let rest = paths.iter().chain(&others).fold(line.to_owned(), |line, path| line.replace(path, ""));
         assert!(!rest.contains(MARK), "{line}");
     }

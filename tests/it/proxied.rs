@@ -245,7 +245,7 @@ async fn haproxy_passes_connections_on() {
                 let request = client.post(&url).bearer_auth(&token.secret).body(vec![7; 100_000]);
                 async move { request.send().await.unwrap().json::<Value>().await.unwrap() }
             }));
-            assert!(answers.await.iter().all(|told| told["body_length"] == 100_000));
+            assert!(answers.await.iter().all(|reported| reported["body_length"] == 100_000));
             for line in gateway.access(&path, 10).await {
                 assert_eq!(line["client"], "127.0.0.77", "{line}");
             }

@@ -67,10 +67,13 @@ async fn hosts_have_routes_of_their_own() {
         ("localhost", "/b", Some("/others")),
     ] {
         let before = stage.upstream.seen().len();
-        let told = stage.routed(host, path, "").await;
+        let reported = stage.routed(host, path, "").await;
         match target {
-            Some(target) => assert_eq!((&*told, &*stage.last_target()), ("200", target), "{host}{path}"),
-            None => assert!(told.starts_with("404") && stage.upstream.seen().len() == before, "{host}{path}: {told}"),
+            Some(target) => assert_eq!((&*reported, &*stage.last_target()), ("200", target), "{host}{path}"),
+            None => assert!(
+                reported.starts_with("404") && stage.upstream.seen().len() == before,
+                "{host}{path}: {reported}"
+            ),
         }
     }
 }
@@ -92,8 +95,8 @@ async fn headers_choose_between_routes() {
         ("/beta", "x-beta: 1\r\n", "200", "/beta"),
         ("/beta", "", "404", "/beta"),
     ] {
-        let told = stage.routed("localhost", path, more).await;
-        assert!(told.starts_with(status), "{path} {more}: {told}");
+        let reported = stage.routed("localhost", path, more).await;
+        assert!(reported.starts_with(status), "{path} {more}: {reported}");
         assert_eq!(stage.last_target(), target, "{path} {more}");
     }
     let lines = stage.gateway.access("/a", 3).await;
@@ -123,8 +126,8 @@ async fn paths_are_rewritten_and_queries_kept() {
     }
     // A form that the client's path did not have, but the new one would.
     let before = stage.upstream.seen().len();
-    let told = stage.routed("localhost", "/v..", "").await;
-    assert!(told.starts_with("400"), "{told}");
+    let reported = stage.routed("localhost", "/v..", "").await;
+    assert!(reported.starts_with("400"), "{reported}");
     assert_eq!(stage.upstream.seen().len(), before);
 }
 
@@ -243,8 +246,8 @@ async fn preflights_for_another_spelling_of_a_guarded_path_are_not_answered() {
             let request = client.request(reqwest::Method::OPTIONS, stage.gateway.url(path));
             let request = request.header("origin", "https://app.test").header("access-control-request-method", "GET");
             let response = request.send().await.unwrap();
-            let told = (response.status().as_u16(), header(&response, "access-control-allow-origin"));
-            assert_eq!(told, (status, origin), "{path}");
+            let reported = (response.status().as_u16(), header(&response, "access-control-allow-origin"));
+            assert_eq!(reported, (status, origin), "{path}");
         }
     }
     assert!(stage.upstream.seen().is_empty());

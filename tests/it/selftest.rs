@@ -150,8 +150,8 @@ async fn an_unusable_redis_fails_and_the_password_is_not_printed() {
     assert!(stderr(&in_file).contains("refused") && !stderr(&in_file).contains("hunter2"), "{}", stderr(&in_file));
     for output in [&wrong, &absent] {
         assert_eq!(output.status.code(), Some(1));
-        let told = stderr(output);
-        assert!(told.contains(&address) && !told.contains("hunter2"), "{told}");
+        let reported = stderr(output);
+        assert!(reported.contains(&address) && !reported.contains("hunter2"), "{reported}");
     }
     assert!(stdout(&wrong).is_empty());
     let report: Value = serde_json::from_str(&stdout(&absent)).unwrap();

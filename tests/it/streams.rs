@@ -78,8 +78,8 @@ async fn an_upload_of_a_gibibyte_takes_constant_memory() {
             most = most.max(gateway.resident());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let told: serde_json::Value = sending.await.unwrap().unwrap().json().await.unwrap();
-        assert_eq!(told["body_length"], GIBIBYTE);
+        let reported: serde_json::Value = sending.await.unwrap().unwrap().json().await.unwrap();
+        assert_eq!(reported["body_length"], GIBIBYTE);
         assert!(most - before < 20 << 20, "{} MiB more than before", (most - before) >> 20);
     }
 }
@@ -216,7 +216,7 @@ async fn bytes_sent_before_the_switch_are_dropped() {
     // An upstream that switches at once and tells what it hears then.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let heard = tokio::spawn(async move {
+    let received = tokio::spawn(async move {
         let (mut socket, _) = listener.accept().await.unwrap();
         let mut bytes = Vec::new();
         while !bytes.ends_with(b"\r\n\r\n") {
@@ -241,5 +241,5 @@ async fn bytes_sent_before_the_switch_are_dropped() {
     handshake.extend(b"\x82\x85\x01\x02\x03\x04early");
     let answer = crate::support::client::exchange(&gateway, &handshake).await;
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("not an HTTP request"), "{answer}");
-    assert_eq!(heard.await.unwrap(), "");
+    assert_eq!(received.await.unwrap(), "");
 }

@@ -211,7 +211,7 @@ async fn an_upload_goes_on_after_its_answer_has_ended() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     // Answers at once, and reads on.
-    let heard = tokio::spawn(async move {
+    let received = tokio::spawn(async move {
         let (mut socket, _) = listener.accept().await.unwrap();
         let mut bytes = vec![0; 4096];
         let read = socket.read(&mut bytes).await.unwrap();
@@ -239,7 +239,7 @@ async fn an_upload_goes_on_after_its_answer_has_ended() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     upload.send_data("!".into(), true).unwrap();
-    assert_eq!(heard.await.unwrap(), sent * PIECE);
+    assert_eq!(received.await.unwrap(), sent * PIECE);
 }
 
 /// A reset right behind the answer makes clients forget the answer. But nobody is read for ever whose request is refused.
@@ -327,11 +327,11 @@ async fn running_out_of_file_descriptors_is_logged_once() {
     for _ in 0..40 {
         held.push(TcpStream::connect(gateway.https).await.unwrap());
     }
-    let told = || gateway.log().iter().filter(|line| line.to_string().contains("can't accept")).count();
-    eventually("the trouble to be told", async || (told() > 0).then_some(())).await;
+    let reported = || gateway.log().iter().filter(|line| line.to_string().contains("can't accept")).count();
+    eventually("the trouble to be told", async || (reported() > 0).then_some(())).await;
     // Each worker tries ten times a second.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(told() <= 2, "{}", gateway.output());
+    assert!(reported() <= 2, "{}", gateway.output());
     limit(before.current.unwrap());
     drop(held);
     let client = http1(&gateway);

@@ -43,7 +43,7 @@ impl Stage {
     }
 
     /// Runs an attack while good clients ask, over new connections and over old ones; returns what came of it.
-    async fn harmless<T>(&self, attack: impl Future<Output = T>) -> T {
+    async fn beside_good_clients<T>(&self, attack: impl Future<Output = T>) -> T {
         let clients = [http1(&self.gateway), http2(&self.gateway)];
         for client in &clients {
             self.good(client).await;

@@ -18,7 +18,7 @@ fn streams(count: u32) -> impl Iterator<Item = u32> {
 async fn a_burst_of_rapid_resets_ends_the_connection() {
     let stage = Stage::new("").await;
     let code = stage
-        .harmless(async {
+        .beside_good_clients(async {
             let mut frames = Frames::connect(&stage.gateway).await;
             let one =
                 |stream| [open(stream, "/open/slow/60000"), encode(kind::RST_STREAM, 0, stream, &CANCEL)].concat();
@@ -41,7 +41,7 @@ async fn a_burst_of_rapid_resets_ends_the_connection() {
 async fn slow_rapid_resets_end_the_connection_too() {
     let stage = Stage::new("").await;
     let sent = stage
-        .harmless(async {
+        .beside_good_clients(async {
             let mut frames = Frames::connect(&stage.gateway).await;
             for (sent, stream) in streams(3_000).enumerate() {
                 let ping = encode(kind::PING, 0, 0, &u64::from(stream).to_be_bytes());
@@ -95,7 +95,7 @@ async fn resets_provoked_by_protocol_errors_count_made_you_reset() {
     ] {
         let stage = Stage::new("").await;
         stage
-            .harmless(async {
+            .beside_good_clients(async {
                 let mut frames = Frames::connect(&stage.gateway).await;
                 for stream in streams(5_000) {
                     let (kind, mut payload) = broken.clone();
@@ -118,7 +118,7 @@ async fn resets_provoked_by_protocol_errors_count_made_you_reset() {
 async fn rfc9113_5_1_2_more_streams_than_announced_are_refused() {
     let stage = Stage::new(", max_concurrent_streams: 20").await;
     let refused = stage
-        .harmless(async {
+        .beside_good_clients(async {
             let mut frames = Frames::connect(&stage.gateway).await;
             let all: Vec<u8> = streams(100).flat_map(|stream| open(stream, "/open/slow/60000")).collect();
             frames.write(&all).await.unwrap();

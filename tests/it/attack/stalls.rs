@@ -35,7 +35,7 @@ async fn stalled_handshakes_are_closed() {
                 .await
                 .expect("the gateway gives up");
         }));
-        stage.harmless(stalled).await;
+        stage.beside_good_clients(stalled).await;
     }
 }
 
@@ -63,7 +63,7 @@ async fn slow_heads_get_408() {
             () = write => unreachable!(),
         }
     }));
-    for answer in stage.harmless(trickle).await {
+    for answer in stage.beside_good_clients(trickle).await {
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     }
     assert_eq!(stage.arrived(), 0);
@@ -79,7 +79,7 @@ async fn stalled_bodies_get_408() {
         send(&mut stream, head).await;
         read_to_end(&mut stream).await
     }));
-    for answer in stage.harmless(stalled).await {
+    for answer in stage.beside_good_clients(stalled).await {
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     }
     stage.gone().await;
@@ -100,7 +100,7 @@ async fn clients_that_stop_reading_are_cut_off() {
         assert!(lines.iter().all(|line| line["cut"] == true), "{lines:?}");
         drop(held);
     };
-    stage.harmless(stalled).await;
+    stage.beside_good_clients(stalled).await;
     stage.gone().await;
 }
 
@@ -123,7 +123,7 @@ async fn streams_with_a_closed_window_are_reset() {
         let lines = stage.gateway.access("/open/bytes/2000000", 100).await;
         assert!(lines.iter().all(|line| line["cut"] == true), "{lines:?}");
     };
-    stage.harmless(stalled).await;
+    stage.beside_good_clients(stalled).await;
     stage.gone().await;
 }
 
@@ -143,7 +143,9 @@ async fn a_stream_whose_window_opens_byte_by_byte_is_reset() {
             }
         }
     };
-    stage.harmless(async { tokio::time::timeout(WAIT_TIMEOUT, trickle).await.expect("the stream is reset") }).await;
+    stage
+        .beside_good_clients(async { tokio::time::timeout(WAIT_TIMEOUT, trickle).await.expect("the stream is reset") })
+        .await;
     stage.gone().await;
 }
 
@@ -159,6 +161,6 @@ async fn silent_http2_connections_are_closed() {
         }
         frames.goodbye().await
     }));
-    stage.harmless(silent).await;
+    stage.beside_good_clients(silent).await;
     stage.gone().await;
 }

@@ -367,9 +367,9 @@ async fn the_audit_trail_records_actor_and_action_and_no_secret() {
         }
         assert_eq!(paged.len(), 4);
         assert_eq!(paged[2].tokens, [other]);
-        let told = serde_json::to_string(&paged).unwrap();
+        let reported = serde_json::to_string(&paged).unwrap();
         for secret in [&secret, &new] {
-            assert!(!told.contains(secret.as_str()) && !told.contains(&TokenHash::of(secret).to_hex()));
+            assert!(!reported.contains(secret.as_str()) && !reported.contains(&TokenHash::of(secret).to_hex()));
         }
     }
 }

@@ -125,7 +125,7 @@ async fn a_rotation_without_an_answer_keeps_the_old_secret_and_reports_an_unknow
     for passing in [Passing::Nothing, Passing::Questions] {
         let (id, first) = stage.issue().await.unwrap();
         let lost = stage.amid(Action::Rotate, passing, None, stage.rotate(&id, HOUR)).await;
-        assert!(matches!(&lost, Err(RegistryError::Uncertain { id: told, .. }) if *told == id), "{lost:?}");
+        assert!(matches!(&lost, Err(RegistryError::Uncertain { id: reported, .. }) if *reported == id), "{lost:?}");
         assert!(stage.works(&first).await, "{passing:?}");
         // The way is open again: what was held up arrives late, and does no harm.
         let mut second = None;

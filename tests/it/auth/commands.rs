@@ -224,7 +224,7 @@ async fn all_errors_of_the_input_are_reported_at_once() {
     let hash = TokenHash::of("foreign").to_hex();
     let output = run(&config, &["create", "--name", "n", "--account", "a", "--sha256", &hash, "--id", own]).await;
     assert_eq!(error(&output), "id must be a token's id alone, not its text");
-    for (id, told) in [
+    for (id, reported) in [
         (own, "that is the text of a token, not its id, which is \"0123456789AB\": keep the text secret".to_owned()),
         ("17|secret", "no token has such an id: one is 1 to 64 letters, digits, \".\", \"_\" and \"-\"".to_owned()),
         (
@@ -234,7 +234,7 @@ async fn all_errors_of_the_input_are_reported_at_once() {
         (&"x".repeat(60), format!("no token has the id \"{}…\"", "x".repeat(24))),
     ] {
         for words in [&["show", id][..], &["revoke", id], &["rotate", id], &["disable", id]] {
-            assert_eq!(error(&run(&config, words).await), told);
+            assert_eq!(error(&run(&config, words).await), reported);
         }
     }
     for end in ["0s", "2020-01-01", "2020-01-01T00:00:00Z"] {

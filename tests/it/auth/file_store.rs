@@ -52,7 +52,7 @@ fn check_validates_the_token_file_too() {
     let hash = "0".repeat(64);
     let entry = format!("tokens:\n  - id: a\n    hash: \"{hash}\"\n    name: Dialler\n    account: acme\n");
     let place = |place: &str| format!("{}:{place}", tokens.display());
-    for (text, good, told) in [
+    for (text, good, reported) in [
         (format!("{entry}    permissions: [\"calls:*\", \"*\"]\n"), true, String::new()),
         (
             format!("{entry}    permissions: [\"calls:read\", \"cals:read\"]\n"),
@@ -71,6 +71,6 @@ fn check_validates_the_token_file_too() {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         assert_eq!(report(&config, false, &mut out, &mut err).unwrap(), good);
         let err = String::from_utf8(err).unwrap();
-        assert!(err.ends_with(&told) && err.is_empty() == told.is_empty(), "{err}\n{told}");
+        assert!(err.ends_with(&reported) && err.is_empty() == reported.is_empty(), "{err}\n{reported}");
     }
 }

@@ -66,10 +66,10 @@ async fn eager() -> std::net::SocketAddr {
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
             tokio::spawn(async move {
-                let mut heard = vec![0; 64 * 1024];
-                let _ = socket.read(&mut heard).await;
+                let mut received = vec![0; 64 * 1024];
+                let _ = socket.read(&mut received).await;
                 let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf").await;
-                while socket.read(&mut heard).await.is_ok_and(|read| read > 0) {}
+                while socket.read(&mut received).await.is_ok_and(|read| read > 0) {}
             });
         }
     });
@@ -88,9 +88,9 @@ async fn a_response_that_ends_with_the_upload_is_the_clients_failure() {
         stage.token.secret
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    let mut heard = Vec::new();
-    while !heard.ends_with(b"half\r\n") && !heard.ends_with(b"half") {
-        assert!(stream.read_buf(&mut heard).await.unwrap() > 0, "{}", String::from_utf8_lossy(&heard));
+    let mut received = Vec::new();
+    while !received.ends_with(b"half\r\n") && !received.ends_with(b"half") {
+        assert!(stream.read_buf(&mut received).await.unwrap() > 0, "{}", String::from_utf8_lossy(&received));
     }
     stream.write_all(format!("{:x}\r\n{}\r\n", 2000, "x".repeat(2000)).as_bytes()).await.unwrap();
     read_to_end(&mut stream).await;

@@ -218,9 +218,9 @@ impl Stage {
     pub fn on_one_worker(endpoints: &str, upstream: &str) -> Self {
         let site = site(endpoints, upstream, "");
         let config = std::fs::read_to_string(site.config()).unwrap();
-        let lonely = config.replace("workers: 2", "workers: 1");
-        assert_ne!(config, lonely);
-        std::fs::write(site.config(), lonely).unwrap();
+        let single_worker = config.replace("workers: 2", "workers: 1");
+        assert_ne!(config, single_worker);
+        std::fs::write(site.config(), single_worker).unwrap();
         Self::on(site)
     }
 

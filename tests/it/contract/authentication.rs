@@ -68,8 +68,8 @@ async fn a_good_token_is_forwarded_with_limit_headers() {
         let reset: u64 = header(&response, "x-ratelimit-reset").parse().unwrap();
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         assert!((now + 50..=now + 61).contains(&reset), "{reset} at {now}");
-        let told: Value = response.json().await.unwrap();
-        assert_eq!(told["target"], "/echo?a=b");
+        let reported: Value = response.json().await.unwrap();
+        assert_eq!(reported["target"], "/echo?a=b");
     }
 }
 
@@ -100,8 +100,8 @@ async fn a_public_route_needs_no_token_and_counts_no_request() {
         let response = client.get(stage.gateway.url("/public")).send().await.unwrap();
         assert_eq!(response.status(), 200);
         assert_eq!(header(&response, "x-ratelimit-limit"), "");
-        let told: Value = response.json().await.unwrap();
-        assert!(!told["headers"].to_string().contains("x-callgate-"), "{told}");
+        let reported: Value = response.json().await.unwrap();
+        assert!(!reported["headers"].to_string().contains("x-callgate-"), "{reported}");
     }
 }
 
@@ -118,8 +118,11 @@ async fn upstreams_get_the_identity_and_never_the_token() {
         .header("x-request-id", "mine-1");
     let response = request.send().await.unwrap();
     assert_eq!(header(&response, "x-request-id"), "mine-1");
-    let told = response.text().await.unwrap();
-    assert!(!told.contains("forged") && !told.contains("6.6.6.6") && !told.contains(&stage.token.secret), "{told}");
+    let reported = response.text().await.unwrap();
+    assert!(
+        !reported.contains("forged") && !reported.contains("6.6.6.6") && !reported.contains(&stage.token.secret),
+        "{reported}"
+    );
     let headers = &stage.upstream.seen()[0].headers;
     assert_eq!(headers["x-callgate-token-id"], stage.token.id.as_str());
     assert_eq!(headers["x-callgate-account"], "acme");

@@ -74,8 +74,8 @@ async fn bodies_over_the_routes_limit_are_413_announced_or_not() {
     let url = stage.gateway.url("/echo/upload");
     for client in &stage.clients {
         let request = || client.post(&url).bearer_auth(&stage.token.secret);
-        let told: Value = request().body(vec![b'x'; 100]).send().await.unwrap().json().await.unwrap();
-        assert_eq!(told["body_length"], 100);
+        let reported: Value = request().body(vec![b'x'; 100]).send().await.unwrap().json().await.unwrap();
+        assert_eq!(reported["body_length"], 100);
         let announced = request().body(vec![b'x'; 101]).send().await.unwrap();
         rejected(announced, 413, "body_too_large").await;
         let pieces = futures_util::stream::iter((0..3).map(|_| Ok::<_, std::io::Error>(vec![b'x'; 50])));

@@ -24,8 +24,8 @@ fn run(url: &str, certificate: Option<&Path>) -> (BTreeMap<String, String>, Valu
     command.arg(script("httpbin_suite.py")).arg(format!("{FOREIGN}/source/tests")).arg(url).args(certificate);
     let output = command.output().expect("it is installed (tests/run does that)");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let told: Value = serde_json::from_slice(output.stdout.rsplit(|byte| *byte == b'\n').nth(1).unwrap()).unwrap();
-    (serde_json::from_value(told["of"].clone()).unwrap(), told["why"].clone())
+    let reported: Value = serde_json::from_slice(output.stdout.rsplit(|byte| *byte == b'\n').nth(1).unwrap()).unwrap();
+    (serde_json::from_value(reported["of"].clone()).unwrap(), reported["why"].clone())
 }
 
 /// Runs the tests without and with a gateway before a server; none may end otherwise, but for the deviations. Returns how many

@@ -237,8 +237,8 @@ fn curl_uploads_whole_over_both_protocols_with_and_without_a_length() {
         ("--http2", "2", &lengthless, true),
     ] {
         let said = curl(&gateway, &token.secret, &[&[protocol, "-T", file], more].concat(), "/upload");
-        let (body, told) = said.rsplit_once('\n').unwrap();
-        assert!(told.starts_with(&format!("200 {version} ")), "{said}");
+        let (body, reported) = said.rsplit_once('\n').unwrap();
+        assert!(reported.starts_with(&format!("200 {version} ")), "{said}");
         let body: Value = serde_json::from_str(body).unwrap();
         assert_eq!((body["length"].as_u64(), body["sha256"].as_str()), (Some(UPLOAD as u64), Some(sha256.as_str())));
         assert_eq!(body["chunked"], chunked, "{protocol} {more:?}");

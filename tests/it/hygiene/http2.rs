@@ -45,7 +45,7 @@ enum Outcome {
 async fn all_malformed(cases: &[(&str, Changes, &str)]) {
     let stage = Stage::new().await;
     assert_eq!(ask(&stage, &fields(&stage), Some("hello")).await, Outcome::Answered(200), "the unchanged one");
-    let good = stage.upstream.heard();
+    let good = stage.upstream.received();
     for (what, changes, body) in cases {
         let mut fields = fields(&stage);
         for (name, value) in *changes {
@@ -60,7 +60,7 @@ async fn all_malformed(cases: &[(&str, Changes, &str)]) {
             matches!(outcome, Outcome::Reset | Outcome::Closed | Outcome::Answered(400 | 405)),
             "{what}: {outcome:?}"
         );
-        assert_eq!(stage.upstream.heard(), good, "{what}");
+        assert_eq!(stage.upstream.received(), good, "{what}");
     }
 }
 
@@ -137,7 +137,7 @@ async fn rfc9113_8_3_1_pseudo_headers_are_valid_and_unique() {
             "{fields:?}: {outcome:?}"
         );
     }
-    assert_eq!(stage.upstream.heard(), "");
+    assert_eq!(stage.upstream.received(), "");
 }
 
 /// The upstream may have heard of the request when its body turns out to be of another length, but never a whole one.
@@ -161,20 +161,23 @@ async fn rfc9113_8_1_1_a_content_length_unlike_the_body_is_malformed_h2_cl() {
         let outcome = ask(&stage, &fields, Some(body)).await;
         assert!(!matches!(outcome, Outcome::Answered(200)), "{length}: {outcome:?}");
         // At most the beginning of one message arrived.
-        let heard = stage.upstream.heard();
+        let received = stage.upstream.received();
         assert_eq!(
-            heard.matches(" HTTP/1.1\r\n").count() - heard.matches("smuggled").count(),
-            usize::from(!heard.is_empty())
+            received.matches(" HTTP/1.1\r\n").count() - received.matches("smuggled").count(),
+            usize::from(!received.is_empty())
         );
-        if heard.contains("smuggled") {
-            assert!(heard.contains(&format!("content-length: {length}\r\n")) && length == "500", "{length}: {heard}");
+        if received.contains("smuggled") {
+            assert!(
+                received.contains(&format!("content-length: {length}\r\n")) && length == "500",
+                "{length}: {received}"
+            );
         }
     }
     let stage = Stage::new().await;
     let mut twice = fields(&stage);
     twice.extend([("content-length".to_owned(), "5".to_owned()), ("content-length".to_owned(), "5".to_owned())]);
     assert_ne!(ask(&stage, &twice, Some("hello")).await, Outcome::Answered(200));
-    assert_eq!(stage.upstream.heard(), "");
+    assert_eq!(stage.upstream.received(), "");
 }
 
 #[tokio::test]
@@ -212,7 +215,7 @@ async fn rfc8441_3_a_protocol_that_is_not_a_websocket_is_refused() {
         let outcome = ask(&stage, &fields, None).await;
         assert!(!matches!(outcome, Outcome::Answered(200..300)), "{protocol}: {outcome:?}");
     }
-    assert_eq!(stage.upstream.heard(), "");
+    assert_eq!(stage.upstream.received(), "");
 }
 
 /// Reads until a stream has been answered in full; the status, if it is the first, and the codes of all resets of stream 1 on the way.

@@ -159,5 +159,5 @@ async fn the_body_of_a_refused_request_is_not_read_as_a_request_cl_0() {
             assert_eq!(super::statuses(&answer), [status], "{text:?}: {answer}");
         }
     }
-    assert_eq!(stage.upstream.heard(), "");
+    assert_eq!(stage.upstream.received(), "");
 }

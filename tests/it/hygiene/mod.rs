@@ -75,7 +75,7 @@ impl Stage {
         assert!(answer.contains("connection: close\r\n"), "{text:?}: {answer}");
         assert!(answer.contains("content-type: application/json") && answer.contains("\"request_id\""), "{answer}");
         assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{text:?}: {answer}");
-        assert!(!self.upstream.heard().contains("smuggled"), "{text:?}: {}", self.upstream.heard());
+        assert!(!self.upstream.received().contains("smuggled"), "{text:?}: {}", self.upstream.received());
     }
 
     /// The same for a list, of which not a byte may arrive.
@@ -83,7 +83,7 @@ impl Stage {
         for text in texts {
             self.refused(statuses, text).await;
         }
-        assert_eq!(self.upstream.heard(), "");
+        assert_eq!(self.upstream.received(), "");
     }
 }
 

@@ -83,7 +83,7 @@ async fn rfc3986_6_2_2_no_spelling_of_a_path_bypasses_its_route() {
         let status = status(&stage, target).await;
         assert!(matches!(status, 400 | 403 | 404), "{target}: {status}");
     }
-    assert_eq!(stage.upstream.heard(), "");
+    assert_eq!(stage.upstream.received(), "");
 }
 
 /// Whatever a spelling looks like to the public catch-all: a route that guards what it may mean decides.

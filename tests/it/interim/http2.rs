@@ -45,11 +45,11 @@ async fn next(answer: &mut ResponseFuture) -> Option<Response<()>> {
 }
 
 async fn all(answer: &mut ResponseFuture) -> Vec<Response<()>> {
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     while let Some(interim) = next(answer).await {
-        told.push(interim);
+        reported.push(interim);
     }
-    told
+    reported
 }
 
 async fn proper(answer: ResponseFuture) -> (StatusCode, Bytes) {
@@ -91,8 +91,8 @@ async fn interim_answers_that_come_with_the_answer_go_first_over_http2() {
     let mut client = connect(&gateway).await;
     for _ in 0..50 {
         let mut answer = ask(&mut client, "/hints", &token.secret, false).0;
-        let told: Vec<_> = all(&mut answer).await.iter().map(Response::status).collect();
-        assert_eq!(told, [StatusCode::EARLY_HINTS]);
+        let reported: Vec<_> = all(&mut answer).await.iter().map(Response::status).collect();
+        assert_eq!(reported, [StatusCode::EARLY_HINTS]);
         assert_eq!(proper(answer).await, (StatusCode::OK, Bytes::from("done")));
     }
 }
@@ -102,8 +102,8 @@ async fn the_gateways_own_interim_answers_are_left_out_and_a_flood_is_cut_over_h
     let (gateway, token, _) = stage().await;
     let mut client = connect(&gateway).await;
     let mut answer = ask(&mut client, "/others", &token.secret, false).0;
-    let told: Vec<_> = all(&mut answer).await.iter().map(|told| told.status().as_u16()).collect();
-    assert_eq!(told, [102, 199]);
+    let reported: Vec<_> = all(&mut answer).await.iter().map(|reported| reported.status().as_u16()).collect();
+    assert_eq!(reported, [102, 199]);
     let mut answer = ask(&mut client, "/flood", &token.secret, false).0;
     assert_eq!(all(&mut answer).await.len(), 16);
     assert_eq!(proper(answer).await, (StatusCode::OK, Bytes::from("done")));
@@ -149,14 +149,14 @@ async fn a_client_gets_100_when_its_request_is_admitted_over_http2() {
     let mut client = connect(&gateway).await;
     for _ in 0..2 {
         let (mut answer, mut body) = ask(&mut client, "/upload", &token.secret, true);
-        let told = next(&mut answer).await.expect("100");
-        assert_eq!((told.status(), told.headers().len()), (StatusCode::CONTINUE, 0));
+        let reported = next(&mut answer).await.expect("100");
+        assert_eq!((reported.status(), reported.headers().len()), (StatusCode::CONTINUE, 0));
         body.send_data(Bytes::from("hello"), true).unwrap();
         assert!(next(&mut answer).await.is_none(), "once is enough");
-        let (status, told) = proper(answer).await;
-        let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
-        assert_eq!((status, &told["body_length"]), (StatusCode::OK, &5.into()), "{told}");
-        assert_eq!(told["headers"].get("expect"), None);
+        let (status, reported) = proper(answer).await;
+        let reported: serde_json::Value = serde_json::from_slice(&reported).unwrap();
+        assert_eq!((status, &reported["body_length"]), (StatusCode::OK, &5.into()), "{reported}");
+        assert_eq!(reported["headers"].get("expect"), None);
     }
     // With limits used up, and without a good token: what is refused is not asked for.
     for (secret, expected) in [(&*token.secret, 429), ("cg_nobody", 401)] {
@@ -225,11 +225,11 @@ async fn an_upload_that_is_reset_is_never_completed() {
         let (mut answer, mut body) = ask(&mut client, "/upload", &token.secret, true);
         next(&mut answer).await.expect("100");
         body.send_data(Bytes::from("half of it"), false).unwrap();
-        let heard = async {
+        let received = async {
             let (mut socket, _) = upstream.accept().await.unwrap();
-            let mut heard = Vec::new();
-            while !String::from_utf8_lossy(&heard).contains("half of it") {
-                assert!(socket.read_buf(&mut heard).await.unwrap() > 0);
+            let mut received = Vec::new();
+            while !String::from_utf8_lossy(&received).contains("half of it") {
+                assert!(socket.read_buf(&mut received).await.unwrap() > 0);
             }
             if has_begun {
                 socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n").await.unwrap();
@@ -237,11 +237,14 @@ async fn an_upload_that_is_reset_is_never_completed() {
                 assert_eq!(answer.status(), StatusCode::OK);
             }
             body.send_reset(reason);
-            let _ = socket.read_to_end(&mut heard).await;
-            String::from_utf8(heard).unwrap()
+            let _ = socket.read_to_end(&mut received).await;
+            String::from_utf8(received).unwrap()
         };
-        let heard = tokio::time::timeout(WAIT_TIMEOUT, heard).await.expect("the connection ends in time");
-        assert!(heard.contains("transfer-encoding: chunked\r\n") && !heard.contains("0\r\n\r\n"), "{reason}: {heard}");
+        let received = tokio::time::timeout(WAIT_TIMEOUT, received).await.expect("the connection ends in time");
+        assert!(
+            received.contains("transfer-encoding: chunked\r\n") && !received.contains("0\r\n\r\n"),
+            "{reason}: {received}"
+        );
     }
     let lines = gateway.access("/upload", 6).await;
     let half = |status: u16| lines.iter().filter(|line| line["status"] == status).count();

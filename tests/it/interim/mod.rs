@@ -93,9 +93,9 @@ async fn interim_answers_come_before_the_answer() {
     let mut stream = raw(&gateway, "http/1.1").await;
     for _ in 0..3 {
         stream.write_all(request("/hints/wait", &token).as_bytes()).await.unwrap();
-        let mut told = vec![0; TOLD.len()];
-        tokio::time::timeout(WAIT_TIMEOUT, stream.read_exact(&mut told)).await.expect("hints in time").unwrap();
-        assert_eq!(String::from_utf8(told).unwrap(), TOLD);
+        let mut reported = vec![0; TOLD.len()];
+        tokio::time::timeout(WAIT_TIMEOUT, stream.read_exact(&mut reported)).await.expect("hints in time").unwrap();
+        assert_eq!(String::from_utf8(reported).unwrap(), TOLD);
         leave.add_permits(1);
         let mut answer = String::new();
         while !answer.ends_with("\r\n\r\ndone") {

@@ -125,9 +125,9 @@ async fn the_failure_policy_denies_or_allows_every_request() {
     assert!(decide(&deny, "t", &plan).await.admitted);
     assert!(decide(&allow, "t", &plan).await.admitted);
     server.kill();
-    let asker = LimitSubject { token_id: "t", version: VERSION };
+    let subject = LimitSubject { token_id: "t", version: VERSION };
     for _ in 0..5 {
-        assert!(matches!(deny.decide(&asker, &plan, 1, unix_ms()).await, Err(Unavailable)));
+        assert!(matches!(deny.decide(&subject, &plan, 1, unix_ms()).await, Err(Unavailable)));
         let decision = decide(&allow, "t", &plan).await;
         assert!(decision.admitted && decision.source == Source::Local);
         assert!(decision.windows().is_empty() && decision.reported().is_none());

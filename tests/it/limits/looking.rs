@@ -177,20 +177,20 @@ async fn errors_of_the_limits_commands_name_their_cause() {
     let stage = Stage::new(None).await;
     let config = stage.gateway.site.config();
     let config = config.to_str().unwrap();
-    let told = |arguments: &[&str], code| {
+    let reported = |arguments: &[&str], code| {
         let output = stage.limits(arguments);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}");
         String::from_utf8(output.stderr).unwrap()
     };
-    let text = told(&["peek", "--config", config, &stage.token.id], 1);
+    let text = reported(&["peek", "--config", config, &stage.token.id], 1);
     assert!(text.contains("inside the running instance") && text.contains("--admin 127.0.0.1:"), "{text}");
     let admin = stage.gateway.admin.to_string();
     let mut near = stage.token.id.clone();
     near.replace_range(..1, "_");
-    let text = told(&["peek", "--admin", &admin, &near], 1);
+    let text = reported(&["peek", "--admin", &admin, &near], 1);
     assert!(text.contains(&format!("did you mean \"{}\"?", stage.token.id)), "{text}");
-    assert!(told(&["reset", "--admin", &admin, "x HTTP/1.1\r\nfoo: bar"], 1).contains("no token has such an id"));
-    told(&["peek", &stage.token.id], 2);
+    assert!(reported(&["reset", "--admin", &admin, "x HTTP/1.1\r\nfoo: bar"], 1).contains("no token has such an id"));
+    reported(&["peek", &stage.token.id], 2);
 }
 
 #[tokio::test]

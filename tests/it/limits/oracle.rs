@@ -54,7 +54,7 @@ impl Oracle {
             }
             windows.extend(log.windows(limits, refusing, cost, now));
         }
-        let reported = tell(&windows, &refusing.concat(), clock);
+        let reported = reported_window(&windows, &refusing.concat(), clock);
         Expected { admitted, windows, reported }
     }
 
@@ -128,7 +128,11 @@ impl Oracle {
 }
 
 /// The window that the client is told about.
-fn tell(windows: &[(u32, u32, u32, i64)], refusing: &[bool], clock: i64) -> Option<(usize, u32, u32, i64, i64)> {
+fn reported_window(
+    windows: &[(u32, u32, u32, i64)],
+    refusing: &[bool],
+    clock: i64,
+) -> Option<(usize, u32, u32, i64, i64)> {
     let mut best: Option<(usize, u32, i64)> = None;
     for (i, &(used, limit, _, frees)) in windows.iter().enumerate() {
         if refusing.contains(&true) && !refusing[i] {

@@ -70,11 +70,11 @@ async fn retry_after_is_sufficient_and_no_longer_than_needed() {
                 assert!(Instant::now() >= earliest, "admitted early");
                 break;
             }
-            let told = refused.reported().unwrap();
-            assert_eq!((told.index, told.remaining), (0, 0));
+            let reported = refused.reported().unwrap();
+            assert_eq!((reported.index, reported.remaining), (0, 0));
             assert!(asked < latest, "refused although the window is over");
             let right = seconds(Instant::now(), earliest).max(1)..=seconds(asked, latest).max(1);
-            assert!(right.contains(&told.retry_after_s), "{} is not in {right:?}", told.retry_after_s);
+            assert!(right.contains(&reported.retry_after_s), "{} is not in {right:?}", reported.retry_after_s);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         let refused = eventually("another refusal", async || {

@@ -206,9 +206,9 @@ async fn both_logs_of_a_request_are_merged() {
     issue(&redis, "t").await;
     let (plan, own) = (plan(&[(60, 60_000)]), route("a}:log/b", &[(9, 60_000), (90, 600_000)]));
     let ask = async |limiter: &Limiter| {
-        let (asker, charge) =
+        let (subject, charge) =
             (LimitSubject { token_id: "t", version: VERSION }, Charge { limits: Some(&own), ..2.into() });
-        match limiter.decide(&asker, &plan, charge, unix_ms()).await.unwrap() {
+        match limiter.decide(&subject, &plan, charge, unix_ms()).await.unwrap() {
             LimitOutcome::Decided(decision, _) => decision,
             LimitOutcome::Stale => panic!("stale"),
         }

@@ -35,12 +35,12 @@ impl Limits {
     }
 
     /// Whether a limit of this count may have refused what was asked then, after these admissions.
-    fn may_refuse(&self, told: usize, asked: Instant, admitted: &[Instant]) -> bool {
+    fn may_refuse(&self, reported: usize, asked: Instant, admitted: &[Instant]) -> bool {
         let is_full = |(count, window): &&(usize, u64)| {
             // Until they were answered they may have been counted, to the millisecond.
             let inside =
                 |answered: &&Instant| **answered + Duration::from_secs(*window) + Duration::from_millis(2) > asked;
-            *count == told && admitted.iter().filter(inside).count() >= *count
+            *count == reported && admitted.iter().filter(inside).count() >= *count
         };
         self.0.iter().any(|limit| is_full(&limit))
     }

@@ -93,8 +93,8 @@ pub(super) async fn instance_within(url: &str, on_failure: OnFailure, deadline: 
 
 /// A decision on one request of a token of [`VERSION`].
 pub(super) async fn decide(limiter: &Limiter, token_id: &str, plan: &Plan) -> Decision {
-    let asker = LimitSubject { token_id, version: VERSION };
-    match limiter.decide(&asker, plan, 1, unix_ms()).await.unwrap() {
+    let subject = LimitSubject { token_id, version: VERSION };
+    match limiter.decide(&subject, plan, 1, unix_ms()).await.unwrap() {
         LimitOutcome::Decided(decision, _) => decision,
         LimitOutcome::Stale => panic!("{token_id} is stale"),
     }
@@ -142,8 +142,8 @@ impl Subject {
         charge: impl Into<Charge<'a>>,
         clock_ms: i64,
     ) -> Decision {
-        let asker = LimitSubject { token_id, version: VERSION };
-        let decide = self.limiter().decide(&asker, plan, charge, clock_ms as u64);
+        let subject = LimitSubject { token_id, version: VERSION };
+        let decide = self.limiter().decide(&subject, plan, charge, clock_ms as u64);
         let ((), outcome) = tokio::join!(self.set_clock(token_id, clock_ms), decide);
         match outcome {
             Ok(LimitOutcome::Decided(decision, _)) => decision,
@@ -160,8 +160,8 @@ impl Subject {
         routes: &[&RouteLimits],
         clock_ms: i64,
     ) -> LimitReport {
-        let asker = LimitSubject { token_id, version: VERSION };
-        let peek = self.limiter().peek(&asker, plan, routes, clock_ms as u64);
+        let subject = LimitSubject { token_id, version: VERSION };
+        let peek = self.limiter().peek(&subject, plan, routes, clock_ms as u64);
         let ((), report) = tokio::join!(self.set_clock(token_id, clock_ms), peek);
         report.unwrap().expect("the version is right")
     }

@@ -80,8 +80,8 @@ async fn an_unreachable_mirror_fails_no_request() {
     for client in &stage.clients {
         for _ in 0..10 {
             let request = client.post(stage.gateway.url("/echo")).bearer_auth(&stage.token.secret).body("hello");
-            let told: serde_json::Value = request.send().await.unwrap().json().await.unwrap();
-            assert_eq!(told["body_length"], 5);
+            let reported: serde_json::Value = request.send().await.unwrap().json().await.unwrap();
+            assert_eq!(reported["body_length"], 5);
         }
     }
     stage.count("failed", 20).await;

@@ -59,7 +59,7 @@ impl Switchboard {
             }
             Ok(Err(head)) => {
                 entry.status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-                entry.told_limits = head.contains("x-ratelimit-limit");
+                entry.has_limit_headers = head.contains("x-ratelimit-limit");
                 None
             }
             Err(_) => None,

@@ -77,7 +77,7 @@ impl Drop for Story {
 
 impl Run {
     /// Something happens now.
-    pub fn tell(&mut self, what: String) {
+    pub fn describe(&mut self, what: String) {
         self.story.lines.push(format!("{:>8.3} s  {what}", self.fleet.now().as_secs_f64()));
     }
 
@@ -89,7 +89,7 @@ impl Run {
             2 => 10.0 * (self.random.f64() - 0.5),
             _ => 7_200.0 * (self.random.f64() - 0.5),
         };
-        self.tell(format!("place {place}: a new instance, its clock off by {off:+.3} s"));
+        self.describe(format!("place {place}: a new instance, its clock off by {off:+.3} s"));
         let seconds = format!("{off:+.3}s");
         let environment = [
             ("LD_PRELOAD", FAKE_TIME),
@@ -106,7 +106,7 @@ impl Run {
     /// An instance ends, with warning or without, and another one takes its place.
     pub async fn replaces(&mut self, place: usize, signal: Signal) {
         let Some(life) = self.fleet.leaves(place) else { return };
-        self.tell(format!("place {place}: {signal:?}"));
+        self.describe(format!("place {place}: {signal:?}"));
         life.killed.store(signal == Signal::KILL, Ordering::Relaxed);
         *life.ended.lock().unwrap() = Some(self.fleet.now());
         life.gateway.signal(signal);
@@ -117,9 +117,9 @@ impl Run {
 /// The clock of a gateway that has just started is off by so many seconds; the runs would prove less otherwise.
 fn assert_clock(gateway: &Gateway, off: f64) {
     let first = gateway.log().into_iter().find_map(|line| line["timestamp"].as_str().map(str::to_owned));
-    let told = humantime::parse_rfc3339(&first.expect("a line of the log")).unwrap();
+    let reported = humantime::parse_rfc3339(&first.expect("a line of the log")).unwrap();
     let since = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
-    let seen = since(told) - since(SystemTime::now());
+    let seen = since(reported) - since(SystemTime::now());
     assert!((seen - off).abs() < 30.0, "off by {seen} s and not {off} s: is libfaketime installed?");
 }
 
@@ -266,8 +266,8 @@ async fn runs<I: Installation>(name: &'static str, mut install: impl AsyncFnMut(
     let ends = number("CALLGATE_SOAK_MINUTES").map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
     loop {
         let seed = number("CALLGATE_CHAOS_SEED").unwrap_or_else(|| fastrand::u64(..));
-        let told = run(name, seed, install().await).await;
-        println!("{name}, seed {seed}: {told}");
+        let reported = run(name, seed, install().await).await;
+        println!("{name}, seed {seed}: {reported}");
         if ends.is_none_or(|ends| Instant::now() > ends) {
             return;
         }

@@ -65,7 +65,7 @@ impl Event {
             Self::Killed => run.replaces(place, Signal::KILL).await,
             Self::Ended => run.replaces(place, Signal::TERM).await,
             Self::Outage(trouble) => {
-                run.tell(format!("Redis {trouble:?}"));
+                run.describe(format!("Redis {trouble:?}"));
                 let from = run.fleet.now();
                 // Until it is over, whatever is told of a moment is told of this outage.
                 run.facts.outages.push(Span { from, to: Duration::MAX });
@@ -76,7 +76,7 @@ impl Event {
                 run.facts.merged.push(merged);
                 let to = run.fleet.now() + UNNOTICED;
                 *run.facts.outages.last_mut().expect("the one pushed above") = Span { from, to };
-                run.tell("Redis answers everybody".to_owned());
+                run.describe("Redis answers everybody".to_owned());
             }
         }
     }

@@ -32,7 +32,7 @@ pub struct Entry {
     /// How long authentication and decision took, by the same log.
     pub deciding: Duration,
     /// Whether the answer had limit headers.
-    pub told_limits: bool,
+    pub has_limit_headers: bool,
     /// Whether it asked for a call.
     pub is_call: bool,
     pub id: String,
@@ -133,11 +133,11 @@ impl Fleet {
         entry.span.to = self.now();
         if let Ok(answer) = answer {
             entry.status = Some(answer.status().as_u16());
-            entry.told_limits = !header(&answer, "x-ratelimit-limit").is_empty();
+            entry.has_limit_headers = !header(&answer, "x-ratelimit-limit").is_empty();
             let own = answer.status() != 200;
             let body = answer.text().await.unwrap_or_default();
-            let told = serde_json::from_str::<serde_json::Value>(&body).ok().filter(|_| own);
-            entry.code = told.and_then(|told| told["code"].as_str().map(str::to_owned));
+            let reported = serde_json::from_str::<serde_json::Value>(&body).ok().filter(|_| own);
+            entry.code = reported.and_then(|reported| reported["code"].as_str().map(str::to_owned));
         }
         self.enter(entry);
     }
@@ -154,7 +154,7 @@ impl Fleet {
             code: None,
             by: None,
             deciding: Duration::ZERO,
-            told_limits: false,
+            has_limit_headers: false,
             is_call: false,
             id: format!("run-{}", self.ids.fetch_add(1, Ordering::Relaxed)),
         }

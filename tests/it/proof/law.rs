@@ -47,10 +47,10 @@ pub fn breaches(record: &[Entry], facts: &Facts) -> Vec<String> {
         for limit in &facts.limits[token] {
             breaches.extend(redis_admits_too_many(*limit, &entries, &facts.losses));
             if !facts.allows_all {
-                breaches.extend(somebody_admits_knowingly_too_many(*limit, &entries, facts));
+                breaches.extend(admissions_beyond_known_ones(*limit, &entries, facts));
             }
         }
-        breaches.extend(somebody_is_refused_for_nothing(&facts.limits[token], &entries, facts));
+        breaches.extend(requests_refused_with_room(&facts.limits[token], &entries, facts));
         breaches.into_iter().map(move |breach| format!("token {token}: {breach}"))
     };
     (0..facts.limits.len()).flat_map(of_token).collect()
@@ -77,7 +77,7 @@ fn redis_admits_too_many(limit: Limit, entries: &[&Entry], losses: &[Loss]) -> V
     };
     let known: Vec<&Entry> = by_redis.into_iter().filter(is_known).collect();
     let over_losses = books(&known, &losses.iter().filter(total).collect::<Vec<_>>());
-    let tell = |book: Vec<Span>| {
+    let describe = |book: Vec<Span>| {
         let (over, of) = (limit.unexplained(&book), book.len());
         let (surely, possibly) = (limit.most_surely(&book), limit.most_possibly(&book));
         (over > 0).then(|| {
@@ -86,7 +86,7 @@ fn redis_admits_too_many(limit: Limit, entries: &[&Entry], losses: &[Loss]) -> V
             )
         })
     };
-    whole.into_iter().chain(over_losses).filter_map(tell).collect()
+    whole.into_iter().chain(over_losses).filter_map(describe).collect()
 }
 
 /// The admissions between losses; what was under way at one belongs to neither side.
@@ -103,14 +103,14 @@ fn books(entries: &[&Entry], losses: &[&Loss]) -> Vec<Vec<Span>> {
 }
 
 /// Redis and each instance count all the admissions that they know.
-fn somebody_admits_knowingly_too_many(limit: Limit, entries: &[&Entry], facts: &Facts) -> Vec<String> {
+fn admissions_beyond_known_ones(limit: Limit, entries: &[&Entry], facts: &Facts) -> Vec<String> {
     let admitted: Vec<&Entry> = entries.iter().copied().filter(|entry| entry.is_admitted()).collect();
     let is_over = |one: &&&Entry| {
         let known: Vec<&Entry> = admitted.iter().copied().filter(|other| facts.knows(one, other)).collect();
         limit.surely_before(one.span, &admissions(&known)) + one.cost > limit.count
     };
-    let tell = |one: &&Entry| format!("{:?} admitted {:?} in life {} beyond {limit:?}", one.by, one.span, one.life);
-    admitted.iter().filter(is_over).map(tell).collect()
+    let describe = |one: &&Entry| format!("{:?} admitted {:?} in life {} beyond {limit:?}", one.by, one.span, one.life);
+    admitted.iter().filter(is_over).map(describe).collect()
 }
 
 impl Facts {
@@ -133,7 +133,7 @@ impl Facts {
 }
 
 /// No request is refused that has room, even if all the admissions count that Redis may know of.
-fn somebody_is_refused_for_nothing(limits: &[Limit], entries: &[&Entry], facts: &Facts) -> Vec<String> {
+fn requests_refused_with_room(limits: &[Limit], entries: &[&Entry], facts: &Facts) -> Vec<String> {
     let mut counted = Vec::new();
     for entry in entries {
         // It stands in Redis later than it was, by as long as Redis took to say what time it is.

@@ -276,7 +276,7 @@ async fn each_goes_on_by_itself(outage: Outage) {
     let during = scene.during(&record);
     for life in scene.hit() {
         let own = || during.iter().filter(|entry| entry.life == life.number);
-        assert!(own().all(|entry| entry.told_limits && entry.by != Some(By::Redis)), "{outage:?}");
+        assert!(own().all(|entry| entry.has_limit_headers && entry.by != Some(By::Redis)), "{outage:?}");
         let admitted = own().filter(|entry| entry.by == Some(By::Local) && entry.is_admitted()).count();
         let refused = own().filter(|entry| entry.by == Some(By::Local) && !entry.is_admitted()).count();
         assert!(admitted > 5 && refused > 5, "{outage:?}: {admitted} admitted, {refused} refused by itself");
@@ -318,7 +318,7 @@ async fn everything_passes(outage: Outage) {
     scene.judge(&record).await;
     let during = scene.during(&record);
     let (free, others): (Vec<&Entry>, Vec<&Entry>) = during.iter().partition(|entry| entry.by == Some(By::Local));
-    assert!(free.len() > 50 && free.iter().all(|entry| entry.is_admitted() && !entry.told_limits), "{outage:?}");
+    assert!(free.len() > 50 && free.iter().all(|entry| entry.is_admitted() && !entry.has_limit_headers), "{outage:?}");
     assert!(others.iter().all(|entry| entry.by == Some(By::DenyCache)), "{outage:?}: {others:#?}");
 }
 

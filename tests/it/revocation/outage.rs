@@ -75,7 +75,7 @@ impl Pair {
     }
 
     /// Returns when every instance has heard all that has been announced: a stream ends by what is announced last.
-    async fn all_is_heard(&self) {
+    async fn all_announcements_arrive(&self) {
         let last = self.site.token(&[PERMISSION]);
         let places = self.instances.iter().zip(&self.clients);
         let streams = join_all(places.map(|(gateway, [_, client])| stream(client, gateway, &last))).await;
@@ -100,7 +100,7 @@ async fn nothing_comes_back(silence: impl Fn(&mut RedisServer)) {
     }
     let good = pair.known_token().await;
     lost.iter().for_each(|(how, token)| pair.lose(how, token));
-    pair.all_is_heard().await;
+    pair.all_announcements_arrive().await;
     silence(&mut pair.redis);
     for (how, token) in &lost {
         pair.is_not_admitted(token, how[1]).await;
@@ -152,7 +152,7 @@ async fn records_are_confirmed_after_missed_announcements() {
     pair.redis.say::<()>(&["ACL", "SETUSER", "default", "allchannels"]);
     let count = || pair.redis.say::<(String, usize)>(&["PUBSUB", "NUMSUB", "callgate:changed"]).1;
     eventually("all to listen again", async || (count() == 2).then_some(())).await;
-    pair.all_is_heard().await;
+    pair.all_announcements_arrive().await;
     pair.is_admitted(&used, "Redis answers").await;
     pair.redis.kill();
     for (how, token) in &lost {
@@ -168,7 +168,7 @@ async fn a_short_loss_of_the_subscription_hides_no_change() {
     let (lost, good) = (pair.known_token().await, pair.known_token().await);
     pair.redis.say::<()>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     pair.lose(LOSSES[0], &lost);
-    pair.all_is_heard().await;
+    pair.all_announcements_arrive().await;
     pair.is_admitted(&good, "Redis answers").await;
     pair.redis.kill();
     pair.is_not_admitted(&lost, "revoked").await;

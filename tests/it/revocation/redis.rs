@@ -27,10 +27,12 @@ async fn everywhere(instances: &[&Gateway], token: &Token) -> impl Future<Output
         }
     }
     async move {
-        let calls = futures_util::future::join_all(calls.into_iter().map(Caller::farewell));
+        let calls = futures_util::future::join_all(calls.into_iter().map(Caller::close_reason));
         let streams = futures_util::future::join_all(streams.into_iter().map(breaks_off));
-        let (told, broken) = tokio::join!(calls, streams);
-        assert!(told.iter().flatten().all(|(code, _)| *code == NO_LONGER.0) && told.iter().all(Option::is_some));
+        let (reported, broken) = tokio::join!(calls, streams);
+        assert!(
+            reported.iter().flatten().all(|(code, _)| *code == NO_LONGER.0) && reported.iter().all(Option::is_some)
+        );
         assert!(broken.into_iter().all(|broken| broken));
     }
 }
@@ -92,7 +94,7 @@ async fn every_removal_of_a_right_ends_calls_on_every_instance() {
     let guarded = [Caller::open(&first, "/call", &token).await, Caller::open(&second, "/call", &token).await];
     run(&site, &["token", "update", &token.id, "--permission", "calls:read"]);
     for call in guarded {
-        assert_eq!(call.farewell().await.unwrap().0, NO_LONGER.0);
+        assert_eq!(call.close_reason().await.unwrap().0, NO_LONGER.0);
     }
     free.quiet().await;
     assert_eq!(second.metric("callgate_calls_open{route=\"/free\"}").await, Some(1.0));
@@ -138,7 +140,7 @@ async fn an_outage_ends_no_call_and_expiry_does() {
     assert_eq!(gateway.metric("callgate_calls_open{route=\"/call\"}").await, Some(1.0));
     // Empty again, it knows the token no longer.
     redis.restart();
-    assert_eq!(lasting.farewell().await.unwrap().0, NO_LONGER.0);
+    assert_eq!(lasting.close_reason().await.unwrap().0, NO_LONGER.0);
     let last = gateway.access("/call", 3).await.pop().unwrap();
     assert_eq!(last["error"], "the token was replaced or deleted");
 }

@@ -177,7 +177,7 @@ async fn a_dead_node_fails_its_slots_at_once_and_no_others() {
 #[tokio::test]
 async fn a_server_that_is_no_cluster_is_reported() {
     let server = RedisServer::start();
-    let told = trouble(&format!("cluster: \"{}\"", server.url())).await;
-    assert!(told.contains("is not part of a cluster"), "{told}");
+    let reported = trouble(&format!("cluster: \"{}\"", server.url())).await;
+    assert!(reported.contains("is not part of a cluster"), "{reported}");
     assert!(trouble("cluster: \"redis://127.0.0.1:1\"").await.contains("no node of the Redis cluster answers"));
 }

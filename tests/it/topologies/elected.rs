@@ -86,8 +86,8 @@ async fn a_replaced_primary_gets_no_writes() {
     assert_eq!(admitted(&[limiter], "alpha", 60, 100).await, 60);
     assert_eq!(health.trouble(), None);
 
-    let told = trouble(&format!("sentinel: {}", watched.config().replace("mymaster", "another"))).await;
-    assert!(told.contains("the sentinels know no service of the name another"), "{told}");
-    let told = trouble("sentinel: { service: mymaster, nodes: [\"redis://127.0.0.1:1\"] }").await;
-    assert!(told.contains("no sentinel answers"), "{told}");
+    let reported = trouble(&format!("sentinel: {}", watched.config().replace("mymaster", "another"))).await;
+    assert!(reported.contains("the sentinels know no service of the name another"), "{reported}");
+    let reported = trouble("sentinel: { service: mymaster, nodes: [\"redis://127.0.0.1:1\"] }").await;
+    assert!(reported.contains("no sentinel answers"), "{reported}");
 }

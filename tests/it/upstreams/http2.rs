@@ -28,8 +28,8 @@ async fn requests_share_one_connection() {
             get(&client, &gateway, path, &token).await.bytes().await.unwrap();
         }
         let upload = client.post(gateway.url("/echo")).bearer_auth(&token.secret).body(vec![0; 1_000_000]);
-        let told: Value = upload.send().await.unwrap().json().await.unwrap();
-        assert_eq!(told["body_length"], 1_000_000);
+        let reported: Value = upload.send().await.unwrap().json().await.unwrap();
+        assert_eq!(reported["body_length"], 1_000_000);
     }
     assert_eq!((upstream.connections(), upstream.seen().len()), (1, 88));
     assert!(upstream.seen().iter().all(|seen| seen.version == Version::HTTP_2));
@@ -122,8 +122,8 @@ async fn trailers_pass_both_ways() {
     trailers.insert("x-callgate-account", "somebody".parse().unwrap());
     body.send_trailers(trailers).unwrap();
     let mut answer = answer.await.unwrap().into_body();
-    let told: Value = serde_json::from_slice(&answer.data().await.unwrap().unwrap()).unwrap();
-    assert_eq!((&told["trailers"], &told["body_length"]), (&serde_json::json!({ "x-sum": "7" }), &2.into()));
+    let reported: Value = serde_json::from_slice(&answer.data().await.unwrap().unwrap()).unwrap();
+    assert_eq!((&reported["trailers"], &reported["body_length"]), (&serde_json::json!({ "x-sum": "7" }), &2.into()));
     assert_eq!(upstream.seen()[1].headers["te"], "trailers");
 }
 
@@ -148,8 +148,8 @@ async fn trailers_contain_nothing_that_a_route_removes_or_sets() {
         let mut answer = answer.await.unwrap().into_body();
         let bytes = answer.data().await.unwrap().unwrap();
         if path == "/echo" {
-            let told: Value = serde_json::from_slice(&bytes).unwrap();
-            assert_eq!(told["trailers"], serde_json::json!({ "x-own": "7" }));
+            let reported: Value = serde_json::from_slice(&bytes).unwrap();
+            assert_eq!(reported["trailers"], serde_json::json!({ "x-own": "7" }));
         } else {
             let trailers = answer.trailers().await.unwrap().unwrap_or_default();
             assert!(trailers.is_empty(), "{trailers:?}");

@@ -101,9 +101,9 @@ async fn only_requests_after_the_last_stream_of_a_goaway_are_retried() {
         tokio::spawn(async move {
             let (mut socket, _) = listener.accept().await.unwrap();
             socket.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
-            let mut heard = Vec::new();
-            while count_of(&heard, 1) < 2 {
-                assert!(socket.read_buf(&mut heard).await.unwrap() > 0);
+            let mut received = Vec::new();
+            while count_of(&received, 1) < 2 {
+                assert!(socket.read_buf(&mut received).await.unwrap() > 0);
             }
             socket.write_all(&[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, last, 0, 0, 0, 0]).await.unwrap();
             socket.shutdown().await.unwrap();
@@ -127,8 +127,8 @@ async fn only_requests_after_the_last_stream_of_a_goaway_are_retried() {
 }
 
 /// How many frames of a type are in what a client sent.
-fn count_of(heard: &[u8], kind: u8) -> usize {
-    let mut rest = heard.strip_prefix(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap_or_default();
+fn count_of(received: &[u8], kind: u8) -> usize {
+    let mut rest = received.strip_prefix(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap_or_default();
     let mut count = 0;
     while let [a, b, c, this, _, _, _, _, _, payload @ ..] = rest {
         let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
@@ -141,11 +141,11 @@ fn count_of(heard: &[u8], kind: u8) -> usize {
 #[tokio::test]
 async fn an_answer_that_is_reset_half_way_is_never_completed() {
     for reason in [Reason::INTERNAL_ERROR, Reason::CANCEL, Reason::NO_ERROR] {
-        is_never_made_whole(reason).await;
+        is_never_completed(reason).await;
     }
 }
 
-async fn is_never_made_whole(reason: Reason) {
+async fn is_never_completed(reason: Reason) {
     for client_of in [http1, http2] {
         let half_way = Arc::new(Notify::new());
         let has_head = half_way.clone();
@@ -204,12 +204,12 @@ async fn a_silent_connection_is_pinged() {
     let asked = tokio::spawn(async move {
         let (mut socket, _) = listener.accept().await.unwrap();
         socket.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
-        let mut heard = Vec::new();
-        while count_of(&heard, 6) < 1 {
-            assert!(socket.read_buf(&mut heard).await.unwrap() > 0, "it gave up without asking");
+        let mut received = Vec::new();
+        while count_of(&received, 6) < 1 {
+            assert!(socket.read_buf(&mut received).await.unwrap() > 0, "it gave up without asking");
         }
         // A dead peer does not answer; then the connection ends.
-        while socket.read_buf(&mut heard).await.is_ok_and(|read| read > 0) {}
+        while socket.read_buf(&mut received).await.is_ok_and(|read| read > 0) {}
     });
     let (gateway, token) = stage(&[format!("http://{address}")], ", protocol: http2, ping: 1s", "");
     assert_eq!(get(&http2(&gateway), &gateway, "/x", &token).await.status(), 502);

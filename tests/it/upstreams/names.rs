@@ -176,11 +176,11 @@ async fn known_addresses_stay_while_the_name_cannot_be_looked_up() {
     .await;
     all_are_good(&gateway, &token, "/slow/20", 12).await;
     hosts.write(&[1]);
-    let told =
+    let reported =
         |text: &str| gateway.log().iter().filter(|line| line["message"].as_str().unwrap().contains(text)).count();
-    eventually("the name to be found again", async || (told("can be looked up again") == 1).then_some(())).await;
-    assert_eq!(told("can't look up the host name"), 1, "told once");
-    assert_eq!(told("have changed"), 0);
+    eventually("the name to be found again", async || (reported("can be looked up again") == 1).then_some(())).await;
+    assert_eq!(reported("can't look up the host name"), 1, "told once");
+    assert_eq!(reported("have changed"), 0);
 }
 
 #[tokio::test]
