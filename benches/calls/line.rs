@@ -23,7 +23,7 @@ pub(crate) const HEAD_FROM_CLIENT: [u8; 8] = [0x82, 0xfe, 0x01, 0x40, 0, 0, 0, 0
 /// The same from a server.
 pub(crate) const HEAD_FROM_SERVER: [u8; 4] = [0x82, 0x7e, 0x01, 0x40];
 /// The last frames' echoes may take so long; what has not come by then is lost.
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
@@ -177,7 +177,7 @@ async fn speak(line: Line, began: Instant, first: Instant, period: Duration, fra
         }
         (latencies, disordered)
     };
-    let last = first + period * frames + PATIENCE;
+    let last = first + period * frames + WAIT_TIMEOUT;
     let ((), heard) = tokio::join!(says, async { tokio::time::timeout_at(last.into(), hears).await });
     heard.unwrap_or_default()
 }

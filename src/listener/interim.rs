@@ -255,7 +255,7 @@ mod tests {
         for _ in 0..2 * MAX_INTERIMS {
             sender.send(StatusCode::EARLY_HINTS, HeaderMap::new());
         }
-        // Who waits to be asked for a body is asked, whatever the upstream said before.
+        // A client that waits for 100 gets it, whatever the upstream sent before.
         stream.go_on();
         let told = statuses();
         assert_eq!((told.len(), told[0], told[MAX_INTERIMS]), (MAX_INTERIMS + 1, 103, 100));

@@ -1,4 +1,4 @@
-//! What lies in `deploy/`, judged by the tools that will read it: promtool, systemd, nginx and a YAML parser.
+//! The files of `deploy/`, checked with the tools that read them: promtool, systemd, nginx and a YAML parser.
 
 use std::fs;
 use std::net::TcpStream;
@@ -54,7 +54,7 @@ fn deployed() -> Vec<PathBuf> {
 }
 
 #[test]
-fn prometheus_takes_its_configuration_and_the_alerts_fire_when_they_should() {
+fn prometheus_accepts_its_configuration_and_the_alerts_fire() {
     let folder = root().join("deploy/prometheus");
     for arguments in
         [["check", "config", "prometheus.yml"], ["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]]
@@ -69,7 +69,7 @@ fn prometheus_takes_its_configuration_and_the_alerts_fire_when_they_should() {
 }
 
 #[test]
-fn systemd_takes_the_unit_and_finds_it_well_confined() {
+fn systemd_accepts_the_unit_and_rates_it_as_confined() {
     let unit = read("deploy/callgate.service");
     let folder = tempfile::tempdir().unwrap();
     let exec_start = setting(&unit, "ExecStart");
@@ -106,7 +106,7 @@ fn a_stop_leaves_time_for_the_drain() {
 }
 
 #[test]
-fn compose_is_whole() {
+fn the_compose_file_is_complete() {
     let compose = yaml("deploy/docker-compose.yml");
     let services = compose["services"].as_object().unwrap();
     for (name, service) in services {
@@ -193,7 +193,7 @@ impl Nginx {
         }
         let listen = format!("listen {port};");
         assert!(servers.contains(&listen), "{configuration} says {listen}");
-        // Somebody else may take the free port first.
+        // Another process may take the free port first.
         (0..5).find_map(|_| Self::try_start(&servers, &listen)).expect("nginx starts (tests/run installs it)")
     }
 
@@ -212,7 +212,7 @@ impl Nginx {
         nginx.args(["-p", folder.path().to_str().unwrap(), "-c", "nginx.conf"]).stderr(Stdio::null());
         let process = nginx.spawn().expect("nginx is installed (tests/run does that)");
         let mut nginx = Self { process, port, _folder: folder };
-        let deadline = Instant::now() + crate::support::PATIENCE;
+        let deadline = Instant::now() + crate::support::WAIT_TIMEOUT;
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             if nginx.process.try_wait().unwrap().is_some() || Instant::now() > deadline {
                 return None;
@@ -233,7 +233,7 @@ impl Nginx {
 }
 
 #[tokio::test]
-async fn the_companion_hands_on_the_metrics_and_nothing_else() {
+async fn the_companion_exposes_only_the_metrics() {
     let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let admin_address = admin.local_addr().unwrap().to_string();
     let mut asked_for = serve_anything(admin);
@@ -250,7 +250,7 @@ async fn the_companion_hands_on_the_metrics_and_nothing_else() {
 
 /// Answers every request with 200 and tells its first line.
 fn serve_anything(listener: TcpListener) -> tokio::sync::mpsc::UnboundedReceiver<String> {
-    let (tell, told) = tokio::sync::mpsc::unbounded_channel();
+    let (tell, reported) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
             let mut head = Vec::new();
@@ -262,7 +262,7 @@ fn serve_anything(listener: TcpListener) -> tokio::sync::mpsc::UnboundedReceiver
             socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
         }
     });
-    told
+    reported
 }
 
 #[tokio::test]
@@ -274,7 +274,7 @@ async fn the_stand_in_api_shows_the_identity() {
 }
 
 #[test]
-fn no_secret_lies_in_the_folder() {
+fn the_deploy_folder_contains_no_secret() {
     for path in deployed() {
         let is_key = path.extension().is_some_and(|extension| extension == "pem" || extension == "key");
         let ignored = path.parent().unwrap().ends_with("tls");

@@ -22,8 +22,8 @@ async fn stage(drain: &str) -> (Upstream, Gateway, Token) {
 }
 
 #[tokio::test]
-async fn requests_in_flight_finish_and_nothing_new_is_taken() {
-    let (upstream, mut gateway, token) = stage("{ timeout: 20s }").await;
+async fn requests_in_flight_finish_and_new_connections_are_refused() {
+    let (upstream, mut gateway, token) = stage("{ timeout: 5m }").await;
     let (first, second) = (http1(&gateway), http2(&gateway));
     let path = "/slow/1500";
     let pending: Vec<_> = [first, second]
@@ -48,7 +48,7 @@ async fn requests_in_flight_finish_and_nothing_new_is_taken() {
 
 #[tokio::test]
 async fn readiness_fails_while_the_drain_is_delayed() {
-    let (_upstream, mut gateway, token) = stage("{ delay: 6s, timeout: 5s }").await;
+    let (_upstream, gateway, token) = stage("{ delay: 5m }").await;
     assert_eq!(gateway.admin("/readyz").await, (200, "ready\n".into()));
     gateway.signal(Signal::TERM);
     let body = eventually("readiness to fail", async || {
@@ -60,11 +60,16 @@ async fn readiness_fails_while_the_drain_is_delayed() {
     assert_eq!(gateway.admin("/livez").await.0, 200);
     // Load balancers have not noticed yet: they are still served.
     assert_eq!(get(&http2(&gateway), &gateway, "/echo", &token).await.status(), 200);
+
+    let (_upstream, mut gateway, _) = stage("{ delay: 1s }").await;
+    let started = Instant::now();
+    gateway.signal(Signal::TERM);
     assert_eq!(gateway.wait().await.code(), Some(0));
+    assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
 }
 
 #[tokio::test]
-async fn what_does_not_finish_is_cut_at_the_deadline() {
+async fn unfinished_requests_are_cut_at_the_drain_timeout() {
     let (_upstream, mut gateway, token) = stage("{ timeout: 1s }").await;
     let client = http1(&gateway);
     let mut response = get(&client, &gateway, "/events", &token).await;
@@ -81,12 +86,10 @@ async fn what_does_not_finish_is_cut_at_the_deadline() {
 
 #[tokio::test]
 async fn an_idle_instance_ends_at_once() {
-    let (_upstream, mut gateway, token) = stage("{ timeout: 30s }").await;
+    let (_upstream, mut gateway, token) = stage("{ timeout: 10m }").await;
     let (first, second) = (http1(&gateway), http2(&gateway));
     assert_eq!(get(&first, &gateway, "/echo", &token).await.status(), 200);
     assert_eq!(get(&second, &gateway, "/echo", &token).await.status(), 200);
-    let started = Instant::now();
     gateway.signal(Signal::TERM);
     assert_eq!(gateway.wait().await.code(), Some(0));
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }

@@ -1,4 +1,4 @@
-//! What calls hold while nothing happens on them, by the resident memory of a whole instance. benches/ has the numbers of an optimised
+//! The memory that idle calls take, by the resident memory of a whole instance. benches/ has the numbers of an optimised
 //! build; here it is more, and what matters is that nothing of what opened a call is kept for its length.
 
 use crate::support::calls::{call, switchboard};
@@ -12,7 +12,7 @@ const CALLS: usize = 500;
 const MOST: u64 = 16;
 
 #[tokio::test]
-async fn an_idle_call_keeps_nothing_of_what_opened_it() {
+async fn an_idle_call_frees_the_memory_of_its_handshake() {
     let site = Site::in_memory(switchboard().await, "  - { path: /call, upstream: up }");
     let token = site.token_with(&[], &["--limit", "minute=10000/1m"]);
     let gateway = site.serve();

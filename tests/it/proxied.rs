@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use crate::support::client::{builder, connector};
 use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::upstream::Upstream;
-use crate::support::{PATIENCE, eventually, eventually_blocking};
+use crate::support::{WAIT_TIMEOUT, eventually, eventually_blocking};
 
 /// A gateway with a plain listener, too, before an upstream.
 async fn stage(listen: &str, rest: &str) -> (Upstream, Gateway, Token) {
@@ -56,12 +56,12 @@ async fn ask(gateway: &Gateway, header: &[u8], piece: usize, path: &str, token: 
     }
     let name = ServerName::try_from("localhost").unwrap();
     let connecting = connector(&gateway.site.path("cert.pem"), "http/1.1").connect(name, socket);
-    let mut stream = tokio::time::timeout(PATIENCE, connecting).await.expect("a handshake or its end")?;
+    let mut stream = tokio::time::timeout(WAIT_TIMEOUT, connecting).await.expect("a handshake or its end")?;
     let request =
         format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
-    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("an answer")?;
+    tokio::time::timeout(WAIT_TIMEOUT, stream.read_to_string(&mut answer)).await.expect("an answer")?;
     Ok(answer)
 }
 
@@ -72,7 +72,7 @@ async fn failures(gateway: &Gateway, listener: &str) -> Option<f64> {
 const FROM_HERE: &str = ", proxy_protocol: { from: [127.0.0.1] }";
 
 #[tokio::test]
-async fn the_client_is_the_one_that_the_proxy_tells() {
+async fn the_client_address_is_that_of_the_proxy_header() {
     let (upstream, gateway, token) = stage(FROM_HERE, "").await;
     let six = b"PROXY TCP6 2001:db8::7 2001:db8::1 5000 443\r\n";
     let cases: [(&str, Vec<u8>, &str); 7] = [
@@ -101,7 +101,7 @@ async fn the_client_is_the_one_that_the_proxy_tells() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_does_not_say_whose_connection_it_is_gets_nothing() {
+async fn a_proxy_that_sends_no_header_is_disconnected() {
     let (upstream, gateway, token) = stage(&format!("{FROM_HERE}, handshake_timeout: 500ms"), "").await;
     let cases: [&[u8]; 6] = [
         b"",
@@ -121,7 +121,7 @@ async fn a_proxy_that_does_not_say_whose_connection_it_is_gets_nothing() {
     for header in [&b"PROXY TCP4 192.0"[..], b"\r\n\r\n\0\r\nQUIT\n\x21", b"P"] {
         let mut socket = TcpStream::connect(gateway.https).await.unwrap();
         socket.write_all(header).await.unwrap();
-        let closed = tokio::time::timeout(PATIENCE, socket.read(&mut [0; 100])).await.expect("a close in time");
+        let closed = tokio::time::timeout(WAIT_TIMEOUT, socket.read(&mut [0; 100])).await.expect("a close in time");
         assert!(matches!(closed, Ok(0) | Err(_)));
     }
     assert_eq!(failures(&gateway, "https").await, Some(8.0));
@@ -136,7 +136,7 @@ async fn a_proxy_that_does_not_say_whose_connection_it_is_gets_nothing() {
 }
 
 #[tokio::test]
-async fn nobody_else_is_believed() {
+async fn only_configured_proxies_may_send_the_header() {
     let (_upstream, gateway, token) = stage(", proxy_protocol: { from: [10.0.0.0/8] }", "").await;
     let answer = ask(&gateway, b"", 1, "/direct", &token.secret).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
@@ -148,7 +148,7 @@ async fn nobody_else_is_believed() {
 }
 
 #[tokio::test]
-async fn the_plain_listener_hears_it_too() {
+async fn the_plain_listener_reads_the_header_too() {
     let (_upstream, gateway, _) = stage(FROM_HERE, "").await;
     let mut socket = TcpStream::connect(gateway.http.unwrap()).await.unwrap();
     socket.write_all(&[LINE, b"GET /plain HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"].concat()).await.unwrap();
@@ -163,7 +163,7 @@ async fn the_plain_listener_hears_it_too() {
 }
 
 #[tokio::test]
-async fn failed_authentications_are_the_clients_own() {
+async fn failed_authentications_count_for_the_client_address() {
     let (_upstream, gateway, token) = stage(FROM_HERE, ", failures: { limit: 2/1h }").await;
     let from = |last: u8| format!("PROXY TCP4 192.0.2.{last} 10.0.0.1 5000 443\r\n").into_bytes();
     for expected in ["401", "401", "429"] {
@@ -206,7 +206,7 @@ impl Haproxy {
             command.arg("-db").arg("-f").arg(folder.path().join("haproxy.cfg"));
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             let mut child = command.spawn().expect("haproxy is installed (tests/run does that)");
-            // Somebody else may have taken a port first.
+            // Another process may have taken a port first.
             let listens = eventually_blocking("haproxy to listen or to end", || {
                 let ended = child.try_wait().unwrap().is_some();
                 let listens =
@@ -245,7 +245,7 @@ async fn haproxy_passes_connections_on() {
                 let request = client.post(&url).bearer_auth(&token.secret).body(vec![7; 100_000]);
                 async move { request.send().await.unwrap().json::<Value>().await.unwrap() }
             }));
-            assert!(answers.await.iter().all(|told| told["body_length"] == 100_000));
+            assert!(answers.await.iter().all(|reported| reported["body_length"] == 100_000));
             for line in gateway.access(&path, 10).await {
                 assert_eq!(line["client"], "127.0.0.77", "{line}");
             }

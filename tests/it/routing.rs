@@ -56,7 +56,7 @@ async fn hosts_have_routes_of_their_own() {
     for (host, path, target) in [
         ("api.test", "/a", Some("/exact")),
         ("Api.Test:8443", "/a", Some("/exact")),
-        // What another host's routes would take is not found on this one.
+        // Routes of another host do not match on this one.
         ("api.test", "/b", None),
         ("x.test", "/b", Some("/wild")),
         ("a.b.test", "/b", Some("/wild")),
@@ -67,10 +67,13 @@ async fn hosts_have_routes_of_their_own() {
         ("localhost", "/b", Some("/others")),
     ] {
         let before = stage.upstream.seen().len();
-        let told = stage.routed(host, path, "").await;
+        let reported = stage.routed(host, path, "").await;
         match target {
-            Some(target) => assert_eq!((&*told, &*stage.last_target()), ("200", target), "{host}{path}"),
-            None => assert!(told.starts_with("404") && stage.upstream.seen().len() == before, "{host}{path}: {told}"),
+            Some(target) => assert_eq!((&*reported, &*stage.last_target()), ("200", target), "{host}{path}"),
+            None => assert!(
+                reported.starts_with("404") && stage.upstream.seen().len() == before,
+                "{host}{path}: {reported}"
+            ),
         }
     }
 }
@@ -92,8 +95,8 @@ async fn headers_choose_between_routes() {
         ("/beta", "x-beta: 1\r\n", "200", "/beta"),
         ("/beta", "", "404", "/beta"),
     ] {
-        let told = stage.routed("localhost", path, more).await;
-        assert!(told.starts_with(status), "{path} {more}: {told}");
+        let reported = stage.routed("localhost", path, more).await;
+        assert!(reported.starts_with(status), "{path} {more}: {reported}");
         assert_eq!(stage.last_target(), target, "{path} {more}");
     }
     let lines = stage.gateway.access("/a", 3).await;
@@ -123,13 +126,13 @@ async fn paths_are_rewritten_and_queries_kept() {
     }
     // A form that the client's path did not have, but the new one would.
     let before = stage.upstream.seen().len();
-    let told = stage.routed("localhost", "/v..", "").await;
-    assert!(told.starts_with("400"), "{told}");
+    let reported = stage.routed("localhost", "/v..", "").await;
+    assert!(reported.starts_with("400"), "{reported}");
     assert_eq!(stage.upstream.seen().len(), before);
 }
 
 #[tokio::test]
-async fn headers_are_put_on_and_taken_off_both_ways() {
+async fn headers_are_set_and_removed_both_ways() {
     let stage = Stage::new(
         r#"
   - path: "/{*rest}"
@@ -172,7 +175,7 @@ const CORS: &str = r#"
 "#;
 
 #[tokio::test]
-async fn preflights_are_answered_without_a_token_where_a_route_says_so() {
+async fn preflights_are_answered_without_a_token_on_routes_with_cors() {
     let stage = Stage::new(CORS).await;
     for client in &stage.clients {
         let ask = async |path: &str, origin: &str, method: &str| {
@@ -243,8 +246,8 @@ async fn preflights_for_another_spelling_of_a_guarded_path_are_not_answered() {
             let request = client.request(reqwest::Method::OPTIONS, stage.gateway.url(path));
             let request = request.header("origin", "https://app.test").header("access-control-request-method", "GET");
             let response = request.send().await.unwrap();
-            let told = (response.status().as_u16(), header(&response, "access-control-allow-origin"));
-            assert_eq!(told, (status, origin), "{path}");
+            let reported = (response.status().as_u16(), header(&response, "access-control-allow-origin"));
+            assert_eq!(reported, (status, origin), "{path}");
         }
     }
     assert!(stage.upstream.seen().is_empty());
@@ -252,7 +255,7 @@ async fn preflights_for_another_spelling_of_a_guarded_path_are_not_answered() {
 
 /// A route takes its path with a slash more at its end, or one less, where a route that asks for less would take it otherwise.
 #[tokio::test]
-async fn paths_of_the_other_end_are_rewritten_too() {
+async fn paths_with_and_without_a_final_slash_are_rewritten() {
     let stage = Stage::new(
         r#"
   - { path: "/{*rest}", auth: none, upstream: up }
@@ -275,7 +278,7 @@ async fn paths_of_the_other_end_are_rewritten_too() {
 }
 
 #[tokio::test]
-async fn pages_read_answers_and_limits_and_refusals() {
+async fn pages_may_read_answers_limits_and_rejections() {
     let stage = Stage::new(CORS).await;
     let ask = async |origin: &str, token: &str| {
         let request = stage.clients[1].get(stage.gateway.url("/api/7")).bearer_auth(token).header("origin", origin);
@@ -296,7 +299,7 @@ async fn pages_read_answers_and_limits_and_refusals() {
 }
 
 #[tokio::test]
-async fn pages_read_that_a_plan_on_trial_would_have_refused() {
+async fn pages_may_read_the_header_of_a_shadow_plan() {
     let upstream = Upstream::start().await;
     let site = Site::in_memory(upstream.address, CORS);
     let config = std::fs::read_to_string(site.config()).unwrap();
@@ -313,7 +316,7 @@ async fn pages_read_that_a_plan_on_trial_would_have_refused() {
 }
 
 #[tokio::test]
-async fn a_whole_answer_has_a_deadline_and_events_have_none() {
+async fn a_response_has_a_timeout_and_an_event_stream_has_none() {
     let stage = Stage::new("  - { path: \"/{*rest}\", timeout: 2s, upstream: up }").await;
     for client in &stage.clients {
         let response = stage.get(client, "/slow/60000").await;
@@ -328,7 +331,7 @@ async fn a_whole_answer_has_a_deadline_and_events_have_none() {
 }
 
 #[tokio::test]
-async fn a_split_keeps_a_token_on_its_side_and_draws_single_requests() {
+async fn a_split_keeps_a_token_on_its_side_or_draws_each_request() {
     let [stable, canary] = [Upstream::start().await, Upstream::start().await];
     let split = "upstream: { stable: 50, canary: 50 }";
     let site = Site::new(&format!(

@@ -25,7 +25,7 @@ fn stderr(output: &Output) -> String {
 }
 
 #[tokio::test]
-async fn a_good_redis_is_exact_and_left_as_it_was() {
+async fn a_good_redis_passes_and_keeps_its_data() {
     let server = RedisServer::start_with(&["--requirepass", "hunter2"]);
     let url = format!("redis://:hunter2@127.0.0.1:{}/3", server.port());
     let output = selftest(&["--redis", &url, "--seconds", "1", "--json"]).await;
@@ -113,7 +113,7 @@ async fn a_user_that_may_write_its_namespace_alone_is_enough() {
 }
 
 #[tokio::test]
-async fn people_read_a_page_and_a_user_without_rights_is_told_what_was_not_tested() {
+async fn the_text_report_names_the_checks_that_a_user_may_not_run() {
     let server = RedisServer::start();
     let acl = ["ACL", "SETUSER", "poor", "on", ">hunter2", "~*", "+@all", "-client|kill", "-memory"];
     server.say::<()>(&acl);
@@ -136,7 +136,7 @@ async fn people_read_a_page_and_a_user_without_rights_is_told_what_was_not_teste
 }
 
 #[tokio::test]
-async fn a_redis_that_can_not_be_used_fails_and_the_password_is_not_told() {
+async fn an_unusable_redis_fails_and_the_password_is_not_printed() {
     let mut server = RedisServer::start_with(&["--requirepass", "right"]);
     let url = format!("redis://:hunter2@127.0.0.1:{}", server.port());
     let address = format!("Redis at redis://127.0.0.1:{}", server.port());
@@ -150,8 +150,8 @@ async fn a_redis_that_can_not_be_used_fails_and_the_password_is_not_told() {
     assert!(stderr(&in_file).contains("refused") && !stderr(&in_file).contains("hunter2"), "{}", stderr(&in_file));
     for output in [&wrong, &absent] {
         assert_eq!(output.status.code(), Some(1));
-        let told = stderr(output);
-        assert!(told.contains(&address) && !told.contains("hunter2"), "{told}");
+        let reported = stderr(output);
+        assert!(reported.contains(&address) && !reported.contains("hunter2"), "{reported}");
     }
     assert!(stdout(&wrong).is_empty());
     let report: Value = serde_json::from_str(&stdout(&absent)).unwrap();
@@ -160,7 +160,7 @@ async fn a_redis_that_can_not_be_used_fails_and_the_password_is_not_told() {
 }
 
 #[tokio::test]
-async fn wrong_usage_is_told_apart_and_the_url_is_not_repeated() {
+async fn wrong_usage_has_its_own_exit_code_and_the_url_is_not_printed() {
     for args in [&["--redis", "http://:hunter2@host"][..], &["--redis", "redis://:hunter2@h", "--seconds", "0"], &[]] {
         let output = selftest(args).await;
         assert_eq!(output.status.code(), Some(2), "{args:?}");

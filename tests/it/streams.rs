@@ -78,8 +78,8 @@ async fn an_upload_of_a_gibibyte_takes_constant_memory() {
             most = most.max(gateway.resident());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let told: serde_json::Value = sending.await.unwrap().unwrap().json().await.unwrap();
-        assert_eq!(told["body_length"], GIBIBYTE);
+        let reported: serde_json::Value = sending.await.unwrap().unwrap().json().await.unwrap();
+        assert_eq!(reported["body_length"], GIBIBYTE);
         assert!(most - before < 20 << 20, "{} MiB more than before", (most - before) >> 20);
     }
 }
@@ -170,7 +170,7 @@ async fn audio_frames_echo_through_a_websocket() {
     let line = gateway.access("/api/v1/calls/call_1/stream", 1).await.remove(0);
     assert_eq!(line["status"], 101);
     assert!(line["bytes_in"].as_u64() > Some(1 << 20) && line["bytes_out"].as_u64() > Some(1 << 20), "{line}");
-    assert_eq!(gateway.metric(series).await, Some(0.0));
+    eventually("the call to be over", async || (gateway.metric(series).await == Some(0.0)).then_some(())).await;
     stop.cancel();
 }
 
@@ -201,10 +201,10 @@ async fn a_websocket_without_a_token_or_over_the_limit_gets_an_ordinary_rejectio
 async fn calls_end_when_silent_or_too_long() {
     for (limit, why) in [("idle_timeout: 1s", "silent"), ("max_duration: 1s", "maximum")] {
         let (stop, gateway, token) = voice_stage(&format!(", call: {{ {limit} }}")).await;
-        let mut socket = open_socket(&gateway, &token).await;
         let started = Instant::now();
+        let mut socket = open_socket(&gateway, &token).await;
         while let Some(Ok(_)) = socket.next().await {}
-        assert!(started.elapsed() >= Duration::from_millis(900), "{limit}: {:?}", started.elapsed());
+        assert!(started.elapsed() >= Duration::from_secs(1), "{limit}: {:?}", started.elapsed());
         let line = gateway.access("/api/v1/calls/call_1/stream", 1).await.remove(0);
         assert!(line["error"].as_str().unwrap().contains(why), "{limit}: {line}");
         stop.cancel();
@@ -216,7 +216,7 @@ async fn bytes_sent_before_the_switch_are_dropped() {
     // An upstream that switches at once and tells what it hears then.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let heard = tokio::spawn(async move {
+    let received = tokio::spawn(async move {
         let (mut socket, _) = listener.accept().await.unwrap();
         let mut bytes = Vec::new();
         while !bytes.ends_with(b"\r\n\r\n") {
@@ -241,5 +241,5 @@ async fn bytes_sent_before_the_switch_are_dropped() {
     handshake.extend(b"\x82\x85\x01\x02\x03\x04early");
     let answer = crate::support::client::exchange(&gateway, &handshake).await;
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("not an HTTP request"), "{answer}");
-    assert_eq!(heard.await.unwrap(), "");
+    assert_eq!(received.await.unwrap(), "");
 }

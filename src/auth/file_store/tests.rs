@@ -103,7 +103,7 @@ fn a_bad_file_is_read_once() {
 }
 
 #[test]
-fn an_absent_file_is_empty_until_it_comes() {
+fn an_absent_file_is_empty_until_it_appears() {
     let folder = tempfile::tempdir().unwrap();
     let store = FileStore::with_plans(plans(), &folder.path().join("tokens.yaml")).unwrap();
     assert!(find(&store, A).is_err());
@@ -120,7 +120,7 @@ fn a_file_that_may_not_be_read_stops_the_start() {
 }
 
 #[test]
-fn what_is_wrong_is_said_at_once_with_its_place() {
+fn all_errors_are_reported_at_once_with_their_position() {
     let hash = "0".repeat(64);
     let text = format!(
         "# head\ntokens:\n  - id: a\n    hash: 12ab\n    name: A\n    account: acme\n    plan: entreprise\n  - id: b c\n    \
@@ -150,7 +150,7 @@ fn what_is_wrong_is_said_at_once_with_its_place() {
 }
 
 #[test]
-fn ids_and_hashes_stand_once() {
+fn duplicate_ids_and_hashes_are_refused() {
     let text = format!("tokens:\n{}{}{}", entry("a", A, ""), entry("a", B, ""), entry("c", A, ""));
     let (_folder, store) = store(&text);
     let message = store.err().unwrap().to_string();
@@ -165,7 +165,7 @@ fn ids_and_hashes_stand_once() {
 }
 
 #[test]
-fn a_token_in_place_of_its_hash_is_not_repeated() {
+fn a_token_in_place_of_its_hash_is_not_printed() {
     let secret = "kal_live_this_is_the_secret";
     for text in [
         format!("tokens:\n  - {{ id: a, hash: {secret}, name: a, account: a }}"),

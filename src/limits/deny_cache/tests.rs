@@ -50,9 +50,10 @@ async fn recheck<'a>(cache: &'a DenyCache, query: &'a LimitQuery<'a>) -> Recheck
 }
 
 /// Remembers a denial that has ended just now.
-fn has_ended(cache: &DenyCache, query: &LimitQuery<'_>) {
+fn has_ended(cache: &DenyCache, query: &LimitQuery<'_>) -> Instant {
     let now = Instant::now();
     cache.remember(query, denial(100_000), now, now);
+    now
 }
 
 #[test]
@@ -69,7 +70,7 @@ fn answers_the_same_query_until_a_slot_is_free() {
 }
 
 #[test]
-fn after_a_second_one_asks_and_the_others_are_answered() {
+fn after_a_second_one_request_rechecks_and_the_others_are_answered() {
     let (cache, plan, sent) = (DenyCache::new(100), plan(3), Instant::now());
     let query = query(&plan);
     let after = |ms| sent + Duration::from_millis(ms);
@@ -123,7 +124,7 @@ fn a_window_that_never_admits_is_always_a_whole_window_away() {
 }
 
 #[test]
-fn what_has_passed_meanwhile_is_the_present() {
+fn a_repeated_denial_moves_past_times_to_the_present() {
     let windows = [(3, 3, 102_000), (7, 100, 100_300)].map(|(used, limit, frees_ms)| WindowStatus {
         used,
         limit,
@@ -142,8 +143,10 @@ async fn an_admission_to_the_last_slot_denies_what_follows() {
     let query = query(&plan);
     recheck(&cache, &query).await.decided(&answer(true, 2, 3, 104_000), Instant::now());
     assert!(matches!(cache.look_up(&query, Instant::now()), Lookup::Ask(None)));
-    recheck(&cache, &query).await.decided(&answer(true, 3, 3, 104_000), Instant::now());
-    let next = repeated(&cache, &query, Instant::now()).unwrap();
+    let last = recheck(&cache, &query).await;
+    let now = Instant::now();
+    last.decided(&answer(true, 3, 3, 104_000), now);
+    let next = repeated(&cache, &query, now).unwrap();
     assert_eq!((next.admitted, next.windows()[0].used, next.windows()[0].frees_ms), (false, 3, 104_000));
     // What costs more frees later than that: it is asked.
     let dear = LimitQuery { charge: 2.into(), ..query };
@@ -154,7 +157,7 @@ async fn an_admission_to_the_last_slot_denies_what_follows() {
 }
 
 #[tokio::test]
-async fn when_a_denial_has_ended_one_asks_and_the_others_wait_for_the_answer() {
+async fn when_a_denial_ends_one_request_rechecks_and_the_others_wait() {
     let (cache, plan) = (DenyCache::new(100), plan(3));
     let query = query(&plan);
     has_ended(&cache, &query);
@@ -168,7 +171,7 @@ async fn when_a_denial_has_ended_one_asks_and_the_others_wait_for_the_answer() {
 }
 
 #[tokio::test]
-async fn as_many_ask_at_one_time_as_there_is_room_for() {
+async fn as_many_requests_recheck_at_once_as_slots_are_free() {
     let (cache, plan) = (DenyCache::new(100), plan(9));
     let query = query(&plan);
     let now = Instant::now();
@@ -222,21 +225,21 @@ async fn no_request_waits_twice_for_a_redis_that_does_not_answer() {
 }
 
 #[tokio::test]
-async fn a_changed_record_ends_all_that_was_known() {
+async fn a_changed_record_clears_the_cached_denials() {
     let (cache, plan) = (DenyCache::new(100), plan(3));
     let (first, now) = (query(&plan), Instant::now());
     cache.remember(&first, denial(104_000), now, now);
     let other = LimitQuery { charge: 2.into(), ..first };
     recheck(&cache, &other).await.stale();
-    assert!(matches!(cache.look_up(&first, Instant::now()), Lookup::Ask(None)));
+    assert!(matches!(cache.look_up(&first, now), Lookup::Ask(None)));
 }
 
 #[tokio::test]
 async fn a_second_after_its_end_a_denial_is_forgotten() {
     let (cache, plan) = (DenyCache::new(100), plan(3));
     let query = query(&plan);
-    has_ended(&cache, &query);
-    assert!(matches!(cache.look_up(&query, Instant::now()), Lookup::Ask(Some(_))));
-    assert!(matches!(cache.look_up(&query, Instant::now()), Lookup::Wait(_)));
-    assert!(matches!(cache.look_up(&query, Instant::now() + MAX_TRUST), Lookup::Ask(None)));
+    let ended = has_ended(&cache, &query);
+    assert!(matches!(cache.look_up(&query, ended), Lookup::Ask(Some(_))));
+    assert!(matches!(cache.look_up(&query, ended), Lookup::Wait(_)));
+    assert!(matches!(cache.look_up(&query, ended + MAX_TRUST), Lookup::Ask(None)));
 }

@@ -125,7 +125,7 @@ fn the_background_gets_each_log_once_and_not_too_many() {
 }
 
 #[test]
-fn what_no_window_sees_is_not_sent() {
+fn admissions_outside_every_window_are_not_sent() {
     let (pending, at) = pending(100);
     pending.add(b"t", &limits(1_000), 3, at(0));
     pending.add(b"t", &limits(1_000), 1, at(500));
@@ -138,7 +138,7 @@ fn what_no_window_sees_is_not_sent() {
 }
 
 #[test]
-fn at_its_bound_it_drops_what_no_window_sees_and_then_the_oldest() {
+fn at_its_bound_it_drops_admissions_outside_every_window_and_then_the_oldest() {
     let (pending, at) = pending(160);
     pending.add(b"short", &limits(1_000), 40, at(0));
     for ms in 0..120 {

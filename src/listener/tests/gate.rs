@@ -10,7 +10,7 @@ use super::super::signals::Signals;
 use super::LIMITS;
 
 #[tokio::test(start_paused = true)]
-async fn a_client_refused_for_being_slow_gets_to_read_why() {
+async fn a_client_refused_as_too_slow_receives_the_reason() {
     let (mut client, server) = tokio::io::duplex(1 << 16);
     let patience = Timeouts { head: Duration::from_secs(10), write: Duration::from_secs(10) };
     let mut gate = Gate::http1(server, LIMITS, patience, Arc::new(Signals::default()));

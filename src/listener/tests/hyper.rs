@@ -126,7 +126,7 @@ fn hyper_sees_what_the_strict_reader_sees() {
 }
 
 #[test]
-fn hyper_takes_every_character_that_passes() {
+fn hyper_accepts_every_accepted_character() {
     for byte in 0..=255_u8 {
         for head in [
             [b"GET /", &[byte][..], b" HTTP/1.1\r\nhost: a\r\n\r\n"].concat(),
@@ -155,7 +155,7 @@ fn hyper_takes_every_character_that_passes() {
 }
 
 #[test]
-fn hyper_takes_the_longest_that_passes() {
+fn hyper_accepts_the_longest_accepted_head() {
     let limits = HeadLimits { bytes: 200_000, lines: 100, target: usize::from(u16::MAX) - 1 };
     let target = format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "t".repeat(limits.target - 1));
     let lines = format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(limits.lines - 1));

@@ -129,7 +129,7 @@ async fn the_new_primary_is_known_from_its_promotion_on() {
 }
 
 #[tokio::test]
-async fn nobody_is_sent_back_by_sentinels_that_have_not_heard_of_the_failover() {
+async fn outdated_sentinels_do_not_switch_back_to_the_old_primary() {
     let stage = Stage::new().await;
     assert_eq!(stage.successor(OLD, [Some(LEADING), None, None]).await, Some(NEW));
     for _ in 0..20 {
@@ -147,7 +147,7 @@ async fn nobody_is_sent_back_by_sentinels_that_have_not_heard_of_the_failover() 
 }
 
 #[tokio::test]
-async fn sentinels_that_were_set_up_anew_are_believed() {
+async fn sentinels_that_were_reset_are_trusted() {
     let stage = Stage::new().await;
     assert_eq!(stage.primary([Some(AFTER); 3]).await, NEW);
     let anew = [Some((0, OLD, OLD)); 3];

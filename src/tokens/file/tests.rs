@@ -230,7 +230,7 @@ fn a_half_written_line_of_the_trail_harms_no_other() {
 }
 
 #[test]
-fn what_is_there_already_stays_as_it_is() {
+fn existing_entries_are_not_changed() {
     let (_folder, file, path) = editor(None);
     file.create(record("a", A), &by()).unwrap();
     assert!(revoke(&file, "a", now()).unwrap().changed);
@@ -271,7 +271,7 @@ fn a_link_stays_a_link_and_others_lose_access() {
 }
 
 #[test]
-fn what_a_killed_writer_left_is_cleared_away_and_nothing_else() {
+fn leftovers_of_a_killed_writer_are_removed() {
     let (folder, file, _) = editor(Some("tokens: []\n"));
     let left = folder.path().join(".tokens.yaml.4711.0badcafe.tmp");
     let others =
@@ -301,7 +301,7 @@ fn writers_take_turns() {
 }
 
 #[test]
-fn numbers_are_texts_letter_by_letter() {
+fn numbers_are_read_as_text_unchanged() {
     let hash = "1234567890".repeat(7)[..64].to_owned();
     let text = format!("tokens:\n  - {{ id: 017, hash: {hash}, name: 1e3, account: 0x1F, permissions: [5] }}\n");
     let placed = parse::parse(Path::new("t"), &text, &plans()).unwrap_or_default();

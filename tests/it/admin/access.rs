@@ -26,7 +26,7 @@ fn bearer(secret: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_address_that_others_reach_demands_a_token_with_the_role() {
+async fn a_public_admin_address_requires_a_token_with_the_role() {
     let (watch, ops) = (AdminToken::new(), AdminToken::new());
     let tokens = format!("{}, {}", watch.line("watch", "read"), ops.line("ops", "write"));
     let gateway = site(&format!("admin: {{ tokens: [{tokens}] }}"), true).serve();
@@ -60,7 +60,7 @@ async fn an_address_that_others_reach_demands_a_token_with_the_role() {
 }
 
 #[tokio::test]
-async fn a_loopback_address_asks_for_tokens_once_there_are_some() {
+async fn a_loopback_address_requires_tokens_once_some_are_configured() {
     let ops = AdminToken::new();
     let confirmed = ("x-callgate-admin", "1");
     let open = site("", false).serve();
@@ -79,7 +79,7 @@ async fn a_loopback_address_asks_for_tokens_once_there_are_some() {
 }
 
 #[tokio::test]
-async fn an_address_that_guesses_waits() {
+async fn an_address_with_too_many_wrong_tokens_must_wait() {
     let ops = AdminToken::new();
     let gateway = site(&format!("admin: {{ max_failures: 3, tokens: [{}] }}", ops.line("ops", "write")), false).serve();
     let ask = async |secret: &str| send(request(&gateway, Method::GET, "/metrics").bearer_auth(secret)).await;
@@ -98,7 +98,7 @@ async fn an_address_that_guesses_waits() {
 }
 
 #[tokio::test]
-async fn pages_and_names_of_others_get_nothing() {
+async fn foreign_origins_and_host_names_are_refused() {
     let ops = AdminToken::new();
     let private = site("", false).serve();
     let open = site(&format!("admin: {{ tokens: [{}] }}", ops.line("ops", "write")), true).serve();
@@ -130,7 +130,7 @@ async fn pages_and_names_of_others_get_nothing() {
 }
 
 #[test]
-fn an_admin_token_is_shown_once_with_the_line_that_makes_it_good() {
+fn an_admin_token_is_printed_once_with_its_config_line() {
     let output = admin_token(&["--name", "ops", "--role", "write"]);
     let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(output.status.success() && out.starts_with("callgate_admin_") && out.lines().count() == 1, "{out}");

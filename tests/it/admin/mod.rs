@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::support::gateway::{Gateway, PROGRAM, Site};
 
-/// What an admin token is, as `callgate admin-token create` makes it.
+/// An admin token, as `callgate admin-token create` makes it.
 struct AdminToken {
     secret: String,
     sha256: String,
@@ -38,7 +38,7 @@ fn admin_token(arguments: &[&str]) -> std::process::Output {
 /// A request to the admin listener.
 fn request(gateway: &Gateway, method: Method, path: &str) -> RequestBuilder {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let client = reqwest::Client::builder().no_proxy().timeout(crate::support::PATIENCE).build().unwrap();
+    let client = reqwest::Client::builder().no_proxy().timeout(crate::support::WAIT_TIMEOUT).build().unwrap();
     client.request(method, format!("http://127.0.0.1:{}{path}", gateway.admin.port()))
 }
 

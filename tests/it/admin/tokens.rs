@@ -53,7 +53,7 @@ impl Stage {
         self.ask(Method::PATCH, &format!("/api/tokens/{id}")).header("if-match", format!("\"{version}\"")).json(body)
     }
 
-    /// What the gateway answers to a secret. Nothing listens behind it, so 502 is a token that works.
+    /// The status that the gateway returns for a secret. Nothing listens behind it, so 502 is a token that works.
     async fn status(&self, secret: &Value) -> u16 {
         let request = http1(&self.gateway).get(self.gateway.url("/x")).bearer_auth(secret.as_str().unwrap());
         request.send().await.unwrap().status().as_u16()
@@ -65,7 +65,7 @@ fn id(token: &Value) -> &str {
 }
 
 #[tokio::test]
-async fn a_token_lives_its_whole_life_over_the_api() {
+async fn a_token_is_created_changed_and_revoked_over_the_api() {
     for stage in stages() {
         let asked = json!({ "name": "Dialler", "account": "acme", "permissions": ["calls:red"], "limits": { "minute": "600/1m" },
             "concurrent_calls": 3, "expires_at": "2999-01-01T00:00:00Z" });
@@ -131,7 +131,7 @@ async fn a_token_lives_its_whole_life_over_the_api() {
 }
 
 #[tokio::test]
-async fn of_two_changes_of_one_version_one_gets_412() {
+async fn the_second_change_of_the_same_version_gets_412() {
     for stage in stages() {
         let made = stage.create(json!({ "name": "a", "account": "acme" })).await;
         let changes = (0..8)
@@ -184,7 +184,7 @@ async fn a_repeated_request_makes_one_token() {
 }
 
 #[tokio::test]
-async fn a_token_from_elsewhere_is_registered_by_its_hash() {
+async fn a_foreign_token_is_registered_by_its_hash() {
     for stage in stages() {
         let secret = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMN";
         let hash = "08b14f5392d7acf18d7613f91b41ba279d5a3e0758877059b5da1da18b939817";
@@ -329,7 +329,7 @@ async fn an_unreachable_store_is_503_without_details() {
 }
 
 #[tokio::test]
-async fn many_tokens_from_elsewhere_are_registered_at_once() {
+async fn many_foreign_tokens_are_registered_in_one_request() {
     for stage in stages() {
         let hash = |secret: &str| callgate::tokens::TokenHash::of(secret).to_hex();
         let body = json!({ "account": "acme", "tokens": [

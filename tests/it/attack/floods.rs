@@ -23,7 +23,7 @@ async fn flood(stage: &Stage, prelude: &[u8], frame: &[u8]) -> bool {
 }
 
 #[tokio::test]
-async fn floods_of_small_frames_hurt_nobody() {
+async fn floods_of_small_frames_affect_no_other_client() {
     let stage = Stage::new("").await;
     let upload = encode(kind::HEADERS, END_HEADERS, 1, &request("POST", "/open/x", None));
     let priority = [&7u32.to_be_bytes()[..], &[1]].concat();
@@ -38,7 +38,7 @@ async fn floods_of_small_frames_hurt_nobody() {
         ("frames of no known kind", vec![], encode(0xfa, 0, 0, b"what?")),
         ("a long list of settings", vec![], encode(kind::SETTINGS, 0, 0, &long_settings[..600])),
     ] {
-        let survived = stage.harmless(flood(&stage, &prelude, &frame)).await;
+        let survived = stage.beside_good_clients(flood(&stage, &prelude, &frame)).await;
         // Either is well; that nobody else notices is what counts.
         eprintln!("{what}: {}", if survived { "read" } else { "closed" });
     }
@@ -52,7 +52,7 @@ async fn a_flood_of_continuations_ends_the_connection() {
     for payload in [field(b"x-padding", &[b'y'; 16_000]), field(b"x", b"y"), Vec::new()] {
         let stage = Stage::new("").await;
         let sent = stage
-            .harmless(async {
+            .beside_good_clients(async {
                 let mut frames = Frames::connect(&stage.gateway).await;
                 let head = encode(kind::HEADERS, 0, 1, &request("GET", "/open/x", None));
                 frames.write(&head).await.unwrap();
@@ -74,10 +74,10 @@ async fn a_flood_of_continuations_ends_the_connection() {
 
 /// One field of four kilobytes is put into the table, and named by one byte each fifteen thousand times.
 #[tokio::test]
-async fn a_bomb_of_compressed_fields_is_not_unpacked() {
+async fn a_bomb_of_compressed_fields_is_not_decompressed() {
     let stage = Stage::new("").await;
     stage
-        .harmless(async {
+        .beside_good_clients(async {
             for _ in 0..10 {
                 let mut frames = Frames::connect(&stage.gateway).await;
                 let mut block = request("GET", "/open/x", None);
@@ -107,7 +107,7 @@ async fn a_bomb_of_compressed_fields_is_not_unpacked() {
 async fn a_list_of_thousands_of_tiny_fields_is_refused() {
     let stage = Stage::new("").await;
     stage
-        .harmless(async {
+        .beside_good_clients(async {
             for count in [1_000, 2_000, 3_000] {
                 let mut frames = Frames::connect(&stage.gateway).await;
                 let block = [request("GET", "/open/x", None), field(b"x", b"").repeat(count)].concat();
@@ -128,10 +128,10 @@ async fn a_list_of_thousands_of_tiny_fields_is_refused() {
 
 /// A table of compressed fields that is made larger and smaller again and again stays as small as announced.
 #[tokio::test]
-async fn the_table_of_fields_grows_no_larger_than_announced() {
+async fn the_hpack_table_stays_within_its_announced_size() {
     let stage = Stage::new("").await;
     stage
-        .harmless(async {
+        .beside_good_clients(async {
             let mut frames = Frames::connect(&stage.gateway).await;
             // "Maximum dynamic table size: 2^28" (RFC 7541 §6.3): more than was announced ends the connection.
             let block = [&[0x3f, 0xe1, 0xff, 0xff, 0x7f][..], &request("GET", "/open/x", None)].concat();

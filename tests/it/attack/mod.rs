@@ -1,5 +1,5 @@
-//! Connections that are there to do harm, and good clients beside them: while it goes on, every request of theirs is answered, and
-//! the gateway's memory is bounded. `hygiene/duties.txt` says which attack is which.
+//! Attacks, and good clients beside them: every good request is answered, and the gateway's memory is bounded.
+//! `hygiene/duties.txt` lists which attack is which.
 
 mod floods;
 mod resets;
@@ -15,7 +15,7 @@ use crate::support::upstream::Upstream;
 
 /// More memory than any attack here may cost; each of them would take many times as much if it worked.
 const MEMORY: u64 = 48 << 20;
-/// HTTP/2's word for somebody who overdoes it (RFC 9113 §7).
+/// The error code of HTTP/2 for a peer that causes excessive load (RFC 9113 §7).
 const ENHANCE_YOUR_CALM: u32 = 0xb;
 
 /// A gateway before an upstream. Everything below `/open` is for everybody, so that no limit on a token stops an attack.
@@ -43,7 +43,7 @@ impl Stage {
     }
 
     /// Runs an attack while good clients ask, over new connections and over old ones; returns what came of it.
-    async fn harmless<T>(&self, attack: impl Future<Output = T>) -> T {
+    async fn beside_good_clients<T>(&self, attack: impl Future<Output = T>) -> T {
         let clients = [http1(&self.gateway), http2(&self.gateway)];
         for client in &clients {
             self.good(client).await;

@@ -1,4 +1,4 @@
-//! Streams that are opened to be thrown away, by the client or by a mistake of its own (CVE-2023-44487, CVE-2025-8671).
+//! Streams that are opened only to be reset, by the client or after a protocol error of its own (CVE-2023-44487, CVE-2025-8671).
 
 use super::{ENHANCE_YOUR_CALM, Stage};
 use crate::support::frames::{END_HEADERS, END_STREAM, Frames, encode, kind, request};
@@ -15,15 +15,15 @@ fn streams(count: u32) -> impl Iterator<Item = u32> {
 }
 
 #[tokio::test]
-async fn rapid_resets_in_one_breath_end_the_connection() {
+async fn a_burst_of_rapid_resets_ends_the_connection() {
     let stage = Stage::new("").await;
     let code = stage
-        .harmless(async {
+        .beside_good_clients(async {
             let mut frames = Frames::connect(&stage.gateway).await;
             let one =
                 |stream| [open(stream, "/open/slow/60000"), encode(kind::RST_STREAM, 0, stream, &CANCEL)].concat();
             let all: Vec<u8> = streams(20_000).flat_map(one).collect();
-            // It breaks off half-way when the gateway has had enough.
+            // The gateway may close the connection in the middle of the write.
             for piece in all.chunks(16 * 1024) {
                 if frames.write(piece).await.is_err() {
                     break;
@@ -38,10 +38,10 @@ async fn rapid_resets_in_one_breath_end_the_connection() {
 
 /// Each stream lives until the gateway has surely taken it up, so that none is counted as reset before it began.
 #[tokio::test]
-async fn rapid_resets_of_a_patient_attacker_end_the_connection_too() {
+async fn slow_rapid_resets_end_the_connection_too() {
     let stage = Stage::new("").await;
     let sent = stage
-        .harmless(async {
+        .beside_good_clients(async {
             let mut frames = Frames::connect(&stage.gateway).await;
             for (sent, stream) in streams(3_000).enumerate() {
                 let ping = encode(kind::PING, 0, 0, &u64::from(stream).to_be_bytes());
@@ -66,9 +66,9 @@ async fn rapid_resets_of_a_patient_attacker_end_the_connection_too() {
     assert!(stage.arrived() < 1_000, "{} requests of the attack arrived", stage.arrived());
 }
 
-/// Who now and then gives up a request, and lets most come to an end, is left alone.
+/// A client that cancels a request now and then, and lets most of them finish, keeps its connection.
 #[tokio::test]
-async fn a_client_that_changes_its_mind_is_no_attacker() {
+async fn a_client_that_cancels_some_requests_keeps_its_connection() {
     let stage = Stage::new("").await;
     let mut frames = Frames::connect(&stage.gateway).await;
     for round in 0..150 {
@@ -86,7 +86,7 @@ async fn a_client_that_changes_its_mind_is_no_attacker() {
 
 /// The client makes the gateway do the resetting, which must not be for nothing.
 #[tokio::test]
-async fn streams_that_a_mistake_resets_are_counted_made_you_reset() {
+async fn resets_provoked_by_protocol_errors_count_made_you_reset() {
     for (what, broken) in [
         ("a window that grows by nothing", (kind::WINDOW_UPDATE, vec![0; 4])),
         ("a window that overflows", (kind::WINDOW_UPDATE, 0x7fff_ffffu32.to_be_bytes().to_vec())),
@@ -95,7 +95,7 @@ async fn streams_that_a_mistake_resets_are_counted_made_you_reset() {
     ] {
         let stage = Stage::new("").await;
         stage
-            .harmless(async {
+            .beside_good_clients(async {
                 let mut frames = Frames::connect(&stage.gateway).await;
                 for stream in streams(5_000) {
                     let (kind, mut payload) = broken.clone();
@@ -118,7 +118,7 @@ async fn streams_that_a_mistake_resets_are_counted_made_you_reset() {
 async fn rfc9113_5_1_2_more_streams_than_announced_are_refused() {
     let stage = Stage::new(", max_concurrent_streams: 20").await;
     let refused = stage
-        .harmless(async {
+        .beside_good_clients(async {
             let mut frames = Frames::connect(&stage.gateway).await;
             let all: Vec<u8> = streams(100).flat_map(|stream| open(stream, "/open/slow/60000")).collect();
             frames.write(&all).await.unwrap();

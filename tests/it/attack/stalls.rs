@@ -1,4 +1,4 @@
-//! Clients that hold on and do nothing: each is let go at its deadline, and meanwhile costs a place and little memory.
+//! Clients that stall: each is disconnected at its timeout, and meanwhile takes one connection and little memory.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::Stage;
-use crate::support::PATIENCE;
+use crate::support::WAIT_TIMEOUT;
 use crate::support::client::{raw, read_to_end};
 use crate::support::frames::{Frames, kind, request};
 
-/// Short deadlines, so that the tests are; long enough for good clients and many handshakes on a busy machine.
+/// Short timeouts keep the tests short; they are long enough for good clients and many handshakes on a busy machine.
 const HASTY: &str = ", handshake_timeout: 5s, header_timeout: 3s, body_idle_timeout: 2s, idle_timeout: 5s";
 const CONNECTIONS: usize = 100;
 
@@ -23,7 +23,7 @@ async fn send(stream: &mut TlsStream<TcpStream>, text: &str) {
 }
 
 #[tokio::test]
-async fn handshakes_that_stall_are_given_up() {
+async fn stalled_handshakes_are_closed() {
     let stage = Stage::new(HASTY).await;
     // Nothing at all, and the beginning of a ClientHello.
     for bytes in [&b""[..], b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"] {
@@ -31,16 +31,17 @@ async fn handshakes_that_stall_are_given_up() {
             let mut socket = TcpStream::connect(stage.gateway.https).await.unwrap();
             socket.write_all(bytes).await.unwrap();
             let mut answer = Vec::new();
-            let _ =
-                tokio::time::timeout(PATIENCE, socket.read_to_end(&mut answer)).await.expect("the gateway gives up");
+            let _ = tokio::time::timeout(WAIT_TIMEOUT, socket.read_to_end(&mut answer))
+                .await
+                .expect("the gateway gives up");
         }));
-        stage.harmless(stalled).await;
+        stage.beside_good_clients(stalled).await;
     }
 }
 
 /// Slowloris: a header line now and then.
 #[tokio::test]
-async fn heads_that_trickle_are_408() {
+async fn slow_heads_get_408() {
     let stage = Stage::new(HASTY).await;
     let trickle = join_all((0..CONNECTIONS).map(|_| async {
         let mut stream = raw(&stage.gateway, "http/1.1").await;
@@ -58,11 +59,11 @@ async fn heads_that_trickle_are_408() {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            answer = tokio::time::timeout(PATIENCE, read) => answer.expect("the gateway gives up"),
+            answer = tokio::time::timeout(WAIT_TIMEOUT, read) => answer.expect("the gateway gives up"),
             () = write => unreachable!(),
         }
     }));
-    for answer in stage.harmless(trickle).await {
+    for answer in stage.beside_good_clients(trickle).await {
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     }
     assert_eq!(stage.arrived(), 0);
@@ -70,7 +71,7 @@ async fn heads_that_trickle_are_408() {
 
 /// R-U-Dead-Yet: a body that was announced and never comes.
 #[tokio::test]
-async fn bodies_that_stall_are_408() {
+async fn stalled_bodies_get_408() {
     let stage = Stage::new(HASTY).await;
     let stalled = join_all((0..CONNECTIONS).map(|_| async {
         let mut stream = raw(&stage.gateway, "http/1.1").await;
@@ -78,7 +79,7 @@ async fn bodies_that_stall_are_408() {
         send(&mut stream, head).await;
         read_to_end(&mut stream).await
     }));
-    for answer in stage.harmless(stalled).await {
+    for answer in stage.beside_good_clients(stalled).await {
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     }
     stage.gone().await;
@@ -86,7 +87,7 @@ async fn bodies_that_stall_are_408() {
 
 /// Each asks for much and reads nothing of it.
 #[tokio::test]
-async fn readers_that_stall_are_cut_off() {
+async fn clients_that_stop_reading_are_cut_off() {
     let stage = Stage::new(HASTY).await;
     let stalled = async {
         let held = join_all((0..CONNECTIONS).map(|_| async {
@@ -99,13 +100,13 @@ async fn readers_that_stall_are_cut_off() {
         assert!(lines.iter().all(|line| line["cut"] == true), "{lines:?}");
         drop(held);
     };
-    stage.harmless(stalled).await;
+    stage.beside_good_clients(stalled).await;
     stage.gone().await;
 }
 
 /// The same over HTTP/2, where a window that stays closed stalls a hundred answers on one connection (CVE-2019-9517).
 #[tokio::test]
-async fn windows_that_stay_closed_have_their_streams_reset() {
+async fn streams_with_a_closed_window_are_reset() {
     let stage = Stage::new(HASTY).await;
     let stalled = async {
         // SETTINGS_INITIAL_WINDOW_SIZE: 0.
@@ -122,13 +123,13 @@ async fn windows_that_stay_closed_have_their_streams_reset() {
         let lines = stage.gateway.access("/open/bytes/2000000", 100).await;
         assert!(lines.iter().all(|line| line["cut"] == true), "{lines:?}");
     };
-    stage.harmless(stalled).await;
+    stage.beside_good_clients(stalled).await;
     stage.gone().await;
 }
 
 /// A window that opens by one byte at a time moves an answer, but not for long.
 #[tokio::test]
-async fn windows_that_open_by_a_byte_are_not_waited_for() {
+async fn a_stream_whose_window_opens_byte_by_byte_is_reset() {
     let stage = Stage::new(HASTY).await;
     let trickle = async {
         let mut frames = Frames::connect_with(&stage.gateway, &[(4, 0)]).await;
@@ -142,13 +143,15 @@ async fn windows_that_open_by_a_byte_are_not_waited_for() {
             }
         }
     };
-    stage.harmless(async { tokio::time::timeout(PATIENCE, trickle).await.expect("the stream is reset") }).await;
+    stage
+        .beside_good_clients(async { tokio::time::timeout(WAIT_TIMEOUT, trickle).await.expect("the stream is reset") })
+        .await;
     stage.gone().await;
 }
 
 /// A head over HTTP/2 that never ends holds its connection for as long as one that says nothing.
 #[tokio::test]
-async fn connections_of_http2_that_say_nothing_are_closed() {
+async fn silent_http2_connections_are_closed() {
     let stage = Stage::new(HASTY).await;
     let gateway = &stage.gateway;
     let silent = join_all((0..CONNECTIONS).map(|number| async move {
@@ -158,6 +161,6 @@ async fn connections_of_http2_that_say_nothing_are_closed() {
         }
         frames.goodbye().await
     }));
-    stage.harmless(silent).await;
+    stage.beside_good_clients(silent).await;
     stage.gone().await;
 }

@@ -1,4 +1,4 @@
-//! What can be done to tokens, the same in both stores.
+//! The actions on tokens have the same results in both stores.
 
 use callgate::auth::{FileStore, TokenCache};
 use callgate::config::Store;
@@ -45,7 +45,7 @@ impl AdminBackend {
         [Self::on_a_file(), Self::on_redis().await]
     }
 
-    /// What a gateway that knows nothing yet says to a token at `now`.
+    /// The answer of a gateway with an empty cache to a token at `now`.
     async fn ask_at(&self, token: &str, now: SystemTime) -> Option<Refusal> {
         let authenticator = match &self.source {
             Source::File(store, _) => {
@@ -104,7 +104,7 @@ const INVALID: Option<Refusal> = Some(Refusal::Invalid(Reason::Unknown));
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
-async fn a_change_takes_effect_and_only_on_what_it_names() {
+async fn a_change_affects_only_the_fields_it_names() {
     for desk in AdminBackend::both().await {
         let (id, _) = desk.make().await;
         let before = desk.registry.find(&id).await.unwrap();
@@ -140,7 +140,7 @@ async fn a_change_takes_effect_and_only_on_what_it_names() {
 }
 
 #[tokio::test]
-async fn a_change_of_a_record_that_somebody_else_changed_is_refused() {
+async fn a_change_of_an_outdated_version_is_refused() {
     for desk in AdminBackend::both().await {
         let (id, _) = desk.make().await;
         let version = desk.version(&id).await;
@@ -154,7 +154,7 @@ async fn a_change_of_a_record_that_somebody_else_changed_is_refused() {
 }
 
 #[tokio::test]
-async fn everything_that_is_wrong_with_a_change_is_told_with_its_field() {
+async fn every_error_of_a_change_names_its_field() {
     for desk in AdminBackend::both().await {
         let (id, _) = desk.make().await;
         let version = desk.version(&id).await;
@@ -175,7 +175,7 @@ async fn everything_that_is_wrong_with_a_change_is_told_with_its_field() {
 }
 
 #[tokio::test]
-async fn a_rotation_keeps_id_and_lets_the_old_secret_live_for_its_grace() {
+async fn a_rotation_keeps_the_id_and_the_old_secret_works_for_its_grace() {
     for desk in AdminBackend::both().await {
         let (id, first) = desk.make().await;
         let second = desk.rotate(&id, HOUR).await.unwrap();
@@ -201,7 +201,7 @@ async fn a_rotation_keeps_id_and_lets_the_old_secret_live_for_its_grace() {
 }
 
 #[tokio::test]
-async fn only_so_many_old_secrets_are_kept() {
+async fn the_number_of_old_secrets_is_bounded() {
     for desk in AdminBackend::both().await {
         let (id, first) = desk.make().await;
         let mut secrets = vec![first];
@@ -215,7 +215,7 @@ async fn only_so_many_old_secrets_are_kept() {
 }
 
 #[tokio::test]
-async fn a_foreign_token_is_rotated_into_one_of_ours_under_its_id() {
+async fn rotating_a_foreign_token_makes_a_callgate_token_with_the_same_id() {
     for desk in AdminBackend::both().await {
         let hash = TokenHash::of("secret-of-sanctum");
         let origin = Origin::Registered { id: None, hash };
@@ -232,7 +232,7 @@ async fn a_foreign_token_is_rotated_into_one_of_ours_under_its_id() {
 }
 
 #[tokio::test]
-async fn a_token_can_be_switched_off_and_on_but_not_back_from_its_revocation() {
+async fn a_disabled_token_can_be_enabled_and_a_revoked_one_cannot() {
     for desk in AdminBackend::both().await {
         let (id, secret) = desk.make().await;
         let switch = async |on| {
@@ -251,7 +251,7 @@ async fn a_token_can_be_switched_off_and_on_but_not_back_from_its_revocation() {
 }
 
 #[tokio::test]
-async fn an_account_is_revoked_as_a_whole() {
+async fn revoking_an_account_revokes_all_its_tokens() {
     for desk in AdminBackend::both().await {
         let mut secrets = Vec::new();
         for _ in 0..5 {
@@ -289,7 +289,7 @@ async fn a_repeated_request_makes_one_token() {
 }
 
 #[tokio::test]
-async fn a_listing_filters_and_turns_pages() {
+async fn a_listing_is_filtered_and_paged() {
     for desk in AdminBackend::both().await {
         let mut made = Vec::new();
         for n in 0..25 {
@@ -337,7 +337,7 @@ async fn a_listing_filters_and_turns_pages() {
 }
 
 #[tokio::test]
-async fn the_trail_tells_who_did_what_and_no_secret() {
+async fn the_audit_trail_records_actor_and_action_and_no_secret() {
     for desk in AdminBackend::both().await {
         let (id, secret) = desk.make().await;
         let (other, _) = desk.make().await;
@@ -368,9 +368,9 @@ async fn the_trail_tells_who_did_what_and_no_secret() {
         }
         assert_eq!(paged.len(), 4);
         assert_eq!(paged[2].tokens, [other]);
-        let told = serde_json::to_string(&paged).unwrap();
+        let reported = serde_json::to_string(&paged).unwrap();
         for secret in [&secret, &new] {
-            assert!(!told.contains(secret.as_str()) && !told.contains(&TokenHash::of(secret).to_hex()));
+            assert!(!reported.contains(secret.as_str()) && !reported.contains(&TokenHash::of(secret).to_hex()));
         }
     }
 }

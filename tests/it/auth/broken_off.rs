@@ -14,7 +14,7 @@ use crate::support::redis::RedisServer;
 const OUTAGE: Duration = Duration::from_millis(1_500);
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Somebody who manages tokens over a network that fails, and a gateway that has no such trouble.
+/// A registry behind a network that fails, and a gateway with a direct connection.
 struct Stage {
     _server: RedisServer,
     proxy: Proxy,
@@ -96,7 +96,7 @@ impl Stage {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deed_in_the_middle_of_which_redis_breaks_off_is_done_once_and_told() {
+async fn an_action_interrupted_by_an_outage_is_done_once_and_reported() {
     let stage = Stage::new().await;
     for passing in [Passing::Nothing, Passing::Questions] {
         let (id, first) = stage.amid(Action::Create, passing, Some(OUTAGE), stage.issue()).await.unwrap();
@@ -120,12 +120,12 @@ async fn a_deed_in_the_middle_of_which_redis_breaks_off_is_done_once_and_told() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rotation_that_nobody_hears_of_leaves_the_old_secret_and_says_that_it_does_not_know() {
+async fn a_rotation_without_an_answer_keeps_the_old_secret_and_reports_an_unknown_outcome() {
     let stage = Stage::new().await;
     for passing in [Passing::Nothing, Passing::Questions] {
         let (id, first) = stage.issue().await.unwrap();
         let lost = stage.amid(Action::Rotate, passing, None, stage.rotate(&id, HOUR)).await;
-        assert!(matches!(&lost, Err(RegistryError::Uncertain { id: told, .. }) if *told == id), "{lost:?}");
+        assert!(matches!(&lost, Err(RegistryError::Uncertain { id: reported, .. }) if *reported == id), "{lost:?}");
         assert!(stage.works(&first).await, "{passing:?}");
         // The way is open again: what was held up arrives late, and does no harm.
         let mut second = None;

@@ -149,7 +149,7 @@ async fn actions(config: &Config) {
 }
 
 #[tokio::test]
-async fn with_a_file() {
+async fn token_commands_work_on_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.yaml");
     let config = config_with("memory", &format!("{{ file: \"{}\" }}", path.display()));
@@ -162,7 +162,7 @@ async fn with_a_file() {
 }
 
 #[tokio::test]
-async fn with_redis() {
+async fn token_commands_work_on_redis() {
     let server = RedisServer::start();
     let config = config_with(&format!("{{ redis: {{ url: \"{}\" }} }}", server.url()), "{}");
     life_of_a_token(&config).await;
@@ -181,7 +181,7 @@ async fn an_absent_redis_is_named_without_its_password() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_told_as_such() {
+async fn a_wrong_redis_password_is_reported_as_such() {
     let server = RedisServer::start_with(&["--requirepass", "right"]);
     let url = format!("redis://:hunter2@127.0.0.1:{}", server.port());
     let config = config_with(&format!("{{ redis: {{ url: \"{url}\" }} }}"), "{}");
@@ -191,7 +191,7 @@ async fn a_wrong_password_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn bad_input_is_named_all_at_once() {
+async fn all_errors_of_the_input_are_reported_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.yaml");
     let config = config_with("memory", &format!("{{ file: \"{}\" }}", path.display()));
@@ -224,7 +224,7 @@ async fn bad_input_is_named_all_at_once() {
     let hash = TokenHash::of("foreign").to_hex();
     let output = run(&config, &["create", "--name", "n", "--account", "a", "--sha256", &hash, "--id", own]).await;
     assert_eq!(error(&output), "id must be a token's id alone, not its text");
-    for (id, told) in [
+    for (id, reported) in [
         (own, "that is the text of a token, not its id, which is \"0123456789AB\": keep the text secret".to_owned()),
         ("17|secret", "no token has such an id: one is 1 to 64 letters, digits, \".\", \"_\" and \"-\"".to_owned()),
         (
@@ -234,7 +234,7 @@ async fn bad_input_is_named_all_at_once() {
         (&"x".repeat(60), format!("no token has the id \"{}…\"", "x".repeat(24))),
     ] {
         for words in [&["show", id][..], &["revoke", id], &["rotate", id], &["disable", id]] {
-            assert_eq!(error(&run(&config, words).await), told);
+            assert_eq!(error(&run(&config, words).await), reported);
         }
     }
     for end in ["0s", "2020-01-01", "2020-01-01T00:00:00Z"] {
@@ -272,7 +272,7 @@ fn wrong_usage_is_refused_before_anything_is_done() {
 }
 
 #[tokio::test]
-async fn a_bad_file_is_named_and_left_alone() {
+async fn a_bad_token_file_is_named_and_not_changed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.yaml");
     std::fs::write(&path, "tokens:\n  - { id: a }\n").unwrap();

@@ -7,7 +7,7 @@ use callgate::tokens::{Draft, NewToken, Registry};
 use super::*;
 
 #[tokio::test]
-async fn a_running_instance_follows_the_file() {
+async fn a_running_instance_reloads_the_token_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.yaml");
     let config = config_with("memory", &format!("{{ file: \"{}\" }}", path.display()));
@@ -48,7 +48,7 @@ async fn a_running_instance_follows_the_file() {
 }
 
 #[test]
-fn a_check_looks_into_the_token_file_too() {
+fn check_validates_the_token_file_too() {
     let folder = tempfile::tempdir().unwrap();
     let [config, tokens, certificate] = ["callgate.yaml", "tokens.yaml", "c.pem"].map(|name| folder.path().join(name));
     std::fs::write(&certificate, "").unwrap();
@@ -58,7 +58,7 @@ fn a_check_looks_into_the_token_file_too() {
     let hash = "0".repeat(64);
     let entry = format!("tokens:\n  - id: a\n    hash: \"{hash}\"\n    name: Dialler\n    account: acme\n");
     let place = |place: &str| format!("{}:{place}", tokens.display());
-    for (text, good, told) in [
+    for (text, good, reported) in [
         (format!("{entry}    permissions: [\"calls:*\", \"*\"]\n"), true, String::new()),
         (
             format!("{entry}    permissions: [\"calls:read\", \"cals:read\"]\n"),
@@ -77,6 +77,6 @@ fn a_check_looks_into_the_token_file_too() {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         assert_eq!(report(&config, false, &mut out, &mut err).unwrap(), good);
         let err = String::from_utf8(err).unwrap();
-        assert!(err.ends_with(&told) && err.is_empty() == told.is_empty(), "{err}\n{told}");
+        assert!(err.ends_with(&reported) && err.is_empty() == reported.is_empty(), "{err}\n{reported}");
     }
 }

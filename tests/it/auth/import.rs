@@ -91,7 +91,7 @@ async fn imports(config: &Config, registry: &Registry) {
         said.out,
         "Tokens imported: 2. Registered before: 1. Left out because they have expired: 1. Wrong: 6.\n"
     );
-    for told in [
+    for reported in [
         "note: the column \"color\" is ignored",
         "FILE:3: sha256 must be 64 hexadecimal digits: the SHA-256 of the token, not the token itself",
         "FILE:4: name must be 1 to 200 characters, without control characters and surrounding spaces",
@@ -101,7 +101,7 @@ async fn imports(config: &Config, registry: &Registry) {
         "FILE:8: is the token of line 2 once more",
         "FILE:9: left out: the token has expired",
     ] {
-        assert!(said.remarks.lines().any(|line| line == told), "{told}\n{}", said.remarks);
+        assert!(said.remarks.lines().any(|line| line == reported), "{reported}\n{}", said.remarks);
     }
     assert!(!said.remarks.contains("m4rked"), "{}", said.remarks);
     let records = all(registry).await.unwrap();
@@ -114,8 +114,8 @@ async fn imports(config: &Config, registry: &Registry) {
     assert!(again.out.starts_with("Tokens imported: 0. Registered before: 1."), "{}", again.out);
     let unknown =
         import(config, &format!("sha256,account,permissions,plan\n{},a,b c!,nowhere\n", hash("h")), &[]).await;
-    for told in ["no plan is called \"nowhere\"", "\"c!\" is not a permission such as calls:read"] {
-        assert!(unknown.remarks.contains(told), "{}", unknown.remarks);
+    for reported in ["no plan is called \"nowhere\"", "\"c!\" is not a permission such as calls:read"] {
+        assert!(unknown.remarks.contains(reported), "{}", unknown.remarks);
     }
 
     let mistyped = import(config, &format!("sha256,account,permissions\n{},a,cals:read\n", hash("first")), &[]).await;
@@ -130,7 +130,7 @@ async fn imports(config: &Config, registry: &Registry) {
 }
 
 #[tokio::test]
-async fn into_a_file() {
+async fn tokens_are_imported_into_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.yaml");
     let config = config_with("memory", &format!("{{ file: \"{}\" }}", path.display()));
@@ -151,7 +151,7 @@ async fn registry_at(url: &str) -> (Config, Registry) {
 }
 
 #[tokio::test]
-async fn into_redis() {
+async fn tokens_are_imported_into_redis() {
     let server = RedisServer::start();
     let (config, registry) = registry_at(&format!("{{ url: \"{}\", deadline: 5s }}", server.url())).await;
     imports(&config, &registry).await;
@@ -166,7 +166,7 @@ async fn into_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn into_a_cluster() {
+async fn tokens_are_imported_into_a_cluster() {
     let cluster = tokio::task::block_in_place(RedisCluster::start);
     let (config, registry) = registry_at(&format!("{{ cluster: {}, deadline: 5s }}", cluster.urls())).await;
     let said = import(&config, &many(600), &[]).await;
@@ -175,7 +175,7 @@ async fn into_a_cluster() {
 }
 
 #[tokio::test]
-async fn an_import_that_breaks_off_says_so_and_is_finished_by_the_next() {
+async fn an_interrupted_import_is_reported_and_completed_by_the_next() {
     let server = RedisServer::start();
     let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], server.port()))).await;
     let (config, registry) = registry_at(&format!("{{ url: \"redis://{}\" }}", proxy.address)).await;
@@ -205,7 +205,7 @@ async fn an_import_that_breaks_off_says_so_and_is_finished_by_the_next() {
 }
 
 #[tokio::test]
-async fn a_dashboards_tokens_work_as_they_are() {
+async fn tokens_imported_from_a_dashboard_work_unchanged() {
     let upstream = Upstream::start().await;
     let redis = RedisServer::start();
     let site = Site::on_redis(&redis.url(), ", deadline: 5s", upstream.address, "");
@@ -228,7 +228,7 @@ async fn a_dashboards_tokens_work_as_they_are() {
     let nothing = site.run(&["token", "import", "/nowhere.csv"]);
     assert_eq!(nothing.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&nothing.stderr).contains("reading /nowhere.csv: No such file"));
-    for (text, told) in [
+    for (text, reported) in [
         ("", "it is empty: a first line with the names of columns is needed, or JSON objects"),
         ("name,account\na,b\n", "none of its columns is called sha256, hash or token"),
         ("[{", "it is no JSON list: Eof error at line 1, column 2"),
@@ -236,6 +236,6 @@ async fn a_dashboards_tokens_work_as_they_are() {
         let file = export(text);
         let output = site.run(&["token", "import", file.path().to_str().unwrap()]);
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(1) && said.contains(told), "{said}");
+        assert!(output.status.code() == Some(1) && said.contains(reported), "{said}");
     }
 }

@@ -32,7 +32,7 @@ fn config_with(store: &str, tokens: &str) -> Config {
     loaded.unwrap_or_else(|problems| panic!("{problems}")).config
 }
 
-/// Who asks, where that does not matter.
+/// The client's address, where it does not matter.
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Failures without a bound: tests ask often until something is no longer refused.
@@ -57,7 +57,7 @@ fn refusal(result: Result<Arc<Principal>, Refusal>) -> Option<Refusal> {
 
 /// Waits until `condition` holds, and fails when it does not for long.
 async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + crate::support::PATIENCE;
+    let deadline = Instant::now() + crate::support::WAIT_TIMEOUT;
     while !condition().await {
         assert!(Instant::now() < deadline, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -116,7 +116,7 @@ async fn a_token_works_from_its_creation_to_its_revocation() {
 }
 
 #[tokio::test]
-async fn a_known_token_costs_redis_nothing_and_an_unknown_one_a_single_command() {
+async fn a_cached_token_costs_no_redis_command_and_an_unknown_one_costs_one() {
     let server = RedisServer::start();
     let instance = Instance::on(&server).await;
     let (text, _) = instance.create(|_| ()).await;
@@ -161,7 +161,7 @@ async fn a_right_id_with_a_wrong_secret_is_unknown() {
 }
 
 #[tokio::test]
-async fn foreign_tokens_are_found_by_their_hash_both_ways() {
+async fn foreign_tokens_are_found_by_the_hash_of_the_whole_or_the_part_after_the_bar() {
     let server = RedisServer::start();
     let instance = Instance::on(&server).await;
     for (registered, presented) in [
@@ -184,7 +184,7 @@ async fn foreign_tokens_are_found_by_their_hash_both_ways() {
 }
 
 #[tokio::test]
-async fn tokens_outlive_a_change_of_the_prefix() {
+async fn tokens_keep_working_when_the_prefix_changes() {
     let server = RedisServer::start();
     let old = Instance::on(&server).await;
     let (text, record) = old.create(|_| ()).await;
@@ -197,7 +197,7 @@ async fn tokens_outlive_a_change_of_the_prefix() {
 }
 
 #[tokio::test]
-async fn without_redis_known_tokens_work_and_others_are_never_refused_as_invalid() {
+async fn without_redis_cached_tokens_work_and_others_are_unavailable() {
     let mut server = RedisServer::start();
     let instance = Instance::on(&server).await;
     let (known, _) = instance.create(|_| ()).await;
@@ -237,7 +237,7 @@ async fn a_frozen_redis_is_unavailable_too() {
 }
 
 #[tokio::test]
-async fn the_end_is_judged_at_every_use_and_may_be_put_off() {
+async fn expiry_is_checked_at_every_use_and_can_be_extended() {
     let mut server = RedisServer::start();
     let instance = Instance::on(&server).await;
     let start = SystemTime::now();
@@ -260,7 +260,7 @@ async fn the_end_is_judged_at_every_use_and_may_be_put_off() {
 }
 
 #[tokio::test]
-async fn an_ended_token_is_refused_as_such_during_an_outage() {
+async fn an_expired_token_is_refused_as_expired_during_an_outage() {
     let mut server = RedisServer::start();
     let instance = Instance::on(&server).await;
     let start = SystemTime::now();
@@ -272,7 +272,7 @@ async fn an_ended_token_is_refused_as_such_during_an_outage() {
 }
 
 #[tokio::test]
-async fn a_record_that_cannot_be_read_is_no_bad_token() {
+async fn an_unreadable_record_is_unavailable_and_not_invalid() {
     let server = RedisServer::start();
     let instance = Instance::on(&server).await;
     let (text, record) = instance.create(|_| ()).await;
@@ -329,7 +329,7 @@ async fn writers_do_not_overwrite_each_other() {
 }
 
 #[tokio::test]
-async fn a_write_that_breaks_off_leaves_no_token() {
+async fn an_interrupted_write_leaves_no_token() {
     let mut server = RedisServer::start();
     let instance = Instance::on(&server).await;
     let (kept, record) = instance.create(|_| ()).await;
@@ -355,7 +355,7 @@ async fn a_write_that_breaks_off_leaves_no_token() {
     });
     server.resume();
     until("it answers again", async || ask(&instance.authenticator, &kept).await.is_ok()).await;
-    // What the server still had to read may be carried out between two questions, so they are asked until they agree.
+    // The server may still carry out queued commands between two questions: ask until the answers agree.
     until("what works is listed, and what was acknowledged works", async || {
         let Ok(listed) = instance.list().await else { return false };
         for (token, acknowledged) in &creations {
@@ -387,7 +387,7 @@ async fn a_listing_has_all_pages_in_order() {
 }
 
 #[tokio::test]
-async fn an_unknown_id_is_answered_with_the_nearest() {
+async fn an_unknown_id_gets_the_nearest_id_as_a_suggestion() {
     let server = RedisServer::start();
     let instance = Instance::on(&server).await;
     let (_, record) = instance.create(|_| ()).await;

@@ -49,20 +49,20 @@ async fn use_and_end(site: &Arc<Site>) {
 }
 
 #[tokio::test]
-async fn with_redis_it_stands_beside_the_record() {
+async fn usage_is_saved_beside_the_record_in_redis() {
     let (redis, upstream) = (RedisServer::start(), Upstream::start().await);
     use_and_end(&Site::on_redis(&redis.url(), ", deadline: 5s", upstream.address, "")).await;
 }
 
 #[tokio::test]
-async fn with_a_file_it_stands_in_another_one_beside_it() {
+async fn usage_is_saved_in_a_file_beside_the_token_file() {
     use std::os::unix::fs::PermissionsExt;
     let upstream = Upstream::start().await;
     let site = Site::in_memory(upstream.address, "  - { path: \"/{*rest}\", upstream: up }");
     use_and_end(&site).await;
     let beside = site.path("tokens.yaml.usage");
     assert_eq!(std::fs::metadata(&beside).unwrap().permissions().mode() & 0o777, 0o600);
-    // What is damaged is no reason to show no tokens, nor to stop counting.
+    // With a damaged usage file, tokens are still listed and uses still counted.
     std::fs::write(&beside, "{\"half").unwrap();
     let config = callgate::config::load(&site.config()).unwrap().config;
     let registry = Arc::new(Registry::with_file(&config, &site.path("tokens.yaml")));
@@ -76,7 +76,7 @@ async fn with_a_file_it_stands_in_another_one_beside_it() {
 }
 
 #[tokio::test]
-async fn what_redis_does_not_take_is_kept_for_the_next_time() {
+async fn usage_that_redis_rejects_is_kept_for_the_next_save() {
     let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let config = config_with(&format!("{{ redis: {{ url: \"{}\", deadline: 5s }} }}", server.url()), "{}");
     let config::Store::Redis(store) = &config.store else { unreachable!() };

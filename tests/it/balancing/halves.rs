@@ -1,7 +1,6 @@
 //! Answers that break off after their head: which side is at fault, and what is counted.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -15,7 +14,7 @@ async fn bad_answers(stage: &Stage) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_break_off_eject_however_good_their_heads_are() {
+async fn responses_that_break_off_eject_the_endpoint() {
     let (a, b) = (Service::start("a").await, Service::start("b").await);
     a.script.halves.store(true, Ordering::SeqCst);
     let stage = Stage::before(&[&a, &b], ", ejection: { failures: 3, time: 1h, max_time: 1h }");
@@ -41,7 +40,7 @@ async fn answers_that_break_off_eject_however_good_their_heads_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_breaks_off_is_no_endpoints_failure() {
+async fn a_client_that_disconnects_ejects_no_endpoint() {
     let (a, b) = (Service::start("a").await, Service::start("b").await);
     for service in [&a, &b] {
         service.script.halves.store(true, Ordering::SeqCst);
@@ -67,10 +66,10 @@ async fn eager() -> std::net::SocketAddr {
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
             tokio::spawn(async move {
-                let mut heard = vec![0; 64 * 1024];
-                let _ = socket.read(&mut heard).await;
+                let mut received = vec![0; 64 * 1024];
+                let _ = socket.read(&mut received).await;
                 let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf").await;
-                while socket.read(&mut heard).await.is_ok_and(|read| read > 0) {}
+                while socket.read(&mut received).await.is_ok_and(|read| read > 0) {}
             });
         }
     });
@@ -78,7 +77,7 @@ async fn eager() -> std::net::SocketAddr {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_ends_with_the_upload_is_the_clients_failure() {
+async fn a_response_that_ends_with_the_upload_is_the_clients_failure() {
     let address = eager().await;
     let ejection = ", ejection: { failures: 1, time: 1h, max_time: 1h }";
     let endpoints = format!("\"http://{address}\", \"http://localhost:{}\"", address.port());
@@ -89,12 +88,12 @@ async fn an_answer_that_ends_with_the_upload_is_the_clients_failure() {
         stage.token.secret
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    let mut heard = Vec::new();
-    while !heard.ends_with(b"half\r\n") && !heard.ends_with(b"half") {
-        assert!(stream.read_buf(&mut heard).await.unwrap() > 0, "{}", String::from_utf8_lossy(&heard));
+    let mut received = Vec::new();
+    while !received.ends_with(b"half\r\n") && !received.ends_with(b"half") {
+        assert!(stream.read_buf(&mut received).await.unwrap() > 0, "{}", String::from_utf8_lossy(&received));
     }
     stream.write_all(format!("{:x}\r\n{}\r\n", 2000, "x".repeat(2000)).as_bytes()).await.unwrap();
-    let _ = tokio::time::timeout(Duration::from_secs(20), read_to_end(&mut stream)).await.expect("an end");
+    read_to_end(&mut stream).await;
     assert_eq!(stage.gateway.access("/", 1).await[0]["cut"], true);
     assert_eq!(bad_answers(&stage).await, 0.0);
     assert_eq!((stage.state(0).await, stage.state(1).await), ("up".to_owned(), "up".to_owned()));

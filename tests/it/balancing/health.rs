@@ -28,7 +28,7 @@ async fn an_unhealthy_endpoint_gets_no_requests_until_it_recovers() {
     assert_eq!((down.len(), stage.log_lines("passes its health checks").len()), (1, 1), "one line for each change");
     assert_eq!(down[0]["why"], "it answers with 503 Service Unavailable");
     assert!(a.script.probed.load(Ordering::SeqCst) > probed);
-    // Nobody's request: not in the access log, and counted by no route.
+    // A probe is not a request: it is not in the access log, and no route counts it.
     assert!(stage.gateway.log().iter().all(|line| line["path"] != "/healthz"));
     assert_eq!(stage.metric("ejections_total", &format!("endpoint=\"{}\",", a.url())).await, 0.0);
 }

@@ -37,7 +37,7 @@ async fn least_requests_spreads_idle_traffic_by_weight_and_avoids_slow_endpoints
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_stays_with_its_endpoint_and_only_those_of_a_dead_one_move() {
+async fn a_key_keeps_its_endpoint_and_only_keys_of_a_dead_one_move() {
     let mut services = Vec::new();
     for name in ["a", "b", "c", "d"] {
         services.push(Service::start(name).await);

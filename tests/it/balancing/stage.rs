@@ -29,7 +29,7 @@ pub struct Service {
     task: JoinHandle<()>,
 }
 
-/// What a service answers, and what it was asked.
+/// The answers of a service, and the requests that it got.
 pub struct Script {
     name: String,
     /// The status of `/healthz`.
@@ -46,9 +46,9 @@ pub struct Script {
     pub delay: AtomicUsize,
     /// Connections made.
     pub connections: AtomicUsize,
-    /// Requests but for health.
+    /// Requests other than health probes.
     pub asked: AtomicUsize,
-    /// Questions about health.
+    /// Health probes.
     pub probed: AtomicUsize,
     /// Requests to `/hold` wait for one of these, and so do answers in their middle.
     pub go: Semaphore,
@@ -111,7 +111,7 @@ impl Drop for Service {
     }
 }
 
-/// A service that was.
+/// A service that has ended; it can start again on the same port.
 pub struct Dead {
     address: SocketAddr,
     script: Arc<Script>,
@@ -218,9 +218,9 @@ impl Stage {
     pub fn on_one_worker(endpoints: &str, upstream: &str) -> Self {
         let site = site(endpoints, upstream, "");
         let config = std::fs::read_to_string(site.config()).unwrap();
-        let lonely = config.replace("workers: 2", "workers: 1");
-        assert_ne!(config, lonely);
-        std::fs::write(site.config(), lonely).unwrap();
+        let single_worker = config.replace("workers: 2", "workers: 1");
+        assert_ne!(config, single_worker);
+        std::fs::write(site.config(), single_worker).unwrap();
         Self::on(site)
     }
 
@@ -259,7 +259,7 @@ impl Stage {
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
-    /// Who answered `count` GETs one after the other, all of them with 200.
+    /// The names of the services that answered `count` GETs in turn, all with 200.
     pub async fn answerers(&self, count: usize) -> Vec<String> {
         let mut names = Vec::new();
         for _ in 0..count {
@@ -270,7 +270,7 @@ impl Stage {
         names
     }
 
-    /// The only upstream as the admin listener tells of it.
+    /// The report of the admin listener on the only upstream.
     pub async fn report(&self) -> Value {
         let (status, text) = self.gateway.admin("/api/upstreams").await;
         assert_eq!(status, 200, "{text}");

@@ -12,7 +12,7 @@ use crate::support::gateway::Site;
 /// The environment that tests/run makes.
 const FOREIGN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/foreign");
 
-/// What can't be the same, and why.
+/// Tests that have other results through a gateway, and why.
 const DEVIATIONS: [(&str, &str); 1] = [(
     "test_methods__to_status_endpoint",
     "it sends TRACE, which no gateway may reflect and this one refuses with 405",
@@ -24,8 +24,8 @@ fn run(url: &str, certificate: Option<&Path>) -> (BTreeMap<String, String>, Valu
     command.arg(script("httpbin_suite.py")).arg(format!("{FOREIGN}/source/tests")).arg(url).args(certificate);
     let output = command.output().expect("it is installed (tests/run does that)");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let told: Value = serde_json::from_slice(output.stdout.rsplit(|byte| *byte == b'\n').nth(1).unwrap()).unwrap();
-    (serde_json::from_value(told["of"].clone()).unwrap(), told["why"].clone())
+    let reported: Value = serde_json::from_slice(output.stdout.rsplit(|byte| *byte == b'\n').nth(1).unwrap()).unwrap();
+    (serde_json::from_value(reported["of"].clone()).unwrap(), reported["why"].clone())
 }
 
 /// Runs the tests without and with a gateway before a server; none may end otherwise, but for the deviations. Returns how many
@@ -50,12 +50,12 @@ fn compare(server: &str) -> usize {
 }
 
 #[test]
-fn the_tests_of_httpbin_end_as_they_do_without_a_gateway() {
+fn the_tests_of_httpbin_have_the_same_results_through_the_gateway() {
     assert_eq!(compare("werkzeug"), 0);
 }
 
 /// One of them wants a server that knows no chunks.
 #[test]
-fn the_tests_of_httpbin_end_as_they_do_without_a_gateway_on_connections_that_are_kept() {
+fn the_tests_of_httpbin_have_the_same_results_over_kept_connections() {
     assert_eq!(compare("waitress"), 1);
 }

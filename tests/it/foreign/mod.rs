@@ -111,7 +111,7 @@ fn nginx() -> (Process, TempDir, SocketAddr) {
         command.arg("-p").arg(folder.path()).args(["-c", "nginx.conf"]).stderr(Stdio::null());
         let mut process = Process(command.spawn().expect("nginx is installed (tests/run does that)"));
         let address = ([127, 0, 0, 1], port).into();
-        // Somebody else may have taken the port first.
+        // Another process may have taken the port first.
         let answers = eventually_blocking("nginx to take connections or to end", || {
             let ended = process.0.try_wait().unwrap().is_some();
             let answers = !ended && std::net::TcpStream::connect(address).is_ok();
@@ -141,7 +141,7 @@ fn curl(gateway: &Gateway, token: &str, arguments: &[&str], path: &str) -> Strin
 }
 
 #[tokio::test]
-async fn a_static_file_of_nginx_comes_through_as_nginx_serves_it() {
+async fn a_static_file_of_nginx_passes_unchanged() {
     let (_nginx, _folder, address) = nginx();
     let (gateway, token) = stage(address);
     for client in [http1(&gateway), http2(&gateway)] {
@@ -189,7 +189,7 @@ async fn a_static_file_of_nginx_comes_through_as_nginx_serves_it() {
 }
 
 #[tokio::test]
-async fn connections_that_nginx_ends_after_three_requests_cost_nobody_a_request() {
+async fn no_request_is_lost_when_nginx_closes_connections_after_three() {
     let (_nginx, _folder, address) = nginx();
     let (gateway, token) = stage(address);
     let clients: Vec<Client> = vec![http1(&gateway), http2(&gateway)];
@@ -204,7 +204,7 @@ async fn connections_that_nginx_ends_after_three_requests_cost_nobody_a_request(
 }
 
 #[test]
-fn a_call_of_the_websockets_package_passes_whole() {
+fn a_call_of_the_websockets_package_passes_unchanged() {
     let (_server, address, mut lines) = python("echo.py");
     let (gateway, token) = stage(address);
     let url = gateway.url("/calls/1/stream").replace("https", "wss");
@@ -237,8 +237,8 @@ fn curl_uploads_whole_over_both_protocols_with_and_without_a_length() {
         ("--http2", "2", &lengthless, true),
     ] {
         let said = curl(&gateway, &token.secret, &[&[protocol, "-T", file], more].concat(), "/upload");
-        let (body, told) = said.rsplit_once('\n').unwrap();
-        assert!(told.starts_with(&format!("200 {version} ")), "{said}");
+        let (body, reported) = said.rsplit_once('\n').unwrap();
+        assert!(reported.starts_with(&format!("200 {version} ")), "{said}");
         let body: Value = serde_json::from_str(body).unwrap();
         assert_eq!((body["length"].as_u64(), body["sha256"].as_str()), (Some(UPLOAD as u64), Some(sha256.as_str())));
         assert_eq!(body["chunked"], chunked, "{protocol} {more:?}");
@@ -262,7 +262,7 @@ fn curl_is_refused_before_it_sends_a_body() {
 
 /// A client that is told so before it has sent all hears what it is told, and not only that its stream is reset.
 #[test]
-fn curl_hears_why_an_upload_is_refused() {
+fn curl_receives_the_reason_for_a_refused_upload() {
     let (_server, address, _lines) = python("uploads.py");
     let (gateway, token) = stage(address);
     let file = gateway.site.path("upload");

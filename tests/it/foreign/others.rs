@@ -15,7 +15,7 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn bodies_stream_to_uvicorn_and_back_at_one_time() {
+async fn bodies_stream_to_uvicorn_in_both_directions_at_once() {
     let (_server, address, _lines) = python_of(UVICORN, "asgi.py");
     let (gateway, token) = stage(address);
     let pieces: Vec<Vec<u8>> = (0..100u8).map(|number| vec![number; 10_000]).collect();
@@ -40,7 +40,7 @@ async fn bodies_stream_to_uvicorn_and_back_at_one_time() {
 }
 
 #[test]
-fn a_call_of_the_websockets_package_passes_whole_to_uvicorn() {
+fn a_call_of_the_websockets_package_passes_unchanged_to_uvicorn() {
     let (_server, address, mut lines) = python_of(UVICORN, "asgi.py");
     let (gateway, token) = stage(address);
     let url = gateway.url("/calls/1/stream").replace("https", "wss");
@@ -56,7 +56,7 @@ fn a_call_of_the_websockets_package_passes_whole_to_uvicorn() {
 }
 
 #[test]
-fn undici_and_ws_speak_to_node_through_a_gateway() {
+fn undici_and_ws_reach_node_through_the_gateway() {
     let (_server, address, mut lines) = javascript("server.js");
     let (gateway, token) = stage(address);
     let mut client = super::node("client.js");

@@ -41,7 +41,7 @@ async fn upstream(poisoned: &'static str) -> SocketAddr {
 }
 
 /// Asks twice, again and again: the first answer has one of these statuses and bodies, and the second is the right one.
-async fn nobody_is_poisoned(method: Method, poisoned: &'static str, expected: &[(u16, &str)]) {
+async fn no_answer_is_poisoned(method: Method, poisoned: &'static str, expected: &[(u16, &str)]) {
     let address = upstream(poisoned).await;
     // Asked again, which it may be after a bad answer, the upstream would answer well.
     let site = Site::new(&format!(
@@ -53,7 +53,7 @@ async fn nobody_is_poisoned(method: Method, poisoned: &'static str, expected: &[
     for client in [http1(&gateway), http2(&gateway)] {
         for _ in 0..10 {
             let ask = |method: &Method| client.request(method.clone(), gateway.url("/x")).bearer_auth(&token.secret);
-            // What breaks off, before its head has left or after, nobody takes for whole.
+            // An answer that breaks off, before or after its head was sent, is never taken for a whole one.
             let (status, body) = match ask(&method).send().await {
                 Ok(first) => (first.status().as_u16(), first.text().await.unwrap_or_else(|_| "broken".into())),
                 Err(_) => (0, "broken".to_owned()),
@@ -71,18 +71,18 @@ async fn nobody_is_poisoned(method: Method, poisoned: &'static str, expected: &[
 }
 
 #[tokio::test]
-async fn rfc9110_6_4_1_left_over_bytes_of_an_answer_are_nobodys_answer() {
+async fn rfc9110_6_4_1_left_over_bytes_of_a_response_answer_no_request() {
     for poisoned in [
         "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirstHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n0\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison",
     ] {
-        nobody_is_poisoned(Method::GET, poisoned, &[(200, "first")]).await;
+        no_answer_is_poisoned(Method::GET, poisoned, &[(200, "first")]).await;
     }
     let head = "HTTP/1.1 200 OK\r\ncontent-length: 56\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison";
-    nobody_is_poisoned(Method::HEAD, head, &[(200, "")]).await;
+    no_answer_is_poisoned(Method::HEAD, head, &[(200, "")]).await;
     for status in ["204 No Content", "304 Not Modified"] {
-        let told = format!("HTTP/1.1 {status}\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison");
-        nobody_is_poisoned(Method::GET, told.leak(), &[(status[..3].parse().unwrap(), "")]).await;
+        let reported = format!("HTTP/1.1 {status}\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison");
+        no_answer_is_poisoned(Method::GET, reported.leak(), &[(status[..3].parse().unwrap(), "")]).await;
     }
 }
 
@@ -97,12 +97,12 @@ async fn rfc9112_6_3_an_answer_of_two_lengths_is_refused() {
         "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 50\r\n\r\n5\r\nfirst\r\n0\r\n\r\n",
     ] {
-        nobody_is_poisoned(Method::GET, poisoned, &[(502, "bad_gateway")]).await;
+        no_answer_is_poisoned(Method::GET, poisoned, &[(502, "bad_gateway")]).await;
     }
     let twice = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\nfirst";
-    nobody_is_poisoned(Method::GET, twice, &[(200, "first"), (502, "bad_gateway")]).await;
+    no_answer_is_poisoned(Method::GET, twice, &[(200, "first"), (502, "bad_gateway")]).await;
     let broken = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\nfirst\r\n0\r\n\r\n";
-    nobody_is_poisoned(Method::GET, broken, &[(0, "broken"), (200, "broken"), (502, "bad_gateway")]).await;
+    no_answer_is_poisoned(Method::GET, broken, &[(0, "broken"), (200, "broken"), (502, "bad_gateway")]).await;
 }
 
 /// Heads that hold what no head may, or that are no heads: nobody gets half of one.
@@ -122,7 +122,7 @@ async fn rfc9112_5_and_2_2_malformed_heads_of_answers_are_502() {
         "GET / HTTP/1.1\r\nhost: a\r\n\r\n",
         "\r\n\r\n\r\n<html>no head</html>",
     ] {
-        nobody_is_poisoned(Method::GET, poisoned, &[(502, "bad_gateway")]).await;
+        no_answer_is_poisoned(Method::GET, poisoned, &[(502, "bad_gateway")]).await;
     }
 }
 
@@ -144,7 +144,7 @@ async fn an_upstream_can_not_split_an_answer() {
 }
 
 #[tokio::test]
-async fn a_head_of_an_answer_without_end_is_502_and_kept_by_nobody() {
+async fn an_endless_response_head_is_502_and_not_buffered() {
     let endless: [fn(usize) -> String; 3] =
         [|_| "x: y\r\n".to_owned(), |number| format!("x-{number}: {}\r\n", "y".repeat(1000)), |_| "y".repeat(10_000)];
     for line in endless {
@@ -177,25 +177,25 @@ async fn a_head_of_an_answer_without_end_is_502_and_kept_by_nobody() {
 
 /// A 101 that nobody asked for would leave the gateway's rules behind (RFC 9110 §7.8).
 #[tokio::test]
-async fn rfc9110_7_8_a_switch_that_nobody_asked_for_is_502() {
+async fn rfc9110_7_8_an_unrequested_switch_of_protocols_is_502() {
     for poisoned in [
         "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison",
         "HTTP/1.1 101 Switching Protocols\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n",
     ] {
-        nobody_is_poisoned(Method::GET, poisoned, &[(502, "bad_gateway")]).await;
+        no_answer_is_poisoned(Method::GET, poisoned, &[(502, "bad_gateway")]).await;
     }
 }
 
-/// What the upstream says before its answer is not its answer.
+/// Interim responses of the upstream are not its final response.
 #[tokio::test]
-async fn rfc9110_15_2_an_interim_answer_ends_nothing() {
+async fn rfc9110_15_2_an_interim_response_does_not_end_the_exchange() {
     for poisoned in [
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirst",
         "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirst",
         "HTTP/1.1 102 Processing\r\ncontent-length: 5\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirst",
     ] {
-        nobody_is_poisoned(Method::GET, poisoned, &[(200, "first")]).await;
+        no_answer_is_poisoned(Method::GET, poisoned, &[(200, "first")]).await;
     }
 }
 
@@ -208,15 +208,15 @@ async fn rfc9112_9_3_1_a_request_that_was_sent_is_never_sent_again() {
     let counted = asked.clone();
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
-            let mut heard = Vec::new();
+            let mut received = Vec::new();
             // A first request is answered, so that the second one comes on a connection that was used before.
             for answer in [CLEAN, ""] {
-                while !heard.ends_with(b"hello") {
-                    if socket.read_buf(&mut heard).await.unwrap_or(0) == 0 {
+                while !received.ends_with(b"hello") {
+                    if socket.read_buf(&mut received).await.unwrap_or(0) == 0 {
                         return;
                     }
                 }
-                heard.clear();
+                received.clear();
                 counted.fetch_add(1, Ordering::SeqCst);
                 let _ = socket.write_all(answer.as_bytes()).await;
             }

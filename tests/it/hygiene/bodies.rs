@@ -19,8 +19,8 @@ async fn broken(bodies: &[&str]) {
         assert!(answer.is_empty() || statuses(&answer) == ["400"], "{body:?}: {answer}");
     }
     // Its beginning may have left; never its end.
-    let heard = stage.upstream.heard();
-    assert!(!heard.contains("smuggled") && !heard.contains("0\r\n\r\n"), "{heard}");
+    let received = stage.upstream.received();
+    assert!(!received.contains("smuggled") && !received.contains("0\r\n\r\n"), "{received}");
 }
 
 #[tokio::test]
@@ -85,9 +85,9 @@ async fn rfc9112_7_1_1_chunk_extensions_are_bounded_and_never_passed_on() {
     let body = "5;name=\"value\"\r\nhello\r\n6;x\r\n world\r\n0;last\r\n\r\n";
     let answer = stage.send(&format!("{}{body}", HEAD.replace("host: a", "connection: close\r\nhost: a"))).await;
     assert_eq!(statuses(&answer), ["200"], "{answer}");
-    let heard = stage.upstream.heard();
-    assert!(!heard.contains(';') || !heard.split("\r\n\r\n").nth(1).unwrap().contains(';'), "{heard}");
-    assert!(heard.contains("hello") && heard.ends_with("0\r\n\r\n"), "{heard}");
+    let received = stage.upstream.received();
+    assert!(!received.contains(';') || !received.split("\r\n\r\n").nth(1).unwrap().contains(';'), "{received}");
+    assert!(received.contains("hello") && received.ends_with("0\r\n\r\n"), "{received}");
 
     let long = format!("5;{}\r\nhello\r\n0\r\n\r\n", "a".repeat(100_000));
     let many = format!("{}0\r\n\r\n", format!("1;{}\r\na\r\n", "b".repeat(1000)).repeat(1000));
@@ -95,12 +95,12 @@ async fn rfc9112_7_1_1_chunk_extensions_are_bounded_and_never_passed_on() {
         let stage = Stage::new().await;
         let answer = stage.send(&format!("{HEAD}{body}{NEXT}")).await;
         assert!(answer.is_empty() || statuses(&answer) == ["400"], "{answer}");
-        assert!(!stage.upstream.heard().contains("0\r\n\r\n") && !stage.upstream.heard().contains("smuggled"));
+        assert!(!stage.upstream.received().contains("0\r\n\r\n") && !stage.upstream.received().contains("smuggled"));
     }
 }
 
 #[tokio::test]
-async fn rfc9112_7_1_whole_chunks_pass_whatever_their_sizes_are_written_like() {
+async fn rfc9112_7_1_chunks_pass_with_any_valid_spelling_of_their_size() {
     let stage = Stage::new().await;
     for body in ["0\r\n\r\n", "000005\r\nhello\r\n000\r\n\r\n", "A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n"] {
         let head = HEAD.replace("host: a", "connection: close\r\nhost: a");
@@ -111,7 +111,7 @@ async fn rfc9112_7_1_whole_chunks_pass_whatever_their_sizes_are_written_like() {
 
 /// Some servers merge trailers into the headers: what frames, routes, authenticates or vouches stays behind, declared or not.
 #[tokio::test]
-async fn rfc9110_6_5_1_trailers_frame_route_and_prove_nothing() {
+async fn rfc9110_6_5_1_trailers_affect_no_framing_routing_or_authentication() {
     let names = [
         "authorization",
         "content-length",
@@ -156,15 +156,15 @@ async fn rfc9110_6_5_1_trailers_frame_route_and_prove_nothing() {
         );
         let answer = crate::support::client::exchange(&gateway, text.as_bytes()).await;
         let body = answer.split("\r\n\r\n").nth(1).unwrap();
-        let told: Value =
+        let reported: Value =
             serde_json::from_str(body.trim_start_matches(|it: char| it != '{')).unwrap_or_else(|_| panic!("{answer}"));
-        assert_eq!(told["trailers"], json!({ "x-sum": "42" }), "{told}");
+        assert_eq!(reported["trailers"], json!({ "x-sum": "42" }), "{reported}");
     }
 }
 
 /// 100 comes only when the request may pass, and a final status comes before the body is read.
 #[tokio::test]
-async fn rfc9110_10_1_1_a_body_is_asked_for_when_its_request_may_pass() {
+async fn rfc9110_10_1_1_100_is_sent_when_the_request_is_admitted() {
     let stage = Stage::new().await;
     let head = |auth: &str, version: &str| {
         format!(

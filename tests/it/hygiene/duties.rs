@@ -1,4 +1,4 @@
-//! The list of duties names tests that exist, and every test here stands in it.
+//! The list of duties names tests that exist, and it lists every test in this folder.
 
 use std::collections::BTreeSet;
 use std::path::Path;

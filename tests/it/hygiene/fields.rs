@@ -1,4 +1,4 @@
-//! Header names that an upstream may fold into others: who asks, by which method and for which path is said by the gateway alone.
+//! Header names that an upstream may fold into others: identity, method and path come from the gateway alone.
 
 use super::Stage;
 
@@ -30,7 +30,7 @@ async fn identity_headers_of_clients_are_removed_in_every_spelling() {
 }
 
 #[tokio::test]
-async fn what_replaces_method_or_path_is_removed_in_every_spelling() {
+async fn method_and_path_overrides_are_removed_in_every_spelling() {
     let stage = Stage::new().await;
     for name in [
         "x-http-method-override",
@@ -49,16 +49,16 @@ async fn what_replaces_method_or_path_is_removed_in_every_spelling() {
 
 /// A program that is run for a request takes `Proxy` for the variable `HTTP_PROXY`, and asks through it (CVE-2016-5385).
 #[tokio::test]
-async fn a_client_names_no_proxy_to_programs_behind() {
+async fn the_proxy_header_of_clients_is_removed() {
     let stage = Stage::new().await;
     for name in ["proxy", "Proxy", "PROXY"] {
         assert!(!stage.forwarded(&format!("{name}: http://evil\r\n")).await.head.contains("evil"));
     }
 }
 
-/// What a route puts on a request counts, and no other spelling of it stands beside it.
+/// The header that a route sets counts, and the request has no other spelling of it.
 #[tokio::test]
-async fn what_a_route_sets_or_removes_is_gone_in_every_spelling() {
+async fn headers_that_a_route_sets_or_removes_are_removed_in_every_spelling() {
     let stage = Stage::with(
         "routes: [{ path: \"/{*rest}\", upstream: up, request_headers: { set: { X-User-Id: \"42\" }, remove: [x-debug-mode] } }]",
     )
@@ -75,9 +75,10 @@ async fn what_a_route_sets_or_removes_is_gone_in_every_spelling() {
     assert_eq!((message.all("x-user-identity"), message.all("xuserid")), (vec!["7"], vec!["8"]));
 }
 
-/// Who is not on the route for those with a header must not be so for the upstream: as a header, or as a trailer that is merged into them.
+/// A request that was not routed by a header must not look to the upstream as if it had that header: neither as a header nor
+/// as a trailer that is merged into the headers.
 #[tokio::test]
-async fn what_routes_are_told_apart_by_has_one_spelling() {
+async fn headers_that_routes_match_have_one_spelling() {
     let stage = Stage::with(
         "routes:\n  - { path: \"/{*rest}\", upstream: up }\n  \
          - { path: \"/{*rest}\", name: staff, headers: { x-is-admin: \"1\" }, permission: \"none:*\", upstream: up }",
@@ -87,7 +88,7 @@ async fn what_routes_are_told_apart_by_has_one_spelling() {
         let message = stage.forwarded(&format!("{spelling}: 1\r\n")).await;
         assert!(!message.head.to_ascii_lowercase().contains("admin"), "{spelling}: {message:?}");
     }
-    // Spelled like this it chooses the route, or says what the route does not ask for.
+    // This spelling selects the route, or has a value that the route does not match.
     assert_eq!(stage.forwarded("X-Is-Admin: 2\r\n").await.all("x-is-admin"), ["2"]);
     let refused = stage.send("GET /x HTTP/1.1\r\nhost: a\r\nAUTH\r\nX-IS-ADMIN: 1\r\nconnection: close\r\n\r\n").await;
     assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");

@@ -1,10 +1,10 @@
-//! What concerns one connection only, and who may say who asks (RFC 9110 §7.6, §7.8, RFC 7239): taken off, then put on.
+//! Hop-by-hop and forwarding headers (RFC 9110 §7.6, §7.8, RFC 7239): first removed, then set.
 
 use super::{EVERYTHING, Stage};
 use crate::support::recorder::Recorder;
 
 #[tokio::test]
-async fn rfc9110_7_6_1_hop_by_hop_fields_stay_behind_both_ways() {
+async fn rfc9110_7_6_1_hop_by_hop_fields_are_removed_both_ways() {
     let upstream = Recorder::answering(|_| {
         b"HTTP/1.1 200 OK\r\nconnection: keep-alive, x-theirs\r\nkeep-alive: timeout=5\r\nproxy-connection: keep-alive\r\n\
           x-theirs: 1\r\nupgrade: h2c\r\nx-kept: 1\r\nproxy-authenticate: Basic\r\ncontent-length: 2\r\n\r\nok"
@@ -29,9 +29,9 @@ async fn rfc9110_7_6_1_hop_by_hop_fields_stay_behind_both_ways() {
     assert!(answer.contains("x-kept: 1\r\n"), "{answer}");
 }
 
-/// What `Connection` lists is taken off first, and put on afterwards; authentication is not to be listed away.
+/// Headers that `Connection` lists are removed before the gateway sets its own: a client can't remove its identity.
 #[tokio::test]
-async fn rfc9110_7_6_1_connection_lists_away_nothing_that_the_gateway_vouches_for() {
+async fn rfc9110_7_6_1_connection_cannot_remove_headers_of_the_gateway() {
     let stage = Stage::new().await;
     let listed = "authorization, x-forwarded-for, x-forwarded-proto, x-forwarded-host, forwarded, via, x-request-id, \
                   x-callgate-token-id, x-callgate-account, x-callgate-permissions, x-callgate-plan, host, content-length, content-type";
@@ -55,7 +55,7 @@ async fn rfc9110_7_6_1_connection_lists_away_nothing_that_the_gateway_vouches_fo
 }
 
 #[tokio::test]
-async fn rfc9110_7_6_1_connection_lists_nothing_away_from_answers_that_frames_them() {
+async fn rfc9110_7_6_1_connection_cannot_remove_the_framing_of_a_response() {
     let upstream = Recorder::answering(|_| {
         b"HTTP/1.1 200 OK\r\nconnection: content-length, content-type, x-request-id, x-ratelimit-limit\r\n\
           content-type: text/plain\r\ncontent-length: 2\r\n\r\nok"
@@ -72,7 +72,7 @@ async fn rfc9110_7_6_1_connection_lists_nothing_away_from_answers_that_frames_th
 }
 
 #[tokio::test]
-async fn rfc9110_7_6_3_via_is_added_behind_those_of_others() {
+async fn rfc9110_7_6_3_via_is_appended_to_those_of_others() {
     let stage = Stage::new().await;
     assert_eq!(stage.forwarded("").await.all("via"), ["1.1 callgate"]);
     let message = stage.forwarded("via: 1.0 fred\r\nvia: 1.1 p.example\r\n").await;
@@ -103,7 +103,7 @@ async fn rfc9110_7_8_and_rfc9113_3_1_an_upgrade_to_h2c_or_anything_else_is_not_p
 }
 
 #[tokio::test]
-async fn rfc9112_7_4_trailers_are_asked_for_and_nothing_else_of_te() {
+async fn rfc9112_7_4_te_is_forwarded_as_trailers_only() {
     let stage = Stage::new().await;
     for (te, passed) in [("trailers", vec!["trailers"]), ("Trailers", vec!["trailers"]), ("gzip", vec![]), ("", vec![])]
     {
@@ -114,7 +114,7 @@ async fn rfc9112_7_4_trailers_are_asked_for_and_nothing_else_of_te() {
 }
 
 #[tokio::test]
-async fn rfc7239_5_forwarding_headers_of_strangers_are_replaced() {
+async fn rfc7239_5_forwarding_headers_of_untrusted_clients_are_replaced() {
     let stage = Stage::new().await;
     let lines = "X-Forwarded-For: 6.6.6.6\r\nx-forwarded-for: 7.7.7.7\r\nX_Forwarded_For: 8.8.8.8\r\nx-forwarded-proto: http\r\n\
                  x-forwarded-host: evil\r\nx-forwarded-server: evil\r\nx-forwarded-user: root\r\nforwarded: for=6.6.6.6\r\n\
@@ -129,7 +129,7 @@ async fn rfc7239_5_forwarding_headers_of_strangers_are_replaced() {
 }
 
 #[tokio::test]
-async fn rfc9110_11_6_2_the_token_stays_here_in_every_form() {
+async fn rfc9110_11_6_2_the_token_is_forwarded_in_no_form() {
     let stage = Stage::new().await;
     let message = stage.forwarded("").await;
     assert!(!message.head.contains(&stage.token.secret), "{message:?}");

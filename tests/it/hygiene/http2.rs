@@ -12,7 +12,7 @@ fn fields(stage: &Stage) -> Vec<(String, String)> {
         .into()
 }
 
-/// What the gateway does with a request of these fields and this body.
+/// Sends a request of these fields and this body, and returns the gateway's reaction.
 async fn ask(stage: &Stage, fields: &[(String, String)], body: Option<&str>) -> Outcome {
     let mut frames = Frames::connect(&stage.gateway).await;
     let block: Vec<u8> = fields.iter().flat_map(|(name, value)| field(name.as_bytes(), value.as_bytes())).collect();
@@ -45,7 +45,7 @@ enum Outcome {
 async fn all_malformed(cases: &[(&str, Changes, &str)]) {
     let stage = Stage::new().await;
     assert_eq!(ask(&stage, &fields(&stage), Some("hello")).await, Outcome::Answered(200), "the unchanged one");
-    let good = stage.upstream.heard();
+    let good = stage.upstream.received();
     for (what, changes, body) in cases {
         let mut fields = fields(&stage);
         for (name, value) in *changes {
@@ -60,7 +60,7 @@ async fn all_malformed(cases: &[(&str, Changes, &str)]) {
             matches!(outcome, Outcome::Reset | Outcome::Closed | Outcome::Answered(400 | 405)),
             "{what}: {outcome:?}"
         );
-        assert_eq!(stage.upstream.heard(), good, "{what}");
+        assert_eq!(stage.upstream.received(), good, "{what}");
     }
 }
 
@@ -84,7 +84,7 @@ async fn rfc9113_8_2_1_names_and_values_that_would_be_lines_of_http1_are_malform
 }
 
 #[tokio::test]
-async fn rfc9113_8_2_2_fields_of_a_connection_are_malformed_h2_te() {
+async fn rfc9113_8_2_2_connection_specific_fields_are_malformed_h2_te() {
     all_malformed(&[
         ("chunks", &[("transfer-encoding", "chunked")], "0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n"),
         ("chunks, written otherwise", &[("transfer-encoding", "\tchunked")], "0\r\n\r\n"),
@@ -99,7 +99,7 @@ async fn rfc9113_8_2_2_fields_of_a_connection_are_malformed_h2_te() {
 }
 
 #[tokio::test]
-async fn rfc9113_8_3_1_pseudo_headers_are_what_they_must_be_and_once() {
+async fn rfc9113_8_3_1_pseudo_headers_are_valid_and_unique() {
     all_malformed(&[
         ("a request line in the method", &[(":method", "GET / HTTP/1.1\r\nx: y")], "hello"),
         ("a blank in the method", &[(":method", "GET /smuggled HTTP/1.1")], "hello"),
@@ -137,12 +137,12 @@ async fn rfc9113_8_3_1_pseudo_headers_are_what_they_must_be_and_once() {
             "{fields:?}: {outcome:?}"
         );
     }
-    assert_eq!(stage.upstream.heard(), "");
+    assert_eq!(stage.upstream.received(), "");
 }
 
 /// The upstream may have heard of the request when its body turns out to be of another length, but never a whole one.
 #[tokio::test]
-async fn rfc9113_8_1_1_a_length_that_is_not_the_bodys_is_malformed_h2_cl() {
+async fn rfc9113_8_1_1_a_content_length_unlike_the_body_is_malformed_h2_cl() {
     let inner = "GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
     for (length, body) in [
         ("0", inner),
@@ -160,21 +160,24 @@ async fn rfc9113_8_1_1_a_length_that_is_not_the_bodys_is_malformed_h2_cl() {
         fields.push(("content-length".into(), length.into()));
         let outcome = ask(&stage, &fields, Some(body)).await;
         assert!(!matches!(outcome, Outcome::Answered(200)), "{length}: {outcome:?}");
-        // What arrived, if anything, is the beginning of one message.
-        let heard = stage.upstream.heard();
+        // At most the beginning of one message arrived.
+        let received = stage.upstream.received();
         assert_eq!(
-            heard.matches(" HTTP/1.1\r\n").count() - heard.matches("smuggled").count(),
-            usize::from(!heard.is_empty())
+            received.matches(" HTTP/1.1\r\n").count() - received.matches("smuggled").count(),
+            usize::from(!received.is_empty())
         );
-        if heard.contains("smuggled") {
-            assert!(heard.contains(&format!("content-length: {length}\r\n")) && length == "500", "{length}: {heard}");
+        if received.contains("smuggled") {
+            assert!(
+                received.contains(&format!("content-length: {length}\r\n")) && length == "500",
+                "{length}: {received}"
+            );
         }
     }
     let stage = Stage::new().await;
     let mut twice = fields(&stage);
     twice.extend([("content-length".to_owned(), "5".to_owned()), ("content-length".to_owned(), "5".to_owned())]);
     assert_ne!(ask(&stage, &twice, Some("hello")).await, Outcome::Answered(200));
-    assert_eq!(stage.upstream.heard(), "");
+    assert_eq!(stage.upstream.received(), "");
 }
 
 #[tokio::test]
@@ -186,9 +189,9 @@ async fn rfc9113_8_2_3_cookies_are_one_line_for_the_upstream() {
     assert_eq!(stage.upstream.only().all("cookie"), ["a=1; b=2; c=3"]);
 }
 
-/// What an upstream of HTTP/1.1 gets of a request of HTTP/2 has one reading.
+/// An HTTP/1.1 upstream can read a request of HTTP/2 in one way only.
 #[tokio::test]
-async fn rfc9113_8_a_good_request_is_written_as_one_of_http1() {
+async fn rfc9113_8_a_valid_request_is_forwarded_as_http1() {
     let stage = Stage::before(Recorder::start().await, EVERYTHING);
     let mut fields = fields(&stage);
     fields.extend(
@@ -212,7 +215,7 @@ async fn rfc8441_3_a_protocol_that_is_not_a_websocket_is_refused() {
         let outcome = ask(&stage, &fields, None).await;
         assert!(!matches!(outcome, Outcome::Answered(200..300)), "{protocol}: {outcome:?}");
     }
-    assert_eq!(stage.upstream.heard(), "");
+    assert_eq!(stage.upstream.received(), "");
 }
 
 /// Reads until a stream has been answered in full; the status, if it is the first, and the codes of all resets of stream 1 on the way.
@@ -236,7 +239,7 @@ async fn answered(frames: &mut Frames, stream: u32) -> (u16, Vec<u32>) {
 
 /// A reset behind the answer, with no error, is allowed; but some clients whose body is still on its way drop the answer for it.
 #[tokio::test]
-async fn rfc9113_8_1_a_request_that_is_answered_early_may_come_to_its_end() {
+async fn rfc9113_8_1_a_request_that_is_answered_early_may_finish() {
     let routes = "routes: [{ path: /small, upstream: up, max_body: 10 }, { path: \"/{*rest}\", upstream: up }]";
     // The upstream answers before the body has come.
     let early = Recorder::heads(b"HTTP/1.1 422 No\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno").await;
@@ -248,7 +251,7 @@ async fn rfc9113_8_1_a_request_that_is_answered_early_may_come_to_its_end() {
         let mut frames = Frames::connect(&stage.gateway).await;
         frames.headers(1, &[request("POST", path, token), length("20")].concat(), false).await;
         assert_eq!(answered(&mut frames, 1).await, (status, vec![]), "{path}");
-        // What would have followed the answer comes before the answer to the next request.
+        // A frame after the answer would come before the answer to the next request.
         frames.headers(3, &request("GET", "/x", None), true).await;
         assert_eq!(answered(&mut frames, 3).await, (0, vec![]), "{path}");
         frames.send(kind::DATA, END_STREAM, 1, b"twenty bytes of body").await;

@@ -96,7 +96,7 @@ async fn rfc9112_6_3_transfer_codings_are_chunked_once_or_nothing_te_te() {
 
 /// Names that some server takes for the two that matter are no names of theirs here, and nobody else gets to see them.
 #[tokio::test]
-async fn rfc9112_6_3_other_spellings_of_the_framing_headers_frame_nothing_anywhere() {
+async fn rfc9112_6_3_other_spellings_of_the_framing_headers_have_no_effect() {
     let stage = Stage::new().await;
     for name in ["content_length", "transfer_encoding", "Transfer_Encoding", "Content.Length", "transfer.encoding"] {
         let value = if name.to_ascii_lowercase().starts_with('c') { "30" } else { "chunked" };
@@ -113,7 +113,7 @@ async fn rfc9112_6_1_chunks_in_a_request_of_http_1_0_are_400() {
 
 /// The attack needs a front that believes in a length of 0 and a back that does not, or the other way round.
 #[tokio::test]
-async fn a_body_that_nobody_expects_is_passed_on_as_a_body_0_cl_and_te_0() {
+async fn an_unexpected_body_is_forwarded_as_a_body_0_cl_and_te_0() {
     let stage = Stage::new().await;
     let inner = "GET /smuggled HTTP/1.1\r\nx: ";
     for method in ["GET", "HEAD", "OPTIONS", "DELETE"] {
@@ -134,9 +134,9 @@ async fn a_body_that_nobody_expects_is_passed_on_as_a_body_0_cl_and_te_0() {
     }
 }
 
-/// What the gateway answers before it has read the body: the body is never taken for the next request.
+/// The gateway answers before it has read the body, and never takes the body for the next request.
 #[tokio::test]
-async fn the_body_of_a_request_that_is_refused_early_is_no_request_cl_0() {
+async fn the_body_of_a_refused_request_is_not_read_as_a_request_cl_0() {
     let stage = Stage::with(
         "routes:\n  - { path: \"/get/{*rest}\", methods: [GET], upstream: up }\n  - { path: \"/p\", permission: \"calls:none\", upstream: up }\n  - { path: \"/small\", max_body: 10, upstream: up }",
     )
@@ -159,5 +159,5 @@ async fn the_body_of_a_request_that_is_refused_early_is_no_request_cl_0() {
             assert_eq!(super::statuses(&answer), [status], "{text:?}: {answer}");
         }
     }
-    assert_eq!(stage.upstream.heard(), "");
+    assert_eq!(stage.upstream.received(), "");
 }

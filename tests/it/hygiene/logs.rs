@@ -1,10 +1,10 @@
-//! What clients write must stay inside its place in logs and metrics: a line is a line, and labels are few.
+//! Client input can neither break a log line nor create metric labels.
 
 use super::Stage;
 
 /// In JSON everything is escaped, so that nothing of a client's moves a terminal's cursor or begins a line.
 #[tokio::test]
-async fn nothing_of_a_client_breaks_a_log_line() {
+async fn client_input_cannot_break_a_log_line() {
     let stage = Stage::new().await;
     for text in [
         "GET /a?b=%0d%0aforged HTTP/1.1\r\nhost: a\r\nAUTH\r\nx-request-id: \"}\\n{\"forged\r\nconnection: close\r\n\r\n",
@@ -27,7 +27,7 @@ async fn nothing_of_a_client_breaks_a_log_line() {
 }
 
 #[tokio::test]
-async fn labels_of_metrics_do_not_grow_with_what_clients_ask_for() {
+async fn metric_labels_do_not_grow_with_client_input() {
     let stage = Stage::new().await;
     let count = async || stage.gateway.admin("/metrics").await.1.lines().count();
     stage.forwarded("").await;

@@ -1,5 +1,5 @@
-//! What the standards and known attacks demand of an intermediary: bytes that no proper client or server sends, and what of them
-//! arrives at the other end. `hygiene/duties.txt` lists the demands, each with the tests that hold it.
+//! Requirements of the standards and known attacks on intermediaries: the tests send bytes that no proper client or server sends,
+//! and check the bytes that arrive at the other end. `hygiene/duties.txt` lists the demands, each with the tests that hold it.
 
 mod answers;
 mod bodies;
@@ -75,7 +75,7 @@ impl Stage {
         assert!(answer.contains("connection: close\r\n"), "{text:?}: {answer}");
         assert!(answer.contains("content-type: application/json") && answer.contains("\"request_id\""), "{answer}");
         assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{text:?}: {answer}");
-        assert!(!self.upstream.heard().contains("smuggled"), "{text:?}: {}", self.upstream.heard());
+        assert!(!self.upstream.received().contains("smuggled"), "{text:?}: {}", self.upstream.received());
     }
 
     /// The same for a list, of which not a byte may arrive.
@@ -83,7 +83,7 @@ impl Stage {
         for text in texts {
             self.refused(statuses, text).await;
         }
-        assert_eq!(self.upstream.heard(), "");
+        assert_eq!(self.upstream.received(), "");
     }
 }
 

@@ -99,7 +99,7 @@ async fn rfc9112_3_2_3_an_authority_is_a_target_of_connect_only_and_connect_is_4
         let answer = stage.send(&text).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{line}: {answer}");
     }
-    assert_eq!(stage.upstream.heard(), "");
+    assert_eq!(stage.upstream.received(), "");
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn rfc9112_3_2_4_an_asterisk_is_a_target_of_options_only_and_never_a_path(
     }
     let answer = stage.send("OPTIONS * HTTP/1.1\r\nhost: a\r\nAUTH\r\nconnection: close\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 204 ") && answer.contains("allow: "), "{answer}");
-    assert_eq!(stage.upstream.heard(), "");
+    assert_eq!(stage.upstream.received(), "");
 }
 
 #[tokio::test]
@@ -121,7 +121,7 @@ async fn rfc9110_9_3_8_trace_reflects_nothing() {
     let answer = stage.send(trace).await;
     assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("\r\nallow: "), "{answer}");
     assert!(!answer.contains("secret") && !answer.contains(&stage.token.secret), "{answer}");
-    assert_eq!(stage.upstream.heard(), "");
+    assert_eq!(stage.upstream.received(), "");
 }
 
 #[tokio::test]
@@ -223,7 +223,7 @@ async fn rfc9112_2_3_versions_are_those_of_each_hop() {
     assert_eq!((message.line(), message.all("via")), ("GET /x HTTP/1.1", vec!["1.0 callgate"]));
 }
 
-/// What came first is answered first, also when the first answer is the slowest.
+/// Answers come in the order of the requests, also when the first is the slowest.
 #[tokio::test]
 async fn rfc9112_9_3_2_pipelined_requests_are_answered_in_their_order() {
     let upstream = crate::support::upstream::Upstream::start().await;

@@ -33,9 +33,9 @@ async fn upstream(acceptor: TlsAcceptor, says_goodbye: bool) -> std::net::Socket
     address
 }
 
-/// Somebody on the way can end a connection, but can't say goodbye in the name of the service.
+/// An attacker on the path can end a connection, but can't send the close_notify of the service.
 #[tokio::test]
-async fn rfc8446_6_1_an_answer_that_ends_without_a_goodbye_is_not_whole() {
+async fn rfc8446_6_1_a_response_without_close_notify_is_incomplete() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     for says_goodbye in [true, false] {
         let site = Site::new("");
@@ -64,7 +64,7 @@ async fn rfc8446_6_1_an_answer_that_ends_without_a_goodbye_is_not_whole() {
 }
 
 #[tokio::test]
-async fn rfc8446_6_1_a_connection_ends_with_a_goodbye() {
+async fn rfc8446_6_1_a_connection_ends_with_close_notify() {
     let stage = Stage::new().await;
     for text in [
         "GET /x HTTP/1.1\r\nhost: a\r\nAUTH\r\nconnection: close\r\n\r\n",
@@ -83,7 +83,7 @@ async fn rfc8446_6_1_a_connection_ends_with_a_goodbye() {
     }
 }
 
-/// What comes in early data could be sent once more by somebody who has only seen it pass.
+/// An attacker who has seen early data could send it once more.
 #[tokio::test]
 async fn rfc8470_5_1_no_request_is_taken_before_the_handshake_is_done() {
     let stage = Stage::new().await;

@@ -33,7 +33,7 @@ async fn rfc6455_4_2_1_the_handshake_passes_as_it_is_and_its_origin_with_it() {
 
 /// An upstream that does not switch leaves the client in HTTP: what it sends next is a request, with all that this asks for.
 #[tokio::test]
-async fn rfc6455_4_2_2_without_a_101_the_next_bytes_are_a_request_and_judged_as_one() {
+async fn rfc6455_4_2_2_without_a_101_the_next_bytes_are_read_as_a_request() {
     for answer in [
         "HTTP/1.1 426 Upgrade Required\r\nsec-websocket-version: 13\r\ncontent-length: 0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nupgrade: websocket\r\nconnection: upgrade\r\ncontent-length: 0\r\n\r\n",
@@ -107,12 +107,12 @@ async fn rfc6455_4_1_a_handshake_is_a_get_without_a_body() {
 }
 
 #[tokio::test]
-async fn rfc6455_4_2_2_who_may_not_ask_opens_no_tunnel() {
+async fn rfc6455_4_2_2_a_rejected_client_opens_no_tunnel() {
     let stage = Stage::before(Recorder::answering(|_| SWITCH.to_vec()).await, EVERYTHING);
     let handshake = HANDSHAKE.replace("AUTH\r\n", "");
     let text = format!("{handshake}sec-websocket-version: 13\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: a\r\nAUTH\r\n\r\n");
     let answer = stage.send(&text).await;
     assert_eq!(statuses(&answer)[0], "401", "{answer}");
-    // What came behind was a request of its own, with a good token.
+    // The bytes behind it were a request of their own, with a good token.
     assert!(stage.upstream.messages().iter().all(|message| message.all("upgrade").is_empty()));
 }

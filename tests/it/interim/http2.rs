@@ -16,7 +16,7 @@ use super::stage;
 use crate::support::client::raw;
 use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::upstream::Upstream;
-use crate::support::{PATIENCE, eventually};
+use crate::support::{WAIT_TIMEOUT, eventually};
 
 async fn connect(gateway: &Gateway) -> SendRequest<Bytes> {
     let (client, connection) = h2::client::handshake(raw(gateway, "h2").await).await.unwrap();
@@ -41,22 +41,22 @@ fn ask(
 /// The next interim answer; `None` when the answer proper has come.
 async fn next(answer: &mut ResponseFuture) -> Option<Response<()>> {
     let next = poll_fn(|cx| answer.poll_informational(cx));
-    tokio::time::timeout(PATIENCE, next).await.expect("an answer in time").map(Result::unwrap)
+    tokio::time::timeout(WAIT_TIMEOUT, next).await.expect("an answer in time").map(Result::unwrap)
 }
 
 async fn all(answer: &mut ResponseFuture) -> Vec<Response<()>> {
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     while let Some(interim) = next(answer).await {
-        told.push(interim);
+        reported.push(interim);
     }
-    told
+    reported
 }
 
 async fn proper(answer: ResponseFuture) -> (StatusCode, Bytes) {
-    let answer = tokio::time::timeout(PATIENCE, answer).await.expect("an answer in time").unwrap();
+    let answer = tokio::time::timeout(WAIT_TIMEOUT, answer).await.expect("an answer in time").unwrap();
     let (head, mut body) = answer.into_parts();
     let mut bytes = Vec::new();
-    while let Some(piece) = tokio::time::timeout(PATIENCE, body.data()).await.expect("a body in time") {
+    while let Some(piece) = tokio::time::timeout(WAIT_TIMEOUT, body.data()).await.expect("a body in time") {
         bytes.extend_from_slice(&piece.unwrap());
     }
     (head.status, bytes.into())
@@ -72,7 +72,7 @@ async fn interim_answers_come_before_the_answer_over_http2() {
         assert_eq!(hints.status(), StatusCode::EARLY_HINTS);
         let fields: Vec<_> =
             hints.headers().iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
-        // What belongs to the connection, to limits or is taken off by the route is gone.
+        // Hop-by-hop headers, limit headers and those that the route removes are gone.
         assert_eq!(fields, [("link", "</a.css>; rel=preload"), ("set-cookie", "a=1"), ("set-cookie", "b=2")]);
         // And nothing else yet.
         let early = poll_fn(|cx| Poll::Ready(answer.poll_informational(cx).is_ready())).await;
@@ -91,8 +91,8 @@ async fn interim_answers_that_come_with_the_answer_go_first_over_http2() {
     let mut client = connect(&gateway).await;
     for _ in 0..50 {
         let mut answer = ask(&mut client, "/hints", &token.secret, false).0;
-        let told: Vec<_> = all(&mut answer).await.iter().map(Response::status).collect();
-        assert_eq!(told, [StatusCode::EARLY_HINTS]);
+        let reported: Vec<_> = all(&mut answer).await.iter().map(Response::status).collect();
+        assert_eq!(reported, [StatusCode::EARLY_HINTS]);
         assert_eq!(proper(answer).await, (StatusCode::OK, Bytes::from("done")));
     }
 }
@@ -102,8 +102,8 @@ async fn the_gateways_own_interim_answers_are_left_out_and_a_flood_is_cut_over_h
     let (gateway, token, _) = stage().await;
     let mut client = connect(&gateway).await;
     let mut answer = ask(&mut client, "/others", &token.secret, false).0;
-    let told: Vec<_> = all(&mut answer).await.iter().map(|told| told.status().as_u16()).collect();
-    assert_eq!(told, [102, 199]);
+    let reported: Vec<_> = all(&mut answer).await.iter().map(|reported| reported.status().as_u16()).collect();
+    assert_eq!(reported, [102, 199]);
     let mut answer = ask(&mut client, "/flood", &token.secret, false).0;
     assert_eq!(all(&mut answer).await.len(), 16);
     assert_eq!(proper(answer).await, (StatusCode::OK, Bytes::from("done")));
@@ -149,14 +149,14 @@ async fn a_client_gets_100_when_its_request_is_admitted_over_http2() {
     let mut client = connect(&gateway).await;
     for _ in 0..2 {
         let (mut answer, mut body) = ask(&mut client, "/upload", &token.secret, true);
-        let told = next(&mut answer).await.expect("100");
-        assert_eq!((told.status(), told.headers().len()), (StatusCode::CONTINUE, 0));
+        let reported = next(&mut answer).await.expect("100");
+        assert_eq!((reported.status(), reported.headers().len()), (StatusCode::CONTINUE, 0));
         body.send_data(Bytes::from("hello"), true).unwrap();
         assert!(next(&mut answer).await.is_none(), "once is enough");
-        let (status, told) = proper(answer).await;
-        let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
-        assert_eq!((status, &told["body_length"]), (StatusCode::OK, &5.into()), "{told}");
-        assert_eq!(told["headers"].get("expect"), None);
+        let (status, reported) = proper(answer).await;
+        let reported: serde_json::Value = serde_json::from_slice(&reported).unwrap();
+        assert_eq!((status, &reported["body_length"]), (StatusCode::OK, &5.into()), "{reported}");
+        assert_eq!(reported["headers"].get("expect"), None);
     }
     // With limits used up, and without a good token: what is refused is not asked for.
     for (secret, expected) in [(&*token.secret, 429), ("cg_nobody", 401)] {
@@ -205,7 +205,7 @@ async fn a_node_client_waits_for_100() {
         &token.secret,
     ]);
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = tokio::time::timeout(PATIENCE, output).await.expect("an end in time").expect("node is installed");
+    let output = tokio::time::timeout(WAIT_TIMEOUT, output).await.expect("an end in time").expect("node is installed");
     let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(out.trim(), "100,200 5", "{error}");
 }
@@ -225,11 +225,11 @@ async fn an_upload_that_is_reset_is_never_completed() {
         let (mut answer, mut body) = ask(&mut client, "/upload", &token.secret, true);
         next(&mut answer).await.expect("100");
         body.send_data(Bytes::from("half of it"), false).unwrap();
-        let heard = async {
+        let received = async {
             let (mut socket, _) = upstream.accept().await.unwrap();
-            let mut heard = Vec::new();
-            while !String::from_utf8_lossy(&heard).contains("half of it") {
-                assert!(socket.read_buf(&mut heard).await.unwrap() > 0);
+            let mut received = Vec::new();
+            while !String::from_utf8_lossy(&received).contains("half of it") {
+                assert!(socket.read_buf(&mut received).await.unwrap() > 0);
             }
             if has_begun {
                 socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n").await.unwrap();
@@ -237,11 +237,14 @@ async fn an_upload_that_is_reset_is_never_completed() {
                 assert_eq!(answer.status(), StatusCode::OK);
             }
             body.send_reset(reason);
-            let _ = socket.read_to_end(&mut heard).await;
-            String::from_utf8(heard).unwrap()
+            let _ = socket.read_to_end(&mut received).await;
+            String::from_utf8(received).unwrap()
         };
-        let heard = tokio::time::timeout(PATIENCE, heard).await.expect("the connection ends in time");
-        assert!(heard.contains("transfer-encoding: chunked\r\n") && !heard.contains("0\r\n\r\n"), "{reason}: {heard}");
+        let received = tokio::time::timeout(WAIT_TIMEOUT, received).await.expect("the connection ends in time");
+        assert!(
+            received.contains("transfer-encoding: chunked\r\n") && !received.contains("0\r\n\r\n"),
+            "{reason}: {received}"
+        );
     }
     let lines = gateway.access("/upload", 6).await;
     let half = |status: u16| lines.iter().filter(|line| line["status"] == status).count();

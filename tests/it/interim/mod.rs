@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::support::client::{exchange, raw};
 use crate::support::gateway::{Gateway, Site, Token};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{WAIT_TIMEOUT, eventually};
 
 const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nConnection: x-hop\r\nX-Hop: 1\r\n\
                      X-RateLimit-Limit: 7\r\nContent-Length: 9\r\nX-Secret: s\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\r\n";
@@ -93,9 +93,9 @@ async fn interim_answers_come_before_the_answer() {
     let mut stream = raw(&gateway, "http/1.1").await;
     for _ in 0..3 {
         stream.write_all(request("/hints/wait", &token).as_bytes()).await.unwrap();
-        let mut told = vec![0; TOLD.len()];
-        tokio::time::timeout(PATIENCE, stream.read_exact(&mut told)).await.expect("hints in time").unwrap();
-        assert_eq!(String::from_utf8(told).unwrap(), TOLD);
+        let mut reported = vec![0; TOLD.len()];
+        tokio::time::timeout(WAIT_TIMEOUT, stream.read_exact(&mut reported)).await.expect("hints in time").unwrap();
+        assert_eq!(String::from_utf8(reported).unwrap(), TOLD);
         leave.add_permits(1);
         let mut answer = String::new();
         while !answer.ends_with("\r\n\r\ndone") {
@@ -131,7 +131,7 @@ async fn interim_answers_come_between_answers_and_never_within_one() {
         answer.extend_from_slice(&piece[..read]);
         tokio::task::yield_now().await;
     }
-    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("an end in time");
+    let _ = tokio::time::timeout(WAIT_TIMEOUT, stream.read_to_end(&mut answer)).await.expect("an end in time");
     let text = String::from_utf8(answer).unwrap();
     let mut rest = text.as_str();
     for (hints, length) in [(false, 4_000_000), (true, 4), (false, 4_000_000), (true, 4)] {
@@ -169,7 +169,7 @@ async fn a_client_that_leaves_between_interim_answers_is_noticed() {
     let (gateway, token, _leave) = stage().await;
     let mut stream = raw(&gateway, "http/1.1").await;
     stream.write_all(request("/hints/wait", &token).as_bytes()).await.unwrap();
-    tokio::time::timeout(PATIENCE, stream.read_u8()).await.expect("hints in time").unwrap();
+    tokio::time::timeout(WAIT_TIMEOUT, stream.read_u8()).await.expect("hints in time").unwrap();
     drop(stream);
     eventually("the exchange to be over", async || {
         let line = gateway.log().into_iter().find(|line| line["path"] == "/hints/wait");

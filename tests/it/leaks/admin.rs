@@ -8,23 +8,23 @@ use super::scene::Scene;
 use crate::support::gateway::Gateway;
 
 fn request(gateway: &Gateway, method: Method, path: &str) -> RequestBuilder {
-    let client = Client::builder().no_proxy().timeout(crate::support::PATIENCE).build().unwrap();
+    let client = Client::builder().no_proxy().timeout(crate::support::WAIT_TIMEOUT).build().unwrap();
     client.request(method, format!("http://127.0.0.1:{}{path}", gateway.admin.port())).header("x-callgate-admin", "1")
 }
 
 /// Sends it, hears the head of the answer, and returns status and body.
-async fn told(scene: &mut Scene, request: RequestBuilder) -> (u16, String) {
+async fn reported(scene: &mut Scene, request: RequestBuilder) -> (u16, String) {
     let response = request.send().await.unwrap();
     let status = response.status().as_u16();
     let headers = format!("{:?}", response.headers());
-    scene.evidence.hear("the head of an admin answer", &headers);
+    scene.evidence.record("the head of an admin answer", &headers);
     (status, response.text().await.unwrap())
 }
 
 /// The same with an answer that has no secret in it.
 async fn ask(scene: &mut Scene, request: RequestBuilder) -> u16 {
-    let (status, body) = told(scene, request).await;
-    scene.evidence.hear("an admin answer", &body);
+    let (status, body) = reported(scene, request).await;
+    scene.evidence.record("an admin answer", &body);
     status
 }
 
@@ -42,17 +42,17 @@ pub(super) async fn requests(scene: &mut Scene, gateway: &Gateway, tokens: &Toke
     let post = |path: &str| request(gateway, Method::POST, path);
     let asked = json!({ "name": "over the API", "account": "acme", "permissions": ["calls:red"] });
     let create = || post("/api/tokens").header("idempotency-key", &tokens.good.secret).json(&asked);
-    let (status, made) = told(scene, create()).await;
+    let (status, made) = reported(scene, create()).await;
     assert_eq!(status, 201);
     let made = scene.take_secret("over the API", &made);
     assert_eq!(ask(scene, create()).await, 200);
-    let (status, new) = told(scene, post(&format!("/api/tokens/{}/rotate", made.id))).await;
+    let (status, new) = reported(scene, post(&format!("/api/tokens/{}/rotate", made.id))).await;
     assert_eq!(status, 200);
     scene.take_secret("rotated over the API", &new);
     let register = json!({ "name": "f", "account": "acme", "sha256": tokens.foreign_hash });
     assert_eq!(ask(scene, post("/api/tokens").json(&register)).await, 409);
-    for deed in ["disable", "enable", "revoke"] {
-        assert_eq!(ask(scene, post(&format!("/api/tokens/{}/{deed}", made.id))).await, 200);
+    for action in ["disable", "enable", "revoke"] {
+        assert_eq!(ask(scene, post(&format!("/api/tokens/{}/{action}", made.id))).await, 200);
     }
     look(scene, gateway, &tokens.old.id).await;
     for secret in [&tokens.good.secret, &tokens.foreign] {

@@ -63,7 +63,7 @@ pub(super) fn whole_lives(scene: &mut Scene) -> Tokens {
     let output = scene.site.run(&["token", "rotate", &spare.id]);
     let new = String::from_utf8(output.stdout).unwrap();
     scene.evidence.hide("new of spare", new.trim());
-    scene.evidence.hear("token rotate: stderr", &String::from_utf8_lossy(&output.stderr));
+    scene.evidence.record("token rotate: stderr", &String::from_utf8_lossy(&output.stderr));
     let spare = Token { secret: new.trim().to_owned(), ..spare };
 
     for format in [&["--json"][..], &[]] {

@@ -1,15 +1,15 @@
-//! What came out, and what must not be in it.
+//! All output of the programs, and the secrets that must not be in it.
 
 use callgate::tokens::TokenHash;
 
 /// All that was heard, and the marks that nobody may hear.
 #[derive(Default)]
 pub(super) struct Evidence {
-    /// What it is called, and its text.
+    /// The name of each secret, and its text.
     secrets: Vec<(String, String)>,
     hashes: Vec<(String, String)>,
     /// Where it was heard, the text, and whether hashes may be in it.
-    heard: Vec<(String, String, bool)>,
+    received: Vec<(String, String, bool)>,
 }
 
 impl Evidence {
@@ -35,22 +35,22 @@ impl Evidence {
     }
 
     /// Something that came out.
-    pub(super) fn hear(&mut self, place: &str, text: &str) {
-        self.heard.push((place.to_owned(), text.to_owned(), false));
+    pub(super) fn record(&mut self, place: &str, text: &str) {
+        self.received.push((place.to_owned(), text.to_owned(), false));
     }
 
-    /// What is kept of tokens, where their hashes belong.
-    pub(super) fn hear_store(&mut self, place: &str, text: &str) {
-        self.heard.push((place.to_owned(), text.to_owned(), true));
+    /// The stored tokens: a place where their hashes belong.
+    pub(super) fn record_store(&mut self, place: &str, text: &str) {
+        self.received.push((place.to_owned(), text.to_owned(), true));
     }
 
     /// Fails with every leak that there is.
     pub(super) fn judge(&self) {
-        let bytes: usize = self.heard.iter().map(|(_, text, _)| text.len()).sum();
-        println!("{} texts, {bytes} bytes, searched for {} marks", self.heard.len(), self.marks(false).count());
-        assert!(self.heard.len() > 100 && bytes > 100_000, "next to nothing was heard");
+        let bytes: usize = self.received.iter().map(|(_, text, _)| text.len()).sum();
+        println!("{} texts, {bytes} bytes, searched for {} marks", self.received.len(), self.marks(false).count());
+        assert!(self.received.len() > 100 && bytes > 100_000, "next to nothing was heard");
         let mut leaks = Vec::new();
-        for (place, text, is_store) in &self.heard {
+        for (place, text, is_store) in &self.received {
             let lower = text.to_lowercase();
             for (name, mark) in self.marks(*is_store) {
                 if let Some(at) = text.find(mark.as_str()).or_else(|| lower.find(&mark.to_lowercase())) {
@@ -89,13 +89,13 @@ fn a_leak_is_found() {
     for leak in [token, "xx0123456789ABCDEFGHIJKLMNOPQyy", &hash, &hash.to_uppercase(), &hash[..20]] {
         let mut evidence = Evidence::default();
         evidence.hide("a token", token);
-        (0..200).for_each(|_| evidence.hear("here", &"x".repeat(1_000)));
+        (0..200).for_each(|_| evidence.record("here", &"x".repeat(1_000)));
         evidence.judge();
-        evidence.hear("there", &format!("before {leak} behind"));
+        evidence.record("there", &format!("before {leak} behind"));
         assert!(std::panic::catch_unwind(|| evidence.judge()).is_err(), "{leak}");
     }
     let mut evidence = Evidence::default();
     evidence.hide("a token", token);
-    (0..200).for_each(|_| evidence.hear_store("here", &format!("{hash}{}", "x".repeat(1_000))));
+    (0..200).for_each(|_| evidence.record_store("here", &format!("{hash}{}", "x".repeat(1_000))));
     evidence.judge();
 }

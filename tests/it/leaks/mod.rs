@@ -30,8 +30,8 @@ async fn with_a_token_file_nothing_leaks() {
         commands::all_fail(&mut scene, &tokens);
         scene.replace_token_file(&good);
     }
-    scene.hear_gateway(&gateway).await;
-    scene.hear_folder();
+    scene.record_gateway(&gateway).await;
+    scene.record_folder();
     scene.evidence.judge();
 }
 
@@ -45,7 +45,7 @@ async fn with_redis_nothing_leaks() {
     proxied::requests(&mut scene, &gateway, &tokens).await;
     admin::requests(&mut scene, &gateway, &tokens).await;
     commands::mistakes(&mut scene, &gateway, &tokens);
-    scene.hear_redis(&redis);
+    scene.record_redis(&redis);
     // A record that is damaged, or holds a token's text in place of a hash.
     for damaged in ["{", &format!("{{\"id\":\"{0}\",\"hashes\":[{{\"sha256\":\"{0}\"}}]}}", tokens.good.secret)] {
         let key = format!("callgate:{{{}}}:token", tokens.spare.id);
@@ -56,11 +56,11 @@ async fn with_redis_nothing_leaks() {
         proxied::refused(&mut scene, &gateway, &tokens.spare.secret).await;
         admin::look(&mut scene, &gateway, &tokens.spare.id).await;
     }
-    scene.evidence.hear_store("to Redis", &traffic.told());
+    scene.evidence.record_store("to Redis", &traffic.reported());
     scene.gateway_says(&gateway, "Redis", || redis.kill()).await;
     proxied::requests(&mut scene, &gateway, &tokens).await;
     commands::all_fail(&mut scene, &tokens);
     admin::look(&mut scene, &gateway, &tokens.good.id).await;
-    scene.hear_gateway(&gateway).await;
+    scene.record_gateway(&gateway).await;
     scene.evidence.judge();
 }

@@ -15,8 +15,8 @@ async fn ask(scene: &mut Scene, request: RequestBuilder) -> u16 {
     let response = request.send().await.unwrap();
     let status = response.status().as_u16();
     let headers = format!("{:?}", response.headers());
-    scene.evidence.hear("the head of an answer", &headers);
-    scene.evidence.hear("the body of an answer", &response.text().await.unwrap());
+    scene.evidence.record("the head of an answer", &headers);
+    scene.evidence.record("the body of an answer", &response.text().await.unwrap());
     status
 }
 
@@ -104,6 +104,6 @@ async fn no_requests(scene: &mut Scene, gateway: &Gateway, tokens: &Tokens) {
         format!("{secret}\r\n\r\n"),
     ] {
         let answer = exchange(gateway, bytes.as_bytes()).await;
-        scene.evidence.hear("the answer to no request", &answer);
+        scene.evidence.record("the answer to no request", &answer);
     }
 }

@@ -47,7 +47,7 @@ impl Scene {
     /// Runs a command on the configuration and hears what it says.
     pub(super) fn run(&mut self, words: &[&str]) -> Output {
         let output = self.site.run(words);
-        self.hear_output(&words[..2.min(words.len())].join(" "), &output);
+        self.record_output(&words[..2.min(words.len())].join(" "), &output);
         output
     }
 
@@ -60,13 +60,13 @@ impl Scene {
     /// Runs the program with just these arguments, and with an admin token in its environment.
     pub(super) fn run_alone(&mut self, words: &[&str], admin_token: &str) -> Output {
         let output = Command::new(PROGRAM).args(words).env("CALLGATE_ADMIN_TOKEN", admin_token).output().unwrap();
-        self.hear_output(&words[..2].join(" "), &output);
+        self.record_output(&words[..2].join(" "), &output);
         output
     }
 
-    fn hear_output(&mut self, place: &str, output: &Output) {
-        self.evidence.hear(&format!("{place}: stdout"), &String::from_utf8_lossy(&output.stdout));
-        self.evidence.hear(&format!("{place}: stderr"), &String::from_utf8_lossy(&output.stderr));
+    fn record_output(&mut self, place: &str, output: &Output) {
+        self.evidence.record(&format!("{place}: stdout"), &String::from_utf8_lossy(&output.stdout));
+        self.evidence.record(&format!("{place}: stderr"), &String::from_utf8_lossy(&output.stderr));
     }
 
     /// Runs a command that shows a secret, once, on its standard output; hides that, and hears the rest.
@@ -75,18 +75,18 @@ impl Scene {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let out = String::from_utf8(output.stdout).unwrap();
         let token = self.take_secret(name, &out);
-        self.evidence.hear("what shows a secret: stderr", &String::from_utf8_lossy(&output.stderr));
+        self.evidence.record("what shows a secret: stderr", &String::from_utf8_lossy(&output.stderr));
         token
     }
 
     /// Takes the secret out of the one JSON object that may tell it, and hears the rest.
     pub(super) fn take_secret(&mut self, name: &str, json: &str) -> Token {
-        let told: serde_json::Value = serde_json::from_str(json).unwrap();
-        let text = |key: &str| told[key].as_str().unwrap_or_else(|| panic!("no {key}")).to_owned();
+        let reported: serde_json::Value = serde_json::from_str(json).unwrap();
+        let text = |key: &str| reported[key].as_str().unwrap_or_else(|| panic!("no {key}")).to_owned();
         let token = Token { id: text("id"), secret: text("token") };
         assert_eq!(json.matches(&token.secret).count(), 1, "it is shown once");
         self.evidence.hide(name, &token.secret);
-        self.evidence.hear("what shows a secret, besides", &json.replacen(&token.secret, "", 1));
+        self.evidence.record("what shows a secret, besides", &json.replacen(&token.secret, "", 1));
         token
     }
 
@@ -104,34 +104,34 @@ impl Scene {
     }
 
     /// Everything that a gateway has said and says.
-    pub(super) async fn hear_gateway(&mut self, gateway: &Gateway) {
+    pub(super) async fn record_gateway(&mut self, gateway: &Gateway) {
         for path in ["/metrics", "/readyz", "/livez", "/"] {
             let (_, page) = gateway.admin(path).await;
-            self.evidence.hear(path, &page);
+            self.evidence.record(path, &page);
         }
         let output = gateway.output();
         for level in ["TRACE", "DEBUG", "INFO"] {
             assert!(output.contains(level), "nothing was logged at {level}");
         }
-        self.evidence.hear("the gateway's log", &output);
+        self.evidence.record("the gateway's log", &output);
     }
 
-    /// What lies in the folder, but for what people put there.
-    pub(super) fn hear_folder(&mut self) {
+    /// The files that Callgate wrote into the folder.
+    pub(super) fn record_folder(&mut self) {
         for entry in std::fs::read_dir(self.site.folder.path()).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
             match &*name {
-                "tokens.yaml" => self.evidence.hear_store(&name, &text),
+                "tokens.yaml" => self.evidence.record_store(&name, &text),
                 other if other.ends_with(".pem") => {}
-                _ => self.evidence.hear(&name, &text),
+                _ => self.evidence.record(&name, &text),
             }
         }
     }
 
     /// Every key and value of a Redis.
-    pub(super) fn hear_redis(&mut self, redis: &RedisServer) {
+    pub(super) fn record_redis(&mut self, redis: &RedisServer) {
         let keys: Vec<String> = redis.say(&["KEYS", "*"]);
         assert!(keys.len() > 10, "{keys:?}");
         for key in keys {
@@ -144,9 +144,9 @@ impl Scene {
             };
             let text = texts(&value).join("\n");
             if key.ends_with(":token") {
-                self.evidence.hear_store(&key, &text);
+                self.evidence.record_store(&key, &text);
             } else {
-                self.evidence.hear(&key, &text);
+                self.evidence.record(&key, &text);
             }
         }
     }
@@ -166,15 +166,15 @@ pub(super) const SPOILT: &str = "9000000000000000";
 
 /// All that is said to a Redis.
 pub(super) struct Traffic {
-    heard: Arc<Mutex<Vec<u8>>>,
+    received: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Traffic {
     pub(super) fn of(redis: &RedisServer) -> Self {
         let mut stream = TcpStream::connect(("127.0.0.1", redis.port())).unwrap();
         stream.write_all(b"MONITOR\r\n").unwrap();
-        let heard = Arc::<Mutex<Vec<u8>>>::default();
-        let ear = heard.clone();
+        let received = Arc::<Mutex<Vec<u8>>>::default();
+        let ear = received.clone();
         // It ends with Redis.
         std::thread::spawn(move || {
             let mut bytes = [0; 64 * 1024];
@@ -182,19 +182,19 @@ impl Traffic {
                 ear.lock().unwrap().extend_from_slice(&bytes[..count]);
             }
         });
-        let traffic = Self { heard };
+        let traffic = Self { received };
         eventually_blocking("Redis to tell what it is told", || traffic.text().contains("+OK").then_some(()));
         traffic
     }
 
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.heard.lock().unwrap()).into_owned()
+        String::from_utf8_lossy(&self.received.lock().unwrap()).into_owned()
     }
 
-    pub(super) fn told(&self) -> String {
+    pub(super) fn reported(&self) -> String {
         let text = self.text();
         assert!(text.contains("evalsha") || text.contains("EVALSHA"), "nothing was heard");
-        // What the test itself spoils is no leak.
+        // A line that the test itself damaged is no leak.
         text.lines().filter(|line| !line.contains(SPOILT)).collect::<Vec<_>>().join("\n")
     }
 }

@@ -95,7 +95,7 @@ async fn replay(instances: &[Limiter], shared_by: Option<&Redis>, token_id: &str
                     oracle = trial;
                 }
                 if let Some(lease) = lease {
-                    // What has ended is dropped, and stays so when the clock goes back, until it is renewed.
+                    // A lease that has ended is dropped, also when the clock goes back, until it is renewed.
                     calls.iter_mut().filter(|call| call.ends <= clock).for_each(|call| call.ends = 0);
                     calls.push(Open { instance, ends: clock + 30_000, lease });
                 }
@@ -121,7 +121,7 @@ async fn replay(instances: &[Limiter], shared_by: Option<&Redis>, token_id: &str
 }
 
 #[tokio::test]
-async fn leases_in_redis_agree_with_a_list() {
+async fn leases_in_redis_agree_with_a_model() {
     let server = RedisServer::start();
     let redis = connect(&server, OnFailure::Deny).await;
     // Refusals by a window would be remembered in real time: here there are none.
@@ -140,7 +140,7 @@ async fn leases_in_redis_agree_with_a_list() {
 }
 
 #[tokio::test]
-async fn leases_in_memory_agree_with_a_list() {
+async fn leases_in_memory_agree_with_a_model() {
     for limits in [&[][..], &[(1_000, 60_000)], &[(7, 10_000), (300, 3_600_000)]] {
         let memory = Arc::new(MemoryLimiter::new(64));
         let workers = [Limiter::Memory(memory.clone()), Limiter::Memory(memory)];
@@ -166,7 +166,7 @@ async fn a_window_that_refuses_takes_no_lease() {
 }
 
 #[tokio::test]
-async fn calls_are_capped_through_an_outage_and_known_again_after_it() {
+async fn calls_are_capped_during_an_outage_and_recorded_after_it() {
     let mut server = RedisServer::start();
     let (limiter, redis) = instance(&server, OnFailure::Local).await;
     issue(&redis, "t").await;
@@ -199,7 +199,7 @@ async fn calls_are_capped_through_an_outage_and_known_again_after_it() {
 }
 
 #[tokio::test]
-async fn a_lease_that_nobody_waits_for_is_given_back() {
+async fn an_abandoned_lease_is_returned() {
     let server = RedisServer::start();
     let (limiter, redis) = instance_within(&server.url(), OnFailure::Local, Duration::from_secs(2)).await;
     let (_, watcher) = instance(&server, OnFailure::Deny).await;

@@ -57,7 +57,7 @@ async fn one_instance_caps_the_calls_of_a_token() {
     let again = call_when_free(&gateway, &token).await;
     assert_too_many(&call(&gateway, &token, "/call").await.unwrap_err());
     drop(again);
-    // What did not become a call holds no place.
+    // An attempt that did not become a call takes no lease.
     for _ in 0..5 {
         let answer = eventually("a place to be free", async || {
             let answer = call(&gateway, &token, "/never").await.unwrap_err();
@@ -73,7 +73,7 @@ async fn one_instance_caps_the_calls_of_a_token() {
 }
 
 #[tokio::test]
-async fn a_plan_on_trial_lets_calls_in() {
+async fn a_shadow_plan_admits_calls_above_the_cap() {
     let upstream = switchboard().await;
     let plan = "{ limits: {}, concurrent_calls: 1, shadow: true }";
     let site = site("store: memory\ntokens: { file: tokens.yaml }", upstream, plan);
@@ -86,10 +86,10 @@ async fn a_plan_on_trial_lets_calls_in() {
 const CAP: usize = 7;
 
 #[tokio::test]
-async fn three_instances_share_a_cap_and_free_what_dies() {
+async fn three_instances_share_a_cap_and_free_the_calls_of_a_dead_one() {
     let server = RedisServer::start();
     let upstream = switchboard().await;
-    let store = format!("store: {{ redis: {{ url: \"{}\", deadline: 2s, on_failure: deny }} }}", server.url());
+    let store = format!("store: {{ redis: {{ url: \"{}\", deadline: 10s, on_failure: deny }} }}", server.url());
     let plan = format!("{{ limits: {{ minute: 1000/1m }}, concurrent_calls: {CAP} }}");
     let sites = [(); 3].map(|()| site(&store, upstream, &plan));
     let token = sites[0].token(&[]);
@@ -144,7 +144,7 @@ async fn three_instances_share_a_cap_and_free_what_dies() {
             }
             Err(head) => assert_too_many(&head),
         }
-        assert!(killed.elapsed() < Duration::from_secs(60), "{calls} of {freed} places are free");
+        assert!(killed.elapsed() < Duration::from_secs(120), "{calls} of {freed} places are free");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     assert!(killed.elapsed() > Duration::from_secs(10), "{:?}", killed.elapsed());

@@ -1,4 +1,4 @@
-//! What becomes of requests when Redis forgets, changes its mind, or is gone.
+//! Decisions while Redis has lost its scripts or records, hangs, or is down.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::support::eventually;
 use crate::support::redis::RedisServer;
 
 #[tokio::test]
-async fn a_script_that_redis_forgot_is_given_to_it_again() {
+async fn a_flushed_script_is_loaded_again() {
     let server = RedisServer::start();
     let (limiter, redis) = instance(&server, OnFailure::Deny).await;
     issue(&redis, "t").await;
@@ -48,7 +48,7 @@ async fn a_stale_or_missing_record_counts_nothing() {
 }
 
 #[tokio::test]
-async fn a_revocation_is_seen_past_a_remembered_refusal() {
+async fn a_cached_denial_does_not_hide_a_revocation() {
     let server = RedisServer::start();
     let (limiter, redis) = instance(&server, OnFailure::Deny).await;
     issue(&redis, "t").await;
@@ -67,7 +67,7 @@ async fn a_revocation_is_seen_past_a_remembered_refusal() {
 }
 
 #[tokio::test]
-async fn the_local_limiter_goes_on_where_redis_stopped() {
+async fn the_local_limiter_continues_with_the_counts_of_redis() {
     let mut server = RedisServer::start();
     let (limiter, redis) = instance(&server, OnFailure::Local).await;
     issue(&redis, "t").await;
@@ -85,40 +85,38 @@ async fn the_local_limiter_goes_on_where_redis_stopped() {
     assert_eq!((refused.admitted, refused.source), (false, Source::Local));
 
     server.restart();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !redis.is_up() {
-        assert!(Instant::now() < deadline, "no new connection");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    eventually("a new connection", async || redis.is_up().then_some(())).await;
     issue(&redis, "t").await;
     assert_eq!(decide(&limiter, "t", &plan).await.source, Source::Redis);
 }
 
 #[tokio::test]
-async fn a_redis_that_hangs_holds_nobody_up() {
+async fn a_hanging_redis_delays_only_a_few_decisions() {
     let server = RedisServer::start();
-    let (limiter, redis) = instance_within(&server.url(), OnFailure::Local, Duration::from_millis(500)).await;
+    let deadline = Duration::from_secs(2);
+    let (limiter, redis) = instance_within(&server.url(), OnFailure::Local, deadline).await;
     issue(&redis, "t").await;
     let plan = plan(&[(600, 60_000)]);
     decide(&limiter, "t", &plan).await;
     server.pause();
-    let started = Instant::now();
+    let mut waited = 0;
     for _ in 0..100 {
+        let asked = Instant::now();
         let decision = decide(&limiter, "t", &plan).await;
+        waited += usize::from(asked.elapsed() >= deadline);
         assert_eq!((decision.admitted, decision.source), (true, Source::Local));
     }
-    // Three miss their deadline; a hundred would take fifty seconds.
-    assert!(started.elapsed() < Duration::from_secs(15), "a hundred decisions took {:?}", started.elapsed());
+    // Three miss their deadline and open the circuit; without it all hundred would.
+    assert!(waited <= 10, "{waited} of a hundred decisions waited for Redis");
     server.resume();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while decide(&limiter, "t", &plan).await.source != Source::Redis {
-        assert!(Instant::now() < deadline, "no new connection");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually("Redis to decide again", async || {
+        (decide(&limiter, "t", &plan).await.source == Source::Redis).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn nobody_or_everybody_is_admitted_if_the_policy_says_so() {
+async fn the_failure_policy_denies_or_allows_every_request() {
     let mut server = RedisServer::start();
     let (deny, redis) = instance(&server, OnFailure::Deny).await;
     let (allow, _) = instance(&server, OnFailure::Allow).await;
@@ -127,9 +125,9 @@ async fn nobody_or_everybody_is_admitted_if_the_policy_says_so() {
     assert!(decide(&deny, "t", &plan).await.admitted);
     assert!(decide(&allow, "t", &plan).await.admitted);
     server.kill();
-    let asker = LimitSubject { token_id: "t", version: VERSION };
+    let subject = LimitSubject { token_id: "t", version: VERSION };
     for _ in 0..5 {
-        assert!(matches!(deny.decide(&asker, &plan, 1, unix_ms(), &|| true).await, Err(Unavailable)));
+        assert!(matches!(deny.decide(&subject, &plan, 1, unix_ms(), &|| true).await, Err(Unavailable)));
         let decision = decide(&allow, "t", &plan).await;
         assert!(decision.admitted && decision.source == Source::Local);
         assert!(decision.windows().is_empty() && decision.reported().is_none());
@@ -137,7 +135,7 @@ async fn nobody_or_everybody_is_admitted_if_the_policy_says_so() {
 }
 
 #[tokio::test]
-async fn a_log_of_another_type_is_an_outage_for_its_token_alone() {
+async fn a_log_of_another_type_is_an_outage_for_its_token_only() {
     let server = RedisServer::start();
     let (limiter, redis) = instance(&server, OnFailure::Local).await;
     issue(&redis, "t").await;
@@ -156,7 +154,7 @@ fn scripts_run(server: &RedisServer) -> u64 {
 }
 
 #[tokio::test]
-async fn a_redis_out_of_memory_delays_nobody_and_learns_everything_later() {
+async fn a_redis_out_of_memory_is_bypassed_and_gets_all_admissions_later() {
     let server = RedisServer::start();
     let (limiter, redis) = instance(&server, OnFailure::Local).await;
     issue(&redis, "t").await;

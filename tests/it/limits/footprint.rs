@@ -1,4 +1,4 @@
-//! What a token's log costs Redis: bytes, and for how long.
+//! The memory that a token's log takes in Redis, and for how long.
 
 use callgate::config::OnFailure;
 use callgate::limits::LimitSubject;
@@ -35,7 +35,7 @@ async fn a_log_takes_four_bytes_an_admission_and_a_little() {
 }
 
 #[tokio::test]
-async fn the_log_of_an_enterprise_takes_no_more_for_each() {
+async fn a_large_log_takes_no_more_per_admission() {
     let server = RedisServer::start();
     let (limiter, redis) = instance(&server, OnFailure::Deny).await;
     issue(&redis, "0123456789ab").await;

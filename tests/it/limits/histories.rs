@@ -128,7 +128,7 @@ async fn replay(subject: &Subject, history: &History) -> Result<(), String> {
     let routes = history.routes.iter().enumerate().map(|(i, limits)| route(&format!("r{i}"), limits));
     let routes: Vec<_> = routes.collect();
     let (mut oracle, mut of_routes) = (Oracle::default(), vec![Oracle::default(); routes.len()]);
-    let (mut clock, mut current, mut told) = (history.start_ms, 0, None);
+    let (mut clock, mut current, mut shown) = (history.start_ms, 0, None);
     for (i, step) in history.steps.iter().enumerate() {
         let before = clock;
         if let Some(pick) = step.plan {
@@ -151,7 +151,7 @@ async fn replay(subject: &Subject, history: &History) -> Result<(), String> {
                     if edge > clock { edge } else { clock + 1 }
                 }
             }
-            Gap::AsTold { off } => told.map_or(clock, |frees: i64| frees + off).max(clock),
+            Gap::AsTold { off } => shown.map_or(clock, |frees: i64| frees + off).max(clock),
         };
         // A look changes nothing, or what follows would go wrong.
         if step.cost != 1 || i % 7 == 0 {
@@ -187,7 +187,7 @@ async fn replay(subject: &Subject, history: &History) -> Result<(), String> {
                 step.cost
             ));
         }
-        told = answer.windows.iter().map(|window| window.3).max();
+        shown = answer.windows.iter().map(|window| window.3).max();
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ impl Stage {
     async fn new(redis: Option<RedisServer>) -> Self {
         let upstream = Upstream::start().await;
         let store = match &redis {
-            Some(server) => format!("store: {{ redis: {{ url: \"{}\", deadline: 2s }} }}", server.url()),
+            Some(server) => format!("store: {{ redis: {{ url: \"{}\", deadline: 10s }} }}", server.url()),
             None => "store: memory\ntokens: { file: tokens.yaml }".to_owned(),
         };
         let site = Site::new(&format!(
@@ -102,14 +102,14 @@ impl Stage {
 }
 
 #[tokio::test]
-async fn limits_in_redis_are_looked_at_and_cleared_by_command() {
+async fn limits_in_redis_are_shown_and_reset_by_command() {
     let stage = Stage::new(Some(RedisServer::start())).await;
     let config = stage.gateway.site.config();
     stage.is_looked_at_and_cleared(["--config", config.to_str().unwrap()]).await;
 }
 
 #[tokio::test]
-async fn limits_are_looked_at_and_cleared_through_a_running_instance_of_either_store() {
+async fn limits_are_shown_and_reset_through_a_running_instance_of_either_store() {
     for redis in [None, Some(RedisServer::start())] {
         let stage = Stage::new(redis).await;
         let admin = stage.gateway.admin.to_string();
@@ -118,7 +118,7 @@ async fn limits_are_looked_at_and_cleared_through_a_running_instance_of_either_s
 }
 
 #[tokio::test]
-async fn an_instance_that_clears_a_log_forgets_its_refusals_at_once() {
+async fn a_reset_clears_the_cached_denials_of_its_instance() {
     let stage = Stage::new(Some(RedisServer::start())).await;
     let client = http1(&stage.gateway);
     for status in [200, 200, 200, 429] {
@@ -134,7 +134,7 @@ async fn refusals_of_redis(gateway: &Gateway) -> f64 {
 }
 
 #[tokio::test]
-async fn what_is_announced_of_a_token_ends_the_refusals_that_instances_remember() {
+async fn an_announced_change_clears_cached_denials() {
     let stage = Stage::new(Some(RedisServer::start())).await;
     let redis = super::stores::connect(stage.redis.as_ref().unwrap(), callgate::config::OnFailure::Deny).await;
     let client = http1(&stage.gateway);
@@ -153,7 +153,7 @@ async fn what_is_announced_of_a_token_ends_the_refusals_that_instances_remember(
 }
 
 #[tokio::test]
-async fn a_log_that_is_cleared_by_command_is_cleared_in_the_memory_of_instances_too() {
+async fn a_reset_by_command_clears_the_memory_of_instances_too() {
     let mut stage = Stage::new(Some(RedisServer::start())).await;
     let client = http1(&stage.gateway);
     for status in [200, 200, 200, 429] {
@@ -173,28 +173,28 @@ async fn a_log_that_is_cleared_by_command_is_cleared_in_the_memory_of_instances_
 }
 
 #[tokio::test]
-async fn what_cannot_be_looked_at_is_told_plainly() {
+async fn errors_of_the_limits_commands_name_their_cause() {
     let stage = Stage::new(None).await;
     let config = stage.gateway.site.config();
     let config = config.to_str().unwrap();
-    let told = |arguments: &[&str], code| {
+    let reported = |arguments: &[&str], code| {
         let output = stage.limits(arguments);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}");
         String::from_utf8(output.stderr).unwrap()
     };
-    let text = told(&["peek", "--config", config, &stage.token.id], 1);
+    let text = reported(&["peek", "--config", config, &stage.token.id], 1);
     assert!(text.contains("inside the running instance") && text.contains("--admin 127.0.0.1:"), "{text}");
     let admin = stage.gateway.admin.to_string();
     let mut near = stage.token.id.clone();
     near.replace_range(..1, "_");
-    let text = told(&["peek", "--admin", &admin, &near], 1);
+    let text = reported(&["peek", "--admin", &admin, &near], 1);
     assert!(text.contains(&format!("did you mean \"{}\"?", stage.token.id)), "{text}");
-    assert!(told(&["reset", "--admin", &admin, "x HTTP/1.1\r\nfoo: bar"], 1).contains("no token has such an id"));
-    told(&["peek", &stage.token.id], 2);
+    assert!(reported(&["reset", "--admin", &admin, "x HTTP/1.1\r\nfoo: bar"], 1).contains("no token has such an id"));
+    reported(&["peek", &stage.token.id], 2);
 }
 
 #[tokio::test]
-async fn the_admin_api_answers_nobody_from_outside() {
+async fn the_limits_api_refuses_foreign_origins_and_unconfirmed_changes() {
     let stage = Stage::new(Some(RedisServer::start())).await;
     let id = stage.token.id.clone();
     let client = http1(&stage.gateway);

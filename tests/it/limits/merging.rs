@@ -17,13 +17,13 @@ const INSTANCES: usize = 3;
 #[derive(Debug, Clone)]
 struct Step {
     gap: Gap,
-    deed: Deed,
+    action: Action,
     /// The plan changes to this one.
     plan: Option<Pick>,
 }
 
 #[derive(Debug, Clone)]
-enum Deed {
+enum Action {
     /// Redis decides on a request.
     Ask { cost: u32 },
     /// An instance admits some by itself.
@@ -35,15 +35,15 @@ enum Deed {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let deed = prop_oneof![
-        12 => prop_oneof![8 => Just(1u32), 1 => 2..20u32].prop_map(|cost| Deed::Ask { cost }),
+    let action = prop_oneof![
+        12 => prop_oneof![8 => Just(1u32), 1 => 2..20u32].prop_map(|cost| Action::Ask { cost }),
         8 => (0..INSTANCES, prop_oneof![6 => 1..2usize, 1 => 2..30usize])
-            .prop_map(|(instance, count)| Deed::Admit { instance, count }),
-        3 => (0..INSTANCES).prop_map(|instance| Deed::Merge { instance }),
-        1 => Just(Deed::Repeat),
+            .prop_map(|(instance, count)| Action::Admit { instance, count }),
+        3 => (0..INSTANCES).prop_map(|instance| Action::Merge { instance }),
+        1 => Just(Action::Repeat),
     ];
     let change = prop_oneof![25 => Just(None), 1 => any::<Pick>().prop_map(Some)];
-    (gap(), deed, change).prop_map(|(gap, deed, plan)| Step { gap, deed, plan })
+    (gap(), action, change).prop_map(|(gap, action, plan)| Step { gap, action, plan })
 }
 
 /// One token as several instances use it.
@@ -54,7 +54,7 @@ struct Stage<'a> {
     /// Redis's clock, and one that never goes back.
     clock: i64,
     steady: i64,
-    /// What each instance admitted and has not merged, on the steady clock.
+    /// The admissions that each instance has not merged yet, on the steady clock.
     waiting: [Vec<i64>; INSTANCES],
     last: Option<(Vec<u8>, Vec<i64>, bool)>,
 }
@@ -90,9 +90,9 @@ impl Stage<'_> {
         if merged == expected { Ok(()) } else { Err(format!("merged {merged} of {ages:?}, not {expected}")) }
     }
 
-    async fn carry_out(&mut self, deed: &Deed, plan: &Plan, limits: &[(u32, u32)]) -> Result<(), String> {
-        match *deed {
-            Deed::Ask { cost } => {
+    async fn carry_out(&mut self, action: &Action, plan: &Plan, limits: &[(u32, u32)]) -> Result<(), String> {
+        match *action {
+            Action::Ask { cost } => {
                 let expected = self.oracle.decide(limits, cost, self.clock);
                 let decision = self.subject.decide(&self.token, plan, cost, self.clock).await;
                 let windows = decision.windows().iter();
@@ -101,15 +101,15 @@ impl Stage<'_> {
                     return Err(format!("got {} {windows:?}\nexpected {expected:?}", decision.admitted));
                 }
             }
-            Deed::Admit { instance, count } => self.waiting[instance].extend((0..count).map(|_| self.steady)),
-            Deed::Merge { instance } => {
+            Action::Admit { instance, count } => self.waiting[instance].extend((0..count).map(|_| self.steady)),
+            Action::Merge { instance } => {
                 let times = std::mem::take(&mut self.waiting[instance]);
                 if !times.is_empty() {
                     let name = (0..16).map(|_| fastrand::u8(..)).collect();
                     self.merge(name, times, false, limits).await?;
                 }
             }
-            Deed::Repeat => {
+            Action::Repeat => {
                 if let Some((name, times, known)) = self.last.take() {
                     self.merge(name, times, known, limits).await?;
                 }
@@ -149,8 +149,8 @@ async fn replay(subject: &Subject, start: i64, plans: &[Vec<(u32, u32)>], steps:
             limits = &plans[pick as usize % plans.len()];
         }
         stage.pass(&step.gap, limits);
-        let done = stage.carry_out(&step.deed, &plan(limits), limits).await;
-        done.map_err(|why| format!("step {i} at {}, limits {limits:?}, {:?}: {why}", stage.clock, step.deed))?;
+        let done = stage.carry_out(&step.action, &plan(limits), limits).await;
+        done.map_err(|why| format!("step {i} at {}, limits {limits:?}, {:?}: {why}", stage.clock, step.action))?;
     }
     Ok(())
 }

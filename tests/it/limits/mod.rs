@@ -11,6 +11,6 @@ mod oracle;
 mod plans;
 mod real_clock;
 mod recovery;
+mod retry_after;
 mod route_limits;
 mod stores;
-mod told;

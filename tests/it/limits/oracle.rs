@@ -1,4 +1,4 @@
-//! What the limiter has to answer, said as plainly as possible: a list of time stamps, searched from end to end.
+//! The specification of the limiter as plain code: a list of time stamps, searched from end to end.
 
 /// A clock further behind than this is a new clock.
 const JUMP_MS: i64 = 5_000;
@@ -54,7 +54,7 @@ impl Oracle {
             }
             windows.extend(log.windows(limits, refusing, cost, now));
         }
-        let reported = tell(&windows, &refusing.concat(), clock);
+        let reported = reported_window(&windows, &refusing.concat(), clock);
         Expected { admitted, windows, reported }
     }
 
@@ -102,7 +102,7 @@ impl Oracle {
         fresh.len() as i64
     }
 
-    /// What a look at the token has to show, per limit: used, limit, and from when on there is room (s), in how many s.
+    /// The numbers that `limits peek` has to show per limit: used, limit, when a slot is free (s), and in how many s.
     pub(super) fn peek(&self, limits: &[(u32, u32)], clock: i64) -> Vec<(u32, u32, i64, i64)> {
         let newest = self.admissions.last().copied().unwrap_or(clock);
         let behind = newest - clock;
@@ -128,7 +128,11 @@ impl Oracle {
 }
 
 /// The window that the client is told about.
-fn tell(windows: &[(u32, u32, u32, i64)], refusing: &[bool], clock: i64) -> Option<(usize, u32, u32, i64, i64)> {
+fn reported_window(
+    windows: &[(u32, u32, u32, i64)],
+    refusing: &[bool],
+    clock: i64,
+) -> Option<(usize, u32, u32, i64, i64)> {
     let mut best: Option<(usize, u32, i64)> = None;
     for (i, &(used, limit, _, frees)) in windows.iter().enumerate() {
         if refusing.contains(&true) && !refusing[i] {

@@ -1,4 +1,4 @@
-//! What plans and routes say, as clients feel it: costs, and plans on trial.
+//! Costs of routes and shadow plans, as clients see them.
 
 use crate::support::client::{get, header, http1, http2};
 use crate::support::gateway::{Gateway, Site};
@@ -22,7 +22,7 @@ fn remaining(response: &reqwest::Response) -> &str {
 }
 
 #[tokio::test]
-async fn a_request_costs_what_its_route_says_all_or_nothing() {
+async fn a_request_is_charged_the_whole_cost_of_its_route_or_nothing() {
     let upstream = Upstream::start().await;
     let site = site(&upstream, "{ limits: { minute: 12/1m, hour: 100/1h } }");
     let token = site.token(&["dear:*"]);
@@ -43,7 +43,7 @@ async fn a_request_costs_what_its_route_says_all_or_nothing() {
 }
 
 #[tokio::test]
-async fn a_refusal_for_a_missing_permission_costs_as_much() {
+async fn a_403_is_charged_the_cost_of_its_route() {
     let upstream = Upstream::start().await;
     let site = site(&upstream, "{ limits: { minute: 12/1m } }");
     let token = site.token(&[]);
@@ -53,7 +53,7 @@ async fn a_refusal_for_a_missing_permission_costs_as_much() {
 }
 
 #[tokio::test]
-async fn a_token_whose_own_limit_is_below_a_cost_is_told_so() {
+async fn a_token_limit_below_the_cost_of_a_route_is_reported() {
     let upstream = Upstream::start().await;
     let site = site(&upstream, "{ limits: { minute: 12/1m } }");
     let token = site.token_with(&["dear:*"], &["--limit", "minute=3/1m"]);
@@ -77,7 +77,7 @@ async fn denied_in_shadow(gateway: &Gateway) -> Option<f64> {
 }
 
 #[tokio::test]
-async fn a_plan_on_trial_marks_and_forwards_what_it_denies() {
+async fn a_shadow_plan_marks_and_forwards_denied_requests() {
     let upstream = Upstream::start().await;
     let site = site(&upstream, "{ limits: { minute: 5/1m, hour: 100/1h }, shadow: true }");
     let token = site.token(&[]);

@@ -1,4 +1,4 @@
-//! What instances admitted by themselves while Redis was away is merged into it when it is back: once, and none is forgotten.
+//! Local admissions of an outage are merged into Redis once it is back: each exactly once.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ async fn used(limiter: &Limiter, token: &str, plan: &Plan) -> (u32, u32) {
 }
 
 #[tokio::test]
-async fn what_an_instance_admitted_by_itself_counts_before_its_next_decision() {
+async fn local_admissions_are_merged_before_the_next_decision() {
     let mut server = durable();
     let (first, redis) = instance(&server, OnFailure::Local).await;
     let (second, other) = instance(&server, OnFailure::Local).await;
@@ -76,7 +76,7 @@ async fn what_an_instance_admitted_by_itself_counts_before_its_next_decision() {
 
 /// Instances that did not know of each other may have admitted more than the limit: then nobody is admitted until that left.
 #[tokio::test]
-async fn what_was_admitted_too_often_is_waited_for() {
+async fn admissions_above_the_limit_delay_the_next_admission() {
     let mut server = durable();
     let (first, redis) = instance(&server, OnFailure::Local).await;
     let (second, other) = instance(&server, OnFailure::Local).await;
@@ -102,7 +102,7 @@ async fn what_was_admitted_too_often_is_waited_for() {
 }
 
 #[tokio::test]
-async fn the_background_merges_what_nobody_asks_for() {
+async fn logs_without_requests_are_merged_in_the_background() {
     let mut server = durable();
     let (limiter, redis) = instance(&server, OnFailure::Local).await;
     let (witness, other) = instance(&server, OnFailure::Local).await;
@@ -137,7 +137,7 @@ async fn the_background_merges_what_nobody_asks_for() {
 
 /// Workers share a journal; whatever the order of what they do at the same time, each admission counts once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn workers_merge_nothing_twice_and_forget_nothing() {
+async fn workers_merge_every_admission_exactly_once() {
     let mut server = durable();
     let plan = Arc::new(plan(&[(100_000, 3_600_000)]));
     let (journal, local) = (Arc::new(PendingMerges::default()), Arc::new(MemoryLimiter::new(1_000)));
@@ -197,7 +197,7 @@ async fn workers_merge_nothing_twice_and_forget_nothing() {
     keepers.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
-/// What a route limits by itself has a log of its own, and is merged into that too.
+/// A route with limits has a log of its own, which is merged too.
 #[tokio::test]
 async fn both_logs_of_a_request_are_merged() {
     let mut server = durable();
@@ -206,9 +206,9 @@ async fn both_logs_of_a_request_are_merged() {
     issue(&redis, "t").await;
     let (plan, own) = (plan(&[(60, 60_000)]), route("a}:log/b", &[(9, 60_000), (90, 600_000)]));
     let ask = async |limiter: &Limiter| {
-        let (asker, charge) =
+        let (subject, charge) =
             (LimitSubject { token_id: "t", version: VERSION }, Charge { limits: Some(&own), ..2.into() });
-        match limiter.decide(&asker, &plan, charge, unix_ms(), &|| true).await.unwrap() {
+        match limiter.decide(&subject, &plan, charge, unix_ms(), &|| true).await.unwrap() {
             LimitOutcome::Decided(decision, _) => decision,
             LimitOutcome::Stale => panic!("stale"),
         }
@@ -228,14 +228,14 @@ async fn both_logs_of_a_request_are_merged() {
     assert_eq!((refused.source, refused.admitted, used(&refused)), (Source::Redis, false, vec![9, 8, 8]));
 }
 
-/// Longer than any answer takes, and short enough to wait for.
-const PATIENCE: Duration = Duration::from_millis(400);
+/// Far longer than an answer takes, and short enough to wait for.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 
 /// One instance behind a network of its own, which has admitted as many as told by itself, on a Redis that is back.
 async fn behind_a_network(server: &mut RedisServer, plan: &Plan, count: usize) -> (Limiter, Proxy) {
     let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], server.port()))).await;
     let url = format!("redis://{}", proxy.address);
-    let (limiter, redis) = instance_within(&url, OnFailure::Local, PATIENCE).await;
+    let (limiter, redis) = instance_within(&url, OnFailure::Local, ANSWER_DEADLINE).await;
     issue(&redis, "t").await;
     server.kill();
     for _ in 0..count {
@@ -280,7 +280,7 @@ async fn a_merge_that_comes_late_puts_admissions_where_they_were() {
     let (witness, other) = instance(&server, OnFailure::Local).await;
     assert_eq!(say(&other, "EXISTS cg:{t}:log").await, Value::Int(0));
     let late = eventually("some time to pass", async || {
-        (unix_ms() > admitted + 4 * PATIENCE.as_millis() as u64).then(unix_ms)
+        (unix_ms() > admitted + 2 * ANSWER_DEADLINE.as_millis() as u64).then(unix_ms)
     });
     let late = late.await;
     proxy.let_pass(Passing::Both);
@@ -290,11 +290,14 @@ async fn a_merge_that_comes_late_puts_admissions_where_they_were() {
     .await;
     let seen = decide(&witness, "t", &plan).await.windows()[0];
     let oldest = seen.frees_ms - 600_000;
-    assert!(oldest <= admitted + PATIENCE.as_millis() as u64, "{oldest}, admitted by {admitted}, merged at {late}");
+    assert!(
+        oldest <= admitted + ANSWER_DEADLINE.as_millis() as u64,
+        "{oldest}, admitted by {admitted}, merged at {late}"
+    );
 }
 
 #[tokio::test]
-async fn what_was_admitted_before_a_reset_is_not_merged_after_it() {
+async fn admissions_before_a_reset_are_not_merged_after_it() {
     let mut server = durable();
     let (first, redis) = instance(&server, OnFailure::Local).await;
     let (second, other) = instance(&server, OnFailure::Local).await;
@@ -317,7 +320,7 @@ async fn what_was_admitted_before_a_reset_is_not_merged_after_it() {
 }
 
 #[tokio::test]
-async fn an_instance_that_ends_merges_what_is_left() {
+async fn a_stopping_instance_merges_its_pending_admissions() {
     let mut server = durable();
     let (limiter, redis) = instance(&server, OnFailure::Local).await;
     let (witness, other) = instance(&server, OnFailure::Local).await;
@@ -343,12 +346,12 @@ async fn an_instance_that_ends_merges_what_is_left() {
     }
 }
 
-/// What operators see of it, and the end of an instance in the midst of an outage.
+/// Metrics and log lines of merges, and an instance that stops during an outage.
 #[tokio::test]
-async fn the_gateway_tells_what_it_merged_and_what_it_could_not() {
+async fn the_gateway_reports_merged_and_dropped_admissions() {
     let mut redis = durable();
     let upstream = Upstream::start().await;
-    let mut gateway = Site::on_redis(&redis.url(), ", deadline: 2s", upstream.address, "").serve();
+    let mut gateway = Site::on_redis(&redis.url(), ", deadline: 10s", upstream.address, "").serve();
     let (token, client) = (gateway.site.token(&[]), http2(&gateway));
     let said = |gateway: &Gateway, what: &str| {
         gateway.log().iter().any(|line| line["message"].as_str().is_some_and(|message| message.contains(what)))

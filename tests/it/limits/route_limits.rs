@@ -26,7 +26,7 @@ fn site(store: &str, upstream: &Upstream, plan: &str) -> Arc<Site> {
 
 fn stores() -> [(String, Option<RedisServer>); 2] {
     let server = RedisServer::start();
-    let redis = format!("store: {{ redis: {{ url: \"{}\", deadline: 2s }} }}", server.url());
+    let redis = format!("store: {{ redis: {{ url: \"{}\", deadline: 10s }} }}", server.url());
     [("store: memory\ntokens: { file: tokens.yaml }".to_owned(), None), (redis, Some(server))]
 }
 
@@ -39,14 +39,14 @@ async fn a_route_limits_its_own_requests_and_no_others() {
         let gateway = site.serve();
         let client = http2(&gateway);
         let ask = |path| get(&client, &gateway, path, &token);
-        let told = |response: &reqwest::Response| {
+        let reported = |response: &reqwest::Response| {
             ["limit", "remaining"].map(|name| header(response, &format!("x-ratelimit-{name}")).to_owned())
         };
-        assert_eq!(told(&ask("/dial").await), ["2", "1"]);
-        assert_eq!(told(&ask("/dial").await), ["2", "0"]);
+        assert_eq!(reported(&ask("/dial").await), ["2", "1"]);
+        assert_eq!(reported(&ask("/dial").await), ["2", "0"]);
         for client in [&client, &http1(&gateway)] {
             let refused = get(client, &gateway, "/dial", &token).await;
-            assert_eq!((refused.status().as_u16(), told(&refused)), (429, ["2", "0"].map(str::to_owned)));
+            assert_eq!((refused.status().as_u16(), reported(&refused)), (429, ["2", "0"].map(str::to_owned)));
             assert_eq!(
                 header(&refused, "ratelimit-policy"),
                 "\"minute\";q=9;w=60, \"burst\";q=2;w=10, \"spree\";q=3;w=3600"
@@ -58,16 +58,16 @@ async fn a_route_limits_its_own_requests_and_no_others() {
             let body: Value = refused.json().await.unwrap();
             assert!(body["message"].as_str().unwrap().contains("\"burst\" of 2 requests in 10 seconds"), "{body}");
         }
-        // What the route refuses is counted nowhere, and refuses nothing elsewhere.
+        // A request that the route's limit denies is counted nowhere, and other routes still admit.
         let elsewhere = ask("/echo").await;
-        assert_eq!((elsewhere.status().as_u16(), told(&elsewhere)), (200, ["9", "6"].map(str::to_owned)));
+        assert_eq!((elsewhere.status().as_u16(), reported(&elsewhere)), (200, ["9", "6"].map(str::to_owned)));
         assert_eq!(header(&elsewhere, "ratelimit-policy"), "\"minute\";q=9;w=60");
-        assert_eq!(told(&get(&client, &gateway, "/dial", &other).await), ["2", "1"]);
+        assert_eq!(reported(&get(&client, &gateway, "/dial", &other).await), ["2", "1"]);
         // A cost counts in both logs, all or nothing.
-        assert_eq!(told(&ask("/dear").await), ["9", "3"]);
-        assert_eq!(told(&ask("/dear").await), ["9", "0"]);
+        assert_eq!(reported(&ask("/dear").await), ["9", "3"]);
+        assert_eq!(reported(&ask("/dear").await), ["9", "0"]);
         // Both refuse: the one that frees later is told.
-        assert_eq!(told(&ask("/dear").await), ["7", "1"]);
+        assert_eq!(reported(&ask("/dear").await), ["7", "1"]);
         let line = gateway.access("/dear", 3).await.pop().unwrap();
         assert_eq!(line["limits"]["dearth"], serde_json::json!({ "used": 6, "limit": 7 }));
         assert_eq!(upstream.seen().len(), 6);
@@ -92,7 +92,7 @@ async fn a_route_of_a_plan_without_limits_has_its_own() {
 }
 
 #[tokio::test]
-async fn a_plan_on_trial_tries_the_routes_limits_out_too() {
+async fn a_shadow_plan_covers_route_limits_too() {
     let upstream = Upstream::start().await;
     let site =
         site("store: memory\ntokens: { file: tokens.yaml }", &upstream, "{ limits: { minute: 9/1m }, shadow: true }");
@@ -106,7 +106,7 @@ async fn a_plan_on_trial_tries_the_routes_limits_out_too() {
 }
 
 #[tokio::test]
-async fn the_windows_of_routes_are_looked_at_and_cleared() {
+async fn the_windows_of_routes_are_shown_and_reset() {
     for (store, _server) in stores() {
         let upstream = Upstream::start().await;
         let site = site(&store, &upstream, "{ limits: { minute: 9/1m } }");
@@ -160,7 +160,7 @@ async fn ask(limiter: &Limiter, plan: &Plan, charge: Charge<'_>) -> (bool, Sourc
 }
 
 #[tokio::test]
-async fn a_decision_on_both_logs_is_one_round_trip_and_a_refusal_is_remembered_for_its_route() {
+async fn a_decision_on_both_logs_is_one_round_trip_and_a_denial_is_cached_per_route() {
     let server = RedisServer::start();
     let (limiter, redis) = instance(&server, OnFailure::Local).await;
     issue(&redis, "t").await;
@@ -208,8 +208,8 @@ async fn a_call_is_taken_only_if_both_logs_and_the_cap_have_room() {
             let own = route(&format!("own{}", limits.len()), &[(3, 30_000)]);
             let open = || async {
                 let charge = Charge { cost: 1, limits: Some(&own), opens_call: true };
-                let asker = LimitSubject { token_id: "t", version: VERSION };
-                let outcome = limiter.decide(&asker, &plan, charge, unix_ms(), &|| true).await.unwrap();
+                let subject = LimitSubject { token_id: "t", version: VERSION };
+                let outcome = limiter.decide(&subject, &plan, charge, unix_ms(), &|| true).await.unwrap();
                 let LimitOutcome::Decided(decision, lease) = outcome else { panic!("stale") };
                 let used: Vec<_> = decision.windows().iter().map(|window| window.used).collect();
                 (decision.admitted, decision.too_many_calls, used, lease)

@@ -41,9 +41,12 @@ pub(super) fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }
 
-/// A connection with a deadline that a busy machine can keep.
+/// A deadline for commands that a busy machine can keep: the longest that a configuration may have.
+const AMPLE: Duration = Duration::from_secs(10);
+
+/// A connection with an ample deadline.
 pub(super) async fn connect(server: &RedisServer, on_failure: OnFailure) -> Redis {
-    connect_within(&server.url(), on_failure, Duration::from_secs(2)).await
+    connect_within(&server.url(), on_failure, AMPLE).await
 }
 
 async fn connect_within(url: &str, on_failure: OnFailure, deadline: Duration) -> Redis {
@@ -56,7 +59,7 @@ async fn connect_within(url: &str, on_failure: OnFailure, deadline: Duration) ->
         tls: None,
         namespace: "cg".into(),
         deadline,
-        connect_timeout: Duration::from_secs(5),
+        connect_timeout: AMPLE,
         on_failure,
     };
     let health = Arc::new(StoreHealth::new(IntGauge::new("store_up", "test").unwrap()));
@@ -82,7 +85,7 @@ pub(super) async fn issue(redis: &Redis, token_id: &str) {
 
 /// An instance of the gateway as far as limits go: its own connection, deny cache and local limiter.
 pub(super) async fn instance(server: &RedisServer, on_failure: OnFailure) -> (Limiter, Redis) {
-    instance_within(&server.url(), on_failure, Duration::from_secs(2)).await
+    instance_within(&server.url(), on_failure, AMPLE).await
 }
 
 /// The same with a deadline for its commands.
@@ -95,8 +98,8 @@ pub(super) async fn instance_within(url: &str, on_failure: OnFailure, deadline: 
 
 /// A decision on one request of a token of [`VERSION`].
 pub(super) async fn decide(limiter: &Limiter, token_id: &str, plan: &Plan) -> Decision {
-    let asker = LimitSubject { token_id, version: VERSION };
-    match limiter.decide(&asker, plan, 1, unix_ms(), &|| true).await.unwrap() {
+    let subject = LimitSubject { token_id, version: VERSION };
+    match limiter.decide(&subject, plan, 1, unix_ms(), &|| true).await.unwrap() {
         LimitOutcome::Decided(decision, _) => decision,
         LimitOutcome::Stale => panic!("{token_id} is stale"),
     }
@@ -145,8 +148,8 @@ impl Subject {
         charge: impl Into<Charge<'a>>,
         clock_ms: i64,
     ) -> Decision {
-        let asker = LimitSubject { token_id, version: VERSION };
-        let decide = self.limiter().decide(&asker, plan, charge, clock_ms as u64, &|| true);
+        let subject = LimitSubject { token_id, version: VERSION };
+        let decide = self.limiter().decide(&subject, plan, charge, clock_ms as u64, &|| true);
         let ((), outcome) = tokio::join!(self.set_clock(token_id, clock_ms), decide);
         match outcome {
             Ok(LimitOutcome::Decided(decision, _)) => decision,
@@ -163,8 +166,8 @@ impl Subject {
         routes: &[&RouteLimits],
         clock_ms: i64,
     ) -> LimitReport {
-        let asker = LimitSubject { token_id, version: VERSION };
-        let peek = self.limiter().peek(&asker, plan, routes, clock_ms as u64);
+        let subject = LimitSubject { token_id, version: VERSION };
+        let peek = self.limiter().peek(&subject, plan, routes, clock_ms as u64);
         let ((), report) = tokio::join!(self.set_clock(token_id, clock_ms), peek);
         report.unwrap().expect("the version is right")
     }

@@ -183,7 +183,7 @@ async fn bodies_that_are_too_long_or_break_off_are_not_copied() {
         stream.write_all(format!("{head}{begun}").as_bytes()).await.unwrap();
         stream.flush().await.unwrap();
         eventually("the beginning at the upstream", async || {
-            (up.heard().matches("hello").count() == count + 1).then_some(())
+            (up.received().matches("hello").count() == count + 1).then_some(())
         })
         .await;
         drop(stream);

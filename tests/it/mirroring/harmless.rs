@@ -39,7 +39,7 @@ async fn a_mirror_that_never_answers_delays_no_request_and_stays_within_its_boun
     let (up, shadow) = (Upstream::start().await, Recorder::answering(|_| Vec::new()).await);
     let stage =
         Stage::new(up.address, shadow.address, &Keys { mirror: ", max_copies: 3, timeout: 5m", ..Keys::default() });
-    // Who waited for one of them would wait for longer than this client does.
+    // A request that waited for a copy would take longer than this client waits.
     for _ in 0..30 {
         assert_eq!(stage.get("/status/200").await, 200);
     }
@@ -53,7 +53,7 @@ async fn a_mirror_that_never_answers_delays_no_request_and_stays_within_its_boun
 
 #[tokio::test]
 async fn a_copy_without_an_answer_in_time_frees_its_permit() {
-    // Of every second answer no more comes than the beginning.
+    // Every second answer breaks off after its beginning.
     let count = std::sync::atomic::AtomicUsize::new(0);
     let shadow = Recorder::answering(move |_| match count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) % 2 {
         0 => Vec::new(),
@@ -80,12 +80,12 @@ async fn an_unreachable_mirror_fails_no_request() {
     for client in &stage.clients {
         for _ in 0..10 {
             let request = client.post(stage.gateway.url("/echo")).bearer_auth(&stage.token.secret).body("hello");
-            let told: serde_json::Value = request.send().await.unwrap().json().await.unwrap();
-            assert_eq!(told["body_length"], 5);
+            let reported: serde_json::Value = request.send().await.unwrap().json().await.unwrap();
+            assert_eq!(reported["body_length"], 5);
         }
     }
     stage.count("failed", 20).await;
-    // No request's failure, no endpoint's ejection.
+    // A failed copy fails no request and ejects no endpoint.
     for series in [
         r#"callgate_upstream_failures_total{kind="connect",upstream="shadow"}"#.to_owned(),
         format!(r#"callgate_upstream_ejections_total{{endpoint="http://{dead}",upstream="shadow"}}"#),

@@ -59,7 +59,7 @@ impl Switchboard {
             }
             Ok(Err(head)) => {
                 entry.status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-                entry.told_limits = head.contains("x-ratelimit-limit");
+                entry.has_limit_headers = head.contains("x-ratelimit-limit");
                 None
             }
             Err(_) => None,
@@ -123,7 +123,7 @@ fn refused_for_nothing(fleet: &Fleet, entries: &[&Entry], held: &[Held], cap: us
         let orphaned = lives[entry.life].ended.lock().unwrap().is_some();
         until + if disturbed || orphaned { LEASE } else { GIVEN_BACK }
     };
-    // What was refused by itself may have been granted by a Redis whose answer was late.
+    // Redis may have granted a lease that the instance refused, if the answer was late.
     let may_hold = |entry: &&&Entry| entry.status != Some(429) || !matches!(entry.by, Some(By::Redis | By::DenyCache));
     let leases: Vec<Span> = entries
         .iter()

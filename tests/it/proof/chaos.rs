@@ -1,7 +1,7 @@
 //! Random histories of a whole installation: instances with clocks of their own are killed, ended and started, Redis dies, pauses,
 //! forgets, is cut off or fails over, while clients ask for random tokens and open calls; and every answer is judged.
 //!
-//! What each kind of event allows, and nothing else:
+//! The deviations that each kind of event allows; there are no others:
 //!
 //! - An instance is killed (SIGKILL): its requests under way get no answer, and may count; its calls count until their leases end.
 //! - An instance is ended (SIGTERM): connections that are just being used may break; nothing else.
@@ -77,7 +77,7 @@ impl Drop for Story {
 
 impl Run {
     /// Something happens now.
-    pub fn tell(&mut self, what: String) {
+    pub fn describe(&mut self, what: String) {
         self.story.lines.push(format!("{:>8.3} s  {what}", self.fleet.now().as_secs_f64()));
     }
 
@@ -89,7 +89,7 @@ impl Run {
             2 => 10.0 * (self.random.f64() - 0.5),
             _ => 7_200.0 * (self.random.f64() - 0.5),
         };
-        self.tell(format!("place {place}: a new instance, its clock off by {off:+.3} s"));
+        self.describe(format!("place {place}: a new instance, its clock off by {off:+.3} s"));
         let seconds = format!("{off:+.3}s");
         let environment = [
             ("LD_PRELOAD", FAKE_TIME),
@@ -106,7 +106,7 @@ impl Run {
     /// An instance ends, with warning or without, and another one takes its place.
     pub async fn replaces(&mut self, place: usize, signal: Signal) {
         let Some(life) = self.fleet.leaves(place) else { return };
-        self.tell(format!("place {place}: {signal:?}"));
+        self.describe(format!("place {place}: {signal:?}"));
         life.killed.store(signal == Signal::KILL, Ordering::Relaxed);
         *life.ended.lock().unwrap() = Some(self.fleet.now());
         life.gateway.signal(signal);
@@ -117,9 +117,9 @@ impl Run {
 /// The clock of a gateway that has just started is off by so many seconds; the runs would prove less otherwise.
 fn assert_clock(gateway: &Gateway, off: f64) {
     let first = gateway.log().into_iter().find_map(|line| line["timestamp"].as_str().map(str::to_owned));
-    let told = humantime::parse_rfc3339(&first.expect("a line of the log")).unwrap();
+    let reported = humantime::parse_rfc3339(&first.expect("a line of the log")).unwrap();
     let since = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
-    let seen = since(told) - since(SystemTime::now());
+    let seen = since(reported) - since(SystemTime::now());
     assert!((seen - off).abs() < 30.0, "off by {seen} s and not {off} s: is libfaketime installed?");
 }
 
@@ -246,7 +246,7 @@ fn odd(entry: &Entry, record: &[Entry], run: &Run) -> Option<String> {
     (!allowed).then(|| format!("an answer that nothing allows: {entry:?}"))
 }
 
-/// What was judged, in a line.
+/// A summary of the run in one line.
 fn summary(record: &[Entry], run: &Run) -> String {
     let count = |what: &dyn Fn(&&Entry) -> bool| record.iter().filter(what).count();
     let admitted = count(&|entry| entry.is_admitted());
@@ -266,8 +266,8 @@ async fn runs<I: Installation>(name: &'static str, mut install: impl AsyncFnMut(
     let ends = number("CALLGATE_SOAK_MINUTES").map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
     loop {
         let seed = number("CALLGATE_CHAOS_SEED").unwrap_or_else(|| fastrand::u64(..));
-        let told = run(name, seed, install().await).await;
-        println!("{name}, seed {seed}: {told}");
+        let reported = run(name, seed, install().await).await;
+        println!("{name}, seed {seed}: {reported}");
         if ends.is_none_or(|ends| Instant::now() > ends) {
             return;
         }
@@ -275,11 +275,11 @@ async fn runs<I: Installation>(name: &'static str, mut install: impl AsyncFnMut(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_happens_to_instances_and_one_redis() {
-    runs("whatever_happens_to_instances_and_one_redis", super::events::Alone::install).await;
+async fn limits_hold_through_failures_of_instances_and_one_redis() {
+    runs("limits_hold_through_failures_of_instances_and_one_redis", super::events::Alone::install).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_happens_to_instances_and_a_redis_behind_sentinels() {
-    runs("whatever_happens_to_instances_and_a_redis_behind_sentinels", super::events::Elected::install).await;
+async fn limits_hold_through_failures_of_instances_and_redis_behind_sentinels() {
+    runs("limits_hold_through_failures_of_instances_and_redis_behind_sentinels", super::events::Elected::install).await;
 }

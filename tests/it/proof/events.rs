@@ -1,4 +1,4 @@
-//! What may happen to an installation, and how it is brought about.
+//! The events that may happen to an installation, and how they are caused.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -44,7 +44,7 @@ pub enum Trouble {
 
 /// One way to run Redis.
 pub trait Installation {
-    /// What may happen to it.
+    /// The events that may happen to it.
     fn events(&self) -> Vec<Event>;
 
     /// Of each place: which Redis its instance uses, as keys of `store.redis`.
@@ -65,7 +65,7 @@ impl Event {
             Self::Killed => run.replaces(place, Signal::KILL).await,
             Self::Ended => run.replaces(place, Signal::TERM).await,
             Self::Outage(trouble) => {
-                run.tell(format!("Redis {trouble:?}"));
+                run.describe(format!("Redis {trouble:?}"));
                 let from = run.fleet.now();
                 // Until it is over, whatever is told of a moment is told of this outage.
                 run.facts.outages.push(Span { from, to: Duration::MAX });
@@ -76,7 +76,7 @@ impl Event {
                 run.facts.merged.push(merged);
                 let to = run.fleet.now() + UNNOTICED;
                 *run.facts.outages.last_mut().expect("the one pushed above") = Span { from, to };
-                run.tell("Redis answers everybody".to_owned());
+                run.describe("Redis answers everybody".to_owned());
             }
         }
     }

@@ -12,12 +12,12 @@ use crate::support::client::{header, http1, http2};
 use crate::support::eventually;
 use crate::support::gateway::{Gateway, Token};
 
-/// One request and what became of it.
+/// One request and its answer.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// Its place among the tokens.
+    /// The index of its token.
     pub token: usize,
-    /// What it counts.
+    /// Its cost.
     pub cost: usize,
     /// The life of the instance that was asked.
     pub life: usize,
@@ -27,12 +27,12 @@ pub struct Entry {
     pub status: Option<u16>,
     /// The code of an answer of the gateway's own.
     pub code: Option<String>,
-    /// Who decided, if anybody did and the access log survived to tell.
+    /// The source of the decision, if there was one and the access log has it.
     pub by: Option<By>,
-    /// How long it took to find out whose it is and to decide, by the same log.
+    /// How long authentication and decision took, by the same log.
     pub deciding: Duration,
-    /// Whether the answer told a limit.
-    pub told_limits: bool,
+    /// Whether the answer had limit headers.
+    pub has_limit_headers: bool,
     /// Whether it asked for a call.
     pub is_call: bool,
     pub id: String,
@@ -133,11 +133,11 @@ impl Fleet {
         entry.span.to = self.now();
         if let Ok(answer) = answer {
             entry.status = Some(answer.status().as_u16());
-            entry.told_limits = !header(&answer, "x-ratelimit-limit").is_empty();
+            entry.has_limit_headers = !header(&answer, "x-ratelimit-limit").is_empty();
             let own = answer.status() != 200;
             let body = answer.text().await.unwrap_or_default();
-            let told = serde_json::from_str::<serde_json::Value>(&body).ok().filter(|_| own);
-            entry.code = told.and_then(|told| told["code"].as_str().map(str::to_owned));
+            let reported = serde_json::from_str::<serde_json::Value>(&body).ok().filter(|_| own);
+            entry.code = reported.and_then(|reported| reported["code"].as_str().map(str::to_owned));
         }
         self.enter(entry);
     }
@@ -154,7 +154,7 @@ impl Fleet {
             code: None,
             by: None,
             deciding: Duration::ZERO,
-            told_limits: false,
+            has_limit_headers: false,
             is_call: false,
             id: format!("run-{}", self.ids.fetch_add(1, Ordering::Relaxed)),
         }
@@ -182,7 +182,7 @@ impl Fleet {
         })
     }
 
-    /// Nobody is sent to this place from now on.
+    /// No more requests go to this place.
     pub fn leaves(&self, place: usize) -> Option<Arc<Life>> {
         self.places[place].lock().unwrap().take()
     }
@@ -224,12 +224,12 @@ impl Fleet {
         self.lives().iter().map(|life| *life.ended.lock().unwrap()).collect()
     }
 
-    /// All answers by now, without who decided them.
+    /// All answers so far, without the sources of their decisions.
     pub fn so_far(&self) -> Vec<Entry> {
         self.entries.lock().unwrap().clone()
     }
 
-    /// Every answer in the order of asking, with who decided it, once the access logs of those that were not killed tell.
+    /// Every answer in the order of the requests, with the source of its decision, once the access logs have it.
     pub async fn record(&self) -> Vec<Entry> {
         let mut entries = self.entries.lock().unwrap().clone();
         entries.sort_by_key(|entry| entry.span.from);
@@ -253,7 +253,7 @@ impl Fleet {
     }
 }
 
-/// What an access line tells of a decision.
+/// The decision that an access line reports.
 struct Line {
     by: Option<By>,
     deciding: Duration,

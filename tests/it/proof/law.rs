@@ -1,4 +1,4 @@
-//! What must hold of a run's record, whatever happened while it was made.
+//! The properties that a run's record must have, whatever happened during the run.
 //!
 //! Redis, and each process by itself, is a book of admissions. What a book knows it never admits beyond; what happens to Redis only
 //! decides what the books know. An event that makes Redis forget begins a new book. What a process admits by itself is known to
@@ -17,11 +17,11 @@ const LATE: Duration = Duration::from_secs(2);
 pub struct Loss {
     /// From before the old memory was gone until the new one served.
     pub span: Span,
-    /// What was answered longer than this before is known still.
+    /// Admissions that were answered longer than this before the loss are still known.
     pub forgotten: Duration,
 }
 
-/// What happened during a run.
+/// The events of a run.
 #[derive(Debug, Default)]
 pub struct Facts {
     /// Of each token.
@@ -47,10 +47,10 @@ pub fn breaches(record: &[Entry], facts: &Facts) -> Vec<String> {
         for limit in &facts.limits[token] {
             breaches.extend(redis_admits_too_many(*limit, &entries, &facts.losses));
             if !facts.allows_all {
-                breaches.extend(somebody_admits_knowingly_too_many(*limit, &entries, facts));
+                breaches.extend(admissions_beyond_known_ones(*limit, &entries, facts));
             }
         }
-        breaches.extend(somebody_is_refused_for_nothing(&facts.limits[token], &entries, facts));
+        breaches.extend(requests_refused_with_room(&facts.limits[token], &entries, facts));
         breaches.into_iter().map(move |breach| format!("token {token}: {breach}"))
     };
     (0..facts.limits.len()).flat_map(of_token).collect()
@@ -77,7 +77,7 @@ fn redis_admits_too_many(limit: Limit, entries: &[&Entry], losses: &[Loss]) -> V
     };
     let known: Vec<&Entry> = by_redis.into_iter().filter(is_known).collect();
     let over_losses = books(&known, &losses.iter().filter(total).collect::<Vec<_>>());
-    let tell = |book: Vec<Span>| {
+    let describe = |book: Vec<Span>| {
         let (over, of) = (limit.unexplained(&book), book.len());
         let (surely, possibly) = (limit.most_surely(&book), limit.most_possibly(&book));
         (over > 0).then(|| {
@@ -86,7 +86,7 @@ fn redis_admits_too_many(limit: Limit, entries: &[&Entry], losses: &[Loss]) -> V
             )
         })
     };
-    whole.into_iter().chain(over_losses).filter_map(tell).collect()
+    whole.into_iter().chain(over_losses).filter_map(describe).collect()
 }
 
 /// The admissions between losses; what was under way at one belongs to neither side.
@@ -102,15 +102,15 @@ fn books(entries: &[&Entry], losses: &[&Loss]) -> Vec<Vec<Span>> {
     books
 }
 
-/// Whoever decides counts what is known where the decision is made.
-fn somebody_admits_knowingly_too_many(limit: Limit, entries: &[&Entry], facts: &Facts) -> Vec<String> {
+/// Redis and each instance count all the admissions that they know.
+fn admissions_beyond_known_ones(limit: Limit, entries: &[&Entry], facts: &Facts) -> Vec<String> {
     let admitted: Vec<&Entry> = entries.iter().copied().filter(|entry| entry.is_admitted()).collect();
     let is_over = |one: &&&Entry| {
         let known: Vec<&Entry> = admitted.iter().copied().filter(|other| facts.knows(one, other)).collect();
         limit.surely_before(one.span, &admissions(&known)) + one.cost > limit.count
     };
-    let tell = |one: &&Entry| format!("{:?} admitted {:?} in life {} beyond {limit:?}", one.by, one.span, one.life);
-    admitted.iter().filter(is_over).map(tell).collect()
+    let describe = |one: &&Entry| format!("{:?} admitted {:?} in life {} beyond {limit:?}", one.by, one.span, one.life);
+    admitted.iter().filter(is_over).map(describe).collect()
 }
 
 impl Facts {
@@ -132,8 +132,8 @@ impl Facts {
     }
 }
 
-/// Nobody is refused who may pass, even if everything counts that Redis may have heard of.
-fn somebody_is_refused_for_nothing(limits: &[Limit], entries: &[&Entry], facts: &Facts) -> Vec<String> {
+/// No request is refused that has room, even if all the admissions count that Redis may know of.
+fn requests_refused_with_room(limits: &[Limit], entries: &[&Entry], facts: &Facts) -> Vec<String> {
     let mut counted = Vec::new();
     for entry in entries {
         // It stands in Redis later than it was, by as long as Redis took to say what time it is.

@@ -1,27 +1,18 @@
-//! Open calls and streams end when their token no longer entitles to them, and everybody at them is told.
+//! Open calls and streams end when their token no longer allows them, and both sides get the reason.
 
 mod calls;
 mod outage;
 mod redis;
 mod stage;
 
-use std::time::{Duration, Instant};
-
 use stage::{Caller, Stage};
 
 use crate::support::gateway::Site;
 
-/// What both sides are told of a token that is no good any more.
+/// The Close frame for both sides when the token is no longer valid.
 const NO_LONGER: (u16, &str) = (1008, "the token no longer allows this call");
 
 fn run(site: &Site, arguments: &[&str]) {
     let output = site.run(arguments);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// How long `work` took.
-async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
-    let started = Instant::now();
-    let done = work.await;
-    (done, started.elapsed())
 }

@@ -1,4 +1,4 @@
-//! What a token has lost before an outage of Redis, it does not get back by it, on any instance.
+//! A right that a token lost before an outage of Redis does not come back during it, on any instance.
 
 use futures_util::future::join_all;
 use reqwest::Client;
@@ -12,7 +12,7 @@ use crate::support::redis::RedisServer;
 use crate::support::upstream::Upstream;
 
 const PERMISSION: &str = "calls:read";
-/// What takes away from a token, as commands.
+/// The commands that take a right from a token.
 const LOSSES: [&[&str]; 4] = [
     &["token", "revoke", "ID"],
     &["token", "disable", "ID"],
@@ -33,7 +33,7 @@ impl Pair {
     async fn on(redis: RedisServer) -> Self {
         let upstream = Upstream::start().await;
         let site = Site::new(&format!(
-            "store: {{ redis: {{ url: \"{}\", deadline: 1s }} }}\n\
+            "store: {{ redis: {{ url: \"{}\", deadline: 3s }} }}\n\
              plans: {{ standard: {{ limits: {{ minute: 1000/1m }} }}, trial: {{ limits: {{ minute: 2/1m }}, shadow: true }} }}\n\
              routes: [{{ path: \"/{{*rest}}\", permission: \"{PERMISSION}\", upstream: up }}]\n\
              upstreams: {{ up: {{ endpoints: [\"http://{}\"] }} }}",
@@ -75,7 +75,7 @@ impl Pair {
     }
 
     /// Returns when every instance has heard all that has been announced: a stream ends by what is announced last.
-    async fn all_is_heard(&self) {
+    async fn all_announcements_arrive(&self) {
         let last = self.site.token(&[PERMISSION]);
         let places = self.instances.iter().zip(&self.clients);
         let streams = join_all(places.map(|(gateway, [_, client])| stream(client, gateway, &last))).await;
@@ -100,7 +100,7 @@ async fn nothing_comes_back(silence: impl Fn(&mut RedisServer)) {
     }
     let good = pair.known_token().await;
     lost.iter().for_each(|(how, token)| pair.lose(how, token));
-    pair.all_is_heard().await;
+    pair.all_announcements_arrive().await;
     silence(&mut pair.redis);
     for (how, token) in &lost {
         pair.is_not_admitted(token, how[1]).await;
@@ -112,17 +112,17 @@ async fn nothing_comes_back(silence: impl Fn(&mut RedisServer)) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_taken_away_stays_away_when_redis_dies() {
+async fn removed_rights_stay_removed_when_redis_dies() {
     nothing_comes_back(RedisServer::kill).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_taken_away_stays_away_when_redis_freezes() {
+async fn removed_rights_stay_removed_when_redis_freezes() {
     nothing_comes_back(|redis| redis.pause()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_hears_nothing_admits_nobody_in_an_outage() {
+async fn an_instance_without_announcements_admits_no_request_in_an_outage() {
     let mut pair = Pair::on(RedisServer::start()).await;
     let mut lost = Vec::new();
     for how in LOSSES {
@@ -140,7 +140,7 @@ async fn an_instance_that_hears_nothing_admits_nobody_in_an_outage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_may_have_been_missed_is_asked_for_before_it_is_trusted() {
+async fn records_are_confirmed_after_missed_announcements() {
     let mut pair = Pair::on(RedisServer::start()).await;
     let mut lost = Vec::new();
     for how in LOSSES {
@@ -152,7 +152,7 @@ async fn what_may_have_been_missed_is_asked_for_before_it_is_trusted() {
     pair.redis.say::<()>(&["ACL", "SETUSER", "default", "allchannels"]);
     let count = || pair.redis.say::<(String, usize)>(&["PUBSUB", "NUMSUB", "callgate:changed"]).1;
     eventually("all to listen again", async || (count() == 2).then_some(())).await;
-    pair.all_is_heard().await;
+    pair.all_announcements_arrive().await;
     pair.is_admitted(&used, "Redis answers").await;
     pair.redis.kill();
     for (how, token) in &lost {
@@ -163,12 +163,12 @@ async fn what_may_have_been_missed_is_asked_for_before_it_is_trusted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_subscription_that_is_cut_for_a_moment_hides_no_change() {
+async fn a_short_loss_of_the_subscription_hides_no_change() {
     let mut pair = Pair::on(RedisServer::start()).await;
     let (lost, good) = (pair.known_token().await, pair.known_token().await);
     pair.redis.say::<()>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     pair.lose(LOSSES[0], &lost);
-    pair.all_is_heard().await;
+    pair.all_announcements_arrive().await;
     pair.is_admitted(&good, "Redis answers").await;
     pair.redis.kill();
     pair.is_not_admitted(&lost, "revoked").await;
@@ -176,7 +176,7 @@ async fn a_subscription_that_is_cut_for_a_moment_hides_no_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plan_on_trial_admits_nobody_who_was_revoked() {
+async fn a_shadow_plan_admits_no_revoked_token() {
     let mut pair = Pair::on(RedisServer::start()).await;
     let token = pair.site.token_with(&[PERMISSION], &["--plan", "trial"]);
     pair.block_announcements().await;

@@ -18,7 +18,7 @@ use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::upstream::Upstream;
 
 /// A status code and a reason.
-pub(super) type Farewell = (u16, String);
+pub(super) type CloseReason = (u16, String);
 
 /// An upstream of ordinary answers and streams, and one of calls.
 pub(super) struct Stage {
@@ -29,7 +29,7 @@ pub(super) struct Stage {
 /// An upstream whose calls get a frame of 100 kB every 10 ms, and say "quiet" to be left in peace.
 pub(super) struct Calls {
     address: SocketAddr,
-    farewells: Arc<Mutex<Vec<Option<Farewell>>>>,
+    close_reasons: Arc<Mutex<Vec<Option<CloseReason>>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -65,32 +65,32 @@ impl Calls {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let farewells = Arc::<Mutex<Vec<_>>>::default();
-        let told = farewells.clone();
+        let close_reasons = Arc::<Mutex<Vec<_>>>::default();
+        let reported = close_reasons.clone();
         let task = tokio::spawn(async move {
             let mut calls = tokio::task::JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
-                let told = told.clone();
+                let reported = reported.clone();
                 calls.spawn(async move {
-                    let farewell = carry(socket).await;
-                    told.lock().unwrap().push(farewell);
+                    let close_reason = carry(socket).await;
+                    reported.lock().unwrap().push(close_reason);
                 });
             }
         });
-        Self { address, farewells, task }
+        Self { address, close_reasons, task }
     }
 
-    /// What calls were told at their end, once there are so many; `None` for one that just broke off.
-    pub(super) async fn farewells(&self, count: usize) -> Vec<Option<Farewell>> {
+    /// The Close frames that calls got, once so many have ended; `None` for one that just broke off.
+    pub(super) async fn close_reasons(&self, count: usize) -> Vec<Option<CloseReason>> {
         eventually(&format!("{count} calls to have ended upstream"), async || {
-            let farewells = self.farewells.lock().unwrap().clone();
-            (farewells.len() >= count).then_some(farewells)
+            let close_reasons = self.close_reasons.lock().unwrap().clone();
+            (close_reasons.len() >= count).then_some(close_reasons)
         })
         .await
     }
 }
 
-async fn carry(socket: TcpStream) -> Option<Farewell> {
+async fn carry(socket: TcpStream) -> Option<CloseReason> {
     let mut socket = tokio_tungstenite::accept_async(socket).await.ok()?;
     let (mut number, mut quiet) = (0_u8, false);
     loop {
@@ -129,7 +129,7 @@ impl Caller {
     }
 
     /// Listens to the end: whole frames, and then what it is told; `None` when the call just breaks off.
-    pub(super) async fn farewell(mut self) -> Option<Farewell> {
+    pub(super) async fn close_reason(mut self) -> Option<CloseReason> {
         loop {
             match self.0.next().await {
                 Some(Ok(Message::Binary(frame))) => {

@@ -20,7 +20,7 @@ pub fn builder(gateway: &Gateway) -> ClientBuilder {
     Client::builder()
         .tls_certs_only([certificate])
         .redirect(reqwest::redirect::Policy::none())
-        .timeout(super::PATIENCE)
+        .timeout(super::WAIT_TIMEOUT)
         .no_proxy()
 }
 
@@ -86,6 +86,6 @@ pub async fn exchange(gateway: &Gateway, bytes: &[u8]) -> String {
 pub async fn read_to_end(stream: &mut TlsStream<TcpStream>) -> String {
     let mut answer = Vec::new();
     // A close without a goodbye ends the answer too.
-    let _ = tokio::time::timeout(super::PATIENCE, stream.read_to_end(&mut answer)).await.expect("a close in time");
+    let _ = tokio::time::timeout(super::WAIT_TIMEOUT, stream.read_to_end(&mut answer)).await.expect("a close in time");
     String::from_utf8_lossy(&answer).into_owned()
 }

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use super::PATIENCE;
+use super::WAIT_TIMEOUT;
 use super::client::raw;
 use super::gateway::{Gateway, Token};
 
@@ -93,7 +93,7 @@ impl Frames {
             self.stream.write_all(bytes).await?;
             self.stream.flush().await
         };
-        tokio::time::timeout(PATIENCE, written).await.expect("the gateway reads or closes")
+        tokio::time::timeout(WAIT_TIMEOUT, written).await.expect("the gateway reads or closes")
     }
 
     /// Sends one frame.
@@ -110,7 +110,7 @@ impl Frames {
 
     /// The next frame; `None` at the end of the connection.
     pub async fn next(&mut self) -> Option<Frame> {
-        tokio::time::timeout(PATIENCE, self.read()).await.expect("a frame, or the end").ok()
+        tokio::time::timeout(WAIT_TIMEOUT, self.read()).await.expect("a frame, or the end").ok()
     }
 
     async fn read(&mut self) -> io::Result<Frame> {

@@ -1,4 +1,4 @@
-//! What the tests run against: the real program, real upstreams, real Redis servers, each on a free port.
+//! The test harness: the real program, real upstreams and real Redis servers, each on a free port.
 
 pub mod calls;
 pub mod client;
@@ -13,11 +13,11 @@ pub mod upstream;
 use std::time::{Duration, Instant};
 
 /// How long a condition may take to come true; generous, because machines are slow at times.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Waits for a condition, looking often.
 pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_TIMEOUT;
     loop {
         if let Some(found) = check().await {
             return found;
@@ -29,7 +29,7 @@ pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>
 
 /// The same, without an event loop.
 pub fn eventually_blocking<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_TIMEOUT;
     loop {
         if let Some(found) = check() {
             return found;

@@ -27,7 +27,7 @@ pub struct Proxy {
 
 struct Way {
     passing: watch::Sender<Passing>,
-    /// What changes when a question that has this in it comes.
+    /// A text, and the mode to switch to when a request contains it.
     trap: Mutex<Option<(String, Passing)>>,
 }
 

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What a recorder answers when it is told nothing else.
+/// The default answer of a recorder.
 pub const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// A raw upstream; dropped, it takes no more connections.
 pub struct Recorder {
     pub address: SocketAddr,
-    heard: Arc<Mutex<TransferStats>>,
+    received: Arc<Mutex<TransferStats>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -56,14 +56,14 @@ impl Recorder {
     pub async fn answering(answer: impl Fn(&Message) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (heard, answer) = (Arc::new(Mutex::new(TransferStats::default())), Arc::new(answer));
-        let kept = heard.clone();
+        let (received, answer) = (Arc::new(Mutex::new(TransferStats::default())), Arc::new(answer));
+        let kept = received.clone();
         let task = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 tokio::spawn(serve(socket, kept.clone(), answer.clone()));
             }
         });
-        Self { address, heard, task }
+        Self { address, received, task }
     }
 
     /// One that answers each head with these bytes, whatever comes behind it.
@@ -83,12 +83,12 @@ impl Recorder {
                 });
             }
         });
-        Self { address, heard: Arc::default(), task }
+        Self { address, received: Arc::default(), task }
     }
 
     /// Every whole message so far, in the order of their ends.
     pub fn messages(&self) -> Vec<Message> {
-        self.heard.lock().unwrap().messages.clone()
+        self.received.lock().unwrap().messages.clone()
     }
 
     /// The one message that arrived.
@@ -104,8 +104,8 @@ impl Recorder {
     }
 
     /// All bytes so far.
-    pub fn heard(&self) -> String {
-        String::from_utf8_lossy(&self.heard.lock().unwrap().bytes).into_owned()
+    pub fn received(&self) -> String {
+        String::from_utf8_lossy(&self.received.lock().unwrap().bytes).into_owned()
     }
 }
 
@@ -115,14 +115,14 @@ impl Drop for Recorder {
     }
 }
 
-async fn serve(mut socket: TcpStream, heard: Arc<Mutex<TransferStats>>, answer: Arc<impl Fn(&Message) -> Vec<u8>>) {
+async fn serve(mut socket: TcpStream, received: Arc<Mutex<TransferStats>>, answer: Arc<impl Fn(&Message) -> Vec<u8>>) {
     let (mut unanswered, mut bytes) = (Vec::new(), [0; 16 * 1024]);
     while let Ok(read @ 1..) = socket.read(&mut bytes).await {
-        heard.lock().unwrap().bytes.extend_from_slice(&bytes[..read]);
+        received.lock().unwrap().bytes.extend_from_slice(&bytes[..read]);
         unanswered.extend_from_slice(&bytes[..read]);
         while let Some((message, length)) = whole(&unanswered) {
             unanswered.drain(..length);
-            heard.lock().unwrap().messages.push(message.clone());
+            received.lock().unwrap().messages.push(message.clone());
             if socket.write_all(&answer(&message)).await.is_err() {
                 return;
             }

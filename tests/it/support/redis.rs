@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// How long a server may take to answer its first PING.
-const START_DEADLINE: Duration = Duration::from_secs(20);
+const START_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A running redis-server without persistence. Dropping it kills it and removes its folder.
 pub(crate) struct RedisServer {
@@ -121,7 +121,7 @@ pub(crate) fn free_port() -> u16 {
     listener.local_addr().expect("its address").port()
 }
 
-/// `None` if it ended before it answered, for example because somebody else took the port.
+/// `None` if it ended before it answered, for example because another process took the port.
 fn spawn(port: u16, args: &[String], folder: &TempDir) -> Option<Child> {
     let log = folder.path().join("redis.log");
     let mut child = Command::new("redis-server")
@@ -133,7 +133,7 @@ fn spawn(port: u16, args: &[String], folder: &TempDir) -> Option<Child> {
         .stderr(Stdio::null())
         .spawn()
         .expect("redis-server is installed");
-    // Who answers may be somebody else who took the port; the log is this one's.
+    // Another process may have taken the port and answer there; the log is this server's.
     let is_ready = || std::fs::read_to_string(&log).is_ok_and(|log| log.contains("Ready to accept connections"));
     let deadline = Instant::now() + START_DEADLINE;
     while Instant::now() < deadline {

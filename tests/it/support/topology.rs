@@ -140,15 +140,15 @@ impl Watched {
 
     /// Which of the servers the sentinels say is the primary, once most of them agree.
     pub fn primary(&self) -> Option<usize> {
-        let told = self.sentinels.iter().filter_map(|(_, port)| {
+        let reported = self.sentinels.iter().filter_map(|(_, port)| {
             let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
             let mut question = redis::cmd("SENTINEL");
             question.arg("GET-MASTER-ADDR-BY-NAME").arg("mymaster");
             let (_, port): (String, u16) = question.query(&mut client.get_connection().ok()?).ok()?;
             self.servers.iter().position(|server| server.port() == port)
         });
-        let told: Vec<usize> = told.collect();
-        (0..2).find(|server| told.iter().filter(|one| *one == server).count() >= 2)
+        let reported: Vec<usize> = reported.collect();
+        (0..2).find(|server| reported.iter().filter(|one| *one == server).count() >= 2)
     }
 
     /// Has a sentinel make the replica the primary, and returns when most of them say that it is.

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
-/// What an upstream saw of one request.
+/// One request as an upstream saw it.
 #[derive(Debug, Clone)]
 pub struct Seen {
     pub method: Method,
@@ -230,8 +230,8 @@ async fn echo(seen: Seen, mut body: Incoming) -> Answer {
     }
     let headers: Vec<_> =
         seen.headers.iter().map(|(name, value)| json!([name.as_str(), value.to_str().unwrap()])).collect();
-    let told = json!({ "method": seen.method.as_str(), "target": seen.target, "headers": headers, "body_length": length, "trailers": trailers });
-    Response::builder().header("content-type", "application/json").body(full(told.to_string().into())).unwrap()
+    let reported = json!({ "method": seen.method.as_str(), "target": seen.target, "headers": headers, "body_length": length, "trailers": trailers });
+    Response::builder().header("content-type", "application/json").body(full(reported.to_string().into())).unwrap()
 }
 
 fn bytes_answer(count: u64) -> Answer {

@@ -99,7 +99,7 @@ fn decisions(server: &RedisServer) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slot_moves_under_load_and_nothing_is_lost_or_admitted_twice() {
+async fn moving_a_slot_under_load_loses_and_duplicates_no_admission() {
     const LIMIT: u32 = 1_000_000;
     let cluster = Arc::new(RedisCluster::start());
     let store = store(&format!("cluster: {}", cluster.urls()));
@@ -176,9 +176,9 @@ async fn a_dead_node_fails_its_slots_at_once_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_no_cluster_is_told_apart() {
+async fn a_server_that_is_no_cluster_is_reported() {
     let server = RedisServer::start();
-    let told = trouble(&format!("cluster: \"{}\"", server.url())).await;
-    assert!(told.contains("is not part of a cluster"), "{told}");
+    let reported = trouble(&format!("cluster: \"{}\"", server.url())).await;
+    assert!(reported.contains("is not part of a cluster"), "{reported}");
     assert!(trouble("cluster: \"redis://127.0.0.1:1\"").await.contains("no node of the Redis cluster answers"));
 }

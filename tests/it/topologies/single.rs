@@ -10,7 +10,7 @@ use crate::support::redis::RedisServer;
 use crate::support::topology::{self, TlsServer};
 
 #[tokio::test]
-async fn the_database_is_the_one_named() {
+async fn the_configured_database_is_used() {
     let server = RedisServer::start();
     for (number, redis) in
         [(3, format!("url: \"{}/3\"", server.url())), (5, format!("url: \"{}\", database: 5", server.url()))]
@@ -21,12 +21,12 @@ async fn the_database_is_the_one_named() {
         let keyspace: String = topology::say(&server, "INFO keyspace");
         assert!(keyspace.contains(&format!("db{number}:keys=2,")) && !keyspace.contains("db0:"), "{keyspace}");
     }
-    let told = trouble(&format!("url: \"{}/99\"", server.url())).await;
-    assert!(told.contains("refuses to serve") && told.contains("index"), "{told}");
+    let reported = trouble(&format!("url: \"{}/99\"", server.url())).await;
+    assert!(reported.contains("refuses to serve") && reported.contains("index"), "{reported}");
 }
 
 #[tokio::test]
-async fn a_user_logs_in_and_a_wrong_password_is_called_one() {
+async fn a_user_logs_in_and_a_wrong_password_is_reported() {
     let server = RedisServer::start();
     // No more than Callgate needs.
     let rights = "~callgate:* &callgate:changed +@read +@write +@scripting +@connection +time +role +publish +subscribe +cluster|slots +cluster|info";
@@ -48,13 +48,13 @@ async fn a_user_logs_in_and_a_wrong_password_is_called_one() {
         format!("url: \"redis://:hunter2@{host}\""),
         format!("url: \"redis://{host}\""),
     ] {
-        let told = trouble(&redis).await;
-        assert!(told.starts_with(&format!("Redis at {host} refuses the user name or the password")), "{told}");
+        let reported = trouble(&redis).await;
+        assert!(reported.starts_with(&format!("Redis at {host} refuses the user name or the password")), "{reported}");
     }
 }
 
 #[tokio::test]
-async fn tls_is_spoken_and_a_wrong_certificate_is_called_one() {
+async fn tls_works_and_a_wrong_certificate_is_reported() {
     let tls = TlsServer::start(&["--tls-auth-clients", "yes"]);
     let url = format!("url: \"rediss://127.0.0.1:{}\"", tls.tls_port);
     let [ca, other, cert, key] =
@@ -63,14 +63,14 @@ async fn tls_is_spoken_and_a_wrong_certificate_is_called_one() {
     issue(&redis, "alpha").await;
     assert_eq!(admitted(&[limiter], "alpha", 60, 100).await, 60);
 
-    let told = trouble(&format!("{url}, ca: {other}, cert: {cert}, key: {key}")).await;
-    assert!(told.contains("TLS to Redis") && told.contains("UnknownIssuer"), "{told}");
-    let told = trouble(&url).await;
-    assert!(told.contains("TLS to Redis") && told.contains("UnknownIssuer"), "{told}");
-    let told = trouble(&format!("{url}, ca: {ca}")).await;
-    assert!(told.contains("TLS to Redis") && told.contains("CertificateRequired"), "{told}");
-    let told = trouble(&format!("url: \"rediss://127.0.0.1:{}\"", tls.server.port())).await;
-    assert!(told.contains("does this port speak TLS?"), "{told}");
+    let reported = trouble(&format!("{url}, ca: {other}, cert: {cert}, key: {key}")).await;
+    assert!(reported.contains("TLS to Redis") && reported.contains("UnknownIssuer"), "{reported}");
+    let reported = trouble(&url).await;
+    assert!(reported.contains("TLS to Redis") && reported.contains("UnknownIssuer"), "{reported}");
+    let reported = trouble(&format!("{url}, ca: {ca}")).await;
+    assert!(reported.contains("TLS to Redis") && reported.contains("CertificateRequired"), "{reported}");
+    let reported = trouble(&format!("url: \"rediss://127.0.0.1:{}\"", tls.server.port())).await;
+    assert!(reported.contains("does this port speak TLS?"), "{reported}");
 
     let health = Arc::new(StoreHealth::new(IntGauge::new("store_up", "test").unwrap()));
     let refused = Redis::open(&store(&format!("{url}, ca: {key}")), health).await;

@@ -18,7 +18,7 @@ use crate::support::client::{get, http2};
 use crate::support::gateway::Site;
 use crate::support::upstream::{Manner, Upstream};
 
-/// Who signs, and what it signed: certificates with their keys, as PEM.
+/// A certificate authority, and certificates that it signed, with their keys, as PEM.
 struct Authority {
     pem: String,
     issuer: Issuer<'static, KeyPair>,
@@ -130,7 +130,7 @@ async fn an_old_tls_version_is_refused() {
     assert_eq!(asked(&authority, endpoint, "").await, 200);
 }
 
-/// What `callgate check` says about a site.
+/// The output of `callgate check` for a site.
 fn check(site: &Site) -> (bool, String) {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let good = callgate::cli::check::report(&site.config(), false, &mut out, &mut err).unwrap();

@@ -42,13 +42,13 @@ pub(super) fn server() -> Server {
     Server { child, endpoint: format!("http://127.0.0.1:{port}"), lines: receiver }
 }
 
-/// What the client says of a deed.
-fn client(gateway: &Gateway, token: &str, deed: &str) -> Value {
+/// The report of the client on an action.
+fn client(gateway: &Gateway, token: &str, action: &str) -> Value {
     let mut command = Command::new(PYTHON);
     command.arg(script("grpc_client.py")).arg(gateway.https.port().to_string());
-    command.arg(gateway.site.path("cert.pem")).args([token, deed]);
+    command.arg(gateway.site.path("cert.pem")).args([token, action]);
     let output = command.stdin(Stdio::null()).output().unwrap();
-    assert!(output.status.success(), "{deed}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{action}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -62,25 +62,25 @@ fn grpc_stage(upstream: &str, route: &str) -> (Server, Gateway, Token) {
 #[tokio::test]
 async fn calls_of_all_kinds_pass_with_their_metadata() {
     let (server, gateway, token) = grpc_stage("", "");
-    let ask = |deed| client(&gateway, &token.secret, deed);
-    let told = ask("shout");
-    assert_eq!((&told["code"], &told["answer"]), (&json!("OK"), &json!("HELLO")));
-    assert_eq!(told["first"]["x-first"], "1");
-    assert_eq!(told["first"]["x-ratelimit-limit"], "100000");
-    assert_eq!((&told["last"]["x-last"], &told["last"]["x-sum-bin"]), (&json!("2"), &json!("0001ff")));
+    let ask = |action| client(&gateway, &token.secret, action);
+    let reported = ask("shout");
+    assert_eq!((&reported["code"], &reported["answer"]), (&json!("OK"), &json!("HELLO")));
+    assert_eq!(reported["first"]["x-first"], "1");
+    assert_eq!(reported["first"]["x-ratelimit-limit"], "100000");
+    assert_eq!((&reported["last"]["x-last"], &reported["last"]["x-sum-bin"]), (&json!("2"), &json!("0001ff")));
     assert_eq!(ask("large"), 8 << 20);
-    let told = ask("fail");
+    let reported = ask("fail");
     let wanted = ("FAILED_PRECONDITION", "the line is büsy 100%", "2");
-    let got = (&told["code"], &told["details"], &told["last"]["x-last"]);
+    let got = (&reported["code"], &reported["details"], &reported["last"]["x-last"]);
     assert_eq!(got, (&json!(wanted.0), &json!(wanted.1), &json!(wanted.2)));
     assert_eq!(ask("unknown")["code"], "UNIMPLEMENTED");
-    let told = ask("streams");
-    assert_eq!(told["count"], json!((0..1000).collect::<Vec<_>>()));
-    assert_eq!((&told["total"], &told["code"]), (&json!(20_000_000), &json!("OK")));
-    let told = ask("talk");
-    assert_eq!((&told["heard"], &told["code"]), (&json!((0..100).collect::<Vec<_>>()), &json!("OK")));
-    let told = ask("told")["answer"].as_str().unwrap().to_owned();
-    assert!(told.contains("x-callgate-token-id") && !told.contains("Bearer"), "{told}");
+    let reported = ask("streams");
+    assert_eq!(reported["count"], json!((0..1000).collect::<Vec<_>>()));
+    assert_eq!((&reported["total"], &reported["code"]), (&json!(20_000_000), &json!("OK")));
+    let reported = ask("talk");
+    assert_eq!((&reported["heard"], &reported["code"]), (&json!((0..100).collect::<Vec<_>>()), &json!("OK")));
+    let reported = ask("told")["answer"].as_str().unwrap().to_owned();
+    assert!(reported.contains("x-callgate-token-id") && !reported.contains("Bearer"), "{reported}");
     // Deadlines and cancellations reach the service.
     assert_eq!(ask("wait")["code"], "DEADLINE_EXCEEDED");
     assert_eq!(ask("give-up")["code"], "CANCELLED");
@@ -94,14 +94,18 @@ async fn calls_of_all_kinds_pass_with_their_metadata() {
 #[tokio::test]
 async fn a_call_is_idle_only_when_both_sides_are() {
     for (call, code) in [("{ idle_timeout: 1s }", false), ("{ idle_timeout: none }", true)] {
-        // What bounds the silence of plain bodies bounds that of calls no longer.
+        // The idle timeout of plain bodies does not apply to calls.
         let (_server, gateway, token) = grpc_stage(", idle_timeout: 1s", &format!(", call: {call}"));
-        let told = client(&gateway, &token.secret, "talk-pause");
-        assert_eq!(told["code"] == "OK", code, "{call}: {told}");
-        assert_eq!(told["heard"].as_array().unwrap().len(), if code { 100 } else { 99 }, "{call}");
+        let reported = client(&gateway, &token.secret, "talk-pause");
+        assert_eq!(reported["code"] == "OK", code, "{call}: {reported}");
+        assert_eq!(reported["heard"].as_array().unwrap().len(), if code { 100 } else { 99 }, "{call}");
         // The client says nothing for three seconds, but the service does.
-        let told = client(&gateway, &token.secret, "listen");
-        assert_eq!((told["heard"].as_array().unwrap().len(), &told["code"]), (6, &json!("OK")), "{call}: {told}");
+        let reported = client(&gateway, &token.secret, "listen");
+        assert_eq!(
+            (reported["heard"].as_array().unwrap().len(), &reported["code"]),
+            (6, &json!("OK")),
+            "{call}: {reported}"
+        );
     }
 }
 
@@ -120,7 +124,7 @@ async fn rejections_have_the_form_of_grpc() {
     let (poor, good) = (site.token(&[]), site.token_with(&["calls:read"], &["--limit", "minute=3/1m"]));
     let plenty = site.token(&["calls:read"]);
     let gateway = site.serve();
-    for (token, deed, code, details) in [
+    for (token, action, code, details) in [
         ("", "shout", "UNAUTHENTICATED", "Bearer token"),
         ("kal_live_nonsense", "shout", "UNAUTHENTICATED", "not valid"),
         (&poor.secret, "shout", "PERMISSION_DENIED", "lacks the permission \"calls:read\""),
@@ -128,15 +132,15 @@ async fn rejections_have_the_form_of_grpc() {
         (&plenty.secret, "unknown", "UNAVAILABLE", "did not answer properly"),
         (&plenty.secret, "wait-long", "DEADLINE_EXCEEDED", "in time"),
     ] {
-        let told = client(&gateway, token, deed);
-        assert_eq!(told["code"], code, "{deed}: {told}");
-        assert!(told["details"].as_str().unwrap().contains(details), "{deed}: {told}");
+        let reported = client(&gateway, token, action);
+        assert_eq!(reported["code"], code, "{action}: {reported}");
+        assert!(reported["details"].as_str().unwrap().contains(details), "{action}: {reported}");
     }
     for number in 0..4 {
-        let told = client(&gateway, &good.secret, "shout");
-        assert_eq!(told["code"], if number < 3 { "OK" } else { "RESOURCE_EXHAUSTED" });
+        let reported = client(&gateway, &good.secret, "shout");
+        assert_eq!(reported["code"], if number < 3 { "OK" } else { "RESOURCE_EXHAUSTED" });
         if number == 3 {
-            let all = &told["last"];
+            let all = &reported["last"];
             let (pushback, wait) = (all["grpc-retry-pushback-ms"].as_str(), all["retry-after"].as_str().unwrap());
             assert_eq!((pushback, &all["x-ratelimit-remaining"]), (Some(&*format!("{wait}000")), &json!("0")), "{all}");
         }

@@ -80,7 +80,7 @@ async fn the_health_service_of_grpcio_answers_for_the_server_or_a_service() {
         assert_eq!(why(&gateway).await, "it says that it is NOT_SERVING");
         server.set(service, "SERVING");
         is(&gateway, "up").await;
-        // What it says of others is not asked.
+        // The status of other services does not matter.
         server.set("another", "NOT_SERVING");
         server.set(service, "UNKNOWN");
         eventually("it to be down again", async || (why(&gateway).await == "it says that it is UNKNOWN").then_some(()))

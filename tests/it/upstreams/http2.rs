@@ -1,7 +1,5 @@
 //! HTTP/2 to an upstream without negotiation: shared connections, bounded streams, and the form of requests.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::Version;
@@ -10,9 +8,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::stage;
 use crate::support::client::{exchange, get, header, http1, http2, raw};
-use crate::support::eventually;
 use crate::support::gateway::{Gateway, Token};
 use crate::support::upstream::Upstream;
+use crate::support::{WAIT_TIMEOUT, eventually};
 
 async fn http2_stage(streams: u32, upstream: &str, route: &str) -> (Upstream, Gateway, Token) {
     let up = Upstream::http2(streams).await;
@@ -30,8 +28,8 @@ async fn requests_share_one_connection() {
             get(&client, &gateway, path, &token).await.bytes().await.unwrap();
         }
         let upload = client.post(gateway.url("/echo")).bearer_auth(&token.secret).body(vec![0; 1_000_000]);
-        let told: Value = upload.send().await.unwrap().json().await.unwrap();
-        assert_eq!(told["body_length"], 1_000_000);
+        let reported: Value = upload.send().await.unwrap().json().await.unwrap();
+        assert_eq!(reported["body_length"], 1_000_000);
     }
     assert_eq!((upstream.connections(), upstream.seen().len()), (1, 88));
     assert!(upstream.seen().iter().all(|seen| seen.version == Version::HTTP_2));
@@ -124,12 +122,12 @@ async fn trailers_pass_both_ways() {
     trailers.insert("x-callgate-account", "somebody".parse().unwrap());
     body.send_trailers(trailers).unwrap();
     let mut answer = answer.await.unwrap().into_body();
-    let told: Value = serde_json::from_slice(&answer.data().await.unwrap().unwrap()).unwrap();
-    assert_eq!((&told["trailers"], &told["body_length"]), (&serde_json::json!({ "x-sum": "7" }), &2.into()));
+    let reported: Value = serde_json::from_slice(&answer.data().await.unwrap().unwrap()).unwrap();
+    assert_eq!((&reported["trailers"], &reported["body_length"]), (&serde_json::json!({ "x-sum": "7" }), &2.into()));
     assert_eq!(upstream.seen()[1].headers["te"], "trailers");
 }
 
-/// Whoever merges trailers into headers would have there what the route took off or set otherwise.
+/// A server that merges trailers into headers would otherwise get headers that the route removed or set.
 #[tokio::test]
 async fn trailers_contain_nothing_that_a_route_removes_or_sets() {
     let edits = ", request_headers: { set: { x-user: one }, remove: [x-debug] }, response_headers: { remove: [X-Sum] }";
@@ -150,8 +148,8 @@ async fn trailers_contain_nothing_that_a_route_removes_or_sets() {
         let mut answer = answer.await.unwrap().into_body();
         let bytes = answer.data().await.unwrap().unwrap();
         if path == "/echo" {
-            let told: Value = serde_json::from_slice(&bytes).unwrap();
-            assert_eq!(told["trailers"], serde_json::json!({ "x-own": "7" }));
+            let reported: Value = serde_json::from_slice(&bytes).unwrap();
+            assert_eq!(reported["trailers"], serde_json::json!({ "x-own": "7" }));
         } else {
             let trailers = answer.trailers().await.unwrap().unwrap_or_default();
             assert!(trailers.is_empty(), "{trailers:?}");
@@ -235,7 +233,7 @@ async fn health_checks_leave_no_connection_behind() {
 
 #[tokio::test]
 async fn after_a_timeout_a_connection_serves_only_its_present_requests() {
-    let (upstream, gateway, token) = http2_stage(10, ", first_byte_timeout: 3s", "").await;
+    let (upstream, gateway, token) = http2_stage(10, ", first_byte_timeout: 6s", "").await;
     let client = http2(&gateway);
     let mut events = get(&client, &gateway, "/events", &token).await;
     assert_eq!(get(&client, &gateway, "/slow/60000", &token).await.status(), 504);
@@ -243,7 +241,7 @@ async fn after_a_timeout_a_connection_serves_only_its_present_requests() {
     assert_eq!(get(&client, &gateway, "/echo", &token).await.status(), 200);
     assert_eq!(upstream.connections(), 2);
     for _ in 0..20 {
-        tokio::time::timeout(Duration::from_secs(20), events.chunk()).await.unwrap().unwrap().unwrap();
+        tokio::time::timeout(WAIT_TIMEOUT, events.chunk()).await.unwrap().unwrap().unwrap();
     }
     drop(events);
     eventually("the old one to be closed", async || (upstream.open_connections() == 1).then_some(())).await;

@@ -117,7 +117,7 @@ impl Drop for Nghttpd {
 }
 
 #[tokio::test]
-async fn nghttpd_is_understood() {
+async fn requests_pass_to_nghttpd() {
     let folder = tempfile::TempDir::new().unwrap();
     let content: String = (0..200_000).map(|number| format!("{number:09}\n")).collect();
     std::fs::write(folder.path().join("speech.txt"), &content).unwrap();

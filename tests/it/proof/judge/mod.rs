@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_millis(2);
 const SLEWED: u32 = 1_000;
 
 impl Limit {
-    /// What clocks can't tell apart counts for the limiter.
+    /// The window, shortened by the error of the clocks: in doubt the limiter is right.
     fn surely(&self) -> Duration {
         self.window.saturating_sub(TICK + self.window / SLEWED)
     }

@@ -13,7 +13,7 @@ fn span(from: u64, to: u64) -> Span {
 }
 
 #[test]
-fn what_can_be_explained_is_no_fault() {
+fn explainable_observations_are_no_fault() {
     // At 0, 1 and 10: the first has left when the third comes.
     assert_eq!(TWO.unexplained(&[span(0, 0), span(1, 1), span(10, 10)]), 0);
     assert_eq!(TWO.unexplained(&[span(0, 0), span(1, 1), span(9, 10)]), 0);
@@ -22,7 +22,7 @@ fn what_can_be_explained_is_no_fault() {
 }
 
 #[test]
-fn what_no_placement_explains_is_found() {
+fn an_observation_without_a_placement_is_a_fault() {
     assert_eq!(TWO.unexplained(&[span(0, 0), span(1, 1), span(9, 9)]), 1);
     assert_eq!(TWO.unexplained(&[span(0, 9); 5]), 3);
     // Seven in a stretch of 20 s can't be two in any 10 s, though no three of them lie in one window for certain.
@@ -35,20 +35,20 @@ fn what_no_placement_explains_is_found() {
 }
 
 #[test]
-fn the_clocks_resolution_is_nobodys_fault() {
+fn the_resolution_of_the_clock_is_no_fault() {
     let at = |ms| Span { from: Duration::from_millis(ms), to: Duration::from_millis(ms) };
     assert_eq!(TWO.unexplained(&[at(0), at(0), at(9_989)]), 0);
     assert_eq!(TWO.unexplained(&[at(0), at(0), at(9_980)]), 1);
 }
 
 #[test]
-fn figures_are_the_certain_and_the_possible() {
+fn counts_lie_between_the_certain_and_the_possible() {
     let spans = [span(0, 1), span(2, 3), span(8, 11), span(12, 13)];
     assert_eq!((TWO.most_surely(&spans), TWO.most_possibly(&spans)), (2, 3));
 }
 
 #[test]
-fn a_refusal_is_false_if_there_was_room_for_certain() {
+fn a_refusal_is_a_fault_if_there_was_certainly_room() {
     let admitted = [span(0, 1), span(4, 5)];
     let judge = |refusal: Span, cost| !refused_for_nothing(&[TWO], &[(refusal, cost)], &admitted).is_empty();
     assert!(!judge(span(6, 6), 1) && !judge(span(4, 4), 1) && !judge(span(10, 11), 1));
@@ -60,7 +60,7 @@ fn a_refusal_is_false_if_there_was_room_for_certain() {
 }
 
 #[test]
-fn what_was_there_before_is_counted_only_if_it_is_certain() {
+fn earlier_admissions_count_only_if_they_are_certain() {
     let before = [span(0, 1), span(2, 3), span(4, 5)];
     assert_eq!(TWO.surely_before(span(6, 7), &before), 3);
     assert_eq!(TWO.surely_before(span(6, 11), &before), 2);

@@ -1,4 +1,4 @@
-//! What the two sides of a call see of each other, and of Callgate: raw frames on both.
+//! The two sides of a call: raw frames of each other and of Callgate.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-use crate::support::PATIENCE;
+use crate::support::WAIT_TIMEOUT;
 use crate::support::calls::call;
 use crate::support::gateway::{Gateway, Site, Token};
 
@@ -67,13 +67,13 @@ fn frame(kind: u8, payload: &[u8], masked: bool) -> Vec<u8> {
     bytes
 }
 
-async fn say(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) {
+async fn send(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) {
     stream.write_all(bytes).await.unwrap();
     stream.flush().await.unwrap();
 }
 
 /// The next frame, unmasked; `None` at the end.
-async fn hear(stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Vec<u8>)> {
+async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Vec<u8>)> {
     let hearing = async {
         let kind = stream.read_u8().await.ok()?;
         let second = stream.read_u8().await.unwrap();
@@ -85,22 +85,22 @@ async fn hear(stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Vec<u8>)> {
         stream.read_exact(&mut payload).await.unwrap();
         Some((kind, payload.iter().zip(key.into_iter().cycle()).map(|(byte, key)| byte ^ key).collect()))
     };
-    timeout(PATIENCE, hearing).await.expect("a frame, or the end")
+    timeout(WAIT_TIMEOUT, hearing).await.expect("a frame, or the end")
 }
 
 /// The next frame that is none of these.
-async fn hear_but(ours: &[(u8, Vec<u8>)], stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Vec<u8>)> {
+async fn read_frame_except(ours: &[(u8, Vec<u8>)], stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Vec<u8>)> {
     loop {
-        let heard = hear(stream).await;
-        if heard.as_ref().is_none_or(|heard| !ours.contains(heard)) {
-            return heard;
+        let received = read_frame(stream).await;
+        if received.as_ref().is_none_or(|received| !ours.contains(received)) {
+            return received;
         }
     }
 }
 
 /// The status and the reason of the Close frame that comes next.
-async fn farewell(stream: &mut (impl AsyncRead + Unpin)) -> (u16, String) {
-    let (kind, payload) = hear(stream).await.expect("a frame");
+async fn close_reason(stream: &mut (impl AsyncRead + Unpin)) -> (u16, String) {
+    let (kind, payload) = read_frame(stream).await.expect("a frame");
     assert_eq!(kind, CLOSE, "{payload:?}");
     (u16::from_be_bytes([payload[0], payload[1]]), String::from_utf8(payload[2..].to_vec()).unwrap())
 }
@@ -110,35 +110,35 @@ fn close(code: u16, masked: bool) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_silent_side_is_pinged_and_its_answers_go_no_further() {
-    let stage = Exchange::start("ping: 1s, ping_timeout: 19s").await;
+async fn a_silent_side_is_pinged_and_its_pongs_are_not_forwarded() {
+    let stage = Exchange::start("ping: 1s, ping_timeout: 10s").await;
     let (mut client, mut upstream) = stage.call().await;
     let mut ours = Vec::new();
     for round in 0..2 {
-        let (kind, asked) = hear(&mut client).await.unwrap();
+        let (kind, asked) = read_frame(&mut client).await.unwrap();
         assert_eq!((kind, asked.len()), (PING, 8), "{round}");
-        say(&mut client, &frame(PONG, &asked, true)).await;
+        send(&mut client, &frame(PONG, &asked, true)).await;
         ours.push((kind, asked));
-        let (kind, asked) = hear(&mut upstream).await.unwrap();
+        let (kind, asked) = read_frame(&mut upstream).await.unwrap();
         assert_eq!((kind, asked.len()), (PING, 8), "{round}");
-        say(&mut upstream, &frame(PONG, &asked, false)).await;
+        send(&mut upstream, &frame(PONG, &asked, false)).await;
         ours.push((kind, asked));
     }
     assert!(ours[0] == ours[2] && ours[1] == ours[3] && ours[0] != ours[1], "{ours:?}");
-    // What the sides ask each other passes, and so does what nobody has asked for.
+    // Pings and pongs of the sides themselves pass, unasked pongs too.
     for (kind, text) in [(PING, "there?"), (PONG, "there?"), (PONG, "unasked!"), (TEXT, "hello")] {
-        say(&mut client, &frame(kind, text.as_bytes(), true)).await;
-        say(&mut upstream, &frame(kind, text.as_bytes(), false)).await;
+        send(&mut client, &frame(kind, text.as_bytes(), true)).await;
+        send(&mut upstream, &frame(kind, text.as_bytes(), false)).await;
     }
     for (kind, text) in [(PING, "there?"), (PONG, "there?"), (PONG, "unasked!"), (TEXT, "hello")] {
-        for heard in [hear_but(&ours, &mut upstream).await, hear_but(&ours, &mut client).await] {
-            assert_eq!(heard, Some((kind, text.as_bytes().to_vec())));
+        for received in [read_frame_except(&ours, &mut upstream).await, read_frame_except(&ours, &mut client).await] {
+            assert_eq!(received, Some((kind, text.as_bytes().to_vec())));
         }
     }
-    say(&mut client, &close(1000, true)).await;
-    assert_eq!(hear_but(&ours, &mut upstream).await, Some((CLOSE, 1000_u16.to_be_bytes().to_vec())));
+    send(&mut client, &close(1000, true)).await;
+    assert_eq!(read_frame_except(&ours, &mut upstream).await, Some((CLOSE, 1000_u16.to_be_bytes().to_vec())));
     drop(upstream);
-    assert_eq!(hear_but(&ours, &mut client).await, None);
+    assert_eq!(read_frame_except(&ours, &mut client).await, None);
     drop(client);
     let line = stage.line().await;
     // Six, eight and five bytes, and the Close frame's two, in frames with headers of six bytes here and of two there.
@@ -155,38 +155,41 @@ async fn a_silent_side_is_pinged_and_its_answers_go_no_further() {
 }
 
 #[tokio::test]
-async fn who_does_not_answer_a_ping_is_gone() {
-    for (silent, told, error) in [
+async fn a_side_that_answers_no_ping_is_disconnected() {
+    let cases = [
         ("client", [(1001, "the client does not answer"); 2], "the client did not answer a ping"),
         (
             "upstream",
             [(1011, "the service does not answer"), (1001, "the service does not answer")],
             "the upstream did not answer a ping",
         ),
-    ] {
-        let stage = Exchange::start("ping: 1s, ping_timeout: 3s").await;
+    ];
+    futures_util::future::join_all(cases.map(async |(silent, reported, error)| {
+        // Long enough for the side that answers, on any machine.
+        let stage = Exchange::start("ping: 1s, ping_timeout: 10s").await;
         let (mut client, mut upstream) = stage.call().await;
         let (at_client, at_upstream) = tokio::join!(
-            stay_until_farewell(&mut client, true, silent != "client"),
-            stay_until_farewell(&mut upstream, false, silent != "upstream"),
+            answer_until_close(&mut client, true, silent != "client"),
+            answer_until_close(&mut upstream, false, silent != "upstream"),
         );
-        for ((pings, code, reason), told) in [at_client, at_upstream].iter().zip(told) {
-            assert!(*pings > 0 && (*code, reason.as_str()) == told, "{silent}: {pings} {code} {reason}");
+        for ((pings, code, reason), reported) in [at_client, at_upstream].iter().zip(reported) {
+            assert!(*pings > 0 && (*code, reason.as_str()) == reported, "{silent}: {pings} {code} {reason}");
         }
         let line = stage.line().await;
         assert_eq!((&line["ended_by"], &line["error"]), (&"gateway".into(), &error.into()), "{line}");
-    }
+    }))
+    .await;
 }
 
 /// Answers pings, or doesn't; how many there were, and the Close frame at the end.
-async fn stay_until_farewell(
+async fn answer_until_close(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     masked: bool,
     answers: bool,
 ) -> (usize, u16, String) {
     let mut pings = 0;
     loop {
-        let (kind, payload) = hear(stream).await.expect("a farewell");
+        let (kind, payload) = read_frame(stream).await.expect("a farewell");
         if kind == CLOSE {
             let reason = String::from_utf8(payload[2..].to_vec()).unwrap();
             return (pings, u16::from_be_bytes([payload[0], payload[1]]), reason);
@@ -203,41 +206,42 @@ async fn stay_until_farewell(
 
 #[tokio::test]
 async fn a_ping_waits_for_the_end_of_a_frame() {
-    let stage = Exchange::start("ping: 1s, ping_timeout: 19s").await;
+    let stage = Exchange::start("ping: 1s, ping_timeout: 10m").await;
     let (mut client, mut upstream) = stage.call().await;
     let frames = [frame(0x01, b"first", false), frame(0x80, b"rest", false)];
-    say(&mut upstream, &frames[0][..4]).await;
-    // Whose turn comes first is asked first; so by now the client's ping is due.
-    assert_eq!(hear(&mut upstream).await.unwrap().0, PING);
-    say(&mut upstream, &[&frames[0][4..], &frames[1]].concat()).await;
-    let heard = [hear(&mut client).await, hear(&mut client).await, hear(&mut client).await].map(Option::unwrap);
-    assert_eq!((&heard[0], &heard[2]), (&(0x01, b"first".to_vec()), &(0x80, b"rest".to_vec())));
+    send(&mut upstream, &frames[0][..4]).await;
+    // The side that fell silent first is pinged first: by now the client's ping is due.
+    assert_eq!(read_frame(&mut upstream).await.unwrap().0, PING);
+    send(&mut upstream, &[&frames[0][4..], &frames[1]].concat()).await;
+    let received = [read_frame(&mut client).await, read_frame(&mut client).await, read_frame(&mut client).await]
+        .map(Option::unwrap);
+    assert_eq!((&received[0], &received[2]), (&(0x01, b"first".to_vec()), &(0x80, b"rest".to_vec())));
     // Between two fragments of a message, which is allowed (RFC 6455 §5.4).
-    assert_eq!(heard[1].0, PING);
+    assert_eq!(received[1].0, PING);
 }
 
 #[tokio::test]
-async fn answers_to_pings_keep_no_call_alive_that_is_silent() {
-    let stage = Exchange::start("ping: 1s, idle_timeout: 3s").await;
+async fn pongs_do_not_keep_a_silent_call_open() {
+    let stage = Exchange::start("ping: 1s, idle_timeout: 5s").await;
     let (mut client, mut upstream) = stage.call().await;
     let mut pings = 0;
-    let told = loop {
-        match hear(&mut client).await.expect("a farewell") {
-            (PING, asked) => say(&mut client, &frame(PONG, &asked, true)).await,
+    let reported = loop {
+        match read_frame(&mut client).await.expect("a farewell") {
+            (PING, asked) => send(&mut client, &frame(PONG, &asked, true)).await,
             (_, close) => break close,
         }
         pings += 1;
-        let (_, asked) = hear(&mut upstream).await.unwrap();
+        let (_, asked) = read_frame(&mut upstream).await.unwrap();
         // It may be over already.
         let _ = upstream.write_all(&frame(PONG, &asked, false)).await;
     };
-    assert!((1..=3).contains(&pings), "{pings}");
-    assert_eq!(told, [&1001_u16.to_be_bytes()[..], b"silent for too long"].concat());
+    assert!((1..=5).contains(&pings), "{pings}");
+    assert_eq!(reported, [&1001_u16.to_be_bytes()[..], b"silent for too long"].concat());
     assert_eq!(stage.line().await["error"], "the call was silent for too long");
 }
 
 #[tokio::test]
-async fn a_side_is_told_when_the_other_is_gone() {
+async fn each_side_gets_a_close_frame_when_the_other_disconnects() {
     let ended = "the connection ended without a Close frame";
     for (gone, way, error) in [
         ("upstream", "ends", ended),
@@ -248,33 +252,33 @@ async fn a_side_is_told_when_the_other_is_gone() {
     ] {
         let stage = Exchange::start("").await;
         let (mut client, mut upstream) = stage.call().await;
-        say(&mut client, &frame(TEXT, b"hello", true)).await;
-        assert_eq!(hear(&mut upstream).await, Some((TEXT, b"hello".to_vec())));
-        let told = match (gone, way) {
+        send(&mut client, &frame(TEXT, b"hello", true)).await;
+        assert_eq!(read_frame(&mut upstream).await, Some((TEXT, b"hello".to_vec())));
+        let reported = match (gone, way) {
             ("upstream", way) => {
                 if way == "resets" {
                     upstream.set_zero_linger().unwrap();
                 }
                 drop(upstream);
-                farewell(&mut client).await
+                close_reason(&mut client).await
             }
             (_, "resets") => {
                 client.get_ref().0.set_zero_linger().unwrap();
                 drop(client);
-                farewell(&mut upstream).await
+                close_reason(&mut upstream).await
             }
             (_, "vanishes") => {
                 // Without a goodbye of TLS.
                 drop(client);
-                farewell(&mut upstream).await
+                close_reason(&mut upstream).await
             }
             _ => {
                 client.shutdown().await.unwrap();
-                farewell(&mut upstream).await
+                close_reason(&mut upstream).await
             }
         };
         let expected = if gone == "upstream" { (1011, "the service is gone") } else { (1001, "the client is gone") };
-        assert_eq!((told.0, told.1.as_str()), expected, "{gone} {way}");
+        assert_eq!((reported.0, reported.1.as_str()), expected, "{gone} {way}");
         let line = stage.line().await;
         assert_eq!(line["ended_by"], gone, "{way}: {line}");
         assert!(line["error"].as_str().unwrap().starts_with(error), "{way}: {line}");
@@ -282,15 +286,15 @@ async fn a_side_is_told_when_the_other_is_gone() {
 }
 
 #[tokio::test]
-async fn what_a_side_said_before_it_left_arrives() {
+async fn data_sent_before_a_disconnect_is_delivered() {
     // A Close frame, and then a reset, as from servers that close with something unread.
     let stage = Exchange::start("").await;
     let (mut client, mut upstream) = stage.call().await;
-    say(&mut client, &frame(TEXT, b"unread", true)).await;
+    send(&mut client, &frame(TEXT, b"unread", true)).await;
     upstream.readable().await.unwrap();
-    say(&mut upstream, &close(1013, false)).await;
+    send(&mut upstream, &close(1013, false)).await;
     drop(upstream);
-    assert_eq!(farewell(&mut client).await.0, 1013);
+    assert_eq!(close_reason(&mut client).await.0, 1013);
     drop(client);
     let line = stage.line().await;
     assert_eq!((&line["ended_by"], &line["error"]), (&"upstream".into(), &Value::Null), "{line}");
@@ -298,44 +302,44 @@ async fn what_a_side_said_before_it_left_arrives() {
     // In the middle of a frame there is no place for a goodbye.
     let stage = Exchange::start("").await;
     let (mut client, mut upstream) = stage.call().await;
-    say(&mut upstream, &frame(TEXT, b"half of it", false)[..5]).await;
+    send(&mut upstream, &frame(TEXT, b"half of it", false)[..5]).await;
     drop(upstream);
-    let mut heard = Vec::new();
-    timeout(PATIENCE, client.read_to_end(&mut heard)).await.unwrap().unwrap();
-    assert_eq!(heard, frame(TEXT, b"half of it", false)[..5]);
+    let mut received = Vec::new();
+    timeout(WAIT_TIMEOUT, client.read_to_end(&mut received)).await.unwrap().unwrap();
+    assert_eq!(received, frame(TEXT, b"half of it", false)[..5]);
 }
 
 #[tokio::test]
-async fn a_side_that_has_said_its_last_still_hears_the_other() {
+async fn a_half_closed_side_still_receives_data() {
     let stage = Exchange::start("").await;
     let (mut client, mut upstream) = stage.call().await;
     upstream.shutdown().await.unwrap();
-    assert_eq!(farewell(&mut client).await.0, 1011);
-    assert_eq!(hear(&mut client).await, None);
+    assert_eq!(close_reason(&mut client).await.0, 1011);
+    assert_eq!(read_frame(&mut client).await, None);
     for text in [&b"one"[..], b"two"] {
-        say(&mut client, &frame(TEXT, text, true)).await;
-        assert_eq!(hear(&mut upstream).await, Some((TEXT, text.to_vec())));
+        send(&mut client, &frame(TEXT, text, true)).await;
+        assert_eq!(read_frame(&mut upstream).await, Some((TEXT, text.to_vec())));
     }
     drop(client);
-    assert_eq!(farewell(&mut upstream).await.0, 1001);
-    assert_eq!(hear(&mut upstream).await, None);
+    assert_eq!(close_reason(&mut upstream).await.0, 1001);
+    assert_eq!(read_frame(&mut upstream).await, None);
 
     let (mut client, mut upstream) = stage.call().await;
     client.shutdown().await.unwrap();
-    assert_eq!(farewell(&mut upstream).await.0, 1001);
-    assert_eq!(hear(&mut upstream).await, None);
+    assert_eq!(close_reason(&mut upstream).await.0, 1001);
+    assert_eq!(read_frame(&mut upstream).await, None);
     for text in [&b"one"[..], b"two"] {
-        say(&mut upstream, &frame(TEXT, text, false)).await;
-        assert_eq!(hear(&mut client).await, Some((TEXT, text.to_vec())));
+        send(&mut upstream, &frame(TEXT, text, false)).await;
+        assert_eq!(read_frame(&mut client).await, Some((TEXT, text.to_vec())));
     }
     drop(upstream);
-    assert_eq!(farewell(&mut client).await.0, 1011);
-    assert_eq!(hear(&mut client).await, None);
+    assert_eq!(close_reason(&mut client).await.0, 1011);
+    assert_eq!(read_frame(&mut client).await, None);
 }
 
 #[tokio::test]
-async fn a_slow_side_slows_the_other_down_and_loses_nothing() {
-    let stage = Exchange::start("ping: 1s, ping_timeout: 1m").await;
+async fn a_slow_reader_slows_the_sender_and_loses_no_data() {
+    let stage = Exchange::start("ping: 1s, ping_timeout: 10m").await;
     let (mut client, mut upstream) = stage.call().await;
     // 64 MB in frames of 64 kB, while the client takes nothing for a moment: far more than all buffers hold.
     let payload = vec![7; 65_536];

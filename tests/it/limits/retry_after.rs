@@ -1,5 +1,5 @@
-//! What clients are told of their limits, over both protocols and from both stores: who waits as told is never refused a second
-//! time, whatever is answered otherwise.
+//! The limit headers that clients get, over both protocols and from both stores: a client that waits for `Retry-After` is not
+//! refused a second time, whatever the status of its other answers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,7 +16,7 @@ use crate::support::upstream::Upstream;
 const CLIENTS: usize = 3;
 /// Refusals that each of them waits out.
 const WAITS: usize = 3;
-/// What is asked, and what is answered if it is not refused.
+/// Paths, and the status of each if no limit refuses it.
 const PATHS: [(&str, u16); 5] = [("/echo", 200), ("/limits", 200), ("/closed", 403), ("/nowhere", 404), ("/dead", 502)];
 
 /// Count and window in seconds, by the names that the plan gives them.
@@ -35,12 +35,12 @@ impl Limits {
     }
 
     /// Whether a limit of this count may have refused what was asked then, after these admissions.
-    fn may_refuse(&self, told: usize, asked: Instant, admitted: &[Instant]) -> bool {
+    fn may_refuse(&self, reported: usize, asked: Instant, admitted: &[Instant]) -> bool {
         let is_full = |(count, window): &&(usize, u64)| {
             // Until they were answered they may have been counted, to the millisecond.
             let inside =
                 |answered: &&Instant| **answered + Duration::from_secs(*window) + Duration::from_millis(2) > asked;
-            *count == told && admitted.iter().filter(inside).count() >= *count
+            *count == reported && admitted.iter().filter(inside).count() >= *count
         };
         self.0.iter().any(|limit| is_full(&limit))
     }
@@ -121,12 +121,12 @@ async fn clients(store: &str) {
 }
 
 #[tokio::test]
-async fn waiting_as_told_is_enough_with_the_memory_store() {
+async fn retry_after_is_sufficient_with_the_memory_store() {
     clients("store: memory\ntokens: { file: tokens.yaml }").await;
 }
 
 #[tokio::test]
-async fn waiting_as_told_is_enough_with_redis() {
+async fn retry_after_is_sufficient_with_redis() {
     let redis = RedisServer::start();
     clients(&format!("store: {{ redis: {{ url: \"{}\", deadline: 5s }} }}", redis.url())).await;
 }

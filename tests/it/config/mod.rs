@@ -1,0 +1,58 @@
+//! The configuration compiler against files: shipped ones, bad ones, mutated ones.
+
+mod hostile;
+mod reports;
+mod shipped;
+mod values;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use callgate::cli::check::report;
+use callgate::config::{
+    self, Config, HostHeader, LogFormat, OnFailure, Problems, RedisLogin, RedisNode, RedisServers, RouteAccess,
+    Severity, Store,
+};
+use proptest::prelude::{ProptestConfig, any, prop};
+use proptest::{prop_assert, proptest};
+
+/// Set to rewrite the expected texts; look at the difference before you keep it.
+const REWRITE: &str = "REWRITE_EXPECTED";
+
+const SHIPPED: &str = include_str!("../../../config/callgate.yaml");
+const MINIMAL: &str = include_str!("../../../config/minimal.yaml");
+
+fn parse(text: &str) -> Result<config::Loaded, Problems> {
+    config::parse(Path::new("callgate.yaml"), text, &|_| None)
+}
+
+fn good(text: &str) -> Config {
+    match parse(text) {
+        Ok(loaded) => {
+            assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+            loaded.config
+        }
+        Err(problems) => panic!("{problems}\nin\n{text}"),
+    }
+}
+
+/// The problems of a text, one per line: errors, or warnings.
+fn messages(text: &str) -> String {
+    match parse(text) {
+        Ok(loaded) => loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        Err(problems) => problems.to_string(),
+    }
+}
+
+/// All of a configuration, to compare two.
+fn debug_text(config: &Config) -> String {
+    format!("{config:#?}")
+}
+
+/// The output of `callgate check` for a file.
+fn checked(path: &Path) -> (bool, String, String) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let good = report(path, false, &mut out, &mut err).unwrap();
+    (good, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+}
