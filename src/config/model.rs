@@ -189,7 +189,7 @@ pub struct LimitSettings {
 pub struct LogSettings {
     /// The form of the lines.
     pub format: LogFormat,
-    /// A filter as of `tracing_subscriber::EnvFilter`, for example `info` or `callgate=debug`.
+    /// A filter as of `tracing_subscriber::filter::Targets`, for example `info` or `callgate=debug`.
     pub level: Arc<str>,
     /// One line per request.
     pub access: bool,

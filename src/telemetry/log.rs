@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogFormat, LogSettings};
@@ -56,11 +57,15 @@ pub fn init(log: &LogSettings, metrics: Arc<Metrics>) -> Result<(AccessLog, LogG
     let (writer, worker) = NonBlockingBuilder::default().thread_name("callgate-log").finish(output);
     let guard = LogGuard { _worker: worker, dropped: writer.error_counter(), metrics };
     // Libraries log every frame and handshake; log.level can ask for that by name.
-    let filter = EnvFilter::try_new(format!("hyper=info,h2=warn,rustls=warn,redis=warn,{}", log.level))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer.clone());
+    let filter: Targets = format!("hyper=info,h2=warn,rustls=warn,redis=warn,{}", log.level).parse()?;
+    let lines = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(writer.clone());
     match log.format {
-        LogFormat::Json => subscriber.json().flatten_event(true).with_current_span(false).finish().try_init()?,
-        LogFormat::Human => subscriber.with_target(false).with_ansi(io::stdout().is_terminal()).finish().try_init()?,
+        LogFormat::Json => {
+            lines.json().flatten_event(true).with_current_span(false).finish().with(filter).try_init()?;
+        }
+        LogFormat::Human => {
+            lines.with_target(false).with_ansi(io::stdout().is_terminal()).finish().with(filter).try_init()?;
+        }
     }
     Ok((AccessLog::new(log.access.then_some(writer), log.format), guard))
 }

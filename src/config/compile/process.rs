@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 use crate::config::units::{DAY, MINUTE, SECOND};
 use crate::config::{DrainSettings, Field, LogFormat, LogSettings, Runtime, hint};
@@ -39,15 +39,15 @@ pub(super) fn log(field: &Field<'_>) -> LogSettings {
     }
 }
 
-/// A filter. A lone word must be a level: `EnvFilter` would take a misspelt one for the name of a module, and log all of it.
+/// A filter. A lone word must be a level: `Targets` would take a misspelt one for the name of a module, and log all of it.
 fn level(field: &Field<'_>) -> Option<String> {
     let text = field.text()?;
     let unknown = text.split(',').map(str::trim).find(|part| {
-        let is_word = !part.contains(['=', '[']);
+        let is_word = !part.contains('=');
         is_word && !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(part))
     });
     let levels = unknown.map_or_else(String::new, |word| hint(word, LEVELS.into_iter()));
-    let is_filter = unknown.is_none() && EnvFilter::try_new(&text).is_ok();
+    let is_filter = unknown.is_none() && text.parse::<Targets>().is_ok();
     let what = "must be a level or a filter such as \"info,callgate=debug\"";
     field.accept(is_filter.then_some(text).ok_or_else(|| format!("{what}, not {}{levels}", field.shown())))
 }
