@@ -3,6 +3,7 @@
 //! Payloads pass where they are read. Only a frame that has come in part is held back, and only what is replaced is copied.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -23,6 +24,7 @@ const MAX_FRAMES_OF_BLOCK: usize = 32;
 /// Read at once behind a frame that has come in part.
 const READ_SIZE: usize = 4096;
 
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const PUSH_PROMISE: u8 = 5;
@@ -33,6 +35,9 @@ const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const WITH_PRIORITY: u8 = 0x20;
+
+/// Streams that the peer has ended last, which it may not send more on (RFC 9113 §5.1).
+const ENDED_STREAMS: usize = 128;
 
 /// An increment with which any window overflows: h2 resets the stream.
 const TOO_LARGE_INCREMENT: u32 = (1 << 31) - 1;
@@ -59,7 +64,7 @@ impl<S> FrameGuard<S> {
     }
 
     fn new(io: S, skip: usize) -> Self {
-        let frames = Frames { blocks: FieldBlocks::default(), skip, is_readable: true };
+        let frames = Frames { blocks: FieldBlocks::default(), skip, is_readable: true, ended: VecDeque::new() };
         Self { io, frames, held: BytesMut::new(), ready: BytesMut::new() }
     }
 
@@ -152,6 +157,8 @@ struct Frames {
     skip: usize,
     /// Not any more after an error of the connection; then everything passes, and h2 ends it.
     is_readable: bool,
+    /// By the peer, the last of them.
+    ended: VecDeque<u32>,
 }
 
 /// What is known of bytes that have come.
@@ -202,6 +209,10 @@ impl Frames {
                 return Judged { passed: bytes.len(), replacement: None };
             }
             let Some(head) = Head::parse(rest) else { return Judged { passed, replacement: None } };
+            if head.length > MAX_PAYLOAD {
+                self.is_readable = false;
+                continue;
+            }
             let whole = rest.get(..HEAD_LENGTH + head.length);
             match (head.kind, whole) {
                 (HEADERS, _) => match self.judge_block(head, rest) {
@@ -210,6 +221,16 @@ impl Frames {
                     BlockState::Malformed(replacement) => return Judged { passed, replacement: Some(replacement) },
                     BlockState::Unreadable => self.is_readable = false,
                 },
+                // It goes on behind a block for which h2 resets the stream, and ignores what follows.
+                (DATA, _) if self.has_ended(head.stream) => {
+                    self.ended.retain(|stream| *stream != head.stream);
+                    let frames = frames_of_block(Head { flags: 0, ..head }, FORBIDDEN_FIELD);
+                    return Judged { passed, replacement: Some(Replacement { length: 0, frames }) };
+                }
+                (DATA, _) => {
+                    self.note_end(head);
+                    self.skip = HEAD_LENGTH + head.length;
+                }
                 (PUSH_PROMISE | CONTINUATION, _) => self.is_readable = false,
                 (WINDOW_UPDATE, None) if head.length == 4 => return Judged { passed, replacement: None },
                 // RFC 9113 §6.9: on a stream, an error of that stream.
@@ -230,12 +251,23 @@ impl Frames {
         }
     }
 
+    fn has_ended(&self, stream: u32) -> bool {
+        let (newer, older) = self.ended.as_slices();
+        newer.contains(&stream) || older.contains(&stream)
+    }
+
+    fn note_end(&mut self, head: Head) {
+        if head.flags & END_STREAM != 0 {
+            self.ended.truncate(ENDED_STREAMS - 1);
+            self.ended.push_front(head.stream);
+        }
+    }
+
     /// Judges a block of fields, from the head of its first frame.
     fn judge_block(&mut self, head: Head, bytes: &[u8]) -> BlockState {
-        let Some(first) = bytes.get(HEAD_LENGTH..HEAD_LENGTH + head.length) else {
-            return if head.length > MAX_PAYLOAD { BlockState::Unreadable } else { BlockState::Partial };
-        };
+        let Some(first) = bytes.get(HEAD_LENGTH..HEAD_LENGTH + head.length) else { return BlockState::Partial };
         let Some((fragment, depends_on_itself)) = first_fragment(head, first) else { return BlockState::Unreadable };
+        let is_refused = depends_on_itself || self.has_ended(head.stream);
         let mut length = HEAD_LENGTH + head.length;
         let mut block = Cow::Borrowed(fragment);
         let mut is_last = head.flags & END_HEADERS != 0;
@@ -254,10 +286,13 @@ impl Frames {
             is_last = next.flags & END_HEADERS != 0;
         }
         match self.blocks.check(&block) {
-            Ok(Verdict::Sound) if !depends_on_itself => BlockState::Sound(length),
+            Ok(Verdict::Sound) if !is_refused => {
+                self.note_end(head);
+                BlockState::Sound(length)
+            }
             Ok(verdict) => {
                 let block = match verdict {
-                    // h2 would reset the stream, and miss what the block adds to the table.
+                    // h2 would end the connection, or miss what the block adds to the table.
                     Verdict::Sound => [&*block, FORBIDDEN_FIELD].concat(),
                     Verdict::Malformed(block) => block,
                 };

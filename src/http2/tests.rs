@@ -151,6 +151,7 @@ async fn errors_of_the_connection_still_end_it() {
         ("an increment of nothing on the connection", frame(8, 0, 0, &[0; 4])),
         ("frames amid a block", [frame(1, 0x1, 1, GET), frame(0, 0, 1, b"x")].concat()),
         ("padding longer than its frame", frame(1, 0xd, 1, &[200, 0x82])),
+        ("a frame larger than announced", frame(2, 0, 1, &[0; 20_000])),
     ];
     for (case, frames) in cases {
         for piece in [1, 1 << 20] {
