@@ -12,6 +12,7 @@ use crate::config::{LogFormat, LogSettings};
 
 use super::Metrics;
 use super::access::AccessLog;
+use super::visible_writer::VisibleWriter;
 
 /// Bytes that one write may have.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
@@ -62,10 +63,12 @@ pub fn init(log: &LogSettings, metrics: Arc<Metrics>) -> Result<(AccessLog, LogG
 fn subscribe(log: &LogSettings, writer: NonBlocking) -> Result<(), LogError> {
     // Libraries log every frame and handshake; log.level can ask for that by name.
     let filter = EnvFilter::try_new(format!("hyper=info,h2=warn,rustls=warn,redis=warn,{}", log.level))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter);
+    let has_colours = log.format == LogFormat::Human && io::stdout().is_terminal();
+    let subscriber = subscriber.with_writer(move || VisibleWriter::new(writer.clone(), has_colours));
     match log.format {
         LogFormat::Json => subscriber.json().flatten_event(true).with_current_span(false).finish().try_init()?,
-        LogFormat::Human => subscriber.with_target(false).with_ansi(io::stdout().is_terminal()).finish().try_init()?,
+        LogFormat::Human => subscriber.with_target(false).with_ansi(has_colours).finish().try_init()?,
     }
     Ok(())
 }

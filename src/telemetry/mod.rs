@@ -11,6 +11,7 @@ mod process;
 mod request_id;
 mod requests;
 mod text;
+mod visible_writer;
 
 // For the benchmarks alone.
 #[doc(hidden)]
