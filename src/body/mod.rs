@@ -23,6 +23,7 @@ use relay::Relay;
 
 pub(crate) use copy::BodyCopy;
 pub use error::{BodyError, BodyFault};
+pub(crate) use incoming::LeftBody;
 pub use incoming::{AskForBody, CallHalves, IncomingBody, StreamBody};
 pub use observed::{BodyObserver, ObservedBody};
 pub use progress::Progress;
