@@ -50,6 +50,29 @@ pub enum CorsOrigin {
 }
 
 impl Cors {
+    /// What any of these allows.
+    #[must_use]
+    pub fn union<'a>(all: impl Iterator<Item = &'a Self>) -> Option<Self> {
+        let names = |list: &HeaderValue| list.to_str().unwrap_or_default().to_owned();
+        all.cloned().reduce(|mut union, other| {
+            union.origins.extend(other.origins);
+            union.expose.extend(other.expose);
+            union.expose.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+            union.expose.dedup();
+            let mut headers = names(&union.headers);
+            for name in names(&other.headers).split(", ") {
+                if !headers.split(", ").any(|known| known == name) {
+                    headers = [&*headers, name].join(if headers.is_empty() { "" } else { ", " });
+                }
+            }
+            // Names of headers are what a header can hold.
+            union.headers = HeaderValue::try_from(headers).unwrap_or(other.headers);
+            union.credentials |= other.credentials;
+            union.max_age = union.max_age.min(other.max_age);
+            union
+        })
+    }
+
     /// Whether every page may read the answers.
     #[must_use]
     pub fn is_for_all(&self) -> bool {

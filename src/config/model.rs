@@ -263,13 +263,31 @@ impl PathForms {
     pub const BACKSLASH: PathForms = PathForms(8);
     /// `;`.
     pub const SEMICOLON: PathForms = PathForms(16);
+    /// `%09`.
+    pub const ENCODED_TAB: PathForms = PathForms(32);
+    /// `%0a`.
+    pub const ENCODED_LINE_FEED: PathForms = PathForms(64);
+    /// `%0d`.
+    pub const ENCODED_RETURN: PathForms = PathForms(128);
     /// The names that a configuration may allow, with their bits.
-    pub const NAMES: [(&'static str, PathForms); 5] = [
+    pub const NAMES: [(&'static str, PathForms); 6] = [
         ("dot-segments", Self::DOT_SEGMENTS),
         ("empty-segments", Self::EMPTY_SEGMENTS),
         ("encoded-slash", Self::ENCODED_SLASH),
         ("backslash", Self::BACKSLASH),
         ("semicolon", Self::SEMICOLON),
+        ("encoded-whitespace", Self(Self::ENCODED_TAB.0 | Self::ENCODED_LINE_FEED.0 | Self::ENCODED_RETURN.0)),
+    ];
+    /// How to name the forms to people.
+    pub const SIGNS: [(PathForms, &'static str); 8] = [
+        (Self::DOT_SEGMENTS, "a segment \".\" or \"..\""),
+        (Self::EMPTY_SEGMENTS, "\"//\""),
+        (Self::ENCODED_SLASH, "\"%2F\""),
+        (Self::BACKSLASH, "a backslash"),
+        (Self::SEMICOLON, "\";\""),
+        (Self::ENCODED_TAB, "\"%09\""),
+        (Self::ENCODED_LINE_FEED, "\"%0A\""),
+        (Self::ENCODED_RETURN, "\"%0D\""),
     ];
 
     /// The union of both sets.

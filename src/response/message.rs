@@ -2,9 +2,13 @@
 
 use std::fmt;
 
+use crate::config::PathForms;
+
 pub(super) enum Message<'a> {
     Fixed(&'static str),
     Malformed(&'static str),
+    ForbiddenByte(u8),
+    Ambiguous(PathForms),
     UsedUp { limit: &'a str, count: u32, window_s: u32, retry_after_s: u64 },
     NeverEnough { limit: &'a str, count: u32, cost: u32, window_s: u32 },
     TooManyCalls(u32),
@@ -16,6 +20,12 @@ impl fmt::Display for Message<'_> {
         match *self {
             Self::Fixed(text) => f.write_str(text),
             Self::Malformed(what) => write!(f, "The request is malformed: {what}."),
+            Self::ForbiddenByte(byte) => write!(f, "The path contains %{byte:02X}, which no path may contain."),
+            Self::Ambiguous(forms) => {
+                let found = PathForms::SIGNS.iter().find(|(form, _)| form.without(forms).is_empty());
+                let sign = found.map_or("", |(_, sign)| sign);
+                write!(f, "The path can be read in more than one way. Send it without {sign}.")
+            }
             Self::UsedUp { limit, count, window_s, retry_after_s } => {
                 let (window, wait) = (Seconds(window_s.into()), Seconds(retry_after_s));
                 write!(f, "The limit \"{limit}\" of {count} requests in {window} is used up. Try again in {wait}.")

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::{HeaderValue, StatusCode};
 
 use crate::auth::Refusal;
+use crate::config::PathForms;
 use crate::forward::ForwardError;
 use crate::listener::RequestFault;
 use crate::route::PathFault;
@@ -24,7 +25,7 @@ pub enum Rejection {
     /// The path can be read in more than one way, or in none.
     Path(PathFault),
     /// The path holds forms that its route does not allow.
-    AmbiguousPath,
+    AmbiguousPath(PathForms),
     /// `Host` and `:authority` differ, or are malformed.
     Authority,
     /// CONNECT or TRACE.
@@ -136,13 +137,13 @@ impl Rejection {
             Self::Path(PathFault::MalformedEscape) => {
                 ErrorParts::bad_request("The path contains a malformed percent escape.")
             }
-            Self::Path(PathFault::ForbiddenByte | PathFault::NotAbsolute) => {
-                ErrorParts::bad_request("The path contains a byte that no path may contain.")
+            Self::Path(PathFault::ForbiddenByte(byte)) => {
+                ErrorParts { message: Message::ForbiddenByte(*byte), ..ErrorParts::bad_request("") }
             }
-            Self::AmbiguousPath => ErrorParts::bad_request(
-                "The path can be read in more than one way. Send it without dot segments, empty segments, backslashes, \
-                 semicolons and escaped slashes.",
-            ),
+            Self::Path(PathFault::NotAbsolute) => ErrorParts::bad_request("The path does not begin with a slash."),
+            Self::AmbiguousPath(forms) => {
+                ErrorParts { message: Message::Ambiguous(*forms), ..ErrorParts::bad_request("") }
+            }
             Self::Authority => ErrorParts::bad_request("The host is malformed, or named twice with different values."),
             Self::Method => new(S::METHOD_NOT_ALLOWED, "method_not_allowed", "This method is not served here.")
                 .with(ErrorHeader::Allow(None)),

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method};
 
-use crate::config::{self, HostPattern};
+use crate::config::{self, Cors, HostPattern, RouteAccess};
 
 use paths::Paths;
 use rewrite::Rewriter;
@@ -33,6 +33,7 @@ pub struct RouteTable {
     others: Paths,
     /// By route.
     rewriters: Vec<Option<Rewriter>>,
+    cors: Option<Cors>,
 }
 
 impl RouteTable {
@@ -52,7 +53,9 @@ impl RouteTable {
         }
         let rewriters = routes.iter().map(|route| Rewriter::new(route)).collect::<Result<_, _>>()?;
         let others = Paths::new(routes, by_host.get(&None).map_or(&[], Vec::as_slice))?;
-        let mut table = Self { exact: HashMap::new(), suffixes: Vec::new(), others, rewriters };
+        let guarded = routes.iter().filter(|route| route.access != RouteAccess::Public);
+        let cors = Cors::union(guarded.filter_map(|route| route.cors.as_ref()));
+        let mut table = Self { exact: HashMap::new(), suffixes: Vec::new(), others, rewriters, cors };
         for (host, indices) in by_host {
             match host {
                 Some(HostPattern::Exact(host)) => {
@@ -72,12 +75,25 @@ impl RouteTable {
     /// else those that name none. Only these count: what another host's routes guard is theirs.
     #[must_use]
     pub fn of_host(&self, host: &str) -> HostRoutes<'_> {
-        HostRoutes(self.paths(host))
+        HostRoutes(self.named(host).unwrap_or(&self.others))
     }
 
-    fn paths(&self, host: &str) -> &Paths {
+    /// Whether routes name this host.
+    #[must_use]
+    pub fn names(&self, host: &str) -> bool {
+        self.named(host).is_some()
+    }
+
+    /// What pages may do without a token, wherever one is needed: what any of those routes allows. It is the same for paths that have
+    /// no route, so that it does not show which have one. No answer of a service is read by it.
+    #[must_use]
+    pub fn cors(&self) -> Option<&Cors> {
+        self.cors.as_ref()
+    }
+
+    fn named(&self, host: &str) -> Option<&Paths> {
         if self.exact.is_empty() && self.suffixes.is_empty() {
-            return &self.others;
+            return None;
         }
         let host = host.strip_suffix('.').unwrap_or(host);
         let host = match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -86,7 +102,7 @@ impl RouteTable {
         };
         let covers = |end: &str| host.len() > end.len() && host.ends_with(end);
         let by_suffix = || self.suffixes.iter().find(|(end, _)| covers(end)).map(|(_, paths)| paths);
-        self.exact.get(&*host).or_else(by_suffix).unwrap_or(&self.others)
+        self.exact.get(&*host).or_else(by_suffix)
     }
 
     /// The path that the upstream of a route sees in place of this one, which [`judge`] has passed; `None`: the client's own.
