@@ -1,10 +1,11 @@
 //! Whether a client's connection goes on after an answer: it does, or the answer says `Connection: close`.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
 
-use crate::support::client::{raw, read_to_end};
+use crate::support::PATIENCE;
+use crate::support::client::raw;
 use crate::support::frames::{Frames, kind, request};
 use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::upstream::Upstream;
@@ -50,13 +51,15 @@ impl Stage {
     }
 }
 
-struct Client(TlsStream<TcpStream>);
+struct Client<S>(S);
 
-impl Client {
+impl Client<TlsStream<TcpStream>> {
     async fn connect(gateway: &Gateway) -> Self {
         Self(raw(gateway, "http/1.1").await)
     }
+}
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.write_all(bytes.as_ref()).await.unwrap();
         self.0.flush().await.unwrap();
@@ -66,7 +69,7 @@ impl Client {
     async fn answer(&mut self) -> String {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
-            let byte = tokio::time::timeout(crate::support::PATIENCE, self.0.read_u8()).await;
+            let byte = tokio::time::timeout(PATIENCE, self.0.read_u8()).await;
             head.push(byte.expect("an answer in time").expect("an answer"));
         }
         let head = String::from_utf8(head).unwrap();
@@ -76,10 +79,18 @@ impl Client {
         head
     }
 
+    /// The connection ends, and nothing more is answered on it.
+    async fn ends(mut self) {
+        let mut rest = Vec::new();
+        // A close without a goodbye ends it too.
+        let _ = tokio::time::timeout(PATIENCE, self.0.read_to_end(&mut rest)).await.expect("a close in time");
+        assert!(!String::from_utf8_lossy(&rest).contains("HTTP/1."), "{rest:?}");
+    }
+
     /// Whether the next request on the connection is answered, if the last answer did not say that there is no next one.
     async fn goes_on(mut self, last: &str, token: &Token) -> bool {
         if last.contains("connection: close\r\n") {
-            assert!(!read_to_end(&mut self.0).await.contains("HTTP/1."), "{last}");
+            self.ends().await;
             return false;
         }
         self.send(format!("GET /api/echo HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\n\r\n", token.secret)).await;
@@ -134,6 +145,18 @@ async fn refused_chunks_leave_the_connection_usable_or_the_answer_says_close() {
             assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{body:?}: {answer}");
             assert_eq!(client.goes_on(&answer, token).await, goes_on, "{body:?}: {answer}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_body_on_the_admin_listener_says_close() {
+    let stage = Stage::new().await;
+    for (path, length) in [("/api/tokens", 20), ("/nowhere", 300_000)] {
+        let mut client = Client(TcpStream::connect(stage.gateway.admin).await.unwrap());
+        client.send(format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n")).await;
+        let answer = client.answer().await;
+        assert!(answer.starts_with("HTTP/1.1 4") && answer.contains("connection: close\r\n"), "{answer}");
+        client.ends().await;
     }
 }
 
@@ -243,7 +266,7 @@ async fn keep_alive_that_http_1_0_is_promised_is_kept() {
             client.send(ask("/api/echo", &format!("authorization: Bearer {}\r\n", token.secret))).await;
             assert!(client.answer().await.contains(" 200 "), "{path}");
         } else {
-            assert!(!read_to_end(&mut client.0).await.contains("HTTP/1."), "{path}");
+            client.ends().await;
         }
     }
 }

@@ -169,6 +169,22 @@ async fn escaped_whitespace_in_a_path_is_named_and_may_be_allowed() {
     assert_eq!(get(&http1(&stage.gateway), &stage, "/a%0b").await.status(), 400);
 }
 
+/// Some services drop what stands at the end of a path; then it is another one's.
+#[tokio::test]
+async fn escaped_whitespace_opens_nothing_that_a_more_specific_route_guards() {
+    let service = Recorder::start().await;
+    let routes = "  - { path: \"/{*rest}\", auth: none, allow_path_forms: encoded-whitespace, upstream: up }\n  \
+                  - { path: \"/admin/{*rest}\", upstream: up }";
+    let gateway = Site::in_memory(service.address, routes).serve();
+    let client = http1(&gateway);
+    for end in ["%09", "%0A", "%0d%0a", "%0a/", ".%09", "%0a/x"] {
+        let response = client.get(gateway.url(&format!("/admin{end}"))).send().await.unwrap();
+        assert_eq!(response.status(), 401, "{end}");
+    }
+    assert_eq!(service.heard(), "");
+    assert_eq!(client.get(gateway.url("/open%0a")).send().await.unwrap().status(), 200);
+}
+
 /// RFC 9110 §7.8: a list, on one line or several.
 #[tokio::test]
 async fn a_websocket_is_opened_though_the_client_names_other_protocols_too() {
