@@ -27,8 +27,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::Request;
-use hyper::body::Incoming;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request};
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -103,8 +104,13 @@ impl Admin {
 
     async fn respond(&self, request: Request<Incoming>, client: SocketAddr) -> AdminResponse {
         let id = request_id(&request, SystemTime::now());
+        let has_body = !request.body().is_end_stream();
         let handled = self.handle(request, client).await;
         let mut response = handled.unwrap_or_else(|error| error.into_response(&id));
+        if has_body && !response.status().is_success() {
+            // The rest of the body may not have come, and nobody reads it.
+            set_header(&mut response, CONNECTION, HeaderValue::from_static("close"));
+        }
         set_header(&mut response, REQUEST_ID, id);
         response
     }

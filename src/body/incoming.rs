@@ -18,6 +18,8 @@ use super::error::BodyError;
 
 /// Long enough for what a client sends right behind the head of its request.
 const DISCARD_TIME: Duration = Duration::from_secs(2);
+/// The same on HTTP/1.1, where the next request comes behind it.
+const REST_TIME: Duration = Duration::from_secs(10);
 /// As much as a client may send before it hears of anything: the window of a stream.
 const MAX_DISCARDED: usize = 256 << 10;
 
@@ -28,6 +30,8 @@ pub type AskForBody = Box<dyn FnOnce() + Send + Sync>;
 pub enum IncomingBody {
     /// On an HTTP/1.1 connection, read by hyper.
     Hyper(Incoming),
+    /// The same, and the connection may go on when the rest of it is read.
+    Lingering(LingeringBody),
     /// On an upstream's HTTP/2 stream, read by hyper, which takes a reset with NO_ERROR anywhere for the end.
     Answer(Incoming),
     /// On an HTTP/2 client's stream.
@@ -108,7 +112,40 @@ fn poll_data(stream: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Option<Resul
     Poll::Ready(polled)
 }
 
+/// The body of a request on HTTP/1.1, given back when it is left before its end.
+pub struct LingeringBody(Option<(Incoming, oneshot::Sender<Incoming>)>);
+
+impl Drop for LingeringBody {
+    fn drop(&mut self) {
+        if let Some((body, back)) = self.0.take().filter(|(body, _)| !body.is_end_stream()) {
+            // Nobody waits for it if the connection ends.
+            let _ = back.send(body);
+        }
+    }
+}
+
+/// The rest of a body that was left before its end, or will be.
+pub(crate) struct LeftBody(oneshot::Receiver<Incoming>);
+
+impl LeftBody {
+    /// Reads the rest, so that the next request can come.
+    pub(crate) fn discard(self) {
+        let rest = async move {
+            let Ok(mut body) = self.0.await else { return };
+            let read = async { while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {} };
+            let _ = tokio::time::timeout(REST_TIME, read).await;
+        };
+        tokio::spawn(rest);
+    }
+}
+
 impl IncomingBody {
+    /// A client's body, and what will be left of it.
+    pub(crate) fn lingering(body: Incoming) -> (Self, LeftBody) {
+        let (back, left) = oneshot::channel();
+        (Self::Lingering(LingeringBody(Some((body, back)))), LeftBody(left))
+    }
+
     /// Has its stream reset as soon as it is left: its client waits for that to stop.
     pub(crate) fn stop_at_once(&mut self) {
         if let Self::Stream(body) = self {
@@ -118,31 +155,37 @@ impl IncomingBody {
 
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self {
-            Self::Hyper(incoming) => Pin::new(incoming).poll_frame(cx).map_err(BodyError::Broken),
+            Self::Hyper(incoming) | Self::Lingering(LingeringBody(Some((incoming, _)))) => {
+                Pin::new(incoming).poll_frame(cx).map_err(BodyError::Broken)
+            }
             Self::Answer(incoming) => match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
                 None if !incoming.is_end_stream() => Poll::Ready(Some(Err(BodyError::Unfinished))),
                 frame => Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken))),
             },
             // A stream that its client has reset ends like this too: what came of the body is not the whole of it.
             Self::Stream(body) => body.poll_frame(cx).map_err(BodyError::Reset),
-            Self::Call(_) => Poll::Ready(None),
+            Self::Call(_) | Self::Lingering(LingeringBody(None)) => Poll::Ready(None),
         }
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
         match self {
-            Self::Hyper(incoming) | Self::Answer(incoming) => incoming.is_end_stream(),
+            Self::Hyper(incoming) | Self::Answer(incoming) | Self::Lingering(LingeringBody(Some((incoming, _)))) => {
+                incoming.is_end_stream()
+            }
             Self::Stream(body) => body.stream.as_ref().is_none_or(RecvStream::is_end_stream),
-            Self::Call(_) => true,
+            Self::Call(_) | Self::Lingering(LingeringBody(None)) => true,
         }
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Hyper(incoming) | Self::Answer(incoming) => incoming.size_hint(),
+            Self::Hyper(incoming) | Self::Answer(incoming) | Self::Lingering(LingeringBody(Some((incoming, _)))) => {
+                incoming.size_hint()
+            }
             // The header says it, which goes along.
             Self::Stream(_) => SizeHint::default(),
-            Self::Call(_) => SizeHint::with_exact(0),
+            Self::Call(_) | Self::Lingering(LingeringBody(None)) => SizeHint::with_exact(0),
         }
     }
 }

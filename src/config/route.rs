@@ -92,13 +92,31 @@ impl PathForms {
     pub const BACKSLASH: PathForms = PathForms(8);
     /// `;`.
     pub const SEMICOLON: PathForms = PathForms(16);
+    /// `%09`.
+    pub const ENCODED_TAB: PathForms = PathForms(32);
+    /// `%0a`.
+    pub const ENCODED_LINE_FEED: PathForms = PathForms(64);
+    /// `%0d`.
+    pub const ENCODED_RETURN: PathForms = PathForms(128);
     /// The names that a configuration may allow, with their bits.
-    pub const NAMES: [(&'static str, PathForms); 5] = [
+    pub const NAMES: [(&'static str, PathForms); 6] = [
         ("dot-segments", Self::DOT_SEGMENTS),
         ("empty-segments", Self::EMPTY_SEGMENTS),
         ("encoded-slash", Self::ENCODED_SLASH),
         ("backslash", Self::BACKSLASH),
         ("semicolon", Self::SEMICOLON),
+        ("encoded-whitespace", Self(Self::ENCODED_TAB.0 | Self::ENCODED_LINE_FEED.0 | Self::ENCODED_RETURN.0)),
+    ];
+    /// How to name the forms to people.
+    pub const SIGNS: [(PathForms, &'static str); 8] = [
+        (Self::DOT_SEGMENTS, "a segment \".\" or \"..\""),
+        (Self::EMPTY_SEGMENTS, "\"//\""),
+        (Self::ENCODED_SLASH, "\"%2F\""),
+        (Self::BACKSLASH, "a backslash"),
+        (Self::SEMICOLON, "\";\""),
+        (Self::ENCODED_TAB, "\"%09\""),
+        (Self::ENCODED_LINE_FEED, "\"%0A\""),
+        (Self::ENCODED_RETURN, "\"%0D\""),
     ];
 
     /// The union of both sets.
@@ -225,6 +243,28 @@ pub enum CorsOrigin {
 }
 
 impl Cors {
+    /// What any of these allows.
+    pub fn union<'a>(all: impl Iterator<Item = &'a Self>) -> Option<Self> {
+        let names = |list: &HeaderValue| list.to_str().unwrap_or_default().to_owned();
+        all.cloned().reduce(|mut union, other| {
+            union.origins.extend(other.origins);
+            union.expose.extend(other.expose);
+            union.expose.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+            union.expose.dedup();
+            let mut headers = names(&union.headers);
+            for name in names(&other.headers).split(", ") {
+                if !headers.split(", ").any(|known| known == name) {
+                    headers = [&*headers, name].join(if headers.is_empty() { "" } else { ", " });
+                }
+            }
+            // Names of headers are what a header can hold.
+            union.headers = HeaderValue::try_from(headers).unwrap_or(other.headers);
+            union.credentials |= other.credentials;
+            union.max_age = union.max_age.min(other.max_age);
+            union
+        })
+    }
+
     /// Whether every page may read the answers.
     pub fn is_for_all(&self) -> bool {
         self.origins.contains(&CorsOrigin::Any)

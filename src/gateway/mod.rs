@@ -26,7 +26,7 @@ use crate::telemetry::Phase;
 
 use answer_body::AnswerBody;
 use request::{RequestLife, Stage};
-use target::Target;
+use target::{Preflight, Target};
 
 pub use admission::Admission;
 pub use metrics::RequestMetrics;
@@ -106,13 +106,13 @@ impl Gateway {
         if let Some(fault) = peer.fault(&request) {
             return Err(Rejection::Fault(fault));
         }
-        let target = Target::judge(&self.config, &self.routes, &self.certificates, &request, peer)?;
-        // Browsers send a preflight without a token; its answer is what any page could find out by trying.
-        if let Some((index, method)) = &target.preflight {
-            life.set_route(*index);
-            let cors = self.config.routes[*index].cors.as_ref();
-            let response = cors.map_or_else(|| response::options(None), |cors| response::preflight(cors, method));
-            return Ok((response, None));
+        let mut target = Target::judge(&self.config, &self.routes, &self.certificates, &request, peer)?;
+        // Browsers send a preflight without a token.
+        if let Some(Preflight { route, cors, method }) = &target.preflight {
+            if let Some(index) = route {
+                life.set_route(*index);
+            }
+            return Ok((response::preflight(cors, method), None));
         }
         let route = target.route().map(|index| {
             life.set_route(index);
@@ -125,6 +125,9 @@ impl Gateway {
         };
         if target.is_whole_server {
             return Ok((response::options(None), None));
+        }
+        if let Some(fault) = target.fault.take() {
+            return Err(fault);
         }
         let route = permit(&target, route, principal.as_deref())?;
         if *request.method() == Method::OPTIONS && forward::is_last_hop(request.headers_mut()) {
@@ -174,7 +177,10 @@ impl Gateway {
         if life.record.shadow_denied {
             response::stamp_shadow_denial(headers);
         }
-        if let Some(cors) = route.and_then(|route| route.cors.as_ref()) {
+        // Without a good token the answer must not show which route this would have been.
+        let is_guarded = route.is_none_or(|route| route.access != RouteAccess::Public) && life.record.token.is_none();
+        let cors = if is_guarded { self.routes.cors() } else { route.and_then(|route| route.cors.as_ref()) };
+        if let Some(cors) = cors {
             response::stamp_cors(headers, cors, origin, &self.config.limits);
         }
         if life.record.rejection.is_none() {

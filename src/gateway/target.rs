@@ -1,16 +1,14 @@
 //! What a request is aimed at: host, path, route, and whether that can be said with certainty.
 
-use std::borrow::Cow;
-
 use http::header::{self, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Version};
 
 use crate::body::IncomingBody;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Cors, RouteAccess};
 use crate::listener::{Certificates, Peer, is_authority};
 use crate::response::Rejection;
-use crate::route::{self, HostRoutes, RouteMatch, RouteTable};
+use crate::route::{self, HostRoutes, PathFault, RouteMatch, RouteTable};
 
 /// Where a request goes.
 pub(super) struct Target<'a> {
@@ -20,18 +18,28 @@ pub(super) struct Target<'a> {
     pub(super) found: RouteMatch<'a>,
     /// `*`: no path, but the server as a whole (RFC 9112 §3.2.4).
     pub(super) is_whole_server: bool,
-    /// A browser asks whether a page may send a request with this method to this route, which allows it.
-    pub(super) preflight: Option<(usize, Method)>,
+    /// A browser asks whether a page may send a request, and it may.
+    pub(super) preflight: Option<Preflight<'a>>,
+    /// Why the path can't be forwarded. It depends on the route, so it is said to those who may know of it.
+    pub(super) fault: Option<Rejection>,
     /// Path and query as the upstream sees them, where they are not the client's own.
     pub(super) rewritten: Option<PathAndQuery>,
     /// The methods that the path's routes take, if they don't take all.
     pub(super) allow: Option<&'a HeaderValue>,
 }
 
+/// What a browser asks before it lets a page send a request.
+pub(super) struct Preflight<'a> {
+    /// Its route, for the log.
+    pub(super) route: Option<usize>,
+    pub(super) cors: &'a Cors,
+    pub(super) method: Method,
+}
+
 impl<'a> Target<'a> {
     /// Judges transport, host and path.
     pub(super) fn judge(
-        config: &Config,
+        config: &'a Config,
         table: &'a RouteTable,
         certificates: &Certificates,
         request: &Request<IncomingBody>,
@@ -39,34 +47,38 @@ impl<'a> Target<'a> {
     ) -> Result<Self, Rejection> {
         let authority = authority(request)?;
         let Some(certificate) = peer.certificate else {
-            return Err(refuse_plain(config, request, &authority));
+            let is_known = table.names(host_of(authority)) || certificates.are_for(host_of(authority));
+            return Err(refuse_plain(config, request, authority, is_known));
         };
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
             return Err(Rejection::Method);
         }
         // A client may reuse a connection for any host on the certificate that it was shown, and for no other (RFC 9113 §9.1.2).
-        if certificates.are_several() && certificates.index_for(host_of(&authority)) != certificate {
+        if certificates.are_several() && certificates.index_for(host_of(authority)) != certificate {
             return Err(Rejection::Misdirected);
         }
         let path = request.uri().path();
         if path == "*" && *request.method() == Method::OPTIONS {
             let (authority, found) = (authority.into(), RouteMatch::Nothing);
-            return Ok(Self { authority, found, is_whole_server: true, preflight: None, rewritten: None, allow: None });
+            let (preflight, fault, rewritten, allow) = (None, None, None, None);
+            return Ok(Self { authority, found, is_whole_server: true, preflight, fault, rewritten, allow });
         }
         let judged = route::judge(path).map_err(Rejection::Path)?;
-        let routes = table.of_host(host_of(&authority));
+        let routes = table.of_host(host_of(authority));
         let found = routes.find(&judged.matched, request.method(), request.headers());
         let index = index_of(found);
         let allowed = index.map(|index| config.routes[index].allowed_forms).unwrap_or_default();
-        if !judged.forms.without(allowed).is_empty() {
-            return Err(Rejection::AmbiguousPath);
-        }
+        let mut fault =
+            Some(judged.forms.without(allowed)).filter(|forms| !forms.is_empty()).map(Rejection::AmbiguousPath);
         let is_options = *request.method() == Method::OPTIONS;
         let allow = if is_options { routes.allow(&judged.matched) } else { None };
         let rewritten = index.and_then(|index| table.rewritten(index, &judged.matched));
-        let rewritten = rewritten.map(|path| onward_target(&path, request.uri().query(), allowed)).transpose()?;
-        let preflight = preflight(config, routes, &judged.matched, request);
-        Ok(Self { authority: authority.into(), found, is_whole_server: false, preflight, rewritten, allow })
+        let rewritten = rewritten.and_then(|path| {
+            let onward = onward_target(&path, request.uri().query(), allowed);
+            onward.map_err(|why| fault.get_or_insert(why)).ok()
+        });
+        let preflight = preflight(config, table, routes, &judged.matched, request);
+        Ok(Self { authority: authority.into(), found, is_whole_server: false, preflight, fault, rewritten, allow })
     }
 
     /// The index of the route found.
@@ -82,40 +94,49 @@ fn index_of(found: RouteMatch<'_>) -> Option<usize> {
     }
 }
 
-/// The route that a preflight asks about, if it allows what is asked; a preflight that is refused is a request like any other.
-fn preflight(
-    config: &Config,
+/// A preflight for what is allowed; one that is refused is a request like any other. A public route answers for itself. What the others
+/// allow is allowed for every path, because the answer must not show which of them have a route: the request itself needs a token, and
+/// its answer is read by the pages that its route names.
+fn preflight<'a>(
+    config: &'a Config,
+    table: &'a RouteTable,
     routes: &HostRoutes,
     path: &str,
     request: &Request<IncomingBody>,
-) -> Option<(usize, Method)> {
+) -> Option<Preflight<'a>> {
     let headers = request.headers();
     if *request.method() != Method::OPTIONS {
         return None;
     }
     let origin = headers.get(header::ORIGIN)?;
     let asked = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
-    let asked = Method::from_bytes(asked.as_bytes()).ok()?;
-    let allows = |route: &usize| config.routes[*route].cors.as_ref().is_some_and(|cors| cors.allows(origin));
-    let route = routes.candidates(path, &asked).find(allows)?;
-    Some((route, asked))
+    let method = Method::from_bytes(asked.as_bytes()).ok()?;
+    let cors_of = |route: usize| config.routes[route].cors.as_ref().filter(|cors| cors.allows(origin));
+    let route = routes.candidates(path, &method).find(|route| cors_of(*route).is_some());
+    let is_public = routes.candidates(path, &method).any(|route| config.routes[route].access == RouteAccess::Public);
+    let cors = match is_public {
+        true => cors_of(route?),
+        false => table.cors().filter(|cors| cors.allows(origin)),
+    };
+    Some(Preflight { route, cors: cors?, method })
 }
 
 /// A rewritten path with the client's query. Put together anew, it could hold a form that its parts did not.
 fn onward_target(path: &str, query: Option<&str>, allowed: config::PathForms) -> Result<PathAndQuery, Rejection> {
     let judged = route::judge(path).map_err(Rejection::Path)?;
-    if !judged.forms.without(allowed).is_empty() {
-        return Err(Rejection::AmbiguousPath);
+    let forms = judged.forms.without(allowed);
+    if !forms.is_empty() {
+        return Err(Rejection::AmbiguousPath(forms));
     }
     let whole = match query {
         Some(query) => PathAndQuery::try_from([path, "?", query].concat()),
         None => PathAndQuery::try_from(path),
     };
-    whole.map_err(|_| Rejection::AmbiguousPath)
+    whole.map_err(|_| Rejection::Path(PathFault::MalformedEscape))
 }
 
 /// The one host of a request: the target's if it names one, else `Host` (RFC 9112 §3.2.2, RFC 9113 §8.3.1).
-fn authority(request: &Request<IncomingBody>) -> Result<Cow<'_, str>, Rejection> {
+fn authority(request: &Request<IncomingBody>) -> Result<&str, Rejection> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = hosts.next().map(|value| value.to_str().map_err(|_| Rejection::Authority)).transpose()?;
     if hosts.next().is_some() {
@@ -132,7 +153,8 @@ fn authority(request: &Request<IncomingBody>) -> Result<Cow<'_, str>, Rejection>
         None => host.unwrap_or_default(),
     };
     if is_authority(authority.as_bytes()) || (authority.is_empty() && request.version() == Version::HTTP_10) {
-        Ok(Cow::Borrowed(authority))
+        // An empty port is none (RFC 3986 §6.2.3).
+        Ok(authority.strip_suffix(':').unwrap_or(authority))
     } else {
         Err(Rejection::Authority)
     }
@@ -147,14 +169,15 @@ fn host_of(authority: &str) -> &str {
 }
 
 /// On the plain listener: 403, or a redirect where that is configured and nothing secret has been sent in clear already.
-fn refuse_plain(config: &Config, request: &Request<IncomingBody>, authority: &str) -> Rejection {
+/// `is_known`: the host is one of ours. Any other may be somebody's trap.
+fn refuse_plain(config: &Config, request: &Request<IncomingBody>, authority: &str, is_known: bool) -> Rejection {
     let headers = request.headers();
     let carries_credential = [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE]
         .iter()
         .any(|name| headers.contains_key(name))
         || request.uri().query().is_some_and(|query| query.contains("token"));
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    if !config.listen.redirect || carries_credential || !is_read || authority.is_empty() {
+    if !config.listen.redirect || carries_credential || !is_read || !is_known {
         return Rejection::HttpsRequired;
     }
     let port = match config.listen.https.port() {

@@ -16,12 +16,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use crate::body::IncomingBody;
 use crate::shutdown::Shutdown;
 
 use super::gate::Gate;
 use super::handler::Handler;
 use super::http2::Http2;
+use super::keep_alive::KeepAlive;
 use super::peer::Peer;
 use super::proxy_protocol::{self, ProxyError};
 use super::service::{Listener, Tls};
@@ -123,7 +123,10 @@ where
         let (handler, peer) = (listener.handler.clone(), peer.clone());
         async move {
             let interim = peer.interim(&request);
-            Ok::<_, std::convert::Infallible>(handler.handle(request.map(IncomingBody::Hyper), &peer, interim).await)
+            let (request, keep_alive) = KeepAlive::of(request, &peer.signals);
+            let mut answer = handler.handle(request, &peer, interim).await;
+            keep_alive.decide(&mut answer, &peer.signals);
+            Ok::<_, std::convert::Infallible>(answer)
         }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();

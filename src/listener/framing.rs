@@ -116,6 +116,15 @@ impl Framing {
         !matches!(self.state, FramingState::Head | FramingState::Tunnel)
     }
 
+    /// How many bytes of a body are still to come from the client; more than can be for a chunked one.
+    pub(super) fn owed(&self) -> u64 {
+        match self.state {
+            FramingState::Head | FramingState::Tunnel => 0,
+            FramingState::Sized(left) => left,
+            FramingState::Chunked(_) | FramingState::Refused => u64::MAX,
+        }
+    }
+
     /// Judges the bytes that follow those judged before. A head is judged only when it is there as a whole: after
     /// [`FramingVerdict::Partial`] the caller comes again with the rest appended to what was left over.
     pub(super) fn judge(&mut self, bytes: &[u8]) -> FramingVerdict {

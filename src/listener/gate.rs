@@ -133,7 +133,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         if fresh.is_empty() {
             return Poll::Ready(Ok(true));
         }
-        let passed = match framing.judge(fresh) {
+        let verdict = framing.judge(fresh);
+        self.signals.set_owed(framing.owed());
+        let passed = match verdict {
             FramingVerdict::Pass => return Poll::Ready(Ok(true)),
             FramingVerdict::Partial(passed) => {
                 self.held.extend_from_slice(&fresh[passed..]);
@@ -172,7 +174,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             }
         }
         let Some(framing) = &mut self.framing else { return Poll::Ready(Ok(true)) };
-        match framing.judge(&self.held) {
+        let verdict = framing.judge(&self.held);
+        self.signals.set_owed(framing.owed());
+        match verdict {
             FramingVerdict::Pass => self.passed = self.held.split().freeze(),
             FramingVerdict::Partial(0) => return Poll::Ready(Ok(true)),
             FramingVerdict::Partial(passed) => self.passed = self.held.split_to(passed).freeze(),

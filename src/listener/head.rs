@@ -14,6 +14,8 @@ pub(super) struct HeadLimits {
     pub(super) target: usize,
 }
 
+/// Nobody needs more options of `Connection`: each names a header that is taken out, and there are not so many.
+const MAX_CONNECTION_OPTIONS: usize = 100;
 /// No header name is so long; hyper, which must never be the one to refuse, takes 65,535 bytes.
 const MAX_NAME_BYTES: usize = 1024;
 
@@ -94,12 +96,15 @@ pub(super) fn fault_of_http2<B>(request: &Request<B>, limits: &HeadLimits) -> Op
     if target.len() > limits.target {
         return Some(RequestFault::TargetTooLong);
     }
-    if !target.iter().copied().all(is_target_char) {
+    if !has_target_chars(target) {
         return Some(RequestFault::Malformed("malformed request target"));
     }
     let headers = request.headers();
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum();
-    if headers.len() > limits.lines || bytes + target.len() > limits.bytes {
+    // Cookies that are sent one by one are one line, joined by `; ` (RFC 9113 §8.2.3).
+    let joined = headers.get_all(header::COOKIE).iter().count().saturating_sub(1);
+    let bytes = bytes - joined * (header::COOKIE.as_str().len() + FIELD_OVERHEAD - 2);
+    if headers.len() - joined > limits.lines || bytes + target.len() > limits.bytes {
         return Some(RequestFault::HeadersTooLarge);
     }
     if headers.values().any(|value| has_blank_at_edge(value.as_bytes())) {
@@ -168,7 +173,7 @@ fn request_line(line: &[u8], limits: &HeadLimits) -> Result<bool, RequestFault> 
     if target.len() > limits.target {
         return Err(RequestFault::TargetTooLong);
     }
-    if !is_target(&line[..method_end], target) || !target.iter().copied().all(is_target_char) {
+    if !is_target(&line[..method_end], target) || !has_target_chars(target) {
         return Err(RequestFault::Malformed("malformed request target"));
     }
     match &line[target_end + 1..] {
@@ -204,6 +209,7 @@ struct HeadFields {
     hosts: usize,
     length: Option<u64>,
     chunked: bool,
+    connection_options: usize,
 }
 
 impl HeadFields {
@@ -224,6 +230,7 @@ impl HeadFields {
         }
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => self.host(value.trim_ascii()),
+            10 if name.eq_ignore_ascii_case(b"connection") => self.connection(value),
             14 if name.eq_ignore_ascii_case(b"content-length") => self.content_length(value.trim_ascii()),
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.transfer_encoding(value.trim_ascii()),
             _ => Ok(()),
@@ -237,6 +244,14 @@ impl HeadFields {
         }
         if value.is_empty() || !is_authority(value) {
             return Err(RequestFault::Malformed("malformed Host header"));
+        }
+        Ok(())
+    }
+
+    fn connection(&mut self, value: &[u8]) -> Result<(), RequestFault> {
+        self.connection_options += memchr::memchr_iter(b',', value).count() + 1;
+        if self.connection_options > MAX_CONNECTION_OPTIONS {
+            return Err(RequestFault::Malformed("too many Connection options"));
         }
         Ok(())
     }
@@ -288,7 +303,7 @@ impl HeadFields {
     }
 }
 
-/// `host` or `host:port`, as RFC 3986 spells them; no userinfo, no path.
+/// `host`, `host:port` or `host:`, as RFC 3986 spells them; no userinfo, no path.
 #[must_use]
 pub fn is_authority(value: &[u8]) -> bool {
     let (host, port) = match (value.first(), value.iter().rposition(|byte| *byte == b':')) {
@@ -311,8 +326,7 @@ pub fn is_authority(value: &[u8]) -> bool {
         name => name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')),
     };
     let port_is_good = port.is_none_or(|port| {
-        !port.is_empty()
-            && port.len() <= 5
+        port.len() <= 5
             && port.iter().all(u8::is_ascii_digit)
             && port.iter().fold(0u32, |number, digit| number * 10 + u32::from(digit - b'0')) <= 65_535
     });
@@ -327,9 +341,18 @@ pub(super) const fn is_tchar(byte: u8) -> bool {
         )
 }
 
-/// What browsers send in a path or query beside what RFC 3986 allows passes; what no client means does not.
-const fn is_target_char(byte: u8) -> bool {
-    matches!(byte, 0x21..=0x7e) && !matches!(byte, b'"' | b'<' | b'>' | b'#' | b'`')
+/// What browsers send in a path or query beside what RFC 3986 allows passes (the percent-encode sets of WHATWG URL); what no client means
+/// does not. They leave a backtick as it is in a query alone.
+fn has_target_chars(target: &[u8]) -> bool {
+    let mut in_query = false;
+    target.iter().all(|byte| {
+        in_query |= *byte == b'?';
+        match byte {
+            b'"' | b'<' | b'>' | b'#' => false,
+            b'`' => in_query,
+            byte => matches!(byte, 0x21..=0x7e),
+        }
+    })
 }
 
 pub(super) const fn is_value_char(byte: u8) -> bool {

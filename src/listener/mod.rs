@@ -11,6 +11,7 @@ mod head;
 mod http2;
 mod interim;
 mod interim_queue;
+mod keep_alive;
 mod peer;
 mod proxy_protocol;
 mod service;

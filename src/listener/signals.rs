@@ -1,7 +1,7 @@
 //! What the gate of a connection and the handlers of its requests tell each other.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use futures_util::task::AtomicWaker;
 use http::Request;
@@ -18,6 +18,8 @@ pub(super) struct Signals {
     tunnel: AtomicBool,
     /// Bytes have come since this was asked last; noted on HTTP/2 only.
     heard: AtomicBool,
+    /// Bytes of the body that comes on HTTP/1.1 which the client has not sent yet.
+    owed: AtomicU64,
     /// Exchanges that are over.
     pub(super) over: AtomicUsize,
     /// The gate, when it waits for the exchanges before a refusal.
@@ -46,6 +48,16 @@ impl Signals {
     /// Whether the client has sent anything since this was asked last.
     pub(super) fn take_heard(&self) -> bool {
         self.heard.swap(false, Ordering::Relaxed)
+    }
+
+    /// So many bytes of a body are still to come from the client.
+    pub(super) fn set_owed(&self, bytes: u64) {
+        self.owed.store(bytes, Ordering::Relaxed);
+    }
+
+    /// What was said last of that.
+    pub(super) fn owed(&self) -> u64 {
+        self.owed.load(Ordering::Relaxed)
     }
 
     /// One more exchange is over.

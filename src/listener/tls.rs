@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use crate::tls::{self, TlsError};
 pub struct Certificates {
     keys: Vec<Arc<CertifiedKey>>,
     by_name: HashMap<String, usize>,
+    addresses: Vec<IpAddr>,
     expiries: Vec<(PathBuf, i64)>,
 }
 
@@ -27,11 +29,13 @@ impl Certificates {
     /// # Errors
     /// The first [`TlsError`] found.
     pub fn load(files: &[config::CertificateFiles]) -> Result<Self, TlsError> {
-        let mut loaded = Self { keys: Vec::new(), by_name: HashMap::new(), expiries: Vec::new() };
+        let mut loaded =
+            Self { keys: Vec::new(), by_name: HashMap::new(), addresses: Vec::new(), expiries: Vec::new() };
         for (index, pair) in files.iter().enumerate() {
             let chain = tls::certificates(&pair.cert)?;
             let key = tls::private_key(&pair.key)?;
-            let (names, expiry) = inspect(&pair.cert, &chain[0])?;
+            let Inspected { names, addresses, expiry } = inspect(&pair.cert, &chain[0])?;
+            loaded.addresses.extend(addresses);
             loaded.expiries.push((pair.cert.clone(), expiry));
             let certified = CertifiedKey::from_der(chain, key, &tls::provider()).map_err(|source| TlsError::Pair {
                 cert: pair.cert.clone(),
@@ -50,9 +54,20 @@ impl Certificates {
     /// Which certificate serves a host name; the first one serves what none names.
     #[must_use]
     pub fn index_for(&self, host: &str) -> usize {
-        let host = host.to_ascii_lowercase();
+        self.named(host).unwrap_or(0)
+    }
+
+    /// Whether a certificate is for this host, a name or an address.
+    #[must_use]
+    pub fn are_for(&self, host: &str) -> bool {
+        let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        self.named(host).is_some() || address.parse().is_ok_and(|address| self.addresses.contains(&address))
+    }
+
+    fn named(&self, host: &str) -> Option<usize> {
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
         let wildcard = || host.split_once('.').and_then(|(_, parent)| self.by_name.get(&format!("*.{parent}")));
-        self.by_name.get(&host).or_else(wildcard).copied().unwrap_or(0)
+        self.by_name.get(&host).or_else(wildcard).copied()
     }
 
     /// Whether host names can belong to different certificates at all.
@@ -100,8 +115,16 @@ pub fn server_config(
     Ok(config)
 }
 
-/// The DNS names of a certificate, in lower case, and the Unix second at which it expires.
-fn inspect(path: &Path, leaf: &CertificateDer<'_>) -> Result<(Vec<String>, i64), TlsError> {
+/// What a certificate says.
+struct Inspected {
+    /// DNS names, in lower case.
+    names: Vec<String>,
+    addresses: Vec<IpAddr>,
+    /// In Unix seconds.
+    expiry: i64,
+}
+
+fn inspect(path: &Path, leaf: &CertificateDer<'_>) -> Result<Inspected, TlsError> {
     use x509_parser::extensions::GeneralName;
     let unreadable = |reason: String| TlsError::pem(path, reason);
     let (_, certificate) = x509_parser::parse_x509_certificate(leaf)
@@ -109,9 +132,16 @@ fn inspect(path: &Path, leaf: &CertificateDer<'_>) -> Result<(Vec<String>, i64),
     let alternatives = certificate
         .subject_alternative_name()
         .map_err(|error| unreadable(format!("its alternative names can't be read: {error}")))?;
-    let names = alternatives
-        .into_iter()
-        .flat_map(|extension| &extension.value.general_names)
-        .filter_map(|name| if let GeneralName::DNSName(name) = name { Some(name.to_ascii_lowercase()) } else { None });
-    Ok((names.collect(), certificate.validity().not_after.timestamp()))
+    let (mut names, mut addresses) = (Vec::new(), Vec::new());
+    for name in alternatives.into_iter().flat_map(|extension| &extension.value.general_names) {
+        match name {
+            GeneralName::DNSName(name) => names.push(name.to_ascii_lowercase()),
+            GeneralName::IPAddress(bytes) => {
+                let v4 = || <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+                addresses.extend(v4().or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from)));
+            }
+            _ => {}
+        }
+    }
+    Ok(Inspected { names, addresses, expiry: certificate.validity().not_after.timestamp() })
 }

@@ -2,12 +2,18 @@
 
 use std::fmt;
 
+use crate::config::PathForms;
+
 #[derive(thiserror::Error, Debug)]
 pub(super) enum Message<'a> {
     #[error("{0}")]
     Fixed(&'static str),
     #[error("The request is malformed: {0}.")]
     Malformed(&'static str),
+    #[error("The path contains %{0:02X}, which no path may contain.")]
+    ForbiddenByte(u8),
+    #[error("The path can be read in more than one way. Send it without {}.", sign_of(*.0))]
+    Ambiguous(PathForms),
     #[error(
         "The limit \"{limit}\" of {count} requests in {} is used up. Try again in {}.",
         Seconds((*window_s).into()),
@@ -23,6 +29,11 @@ pub(super) enum Message<'a> {
     TooManyCalls(u32),
     #[error("The token lacks the permission \"{0}\".")]
     Lacking(&'a str),
+}
+
+/// The first of these forms, for people.
+fn sign_of(forms: PathForms) -> &'static str {
+    PathForms::SIGNS.iter().find(|(form, _)| form.without(forms).is_empty()).map_or("", |(_, sign)| sign)
 }
 
 impl serde::Serialize for Message<'_> {

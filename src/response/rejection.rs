@@ -9,6 +9,7 @@ use http::header::{self, HeaderName, HeaderValue};
 
 use crate::auth::Refusal;
 use crate::body::BodyFault;
+use crate::config::PathForms;
 use crate::forward::ForwardError;
 use crate::listener::RequestFault;
 use crate::route::PathFault;
@@ -29,7 +30,7 @@ pub enum Rejection {
     /// The path can be read in more than one way, or in none.
     Path(PathFault),
     /// The path holds forms that its route does not allow.
-    AmbiguousPath,
+    AmbiguousPath(PathForms),
     /// `Host` and `:authority` differ, or are malformed.
     Authority,
     /// CONNECT or TRACE.
@@ -88,13 +89,11 @@ impl Rejection {
         match self {
             Self::Fault(fault) => of_fault(*fault),
             Self::Path(PathFault::MalformedEscape) => bad_request("The path contains a malformed percent escape."),
-            Self::Path(PathFault::ForbiddenByte | PathFault::NotAbsolute) => {
-                bad_request("The path contains a byte that no path may contain.")
+            Self::Path(PathFault::ForbiddenByte(byte)) => {
+                (S::BAD_REQUEST, "bad_request", Message::ForbiddenByte(*byte))
             }
-            Self::AmbiguousPath => bad_request(
-                "The path can be read in more than one way. Send it without dot segments, empty segments, backslashes, \
-                 semicolons and escaped slashes.",
-            ),
+            Self::Path(PathFault::NotAbsolute) => bad_request("The path does not begin with a slash."),
+            Self::AmbiguousPath(forms) => (S::BAD_REQUEST, "bad_request", Message::Ambiguous(*forms)),
             Self::Authority => bad_request("The host is malformed, or named twice with different values."),
             Self::Method => (S::METHOD_NOT_ALLOWED, "method_not_allowed", Fixed("This method is not served here.")),
             Self::HttpsRequired => (S::FORBIDDEN, "https_required", Fixed("Use HTTPS.")),

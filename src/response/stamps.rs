@@ -62,7 +62,8 @@ pub fn stamp_cors(
     origin: Option<&HeaderValue>,
     families: &config::LimitSettings,
 ) {
-    let for_all = cors.is_for_all();
+    // No browser takes "*" where cookies may be sent along.
+    let for_all = cors.is_for_all() && !cors.credentials;
     if !for_all {
         // A cache must not give one page the answer for another.
         headers.append(header::VARY, HeaderValue::from_static("Origin"));

@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::{self, HostPattern};
+use crate::config::{self, Cors, HostPattern, RouteAccess};
 
 use rewrite::Rewriter;
 
@@ -31,6 +31,7 @@ pub struct RouteTable {
     others: HostRoutes,
     /// By route.
     rewriters: Vec<Option<Rewriter>>,
+    cors: Option<Cors>,
 }
 
 impl RouteTable {
@@ -48,7 +49,9 @@ impl RouteTable {
         }
         let rewriters = routes.iter().map(|route| Rewriter::new(route)).collect::<Result<_, _>>()?;
         let others = HostRoutes::new(routes, &[])?;
-        let mut table = Self { exact: HashMap::new(), suffixes: Vec::new(), others, rewriters };
+        let guarded = routes.iter().filter(|route| route.access != RouteAccess::Public);
+        let cors = Cors::union(guarded.filter_map(|route| route.cors.as_ref()));
+        let mut table = Self { exact: HashMap::new(), suffixes: Vec::new(), others, rewriters, cors };
         for (host, indices) in by_host {
             let of_host = HostRoutes::new(routes, &indices)?;
             match host {
@@ -64,8 +67,23 @@ impl RouteTable {
     /// The routes of one host, given without a port: those that name it, else those of the longest wildcard that covers it,
     /// else those that name none. Only these count: what another host's routes guard is theirs.
     pub fn of_host(&self, host: &str) -> &HostRoutes {
+        self.named(host).unwrap_or(&self.others)
+    }
+
+    /// Whether routes name this host.
+    pub fn names(&self, host: &str) -> bool {
+        self.named(host).is_some()
+    }
+
+    /// What pages may do without a token, wherever one is needed: what any of those routes allows. It is the same for paths that have
+    /// no route, so that it does not show which have one. No answer of a service is read by it.
+    pub fn cors(&self) -> Option<&Cors> {
+        self.cors.as_ref()
+    }
+
+    fn named(&self, host: &str) -> Option<&HostRoutes> {
         if self.exact.is_empty() && self.suffixes.is_empty() {
-            return &self.others;
+            return None;
         }
         let host = host.strip_suffix('.').unwrap_or(host);
         let host = match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -74,7 +92,7 @@ impl RouteTable {
         };
         let covers = |end: &str| host.len() > end.len() && host.ends_with(end);
         let by_suffix = || self.suffixes.iter().find(|(end, _)| covers(end)).map(|(_, routes)| routes);
-        self.exact.get(&*host).or_else(by_suffix).unwrap_or(&self.others)
+        self.exact.get(&*host).or_else(by_suffix)
     }
 
     /// The path that the upstream of a route sees in place of this one, which [`judge`] has passed; `None`: the client's own.

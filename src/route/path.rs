@@ -20,8 +20,8 @@ pub enum PathFault {
     #[error("the path holds a malformed escape")]
     MalformedEscape,
     /// An escaped control character, or a byte that is in no UTF-8 text.
-    #[error("the path holds an escape of a byte that no path holds")]
-    ForbiddenByte,
+    #[error("the path holds %{0:02X}, an escape of a byte that no path holds")]
+    ForbiddenByte(u8),
     /// It does not begin with a slash.
     #[error("the path does not begin with a slash")]
     NotAbsolute,
@@ -72,11 +72,14 @@ fn decode(path: &str, forms: &mut PathForms) -> Result<String, PathFault> {
         // The byte before it, if that was escaped too: a character that is written longer than it need be may be a slash.
         lead = if at == 0 { lead } else { 0 };
         match (std::mem::replace(&mut lead, byte), byte) {
-            (0xe0, 0x80..=0x9f) | (0xf0, 0x80..=0x8f) => return Err(PathFault::ForbiddenByte),
+            (0xe0, 0x80..=0x9f) | (0xf0, 0x80..=0x8f) => return Err(PathFault::ForbiddenByte(byte)),
             _ => {}
         }
         match byte {
-            0x00..=0x1f | 0x7f | 0xc0 | 0xc1 | 0xf5.. => return Err(PathFault::ForbiddenByte),
+            b'\t' => *forms = forms.with(PathForms::ENCODED_TAB),
+            b'\n' => *forms = forms.with(PathForms::ENCODED_LINE_FEED),
+            b'\r' => *forms = forms.with(PathForms::ENCODED_RETURN),
+            0x00..=0x1f | 0x7f | 0xc0 | 0xc1 | 0xf5.. => return Err(PathFault::ForbiddenByte(byte)),
             b'/' => *forms = forms.with(PathForms::ENCODED_SLASH),
             b'\\' => *forms = forms.with(PathForms::BACKSLASH),
             b';' => *forms = forms.with(PathForms::SEMICOLON),
@@ -127,6 +130,9 @@ mod tests {
         assert_eq!(forms("/a\\b"), PathForms::BACKSLASH);
         assert_eq!(forms("/a;b=c"), PathForms::SEMICOLON);
         assert_eq!(forms("/a%3bb"), PathForms::SEMICOLON);
+        assert_eq!(forms("/a%09b"), PathForms::ENCODED_TAB);
+        assert_eq!(forms("/a%0A"), PathForms::ENCODED_LINE_FEED);
+        assert_eq!(forms("/a%0db"), PathForms::ENCODED_RETURN);
     }
 
     #[test]
@@ -134,8 +140,16 @@ mod tests {
         for path in ["/%", "/%2", "/%zz", "/%+1", "/a%2"] {
             assert_eq!(judge(path), Err(PathFault::MalformedEscape), "{path}");
         }
-        for path in ["/%00", "/a%0d%0a", "/%7f", "/%c0%ae", "/%ff", "/%e0%80%af", "/a%F0%80%80%af"] {
-            assert_eq!(judge(path), Err(PathFault::ForbiddenByte), "{path}");
+        for (path, byte) in [
+            ("/%00", 0),
+            ("/a%0b%0a", 0x0b),
+            ("/%7f", 0x7f),
+            ("/%c0%ae", 0xc0),
+            ("/%ff", 0xff),
+            ("/%e0%80%af", 0x80),
+            ("/a%F0%80%80%af", 0x80),
+        ] {
+            assert_eq!(judge(path), Err(PathFault::ForbiddenByte(byte)), "{path}");
         }
         assert_eq!(judge("*"), Err(PathFault::NotAbsolute));
     }

@@ -110,8 +110,12 @@ pub(super) fn folded(text: &str) -> Cow<'_, str> {
 /// Without the full stops and blanks at its end: some file systems drop them.
 pub(super) fn without_loose_end(segment: &str) -> &str {
     let mut left = segment;
-    while let Some(shorter) = left.strip_suffix('.').or_else(|| left.strip_suffix("%20")) {
-        left = shorter;
+    let blank = |text: &'_ str| ["%20", "%09", "%0a", "%0d"].iter().any(|blank| text.ends_with(blank));
+    loop {
+        left = match left.strip_suffix('.') {
+            Some(shorter) => shorter,
+            None if blank(left) => &left[..left.len() - 3],
+            None => return left,
+        };
     }
-    left
 }

@@ -13,6 +13,7 @@ use crate::config::{LogFormat, LogSettings};
 
 use super::Metrics;
 use super::access::AccessLog;
+use super::visible_writer::VisibleWriter;
 
 /// Bytes that one write may have.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
@@ -58,13 +59,18 @@ pub fn init(log: &LogSettings, metrics: Arc<Metrics>) -> Result<(AccessLog, LogG
     let guard = LogGuard { _worker: worker, dropped: writer.error_counter(), metrics };
     // Libraries log every frame and handshake; log.level can ask for that by name.
     let filter: Targets = format!("hyper=info,h2=warn,rustls=warn,redis=warn,{}", log.level).parse()?;
-    let lines = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(writer.clone());
+    let has_colours = log.format == LogFormat::Human && io::stdout().is_terminal();
+    let visible = {
+        let writer = writer.clone();
+        move || VisibleWriter::new(writer.clone(), has_colours)
+    };
+    let lines = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(visible);
     match log.format {
         LogFormat::Json => {
             lines.json().flatten_event(true).with_current_span(false).finish().with(filter).try_init()?;
         }
         LogFormat::Human => {
-            lines.with_target(false).with_ansi(io::stdout().is_terminal()).finish().with(filter).try_init()?;
+            lines.with_target(false).with_ansi(has_colours).finish().with(filter).try_init()?;
         }
     }
     Ok((AccessLog::new(log.access.then_some(writer), log.format), guard))

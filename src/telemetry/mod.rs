@@ -10,6 +10,7 @@ mod request_id;
 mod route;
 mod text;
 mod upstream;
+mod visible_writer;
 
 // For the benchmarks alone.
 #[doc(hidden)]

@@ -1,5 +1,6 @@
 //! Text built piece by piece, without `format!` where that costs too much.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -32,23 +33,58 @@ pub(super) fn push_millis(line: &mut String, before: &str, took: Duration) {
     line.push_str(&itoa::Buffer::new().format(decimals)[1..]);
 }
 
-/// A JSON string. Control characters are escaped, so that clients can't control the terminal on which the log is read.
+/// A JSON string.
 pub(super) fn push_json_string(line: &mut String, text: &str) {
     line.push('"');
     if text.bytes().all(|byte| matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\')) {
         line.push_str(text);
-        line.push('"');
-        return;
-    }
-    for character in text.chars() {
-        match character {
-            '"' => line.push_str("\\\""),
-            '\\' => line.push_str("\\\\"),
-            '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' => push(line, format_args!("\\u{:04x}", u32::from(character))),
-            other => line.push(other),
-        }
+    } else {
+        push_visible(line, &text.replace('\\', "\\\\").replace('"', "\\\""));
     }
     line.push('"');
+}
+
+/// A line in which everything is visible and in its place: what would control a terminal, break the line, or change the order in which
+/// it is read is escaped as in JSON.
+pub(super) fn visible_line(line: &str) -> Cow<'_, str> {
+    let text = line.strip_suffix('\n').unwrap_or(line);
+    if text.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) {
+        return line.into();
+    }
+    let mut visible = String::with_capacity(line.len() + 32);
+    push_visible(&mut visible, text);
+    visible.push_str(&line[text.len()..]);
+    visible.into()
+}
+
+pub(super) fn push_visible(line: &mut String, text: &str) {
+    for character in text.chars() {
+        if !is_hidden(character) {
+            line.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            push(line, format_args!("\\u{unit:04x}"));
+        }
+    }
+}
+
+/// Controls, line and paragraph separators, marks of direction, and characters without a width.
+const fn is_hidden(character: char) -> bool {
+    matches!(
+        character,
+        '\u{0}'..='\u{1f}'
+            | '\u{7f}'..='\u{9f}'
+            | '\u{ad}'
+            | '\u{61c}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 /// An address. For IPv4, this takes a twentieth of the time of its `Display`.
@@ -65,6 +101,17 @@ pub(crate) fn push_ip(line: &mut String, address: IpAddr) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_can_be_seen_is_left_and_nothing_else() {
+        let line = "/é/\u{9b}31m\u{202e}\u{2028}\u{e0041}\nforged\u{1b}\\\n";
+        assert_eq!(visible_line(line), "/é/\\u009b31m\\u202e\\u2028\\udb40\\udc41\\u000aforged\\u001b\\\n");
+        assert!(matches!(visible_line("an \"ordinary\" line\n"), Cow::Borrowed(_)));
+        let mut line = String::new();
+        push_json_string(&mut line, "a\"\\\u{202e}");
+        assert_eq!(line, r#""a\"\\\u202e""#);
+        assert_eq!(serde_json::from_str::<String>(&line).unwrap(), "a\"\\\u{202e}");
+    }
 
     #[test]
     fn an_address_looks_as_its_display() {

@@ -29,9 +29,13 @@ pub(super) fn check(path: &str, allowed: PathForms) -> Result<(), String> {
         return Err(format!("must not have more than {MAX_BRACES} parameters"));
     }
     check_escapes(path)?;
-    for (form, sign) in forms(path) {
-        if !form.without(allowed).is_empty() {
-            let name = PathForms::NAMES.iter().find(|(_, named)| *named == form).map_or("", |(name, _)| name);
+    let forms = forms(path).without(allowed);
+    for (form, sign) in PathForms::SIGNS {
+        if !form.without(forms).is_empty() {
+            continue;
+        }
+        let name = PathForms::NAMES.iter().find(|(_, named)| form.without(*named).is_empty());
+        if let Some((name, _)) = name {
             return Err(format!(
                 "has {sign}, and requests with that are rejected (remove it, or set allow_path_forms: [{name}])"
             ));
@@ -65,8 +69,8 @@ fn check_escapes(path: &str) -> Result<(), String> {
             return Err("has a % without two hexadecimal digits after it (write %25 for a percent sign)".to_owned());
         };
         let escape = &path[index..index + 3];
-        if byte == 0 {
-            return Err("has %00, and requests with that are rejected (remove it)".to_owned());
+        if byte.is_ascii_control() && !b"\t\n\r".contains(&byte) {
+            return Err(format!("has {}, and requests with that are rejected (remove it)", &path[index..index + 3]));
         }
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             let c = char::from(byte);
@@ -76,19 +80,23 @@ fn check_escapes(path: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The ambiguous forms in a path, and how to name them to people.
-fn forms(path: &str) -> impl Iterator<Item = (PathForms, &'static str)> {
+/// The ambiguous forms in a path.
+fn forms(path: &str) -> PathForms {
     let lower = path.to_ascii_lowercase();
     let dots = path.split('/').any(|segment| segment == "." || segment == "..");
     [
-        (dots, PathForms::DOT_SEGMENTS, "a segment \".\" or \"..\""),
-        (path.contains("//"), PathForms::EMPTY_SEGMENTS, "\"//\""),
-        (lower.contains("%2f"), PathForms::ENCODED_SLASH, "\"%2F\""),
-        (path.contains('\\') || lower.contains("%5c"), PathForms::BACKSLASH, "a backslash"),
-        (path.contains(';'), PathForms::SEMICOLON, "\";\""),
+        (dots, PathForms::DOT_SEGMENTS),
+        (path.contains("//"), PathForms::EMPTY_SEGMENTS),
+        (lower.contains("%2f"), PathForms::ENCODED_SLASH),
+        (path.contains('\\') || lower.contains("%5c"), PathForms::BACKSLASH),
+        (path.contains(';'), PathForms::SEMICOLON),
+        (path.contains("%09"), PathForms::ENCODED_TAB),
+        (lower.contains("%0a"), PathForms::ENCODED_LINE_FEED),
+        (lower.contains("%0d"), PathForms::ENCODED_RETURN),
     ]
     .into_iter()
-    .filter_map(|(found, form, sign)| found.then_some((form, sign)))
+    .filter_map(|(found, form)| found.then_some(form))
+    .fold(PathForms::default(), PathForms::with)
 }
 
 /// All patterns of a file, in the form that requests are matched with.
@@ -191,8 +199,8 @@ mod tests {
             assert_eq!(check(path, PathForms::default()), Ok(()), "{path}");
         }
         for path in [
-            "", "api", "/a?b", "/a#b", "/a b", "/ä", "/%", "/%4", "/%zz", "/%41", "/%7e", "/%00", "/..", "/./a", "//",
-            "/a//b", "/a%2Fb", "/a\\b", "/a%5cb", "/a;b", "/\"", "/a\u{0}", "/%ä",
+            "", "api", "/a?b", "/a#b", "/a b", "/ä", "/%", "/%4", "/%zz", "/%41", "/%7e", "/%00", "/%1f", "/%7F",
+            "/%0a", "/..", "/./a", "//", "/a//b", "/a%2Fb", "/a\\b", "/a%5cb", "/a;b", "/\"", "/a\u{0}", "/%ä",
         ] {
             assert!(check(path, PathForms::default()).is_err(), "{path:?} was accepted");
         }
@@ -216,6 +224,9 @@ mod tests {
             ("/a%2fb", PathForms::ENCODED_SLASH),
             ("/a%5Cb", PathForms::BACKSLASH),
             ("/a;b", PathForms::SEMICOLON),
+            ("/a%09b", PathForms::ENCODED_TAB),
+            ("/a%0Ab", PathForms::ENCODED_LINE_FEED),
+            ("/a%0db", PathForms::ENCODED_RETURN),
         ] {
             assert_eq!(check(path, form), Ok(()), "{path}");
             assert!(check(path, PathForms::default()).is_err(), "{path}");

@@ -12,7 +12,8 @@ pub fn asks_for_websocket<B>(request: &Request<B>) -> bool {
     was_extended_connect(request)
         || (request.version() == Version::HTTP_11
             && *request.method() == Method::GET
-            && has_websocket(headers)
+            && list_items(headers, &header::UPGRADE).any(is_websocket)
+            && lists_upgrade(headers)
             && !has_body(headers))
 }
 
@@ -34,13 +35,20 @@ pub fn is_grpc<B>(request: &Request<B>) -> bool {
         && kind.split_at_checked(GRPC.len()).is_some_and(is_grpc)
 }
 
-/// Whether a message switches to the WebSocket protocol: `Upgrade` names it alone, and `Connection` lists `Upgrade`.
+/// Whether an answer switches to the WebSocket protocol: `Upgrade` names it alone, and `Connection` lists `Upgrade`. A request may
+/// name other protocols beside it (RFC 9110 §7.8).
 pub(crate) fn has_websocket(headers: &HeaderMap) -> bool {
-    let mut upgrades = headers.get_all(header::UPGRADE).iter();
-    let is_websocket = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
-    upgrades.next().is_some_and(is_websocket)
-        && upgrades.next().is_none()
-        && list_items(headers, &header::CONNECTION).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
+    headers.contains_key(header::UPGRADE)
+        && list_items(headers, &header::UPGRADE).all(is_websocket)
+        && lists_upgrade(headers)
+}
+
+fn is_websocket(protocol: &[u8]) -> bool {
+    protocol.eq_ignore_ascii_case(b"websocket")
+}
+
+fn lists_upgrade(headers: &HeaderMap) -> bool {
+    list_items(headers, &header::CONNECTION).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
 }
 
 /// The items of all lines of a header that is a list.

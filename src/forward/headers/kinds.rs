@@ -1,6 +1,6 @@
 //! The kinds of headers that are not passed on, in any spelling, and their removal.
 
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 use super::detect::list_items;
@@ -73,10 +73,26 @@ pub(super) fn is_spelling(text: &str, name: &str) -> bool {
 /// Names that are removed from a message.
 pub(super) type Names = SmallVec<[HeaderName; 8]>;
 
+/// Options of `Connection` that are looked at: a message has no more headers. The listener refuses requests that have more.
+const MAX_CONNECTION_OPTIONS: usize = 100;
+
+/// Writes a length without zeros before it, in which some parsers see an octal number.
+pub(super) fn write_length_plainly(headers: &mut HeaderMap) {
+    if let Some(length) = headers.get_mut(header::CONTENT_LENGTH)
+        && let [b'0', digits @ ..] = length.as_bytes()
+        && !digits.is_empty()
+    {
+        let zeros = digits.iter().take_while(|digit| **digit == b'0').count().min(digits.len() - 1);
+        if let Ok(plain) = HeaderValue::from_bytes(&digits[zeros..]) {
+            *length = plain;
+        }
+    }
+}
+
 /// Removes all headers whose kind is in `kinds`, and all that `Connection` lists, except those that a message can't do without.
 pub(super) fn strip(headers: &mut HeaderMap, kinds: impl Fn(HeaderKind) -> bool) {
     let mut names = Names::new();
-    for option in list_items(headers, &header::CONNECTION) {
+    for option in list_items(headers, &header::CONNECTION).take(MAX_CONNECTION_OPTIONS) {
         let is_plain = [&b"keep-alive"[..], b"close", b"upgrade"].iter().any(|word| option.eq_ignore_ascii_case(word));
         if let (false, Ok(name)) = (is_plain, HeaderName::from_bytes(option))
             && ![header::HOST, header::CONTENT_LENGTH, header::CONTENT_TYPE].contains(&name)

@@ -156,6 +156,23 @@ fn method_and_path_overrides_are_removed() {
 }
 
 #[test]
+fn an_empty_host_of_a_trusted_proxy_is_none() {
+    let sent = sent(&[("x-forwarded-host", "")], Version::HTTP_11, &["2001:db8::/32"], false);
+    assert_eq!(all(&sent, "x-forwarded-host"), ["api.test:8443"]);
+}
+
+/// An answer has no more headers than that.
+#[test]
+fn no_more_than_a_hundred_connection_options_are_looked_at() {
+    let options = |before: usize| format!("{}x-gone", "a,".repeat(before));
+    for (connection, is_gone) in [(options(99), true), (options(100), false), (options(15_000), false)] {
+        let mut answer = headers(&[("connection", &connection), ("x-gone", "1")]);
+        onto_client(&mut answer, false);
+        assert_eq!((answer.contains_key("x-gone"), answer.contains_key("connection")), (!is_gone, false));
+    }
+}
+
+#[test]
 fn headers_of_a_trusted_proxy_are_kept_and_extended() {
     let sent = sent(
         &[

@@ -7,12 +7,13 @@ use http::{StatusCode, Version};
 use crate::config::{REQUEST_ID, Route};
 
 use super::edits::{edit, remove_cors};
-use super::kinds::{HeaderKind, strip};
+use super::kinds::{HeaderKind, strip, write_length_plainly};
 use super::to_upstream::mark_websocket;
 
 /// Turns the head of an upstream's answer into that for the client.
 pub(crate) fn head_onto_client(parts: &mut Parts, route: &Route) {
     onto_client(&mut parts.headers, parts.status == StatusCode::SWITCHING_PROTOCOLS);
+    write_length_plainly(&mut parts.headers);
     if parts.status == StatusCode::NO_CONTENT {
         // It has no body and must have no length (RFC 9110 §8.6): HTTP/2 clients reject it.
         parts.headers.remove(header::CONTENT_LENGTH);

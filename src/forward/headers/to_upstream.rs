@@ -11,7 +11,7 @@ use crate::forward::context::ForwardContext;
 use crate::telemetry::push_ip;
 
 use super::edits::{edit, remove_respelled};
-use super::kinds::{HeaderKind, strip};
+use super::kinds::{HeaderKind, strip, write_length_plainly};
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -32,12 +32,13 @@ pub fn onto_upstream(headers: &mut HeaderMap, version: Version, context: &Forwar
         HeaderKind::Limit => false,
     });
     join_cookies(headers, version);
+    write_length_plainly(headers);
 
     let mut address_text = String::with_capacity("255.255.255.255".len());
     push_ip(&mut address_text, address);
     put(headers, X_FORWARDED_FOR, forwarded_for, HeaderValue::from_str(&address_text));
     headers.insert(X_FORWARDED_PROTO, proto.unwrap_or(HeaderValue::from_static(scheme(context))));
-    if let Some(host) = host.or_else(|| authority(headers, context)) {
+    if let Some(host) = host.filter(|host| !host.is_empty()).or_else(|| authority(headers, context)) {
         headers.insert(X_FORWARDED_HOST, host);
     }
     let element = forwarded_element(address, &address_text, context);
@@ -81,9 +82,10 @@ pub(crate) fn preserved_host(
     }
 }
 
-/// The authority that the client asked for: most often its `Host`, as it is.
+/// The authority that the client asked for, if any: most often its `Host`, as it is.
 fn authority(headers: &HeaderMap, context: &ForwardContext<'_>) -> Option<HeaderValue> {
     match headers.get(header::HOST) {
+        _ if context.authority.is_empty() => None,
         Some(host) if host == context.authority => Some(host.clone()),
         // The characters of an authority are valid in a header.
         Some(_) | None => HeaderValue::from_str(context.authority).ok(),

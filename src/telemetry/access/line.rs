@@ -156,7 +156,7 @@ fn without_secrets(text: &str) -> Cow<'_, str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::{Duration, Instant, SystemTime};
 
     use http::{HeaderValue, Method, StatusCode};
@@ -165,7 +165,7 @@ mod tests {
     use super::super::record::WindowUse;
     use super::*;
 
-    fn record() -> AccessRecord {
+    pub(crate) fn record() -> AccessRecord {
         AccessRecord {
             started: Instant::now(),
             received: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),

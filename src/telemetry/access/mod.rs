@@ -11,6 +11,8 @@ use tracing_appender::non_blocking::NonBlocking;
 
 use crate::config::LogFormat;
 
+use super::text::visible_line;
+
 use line::human_line;
 
 pub use line::json_line;
@@ -31,11 +33,54 @@ impl AccessLog {
     /// Drops the line when the queue is full.
     pub fn write(&self, record: &AccessRecord) {
         let Some(writer) = &self.writer else { return };
-        let line = match self.format {
-            LogFormat::Json => json_line(record),
-            LogFormat::Human => human_line(record),
-        };
         // The queue takes whole lines or none, and counts those that it drops.
-        let _ = writer.clone().write_all(line.as_bytes());
+        let _ = match self.format {
+            LogFormat::Json => writer.clone().write_all(json_line(record).as_bytes()),
+            LogFormat::Human => writer.clone().write_all(visible_line(&human_line(record)).as_bytes()),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use tracing_appender::non_blocking::NonBlocking;
+
+    use super::line::tests::record;
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Output(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Output {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Nothing of a client's moves a terminal's cursor, begins a line, or turns around what is read.
+    #[test]
+    fn no_line_of_either_form_has_anything_hidden() {
+        for format in [LogFormat::Json, LogFormat::Human] {
+            let output = Output::default();
+            let (writer, guard) = NonBlocking::new(output.clone());
+            let mut record = record();
+            record.uri = "/\u{9b}2J\u{202e}gnp\u{2028}forged".parse().unwrap();
+            record.windows[0].name = "a\u{1b}[31m".into();
+            record.error = Some("\u{9b}1m\nforged\u{2066}".into());
+            AccessLog::new(Some(writer), format).write(&record);
+            drop(guard);
+            let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
+            let line = text.strip_suffix('\n').unwrap();
+            assert!(line.contains(r"/\u009b2J\u202egnp\u2028forged"), "{line}");
+            assert!(line.contains("a\\u001b[31m") && line.contains(r"\u009b1m\u000aforged\u2066"), "{line}");
+            assert!(line.bytes().all(|byte| matches!(byte, 0x20..=0x7e)), "{line:?}");
+        }
     }
 }

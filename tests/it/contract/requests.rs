@@ -57,6 +57,13 @@ async fn plain_http_is_refused_and_redirected_only_without_a_credential() {
     // Port 0 in the configuration: the redirect can only name what is configured.
     assert_eq!(redirected.status(), 308);
     assert!(header(&redirected, "location").starts_with("https://localhost"));
+    // A host that neither a route nor a certificate names may be anybody's.
+    for host in ["evil.test", "localhost.evil.test", "192.0.2.1", "[2001:db8::1]"] {
+        rejected(client.get(&plain).header("host", host).send().await.unwrap(), 403, "https_required").await;
+    }
+    for host in ["localhost", "LOCALHOST:80", "localhost.", "127.0.0.1"] {
+        assert_eq!(client.get(&plain).header("host", host).send().await.unwrap().status(), 308, "{host}");
+    }
     for request in [
         client.get(&plain).bearer_auth(&stage.token.secret),
         client.get(&plain).header("cookie", "a=b"),

@@ -86,8 +86,6 @@ async fn rfc9110_7_8_and_rfc9113_3_1_an_upgrade_to_h2c_or_anything_else_is_not_p
         "upgrade: h2c\r\nhttp2-settings: AAMAAABkAARAAAAAAAIAAAAA\r\nconnection: upgrade, http2-settings\r\n",
         "upgrade: h2c\r\nhttp2-settings: AAMAAABkAARAAAAAAAIAAAAA\r\nconnection: upgrade\r\n",
         "upgrade: h2c\r\nHTTP2_Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n",
-        "upgrade: websocket, h2c\r\nconnection: upgrade\r\n",
-        "upgrade: websocket\r\nupgrade: h2c\r\nconnection: upgrade\r\n",
         "upgrade: TLS/1.0\r\nconnection: upgrade\r\n",
         "upgrade: websocket\r\n",
     ] {
@@ -95,6 +93,12 @@ async fn rfc9110_7_8_and_rfc9113_3_1_an_upgrade_to_h2c_or_anything_else_is_not_p
         for name in ["upgrade", "http2-settings", "http2_settings", "connection"] {
             assert_eq!(message.all(name), Vec::<&str>::new(), "{lines:?}: {message:?}");
         }
+    }
+    // Beside a WebSocket, which is.
+    for lines in ["upgrade: websocket, h2c", "upgrade: websocket\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQ"] {
+        let message = stage.forwarded(&format!("{lines}\r\nconnection: upgrade, http2-settings\r\n")).await;
+        assert_eq!((message.all("upgrade"), message.all("connection")), (vec!["websocket"], vec!["upgrade"]));
+        assert_eq!(message.all("http2-settings"), Vec::<&str>::new(), "{lines:?}: {message:?}");
     }
     // A client of HTTP/1.0 can't ask for one at all.
     let text = "GET /x HTTP/1.0\r\nhost: a\r\nAUTH\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
