@@ -143,7 +143,7 @@ impl Rejection {
         Some(match self {
             Self::Fault(_)
             | Self::Path(_)
-            | Self::AmbiguousPath
+            | Self::AmbiguousPath(_)
             | Self::Authority
             | Self::Forward(ForwardError::Body(_)) => (header::CONNECTION, HeaderValue::from_static("close")),
             Self::Method => (header::ALLOW, HeaderValue::from_static(ORDINARY_METHODS)),

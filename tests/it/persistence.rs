@@ -4,7 +4,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
 
-use crate::support::PATIENCE;
+use crate::support::WAIT_TIMEOUT;
 use crate::support::client::raw;
 use crate::support::frames::{Frames, kind, request};
 use crate::support::gateway::{Gateway, Site, Token};
@@ -69,7 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     async fn answer(&mut self) -> String {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
-            let byte = tokio::time::timeout(PATIENCE, self.0.read_u8()).await;
+            let byte = tokio::time::timeout(WAIT_TIMEOUT, self.0.read_u8()).await;
             head.push(byte.expect("an answer in time").expect("an answer"));
         }
         let head = String::from_utf8(head).unwrap();
@@ -83,7 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     async fn ends(mut self) {
         let mut rest = Vec::new();
         // A close without a goodbye ends it too.
-        let _ = tokio::time::timeout(PATIENCE, self.0.read_to_end(&mut rest)).await.expect("a close in time");
+        let _ = tokio::time::timeout(WAIT_TIMEOUT, self.0.read_to_end(&mut rest)).await.expect("a close in time");
         assert!(!String::from_utf8_lossy(&rest).contains("HTTP/1."), "{rest:?}");
     }
 

@@ -181,7 +181,7 @@ async fn escaped_whitespace_opens_nothing_that_a_more_specific_route_guards() {
         let response = client.get(gateway.url(&format!("/admin{end}"))).send().await.unwrap();
         assert_eq!(response.status(), 401, "{end}");
     }
-    assert_eq!(service.heard(), "");
+    assert_eq!(service.received(), "");
     assert_eq!(client.get(gateway.url("/open%0a")).send().await.unwrap().status(), 200);
 }
 
