@@ -9,7 +9,7 @@ use super::error::ApiError;
 use super::fields::NUMBER;
 use super::request::ApiRequest;
 use super::response::{AdminResponse, json_response, token_response};
-use crate::tokens::{Edited, Operation, TokenView};
+use crate::tokens::{Edited, Operation, RevokedAccount, TokenView};
 
 /// How long an old secret keeps working unless a request says so: as long as with the command.
 const GRACE_SECONDS: u32 = 24 * 3_600;
@@ -39,8 +39,13 @@ pub(super) async fn revoke_account(mut request: ApiRequest<'_>) -> Result<AdminR
     let revoked = request.backend.registry.revoke_account(&account, &request.by).await;
     // Also if only some could be revoked.
     request.backend.refresh().await;
-    let ids: Vec<_> = revoked?.into_iter().map(|edited| edited.record.id).collect();
-    Ok(json_response(StatusCode::OK, &json!({ "account": account, "revoked": ids })))
+    let RevokedAccount { tokens, lost } = revoked?;
+    let ids: Vec<_> = tokens.into_iter().map(|edited| edited.record.id).collect();
+    let mut body = json!({ "account": account, "revoked": ids });
+    if lost > 0 {
+        body["lost"] = lost.into();
+    }
+    Ok(json_response(StatusCode::OK, &body))
 }
 
 async fn finish(request: &ApiRequest<'_>, edited: &Edited, more: Value) -> Result<AdminResponse, ApiError> {

@@ -9,7 +9,7 @@ use super::args::{
 use super::session::Session;
 use super::view::{CreatedToken, audit_table, token_json, token_sheet, token_table};
 use crate::config::Secret;
-use crate::tokens::{Change, Draft, Edited, Filter, Operation, Origin, TokenView, TrailFilter};
+use crate::tokens::{Change, Draft, Edited, Filter, Operation, Origin, RevokedAccount, TokenView, TrailFilter};
 
 /// Tokens that one request to the store returns.
 const PAGE: usize = 256;
@@ -114,16 +114,24 @@ impl Session<'_> {
             self.report(&edited, &text);
             return Ok(());
         };
-        let revoked = self.registry.revoke_account(account, &self.by).await?;
+        let RevokedAccount { tokens: revoked, lost } = self.registry.revoke_account(account, &self.by).await?;
         self.remark_on_rewrite(revoked.first().is_some_and(|first| first.rewritten));
         let ids: Vec<&str> = revoked.iter().map(|edited| edited.record.id.as_str()).collect();
         let lines =
             revoked.iter().map(|Edited { record, .. }| format!("Token {} ({}) is revoked.", record.id, record.name));
         let text = match &lines.collect::<Vec<_>>()[..] {
+            [] if lost > 0 => format!("No record that Redis still has is of the account {account:?} and not revoked."),
             [] => format!("The account {account:?} has no token that is not revoked."),
             lines => lines.join("\n"),
         };
-        self.print(json!({ "account": account, "revoked": ids }), text);
+        let mut json = json!({ "account": account, "revoked": ids });
+        if lost > 0 {
+            json["lost"] = lost.into();
+            self.remark(format_args!(
+                "warning: Redis has lost the records of {lost} listed tokens, of this or other accounts; they do not work"
+            ));
+        }
+        self.print(json, text);
         Ok(())
     }
 
