@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
+use http::header::HeaderName;
+use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use super::error::ApiError;
@@ -13,6 +14,9 @@ use crate::tokens::{Edited, Operation, RevokedAccount, TokenView};
 
 /// How long an old secret keeps working unless a request says so: as long as with the command.
 const GRACE_SECONDS: u32 = 24 * 3_600;
+
+/// Whether a replica of Redis has the change; absent: there is no replica.
+const REPLICATED: HeaderName = HeaderName::from_static("callgate-replicated");
 
 /// `POST /api/tokens/{id}/rotate`
 pub(super) async fn rotate(mut request: ApiRequest<'_>) -> Result<AdminResponse, ApiError> {
@@ -45,11 +49,25 @@ pub(super) async fn revoke_account(mut request: ApiRequest<'_>) -> Result<AdminR
     if lost > 0 {
         body["lost"] = lost.into();
     }
-    Ok(json_response(StatusCode::OK, &body))
+    let mut response = json_response(StatusCode::OK, &body);
+    if let Some(last) = ids.last() {
+        mark_replicated(&mut response, request.backend.registry.has_replicated(last).await);
+    }
+    Ok(response)
 }
 
 async fn finish(request: &ApiRequest<'_>, edited: &Edited, more: Value) -> Result<AdminResponse, ApiError> {
     request.backend.refresh().await;
     let token = TokenView::new(&edited.record, edited.version, request.by.now);
-    Ok(token_response(StatusCode::OK, &token, more))
+    let mut response = token_response(StatusCode::OK, &token, more);
+    mark_replicated(&mut response, request.backend.registry.has_replicated(&edited.record.id).await);
+    Ok(response)
+}
+
+/// Says whether a failover of Redis would lose the change.
+fn mark_replicated(response: &mut AdminResponse, replicated: Option<bool>) {
+    if let Some(replicated) = replicated {
+        let value = if replicated { "true" } else { "false" };
+        response.headers_mut().insert(REPLICATED, HeaderValue::from_static(value));
+    }
 }

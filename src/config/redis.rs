@@ -146,6 +146,17 @@ pub enum OnFailure {
     Allow,
 }
 
+impl OnFailure {
+    /// As in the configuration.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+        }
+    }
+}
+
 /// The parts of a URL.
 pub(super) struct RedisUrl {
     pub(super) tls: bool,

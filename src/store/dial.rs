@@ -76,14 +76,14 @@ impl Dialer {
         }
     }
 
-    /// Makes a connection that hears what is published on this channel.
-    pub(super) async fn listen(&self, node: &RedisNode, channel: &str) -> Result<PubSub, Outage> {
+    /// Makes a connection that hears what is published on these channels.
+    pub(super) async fn listen(&self, node: &RedisNode, channels: &[&str]) -> Result<PubSub, Outage> {
         let ends = Instant::now() + self.timeout;
         let attempt = async || {
             let transport = self.transport(node, ends).await?;
             let listening = async {
                 let mut connection = PubSub::new(&self.settings(), transport).await?;
-                connection.subscribe(channel).await?;
+                connection.subscribe(channels).await?;
                 Ok(connection)
             };
             let listening = timeout_at(ends, listening).await.map_err(|_| Outage::Silent(node.clone()))?;

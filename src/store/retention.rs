@@ -47,6 +47,17 @@ impl Retention {
         self.eviction_policy.is_some() || self.evicted > 0
     }
 
+    /// The warnings, without those of what has been `reported` already.
+    #[must_use]
+    pub fn news(&self, reported: &Self) -> Vec<String> {
+        let mut news = self.clone();
+        if reported.may_evict() {
+            (news.eviction_policy, news.evicted) = (None, 0);
+        }
+        news.forgets &= !reported.forgets;
+        news.warnings()
+    }
+
     /// What an operator should change, one line each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {

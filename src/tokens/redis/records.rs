@@ -127,6 +127,16 @@ impl RedisTokens {
         self.redis.run(&self.scripts.add_usage, &[self.key(id).as_bytes()], &args).await.map(drop)
     }
 
+    /// Whether a replica has a record as it was written last; `None`: there is no replica.
+    pub(in crate::tokens) async fn has_replicated(&self, id: &str) -> Option<bool> {
+        self.redis.has_replicated(&self.key(id)).await
+    }
+
+    /// Whether any token is listed.
+    pub(crate) async fn knows_any(&self) -> Result<bool, StoreError> {
+        decode(self.redis.call(&Cmd::exists(self.index_key())).await?)
+    }
+
     /// The channel on which the id of each token is published whose record has changed.
     pub(crate) fn channel(&self) -> String {
         format!("{}:changed", self.redis.namespace())

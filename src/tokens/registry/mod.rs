@@ -255,6 +255,14 @@ impl Registry {
         }
     }
 
+    /// Whether a replica has what was written last of a token, so that a failover does not lose it; `None`: there is no replica.
+    pub async fn has_replicated(&self, id: &str) -> Option<bool> {
+        match &self.store {
+            TokenStore::File(_) => None,
+            TokenStore::Redis(tokens) => tokens.has_replicated(id).await,
+        }
+    }
+
     /// Up to `count` entries of the audit trail that fit, the newest first; `before` is what the page before said.
     ///
     /// # Errors
