@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::auth::TokenCache;
 use crate::store::{Redis, Retention, StoreHealth};
 use crate::tokens::RedisTokens;
 
 /// Looks whenever Redis begins to answer. Never returns.
-pub(super) async fn run(redis: Redis, health: Arc<StoreHealth>) {
+pub(super) async fn run(redis: Redis, cache: Arc<TokenCache>, health: Arc<StoreHealth>) {
     let mut recoveries = health.recoveries();
     recoveries.mark_changed();
     let tokens = RedisTokens::new(redis.clone());
@@ -22,7 +23,8 @@ pub(super) async fn run(redis: Redis, health: Arc<StoreHealth>) {
         }
         reported = retention;
         if let Ok(knows_tokens) = tokens.knows_any().await {
-            if knew_tokens && !knows_tokens {
+            // A token in the cache was in Redis before.
+            if (knew_tokens || cache.len() > 0) && !knows_tokens {
                 tracing::error!("Redis has come back without any token, so every request gets 401: restore its data");
             }
             knew_tokens |= knows_tokens;
