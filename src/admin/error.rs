@@ -136,7 +136,9 @@ impl From<RegistryError> for ApiError {
                 }
                 Self::Invalid(invalid)
             }
-            RegistryError::Unknown { .. } => Self::NotFound(message),
+            RegistryError::Unknown { .. } | RegistryError::Lost { .. } | RegistryError::Evicted { .. } => {
+                Self::NotFound(message)
+            }
             RegistryError::Stale { version, .. } => Self::Stale(Some(version)),
             RegistryError::KeyUsed(_) => Self::KeyReused(message),
             RegistryError::Exists(_) => Self::Conflict(message, "exists"),

@@ -31,12 +31,15 @@ pub(super) async fn metrics(request: ApiRequest<'_>) -> Result<AdminResponse, Ap
     }
 }
 
-/// Why traffic should go elsewhere. An outage of Redis that began after the start does not count: the outage policy decides
-/// then, and all instances share it.
+/// Why traffic should go elsewhere. An outage of Redis that began after the start counts only if the outage policy refuses every
+/// request.
 fn unready(backend: &AdminBackend) -> Option<&'static str> {
     if backend.shutdown.is_announced() {
         return Some("draining");
     }
     let store = backend.store.as_ref()?;
-    (!store.has_been_up()).then_some("Redis has not answered since the start, so no token is known")
+    if !store.has_been_up() {
+        return Some("Redis has not answered since the start, so no token is known");
+    }
+    store.denies_all().then_some("Redis does not answer, and store.redis.on_failure denies every request")
 }

@@ -2,17 +2,21 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
+use http::header::HeaderName;
+use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::fields::NUMBER;
 use super::request::ApiRequest;
 use super::response::{AdminResponse, json_response, token_response};
-use crate::tokens::{Edited, Operation, TokenView};
+use crate::tokens::{Edited, Operation, RevokedAccount, TokenView};
 
 /// How long an old secret keeps working unless a request says so: as long as with the command.
 const GRACE_SECONDS: u32 = 24 * 3_600;
+
+/// Whether a replica of Redis has the change; absent: there is no replica.
+const REPLICATED: HeaderName = HeaderName::from_static("callgate-replicated");
 
 /// `POST /api/tokens/{id}/rotate`
 pub(super) async fn rotate(mut request: ApiRequest<'_>) -> Result<AdminResponse, ApiError> {
@@ -39,12 +43,31 @@ pub(super) async fn revoke_account(mut request: ApiRequest<'_>) -> Result<AdminR
     let revoked = request.backend.registry.revoke_account(&account, &request.by).await;
     // Also if only some could be revoked.
     request.backend.refresh().await;
-    let ids: Vec<_> = revoked?.into_iter().map(|edited| edited.record.id).collect();
-    Ok(json_response(StatusCode::OK, &json!({ "account": account, "revoked": ids })))
+    let RevokedAccount { tokens, lost } = revoked?;
+    let ids: Vec<_> = tokens.into_iter().map(|edited| edited.record.id).collect();
+    let mut body = json!({ "account": account, "revoked": ids });
+    if lost > 0 {
+        body["lost"] = lost.into();
+    }
+    let mut response = json_response(StatusCode::OK, &body);
+    if let Some(last) = ids.last() {
+        mark_replicated(&mut response, request.backend.registry.has_replicated(last).await);
+    }
+    Ok(response)
 }
 
 async fn finish(request: &ApiRequest<'_>, edited: &Edited, more: Value) -> Result<AdminResponse, ApiError> {
     request.backend.refresh().await;
     let token = TokenView::new(&edited.record, edited.version, request.by.now);
-    Ok(token_response(StatusCode::OK, &token, more))
+    let mut response = token_response(StatusCode::OK, &token, more);
+    mark_replicated(&mut response, request.backend.registry.has_replicated(&edited.record.id).await);
+    Ok(response)
+}
+
+/// Says whether a failover of Redis would lose the change.
+fn mark_replicated(response: &mut AdminResponse, replicated: Option<bool>) {
+    if let Some(replicated) = replicated {
+        let value = if replicated { "true" } else { "false" };
+        response.headers_mut().insert(REPLICATED, HeaderValue::from_static(value));
+    }
 }

@@ -1,4 +1,5 @@
-//! `callgate check FILE`: reports everything that is wrong with a configuration, or what it defines.
+//! `callgate check FILE`: reports everything that is wrong with a configuration, or what it defines; if asked to, also what
+//! is wrong with its Redis.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -7,23 +8,56 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use crate::config::{self, Config, Problem, Severity, Store};
+use crate::store::Redis;
 use crate::tokens::check_tokens;
 
 /// Checks the file at `path`. For people: problems go to stderr, one line each, and one line on what the file defines to
 /// stdout. As `json`: one object on stdout. The exit code is 0 unless there is an error; warnings are none.
-pub fn check(path: &Path, json: bool) -> ExitCode {
-    match report(path, json, &mut io::stdout().lock(), &mut io::stderr().lock()) {
+pub async fn check(path: &Path, json: bool, online: bool) -> ExitCode {
+    let found = if online { online_problems(path).await } else { Vec::new() };
+    match report_with(path, json, found, &mut io::stdout().lock(), &mut io::stderr().lock()) {
         Ok(true) => ExitCode::SUCCESS,
         // A closed pipe is a failure as well.
         Ok(false) | Err(_) => ExitCode::FAILURE,
     }
 }
 
-/// As [`check`], to any two writers; true unless there is an error in the file.
+/// What is wrong with the Redis of a configuration that is good otherwise.
+async fn online_problems(path: &Path) -> Vec<Problem> {
+    let Ok(loaded) = config::load(path) else { return Vec::new() };
+    let Store::Redis(store) = &loaded.config.store else { return Vec::new() };
+    let problem = |severity, message| Problem {
+        file: path.into(),
+        line: 0,
+        column: 0,
+        path: "store.redis".to_owned(),
+        message,
+        severity,
+    };
+    match Redis::open_for_command(store).await {
+        Ok(redis) => {
+            let warnings = redis.retention().await.warnings();
+            warnings.into_iter().map(|warning| problem(Severity::Warning, warning)).collect()
+        }
+        Err(error) => vec![problem(Severity::Error, error.to_string())],
+    }
+}
+
+/// As [`check`] without Redis, to any two writers; true unless there is an error.
 ///
 /// # Errors
 /// Those of the writers.
 pub fn report(path: &Path, json: bool, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
+    report_with(path, json, Vec::new(), out, err)
+}
+
+fn report_with(
+    path: &Path,
+    json: bool,
+    found: Vec<Problem>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<bool> {
     let (config, mut problems) = match config::load(path) {
         Ok(loaded) => (Some(loaded.config), loaded.warnings),
         Err(problems) => (None, problems.iter().cloned().collect()),
@@ -34,6 +68,7 @@ pub fn report(path: &Path, json: bool, out: &mut dyn Write, err: &mut dyn Write)
     {
         problems.extend(check_tokens(config, tokens));
     }
+    problems.extend(found);
     let (errors, warnings): (Vec<_>, Vec<_>) = problems.iter().partition(|problem| problem.severity == Severity::Error);
     let config = config.filter(|_| errors.is_empty());
     if json {

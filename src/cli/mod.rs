@@ -52,6 +52,9 @@ enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// Ask Redis, too, whether it can be used and keeps what it is given
+        #[arg(long)]
+        online: bool,
     },
     /// Make, list, show, change, rotate, revoke and import tokens
     #[command(subcommand)]
@@ -87,7 +90,12 @@ pub fn main() -> ExitCode {
              From a checkout, `cargo run --release -- demo` runs it"
         )),
         Command::Serve { config } => on_runtime(serve::run(config)),
-        Command::Check { file, json } => return check::check(&file, json),
+        Command::Check { file, json, online } => {
+            match on_runtime(async { Ok(check::check(&file, json, online).await) }) {
+                Ok(code) => return code,
+                Err(error) => Err(error),
+            }
+        }
         Command::Token(command) => on_runtime(token::run(command)),
         Command::AdminToken(command) => admin_token::run(command),
         Command::Limits(command) => on_runtime(limits::run(command)),

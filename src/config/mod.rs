@@ -29,7 +29,9 @@ use nearest::{hint, nearest};
 use problem::quoted;
 use section::Section;
 
-pub use self::redis::{OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls};
+pub use self::redis::{
+    LoginSource, OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls,
+};
 pub use model::{
     AdminAccess, AdminToken, Config, DrainSettings, FailureLimits, LimitSettings, ListenSettings, LogFormat,
     LogSettings, REQUEST_ID, Role, Runtime, Store, TokenSettings,

@@ -273,6 +273,15 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// The file that holds what [`Field::secret`] reads, if it is one.
+    pub(crate) fn secret_file(&self) -> Option<PathBuf> {
+        let (YamlValue::Text(raw), FileKind::Configuration(env)) = (&self.node.value, &self.reader.kind) else {
+            return None;
+        };
+        let text = expand(raw, env).ok()?;
+        text.strip_prefix("file:").map(|path| self.reader.resolve(path))
+    }
+
     /// The path of a file, resolved against the configuration's folder.
     pub(crate) fn file(&self, expected: Expected) -> Option<PathBuf> {
         let text = self.text()?;

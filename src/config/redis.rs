@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use redis::{ConnectionAddr, IntoConnectionInfo};
 
-use super::{CertificateFiles, Secret};
+use super::{CertificateFiles, Secret, files};
 
 /// Databases are counted from 0; servers have 16 of them by default.
 pub(super) const MAX_DATABASE: u32 = 9_999;
@@ -81,6 +81,49 @@ pub struct RedisLogin {
     pub user: Option<Arc<str>>,
     /// Its password.
     pub password: Secret,
+    /// Where it was read from.
+    pub source: LoginSource,
+}
+
+/// Where a login is written. What is in files may change while Callgate runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum LoginSource {
+    /// In the configuration itself.
+    #[default]
+    Configuration,
+    /// In a file that holds a URL with both.
+    Url(PathBuf),
+    /// In a file each, those that there are.
+    Files {
+        /// That of the user's name.
+        user: Option<PathBuf>,
+        /// That of the password.
+        password: Option<PathBuf>,
+    },
+}
+
+impl RedisLogin {
+    /// The login as its files have it now; `None`: it is in none, they can't be read, or they are unchanged.
+    pub(crate) fn read_again(&self) -> Option<Self> {
+        let read = |path: &Option<PathBuf>| path.as_deref().map(files::read_secret).transpose().ok();
+        let mut login = self.clone();
+        match &self.source {
+            LoginSource::Configuration => return None,
+            LoginSource::Url(path) => {
+                let url = RedisUrl::parse(&files::read_secret(path).ok()?).ok()?;
+                login = RedisLogin { source: self.source.clone(), ..url.login? };
+            }
+            LoginSource::Files { user, password } => {
+                if let Some(user) = read(user)? {
+                    login.user = Some(user.into());
+                }
+                if let Some(password) = read(password)?.filter(|password| !password.is_empty()) {
+                    login.password = Secret::new(password);
+                }
+            }
+        }
+        (login != *self).then_some(login)
+    }
 }
 
 /// TLS towards Redis.
@@ -103,6 +146,17 @@ pub enum OnFailure {
     Allow,
 }
 
+impl OnFailure {
+    /// As in the configuration.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+        }
+    }
+}
+
 /// The parts of a URL.
 pub(super) struct RedisUrl {
     pub(super) tls: bool,
@@ -114,6 +168,12 @@ pub(super) struct RedisUrl {
 }
 
 impl RedisUrl {
+    /// Whether both have the same login, or none.
+    pub(super) fn is_same_login(&self, other: &Self) -> bool {
+        let login = |url: &Self| url.login.as_ref().map(|login| (login.user.clone(), login.password.clone()));
+        login(self) == login(other)
+    }
+
     /// Reads `redis[s]://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`.
     ///
     /// # Errors
@@ -136,7 +196,10 @@ impl RedisUrl {
         };
         let settings = info.redis_settings();
         let login = match (settings.username(), settings.password()) {
-            (user, Some(password)) => Some(RedisLogin { user: user.map(Arc::from), password: Secret::new(password) }),
+            (user, Some(password)) => {
+                let (user, password) = (user.map(Arc::from), Secret::new(password));
+                Some(RedisLogin { user, password, source: LoginSource::Configuration })
+            }
             (Some(_), None) => return Err("has a user without a password (redis://USER:PASSWORD@HOST)"),
             (None, None) => None,
         };
@@ -166,11 +229,14 @@ mod tests {
     fn a_url_has_all_parts() {
         let url = RedisUrl::parse("rediss://gate:p%40ss@[::1]:7000/3").unwrap();
         assert_eq!(url.node.to_string(), "[::1]:7000");
-        assert_eq!(url.login, Some(RedisLogin { user: Some("gate".into()), password: Secret::new("p@ss") }));
+        let source = LoginSource::Configuration;
+        let login = RedisLogin { user: Some("gate".into()), password: Secret::new("p@ss"), source };
+        assert_eq!(url.login, Some(login));
         assert_eq!((url.tls, url.database, url.names_port), (true, 3, true));
         let url = RedisUrl::parse("redis://:secret@redis.internal").unwrap();
         assert_eq!(url.node, RedisNode { host: "redis.internal".into(), port: 6379 });
-        assert_eq!(url.login, Some(RedisLogin { user: None, password: Secret::new("secret") }));
+        let source = LoginSource::Configuration;
+        assert_eq!(url.login, Some(RedisLogin { user: None, password: Secret::new("secret"), source }));
         assert_eq!((url.tls, url.database, url.names_port), (false, 0, false));
         assert!(!RedisUrl::parse("redis://[::1]").unwrap().names_port);
     }

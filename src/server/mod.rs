@@ -4,6 +4,7 @@ mod error;
 mod open_files;
 mod signals;
 mod state;
+mod store_watch;
 mod worker;
 
 use std::net::SocketAddr;
@@ -111,6 +112,7 @@ impl Server {
             TokenSource::File { records, .. } => drop(tokio::spawn(records.clone().watch(calls))),
             TokenSource::Redis { cache, store } => {
                 let redis = Redis::open(store, state.store_health.clone()).await?;
+                tokio::spawn(store_watch::run(redis.clone(), cache.clone(), state.store_health.clone()));
                 let watch = RecordWatch::new(redis, cache.clone(), calls, state.on_invalidation());
                 tokio::spawn(watch.start().await);
             }

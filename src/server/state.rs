@@ -59,7 +59,11 @@ impl ProcessState {
         }
         let settings = listener::server_config(&config.tls, certificates.clone())?;
         let tls = Tls { acceptor: TlsAcceptor::from(Arc::new(settings)), certificates: certificates.clone() };
-        let store_health = Arc::new(StoreHealth::new(metrics.store_up.clone()));
+        let store_health = StoreHealth::new(metrics.store_up.clone());
+        let store_health = Arc::new(match &config.store {
+            Store::Redis(store) => store_health.with_policy(store.on_failure),
+            Store::Memory => store_health,
+        });
         let tokens = match (&config.store, &config.tokens.file) {
             (Store::Redis(store), _) => {
                 TokenSource::Redis { cache: Arc::new(TokenCache::new(&config)), store: store.clone() }

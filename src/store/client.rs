@@ -9,13 +9,16 @@ use super::cluster::Cluster;
 use super::dial::{Dialer, OpenError};
 use super::error::StoreError;
 use super::health::StoreHealth;
-use super::link::{Link, LinkTarget};
+use super::link::{Again, Link, LinkTarget};
 use super::script::Script;
 use super::sentinel::Sentinels;
 use crate::config::{RedisServers, RedisStore};
 
 /// How long Redis may take for a person's command: no request waits.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A replica that is well has a write within milliseconds.
+const REPLICA_WAIT: Duration = Duration::from_millis(500);
 
 /// Pipelined connections; clones share them.
 #[derive(Clone)]
@@ -28,6 +31,7 @@ pub(super) struct Connections {
     deadline: Duration,
     namespace: Arc<str>,
     pub(super) dialer: Dialer,
+    health: Arc<StoreHealth>,
 }
 
 pub(super) enum Servers {
@@ -57,7 +61,7 @@ impl Redis {
             }
         };
         let (deadline, namespace) = (store.deadline, store.namespace.clone());
-        Ok(Self { shared: Arc::new(Connections { servers, deadline, namespace, dialer }) })
+        Ok(Self { shared: Arc::new(Connections { servers, deadline, namespace, dialer, health }) })
     }
 
     /// A connection for a person's command, which waits up to 5 seconds and reports why there is none.
@@ -104,12 +108,26 @@ impl Redis {
         }
     }
 
-    /// Sends one command and waits for its answer, within the configured deadline. The command names its key first, or none.
+    /// Notes that a request is decided without Redis.
+    pub(crate) fn note_decided_without(&self) {
+        self.shared.health.decided();
+    }
+
+    /// Sends one command and waits for its answer, within the configured deadline. The command names its key first, or none. It is
+    /// sent again if the connection breaks, so it must be one that may be carried out twice.
     ///
     /// # Errors
     /// [`StoreError`]; a command that met its deadline may have been carried out all the same.
     pub async fn call(&self, command: &Cmd) -> Result<Value, StoreError> {
-        self.send(command, None).await
+        self.send(command, None, Again::May).await
+    }
+
+    /// The same as [`Redis::run`] for a script that may be carried out twice: it is sent again if the connection breaks.
+    ///
+    /// # Errors
+    /// [`StoreError`], as [`Redis::call`].
+    pub(crate) async fn run_again(&self, script: &Script, keys: &[&[u8]], args: &[&[u8]]) -> Result<Value, StoreError> {
+        self.send(&script.by_digest(keys, args), Some(script), Again::May).await
     }
 
     /// Runs a script by its digest, within the configured deadline. A server that doesn't know it is given it, in place. With a
@@ -118,14 +136,32 @@ impl Redis {
     /// # Errors
     /// [`StoreError`], as [`Redis::call`].
     pub async fn run(&self, script: &Script, keys: &[&[u8]], args: &[&[u8]]) -> Result<Value, StoreError> {
-        self.send(&script.by_digest(keys, args), Some(script)).await
+        self.send(&script.by_digest(keys, args), Some(script), Again::MustNot).await
     }
 
-    async fn send(&self, command: &Cmd, script: Option<&Script>) -> Result<Value, StoreError> {
+    async fn send(&self, command: &Cmd, script: Option<&Script>, again: Again) -> Result<Value, StoreError> {
         match &self.shared.servers {
-            Servers::One(link) => link.call(command, script, false, self.shared.deadline).await,
-            Servers::Cluster(cluster) => cluster.call(command, script, self.shared.deadline).await,
+            Servers::One(link) => link.call(command, script, false, again, self.shared.deadline).await,
+            Servers::Cluster(cluster) => cluster.call(command, script, again, self.shared.deadline).await,
         }
+    }
+
+    /// Whether a replica has what this connection has written last beside `key`; `None`: there is no replica, or it can't be asked.
+    /// It waits a moment for one.
+    pub(crate) async fn has_replicated(&self, key: &str) -> Option<bool> {
+        let ask = async |command: &Cmd| match &self.shared.servers {
+            Servers::One(_) => self.call(command).await.ok(),
+            Servers::Cluster(cluster) => cluster.call_owner(key, command, self.shared.deadline).await.ok(),
+        };
+        // ("master", offset, replicas)
+        let Value::Array(role) = ask(&redis::cmd("ROLE")).await? else { return None };
+        let Some(Value::Array(replicas)) = role.get(2) else { return None };
+        if replicas.is_empty() {
+            return None;
+        }
+        let wait = (self.shared.deadline / 2).min(REPLICA_WAIT).as_millis() as u64;
+        let Value::Int(count) = ask(redis::cmd("WAIT").arg(1).arg(wait)).await? else { return None };
+        Some(count > 0)
     }
 
     /// How many servers it is connected to, or would be: one, or each primary of a cluster.
@@ -144,7 +180,7 @@ impl Redis {
     /// [`StoreError`]; `Down` too if there is none of this number.
     pub async fn call_server(&self, server: usize, command: &Cmd) -> Result<Value, StoreError> {
         match &self.shared.servers {
-            Servers::One(_) => self.send(command, None).await,
+            Servers::One(_) => self.call(command).await,
             Servers::Cluster(cluster) => cluster.call_member(server, command, self.shared.deadline).await,
         }
     }

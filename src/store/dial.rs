@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, RedisError, RedisResult, Value};
 use rustls::pki_types::ServerName;
@@ -42,7 +43,8 @@ type SharedError = Arc<dyn std::error::Error + Send + Sync>;
 /// How connections are made.
 #[derive(Clone)]
 pub(super) struct Dialer {
-    settings: RedisConnectionInfo,
+    login: Arc<ArcSwapOption<RedisLogin>>,
+    database: u32,
     tls: Option<TlsConnector>,
     /// How long making a connection may take.
     pub(super) timeout: Duration,
@@ -52,33 +54,62 @@ impl Dialer {
     /// Reads the certificates.
     pub(super) fn new(store: &RedisStore) -> Result<Self, OpenError> {
         let tls = store.tls.as_ref().map(connector).transpose()?;
-        let settings = settings(store.login.as_ref(), store.database);
-        Ok(Self { settings, tls, timeout: store.connect_timeout })
+        let login = Arc::new(ArcSwapOption::from_pointee(store.login.clone()));
+        Ok(Self { login, database: store.database, tls, timeout: store.connect_timeout })
     }
 
     /// The same with another login, for servers without data.
     pub(super) fn with_login(&self, login: Option<&RedisLogin>) -> Self {
-        Self { settings: settings(login, 0), ..self.clone() }
+        Self { login: Arc::new(ArcSwapOption::from_pointee(login.cloned())), database: 0, ..self.clone() }
     }
 
     /// Makes a connection that has answered once, and starts its task.
     pub(super) async fn dial(&self, node: &RedisNode) -> Result<MultiplexedConnection, Outage> {
         let ends = Instant::now() + self.timeout;
-        let transport = self.transport(node, ends).await?;
-        timeout_at(ends, self.greet(node, transport)).await.unwrap_or_else(|_| Err(Outage::Silent(node.clone())))
+        let attempt = async || {
+            let transport = self.transport(node, ends).await?;
+            timeout_at(ends, self.greet(node, transport)).await.unwrap_or_else(|_| Err(Outage::Silent(node.clone())))
+        };
+        match attempt().await {
+            Err(Outage::Login(..)) if self.read_login_again() => attempt().await,
+            made => made,
+        }
     }
 
-    /// Makes a connection that hears what is published on this channel.
-    pub(super) async fn listen(&self, node: &RedisNode, channel: &str) -> Result<PubSub, Outage> {
+    /// Makes a connection that hears what is published on these channels.
+    pub(super) async fn listen(&self, node: &RedisNode, channels: &[&str]) -> Result<PubSub, Outage> {
         let ends = Instant::now() + self.timeout;
-        let transport = self.transport(node, ends).await?;
-        let listening = async {
-            let mut connection = PubSub::new(&self.settings, transport).await?;
-            connection.subscribe(channel).await?;
-            Ok(connection)
+        let attempt = async || {
+            let transport = self.transport(node, ends).await?;
+            let listening = async {
+                let mut connection = PubSub::new(&self.settings(), transport).await?;
+                connection.subscribe(channels).await?;
+                Ok(connection)
+            };
+            let listening = timeout_at(ends, listening).await.map_err(|_| Outage::Silent(node.clone()))?;
+            listening.map_err(|error| self.sort(node, error))
         };
-        let listening = timeout_at(ends, listening).await.map_err(|_| Outage::Silent(node.clone()))?;
-        listening.map_err(|error| self.sort(node, error))
+        match attempt().await {
+            Err(Outage::Login(..)) if self.read_login_again() => attempt().await,
+            made => made,
+        }
+    }
+
+    /// Reads the files of the login, if it is in files; returns whether it is another one by now.
+    fn read_login_again(&self) -> bool {
+        let login = self.login.load().as_ref().and_then(|login| login.read_again());
+        login.map(|login| self.login.store(Some(Arc::new(login)))).is_some()
+    }
+
+    fn settings(&self) -> RedisConnectionInfo {
+        let mut settings = RedisConnectionInfo::default().set_db(i64::from(self.database));
+        if let Some(login) = &*self.login.load() {
+            settings = settings.set_password(login.password.expose());
+            if let Some(user) = &login.user {
+                settings = settings.set_username(user);
+            }
+        }
+        settings
     }
 
     async fn transport(&self, node: &RedisNode, ends: Instant) -> Result<Transport, Outage> {
@@ -98,7 +129,7 @@ impl Dialer {
             .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_pipeline_buffer_size(1024);
-        let made = MultiplexedConnection::new_with_config(&self.settings, transport, config).await;
+        let made = MultiplexedConnection::new_with_config(&self.settings(), transport, config).await;
         let (mut connection, driver) = made.map_err(|error| self.sort(node, error))?;
         tokio::spawn(driver);
         ask(&mut connection, &redis::cmd("PING")).await.map_err(|error| self.sort(node, error))?;
@@ -128,17 +159,6 @@ async fn tcp(node: &RedisNode) -> io::Result<TcpStream> {
     options.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
     options.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     Ok(socket)
-}
-
-fn settings(login: Option<&RedisLogin>, database: u32) -> RedisConnectionInfo {
-    let mut settings = RedisConnectionInfo::default().set_db(i64::from(database));
-    if let Some(login) = login {
-        settings = settings.set_password(login.password.expose());
-        if let Some(user) = &login.user {
-            settings = settings.set_username(user);
-        }
-    }
-    settings
 }
 
 fn connector(settings: &RedisTls) -> Result<TlsConnector, TlsError> {

@@ -1,16 +1,25 @@
 //! Whether Redis answers this process: one log line per change and one gauge, for all connections.
 
 use std::mem::{Discriminant, discriminant};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use prometheus::IntGauge;
+use tokio::sync::watch;
 
 use super::outage::Outage;
+use crate::config::{OnFailure, RedisNode};
 
 /// What all connections of a process know together; by default without a gauge.
 #[derive(Default)]
 pub struct StoreHealth {
     gauge: Option<IntGauge>,
+    on_failure: Option<OnFailure>,
+    /// Requests that were decided without Redis since the last change.
+    decided: AtomicU64,
+    /// How often Redis has begun to answer.
+    recoveries: watch::Sender<u64>,
     state: Mutex<HealthState>,
 }
 
@@ -21,6 +30,7 @@ struct HealthState {
     has_been_up: bool,
     logged: Option<LoggedState>,
     trouble: Option<String>,
+    down_since: Option<Instant>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -34,7 +44,29 @@ impl StoreHealth {
     #[must_use]
     pub fn new(gauge: IntGauge) -> Self {
         gauge.set(0);
-        Self { gauge: Some(gauge), state: Mutex::default() }
+        Self { gauge: Some(gauge), ..Self::default() }
+    }
+
+    /// The same, that names the policy in its log lines.
+    #[must_use]
+    pub fn with_policy(self, on_failure: OnFailure) -> Self {
+        Self { on_failure: Some(on_failure), ..self }
+    }
+
+    /// Whether no connection answers although the policy needs one, so that every request gets 503.
+    #[must_use]
+    pub fn denies_all(&self) -> bool {
+        self.on_failure == Some(OnFailure::Deny) && self.lock().up == 0
+    }
+
+    /// Changes whenever Redis begins to answer.
+    pub(crate) fn recoveries(&self) -> watch::Receiver<u64> {
+        self.recoveries.subscribe()
+    }
+
+    /// A request is decided without Redis.
+    pub(super) fn decided(&self) {
+        self.decided.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether Redis has answered at least once since the start.
@@ -51,32 +83,33 @@ impl StoreHealth {
 
     /// One more connection, which is not up yet.
     pub(super) fn join(&self) {
-        self.change(1, 0, None);
+        self.change(1, 0, None, None);
     }
 
     pub(super) fn leave(&self, was_up: bool) {
-        self.change(-1, -isize::from(was_up), None);
+        self.change(-1, -isize::from(was_up), None, None);
     }
 
-    pub(super) fn up(&self) {
-        self.change(0, 1, None);
+    /// A connection to this server answers.
+    pub(super) fn up(&self, server: &RedisNode) {
+        self.change(0, 1, Some(server), None);
     }
 
     /// A connection that was up is gone.
     pub(super) fn lost(&self, why: &Outage) {
-        self.change(0, -1, Some(why));
+        self.change(0, -1, None, Some(why));
     }
 
     /// A connection could not be made.
     pub(super) fn unreachable(&self, why: &Outage) {
-        self.change(0, 0, Some(why));
+        self.change(0, 0, None, Some(why));
     }
 
     fn lock(&self) -> MutexGuard<'_, HealthState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, connections: isize, up: isize, why: Option<&Outage>) {
+    fn change(&self, connections: isize, up: isize, server: Option<&RedisNode>, why: Option<&Outage>) {
         let mut state = self.lock();
         state.connections += connections;
         state.up += up;
@@ -85,11 +118,15 @@ impl StoreHealth {
             state.has_been_up = true;
             state.trouble = None;
             if state.logged.replace(LoggedState::Up) != Some(LoggedState::Up) {
-                tracing::info!("Redis answers");
+                self.report_recovery(server, state.down_since.take());
             }
         } else if let Some(why) = why {
             self.gauge.iter().for_each(|gauge| gauge.set(0));
             state.trouble = Some(why.with_causes());
+            if state.down_since.is_none() {
+                state.down_since = Some(Instant::now());
+                self.decided.store(0, Ordering::Relaxed);
+            }
             let now = LoggedState::Down(discriminant(why));
             let is_logged = match &state.logged {
                 Some(before @ LoggedState::Down(_)) => !why.needs_operator() || *before == now,
@@ -98,8 +135,27 @@ impl StoreHealth {
             if !is_logged {
                 state.logged = Some(now);
                 let cause = std::error::Error::source(why).map(ToString::to_string);
-                tracing::warn!(cause, "{why}; store.redis.on_failure decides on requests until Redis answers again");
+                let on_failure = self.on_failure.map(OnFailure::as_str);
+                tracing::warn!(
+                    cause,
+                    on_failure,
+                    "{why}; store.redis.on_failure decides on requests until Redis answers again"
+                );
             }
         }
+    }
+
+    /// One line: which server answers, after how long, and what decided how many requests meanwhile.
+    fn report_recovery(&self, server: Option<&RedisNode>, down_since: Option<Instant>) {
+        let server = server.map(tracing::field::display);
+        match down_since {
+            None => tracing::info!(server, "Redis answers"),
+            Some(since) => {
+                let (down_ms, decided) = (since.elapsed().as_millis() as u64, self.decided.load(Ordering::Relaxed));
+                let on_failure = self.on_failure.map(OnFailure::as_str);
+                tracing::info!(server, down_ms, on_failure, decided, "Redis answers");
+            }
+        }
+        self.recoveries.send_modify(|count| *count += 1);
     }
 }

@@ -28,6 +28,13 @@ pub(super) const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// The pauses between attempts to connect.
 pub(super) const RECONNECT: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
 
+/// Whether a command may be sent a second time when the connection breaks before its answer. The first may have been carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    May,
+    MustNot,
+}
+
 /// Where a link leads.
 pub(super) enum LinkTarget {
     /// To this server, whatever it is.
@@ -47,11 +54,19 @@ impl LinkTarget {
         }
     }
 
-    /// The server to connect to instead of `current`, if the sentinels are certain that it is the primary no longer.
-    pub(super) async fn successor(&self, current: &RedisNode) -> Option<RedisNode> {
+    /// Why `current` must be left, if the sentinels are certain that it is the primary no longer, or not for long.
+    pub(super) async fn reason_to_leave(&self, current: &RedisNode) -> Option<Outage> {
         match self {
-            Self::Elected(sentinels) => sentinels.successor(current).await,
+            Self::Elected(sentinels) => sentinels.reason_to_leave(current).await,
             Self::Member(_) | Self::Primary(_) => None,
+        }
+    }
+
+    /// Resolves when the sentinels announce something.
+    async fn announced(&self) {
+        match self {
+            Self::Elected(sentinels) => sentinels.announced().await,
+            Self::Member(_) | Self::Primary(_) => std::future::pending().await,
         }
     }
 }
@@ -71,6 +86,7 @@ struct LinkState {
     broken: Notify,
     /// Notified of a loss, too.
     watcher: Arc<Notify>,
+    /// Whether an attempt to connect has ended since the start, or since a connection broke that had lasted.
     attempted: watch::Sender<bool>,
     health: Arc<StoreHealth>,
 }
@@ -78,6 +94,7 @@ struct LinkState {
 struct Connection {
     redis: MultiplexedConnection,
     node: RedisNode,
+    made: Instant,
     /// Calls in a row that met their deadline. A late one that was sent on an earlier connection says nothing of this one.
     misses: AtomicU32,
 }
@@ -127,10 +144,16 @@ impl Link {
         command: &Cmd,
         script: Option<&Script>,
         asking: bool,
+        again: Again,
         deadline: Duration,
     ) -> Result<Value, StoreError> {
         let ends = Instant::now() + deadline;
-        match (self.state.call(command, asking, deadline).await, script) {
+        let mut answer = self.state.call(command, asking, deadline).await;
+        if matches!(answer, Err(StoreError::Down)) && again == Again::May && self.state.is_replaced() {
+            let left = ends.saturating_duration_since(Instant::now());
+            answer = self.state.call(command, asking, left).await;
+        }
+        match (answer, script) {
             (Err(StoreError::Refused(error)), Some(script)) if error.kind() == ServerErrorKind::NoScript.into() => {
                 let left = || ends.saturating_duration_since(Instant::now());
                 self.state.call(&script.load(), false, left()).await?;
@@ -159,7 +182,8 @@ impl LinkState {
                     continue;
                 }
             }
-            tokio::time::sleep(backoff.pause()).await;
+            // What the sentinels say may be where to go now.
+            let _ = tokio::time::timeout(backoff.pause(), self.target.announced()).await;
         }
     }
 
@@ -173,17 +197,22 @@ impl LinkState {
                 return Err(Outage::Replica(node));
             }
         }
-        self.health.up();
-        let misses = AtomicU32::new(0);
-        self.connection.store(Some(Arc::new(Connection { redis, node, misses })));
+        self.health.up(&node);
+        let (made, misses) = (Instant::now(), AtomicU32::new(0));
+        self.connection.store(Some(Arc::new(Connection { redis, node, made, misses })));
         Ok(())
     }
 
     /// Returns when the connection is gone.
     async fn watch(&self) {
         loop {
-            if tokio::time::timeout(PROBE_INTERVAL, self.broken.notified()).await.is_ok() {
-                return;
+            tokio::select! {
+                () = self.broken.notified() => return,
+                () = self.target.announced() => {
+                    self.follow().await;
+                    continue;
+                }
+                () = tokio::time::sleep(PROBE_INTERVAL) => {}
             }
             // A failed probe reports itself through `give_up`.
             let ping = redis::cmd("PING");
@@ -195,14 +224,31 @@ impl LinkState {
     /// Leaves a server that is the primary no longer.
     async fn follow(&self) {
         let Some(current) = self.connection.load_full() else { return };
-        if let Some(successor) = self.target.successor(&current.node).await {
-            self.give_up(&current, &Outage::Demoted(current.node.clone(), successor));
+        if let Some(reason) = self.target.reason_to_leave(&current.node).await {
+            self.give_up(&current, &reason);
         }
     }
 
+    /// Whether the connection that broke has been replaced, or is being replaced.
+    fn is_replaced(&self) -> bool {
+        !*self.attempted.borrow() || self.connection.load().is_some()
+    }
+
+    /// The connection; in place of one that broke just now, the next one, if that is made in time.
+    async fn connection(&self, ends: Instant) -> Option<Arc<Connection>> {
+        let present = self.connection.load_full();
+        if present.is_some() || *self.attempted.borrow() {
+            return present;
+        }
+        let mut attempted = self.attempted.subscribe();
+        let _ = tokio::time::timeout_at(ends, attempted.wait_for(|attempted| *attempted)).await;
+        self.connection.load_full()
+    }
+
     async fn call(&self, command: &Cmd, asking: bool, deadline: Duration) -> Result<Value, StoreError> {
-        let Some(connection) = self.connection.load_full() else { return Err(StoreError::Down) };
-        match tokio::time::timeout(deadline, connection.send(command, asking)).await {
+        let ends = Instant::now() + deadline;
+        let Some(connection) = self.connection(ends).await else { return Err(StoreError::Down) };
+        match tokio::time::timeout_at(ends, connection.send(command, asking)).await {
             Ok(Err(error)) if is_outage(&error) => {
                 self.give_up(&connection, &Outage::of(&connection.node, error));
                 Err(StoreError::Down)
@@ -228,6 +274,10 @@ impl LinkState {
         let previous = self.connection.compare_and_swap(failed, None);
         if previous.as_ref().is_some_and(|current| Arc::ptr_eq(current, failed)) {
             self.health.lost(why);
+            // Otherwise it is not tried again at once.
+            if matches!(why, Outage::Broken(..)) && failed.made.elapsed() >= PROBE_INTERVAL {
+                self.attempted.send_replace(false);
+            }
             self.broken.notify_one();
             self.watcher.notify_one();
         }

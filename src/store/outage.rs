@@ -27,6 +27,8 @@ pub(super) enum Outage {
     Replica(RedisNode),
     #[error("Redis at {0} is no longer the primary, {1} is")]
     Demoted(RedisNode, RedisNode),
+    #[error("the sentinels are replacing the primary, Redis at {0}")]
+    HandsOver(RedisNode),
     #[error("no sentinel answers")]
     NoSentinel(#[source] Box<Outage>),
     #[error("the sentinels know no service of the name {0} (see store.redis.sentinel.service)")]
@@ -37,6 +39,11 @@ pub(super) enum Outage {
     NoNode(#[source] Box<Outage>),
     #[error("the Redis cluster at {0} is down: {1} of its 16384 slots are served")]
     ClusterDown(RedisNode, usize),
+    #[error(
+        "the Redis cluster at {0} serves nothing (CLUSTERDOWN), for a node is missing; \
+         with cluster-require-full-coverage no it serves the slots of the others"
+    )]
+    ClusterRefuses(RedisNode),
     #[error("Redis at {0} sent an unexpected answer")]
     Unexpected(RedisNode),
 }
@@ -48,7 +55,7 @@ impl Outage {
         let code = error.code();
         if error.kind() == ErrorKind::AuthenticationFailed || code.is_some_and(|c| c == "NOAUTH" || c == "WRONGPASS") {
             Self::Login(node, error)
-        } else if error.is_io_error() || error.is_connection_dropped() {
+        } else if is_broken(&error) {
             Self::Broken(node, error)
         } else {
             Self::Refuses(node, error)
@@ -67,7 +74,9 @@ impl Outage {
             | Self::NoHandshake(_)
             | Self::Replica(_)
             | Self::Demoted(..)
+            | Self::HandsOver(_)
             | Self::ClusterDown(..)
+            | Self::ClusterRefuses(_)
             | Self::Unexpected(_) => false,
         }
     }
@@ -87,12 +96,29 @@ impl Outage {
     }
 }
 
+/// Errors of the connection. Half an answer is one: the server has not refused anything.
+fn is_broken(error: &RedisError) -> bool {
+    error.is_io_error() || error.is_connection_dropped() || error.kind() == ErrorKind::Parse
+}
+
 /// Errors that say "this server can't serve anybody now" rather than "this command is wrong".
 pub(super) fn is_outage(error: &RedisError) -> bool {
-    error.is_io_error()
-        || error.is_connection_dropped()
+    is_broken(error)
         || matches!(
             error.kind(),
             ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown | ServerErrorKind::ReadOnly)
         )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_an_answer_is_a_broken_connection_and_no_refusal() {
+        let half = RedisError::from((ErrorKind::Parse, "the answer ends in the middle"));
+        assert!(is_outage(&half));
+        let node = RedisNode { host: "127.0.0.1".into(), port: 1 };
+        assert!(matches!(Outage::of(&node, half), Outage::Broken(..)));
+    }
 }

@@ -119,7 +119,7 @@ impl Subscription {
             Servers::Cluster(cluster) => cluster.nodes(),
         };
         for node in nodes {
-            attempt = shared.dialer.listen(&node, &self.channel).await.map(|connection| {
+            attempt = shared.dialer.listen(&node, &[&self.channel]).await.map(|connection| {
                 let (sink, stream) = connection.split();
                 PubSubConnection { node, sink, stream }
             });
@@ -136,7 +136,7 @@ impl Subscription {
         let answers = matches!(timeout(shared.dialer.timeout, sink.ping::<redis::Value>()).await, Ok(Ok(_)));
         answers
             && match &shared.servers {
-                Servers::One(link) => link.target().successor(node).await.is_none(),
+                Servers::One(link) => link.target().reason_to_leave(node).await.is_none(),
                 Servers::Cluster(cluster) => cluster.nodes().contains(node),
             }
     }

@@ -51,6 +51,24 @@ pub enum RegistryError {
         /// Some of the ids that there are.
         known: Vec<String>,
     },
+    /// No record has this id, but Redis has lost some.
+    #[error(
+        "Redis has no record of the token {id}, which does not work any more: it has lost the record, which an eviction \
+         (see maxmemory-policy) or a restart without persistence does"
+    )]
+    Lost {
+        /// The token.
+        id: String,
+    },
+    /// No record has the id, and Redis has evicted keys.
+    #[error(
+        "no token has this id. Redis has evicted {keys} keys (see maxmemory-policy): if the token's record was one of \
+         them, the token does not work any more"
+    )]
+    Evicted {
+        /// How many.
+        keys: u64,
+    },
     /// The record has another version than the caller expects.
     #[error("the token {id} was changed meanwhile, its version is {version} now: look at it again")]
     Stale {

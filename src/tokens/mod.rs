@@ -32,7 +32,7 @@ pub(crate) use file::{Stamp, check_tokens, load, read_records};
 pub use import::{COLUMNS, Defaults, Export, ExportError, LONGEST_EXPORT};
 pub(crate) use limit_text::limit_text;
 pub use operation::{MAX_GRACE, Operation};
-pub use outcome::{Edited, Found, Issued, Origin, Rotated};
+pub use outcome::{Edited, Found, Issued, Origin, RevokedAccount, Rotated};
 pub(crate) use permission::{covers, strange_permissions};
 pub use plans::Plans;
 pub use record::{Record, State, StoredHash, StoredRecord, Usage};

@@ -33,6 +33,15 @@ pub struct Edited {
     pub rewritten: bool,
 }
 
+/// The tokens of an account that were revoked together.
+#[derive(Debug)]
+pub struct RevokedAccount {
+    /// Those that were not revoked before.
+    pub tokens: Vec<Edited>,
+    /// Tokens of any account that are listed, but whose records Redis has lost: they don't work.
+    pub lost: usize,
+}
+
 /// Where the secret of a new record comes from.
 #[derive(Debug, Clone)]
 pub enum Origin {

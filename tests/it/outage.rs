@@ -276,3 +276,77 @@ async fn tokens_are_unknown_after_redis_restarts_empty() {
     let token = stage.gateway.site.token(&[]);
     assert_eq!(stage.remaining(&token).await, 59);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_cut_costs_no_request_under_deny() {
+    let stage = Stage::new(RedisServer::start(), ", deadline: 10s, on_failure: deny").await;
+    let token = stage.gateway.site.token_with(&[], &["--limit", "minute=1000000/30m"]);
+    // A connection that breaks when it has just been made is not replaced at once.
+    eventually("connections of some age", async || {
+        let list: String = stage.redis.say(&["CLIENT", "LIST"]);
+        let ages = list
+            .lines()
+            .filter(|line| !line.contains("cmd=client"))
+            .filter_map(|line| line.split(' ').find_map(|word| word.strip_prefix("age=")?.parse::<u64>().ok()));
+        ages.min().is_some_and(|age| age >= 2).then_some(())
+    })
+    .await;
+    let over = Arc::new(AtomicBool::new(false));
+    let lanes: Vec<_> = (0..8)
+        .map(|_| {
+            let (client, over) = (http1(&stage.gateway), over.clone());
+            let (url, secret) = (stage.gateway.url("/status/200"), token.secret.clone());
+            tokio::spawn(async move {
+                let mut statuses = Vec::new();
+                while !over.load(Ordering::Relaxed) {
+                    statuses.push(client.get(&url).bearer_auth(&secret).send().await.unwrap().status());
+                }
+                statuses
+            })
+        })
+        .collect();
+    stage.gateway.access("/status/200", 100).await;
+    let _: u64 = stage.redis.say(&["CLIENT", "KILL", "TYPE", "normal"]);
+    stage.gateway.access("/status/200", 500).await;
+    over.store(true, Ordering::Relaxed);
+    for lane in lanes {
+        let statuses = lane.await.unwrap();
+        assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_outage_and_its_end_are_reported_in_one_line_each() {
+    let mut stage = Stage::new(RedisServer::start(), ", deadline: 10s, on_failure: deny").await;
+    let token = stage.gateway.site.token(&[]);
+    assert_eq!(stage.get(&token).await.status(), 200);
+    assert_eq!(stage.gateway.admin("/readyz").await.0, 200);
+    stage.redis.kill();
+    stage.is_up(0.0).await;
+    eventually("every request to be refused", async || (stage.gateway.admin("/readyz").await.0 == 503).then_some(()))
+        .await;
+    for _ in 0..5 {
+        unavailable(stage.get(&token).await).await;
+    }
+    stage.redis.restart();
+    stage.is_up(1.0).await;
+    let with = async |message: &str| {
+        eventually(message, async || {
+            let log = stage.gateway.log();
+            let lines: Vec<Value> =
+                log.into_iter().filter(|line| line["message"].as_str().unwrap_or_default().contains(message)).collect();
+            (!lines.is_empty()).then_some(lines)
+        })
+        .await
+    };
+    // It kept nothing on its disk, which was to be expected.
+    assert_eq!(with("Redis has come back without any token").await.len(), 1);
+    assert_eq!(with("keeps nothing on disk").await.len(), 1);
+    assert_eq!(with("store.redis.on_failure decides").await[0]["on_failure"], "deny");
+    let answers = with("Redis answers").await.into_iter().filter(|line| line["message"] == "Redis answers");
+    let recovery = answers.last().unwrap();
+    assert_eq!(recovery["server"], format!("127.0.0.1:{}", stage.redis.port()));
+    assert!(recovery["down_ms"].is_u64() && recovery["decided"].as_u64().unwrap() >= 1, "{recovery}");
+    assert_eq!(recovery["on_failure"], "deny");
+    assert_eq!(stage.gateway.admin("/readyz").await.0, 200);
+}

@@ -9,7 +9,7 @@ use super::args::{
 use super::session::Session;
 use super::view::{CreatedToken, audit_table, token_json, token_sheet, token_table};
 use crate::config::Secret;
-use crate::tokens::{Change, Draft, Edited, Filter, Operation, Origin, TokenView, TrailFilter};
+use crate::tokens::{Change, Draft, Edited, Filter, Operation, Origin, RevokedAccount, TokenView, TrailFilter};
 
 /// Tokens that one request to the store returns.
 const PAGE: usize = 256;
@@ -86,7 +86,7 @@ impl Session<'_> {
         }
         let SelectedToken { id, if_version } = &args.token;
         let edited = self.registry.update(id, change, *if_version, &self.by).await?;
-        self.report(&edited, if edited.changed { "is changed" } else { "is like that already" });
+        self.report(&edited, if edited.changed { "is changed" } else { "is like that already" }).await;
         Ok(())
     }
 
@@ -94,6 +94,7 @@ impl Session<'_> {
         let SelectedToken { id, if_version } = &args.token;
         let rotated = self.registry.rotate(id, args.grace, *if_version, &self.by).await?;
         self.remark_on_rewrite(rotated.edited.rewritten);
+        self.remark_on_replicas(id).await;
         let (secret, version, until) = (rotated.secret.expose(), rotated.edited.version, rotated.old_until);
         let json = json!({ "id": id, "token": secret, "version": version, "old_secret_until": until });
         self.print(json, secret);
@@ -111,19 +112,30 @@ impl Session<'_> {
             let edited = self.registry.operate(id, Operation::Revoke, args.if_version, &self.by).await?;
             let before = edited.record.revoked_at.filter(|_| !edited.changed);
             let text = before.map_or("is revoked".to_owned(), |date| format!("was revoked already on {date}"));
-            self.report(&edited, &text);
+            self.report(&edited, &text).await;
             return Ok(());
         };
-        let revoked = self.registry.revoke_account(account, &self.by).await?;
+        let RevokedAccount { tokens: revoked, lost } = self.registry.revoke_account(account, &self.by).await?;
         self.remark_on_rewrite(revoked.first().is_some_and(|first| first.rewritten));
+        if let Some(last) = revoked.last() {
+            self.remark_on_replicas(&last.record.id).await;
+        }
         let ids: Vec<&str> = revoked.iter().map(|edited| edited.record.id.as_str()).collect();
         let lines =
             revoked.iter().map(|Edited { record, .. }| format!("Token {} ({}) is revoked.", record.id, record.name));
         let text = match &lines.collect::<Vec<_>>()[..] {
+            [] if lost > 0 => format!("No record that Redis still has is of the account {account:?} and not revoked."),
             [] => format!("The account {account:?} has no token that is not revoked."),
             lines => lines.join("\n"),
         };
-        self.print(json!({ "account": account, "revoked": ids }), text);
+        let mut json = json!({ "account": account, "revoked": ids });
+        if lost > 0 {
+            json["lost"] = lost.into();
+            self.remark(format_args!(
+                "warning: Redis has lost the records of {lost} listed tokens, of this or other accounts; they do not work"
+            ));
+        }
+        self.print(json, text);
         Ok(())
     }
 
@@ -131,7 +143,8 @@ impl Session<'_> {
         let operation = if on { Operation::Enable } else { Operation::Disable };
         let edited = self.registry.operate(&token.id, operation, token.if_version, &self.by).await?;
         let state = if on { "enabled" } else { "disabled" };
-        self.report(&edited, &if edited.changed { format!("is {state}") } else { format!("was {state} already") });
+        self.report(&edited, &if edited.changed { format!("is {state}") } else { format!("was {state} already") })
+            .await;
         Ok(())
     }
 
@@ -147,8 +160,9 @@ impl Session<'_> {
     }
 
     /// Prints what became of a token.
-    fn report(&mut self, edited: &Edited, what: &str) {
+    async fn report(&mut self, edited: &Edited, what: &str) {
         self.remark_on_rewrite(edited.rewritten);
+        self.remark_on_replicas(&edited.record.id).await;
         let Edited { record, version, changed, .. } = edited;
         let mut json = token_json(&TokenView::new(record, *version, self.by.now), self.default_plan());
         json["changed"] = (*changed).into();

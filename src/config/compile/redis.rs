@@ -3,8 +3,8 @@
 use super::client_tls::client_tls;
 use crate::config::units::{MILLISECOND, MINUTE, SECOND};
 use crate::config::{
-    Field, MAX_DATABASE, OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls, RedisUrl,
-    Secret, Section,
+    Field, LoginSource, MAX_DATABASE, OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore,
+    RedisTls, RedisUrl, Secret, Section,
 };
 
 /// The port of a sentinel whose URL names none.
@@ -84,7 +84,7 @@ fn nodes(field: &Field<'_>, port: Option<u16>, no_database: &str) -> Option<(Vec
         if let Some(port) = port.filter(|_| !url.names_port) {
             url.node.port = port;
         }
-        let is_alike = first.as_ref().is_none_or(|first| (first.tls, &first.login) == (url.tls, &url.login));
+        let is_alike = first.as_ref().is_none_or(|first| first.tls == url.tls && first.is_same_login(&url));
         for (wrong, message) in [
             (url.database != 0, no_database),
             (nodes.contains(&url.node), "is given twice (keep one)"),
@@ -103,7 +103,11 @@ fn nodes(field: &Field<'_>, port: Option<u16>, no_database: &str) -> Option<(Vec
 
 fn url(field: &Field<'_>) -> Option<RedisUrl> {
     let text = field.secret()?;
-    field.accept(RedisUrl::parse(&text))
+    let mut url = field.accept(RedisUrl::parse(&text))?;
+    if let (Some(login), Some(file)) = (&mut url.login, field.secret_file()) {
+        login.source = LoginSource::Url(file);
+    }
+    Some(url)
 }
 
 /// The URL's login, or the one of `username` and `password`.
@@ -116,13 +120,18 @@ fn login(s: &Section<'_>, url: Option<&RedisUrl>) -> Option<RedisLogin> {
         let text = field.secret()?;
         field.accept(if text.is_empty() { Err("must not be empty") } else { Ok(text) })
     };
+    let file = |key| s.get(key).and_then(|field| field.secret_file());
+    let source = match (file("username"), file("password")) {
+        (None, None) => LoginSource::Configuration,
+        (user, password) => LoginSource::Files { user, password },
+    };
     let user = s.get("username").map(not_empty);
     let password = s.get("password").map(not_empty);
     if user.is_some() && password.is_none() {
         s.field_of("username").error("needs a password (add `password`)");
     }
     let user = user.flatten().map(Into::into);
-    password.flatten().map(|password| RedisLogin { user, password: Secret::new(password) }).or(in_url)
+    password.flatten().map(|password| RedisLogin { user, password: Secret::new(password), source }).or(in_url)
 }
 
 fn database(s: &Section<'_>, url: Option<&RedisUrl>, is_cluster: bool) -> u32 {

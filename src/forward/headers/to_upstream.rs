@@ -6,7 +6,7 @@ use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
 
 use crate::config::{HostHeader, REQUEST_ID};
-use crate::forward::client_address::{X_FORWARDED_FOR, is_trusted};
+use crate::forward::client_address::{X_FORWARDED_FOR, forwarded_hops, is_trusted};
 use crate::forward::context::ForwardContext;
 use crate::telemetry::push_ip;
 
@@ -24,6 +24,8 @@ pub fn onto_upstream(headers: &mut HeaderMap, version: Version, context: &Forwar
         headers.get(header::TE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
     let list = |name: &HeaderName| if trusted { joined(headers, name) } else { None };
     let (forwarded_for, forwarded) = (list(&X_FORWARDED_FOR), list(&header::FORWARDED));
+    // Services that read only `X-Forwarded-For` see the same client as Callgate.
+    let forwarded_for = forwarded_for.or_else(|| forwarded.as_ref().map(|_| hops(headers)));
     let first = |name| if trusted { headers.get(name).cloned() } else { None };
     let (proto, host) = (first(X_FORWARDED_PROTO), first(X_FORWARDED_HOST));
     strip(headers, |kind| match kind {
@@ -90,6 +92,13 @@ fn authority(headers: &HeaderMap, context: &ForwardContext<'_>) -> Option<Header
         // The characters of an authority are valid in a header.
         Some(_) | None => HeaderValue::from_str(context.authority).ok(),
     }
+}
+
+/// The hops of `Forwarded`, as a list for `X-Forwarded-For`.
+fn hops(headers: &HeaderMap) -> String {
+    let hops = forwarded_hops(headers);
+    let text = |hop: &Option<IpAddr>| hop.map_or("unknown".to_owned(), |address| address.to_string());
+    hops.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
 fn scheme(context: &ForwardContext<'_>) -> &'static str {

@@ -174,7 +174,8 @@ impl RedisLimiter {
             args.extend_from_slice(&[digits.format(max_calls).as_bytes(), lease]);
         }
         let script = if own.is_some() { &self.pair } else { &self.decide };
-        read_answer(self.redis.run(script, &keys, &args).await?, |bytes| match own {
+        // An answer that a broken connection takes along may count twice.
+        read_answer(self.redis.run_again(script, &keys, &args).await?, |bytes| match own {
             None => read(bytes, &plan.limits, cost, max_calls),
             Some(own) => read_pair(bytes, &plan.limits, &own.limits, cost, max_calls),
         })
@@ -191,6 +192,7 @@ impl RedisLimiter {
         if !(query.is_current)() {
             return Err(Unavailable);
         }
+        self.redis.note_decided_without();
         let (decision, is_counted) = match self.on_failure {
             OnFailure::Local => (self.local.decide_query(query, now_ms), true),
             OnFailure::Deny => return Err(Unavailable),
@@ -271,7 +273,11 @@ impl RedisLimiter {
         }
         self.next_log_ms.store(now_ms + LOG_INTERVAL_MS, Ordering::Relaxed);
         let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-        tracing::error!(cause, "{error}; this request is decided by store.redis.on_failure");
+        tracing::error!(
+            cause,
+            on_failure = self.on_failure.as_str(),
+            "{error}; this request is decided by store.redis.on_failure"
+        );
     }
 }
 

@@ -18,10 +18,10 @@ use tokio_util::task::AbortOnDropHandle;
 use super::dial::Dialer;
 use super::error::StoreError;
 use super::health::StoreHealth;
-use super::link::{Link, LinkTarget};
+use super::link::{Again, Link, LinkTarget};
 use super::outage::Outage;
 use super::script::Script;
-use super::slots::{SLOTS, read_address, slot_of_command};
+use super::slots::{SLOTS, read_address, slot_of, slot_of_command};
 use crate::backoff::Backoff;
 use crate::config::RedisNode;
 
@@ -117,7 +117,13 @@ impl Cluster {
     /// Sends a command to one of them.
     pub(super) async fn call_member(&self, at: usize, command: &Cmd, deadline: Duration) -> Result<Value, StoreError> {
         let member = self.state.map.load().members.get(at).cloned().ok_or(StoreError::Down)?;
-        member.link.call(command, None, false, deadline).await
+        member.link.call(command, None, false, Again::May, deadline).await
+    }
+
+    /// Sends a command to the node that serves the slot of a key.
+    pub(super) async fn call_owner(&self, key: &str, command: &Cmd, deadline: Duration) -> Result<Value, StoreError> {
+        let member = self.state.owner(Some(slot_of(key.as_bytes()))).ok_or(StoreError::Down)?;
+        member.link.call(command, None, false, Again::MustNot, deadline).await
     }
 
     /// Sends a command to the node that serves its slot, or to any if it has none. `script` is what the command runs.
@@ -125,6 +131,7 @@ impl Cluster {
         &self,
         command: &Cmd,
         script: Option<&Script>,
+        again: Again,
         deadline: Duration,
     ) -> Result<Value, StoreError> {
         let (ends, slot) = (Instant::now() + deadline, slot_of_command(command));
@@ -134,7 +141,7 @@ impl Cluster {
         let mut redirections = 0;
         let mut backoff = MOVING;
         while !left().is_zero() {
-            let error = match member.link.call(command, script, asking, left()).await {
+            let error = match member.link.call(command, script, asking, again, left()).await {
                 Err(StoreError::Refused(error)) => error,
                 other => return other,
             };
@@ -226,9 +233,9 @@ impl ClusterState {
     }
 
     /// Reports whether all slots are served.
-    fn report(&self, outage: Option<&Outage>) {
+    fn report(&self, node: &RedisNode, outage: Option<&Outage>) {
         match (outage, self.is_whole.swap(outage.is_none(), Ordering::Relaxed)) {
-            (None, false) => self.health.up(),
+            (None, false) => self.health.up(node),
             (Some(outage), true) => self.health.lost(outage),
             (Some(outage), false) => self.health.unreachable(outage),
             (None, true) => {}

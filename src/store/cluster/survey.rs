@@ -10,6 +10,7 @@ use redis::{Cmd, FromRedisValue, Value};
 use super::{ClusterState, Member, SlotMap, UNSERVED};
 use crate::config::RedisNode;
 use crate::store::dial::ask;
+use crate::store::link::Again;
 use crate::store::outage::Outage;
 use crate::store::slots::{SLOTS, SlotRange, read_slots};
 
@@ -27,10 +28,16 @@ impl ClusterState {
         match self.ask().await {
             Ok(view) => {
                 let served = self.adopt(&view);
-                let down = || Outage::ClusterDown(view.node.clone(), served);
-                self.report((!view.works || served < SLOTS).then(down).as_ref());
+                let node = || view.node.clone();
+                let outage = match served {
+                    SLOTS if view.works => None,
+                    // All slots are a node's, and it says that the cluster serves none.
+                    SLOTS => Some(Outage::ClusterRefuses(node())),
+                    _ => Some(Outage::ClusterDown(node(), served)),
+                };
+                self.report(&view.node, outage.as_ref());
             }
-            Err(outage) => self.report(Some(&outage)),
+            Err(outage) => self.report(&self.seeds[0], Some(&outage)),
         }
     }
 
@@ -64,7 +71,8 @@ impl ClusterState {
 
     async fn ask_member(&self, member: &Member) -> Option<ClusterView> {
         // Whatever is wrong with this member, another one may know.
-        let ask = async |what| member.link.call(&cluster(what), None, false, self.dialer.timeout).await.ok();
+        let ask =
+            async |what| member.link.call(&cluster(what), None, false, Again::May, self.dialer.timeout).await.ok();
         let (info, slots) = tokio::join!(ask("INFO"), ask("SLOTS"));
         view(&member.node, info?, &slots?)
     }

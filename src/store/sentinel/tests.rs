@@ -17,6 +17,10 @@ const NEW: u16 = 2;
 type Answer = (u64, u16, u16);
 
 const BEFORE: Answer = (1, OLD, OLD);
+/// So says the one that leads a failover, from just before the replica is promoted.
+const PROMOTING: Answer = (PROMOTES | 1, OLD, OLD);
+/// A bit of the epoch that makes a sentinel say that it promotes a replica.
+const PROMOTES: u64 = 1 << 40;
 /// So says the sentinel that leads a failover, from when the new primary is one until the failover is over.
 const LEADING: Answer = (2, OLD, NEW);
 const AFTER: Answer = (2, NEW, NEW);
@@ -71,7 +75,11 @@ impl Stage {
     /// What replaces this server, if the sentinels have these answers.
     async fn successor(&self, current: u16, answers: [Option<Answer>; 3]) -> Option<u16> {
         self.say(answers);
-        self.sentinels.successor(&node(current)).await.map(|node| node.port)
+        match self.sentinels.reason_to_leave(&node(current)).await {
+            Some(Outage::Demoted(_, new)) => Some(new.port),
+            Some(other) => panic!("{other}"),
+            None => None,
+        }
     }
 }
 
@@ -93,7 +101,9 @@ async fn serve(socket: TcpStream, answer: Arc<Mutex<Option<Answer>>>) -> Option<
         let answer = match words[..] {
             ["PING"] => "+PONG\r\n".to_owned(),
             ["SENTINEL", "MASTER", _] => {
-                array(&["ip", "127.0.0.1", "port", &port.to_string(), "config-epoch", &epoch.to_string()])
+                let state = if epoch & PROMOTES != 0 { "wait_promotion" } else { "none" };
+                let (port, epoch) = (port.to_string(), (epoch & !PROMOTES).to_string());
+                array(&["ip", "127.0.0.1", "port", &port, "config-epoch", &epoch, "failover-state", state])
             }
             ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", _] => array(&["127.0.0.1", &current.to_string()]),
             _ => "+OK\r\n".to_owned(),
@@ -138,10 +148,10 @@ async fn outdated_sentinels_do_not_switch_back_to_the_old_primary() {
         assert_eq!(stage.primary(answers).await, NEW);
         assert_eq!(stage.successor(NEW, answers).await, None);
     }
-    // The one that knows is silent: a connection stays where it is. One that has to be made can only go where they say.
+    // The one that knows is silent: a connection stays where it is, and one that has to be made leads there.
     let answers = [None, Some(BEFORE), Some(BEFORE)];
     assert_eq!(stage.successor(NEW, answers).await, None);
-    assert_eq!(stage.primary(answers).await, OLD);
+    assert_eq!(stage.primary(answers).await, NEW);
     // It is remembered even so.
     assert_eq!(stage.successor(NEW, answers).await, None);
 }
@@ -156,4 +166,35 @@ async fn sentinels_that_were_reset_are_trusted() {
     assert_eq!(stage.successor(OLD, [None, anew[1], anew[2]]).await, None);
     // Failovers count from there.
     assert_eq!(stage.successor(OLD, [Some((1, OLD, NEW)), None, None]).await, Some(NEW));
+}
+
+#[tokio::test]
+async fn a_primary_is_left_before_its_replica_is_promoted() {
+    let stage = Stage::new().await;
+    for number in 0..3 {
+        // Whichever of them leads, and however fast the others answer.
+        let mut answers = [Some(BEFORE); 3];
+        answers[number] = Some(PROMOTING);
+        stage.say(answers);
+        let reason = stage.sentinels.reason_to_leave(&node(OLD)).await;
+        assert!(matches!(reason, Some(Outage::HandsOver(_))), "{reason:?}");
+        assert!(matches!(stage.sentinels.primary().await, Err(Outage::HandsOver(_))));
+    }
+    // It is the primary still if nothing comes of it.
+    assert_eq!(stage.primary([Some(BEFORE); 3]).await, OLD);
+    assert_eq!(stage.successor(OLD, [Some(BEFORE); 3]).await, None);
+}
+
+#[test]
+fn neither_an_old_answer_nor_a_failover_that_hangs_counts_for_ever() {
+    let mut memory = Memory { epoch: 2, primary: Some(node(NEW)), ..Memory::default() };
+    let start = Instant::now();
+    let mut judged = |after: Duration| {
+        let mut view = PrimaryView { epoch: 1, primary: node(OLD), hands_over: true, is_outdated: true };
+        memory.judge(&mut view, start + after);
+        (view.is_outdated, view.hands_over)
+    };
+    assert_eq!(judged(Duration::ZERO), (true, true));
+    assert_eq!(judged(LONGEST_HANDOVER), (true, false));
+    assert_eq!(judged(LONGEST_OUTDATED), (false, false));
 }

@@ -11,7 +11,7 @@ use crate::tokens::audit::{Action, ActionContext, Entry};
 use crate::tokens::cursor::Cursor;
 use crate::tokens::error::{RedisTokensError, RegistryError, Result};
 use crate::tokens::operation::Operation;
-use crate::tokens::outcome::Edited;
+use crate::tokens::outcome::{Edited, RevokedAccount};
 use crate::tokens::record::Record;
 use crate::tokens::token;
 
@@ -60,30 +60,52 @@ impl RedisTokens {
     }
 
     /// Looks through all records until none of the account's is left that is not revoked: one may be made meanwhile.
-    pub(in crate::tokens) async fn revoke_account(&self, account: &str, by: &ActionContext) -> Result<Vec<Edited>> {
+    pub(in crate::tokens) async fn revoke_account(&self, account: &str, by: &ActionContext) -> Result<RevokedAccount> {
         let mut done = Vec::new();
         loop {
             let before = done.len();
             match self.revoke_once(account, by, &mut done).await {
-                Ok(()) if done.len() == before => return Ok(done),
-                Ok(()) => {}
+                Ok(lost) if done.len() == before => return Ok(RevokedAccount { tokens: done, lost }),
+                Ok(_) => {}
                 Err(error) if done.is_empty() => return Err(error),
                 Err(error) => return Err(RegistryError::Partly { done: done.len(), source: Box::new(error) }),
             }
         }
     }
 
-    async fn revoke_once(&self, account: &str, by: &ActionContext, done: &mut Vec<Edited>) -> Result<()> {
+    /// Returns how many listed tokens have lost their records.
+    async fn revoke_once(&self, account: &str, by: &ActionContext, done: &mut Vec<Edited>) -> Result<usize> {
+        let mut lost = 0;
         let mut after = Some(Cursor::default());
         while let Some(cursor) = after {
-            let (page, next) = self.page(&cursor, PAGE, by.now).await?;
-            for (_, stored) in page {
-                if stored.record.account == account && stored.record.revoked_at.is_none() {
-                    let edited = self.operate(&stored.record.id, &Operation::Revoke, None, by).await?;
-                    done.extend(edited.filter(|edited| edited.changed));
+            let page = self.places(&cursor, PAGE, by.now).await?;
+            lost += page.orphans.len();
+            for (_, stored) in page.records {
+                self.revoke_one_of(account, &stored.record, by, done).await?;
+            }
+            after = page.last;
+        }
+        // The list, too, is a key that may have been evicted.
+        if self.redis.retention().await.may_evict() {
+            for id in self.scan().await? {
+                if let Some((_, record)) = self.read(&id).await? {
+                    self.revoke_one_of(account, &record, by, done).await?;
                 }
             }
-            after = next;
+        }
+        Ok(lost)
+    }
+
+    async fn revoke_one_of(
+        &self,
+        account: &str,
+        record: &Record,
+        by: &ActionContext,
+        done: &mut Vec<Edited>,
+    ) -> Result<()> {
+        if record.account == account && record.revoked_at.is_none() {
+            let edited = self.operate(&record.id, &Operation::Revoke, None, by).await?;
+            done.extend(edited.filter(|edited| edited.changed));
         }
         Ok(())
     }

@@ -9,10 +9,23 @@ use super::records::{RedisTokens, decode};
 use crate::store::StoreError;
 use crate::tokens::cursor::{Cursor, RecordPage};
 use crate::tokens::date::Date;
-use crate::tokens::error::RedisTokensError;
+use crate::tokens::error::{RedisTokensError, RegistryError};
+use crate::tokens::record::StoredRecord;
 
 /// An id without a record is taken off the index when it is older than this: a younger one may be about to get its record.
 const ORPHAN_AGE: Duration = Duration::from_secs(60);
+
+/// Keys that Redis looks at in one step of a scan.
+const SCAN_STEP: usize = 1_000;
+
+/// A page of the list.
+pub(super) struct Places {
+    pub(super) records: Vec<(Cursor, StoredRecord)>,
+    /// The place of the last id, unless there is none behind it.
+    pub(super) last: Option<Cursor>,
+    /// Ids that have no record and are not new.
+    pub(super) orphans: Vec<String>,
+}
 
 impl RedisTokens {
     /// Up to `count` records behind a place, and the place of the last id that was looked at, unless there is none behind it. Ids
@@ -26,6 +39,24 @@ impl RedisTokens {
         count: usize,
         now: SystemTime,
     ) -> Result<RecordPage, RedisTokensError> {
+        let Places { records, last, orphans } = self.places(after, count, now).await?;
+        if !orphans.is_empty() {
+            tracing::warn!(
+                ids = orphans.join(" "),
+                "Redis has lost the records of listed tokens: they are listed no more"
+            );
+            self.redis.call(&Cmd::zrem(self.index_key(), orphans)).await?;
+        }
+        Ok((records, last))
+    }
+
+    /// The same, and ids that have had no record for a minute.
+    pub(super) async fn places(
+        &self,
+        after: &Cursor,
+        count: usize,
+        now: SystemTime,
+    ) -> Result<Places, RedisTokensError> {
         let orphaned_before = Date::new(now).unix().saturating_sub(ORPHAN_AGE.as_secs());
         let places = self.ids(after, count).await?;
         let last = places.last().filter(|_| places.len() == count).cloned();
@@ -38,10 +69,39 @@ impl RedisTokens {
                 None => {}
             }
         }
-        if !orphans.is_empty() {
-            self.redis.call(&Cmd::zrem(self.index_key(), orphans)).await?;
+        Ok(Places { records, last, orphans })
+    }
+
+    /// How the record of an id may have been lost that has none.
+    pub(in crate::tokens) async fn trace_of(&self, id: &str) -> Result<Option<RegistryError>, StoreError> {
+        let score: Option<f64> = decode(self.redis.call(&Cmd::zscore(self.index_key(), id)).await?)?;
+        if score.is_some() {
+            return Ok(Some(RegistryError::Lost { id: id.to_owned() }));
         }
-        Ok((records, last))
+        let keys = self.redis.retention().await.evicted;
+        Ok((keys > 0).then_some(RegistryError::Evicted { keys }))
+    }
+
+    /// The ids of all tokens that have a record, whether they are listed or not. It looks at every key that there is.
+    pub(super) async fn scan(&self) -> Result<Vec<String>, StoreError> {
+        let (before, after) = (format!("{}:{{", self.redis.namespace()), "}:token");
+        let pattern = format!("{before}*{after}");
+        let mut ids = Vec::new();
+        for server in 0..self.redis.servers() {
+            let mut cursor = "0".to_owned();
+            loop {
+                let mut command = redis::cmd("SCAN");
+                command.arg(&cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(SCAN_STEP);
+                let (next, keys): (String, Vec<String>) = decode(self.redis.call_server(server, &command).await?)?;
+                let id = |key: &String| Some(key.strip_prefix(&before)?.strip_suffix(after)?.to_owned());
+                ids.extend(keys.iter().filter_map(id));
+                cursor = next;
+                if cursor == "0" {
+                    break;
+                }
+            }
+        }
+        Ok(ids)
     }
 
     /// Up to `count` ids behind a place.

@@ -60,7 +60,7 @@ impl RedisTokens {
         decode(self.redis.call(&Cmd::hget(self.key(id), "version")).await?)
     }
 
-    /// The one place where records are changed. Writes a record whose version is still `expected` (`None`: that is not there yet)
+    /// The one place where records are changed, also in a Redis that is full. Writes a record whose version is still `expected` (`None`: that is not there yet)
     /// and returns the new version; `None` if somebody else was faster.
     ///
     /// # Errors
@@ -71,7 +71,8 @@ impl RedisTokens {
         expected: Option<u64>,
         entry: &Entry,
     ) -> Result<Option<u64>, StoreError> {
-        let ((), notice) = futures_util::future::try_join(self.index([record]), self.announce(&record.id)).await?;
+        let ((), notice) =
+            futures_util::future::try_join(self.index_for(record, expected), self.announce(&record.id)).await?;
         let json = serde_json::to_vec(record).expect("records have only text keys");
         let entry_json = serde_json::to_vec(entry).expect("entries have only text keys");
         let (key, channel) = (self.key(&record.id), self.channel());
@@ -93,12 +94,25 @@ impl RedisTokens {
         Ok(written.map(|(version, _)| version))
     }
 
+    /// Puts a record on the list; one that is changed, even if Redis is full.
+    async fn index_for(&self, record: &Record, expected: Option<u64>) -> Result<(), StoreError> {
+        match expected {
+            None => self.index([record]).await,
+            Some(_) => self.add(&self.index_key(), &[b"NX", created(record).as_bytes(), record.id.as_bytes()]).await,
+        }
+    }
+
+    /// Adds to a sorted set, even if Redis is full. The arguments are those of ZADD.
+    pub(super) async fn add(&self, key: &str, args: &[&[u8]]) -> Result<(), StoreError> {
+        self.redis.run(&self.scripts.add, &[key.as_bytes()], args).await.map(drop)
+    }
+
     /// Puts records on the list.
     pub(super) async fn index<'a>(&self, records: impl IntoIterator<Item = &'a Record>) -> Result<(), StoreError> {
         let mut command: Cmd = redis::cmd("ZADD");
         command.arg(self.index_key()).arg("NX");
         for record in records {
-            command.arg(record.created_at.map_or(0, Date::unix)).arg(&record.id);
+            command.arg(created(record)).arg(&record.id);
         }
         self.redis.call(&command).await.map(drop)
     }
@@ -113,6 +127,16 @@ impl RedisTokens {
         self.redis.run(&self.scripts.add_usage, &[self.key(id).as_bytes()], &args).await.map(drop)
     }
 
+    /// Whether a replica has a record as it was written last; `None`: there is no replica.
+    pub(in crate::tokens) async fn has_replicated(&self, id: &str) -> Option<bool> {
+        self.redis.has_replicated(&self.key(id)).await
+    }
+
+    /// Whether any token is listed.
+    pub(crate) async fn knows_any(&self) -> Result<bool, StoreError> {
+        decode(self.redis.call(&Cmd::exists(self.index_key())).await?)
+    }
+
     /// The channel on which the id of each token is published whose record has changed.
     pub(crate) fn channel(&self) -> String {
         format!("{}:changed", self.redis.namespace())
@@ -125,6 +149,11 @@ impl RedisTokens {
     pub(super) fn index_key(&self) -> String {
         format!("{}:tokens", self.redis.namespace())
     }
+}
+
+/// The score of a record on the list.
+fn created(record: &Record) -> String {
+    record.created_at.map_or(0, Date::unix).to_string()
 }
 
 fn stored(id: &str, version: Option<String>, json: Option<Vec<u8>>) -> Result<Option<(u64, Record)>, RedisTokensError> {

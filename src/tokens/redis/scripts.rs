@@ -8,18 +8,22 @@ pub(super) struct Scripts {
     pub(super) import: Script,
     pub(super) add_usage: Script,
     pub(super) page: Script,
+    pub(super) add: Script,
 }
 
 impl Scripts {
     pub(super) fn new() -> Self {
-        let [write, settle, import, add_usage, page] = [WRITE, SETTLE, IMPORT, ADD_USAGE, READ_PAGE].map(Script::new);
-        Self { write, settle, import, add_usage, page }
+        let [write, settle, import] = [WRITE, SETTLE, IMPORT].map(Script::new);
+        let [add_usage, page, add] = [ADD_USAGE, READ_PAGE, ADD].map(Script::new);
+        Self { write, settle, import, add_usage, page, add }
     }
 }
 
 /// Writes a record if its version is still the expected one (empty: if there is none), together with an entry for the audit trail.
 /// Answers with the new version and all entries that are due, or nil. A change is announced to whom may have calls of the token open;
 /// that it may not be (by the user's rights) is no reason to fail.
+///
+/// A change is made even if Redis is full: it lets a script write on that has begun with a command that frees memory.
 const WRITE: &str = r"
 local old = redis.call('HGET', KEYS[1], 'version')
 if (old or '') ~= ARGV[1] then return false end
@@ -30,9 +34,16 @@ version = string.format('%.0f', version)
 local due = version .. ' ' .. ARGV[3]
 local before = redis.call('HGET', KEYS[1], 'audit')
 if before then due = before .. '\n' .. due end
+if old then redis.call('HDEL', KEYS[1], 'audit') end
 redis.call('HSET', KEYS[1], 'version', version, 'record', ARGV[2], 'audit', due)
 if old then redis.pcall('PUBLISH', ARGV[4], ARGV[5]) end
 return {version, due}
+";
+
+/// Adds members to a sorted set (ARGV as for ZADD), even if Redis is full: as above.
+const ADD: &str = r"
+redis.call('ZREM', KEYS[1], '')
+return redis.call('ZADD', KEYS[1], unpack(ARGV))
 ";
 
 /// Forgets the entries beside a record, if they are still those that were taken to the trail.

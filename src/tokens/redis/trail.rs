@@ -27,7 +27,7 @@ impl RedisTokens {
     pub(super) async fn announce(&self, id: &str) -> Result<String, StoreError> {
         let notice = format!("{id} {:016x}", fastrand::u64(..));
         let now = Date::new(SystemTime::now()).unix();
-        self.redis.call(&Cmd::zadd(self.due_key(), &notice, now)).await?;
+        self.add(&self.due_key(), &[now.to_string().as_bytes(), notice.as_bytes()]).await?;
         Ok(notice)
     }
 
@@ -44,8 +44,9 @@ impl RedisTokens {
     /// Takes entries that lie beside a record to the trail, and the announcement back.
     pub(super) async fn deliver(&self, id: &str, due: Option<&str>, notice: &str) -> Result<(), StoreError> {
         if let Some(due) = due {
-            let entries: Vec<_> = due.lines().map(|line| (line.split(' ').next().unwrap_or_default(), line)).collect();
-            self.redis.call(&Cmd::zadd_multiple(self.trail_key(), &entries)).await?;
+            let versioned = due.lines().map(|line| (line.split(' ').next().unwrap_or_default(), line));
+            let entries: Vec<_> = versioned.flat_map(|(version, line)| [version.as_bytes(), line.as_bytes()]).collect();
+            self.add(&self.trail_key(), &entries).await?;
             self.trim().await?;
             self.redis.run(&self.scripts.settle, &[self.key(id).as_bytes()], &[due.as_bytes()]).await?;
         }

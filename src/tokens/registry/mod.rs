@@ -16,7 +16,7 @@ use super::draft::{Change, Draft};
 use super::error::{Fault, RegistryError, Result};
 use super::file::TokenFile;
 use super::operation::{MAX_GRACE, Operation};
-use super::outcome::{Edited, Found, Issued, Origin, Rotated};
+use super::outcome::{Edited, Found, Issued, Origin, RevokedAccount, Rotated};
 use super::plans::Plans;
 use super::record::{Record, StoredRecord};
 use super::redis::RedisTokens;
@@ -244,13 +244,22 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::Partly`] if some are revoked and then something goes wrong; [`RegistryError`]
-    pub async fn revoke_account(&self, account: &str, by: &ActionContext) -> Result<Vec<Edited>> {
+    pub async fn revoke_account(&self, account: &str, by: &ActionContext) -> Result<RevokedAccount> {
         match &self.store {
             TokenStore::File(file) => {
                 let (account, by) = (account.to_owned(), by.clone());
-                blocking(file, move |file| file.revoke_account(&account, &by)).await
+                let tokens = blocking(file, move |file| file.revoke_account(&account, &by)).await?;
+                Ok(RevokedAccount { tokens, lost: 0 })
             }
             TokenStore::Redis(tokens) => tokens.revoke_account(account, by).await,
+        }
+    }
+
+    /// Whether a replica has what was written last of a token, so that a failover does not lose it; `None`: there is no replica.
+    pub async fn has_replicated(&self, id: &str) -> Option<bool> {
+        match &self.store {
+            TokenStore::File(_) => None,
+            TokenStore::Redis(tokens) => tokens.has_replicated(id).await,
         }
     }
 
@@ -296,6 +305,11 @@ impl Registry {
                 .await
                 .map(|records| records.into_iter().map(|record| record.id).collect()),
             TokenStore::Redis(tokens) => {
+                match tokens.trace_of(id).await {
+                    Ok(None) => {}
+                    Ok(Some(lost)) => return lost,
+                    Err(error) => return error.into(),
+                }
                 let ids = tokens.ids(&Cursor::default(), MAX_HINTS).await;
                 ids.map(|ids| ids.into_iter().map(|cursor| cursor.id).collect()).map_err(RegistryError::from)
             }

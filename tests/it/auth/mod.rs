@@ -4,6 +4,7 @@ mod actions;
 mod broken_off;
 mod commands;
 mod file_store;
+mod full_redis;
 mod import;
 mod redis_store;
 mod usage;

@@ -13,15 +13,15 @@ use super::*;
 use crate::support::redis::RedisServer;
 
 /// An instance on a Redis, as a gateway would have it, and the side of those who issue tokens.
-struct Instance {
+pub(super) struct Instance {
     config: Config,
-    redis: Redis,
-    authenticator: Authenticator,
-    registry: Registry,
+    pub(super) redis: Redis,
+    pub(super) authenticator: Authenticator,
+    pub(super) registry: Registry,
 }
 
 impl Instance {
-    async fn on(server: &RedisServer) -> Self {
+    pub(super) async fn on(server: &RedisServer) -> Self {
         Self::with(server, "{ cache_ttl: 60s }").await
     }
 
@@ -34,7 +34,7 @@ impl Instance {
         Self { config, redis, authenticator, registry }
     }
 
-    async fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
+    pub(super) async fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
         let mut command = redis::cmd(words[0]);
         words[1..].iter().for_each(|word| {
             command.arg(*word);
@@ -43,26 +43,26 @@ impl Instance {
     }
 
     /// Makes an own token and stores it; returns its text and record.
-    async fn create(&self, change: impl FnOnce(&mut Draft)) -> (String, Record) {
+    pub(super) async fn create(&self, change: impl FnOnce(&mut Draft)) -> (String, Record) {
         let token = NewToken::generate("kal_live").unwrap();
         let record = self.record(token.id, token.hash, change);
         self.store(record.clone()).await.unwrap();
         (token.secret.expose().to_owned(), record)
     }
 
-    async fn store(&self, record: Record) -> Result<Edited, RegistryError> {
+    pub(super) async fn store(&self, record: Record) -> Result<Edited, RegistryError> {
         self.registry.create(record, &by()).await
     }
 
-    async fn revoke(&self, id: &str) -> Result<Edited, RegistryError> {
+    pub(super) async fn revoke(&self, id: &str) -> Result<Edited, RegistryError> {
         self.registry.operate(id, Operation::Revoke, None, &by()).await
     }
 
-    async fn list(&self) -> Result<Vec<Record>, RegistryError> {
+    pub(super) async fn list(&self) -> Result<Vec<Record>, RegistryError> {
         all(&self.registry).await
     }
 
-    fn record(&self, id: String, hash: TokenHash, change: impl FnOnce(&mut Draft)) -> Record {
+    pub(super) fn record(&self, id: String, hash: TokenHash, change: impl FnOnce(&mut Draft)) -> Record {
         let mut draft = Draft {
             name: "Dialler".into(),
             account: "acme".into(),

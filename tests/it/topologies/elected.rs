@@ -91,3 +91,69 @@ async fn a_replaced_primary_gets_no_writes() {
     let reported = trouble("sentinel: { service: mymaster, nodes: [\"redis://127.0.0.1:1\"] }").await;
     assert!(reported.contains("no sentinel answers"), "{reported}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_planned_failover_loses_no_admission() {
+    const LIMIT: usize = 3_000;
+    let watched = Watched::start();
+    let upstream = Upstream::start().await;
+    let site = Site::new(&format!(
+        "store: {{ redis: {{ sentinel: {}, deadline: 10s }} }}\n\
+         plans: {{ standard: {{ limits: {{ hour: {LIMIT}/1h }} }} }}\n\
+         routes:\n  - {{ path: \"/{{*rest}}\", upstream: up }}\n\
+         upstreams: {{ up: {{ endpoints: [\"http://{}\"] }} }}",
+        watched.config(),
+        upstream.address
+    ));
+    let token = site.token(&[]);
+    let gateway = site.serve();
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let (client, url, secret) = (http1(&gateway), gateway.url("/echo"), token.secret.clone());
+            tokio::spawn(async move {
+                let mut admitted = 0;
+                while client.get(&url).bearer_auth(&secret).send().await.unwrap().status() == 200 {
+                    admitted += 1;
+                }
+                admitted
+            })
+        })
+        .collect();
+    gateway.access("/echo", 50).await;
+    tokio::task::block_in_place(|| watched.fail_over(1));
+    let mut admitted = 0;
+    for caller in callers {
+        admitted += caller.await.unwrap();
+    }
+    assert!(admitted <= LIMIT, "{admitted} were admitted");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_that_no_replica_has_is_reported() {
+    let watched = Watched::start();
+    let site = Site::new(&format!(
+        "store: {{ redis: {{ sentinel: {} }} }}\nroutes: [{{ path: /a, upstream: up }}]\n\
+         upstreams: {{ up: {{ endpoints: [\"http://127.0.0.1:9\"] }} }}",
+        watched.config()
+    ));
+    let token = site.token(&[]);
+    let gateway = site.serve();
+    let remarks = || {
+        let output = site.run(&["token", "revoke", &token.id]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let replicated = async || {
+        let url = format!("http://{}/api/tokens/{}/revoke", gateway.admin, token.id);
+        let request = reqwest::Client::new().post(url).header("x-callgate-admin", "1");
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        response.headers()["callgate-replicated"].to_str().unwrap().to_owned()
+    };
+    watched.servers[1].pause();
+    assert!(remarks().contains("no replica of Redis has this change"), "{}", remarks());
+    assert_eq!(replicated().await, "false");
+    watched.servers[1].resume();
+    eventually("the replica to follow", async || remarks().is_empty().then_some(())).await;
+    assert_eq!(replicated().await, "true");
+}

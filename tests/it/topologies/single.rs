@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use callgate::store::{Redis, StoreHealth};
+use callgate::store::{ChannelEvent, Redis, StoreHealth};
 use prometheus::IntGauge;
 
 use super::{admitted, instance, issue, open, say, store, trouble};
+use crate::support::eventually;
 use crate::support::redis::RedisServer;
 use crate::support::topology::{self, TlsServer};
 
@@ -50,6 +51,48 @@ async fn a_user_logs_in_and_a_wrong_password_is_reported() {
     ] {
         let reported = trouble(&redis).await;
         assert!(reported.starts_with(&format!("Redis at {host} refuses the user name or the password")), "{reported}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_in_files_is_read_again_when_it_is_refused() {
+    let server = RedisServer::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let write = |user: &str, password: &str| {
+        std::fs::write(file("user"), user).unwrap();
+        std::fs::write(file("password"), format!("{password}\n")).unwrap();
+        std::fs::write(file("url"), format!("redis://{user}:{password}@127.0.0.1:{}", server.port())).unwrap();
+    };
+    let admin = redis::Client::open(server.url()).unwrap();
+    let mut admin = admin.get_connection().unwrap();
+    let mut rename = |old: &str, user: &str, password: &str| {
+        let mut set = redis::cmd("ACL");
+        set.arg("SETUSER").arg(user).arg("on").arg(format!(">{password}")).arg("~*").arg("&*").arg("+@all");
+        set.exec(&mut admin).unwrap();
+        // This ends its connections.
+        redis::cmd("ACL").arg("DELUSER").arg(old).exec(&mut admin).unwrap();
+    };
+    rename("nobody", "gate", "hunter2");
+    rename("default-off", "spare", "hunter2");
+    write("gate", "hunter2");
+    let (user, password, url) = (file("user"), file("password"), file("url"));
+    let host = format!("redis://127.0.0.1:{}", server.port());
+    for settings in [
+        format!("url: \"file:{}\"", url.display()),
+        format!("url: \"{host}\", username: \"file:{}\", password: \"file:{}\"", user.display(), password.display()),
+    ] {
+        let (redis, health) = open(&store(&settings)).await;
+        assert_eq!(health.trouble(), None);
+        let mut listening = redis.subscribe("callgate:changed".to_owned());
+        assert!(matches!(listening.next().await, ChannelEvent::Begins));
+        write("door", "hunter3");
+        rename("gate", "door", "hunter3");
+        eventually("the new login", async || redis.call(&redis::cmd("PING")).await.ok()).await;
+        eventually("the new login", async || matches!(listening.next().await, ChannelEvent::Begins).then_some(()))
+            .await;
+        write("gate", "hunter2");
+        rename("door", "gate", "hunter2");
     }
 }
 
