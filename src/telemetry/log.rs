@@ -1,10 +1,12 @@
 //! The log: a bounded queue to standard output that never makes a worker wait.
 
+use std::fs::File;
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -12,9 +14,7 @@ use crate::config::{LogFormat, LogSettings};
 
 use super::Metrics;
 use super::access::AccessLog;
-
-/// Bytes that one write may have.
-const MAX_BATCH_BYTES: usize = 64 * 1024;
+use super::log_queue::{LogWriter, QueueState};
 
 /// Why logging can't start.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,9 @@ pub enum LogError {
     /// `log.level` is not a filter.
     #[error("log.level is not a filter")]
     Level(#[from] tracing_subscriber::filter::ParseError),
+    /// Standard output can't be used.
+    #[error("standard output")]
+    Output(#[from] io::Error),
     /// The process has a logger already.
     #[error("the process has a logger already")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
@@ -30,18 +33,17 @@ pub enum LogError {
 /// Writes what is queued when it is dropped.
 pub struct LogGuard {
     _worker: WorkerGuard,
-    dropped: ErrorCounter,
+    queue: Arc<QueueState>,
     metrics: Arc<Metrics>,
 }
 
 impl LogGuard {
-    /// Updates the metric of dropped lines once a second, for ever.
+    /// Updates the metric of lost lines once a second, for ever.
     pub async fn watch(self) {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         loop {
             tick.tick().await;
-            let dropped = self.dropped.dropped_lines() as u64;
-            self.metrics.log_dropped.inc_by(dropped.saturating_sub(self.metrics.log_dropped.get()));
+            self.metrics.log_dropped.inc_by(self.queue.lost().saturating_sub(self.metrics.log_dropped.get()));
         }
     }
 }
@@ -51,13 +53,14 @@ impl LogGuard {
 /// # Errors
 /// [`LogError`].
 pub fn init(log: &LogSettings, metrics: Arc<Metrics>) -> Result<(AccessLog, LogGuard), LogError> {
-    // The writer's thread flushes when its queue is empty, so queued lines become one write.
-    let output = io::BufWriter::with_capacity(MAX_BATCH_BYTES, io::stdout());
-    let (writer, worker) = NonBlockingBuilder::default().thread_name("callgate-log").finish(output);
-    let guard = LogGuard { _worker: worker, dropped: writer.error_counter(), metrics };
+    // A file of its own has no buffer that an error could leave half written.
+    let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let (writer, worker, queue) = LogWriter::start(output, log.format);
+    let guard = LogGuard { _worker: worker, queue, metrics };
     // Libraries log every frame and handshake; log.level can ask for that by name.
     let filter = EnvFilter::try_new(format!("hyper=info,h2=warn,rustls=warn,redis=warn,{}", log.level))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer.clone());
+    let lines = writer.clone();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || lines.clone());
     match log.format {
         LogFormat::Json => subscriber.json().flatten_event(true).with_current_span(false).finish().try_init()?,
         LogFormat::Human => subscriber.with_target(false).with_ansi(io::stdout().is_terminal()).finish().try_init()?,

@@ -41,7 +41,7 @@ async fn a_running_instance_reloads_the_token_file() {
         .unwrap();
     registry.operate(&token.id, Operation::Revoke, None, &by()).await.unwrap();
     until("the token is revoked", async || {
-        ask(&authenticator, &text).await.err() == Some(Refusal::Invalid(Reason::Revoked))
+        refusal(ask(&authenticator, &text).await) == Some(Refusal::Invalid(Reason::Revoked))
     })
     .await;
     watch.abort();
