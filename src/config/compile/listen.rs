@@ -41,13 +41,6 @@ pub(super) fn listen(field: &Field<'_>) -> ListenSettings {
         s.field_of("max_target_bytes")
             .error(format!("must not be more than listen.max_head_bytes ({head} bytes), which includes it"));
     }
-    if !listen.admin.ip().is_loopback() {
-        let port = listen.admin.port();
-        s.field_of("admin").warn(format!(
-            "others can reach this listener, and nothing on it is encrypted, not even admin tokens and new secrets (set it to \
-             \"127.0.0.1:{port}\" behind a proxy with TLS, or keep it in a network that only operators reach)"
-        ));
-    }
     let sockets = [("https", Some(listen.https)), ("http", listen.http), ("admin", Some(listen.admin))];
     for (index, (key, socket)) in sockets.iter().enumerate() {
         let clash = sockets[..index].iter().find(|(_, other)| other.zip(*socket).is_some_and(|(a, b)| overlap(a, b)));
