@@ -243,7 +243,8 @@ mod tests {
             failures.record_miss(ip("192.0.2.1"), permit);
             looked_up += 1;
         }
-        assert!(looked_up <= 80, "{looked_up}");
+        // One more a second is forgiven.
+        assert!(looked_up <= 61 + failures.began.elapsed().as_secs(), "{looked_up}");
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl Admission {
                     continue;
                 }
                 // The token may have changed, and no version was compared.
-                Err(_) if !is_current() => return Err(Rejection::Unauthenticated(Refusal::Unavailable)),
+                Err(_) if !is_current() => return Err(life.unauthenticated(Refusal::Unavailable.into())),
                 Err(_) => Some(Rejection::Undecided),
             };
             return match refusal {

@@ -133,7 +133,7 @@ impl RequestLife {
     /// The request is nobody's: notes why, and whose token it has if that is known.
     pub(super) fn unauthenticated(&mut self, refused: Refused) -> Rejection {
         self.record.reason = Some(refused.refusal.outcome());
-        self.record.token = refused.token;
+        self.record.token = refused.token.or(self.record.token.take());
         Rejection::Unauthenticated(refused.refusal)
     }
 

@@ -5,6 +5,7 @@ use std::fs;
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
 use super::*;
+use crate::auth::refusal::{Reason, Refusal};
 use crate::tokens::test_plans as plans;
 
 const A: &str = "token-number-a";
@@ -18,7 +19,7 @@ fn entry(id: &str, token: &str, more: &str) -> String {
 fn find(store: &FileStore, token: &str) -> Result<Arc<Principal>, Refusal> {
     let mut headers = HeaderMap::new();
     headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {token}")).unwrap());
-    store.find(&Credential::from_headers(&headers, "kal_live")?)
+    Ok(store.find(&Credential::from_headers(&headers, "kal_live")?)?)
 }
 
 /// A store on a file with this text, and a way to change it.
