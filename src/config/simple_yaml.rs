@@ -22,7 +22,7 @@ impl<'a> SimpleList<'a> {
     pub(crate) fn find(text: &'a str, key: &str) -> Option<Self> {
         let mut lines = text.split('\n').enumerate().peekable();
         let head = lines.by_ref().map(|(_, line)| line).find(|line| !is_remark(line))?;
-        let is_head = head.strip_prefix(key).and_then(|rest| rest.strip_prefix(':')).is_some_and(|rest| is_blank(rest));
+        let is_head = head.strip_prefix(key).and_then(|rest| rest.strip_prefix(':')).is_some_and(is_blank);
         is_head.then_some(Self { lines, indent: None })
     }
 

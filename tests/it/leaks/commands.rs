@@ -90,9 +90,9 @@ pub(super) fn mistakes(scene: &mut Scene, gateway: &Gateway, tokens: &Tokens) {
     imports(scene, tokens);
     let admin = gateway.admin.to_string();
     for secret in [&tokens.good.secret, &tokens.foreign] {
-        for action in ["show", "revoke", "rotate", "enable", "disable"] {
-            scene.run_badly(&["token", action, secret]);
-            scene.run_badly(&["token", action, secret, "--json"]);
+        for action in [&["show"][..], &["revoke"], &["revoke", "--yes"], &["rotate"], &["enable"], &["disable"]] {
+            scene.run_badly(&[&["token"], action, &[secret]].concat());
+            scene.run_badly(&[&["token"], action, &[secret, "--json"]].concat());
         }
         scene.run_badly(&["token", "update", secret, "--name", "n"]);
         scene.run_badly(&["token", "create", "--name", "n", "--account", "a", "--sha256", secret]);
@@ -100,8 +100,9 @@ pub(super) fn mistakes(scene: &mut Scene, gateway: &Gateway, tokens: &Tokens) {
         scene.run(&["token", "audit", "--token", secret]);
         scene.run_badly(&["limits", "peek", secret]);
         scene.run_badly(&["limits", "reset", "--yes", secret]);
-        for action in ["peek", "reset"] {
-            assert!(!scene.run_alone(&["limits", action, "--admin", &admin, secret], "").status.success());
+        for action in [&["peek"][..], &["reset"], &["reset", "--yes"]] {
+            let words = [&["limits"], action, &["--admin", &admin, secret]].concat();
+            assert!(!scene.run_alone(&words, "").status.success());
         }
         scene.run_alone(&["limits", "peek", "--admin", &admin, &tokens.good.id], secret);
     }
