@@ -91,8 +91,8 @@ pub(super) fn mistakes(scene: &mut Scene, gateway: &Gateway, tokens: &Tokens) {
     let admin = gateway.admin.to_string();
     for secret in [&tokens.good.secret, &tokens.foreign] {
         for action in [&["show"][..], &["revoke"], &["revoke", "--yes"], &["rotate"], &["enable"], &["disable"]] {
-            scene.run_badly(&[&["token"], action, &[secret]].concat());
-            scene.run_badly(&[&["token"], action, &[secret, "--json"]].concat());
+            scene.run_badly(&[&["token"][..], action, &[secret.as_str()]].concat());
+            scene.run_badly(&[&["token"][..], action, &[secret.as_str(), "--json"]].concat());
         }
         scene.run_badly(&["token", "update", secret, "--name", "n"]);
         scene.run_badly(&["token", "create", "--name", "n", "--account", "a", "--sha256", secret]);
@@ -101,7 +101,7 @@ pub(super) fn mistakes(scene: &mut Scene, gateway: &Gateway, tokens: &Tokens) {
         scene.run_badly(&["limits", "peek", secret]);
         scene.run_badly(&["limits", "reset", "--yes", secret]);
         for action in [&["peek"][..], &["reset"], &["reset", "--yes"]] {
-            let words = [&["limits"], action, &["--admin", &admin, secret]].concat();
+            let words = [&["limits"][..], action, &["--admin", admin.as_str(), secret.as_str()]].concat();
             assert!(!scene.run_alone(&words, "").status.success());
         }
         scene.run_alone(&["limits", "peek", "--admin", &admin, &tokens.good.id], secret);
