@@ -1,4 +1,4 @@
-//! Large lists in the layout that Callgate and most people write, read line by line: five times as fast as by the YAML parser, and one
+//! Large lists in the layout that Callgate and most people write, read line by line: faster than by the YAML parser, and one
 //! item at a time. Whatever is laid out otherwise is for the parser; both make the same values with the same positions of the rest.
 //!
 //! The layout: `KEY:` alone on a line, then items, each with its keys below each other (`- id: a`, `  name: b`) or in braces on one line.
