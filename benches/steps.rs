@@ -211,6 +211,7 @@ fn access_line(criterion: &mut Criterion) {
         token: Some(("0123456789ab".into(), "the dashboard".into())),
         status: StatusCode::OK,
         rejection: None,
+        reason: None,
         error: None,
         upstream: Some("api".into()),
         attempts: 1,

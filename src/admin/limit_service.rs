@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::config::{Config, RouteLimits};
 use crate::limits::{LimitReport, LimitSubject, Limiter};
-use crate::tokens::{Registry, RegistryError};
+use crate::tokens::{ActionContext, Registry, RegistryError};
 
 /// Attempts to read a record together with its limits, when it changes meanwhile.
 const MAX_ATTEMPTS: usize = 5;
@@ -41,13 +41,14 @@ impl LimitService {
     }
 
     /// Clears a token's log, and those for routes with limits of their own. Other instances are notified; one that the message
-    /// does not reach may repeat a refusal from its memory for up to a second.
+    /// does not reach may repeat a refusal from its memory for up to a second. The audit trail tells who did it.
     ///
     /// # Errors
     /// [`RegistryError`]
-    pub(crate) async fn reset(&self, id: &str) -> Result<(), RegistryError> {
-        self.registry.find(id).await?;
-        Ok(self.limiter.reset(id, &self.route_limits()).await?)
+    pub(crate) async fn reset(&self, id: &str, by: &ActionContext) -> Result<(), RegistryError> {
+        let found = self.registry.find(id).await?;
+        self.limiter.reset(id, &self.route_limits()).await?;
+        self.registry.note_reset(&found.record, by).await
     }
 
     fn route_limits(&self) -> Vec<&RouteLimits> {

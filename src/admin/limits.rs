@@ -16,6 +16,6 @@ pub(super) async fn show(mut request: ApiRequest<'_>) -> Result<AdminResponse, A
 /// `DELETE /api/limits/{id}`
 pub(super) async fn reset(mut request: ApiRequest<'_>) -> Result<AdminResponse, ApiError> {
     request.query.finish()?;
-    request.backend.limits.reset(request.id).await?;
+    request.backend.limits.reset(request.id, &request.by).await?;
     Ok(json_response(StatusCode::OK, &json!({ "id": request.id, "reset": true })))
 }

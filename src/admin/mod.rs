@@ -24,6 +24,7 @@ mod upstreams;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -35,8 +36,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::config::{REQUEST_ID, Role};
+use crate::deadline::WriteTimeout;
 use crate::telemetry::request_id;
 use crate::tokens::{ActionContext, Actor};
 use access::Access;
@@ -49,8 +52,11 @@ pub(crate) use backend::AdminBackend;
 pub(crate) use guard::CONFIRMATION;
 pub(crate) use limit_service::LimitService;
 
-/// How long a connection may wait for its next request.
+/// How long a connection may wait for its next request, and take nothing of an answer.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection takes no more requests after so long, and is cut after twice as long: answers that are read drop by drop must not
+/// take all connections.
+const MAX_AGE: Duration = Duration::from_secs(300);
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections at one time; one more waits to be accepted.
@@ -97,8 +103,19 @@ impl Admin {
         });
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT);
-        if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
-            tracing::debug!(%error, "an admin connection broke off");
+        let stream = TokioIo::new(WriteTimeout::new(stream, IDLE_TIMEOUT));
+        let mut connection = pin!(builder.serve_connection(stream, service));
+        let served = match timeout(MAX_AGE, connection.as_mut()).await {
+            Ok(served) => Ok(served),
+            Err(_) => {
+                connection.as_mut().graceful_shutdown();
+                timeout(MAX_AGE, connection).await
+            }
+        };
+        match served {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "an admin connection broke off"),
+            Err(_) => tracing::debug!(%client, "an admin connection took too long"),
         }
     }
 

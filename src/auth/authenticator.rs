@@ -12,7 +12,7 @@ use super::credential::{Candidate, Credential};
 use super::failures::{Failures, LookupPermit};
 use super::file_store::FileStore;
 use super::principal::{Principal, principal_of};
-use super::refusal::{Reason, Refusal};
+use super::refusal::{Reason, Refusal, Refused};
 use crate::config::Config;
 use crate::store::Redis;
 use crate::tokens::{RedisTokens, RedisTokensError};
@@ -46,13 +46,13 @@ impl Authenticator {
     /// and not for a client that has failed too often.
     ///
     /// # Errors
-    /// [`Refusal`]
+    /// [`Refused`]
     pub async fn authenticate(
         &self,
         headers: &HeaderMap,
         client: IpAddr,
         now: SystemTime,
-    ) -> Result<Arc<Principal>, Refusal> {
+    ) -> Result<Arc<Principal>, Refused> {
         let credential = self.credential(headers, client)?;
         self.find(&credential, client, now, false).await
     }
@@ -60,14 +60,14 @@ impl Authenticator {
     /// Reads the record anew, after the limiter found that it has another version than `stale`.
     ///
     /// # Errors
-    /// [`Refusal`]
+    /// [`Refused`]
     pub async fn reread(
         &self,
         stale: &Principal,
         headers: &HeaderMap,
         client: IpAddr,
         now: SystemTime,
-    ) -> Result<Arc<Principal>, Refusal> {
+    ) -> Result<Arc<Principal>, Refused> {
         let credential = self.credential(headers, client)?;
         if let RecordSource::Redis { cache, .. } = &self.source {
             cache.remove_version(&credential.hash, stale.version);
@@ -110,11 +110,14 @@ impl Authenticator {
         client: IpAddr,
         now: SystemTime,
         was_good: bool,
-    ) -> Result<Arc<Principal>, Refusal> {
+    ) -> Result<Arc<Principal>, Refused> {
         let (tokens, cache) = match &self.source {
             RecordSource::File(file) => {
                 let found = file.find(credential).and_then(|principal| unexpired(principal, now));
-                return found.map_err(|refusal| self.failures.record_failure(client, refusal));
+                return found.map_err(|Refused { refusal, token }| Refused {
+                    refusal: self.failures.record_failure(client, refusal),
+                    token,
+                });
             }
             RecordSource::Redis { tokens, cache, .. } => (tokens, cache),
         };
@@ -134,18 +137,26 @@ impl Authenticator {
         let found = match (read, known) {
             (Ok(principal), _) => unexpired(principal, now),
             // Its end may have been put off, but nobody can tell at the moment.
-            (Err(Refusal::Unavailable), Some(known)) if known.is_expired(now) => Err(Refusal::Invalid(Reason::Expired)),
-            (Err(refusal), _) => Err(refusal),
+            (Err(Refused { refusal: Refusal::Unavailable, .. }), Some(known)) if known.is_expired(now) => {
+                unexpired(known, now)
+            }
+            (Err(refused), _) => Err(refused),
         };
-        if let Err(Refusal::Invalid(_)) = found {
-            self.failures.record_miss(client, permit);
+        match &found {
+            Err(refused) if refused.is_invalid() => self.failures.record_miss(client, permit),
+            Ok(_) => self.failures.record_success(client),
+            Err(_) => {}
         }
         found
     }
 }
 
-fn unexpired(principal: Arc<Principal>, now: SystemTime) -> Result<Arc<Principal>, Refusal> {
-    if principal.is_expired(now) { Err(Refusal::Invalid(Reason::Expired)) } else { Ok(principal) }
+fn unexpired(principal: Arc<Principal>, now: SystemTime) -> Result<Arc<Principal>, Refused> {
+    if !principal.is_expired(now) {
+        return Ok(principal);
+    }
+    let token = Some((principal.id.clone(), principal.name.clone()));
+    Err(Refused { refusal: Refusal::Invalid(Reason::Expired), token })
 }
 
 /// Asks Redis. Expired principals are found too: the caller judges that, at every use.
@@ -154,7 +165,7 @@ async fn look_up(
     cache: &TokenCache,
     credential: &Credential<'_>,
     now: SystemTime,
-) -> Result<Arc<Principal>, Refusal> {
+) -> Result<Arc<Principal>, Refused> {
     let (first, second) = credential.candidates();
     let found = match &second {
         None => read_record(tokens, cache, &first, now).await,
@@ -164,14 +175,14 @@ async fn look_up(
             match both {
                 (Ok(principal), _) | (_, Ok(principal)) => Ok(principal),
                 // "Unknown" from one and no answer from the other is no "unknown".
-                (Err(Refusal::Invalid(Reason::Unknown)), other) => other,
-                (refusal, _) => refusal,
+                (Err(Refused::UNKNOWN), other) => other,
+                (refused, _) => refused,
             }
         }
     };
     match &found {
         Ok(principal) => cache.principals.insert(credential.hash, principal.clone()),
-        Err(Refusal::Invalid(_)) => drop(cache.principals.remove(&credential.hash)),
+        Err(refused) if refused.is_invalid() => drop(cache.principals.remove(&credential.hash)),
         // What is cached may still serve until it is too old.
         Err(_) => {}
     }
@@ -183,16 +194,16 @@ async fn read_record(
     cache: &TokenCache,
     candidate: &Candidate,
     now: SystemTime,
-) -> Result<Arc<Principal>, Refusal> {
+) -> Result<Arc<Principal>, Refused> {
     let (version, record) = match tokens.read(&candidate.id).await {
         Ok(Some(found)) => found,
-        Ok(None) => return Err(Refusal::Invalid(Reason::Unknown)),
-        Err(RedisTokensError::Store(_)) => return Err(Refusal::Unavailable),
+        Ok(None) => return Err(Refused::UNKNOWN),
+        Err(RedisTokensError::Store(_)) => return Err(Refusal::Unavailable.into()),
         Err(error @ RedisTokensError::Damaged { .. }) => {
             cache.plans.complain_once(&format!("token {}", candidate.id), || {
                 tracing::error!("{error}; its token is answered with 503")
             });
-            return Err(Refusal::Unavailable);
+            return Err(Refusal::Unavailable.into());
         }
     };
     principal_of(&record, version, candidate.hash, &cache.plans, now)

@@ -11,11 +11,11 @@ use tokio::sync::OnceCell;
 
 use super::changes::{Changes, Epoch};
 use super::principal::Principal;
-use super::refusal::Refusal;
+use super::refusal::Refused;
 use crate::config::Config;
 use crate::tokens::{Plans, TokenHash, is_id};
 
-type Outcome = Result<Arc<Principal>, Refusal>;
+type Outcome = Result<Arc<Principal>, Refused>;
 
 /// Bytes that an ordinary record takes in memory. A larger one takes the place of several.
 const ORDINARY: u64 = 512;
@@ -93,7 +93,7 @@ impl TokenCache {
             .clone();
         drop(lookup);
         match outcome {
-            Err(Refusal::Invalid(_)) if !ran => self.confirming(look_up()).await,
+            Err(refused) if refused.is_invalid() && !ran => self.confirming(look_up()).await,
             outcome => outcome,
         }
     }
@@ -142,7 +142,6 @@ mod tests {
     use tokio::sync::Notify;
 
     use super::*;
-    use crate::auth::refusal::Reason;
     use crate::tokens::record_of;
     use crate::tokens::test_plans as plans;
 
@@ -180,7 +179,7 @@ mod tests {
         let look_up = || async {
             if runs.fetch_add(1, Ordering::Relaxed) == 0 {
                 gate.notified().await;
-                return Err(Refusal::Invalid(Reason::Unknown));
+                return Err(Refused::UNKNOWN);
             }
             Ok(principal())
         };

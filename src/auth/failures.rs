@@ -4,6 +4,9 @@
 //! token that is not known here yet, and comes from an address that has failed too often, is refused once; it is looked up when it
 //! comes again a second later or more, as `Retry-After` says. Guesses don't come twice with the same token; those that do are held
 //! to a second, smaller bound.
+//!
+//! A flood of guesses from many networks uses up the look-ups of all. So some are reserved for networks from which a good token was
+//! looked up within the last hour: an attacker's networks have sent none. Clients from elsewhere wait for their retry.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,11 +18,15 @@ use crate::gcra::{NetworkLimiter, Rate, RateLimiter};
 use crate::tokens::TokenHash;
 
 /// Refused tokens that are remembered for their retry. A newer one takes the place of an older one.
-const MAX_REFUSED: usize = 4_096;
+/// With so many, most are still there after a second of ten thousand guesses.
+const MAX_REFUSED: usize = 1 << 16;
 /// A token that comes again after more seconds than this is new.
 const MAX_RETRY_AGE_S: u16 = 3_600;
 /// Retries of one network: one a second, and this many at one time.
 const RETRY_BURST: u32 = 10;
+
+/// For so long a network is one from which a good token came.
+const GOOD_FOR_MS: u64 = 3_600_000;
 
 /// The failed authentications that the workers of a process have seen of late, bounded in number.
 pub struct Failures {
@@ -30,6 +37,10 @@ pub struct Failures {
     /// Look-ups that found nothing, of all clients: first attempts and retries.
     first_lookups: RateLimiter,
     retry_lookups: RateLimiter,
+    /// The same for networks of which good tokens came.
+    reserved_lookups: RateLimiter,
+    /// One event of a network an hour at most: a good token.
+    good_networks: NetworkLimiter,
     refused: Box<[AtomicU64]>,
     began: Instant,
 }
@@ -37,7 +48,16 @@ pub struct Failures {
 /// Permission to look a token up.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LookupPermit {
-    is_retry: bool,
+    share: Share,
+}
+
+/// Of which share of the look-ups one is taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+enum Share {
+    #[default]
+    First,
+    Retry,
+    Reserved,
 }
 
 impl Failures {
@@ -51,6 +71,8 @@ impl Failures {
             retries: by_network(Rate::new(RETRY_BURST, u64::from(RETRY_BURST) * 1_000)),
             first_lookups: lookups(limits.lookups),
             retry_lookups: lookups(limits.lookups / 4),
+            reserved_lookups: lookups(limits.lookups / 4),
+            good_networks: by_network(Rate::new(1, GOOD_FOR_MS)),
             refused: (0..MAX_REFUSED).map(|_| AtomicU64::new(0)).collect(),
             began: Instant::now(),
         }
@@ -64,11 +86,16 @@ impl Failures {
     fn permit_lookup_at(&self, client: IpAddr, hash: &TokenHash, now_us: u64) -> Result<LookupPermit, Refusal> {
         let wait_us = self.wait_us(client, now_us);
         if wait_us == 0 && self.first_lookups.wait_us(now_us) == 0 {
-            return Ok(LookupPermit { is_retry: false });
+            return Ok(LookupPermit { share: Share::First });
+        }
+        let has_reserve =
+            || self.reserved_lookups.wait_us(now_us) == 0 && self.good_networks.wait_us(client, now_us) > 0;
+        if wait_us == 0 && has_reserve() {
+            return Ok(LookupPermit { share: Share::Reserved });
         }
         let is_retry = self.is_retry(hash.first_64_bits(), now_us) && self.retry_lookups.wait_us(now_us) == 0;
         if is_retry && (wait_us == 0 || self.retries.try_record(client, now_us)) {
-            return Ok(LookupPermit { is_retry: true });
+            return Ok(LookupPermit { share: Share::Retry });
         }
         if wait_us == 0 { Err(Refusal::LookupsExhausted) } else { Err(too_many(wait_us)) }
     }
@@ -76,12 +103,18 @@ impl Failures {
     /// A look-up found nothing: it counts against the client and against all.
     pub(super) fn record_miss(&self, client: IpAddr, permit: LookupPermit) {
         let now_us = self.now_us();
-        if permit.is_retry {
-            self.retry_lookups.record(now_us);
-        } else {
-            self.first_lookups.record(now_us);
-            self.record(client, now_us);
-        }
+        let lookups = match permit.share {
+            Share::First => &self.first_lookups,
+            Share::Retry => return self.retry_lookups.record(now_us),
+            Share::Reserved => &self.reserved_lookups,
+        };
+        lookups.record(now_us);
+        self.record(client, now_us);
+    }
+
+    /// A look-up found a good token of this client.
+    pub(super) fn record_success(&self, client: IpAddr) {
+        self.good_networks.try_record(client, self.now_us());
     }
 
     /// Counts a token that failed without a look-up, and returns why it is refused: for too many failures, if there were too many.
@@ -179,13 +212,39 @@ mod tests {
         for guess in 0..500 {
             assert!(failures.permit_lookup_at(client, &TokenHash::of(&guess.to_string()), now).is_err());
         }
-        assert!(failures.permit_lookup_at(client, &good, now + SECOND).unwrap().is_retry);
+        assert!(failures.permit_lookup_at(client, &good, now + SECOND).unwrap().share == Share::Retry);
         assert!(failures.permit_lookup_at(client, &good, now + SECOND).is_err(), "once");
         // Guessing twice each time has a bound of its own.
         let later = now + 2 * SECOND;
         let passed = (0..500)
             .filter(|guess| failures.permit_lookup_at(client, &TokenHash::of(&guess.to_string()), later).is_ok());
         assert_eq!(passed.count(), 10);
+    }
+
+    #[test]
+    fn a_flood_of_guesses_leaves_look_ups_to_networks_of_good_tokens() {
+        let failures = failures(100);
+        failures.record_success(ip("192.0.2.1"));
+        let good = |client, token: u32| failures.permit_lookup(ip(client), &TokenHash::of(&format!("good {token}")));
+        let mut refused = false;
+        for guess in 0..10_000_u32 {
+            let client = IpAddr::V4((0x0a00_0000 + guess).into());
+            match failures.permit_lookup(client, &TokenHash::of(&guess.to_string())) {
+                Ok(permit) => failures.record_miss(client, permit),
+                Err(_) => refused = true,
+            }
+            assert!(good("192.0.2.1", guess).is_ok(), "after {guess} guesses");
+        }
+        assert!(refused, "the guesses are bounded");
+        // Guesses from such a network are bounded as well.
+        let permits = (0..10_000).filter_map(|guess| good("192.0.2.1", guess).ok());
+        let mut looked_up = 0;
+        for permit in permits {
+            failures.record_miss(ip("192.0.2.1"), permit);
+            looked_up += 1;
+        }
+        // One more a second is forgiven.
+        assert!(looked_up <= 61 + failures.began.elapsed().as_secs(), "{looked_up}");
     }
 
     #[test]

@@ -20,4 +20,4 @@ pub use file_store::FileStore;
 pub use open_calls::{OpenCall, OpenCalls, Revocation};
 pub use principal::{IDENTITY_HEADERS, Principal};
 pub use record_watch::RecordWatch;
-pub use refusal::{OUTCOMES, Reason, Refusal};
+pub use refusal::{OUTCOMES, Reason, Refusal, Refused};

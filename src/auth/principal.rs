@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderName, HeaderValue};
 
-use super::refusal::{Reason, Refusal};
+use super::refusal::{Reason, Refusal, Refused};
 use crate::config::Plan;
 use crate::tokens::{Plans, Record, State, StoredHash, TokenHash, covers};
 
@@ -129,9 +129,10 @@ pub(super) fn principal_of(
     hash: TokenHash,
     plans: &Plans,
     now: SystemTime,
-) -> Result<Arc<Principal>, Refusal> {
-    let hash = record.holding(hash).ok_or(Refusal::Invalid(Reason::Unknown))?;
-    usable(record)?;
+) -> Result<Arc<Principal>, Refused> {
+    let hash = record.holding(hash).ok_or(Refused::UNKNOWN)?;
+    let token = || Some((record.id.as_str().into(), record.name.as_str().into()));
+    usable(record).map_err(|refusal| Refused { refusal, token: token() })?;
     Ok(Arc::new(Principal::new(record, hash, version, plans.resolve(record), now)))
 }
 

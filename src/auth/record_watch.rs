@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::cache::TokenCache;
 use super::open_calls::OpenCalls;
 use super::principal::{Principal, principal_of};
-use super::refusal::{Reason, Refusal};
+use super::refusal::Refused;
 use crate::store::{ChannelEvent, Redis, StoreError, Subscription};
 use crate::tokens::RedisTokens;
 
@@ -122,7 +122,7 @@ impl RecordWatch {
                             |call: &Principal| principal_of(&record, version, call.hash, &self.cache.plans, now);
                         self.calls.judge(id, now, current);
                     }
-                    Ok(None) => self.calls.judge(id, now, |_| Err(Refusal::Invalid(Reason::Unknown))),
+                    Ok(None) => self.calls.judge(id, now, |_| Err(Refused::UNKNOWN)),
                     // The sweep comes back to it.
                     Err(error) => tracing::debug!(id, %error, "can't read a record again"),
                 }

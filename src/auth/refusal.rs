@@ -1,5 +1,38 @@
 //! Why a request is nobody's: what the client may know, and a finer reason for metrics and logs alone.
 
+use std::sync::Arc;
+
+/// A request that was not authenticated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub refusal: Refusal,
+    /// Id and name of its token, if there is a record of it: for logs, never for clients.
+    pub token: Option<(Arc<str>, Arc<str>)>,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, token: None }
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        refused.refusal
+    }
+}
+
+impl Refused {
+    /// No record has the token's hash.
+    pub(super) const UNKNOWN: Self = Self { refusal: Refusal::Invalid(Reason::Unknown), token: None };
+
+    /// Whether the token itself is no good.
+    pub(super) fn is_invalid(&self) -> bool {
+        matches!(self.refusal, Refusal::Invalid(_))
+    }
+}
+
 /// Why a request was not authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {

@@ -4,20 +4,21 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::admin_client;
+use super::confirm::confirm;
 use super::table::table;
 use crate::admin::{CONFIRMATION, LimitService};
 use crate::bearer::is_bearer_token;
 use crate::config::{self, OnFailure, Store};
 use crate::limits::{DenyCache, LimitReport, Limiter, MemoryLimiter, RedisLimiter};
 use crate::store::Redis;
-use crate::tokens::Registry;
+use crate::tokens::{ActionContext, Actor, Registry};
 
 /// A running instance must answer within this time: a person waits.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,7 +30,7 @@ pub(super) enum LimitsCommand {
     /// Show how far each limit of a token is used up; this counts as no request
     Peek(LimitsArgs),
     /// Clear a token's log, as if it had never been used. Instances may repeat a refusal for up to a second
-    Reset(LimitsArgs),
+    Reset(ResetArgs),
 }
 
 #[derive(Debug, Args)]
@@ -49,6 +50,15 @@ pub(super) struct LimitsArgs {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct ResetArgs {
+    #[command(flatten)]
+    limits: LimitsArgs,
+    /// Don't ask: what was counted can't be restored
+    #[arg(long)]
+    yes: bool,
+}
+
 /// # Errors
 /// What went wrong and what to do about it, for `exit 1`.
 pub(super) async fn run(command: LimitsCommand) -> anyhow::Result<()> {
@@ -61,10 +71,14 @@ pub(super) async fn run(command: LimitsCommand) -> anyhow::Result<()> {
             };
             if args.json { serde_json::to_string(&report)? + "\n" } else { sheet(&report) }
         }
-        LimitsCommand::Reset(args) => {
+        LimitsCommand::Reset(ResetArgs { limits: args, yes }) => {
+            confirm("Clearing a log", yes)?;
             match args.admin {
                 Some(admin) => drop(ask(admin, "DELETE", &args.id)?),
-                None => limit_service(&args).await?.reset(&args.id).await?,
+                None => {
+                    let by = ActionContext { actor: Actor::of_this_process(), now: SystemTime::now() };
+                    limit_service(&args).await?.reset(&args.id, &by).await?;
+                }
             }
             if args.json {
                 format!("{}\n", json!({ "id": args.id, "reset": true }))

@@ -3,6 +3,7 @@
 mod admin_client;
 mod admin_token;
 pub mod check;
+mod confirm;
 mod healthcheck;
 mod limits;
 mod serve;
@@ -16,7 +17,11 @@ use std::process::ExitCode;
 use crate::demo;
 use crate::selftest;
 use clap::{CommandFactory, Parser, Subcommand};
+use confirm::Unconfirmed;
 use rustls::crypto::aws_lc_rs;
+
+/// As clap's.
+const WRONG_USAGE: u8 = 2;
 
 /// A gateway for voice-call APIs: TLS, Bearer tokens, and exact rate limits that all instances share.
 #[derive(Parser)]
@@ -113,7 +118,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("callgate: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<Unconfirmed>() { ExitCode::from(WRONG_USAGE) } else { ExitCode::FAILURE }
         }
     }
 }

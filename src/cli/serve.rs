@@ -13,6 +13,7 @@ pub(super) async fn run(file: PathBuf) -> anyhow::Result<()> {
         eprintln!("{warning}");
     }
     let signals = ExitSignals::listen().context("listening for signals")?;
+    ExitSignals::ignore_others().context("ignoring other signals")?;
     let server = Server::launch(loaded.config).await?;
     signals.wait().await;
     server.stop().await;

@@ -3,6 +3,7 @@
 mod compile;
 mod expand;
 mod files;
+mod key_path;
 mod model;
 mod nearest;
 mod plan;
@@ -13,6 +14,7 @@ mod route;
 mod scalars;
 mod secret;
 mod section;
+mod simple_yaml;
 mod split;
 mod tls;
 mod units;
@@ -47,6 +49,7 @@ pub use route::{
 };
 pub(crate) use scalars::is_name;
 pub use secret::Secret;
+pub(crate) use simple_yaml::{OtherLayout, SimpleList};
 pub use split::{Split, SplitBy};
 pub use tls::{CertificateFiles, TlsSettings};
 pub(crate) use units::parse_limit;

@@ -8,8 +8,12 @@ use std::sync::Arc;
 
 use super::expand::expand;
 use super::files::{self, Expected};
+use super::key_path::KeyPath;
 use super::yaml::{Position, YamlEntry, YamlNode, YamlValue, parse, plain};
 use super::{Problem, Severity, quoted};
+
+/// Keys of a map that are compared one by one. With more, a table is quicker.
+const FEW: usize = 16;
 
 /// Which kind of file is read.
 #[derive(Clone, Copy)]
@@ -49,7 +53,12 @@ impl<'a> YamlReader<'a> {
 
     /// The whole file as a field.
     pub(crate) fn root(&'a self, node: &'a YamlNode) -> Field<'a> {
-        Field { reader: self, node, position: node.position, path: String::new() }
+        Field { reader: self, node, position: node.position, path: KeyPath::default() }
+    }
+
+    /// An item of a list under a key of the file, as a field. The caller reads items one by one.
+    pub(crate) fn item(&'a self, key: &'a str, index: usize, node: &'a YamlNode) -> Field<'a> {
+        Field { reader: self, node, position: node.position, path: KeyPath::default().key(key).index(index) }
     }
 
     pub(super) fn report(&self, severity: Severity, at: Position, path: String, message: String) {
@@ -86,16 +95,16 @@ pub(crate) struct Field<'a> {
     pub(super) node: &'a YamlNode,
     pub(crate) position: Position,
     /// The keys and indices that lead to it, for example `routes[2].upstream`.
-    pub(super) path: String,
+    pub(super) path: KeyPath<'a>,
 }
 
 impl<'a> Field<'a> {
     pub(crate) fn error(&self, message: impl Into<String>) {
-        self.reader.report(Severity::Error, self.position, self.path.clone(), message.into());
+        self.reader.report(Severity::Error, self.position, self.path.to_string(), message.into());
     }
 
     pub(crate) fn warn(&self, message: impl Into<String>) {
-        self.reader.report(Severity::Warning, self.position, self.path.clone(), message.into());
+        self.reader.report(Severity::Warning, self.position, self.path.to_string(), message.into());
     }
 
     /// The value of `result`; reports its error.
@@ -118,16 +127,6 @@ impl<'a> Field<'a> {
         self.accept(Err(format!("must be {what}, not {}{remedy}", self.kind())))
     }
 
-    /// The path of a key of this map.
-    pub(super) fn path_of(&self, key: &str) -> String {
-        let is_plain = key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-*".contains(&b));
-        match (is_plain, &*self.path) {
-            (true, "") => key.to_owned(),
-            (true, path) => format!("{path}.{key}"),
-            (false, path) => format!("{path}[{}]", quoted(key)),
-        }
-    }
-
     /// The entries of a map; reports anything else.
     pub(crate) fn map(&self) -> &'a [YamlEntry] {
         match &self.node.value {
@@ -140,9 +139,13 @@ impl<'a> Field<'a> {
     /// The entries of a map; reports anything else, and keys that are given twice.
     pub(super) fn entries(&self) -> &'a [YamlEntry] {
         let entries = self.map();
-        let mut first: HashMap<&str, &YamlEntry> = HashMap::with_capacity(entries.len());
-        for entry in entries {
-            let first = *first.entry(&entry.key).or_insert(entry);
+        let mut many: HashMap<&str, &YamlEntry> = HashMap::new();
+        for (at, entry) in entries.iter().enumerate() {
+            let first = if entries.len() > FEW {
+                *many.entry(&entry.key).or_insert(entry)
+            } else {
+                entries[..at].iter().find(|other| other.key == entry.key).unwrap_or(entry)
+            };
             if !std::ptr::eq(first, entry) {
                 let line = first.key_position.line;
                 self.key(entry).error(format!("is given twice (the first is on line {line}; keep one)"));
@@ -155,7 +158,7 @@ impl<'a> Field<'a> {
     pub(crate) fn value(&self, entry: &'a YamlEntry) -> Field<'a> {
         let YamlEntry { key, key_position, node } = entry;
         let position = if matches!(node.value, YamlValue::Null) { *key_position } else { node.position };
-        Field { reader: self.reader, node, position, path: self.path_of(key) }
+        Field { reader: self.reader, node, position, path: self.path.key(key) }
     }
 
     /// The key of an entry, to complain about it.
@@ -177,9 +180,11 @@ impl<'a> Field<'a> {
             YamlValue::Null => &[],
             _ => self.refuse("a list", "").unwrap_or(&[]),
         };
-        let item = |(index, node): (usize, &'a YamlNode)| {
-            let path = format!("{}[{index}]", self.path);
-            Field { reader: self.reader, node, position: node.position, path }
+        let item = |(index, node): (usize, &'a YamlNode)| Field {
+            reader: self.reader,
+            node,
+            position: node.position,
+            path: self.path.index(index),
         };
         items.iter().enumerate().map(item).collect()
     }
@@ -289,7 +294,7 @@ impl<'a> Field<'a> {
             return self.accept(Err("must be the path of a file, not an empty text"));
         }
         let file = self.reader.resolve(&text);
-        self.reader.files.borrow_mut().push((self.position, self.path.clone(), file.clone(), expected));
+        self.reader.files.borrow_mut().push((self.position, self.path.to_string(), file.clone(), expected));
         Some(file)
     }
 

@@ -38,7 +38,7 @@ impl<'a> Section<'a> {
         }
         match self.entries.iter().find(|entry| entry.key == key) {
             Some(entry) => self.field.value(entry),
-            None => Field { path: self.field.path_of(key), node: &ABSENT, ..self.field.clone() },
+            None => Field { path: self.field.path.key(key), node: &ABSENT, ..self.field.clone() },
         }
     }
 

@@ -62,7 +62,7 @@ impl Admission {
         let started = Instant::now();
         let found = self.authenticator.authenticate(request.headers(), client, now).await;
         life.record.phase(Phase::Auth, started.elapsed());
-        let mut principal = found.map_err(Rejection::Unauthenticated)?;
+        let mut principal = found.map_err(|refused| life.unauthenticated(refused))?;
         life.set_principal(&principal);
         for _ in 0..MAX_REREADS {
             let subject = LimitSubject { token_id: &principal.id, version: principal.version };
@@ -84,12 +84,12 @@ impl Admission {
                 }
                 Ok(LimitOutcome::Stale) => {
                     let found = self.authenticator.reread(&principal, request.headers(), client, now).await;
-                    principal = found.map_err(Rejection::Unauthenticated)?;
+                    principal = found.map_err(|refused| life.unauthenticated(refused))?;
                     life.set_principal(&principal);
                     continue;
                 }
                 // The token may have changed, and no version was compared.
-                Err(_) if !is_current() => return Err(Rejection::Unauthenticated(Refusal::Unavailable)),
+                Err(_) if !is_current() => return Err(life.unauthenticated(Refusal::Unavailable.into())),
                 Err(_) => Some(Rejection::Undecided),
             };
             return match refusal {

@@ -8,7 +8,7 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
-use crate::auth::{OpenCall, Principal};
+use crate::auth::{OpenCall, Principal, Refused};
 use crate::body::BodyError;
 use crate::config::Route;
 use crate::forward::{EndedBy, ResponseGuard, client_address};
@@ -78,6 +78,7 @@ impl RequestLife {
             token: None,
             status: StatusCode::from_u16(CLIENT_CLOSED_REQUEST).unwrap_or(StatusCode::BAD_REQUEST),
             rejection: None,
+            reason: None,
             error: None,
             upstream: None,
             endpoint: None,
@@ -127,6 +128,13 @@ impl RequestLife {
 
     pub(super) fn set_principal(&mut self, principal: &Principal) {
         self.record.token = Some((principal.id.clone(), principal.name.clone()));
+    }
+
+    /// The request is nobody's: notes why, and whose token it has if that is known.
+    pub(super) fn unauthenticated(&mut self, refused: Refused) -> Rejection {
+        self.record.reason = Some(refused.refusal.outcome());
+        self.record.token = refused.token.or(self.record.token.take());
+        Rejection::Unauthenticated(refused.refusal)
     }
 
     pub(super) fn set_decision(&mut self, decision: Decision, charge: Charge<'_>, principal: &Arc<Principal>) {

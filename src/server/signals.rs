@@ -1,18 +1,48 @@
-//! The signals that end a process.
+//! The signals that end a process, and those that must not.
 
 use std::io;
 
+use rustix::process::Signal as SignalNumber;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM, from a service manager, and SIGINT, from a terminal.
+/// SIGTERM from a service manager, SIGINT and SIGQUIT from a terminal.
 pub(crate) struct ExitSignals {
-    terminate: Signal,
-    interrupt: Signal,
+    signals: [Signal; 3],
 }
 
 impl ExitSignals {
     pub(crate) fn listen() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit()];
+        let [terminate, interrupt, quit] = kinds.map(signal);
+        Ok(Self { signals: [terminate?, interrupt?, quit?] })
+    }
+
+    /// From here on no other signal ends this process that could be ignored. (Those of faults can't: they end it.)
+    pub(crate) fn ignore_others() -> io::Result<()> {
+        let numbers = [
+            SignalNumber::USR1,
+            SignalNumber::USR2,
+            SignalNumber::PIPE,
+            SignalNumber::ALARM,
+            SignalNumber::VTALARM,
+            SignalNumber::PROF,
+            SignalNumber::IO,
+            SignalNumber::POWER,
+            SignalNumber::STKFLT,
+            SignalNumber::XCPU,
+            SignalNumber::XFSZ,
+        ];
+        for number in numbers.map(SignalNumber::as_raw).into_iter().chain(REAL_TIME) {
+            // What is listened to has no other effect, also when nobody listens any longer.
+            drop(signal(SignalKind::from_raw(number))?);
+        }
+        let mut hangups = signal(SignalKind::hangup())?;
+        tokio::spawn(async move {
+            while hangups.recv().await.is_some() {
+                tracing::warn!("SIGHUP is ignored: a changed configuration needs a restart");
+            }
+        });
+        Ok(())
     }
 
     /// Returns at the first signal. A second signal ends the process at once, without a drain.
@@ -26,9 +56,14 @@ impl ExitSignals {
     }
 
     async fn next(&mut self) {
+        let [terminate, interrupt, quit] = &mut self.signals;
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = quit.recv() => {}
         }
     }
 }
+
+/// The real-time signals that a program may use on Linux.
+const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;

@@ -16,7 +16,10 @@ pub(super) const HELP: [(&str, &str); 38] = [
     ("callgate_dropped_admissions_total", "Requests admitted while Redis did not answer, too many to be merged."),
     ("callgate_forgotten_tokens_total", "Tokens that may exceed limits: they were forgotten at limits.max_tokens."),
     ("callgate_limited_tokens", "Tokens whose admissions are in the memory of this process."),
-    ("callgate_log_lines_dropped_total", "Log lines dropped because the reader of the log is too slow."),
+    (
+        "callgate_log_lines_dropped_total",
+        "Log lines that standard output did not take: its reader is too slow, or it can't be written.",
+    ),
     ("callgate_merged_admissions_total", "Requests admitted while Redis did not answer and merged into it later."),
     ("callgate_mirrored_total", "Requests chosen for a copy to their route's mirror, by the outcome of the copy."),
     ("callgate_name_addresses", "Addresses of an upstream's host name, by the last successful DNS look-up."),

@@ -1,10 +1,12 @@
 //! The log: a bounded queue to standard output that never makes a worker wait.
 
+use std::fs::File;
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -13,10 +15,8 @@ use crate::config::{LogFormat, LogSettings};
 
 use super::Metrics;
 use super::access::AccessLog;
+use super::log_queue::{LogWriter, QueueState};
 use super::visible_writer::VisibleWriter;
-
-/// Bytes that one write may have.
-const MAX_BATCH_BYTES: usize = 64 * 1024;
 
 /// Why logging can't start.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,9 @@ pub enum LogError {
     /// `log.level` is not a filter.
     #[error("log.level is not a filter")]
     Level(#[from] tracing_subscriber::filter::ParseError),
+    /// Standard output can't be used.
+    #[error("standard output")]
+    Output(#[from] io::Error),
     /// The process has a logger already.
     #[error("the process has a logger already")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
@@ -32,18 +35,17 @@ pub enum LogError {
 /// Writes what is queued when it is dropped.
 pub struct LogGuard {
     _worker: WorkerGuard,
-    dropped: ErrorCounter,
+    queue: Arc<QueueState>,
     metrics: Arc<Metrics>,
 }
 
 impl LogGuard {
-    /// Updates the metric of dropped lines once a second, for ever.
+    /// Updates the metric of lost lines once a second, for ever.
     pub async fn watch(self) {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         loop {
             tick.tick().await;
-            let dropped = self.dropped.dropped_lines() as u64;
-            self.metrics.log_dropped.inc_by(dropped.saturating_sub(self.metrics.log_dropped.get()));
+            self.metrics.log_dropped.inc_by(self.queue.lost().saturating_sub(self.metrics.log_dropped.get()));
         }
     }
 }
@@ -53,10 +55,10 @@ impl LogGuard {
 /// # Errors
 /// [`LogError`].
 pub fn init(log: &LogSettings, metrics: Arc<Metrics>) -> Result<(AccessLog, LogGuard), LogError> {
-    // The writer's thread flushes when its queue is empty, so queued lines become one write.
-    let output = io::BufWriter::with_capacity(MAX_BATCH_BYTES, io::stdout());
-    let (writer, worker) = NonBlockingBuilder::default().thread_name("callgate-log").finish(output);
-    let guard = LogGuard { _worker: worker, dropped: writer.error_counter(), metrics };
+    // A file of its own has no buffer that an error could leave half written.
+    let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let (writer, worker, queue) = LogWriter::start(output, log.format);
+    let guard = LogGuard { _worker: worker, queue, metrics };
     // Libraries log every frame and handshake; log.level can ask for that by name.
     let filter: Targets = format!("hyper=info,h2=warn,rustls=warn,redis=warn,{}", log.level).parse()?;
     let has_colours = log.format == LogFormat::Human && io::stdout().is_terminal();

@@ -4,6 +4,7 @@ mod access;
 mod families;
 mod help;
 mod log;
+mod log_queue;
 mod metrics;
 mod process;
 mod request_id;

@@ -82,12 +82,22 @@ pub enum Action {
     Enable,
     /// A token was switched off.
     Disable,
+    /// The log of a token's limits was cleared.
+    Reset,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Create, Self::Import, Self::Update, Self::Rotate, Self::Revoke, Self::Enable, Self::Disable];
+    pub const ALL: [Self; 8] = [
+        Self::Create,
+        Self::Import,
+        Self::Update,
+        Self::Rotate,
+        Self::Revoke,
+        Self::Enable,
+        Self::Disable,
+        Self::Reset,
+    ];
 
     /// The action as a word.
     pub fn as_str(self) -> &'static str {
@@ -99,6 +109,7 @@ impl Action {
             Self::Revoke => "revoke",
             Self::Enable => "enable",
             Self::Disable => "disable",
+            Self::Reset => "reset",
         }
     }
 }

@@ -22,6 +22,32 @@ impl Date {
         humantime::parse_rfc3339(midnight.as_deref().unwrap_or(text)).ok().map(Self::new)
     }
 
+    /// Reads a date as databases write it as well: `2027-01-31 12:00:00`, which is taken for UTC, or with an offset such as
+    /// `+02`, `+05:30` or `-0700` behind it.
+    pub(super) fn parse_database(text: &str) -> Option<Self> {
+        const DATE_LENGTH: usize = 10;
+        let text = text.strip_suffix(" UTC").unwrap_or(text);
+        let sign = text.get(DATE_LENGTH..).and_then(|time| time.rfind(['+', '-'])).map(|at| DATE_LENGTH + at);
+        let Some(sign) = sign else {
+            return Self::parse(text).or_else(|| Self::parse(&format!("{}Z", text.replacen(' ', "T", 1))));
+        };
+        let (local, offset) = text.split_at(sign);
+        let local = Self::parse(&format!("{}Z", local.trim_end().replacen(' ', "T", 1)))?;
+        let digits: String = offset[1..].chars().filter(|character| *character != ':').collect();
+        let (hours, minutes) = match digits.len() {
+            2 => (digits.parse::<u64>().ok()?, 0),
+            4 => (digits[..2].parse().ok()?, digits[2..].parse::<u64>().ok()?),
+            _ => return None,
+        };
+        if hours > 15 || minutes > 59 {
+            return None;
+        }
+        let offset_s = Duration::from_secs((hours * 60 + minutes) * 60);
+        let time =
+            if text[sign..].starts_with('+') { local.0.checked_sub(offset_s) } else { local.0.checked_add(offset_s) };
+        time.map(Self::new)
+    }
+
     /// The moment.
     pub fn time(self) -> SystemTime {
         self.0
@@ -69,5 +95,32 @@ mod tests {
             assert_eq!(Date::parse(bad), None, "{bad}");
         }
         assert_eq!(Date::new(UNIX_EPOCH - Duration::from_secs(5)).unix(), 0);
+    }
+
+    #[test]
+    fn dates_of_databases_have_offsets() {
+        for (text, date) in [
+            ("2027-01-31 12:30:05", "2027-01-31T12:30:05Z"),
+            ("2027-01-31 12:30:05.123456", "2027-01-31T12:30:05Z"),
+            ("2027-01-31 12:30:05+00", "2027-01-31T12:30:05Z"),
+            ("2027-01-31 12:30:05.5+02", "2027-01-31T10:30:05Z"),
+            ("2027-01-31T12:30:05+05:30", "2027-01-31T07:00:05Z"),
+            ("2027-01-31 22:30:05-0700", "2027-02-01T05:30:05Z"),
+            ("2027-01-31 12:30:05 UTC", "2027-01-31T12:30:05Z"),
+            ("2027-01-31", "2027-01-31T00:00:00Z"),
+        ] {
+            assert_eq!(Date::parse_database(text).unwrap().to_string(), date, "{text}");
+        }
+        for bad in [
+            "",
+            "infinity",
+            "2027-01-31 12:30:05+",
+            "2027-01-31 12:30:05+2",
+            "2027-01-31 12:30:05+é0",
+            "2027-01-31+02",
+            "2027-01-31 12:30:05+99",
+        ] {
+            assert!(Date::parse_database(bad).is_none(), "{bad}");
+        }
     }
 }

@@ -160,6 +160,13 @@ pub enum FileError {
     /// What is in it is wrong: every problem, in the order of the file.
     #[error("{}", lines(.0))]
     Invalid(Vec<Problem>),
+    /// It has no list of tokens. Files are emptied by mistake, and that would revoke all tokens.
+    #[error("{}: {}", .0.display(), Self::EMPTY)]
+    Empty(PathBuf),
+}
+
+impl FileError {
+    pub(super) const EMPTY: &str = "is empty (if there is to be no token at all, write `tokens: []`)";
 }
 
 /// Why a record could not be read or written.

@@ -14,6 +14,9 @@ use crate::config::Limit;
 /// Permissions that one token may hold: they all travel in one header to the upstream.
 pub(super) const MAX_PERMISSIONS: usize = 64;
 
+/// Characters of a name: as many as an ordinary column of a database holds.
+const MAX_NAME_CHARS: usize = 255;
+
 /// One token as it is stored. Its JSON form is what Redis keeps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -154,8 +157,9 @@ impl Record {
 
 /// Why a name can't be one, if it can't.
 pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
-    let good = (1..=200).contains(&name.chars().count()) && !name.contains(char::is_control) && name.trim() == name;
-    if good { Ok(()) } else { Err("must be 1 to 200 characters, without control characters and surrounding spaces") }
+    let good =
+        (1..=MAX_NAME_CHARS).contains(&name.chars().count()) && !name.contains(char::is_control) && name.trim() == name;
+    if good { Ok(()) } else { Err("must be 1 to 255 characters, without control characters and surrounding spaces") }
 }
 
 /// Why an account can't be one, if it can't: it is sent to upstreams in a header.
@@ -260,10 +264,10 @@ pub(crate) mod tests {
 
     #[test]
     fn names_and_accounts_have_bounds() {
-        for good in ["x", "Café 24/7", &"é".repeat(200)] {
+        for good in ["x", "Café 24/7", &"é".repeat(255)] {
             assert_eq!(check_name(good), Ok(()));
         }
-        for bad in ["", " x", "x ", "a\nb", "\u{7f}", &"x".repeat(201)] {
+        for bad in ["", " x", "x ", "a\nb", "\u{7f}", &"x".repeat(256)] {
             assert!(check_name(bad).is_err(), "{bad:?}");
         }
         assert_eq!(check_account("ACME Corp #1"), Ok(()));

@@ -93,3 +93,34 @@ async fn an_idle_instance_ends_at_once() {
     gateway.signal(Signal::TERM);
     assert_eq!(gateway.wait().await.code(), Some(0));
 }
+
+#[tokio::test]
+async fn only_term_int_and_quit_end_an_instance() {
+    let (_upstream, mut gateway, token) = stage("{ timeout: 5m }").await;
+    let client = http1(&gateway);
+    for signal in [
+        Signal::USR1,
+        Signal::USR2,
+        Signal::PIPE,
+        Signal::ALARM,
+        Signal::VTALARM,
+        Signal::PROF,
+        Signal::IO,
+        Signal::POWER,
+        Signal::STKFLT,
+        Signal::XCPU,
+        Signal::XFSZ,
+        Signal::HUP,
+    ] {
+        gateway.signal(signal);
+        assert_eq!(get(&client, &gateway, "/echo", &token).await.status(), 200, "after {signal:?}");
+    }
+    eventually("a line on the SIGHUP", async || {
+        let lines = gateway.log();
+        lines.iter().any(|line| line["message"].to_string().contains("needs a restart")).then_some(())
+    })
+    .await;
+    gateway.signal(Signal::QUIT);
+    assert_eq!(gateway.wait().await.code(), Some(0));
+    assert!(gateway.log().iter().any(|line| line["message"] == "ended"), "QUIT drains");
+}

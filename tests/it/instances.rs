@@ -184,7 +184,7 @@ async fn a_revoked_token_is_refused_on_every_instance_from_the_next_request() {
     })
     .await;
     let (site, id) = (stage.site().clone(), token.id.clone());
-    let revoked = tokio::task::spawn_blocking(move || site.run(&["token", "revoke", &id])).await.unwrap();
+    let revoked = tokio::task::spawn_blocking(move || site.run(&["token", "revoke", "--yes", &id])).await.unwrap();
     let returned = Instant::now();
     assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
     over.store(true, Ordering::Relaxed);

@@ -74,7 +74,7 @@ async fn after_mixed_traffic() -> Stage {
     ));
     let gateway = site.serve();
     let tokens = vec![site.token(&["calls:*"]), site.token_with(&[], &["--limit", "minute=4/1m"]), site.token(&[])];
-    assert!(site.run(&["token", "revoke", &tokens[2].id]).status.success());
+    assert!(site.run(&["token", "revoke", "--yes", &tokens[2].id]).status.success());
     for client in [http1(&gateway), http2(&gateway)] {
         for token in &tokens {
             for path in ["/echo?access_token=", "/status/503", "/nowhere", "/dead", "/public", "/a/../b"] {

@@ -14,9 +14,9 @@ use arc_swap::ArcSwap;
 use super::credential::Credential;
 use super::open_calls::OpenCalls;
 use super::principal::{Principal, principal_of};
-use super::refusal::{Reason, Refusal};
+use super::refusal::Refused;
 use crate::config::Config;
-use crate::tokens::{FileError, Plans, Record, Stamp, TokenHash, load, read_records};
+use crate::tokens::{FileError, Plans, Record, Stamp, TokenHash, load, read_served_records};
 
 /// How often a running instance looks whether the file has changed.
 const POLL: Duration = Duration::from_millis(500);
@@ -40,9 +40,9 @@ struct Records {
 }
 
 struct Stored {
-    record: Record,
+    record: Arc<Record>,
     /// The token's principal, or why the token is refused. Expiry is checked at every use.
-    principal: Result<Arc<Principal>, Refusal>,
+    principal: Result<Arc<Principal>, Refused>,
 }
 
 impl FileStore {
@@ -60,6 +60,10 @@ impl FileStore {
             Ok(()) => Ok(store),
             Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 tracing::warn!("{} does not exist: no token is known", store.path.display());
+                Ok(store)
+            }
+            Err(error @ FileError::Empty(_)) => {
+                tracing::warn!("{error}: no token is known");
                 Ok(store)
             }
             Err(error) => Err(error),
@@ -94,10 +98,9 @@ impl FileStore {
     }
 
     /// The principal of this stored hash, by the records of now.
-    fn known(&self, hash: &TokenHash) -> Result<Arc<Principal>, Refusal> {
+    fn known(&self, hash: &TokenHash) -> Result<Arc<Principal>, Refused> {
         let records = self.records.load();
-        let stored = records.by_hash.get(hash);
-        stored.map_or(Err(Refusal::Invalid(Reason::Unknown)), |stored| stored.principal.clone())
+        records.by_hash.get(hash).map_or(Err(Refused::UNKNOWN), |stored| stored.principal.clone())
     }
 
     /// Reads the file if it has changed since it was last read.
@@ -107,7 +110,9 @@ impl FileStore {
         }
         match self.read() {
             Ok(()) => tracing::info!("{}: read again, {} tokens", self.path.display(), self.count()),
-            Err(error @ FileError::Io { .. }) => tracing::error!("{error}; the previous tokens stay active"),
+            Err(error @ (FileError::Io { .. } | FileError::Empty(_))) => {
+                tracing::error!("{error}; the previous tokens stay active");
+            }
             Err(FileError::Invalid(problems)) => {
                 for problem in &problems {
                     tracing::error!("{problem}");
@@ -118,11 +123,11 @@ impl FileStore {
     }
 
     /// The principal of this credential. The caller checks whether the token has expired.
-    pub(super) fn find(&self, credential: &Credential<'_>) -> Result<Arc<Principal>, Refusal> {
+    pub(super) fn find(&self, credential: &Credential<'_>) -> Result<Arc<Principal>, Refused> {
         let records = self.records.load();
         let find = |hash: &TokenHash| records.by_hash.get(hash);
         let stored = find(&credential.hash).or_else(|| find(&credential.hash_behind_bar()?));
-        stored.map_or(Err(Refusal::Invalid(Reason::Unknown)), |stored| stored.principal.clone())
+        stored.map_or(Err(Refused::UNKNOWN), |stored| stored.principal.clone())
     }
 
     fn read(&self) -> Result<(), FileError> {
@@ -131,7 +136,7 @@ impl FileStore {
         // Remembered whether the file is good or not, so that a bad one is complained of once.
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = stamp;
         let (text, _) = loaded.map_err(|source| FileError::Io { path: self.path.clone(), source })?;
-        let records = read_records(&self.path, &text, &self.plans)?;
+        let records = read_served_records(&self.path, &text, &self.plans)?;
         let new = self.take_over(&self.records.load(), records);
         self.records.store(Arc::new(new));
         Ok(())
@@ -141,6 +146,7 @@ impl FileStore {
     fn take_over(&self, old: &Records, records: Vec<Record>) -> Records {
         let mut new = Records { version: old.version, ..Records::default() };
         for record in records {
+            let record = Arc::new(record);
             let unchanged = |stored: &&Arc<Stored>| stored.record == record;
             let mut version = None;
             for hash in &record.hashes {

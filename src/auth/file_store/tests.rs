@@ -5,6 +5,7 @@ use std::fs;
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
 use super::*;
+use crate::auth::refusal::{Reason, Refusal};
 use crate::tokens::test_plans as plans;
 
 const A: &str = "token-number-a";
@@ -18,7 +19,7 @@ fn entry(id: &str, token: &str, more: &str) -> String {
 fn find(store: &FileStore, token: &str) -> Result<Arc<Principal>, Refusal> {
     let mut headers = HeaderMap::new();
     headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {token}")).unwrap());
-    store.find(&Credential::from_headers(&headers, "kal_live")?)
+    Ok(store.find(&Credential::from_headers(&headers, "kal_live")?)?)
 }
 
 /// A store on a file with this text, and a way to change it.
@@ -89,7 +90,11 @@ fn a_good_change_replaces_all_and_a_bad_one_nothing() {
 
     change(&store, &format!("tokens:\n{}", entry("b", B, "")));
     assert!(find(&store, A).is_err() && find(&store, B).is_ok());
-    change(&store, "");
+    for empty in ["", "\n", "# [none]\n", "tokens:\n", "{}"] {
+        change(&store, empty);
+        assert!(find(&store, B).is_ok(), "a file that was emptied revokes nobody: {empty:?}");
+    }
+    change(&store, "tokens: [] # none\n");
     assert_eq!(store.count(), 0);
 }
 
@@ -135,7 +140,7 @@ fn all_errors_are_reported_at_once_with_their_position() {
         "tokens.yaml:4:11: tokens[0].hash: must be 64 hexadecimal digits (SHA-256 of the token)",
         "tokens.yaml:7:11: tokens[0].plan: no plan is called \"entreprise\" (did you mean \"enterprise\"?)",
         "tokens.yaml:8:9: tokens[1].id: must be 1 to 64 letters, digits, \".\", \"_\" and \"-\"",
-        "tokens.yaml:10:11: tokens[1].name: must be 1 to 200 characters, without control characters and surrounding spaces",
+        "tokens.yaml:10:11: tokens[1].name: must be 1 to 255 characters, without control characters and surrounding spaces",
         "tokens.yaml:11:14: tokens[1].account: must be 1 to 128 printable ASCII characters, without surrounding spaces",
         "tokens.yaml:12:5: tokens[1].permisions: unknown key (did you mean \"permissions\"?)",
         "tokens.yaml:13:17: tokens[1].created_at: must be a date in UTC, for example 2027-01-31 or 2027-01-31T12:00:00Z",

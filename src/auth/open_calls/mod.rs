@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::principal::Principal;
 use super::rechecks::Rechecks;
-use super::refusal::{Reason, Refusal};
+use super::refusal::{Reason, Refusal, Refused};
 use crate::config::{Route, RouteAccess};
 use crate::sharded::Sharded;
 
@@ -147,13 +147,13 @@ impl OpenCalls {
         &self,
         id: &str,
         now: SystemTime,
-        current: impl Fn(&Principal) -> Result<Arc<Principal>, Refusal>,
+        current: impl Fn(&Principal) -> Result<Arc<Principal>, Refused>,
     ) {
         self.table(id).judge(id, now, &current);
     }
 
     /// Judges all calls anew.
-    pub(super) fn judge_all(&self, now: SystemTime, current: impl Fn(&Principal) -> Result<Arc<Principal>, Refusal>) {
+    pub(super) fn judge_all(&self, now: SystemTime, current: impl Fn(&Principal) -> Result<Arc<Principal>, Refused>) {
         for mut table in self.shards.iter() {
             let tokens: BTreeSet<Arc<str>> = table.calls.keys().map(|(id, _)| id.clone()).collect();
             for id in tokens {
@@ -173,15 +173,15 @@ impl CallTable {
         self.calls.range(all).map(|(key, _)| key)
     }
 
-    fn judge(&mut self, id: &str, now: SystemTime, current: &impl Fn(&Principal) -> Result<Arc<Principal>, Refusal>) {
+    fn judge(&mut self, id: &str, now: SystemTime, current: &impl Fn(&Principal) -> Result<Arc<Principal>, Refused>) {
         let keys: Vec<Key> = self.of(id).cloned().collect();
         for key in keys {
             let Some(entry) = self.calls.get_mut(&key) else { continue };
             let principal = match current(&entry.principal) {
                 Ok(principal) => principal,
-                Err(refusal) => {
+                Err(refused) => {
                     // Otherwise nothing is known: an outage ends no call.
-                    if let Refusal::Invalid(reason) = refusal {
+                    if let Refusal::Invalid(reason) = refused.refusal {
                         self.revoke(&key, reason.into());
                     }
                     continue;

@@ -77,10 +77,10 @@ fn refusals_end_calls_and_outages_do_not() {
     ] {
         let calls = Arc::new(OpenCalls::default());
         let mut call = calls.open(&principal(&record_of("secret-token"), 1), &route("calls:read"), 0);
-        calls.judge_all(at(0), |_| Err(Refusal::Unavailable));
-        calls.judge("other", at(0), |_| Err(Refusal::Invalid(reason)));
+        calls.judge_all(at(0), |_| Err(Refusal::Unavailable.into()));
+        calls.judge("other", at(0), |_| Err(Refusal::Invalid(reason).into()));
         assert_eq!(told(&mut call), None);
-        calls.judge_all(at(0), |_| Err(Refusal::Invalid(reason)));
+        calls.judge_all(at(0), |_| Err(Refusal::Invalid(reason).into()));
         assert_eq!(told(&mut call), Some(why));
     }
 }

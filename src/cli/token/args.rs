@@ -72,6 +72,22 @@ impl TokenCommand {
     }
 }
 
+impl TokenCommand {
+    /// What of this can't be undone, and whether it is confirmed. Ids are not repeated: a token's text may stand in their place.
+    pub(super) fn irreversible(&self) -> Option<(&'static str, bool)> {
+        match self {
+            Self::Revoke(TokenArgs { args, .. }) if args.account.is_some() => {
+                Some(("Revoking all tokens of an account", args.yes))
+            }
+            Self::Revoke(TokenArgs { args, .. }) => Some(("Revoking a token", args.yes)),
+            Self::Rotate(TokenArgs { args, .. }) if args.grace.is_zero() => {
+                Some(("Ending the old secrets of a token at once", args.yes))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// One token, and the version that it must have.
 #[derive(Debug, Args)]
 pub struct SelectedToken {
@@ -221,6 +237,9 @@ pub struct RotateArgs {
     /// once: use this when one has leaked
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
     pub(super) grace: Duration,
+    /// Don't ask before old secrets end at once (--grace 0)
+    #[arg(long)]
+    pub(super) yes: bool,
 }
 
 /// Arguments of `token revoke`.
@@ -235,6 +254,9 @@ pub struct RevokeArgs {
     /// Fail unless the token still has this version, as `token show` prints it
     #[arg(long, value_name = "VERSION", conflicts_with = "account")]
     pub(super) if_version: Option<u64>,
+    /// Don't ask: a revocation can't be undone
+    #[arg(long)]
+    pub(super) yes: bool,
 }
 
 /// Arguments of `token audit`.

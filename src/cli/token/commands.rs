@@ -11,9 +11,6 @@ use super::view::{CreatedToken, audit_table, token_json, token_sheet, token_tabl
 use crate::config::Secret;
 use crate::tokens::{Change, Draft, Edited, Filter, Operation, Origin, RevokedAccount, TokenView, TrailFilter};
 
-/// Tokens that one request to the store returns.
-const PAGE: usize = 256;
-
 impl Session<'_> {
     pub(super) async fn create(&mut self, args: CreateArgs) -> anyhow::Result<()> {
         let expires_at = args.settings.expires.map(|end| end.after(self.by.now)).transpose()?;
@@ -45,8 +42,7 @@ impl Session<'_> {
         let max = limit.map_or(usize::MAX, |limit| limit as usize);
         let mut listed = Vec::new();
         while listed.len() < max {
-            let count = PAGE.min(max - listed.len());
-            let page = self.registry.list(&filter, after.as_deref(), count, self.by.now).await?;
+            let page = self.registry.list(&filter, after.as_deref(), max - listed.len(), self.by.now).await?;
             listed.extend(page.tokens);
             after = page.next;
             if after.is_none() {

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 
+use crate::cli::confirm::confirm;
 use crate::config::{self, Config};
 use session::Session;
 
@@ -29,6 +30,9 @@ pub struct CommandOutput {
 
 /// Runs a command and prints its output.
 pub(super) async fn run(command: TokenCommand) -> anyhow::Result<()> {
+    if let Some((deed, yes)) = command.irreversible() {
+        confirm(deed, yes)?;
+    }
     // `callgate check` reports warnings about the configuration.
     let config = config::load(&command.common().config)?.config;
     let CommandOutput { result, out, remarks } = run_with(&config, command, SystemTime::now()).await;

@@ -37,6 +37,12 @@ pub(super) fn admin(field: &Field<'_>, address: SocketAddr) -> AdminAccess {
     }
     if !is_private && anonymous.is_some() {
         s.field_of("anonymous").error(format!("must be none, because others can reach {address} (remove it)"));
+    } else if !is_private && !items.is_empty() {
+        let port = address.port();
+        list.warn(format!(
+            "they cross the network unencrypted, as new secrets of tokens do, because others can reach {address} (set \
+             listen.admin to \"127.0.0.1:{port}\" behind a proxy with TLS, or let only operators reach that network)"
+        ));
     }
     if is_private && anonymous.is_none() && items.is_empty() {
         s.field_of("anonymous").warn(format!("nobody can use the admin listener: admin.tokens is empty ({REMEDY})"));

@@ -3,17 +3,32 @@
 use std::borrow::Cow;
 use std::fmt::Display;
 
-use http::{Uri, Version};
+use http::{Method, Uri, Version};
 
 use super::super::text::{push, push_ip, push_json_string, push_millis, push_number, push_text};
 use super::record::AccessRecord;
 
-/// The path without secrets of tokens; a hyphen where the target has no path.
+/// Bytes of a path that are logged. Clients choose paths, and lines must not fill the log.
+const MAX_PATH_BYTES: usize = 1_024;
+/// The same for a method.
+const MAX_METHOD_BYTES: usize = 32;
+
+/// The path without secrets of tokens, and cut when it is long; a hyphen where the target has no path.
 fn logged_path(uri: &Uri) -> Cow<'_, str> {
     match uri.path() {
         "" => "-".into(),
-        path => without_secrets(path),
+        path => match without_secrets(path) {
+            long if long.len() > MAX_PATH_BYTES => {
+                (long[..long.floor_char_boundary(MAX_PATH_BYTES)].to_owned() + "…").into()
+            }
+            short => short,
+        },
     }
+}
+
+fn logged_method(method: &Method) -> &str {
+    // Methods are ASCII.
+    &method.as_str()[..method.as_str().len().min(MAX_METHOD_BYTES)]
 }
 
 /// The JSON form, with its line end. It is made for every request, so it avoids `format!` where that is easy.
@@ -23,7 +38,7 @@ pub fn json_line(record: &AccessRecord) -> String {
     push(&mut line, format_args!("{}", humantime::format_rfc3339_millis(record.received)));
     line.push_str(r#"","level":"INFO","message":"request""#);
     push_text(&mut line, "request_id", record.request_id.to_str().unwrap_or_default());
-    push_text(&mut line, "method", record.method.as_str());
+    push_text(&mut line, "method", logged_method(&record.method));
     push_text(&mut line, "path", &logged_path(&record.uri));
     push_text(&mut line, "protocol", protocol(record.version));
     let (id, name) = record.token.as_ref().map(|(id, name)| (&**id, &**name)).unzip();
@@ -32,6 +47,7 @@ pub fn json_line(record: &AccessRecord) -> String {
         ("token_id", id),
         ("token_name", name),
         ("code", record.rejection),
+        ("reason", record.reason),
         ("error", record.error.as_deref()),
         ("ended_by", record.ended_by),
         ("upstream", record.upstream.as_deref()),
@@ -87,7 +103,7 @@ pub(super) fn human_line(record: &AccessRecord) -> String {
     let mut line = String::with_capacity(256);
     let (received, path) = (humantime::format_rfc3339_millis(record.received), logged_path(&record.uri));
     let (status, method, millis) =
-        (record.status.as_u16(), &record.method, record.started.elapsed().as_secs_f64() * 1e3);
+        (record.status.as_u16(), logged_method(&record.method), record.started.elapsed().as_secs_f64() * 1e3);
     push(&mut line, format_args!("{received} {status} {method} {path} {millis:.1}ms"));
     for window in &record.windows {
         push(&mut line, format_args!(" {}={}/{}", window.name, window.used, window.limit));
@@ -98,6 +114,7 @@ pub(super) fn human_line(record: &AccessRecord) -> String {
     }
     push_some(&mut line, " token=", record.token.as_ref().map(|(id, _)| id));
     push_some(&mut line, " ", record.rejection);
+    push_some(&mut line, " reason=", record.reason);
     if let Some(error) = &record.error {
         line.push(' ');
         push_json_string(&mut line, error);
@@ -159,7 +176,7 @@ fn without_secrets(text: &str) -> Cow<'_, str> {
 pub(super) mod tests {
     use std::time::{Duration, Instant, SystemTime};
 
-    use http::{HeaderValue, Method, StatusCode};
+    use http::{HeaderValue, StatusCode};
     use smallvec::SmallVec;
 
     use super::super::record::WindowUse;
@@ -178,6 +195,7 @@ pub(super) mod tests {
             token: Some(("id1".into(), "my \"token\"\u{1b}[31m".into())),
             status: StatusCode::TOO_MANY_REQUESTS,
             rejection: Some("rate_limited"),
+            reason: None,
             error: None,
             upstream: None,
             endpoint: None,
@@ -234,6 +252,28 @@ pub(super) mod tests {
             let line = json_line(&AccessRecord { uri: path.parse().unwrap(), ..record() });
             assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap()["path"], logged);
         }
+    }
+
+    #[test]
+    fn long_paths_and_methods_are_cut() {
+        let token = "kal_live_0123456789AB0123456789ABCDEFGHIJKLMNOPQ1eHJcq";
+        let path = format!("/{}/{token}/{}", "a".repeat(MAX_PATH_BYTES - 30), "b".repeat(8_000));
+        let method = Method::from_bytes(&[b'M'; 5_000]).unwrap();
+        let long = AccessRecord { uri: path.parse().unwrap(), method, ..record() };
+        for line in [json_line(&long), human_line(&long)] {
+            assert!(line.len() < 2_000, "{}", line.len());
+            assert!(
+                line.contains("a/kal_live_0123456789AB…/bb") && line.contains("b…") && !line.contains("PQ1eHJcq"),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_reason_of_a_401_is_logged() {
+        let refused = AccessRecord { rejection: Some("invalid_token"), reason: Some("revoked"), ..record() };
+        assert!(json_line(&refused).contains(r#""code":"invalid_token","reason":"revoked""#));
+        assert!(human_line(&refused).contains(" token=id1 invalid_token reason=revoked "));
     }
 
     #[test]

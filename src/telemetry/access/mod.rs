@@ -7,8 +7,7 @@ mod record;
 
 use std::io::Write as _;
 
-use tracing_appender::non_blocking::NonBlocking;
-
+use super::log_queue::LogWriter;
 use crate::config::LogFormat;
 
 use super::text::visible_line;
@@ -21,12 +20,12 @@ pub use record::{AccessRecord, Phase, WindowUse};
 /// Writes the lines.
 #[derive(Clone)]
 pub struct AccessLog {
-    writer: Option<NonBlocking>,
+    writer: Option<LogWriter>,
     format: LogFormat,
 }
 
 impl AccessLog {
-    pub(super) fn new(writer: Option<NonBlocking>, format: LogFormat) -> Self {
+    pub(super) fn new(writer: Option<LogWriter>, format: LogFormat) -> Self {
         Self { writer, format }
     }
 

@@ -54,6 +54,8 @@ pub struct AccessRecord {
     pub status: StatusCode,
     /// The code of a rejection.
     pub rejection: Option<&'static str>,
+    /// Why a request was not authenticated; never sent to clients.
+    pub reason: Option<&'static str>,
     /// What failed; never sent to clients.
     pub error: Option<Box<str>>,
     /// The name of the upstream.

@@ -4,8 +4,9 @@ use std::io;
 use std::path::Path;
 
 use super::parse;
-use super::token_file::load;
+use super::token_file::{is_empty, load};
 use crate::config::{Config, Position, Problem, Severity};
+use crate::tokens::error::FileError;
 use crate::tokens::permission::strange_permissions;
 use crate::tokens::plans::Plans;
 
@@ -25,8 +26,12 @@ pub(crate) fn check_tokens(config: &Config, path: &Path) -> Vec<Problem> {
         Ok(placed) => placed,
         Err(problems) => return problems,
     };
+    if placed.is_empty() && is_empty(&text) {
+        let message = FileError::EMPTY.to_owned();
+        return vec![problem(Position::WHOLE_FILE, String::new(), message, Severity::Warning)];
+    }
     let warnings = placed.iter().enumerate().flat_map(|(index, token)| {
-        let key = token.keys.iter().find(|(key, _)| key == "permissions");
+        let key = token.keys.iter().find(|(key, _)| *key == "permissions");
         let at = key.map_or(token.position, |(_, position)| *position);
         let remarks = strange_permissions(config, &token.record.permissions);
         remarks.into_iter().map(move |remark| (at, format!("tokens[{index}].permissions"), remark))

@@ -5,15 +5,16 @@
 //! unusual layout), the tokens concerned are written anew, or else the whole file, of which only the comment at its head is kept.
 
 use std::collections::{HashMap, HashSet};
+use std::time::SystemTime;
 
-use super::atomic_replace::{LockedFile, beside, target};
-use super::parse::{Placed, parse};
+use super::atomic_replace::{LockedFile, target};
+use super::parse::Placed;
 use super::text::{self, Edits};
-use super::token_file::TokenFile;
+use super::token_file::{TokenFile, read_records};
 use super::trail;
 use super::usage;
 use crate::tokens::audit::{Action, ActionContext, Entry};
-use crate::tokens::cursor::{Cursor, RecordPage};
+use crate::tokens::cursor::Cursor;
 use crate::tokens::error::{RegistryError, Result};
 use crate::tokens::operation::Operation;
 use crate::tokens::outcome::{Edited, ImportOutcome};
@@ -35,22 +36,25 @@ impl TokenFile {
         Ok(self.stored([record])?.pop())
     }
 
-    /// Up to `count` records behind a place, which is an index and the id that was there; and the place of the last one, unless
-    /// there is none behind it.
-    pub(in crate::tokens) fn page(&self, after: &Cursor, count: usize) -> Result<RecordPage> {
+    /// Up to `count` records behind a place that are wanted. The place is an index and the id that was there; also the place of the
+    /// last one, unless there is none wanted behind it.
+    pub(in crate::tokens) fn page(
+        &self,
+        after: &Cursor,
+        count: usize,
+        is_wanted: impl Fn(&Record) -> bool,
+    ) -> Result<(Vec<StoredRecord>, Option<Cursor>)> {
         let records = self.list()?;
         let start = match records.iter().position(|record| record.id == after.id) {
             Some(at) => at + 1,
             // Somebody took it out: what followed it has moved up.
             None => usize::try_from(after.created).unwrap_or(usize::MAX),
         };
-        let more = records.len() > start.saturating_add(count);
-        let places = records.iter().enumerate().skip(start).take(count);
-        let places: Vec<Cursor> =
-            places.map(|(at, record)| Cursor { created: at as u64, id: record.id.clone() }).collect();
-        let stored = self.stored(records.into_iter().skip(start).take(count))?;
-        let last = places.last().filter(|_| more).cloned();
-        Ok((places.into_iter().zip(stored).collect(), last))
+        let mut wanted = records.into_iter().enumerate().skip(start).filter(|(_, record)| is_wanted(record));
+        let (places, page): (Vec<usize>, Vec<Record>) = wanted.by_ref().take(count).unzip();
+        let last = places.last().zip(page.last()).filter(|_| wanted.next().is_some());
+        let last = last.map(|(at, record)| Cursor { created: *at as u64, id: record.id.clone() });
+        Ok((self.stored(page)?, last))
     }
 
     /// Adds a record.
@@ -154,9 +158,18 @@ impl TokenFile {
 
     /// Up to `count` entries of the audit trail before one, the newest first.
     pub(in crate::tokens) fn trail(&self, before: Option<u64>, count: usize) -> Result<Vec<(u64, Entry)>> {
-        let entries = trail::read(&beside(&target(&self.path), trail::ENDING))?;
+        let entries = trail::read(&target(&self.path))?;
         let wanted = entries.into_iter().rev().filter(|(seq, _)| before.is_none_or(|before| *seq < before));
         Ok(wanted.take(count).collect())
+    }
+
+    /// Adds an entry of what was done to a token elsewhere.
+    pub(in crate::tokens) fn note(&self, entry: &Entry, now: SystemTime) -> Result<()> {
+        let locked = LockedFile::wait_for(&self.path)?;
+        trail::settle(&locked)?;
+        trail::add(&locked, entry, now)?;
+        entry.log();
+        Ok(())
     }
 
     /// Reads the file, decides on a change, and puts the result in the file's place, all under the lock. Returns what `decide` says
@@ -169,24 +182,24 @@ impl TokenFile {
         let locked = LockedFile::wait_for(&self.path)?;
         let (text, placed) = self.load(&locked.path)?;
         let (FileChange { edits, entries }, decision) = decide(&placed)?;
-        let wanted = edits.applied(&placed);
         if entries.is_empty() {
             return Ok((decision, false));
         }
         let says = |text: &String| {
-            parse(&locked.path, text, &self.plans)
-                .is_ok_and(|placed| placed.iter().map(|placed| &placed.record).eq(&wanted))
+            let says = read_records(&locked.path, text, &self.plans);
+            says.is_ok_and(|records| records.iter().eq(edits.applied(&placed)))
         };
         let kept = text::by_lines(&text, &placed, &edits).filter(says);
         let kept = kept.or_else(|| text::by_entries(&text, &placed, &edits).filter(says));
         let rewritten = kept.is_none();
-        let new = kept.unwrap_or_else(|| text::rendered(&text, &wanted));
+        let new = kept.unwrap_or_else(|| text::rendered(&text, edits.applied(&placed)));
         debug_assert!(!rewritten || says(&new), "a file written anew says what it was meant to");
-        let written = trail::write(&locked, &entries, by.now)?;
-        if let Err(error) = locked.replace(&locked.path, &new) {
-            written.undo();
-            return Err(error.into());
+        trail::prepare(&locked, &entries, &new, by.now)?;
+        let replaced = locked.replace(&locked.path, &new);
+        if let Err(error) = trail::settle(&locked) {
+            tracing::warn!("an entry of the audit trail is late: {error}");
         }
+        replaced?;
         entries.iter().for_each(Entry::log);
         Ok((decision, rewritten))
     }

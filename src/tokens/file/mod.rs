@@ -13,4 +13,4 @@ mod usage;
 
 pub(crate) use check::check_tokens;
 pub(super) use token_file::TokenFile;
-pub(crate) use token_file::{Stamp, load, read_records};
+pub(crate) use token_file::{Stamp, load, read_served_records};

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::iter;
 use std::path::Path;
 
+use foldhash::fast::RandomState;
+
 use crate::config::did_you_mean;
-use crate::config::{CONCURRENT_CALLS, Field, FileKind, Limit, Position, Problem, YamlReader};
+use crate::config::{CONCURRENT_CALLS, Field, FileKind, Limit, OtherLayout, Position, Problem, SimpleList, YamlReader};
 use crate::tokens::date::Date;
 use crate::tokens::limit_text::parse_limit;
 use crate::tokens::operation::MAX_OLD_SECRETS;
@@ -20,31 +22,90 @@ pub(super) struct Placed {
     /// The position of its first key.
     pub(super) position: Position,
     /// Its keys and their positions, in the order of the file.
-    pub(super) keys: Vec<(String, Position)>,
+    pub(super) keys: Box<[(&'static str, Position)]>,
 }
 
-/// Reads all records of a file.
+/// The keys of a token.
+const KEYS: [&str; 14] = [
+    "id",
+    "hash",
+    "name",
+    "account",
+    "permissions",
+    "plan",
+    "limits",
+    "concurrent_calls",
+    "created_at",
+    "expires_at",
+    "enabled",
+    "revoked_at",
+    "old_hashes",
+    // Of tokens that were made with a key against repetition.
+    "request",
+];
+
+/// Reads all records of a file, and their places.
 pub(super) fn parse(file: &Path, source: &str, plans: &Plans) -> Result<Vec<Placed>, Vec<Problem>> {
+    parse_with(file, source, plans, |record, token| {
+        let name = |key: &str| KEYS.into_iter().find(|name| *name == key);
+        let keys = token.map().iter().filter_map(|entry| Some((name(&entry.key)?, entry.key_position)));
+        Placed { record, position: token.position, keys: keys.collect() }
+    })
+}
+
+/// Reads all records of a file, and keeps of each what `keep` makes of it and of the value that it came from.
+pub(super) fn parse_with<T>(
+    file: &Path,
+    source: &str,
+    plans: &Plans,
+    mut keep: impl FnMut(Record, &Field<'_>) -> T,
+) -> Result<Vec<T>, Vec<Problem>> {
+    let simple = SimpleList::find(source, "tokens").and_then(|list| simple_list(file, list, plans, &mut keep).ok());
+    if let Some(done) = simple {
+        return done;
+    }
     let reader = YamlReader::new(file, FileKind::Tokens);
-    let mut records = Vec::new();
+    let mut kept = Vec::new();
     if let Some(node) = reader.parse(source) {
-        let mut parser = TokenParser { plans, lines_of_ids: HashMap::new(), lines_of_hashes: HashMap::new() };
+        let mut parser = TokenParser::new(plans);
         let list = reader.root(&node).section().field_of("tokens");
-        records.extend(list.items().iter().filter_map(|token| parser.token(token)));
+        kept.extend(list.items().iter().filter_map(|token| Some(keep(parser.token(token)?, token))));
     }
     let problems = reader.into_problems();
-    if problems.is_empty() { Ok(records) } else { Err(problems) }
+    if problems.is_empty() { Ok(kept) } else { Err(problems) }
+}
+
+/// The same for a list of simple layout: one token after the other, so that the values of all don't fill memory.
+fn simple_list<T>(
+    file: &Path,
+    list: SimpleList<'_>,
+    plans: &Plans,
+    keep: &mut impl FnMut(Record, &Field<'_>) -> T,
+) -> Result<Result<Vec<T>, Vec<Problem>>, OtherLayout> {
+    let reader = YamlReader::new(file, FileKind::Tokens);
+    let (mut parser, mut kept) = (TokenParser::new(plans), Vec::new());
+    for (index, node) in list.enumerate() {
+        let node = node?;
+        let token = reader.item("tokens", index, &node);
+        kept.extend(parser.token(&token).map(|record| keep(record, &token)));
+    }
+    let problems = reader.into_problems();
+    Ok(if problems.is_empty() { Ok(kept) } else { Err(problems) })
 }
 
 struct TokenParser<'a> {
     plans: &'a Plans,
-    lines_of_ids: HashMap<String, usize>,
-    lines_of_hashes: HashMap<TokenHash, usize>,
+    lines_of_ids: HashMap<String, usize, RandomState>,
+    lines_of_hashes: HashMap<TokenHash, usize, RandomState>,
 }
 
-impl TokenParser<'_> {
+impl<'a> TokenParser<'a> {
+    fn new(plans: &'a Plans) -> Self {
+        Self { plans, lines_of_ids: HashMap::default(), lines_of_hashes: HashMap::default() }
+    }
+
     /// The record, if it has all that is required. Everything that is wrong is reported.
-    fn token(&mut self, token: &Field<'_>) -> Option<Placed> {
+    fn token(&mut self, token: &Field<'_>) -> Option<Record> {
         let s = token.section();
         let id = s.require("id", "the name that logs and `callgate token` show").and_then(|f| text(&f, check_id));
         let hash = s.require("hash", "the SHA-256 of the token").and_then(|f| hash(&f));
@@ -78,8 +139,7 @@ impl TokenParser<'_> {
                 s.field_of(key).error(format!("the token at line {line} has this hash, too"));
             }
         }
-        let keys = token.map().iter().map(|entry| (entry.key.clone(), entry.key_position)).collect();
-        Some(Placed { record, position, keys })
+        Some(record)
     }
 
     fn plan(&self, field: &Field<'_>) -> Option<String> {

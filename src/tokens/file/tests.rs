@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::atomic_replace::LockedFile;
 use super::*;
-use crate::tokens::audit::{Action, ActionContext, Actor};
+use crate::tokens::audit::{Action, ActionContext, Actor, Entry};
 use crate::tokens::date::Date;
 use crate::tokens::draft::Change;
 use crate::tokens::error::{FileError, RegistryError, Result};
@@ -214,6 +215,33 @@ fn a_change_that_fails_leaves_no_entry_in_the_trail() {
     assert!(matches!(revoke(&file, "a", now()), Err(RegistryError::File(FileError::Io { .. }))));
     assert_eq!(fs::read_to_string(long).unwrap(), text);
     assert_eq!(file.trail(None, 10).unwrap().len(), 1);
+}
+
+#[test]
+fn after_a_crash_the_trail_holds_what_was_done_and_nothing_else() {
+    let (folder, file, path) = editor(None);
+    file.create(record("a", A), &by()).unwrap();
+    let pending = folder.path().join("tokens.yaml.audit.pending");
+    assert!(!pending.exists());
+    let before = fs::read_to_string(&path).unwrap();
+    let mut revoked = record("a", A);
+    revoked.revoked_at = Some(Date::new(now()));
+    let entry = Entry::of(Action::Revoke, &by(), Some(&record("a", A)), &revoked);
+    let actions = |file: &TokenFile| -> Vec<Action> {
+        file.trail(None, 10).unwrap().iter().map(|(_, entry)| entry.action).collect()
+    };
+    for (is_made, expected) in [(false, &[Action::Create][..]), (true, &[Action::Revoke, Action::Create])] {
+        // The process was killed before it exchanged the file, or directly after that.
+        let after = format!("{before}# revoked\n");
+        trail::prepare(&LockedFile::wait_for(&path).unwrap(), std::slice::from_ref(&entry), &after, now()).unwrap();
+        if is_made {
+            fs::write(&path, &after).unwrap();
+        }
+        assert_eq!(actions(&file), expected);
+        trail::settle(&LockedFile::wait_for(&path).unwrap()).unwrap();
+        assert_eq!(actions(&file), expected);
+        assert!(!pending.exists());
+    }
 }
 
 #[test]

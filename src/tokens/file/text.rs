@@ -1,5 +1,6 @@
 //! Edits of a token file's text that keep what people wrote in it: comments, order and layout.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -24,9 +25,9 @@ pub(super) struct Edits {
 
 impl Edits {
     /// All records as they are to be.
-    pub(super) fn applied(&self, placed: &[Placed]) -> Vec<Record> {
+    pub(super) fn applied<'a>(&'a self, placed: &'a [Placed]) -> impl Iterator<Item = &'a Record> {
         let kept = placed.iter().enumerate().map(|(at, old)| self.changed.get(&at).unwrap_or(&old.record));
-        kept.chain(&self.added).cloned().collect()
+        kept.chain(&self.added)
     }
 }
 
@@ -39,7 +40,7 @@ pub(super) fn by_lines(text: &str, placed: &[Placed], edits: &Edits) -> Option<S
             return None;
         }
         let (before, after) = (keys(&old.record), keys(new));
-        let written = |key: &str| old.keys.iter().find(|(name, _)| name == key).map(|(_, position)| *position);
+        let written = |key: &str| old.keys.iter().find(|(name, _)| *name == key).map(|(_, position)| *position);
         let ends = |line: usize| numbers.iter().copied().find(|other| *other > line).unwrap_or(span.end + 1);
         let mut changes: Vec<(Position, LineEdit)> = Vec::new();
         // The last new key first: each is put directly below the id.
@@ -58,7 +59,7 @@ pub(super) fn by_lines(text: &str, placed: &[Placed], edits: &Edits) -> Option<S
         for (position, change) in changes {
             let Position { line, column } = position;
             match change {
-                LineEdit::Below(new) => lines.insert(line, format!("{:1$}{new}\n", "", column - 1)),
+                LineEdit::Below(new) => lines.insert(line, format!("{:1$}{new}\n", "", column - 1).into()),
                 LineEdit::Instead(new) => exchange_value(lines, position, ends(line), Some(new))?,
                 LineEdit::Away => exchange_value(lines, position, ends(line), None)?,
             }
@@ -77,7 +78,7 @@ pub(super) fn by_entries(text: &str, placed: &[Placed], edits: &Edits) -> Option
         }
         let mut entry = String::new();
         push_entry(&mut entry, indent, new);
-        lines.splice(span.start - 1..span.end, [entry]);
+        lines.splice(span.start - 1..span.end, [entry.into()]);
         Some(())
     })
 }
@@ -88,14 +89,14 @@ fn edit(
     text: &str,
     placed: &[Placed],
     edits: &Edits,
-    change: impl Fn(&mut Vec<String>, Span, &Placed, &Record) -> Option<()>,
+    change: impl Fn(&mut Vec<Cow<'_, str>>, Span, &Placed, &Record) -> Option<()>,
 ) -> Option<String> {
-    let mut lines: Vec<String> = text.split_inclusive('\n').map(str::to_owned).collect();
+    let mut lines: Vec<Cow<'_, str>> = text.split_inclusive('\n').map(Cow::from).collect();
     if let Some(last) = lines.last_mut().filter(|last| !last.ends_with('\n')) {
-        last.push('\n');
+        last.to_mut().push('\n');
     }
     let indent = placed.first().map(|first| {
-        let line = lines.get(first.position.line.saturating_sub(1)).map_or("", String::as_str);
+        let line = lines.get(first.position.line.saturating_sub(1)).map_or("", |line| &**line);
         line.len() - line.trim_start_matches(' ').len()
     });
     for (at, new) in edits.changed.iter().rev() {
@@ -110,7 +111,7 @@ fn edit(
     let mut text = lines.concat();
     match indent {
         Some(indent) => edits.added.iter().for_each(|record| push_entry(&mut text, indent, record)),
-        None => text = rendered(&text, &edits.added),
+        None => text = rendered(&text, edits.added.iter()),
     }
     Some(text)
 }
@@ -134,7 +135,7 @@ enum LineEdit {
 /// Puts a new key and value (`None`: nothing) in place of the one at a line and column, which ends before the line `end`. Comments
 /// stay.
 fn exchange_value(
-    lines: &mut Vec<String>,
+    lines: &mut Vec<Cow<'_, str>>,
     Position { line, column }: Position,
     end: usize,
     new: Option<String>,
@@ -157,7 +158,7 @@ fn exchange_value(
     // A comment begins with a space and #; behind a quote it could be a part of the value.
     let comment = rest.rfind(" #").map(|at| &rest[at..]).filter(|comment| !comment.contains(['"', '\'']));
     let ending = if rest.ends_with("\r\n") { "\r\n" } else { "\n" };
-    *old = format!("{head}{new}{}{ending}", comment.map_or("", str::trim_end));
+    *old = format!("{head}{new}{}{ending}", comment.map_or("", str::trim_end)).into();
     Some(())
 }
 
@@ -167,7 +168,7 @@ fn is_remark(line: &str) -> bool {
 }
 
 /// A whole file: the comment at the head of `old`, and all records.
-pub(super) fn rendered(old: &str, records: &[Record]) -> String {
+pub(super) fn rendered<'a>(old: &str, records: impl Iterator<Item = &'a Record>) -> String {
     let mut text: String = old.split_inclusive('\n').take_while(|line| is_remark(line)).collect();
     if text.trim().is_empty() {
         text = HEAD.to_owned();

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::parse::{Placed, parse};
+use super::parse::{Placed, parse, parse_with};
 use crate::tokens::error::{FileError, Result};
 use crate::tokens::plans::Plans;
 use crate::tokens::record::Record;
@@ -20,18 +20,21 @@ pub(in crate::tokens) struct TokenFile {
 impl TokenFile {
     /// All records, in the order of the file.
     pub(in crate::tokens) fn list(&self) -> Result<Vec<Record>> {
-        let (_, placed) = self.load(&self.path)?;
-        Ok(placed.into_iter().map(|placed| placed.record).collect())
+        Ok(read_records(&self.path, &text_of(&self.path)?, &self.plans)?)
     }
 
-    /// A file that isn't there is empty.
     pub(super) fn load(&self, path: &Path) -> Result<(String, Vec<Placed>), FileError> {
-        let text = match fs::read_to_string(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            other => other.map_err(|source| FileError::Io { path: path.to_owned(), source })?,
-        };
+        let text = text_of(path)?;
         let placed = parse(path, &text, &self.plans).map_err(FileError::Invalid)?;
         Ok((text, placed))
+    }
+}
+
+/// A file that isn't there is empty.
+fn text_of(path: &Path) -> Result<String, FileError> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        other => other.map_err(|source| FileError::Io { path: path.to_owned(), source }),
     }
 }
 
@@ -73,8 +76,17 @@ pub(crate) fn load(path: &Path) -> io::Result<(String, Stamp)> {
 /// The records in a text that came from the file at `path`, in the order of the file.
 ///
 /// # Errors
-/// [`FileError::Invalid`]
-pub(crate) fn read_records(path: &Path, text: &str, plans: &Plans) -> Result<Vec<Record>, FileError> {
-    let placed = parse(path, text, plans).map_err(FileError::Invalid)?;
-    Ok(placed.into_iter().map(|placed| placed.record).collect())
+/// [`FileError::Invalid`], [`FileError::Empty`]
+pub(crate) fn read_served_records(path: &Path, text: &str, plans: &Plans) -> Result<Vec<Record>, FileError> {
+    let records = read_records(path, text, plans)?;
+    if records.is_empty() && is_empty(text) { Err(FileError::Empty(path.to_owned())) } else { Ok(records) }
+}
+
+/// Whether a file without tokens doesn't even have an empty list of them.
+pub(super) fn is_empty(text: &str) -> bool {
+    !text.lines().any(|line| line.split('#').next().is_some_and(|text| text.contains('[')))
+}
+
+pub(super) fn read_records(path: &Path, text: &str, plans: &Plans) -> Result<Vec<Record>, FileError> {
+    parse_with(path, text, plans, |record, _| record).map_err(FileError::Invalid)
 }

@@ -1,5 +1,6 @@
 //! Tokens that were made elsewhere, as an export lists them: by their hashes, in CSV or JSON.
 
+mod backslash;
 mod row;
 mod table;
 
@@ -22,8 +23,8 @@ pub struct Export {
 }
 
 impl Export {
-    /// Reads CSV with a line of names first (the separator is a comma, a semicolon or a tab), a JSON list of objects, or one JSON
-    /// object a line.
+    /// Reads CSV with a line of names first (the separator is a comma, a semicolon or a tab; quotes are doubled or escaped by
+    /// backslashes), a JSON list of objects, an export of phpMyAdmin in JSON, or one JSON object a line.
     ///
     /// # Errors
     /// [`ExportError`]; what is wrong with single lines is told when they are imported.

@@ -184,12 +184,12 @@ impl Reader<'_> {
         })
     }
 
-    /// RFC 3339, or as databases write it: `2027-01-31 12:00:00`, which is taken for UTC.
     fn date(&mut self, name: &'static str) -> Option<Date> {
-        self.read(name, "be a date in UTC such as 2027-01-31T12:00:00Z or 2027-01-31 12:00:00", |value| {
-            let text = value.as_str()?.trim();
-            Date::parse(text).or_else(|| Date::parse(&format!("{}Z", text.replacen(' ', "T", 1))))
-        })
+        self.read(
+            name,
+            "be a date in UTC such as 2027-01-31T12:00:00Z or 2027-01-31 12:00:00, or have an offset such as +02",
+            |value| Date::parse_database(value.as_str()?.trim()),
+        )
     }
 }
 

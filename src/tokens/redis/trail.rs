@@ -37,6 +37,16 @@ impl RedisTokens {
         self.trim().await
     }
 
+    /// Adds an entry of what was done to a token beside its record.
+    pub(in crate::tokens) async fn note(&self, entry: &Entry) -> Result<(), StoreError> {
+        let (seconds, micros): (u64, u64) = decode(self.redis.call(&redis::cmd("TIME")).await?)?;
+        let version = seconds * 1_000_000 + micros;
+        let json = serde_json::to_string(entry).expect("entries have only text keys");
+        self.enter(version, &format!("{version} {json}")).await?;
+        entry.log();
+        Ok(())
+    }
+
     async fn trim(&self) -> Result<(), StoreError> {
         self.redis.call(&Cmd::zremrangebyrank(self.trail_key(), 0, FIRST_TOO_MANY)).await.map(drop)
     }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::audit::{ActionContext, Entry, TrailFilter, TrailPage};
+use super::audit::{Action, ActionContext, Entry, TrailFilter, TrailPage};
 use super::cursor::Cursor;
 use super::draft::{Change, Draft};
 use super::error::{Fault, RegistryError, Result};
@@ -27,7 +27,7 @@ use crate::store::Redis;
 pub use import::{Imported, Refused};
 pub use listing::{Filter, Listing};
 
-/// Records that one call for a page looks through, however few of them fit.
+/// Records in Redis that one call for a page looks through, however few of them fit.
 const MAX_SCANNED: usize = 10_000;
 /// Bytes of a key that tells a repeated request.
 const MAX_KEY_BYTES: usize = 255;
@@ -132,21 +132,25 @@ impl Registry {
     /// [`RegistryError`]
     pub async fn list(&self, filter: &Filter, after: Option<&str>, count: usize, now: SystemTime) -> Result<Listing> {
         let mut after = after.map(Cursor::parse).transpose()?.unwrap_or_default();
-        let count = count.max(1);
-        let step = if *filter == Filter::default() { count } else { 256 };
+        let (count, default_plan) = (count.max(1), self.plans.default.name.clone());
+        let tokens = match &self.store {
+            TokenStore::File(file) => {
+                let filter = filter.clone();
+                let is_wanted = move |record: &Record| filter.matches(record, &default_plan, now);
+                // All at once: to read a part of a file, all of it must be read.
+                let (tokens, last) = blocking(file, move |file| file.page(&after, count, is_wanted)).await?;
+                return Ok(Listing { tokens, next: last.map(|last| last.text()) });
+            }
+            TokenStore::Redis(tokens) => tokens,
+        };
+        let step = if *filter == Filter::default() { count.min(256) } else { 256 };
         let mut listing = Listing::default();
         let mut scanned = 0;
         loop {
-            let (page, last) = match &self.store {
-                TokenStore::File(file) => {
-                    let after = after.clone();
-                    blocking(file, move |file| file.page(&after, step)).await?
-                }
-                TokenStore::Redis(tokens) => tokens.page(&after, step.min(256), now).await?,
-            };
+            let (page, last) = tokens.page(&after, step, now).await?;
             scanned += page.len();
             for (cursor, stored) in page {
-                if !filter.matches(&stored.record, &self.plans.default.name, now) {
+                if !filter.matches(&stored.record, &default_plan, now) {
                     continue;
                 }
                 listing.tokens.push(stored);
@@ -260,6 +264,21 @@ impl Registry {
         match &self.store {
             TokenStore::File(_) => None,
             TokenStore::Redis(tokens) => tokens.has_replicated(id).await,
+        }
+    }
+
+    /// Enters into the audit trail that the log of a token's limits was cleared.
+    ///
+    /// # Errors
+    /// [`RegistryError`]
+    pub async fn note_reset(&self, record: &Record, by: &ActionContext) -> Result<()> {
+        let entry = Entry::of(Action::Reset, by, Some(record), record);
+        match &self.store {
+            TokenStore::File(file) => {
+                let now = by.now;
+                blocking(file, move |file| file.note(&entry, now)).await
+            }
+            TokenStore::Redis(tokens) => Ok(tokens.note(&entry).await?),
         }
     }
 

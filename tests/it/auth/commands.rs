@@ -212,7 +212,7 @@ async fn all_errors_of_the_input_are_reported_at_once() {
     let output = run(&config, &[&words[..], &["--limit", "minute=x"]].concat()).await;
     let problems = error(&output);
     let expected = [
-        "name must be 1 to 200 characters, without control characters and surrounding spaces",
+        "name must be 1 to 255 characters, without control characters and surrounding spaces",
         "account must be 1 to 128 printable ASCII characters, without surrounding spaces",
         "\"a b\" is not a permission such as calls:read or calls:*",
         "limit minute=x: must be a limit (a count, a slash and a window, for example 60/1m)",

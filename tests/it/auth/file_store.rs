@@ -41,10 +41,34 @@ async fn a_running_instance_reloads_the_token_file() {
         .unwrap();
     registry.operate(&token.id, Operation::Revoke, None, &by()).await.unwrap();
     until("the token is revoked", async || {
-        ask(&authenticator, &text).await.err() == Some(Refusal::Invalid(Reason::Revoked))
+        refusal(ask(&authenticator, &text).await) == Some(Refusal::Invalid(Reason::Revoked))
     })
     .await;
     watch.abort();
+}
+
+#[tokio::test]
+async fn all_tokens_of_a_file_are_listed_at_once_or_by_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.yaml");
+    let config = config_with("memory", &format!("{{ file: \"{}\" }}", path.display()));
+    let entry = |number: u32| {
+        let hash = callgate::tokens::TokenHash::of(&number.to_string()).to_hex();
+        format!("  - {{ id: t{number}, hash: \"{hash}\", name: n, account: a{} }}\n", number % 2)
+    };
+    std::fs::write(&path, format!("tokens:\n{}", (0..1_000).map(entry).collect::<String>())).unwrap();
+    let registry = Registry::with_file(&config, &path);
+    let whole = registry.list(&Filter::default(), None, usize::MAX, SystemTime::now()).await.unwrap();
+    assert_eq!((whole.tokens.len(), whole.next), (1_000, None));
+    let odd = Filter { account: Some("a1".into()), ..Filter::default() };
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = registry.list(&odd, after.as_deref(), 100, SystemTime::now()).await.unwrap();
+        seen.extend(page.tokens.into_iter().map(|token| token.record.id));
+        let Some(next) = page.next else { break };
+        after = Some(next);
+    }
+    assert_eq!(seen, (0..500).map(|number| format!("t{}", 2 * number + 1)).collect::<Vec<_>>());
 }
 
 #[test]

@@ -94,9 +94,9 @@ async fn imports(config: &Config, registry: &Registry) {
     for reported in [
         "note: the column \"color\" is ignored",
         "FILE:3: sha256 must be 64 hexadecimal digits: the SHA-256 of the token, not the token itself",
-        "FILE:4: name must be 1 to 200 characters, without control characters and surrounding spaces",
-        "FILE:5: name must be 1 to 200 characters, without control characters and surrounding spaces",
-        "FILE:6: expires_at must be a date in UTC such as 2027-01-31T12:00:00Z or 2027-01-31 12:00:00",
+        "FILE:4: name must be 1 to 255 characters, without control characters and surrounding spaces",
+        "FILE:5: name must be 1 to 255 characters, without control characters and surrounding spaces",
+        "FILE:6: expires_at must be a date in UTC such as 2027-01-31T12:00:00Z or 2027-01-31 12:00:00, or have an offset such as +02",
         "FILE:7: has 3 columns, not 7 as the first line",
         "FILE:8: is the token of line 2 once more",
         "FILE:9: left out: the token has expired",

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use callgate::auth::{Authenticator, Failures, Principal, Reason, Refusal};
+use callgate::auth::{Authenticator, Failures, Principal, Reason, Refusal, Refused};
 use callgate::config::{self, Config, FailureLimits};
 use callgate::tokens::{ActionContext, Actor, Filter, Operation, Plans, Record, Registry, RegistryError};
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
@@ -47,13 +47,13 @@ fn bearer(token: &str) -> HeaderMap {
     headers
 }
 
-async fn ask(authenticator: &Authenticator, token: &str) -> Result<Arc<Principal>, Refusal> {
+async fn ask(authenticator: &Authenticator, token: &str) -> Result<Arc<Principal>, Refused> {
     authenticator.authenticate(&bearer(token), CLIENT, SystemTime::now()).await
 }
 
 /// The refusal, or `None`: principals have no equality.
-fn refusal(result: Result<Arc<Principal>, Refusal>) -> Option<Refusal> {
-    result.err()
+fn refusal(result: Result<Arc<Principal>, Refused>) -> Option<Refusal> {
+    result.err().map(Refusal::from)
 }
 
 /// Waits until `condition` holds, and fails when it does not for long.

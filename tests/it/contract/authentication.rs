@@ -23,7 +23,7 @@ async fn every_bad_token_gets_one_and_the_same_answer() {
     let stage = Stage::new().await;
     let site = &stage.gateway.site;
     let revoked = site.token(&[]);
-    assert!(site.run(&["token", "revoke", &revoked.id]).status.success());
+    assert!(site.run(&["token", "revoke", "--yes", &revoked.id]).status.success());
     let mut last = stage.token.secret.clone();
     let flipped = if last.pop() == Some('a') { 'b' } else { 'a' };
     last.push(flipped);
@@ -42,6 +42,16 @@ async fn every_bad_token_gets_one_and_the_same_answer() {
         answers.insert(rejected(response, 401, "invalid_token").await);
     }
     assert_eq!(answers.len(), 1);
+    // The log says more than the client learns.
+    crate::support::eventually("the lines of all refusals", async || {
+        let lines = stage.gateway.log();
+        let has = |reason: &str, token: Option<&str>| {
+            lines.iter().any(|line| line["reason"] == reason && line["token_id"].as_str() == token)
+        };
+        let all = has("revoked", Some(&revoked.id)) && has("malformed", None) && has("unknown", None);
+        all.then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ pub(super) fn whole_lives(scene: &mut Scene) -> Tokens {
         scene.run(&[&words[..], &read, format].concat());
     }
     scene.run_for_secret("new of old", &["token", "rotate", &old.id, "--grace", "1h"]);
-    scene.run_for_secret("new of ended", &["token", "rotate", &ended.id, "--grace", "0"]);
+    scene.run_for_secret("new of ended", &["token", "rotate", &ended.id, "--grace", "0", "--yes"]);
     // For people, a secret is all that stands on standard output.
     let output = scene.site.run(&["token", "rotate", &spare.id]);
     let new = String::from_utf8(output.stdout).unwrap();
@@ -68,8 +68,8 @@ pub(super) fn whole_lives(scene: &mut Scene) -> Tokens {
 
     for format in [&["--json"][..], &[]] {
         for words in [
-            &["token", "revoke", &revoked.id][..],
-            &["token", "revoke", "--account", "other"],
+            &["token", "revoke", "--yes", &revoked.id][..],
+            &["token", "revoke", "--yes", "--account", "other"],
             &["token", "disable", &disabled.id],
             &["token", "enable", &good.id],
             &["token", "update", &good.id, "--name", "renamed", "--permission", "calls:read", "--plan", "standard"],
@@ -90,18 +90,19 @@ pub(super) fn mistakes(scene: &mut Scene, gateway: &Gateway, tokens: &Tokens) {
     imports(scene, tokens);
     let admin = gateway.admin.to_string();
     for secret in [&tokens.good.secret, &tokens.foreign] {
-        for action in ["show", "revoke", "rotate", "enable", "disable"] {
-            scene.run_badly(&["token", action, secret]);
-            scene.run_badly(&["token", action, secret, "--json"]);
+        for action in [&["show"][..], &["revoke"], &["revoke", "--yes"], &["rotate"], &["enable"], &["disable"]] {
+            scene.run_badly(&[&["token"][..], action, &[secret.as_str()]].concat());
+            scene.run_badly(&[&["token"][..], action, &[secret.as_str(), "--json"]].concat());
         }
         scene.run_badly(&["token", "update", secret, "--name", "n"]);
         scene.run_badly(&["token", "create", "--name", "n", "--account", "a", "--sha256", secret]);
         scene.run_badly(&["token", "list", "--after", secret]);
         scene.run(&["token", "audit", "--token", secret]);
         scene.run_badly(&["limits", "peek", secret]);
-        scene.run_badly(&["limits", "reset", secret]);
-        for action in ["peek", "reset"] {
-            assert!(!scene.run_alone(&["limits", action, "--admin", &admin, secret], "").status.success());
+        scene.run_badly(&["limits", "reset", "--yes", secret]);
+        for action in [&["peek"][..], &["reset"], &["reset", "--yes"]] {
+            let words = [&["limits"][..], action, &["--admin", admin.as_str(), secret.as_str()]].concat();
+            assert!(!scene.run_alone(&words, "").status.success());
         }
         scene.run_alone(&["limits", "peek", "--admin", &admin, &tokens.good.id], secret);
     }
@@ -150,8 +151,8 @@ pub(super) fn all_fail(scene: &mut Scene, tokens: &Tokens) {
         &["token", "update", id, "--name", "n"],
         &["token", "rotate", id],
         &["token", "enable", id],
-        &["token", "revoke", id],
-        &["token", "revoke", "--account", "acme"],
+        &["token", "revoke", "--yes", id],
+        &["token", "revoke", "--yes", "--account", "acme"],
         &["limits", "peek", id],
     ] {
         scene.run_badly(words);

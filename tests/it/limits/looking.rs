@@ -89,10 +89,17 @@ impl Stage {
         let human = String::from_utf8(human.stdout).unwrap();
         assert!(human.contains("minute  3 of 3    in ") && human.contains("hour    3 of 100  now\n"), "{human}");
 
-        let output = self.limits(&["reset", from[0], from[1], &self.token.id]);
+        let unconfirmed = self.limits(&["reset", from[0], from[1], &self.token.id]);
+        assert_eq!(unconfirmed.status.code(), Some(2), "there is nobody to ask");
+        assert!(String::from_utf8_lossy(&unconfirmed.stderr).contains("add --yes"));
+        assert_eq!(self.peek(from)["windows"][1]["used"], 3);
+        let output = self.limits(&["reset", "--yes", from[0], from[1], &self.token.id]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         assert!(String::from_utf8_lossy(&output.stdout).contains("up to a second"));
         assert_eq!(self.peek(from)["windows"][1]["used"], 0);
+        let audit = self.gateway.site.run(&["token", "audit", "--action", "reset", "--json"]);
+        let audit: Value = serde_json::from_slice(&audit.stdout).unwrap();
+        assert_eq!(audit["entries"][0]["tokens"][0], self.token.id, "{audit}");
         let again = eventually("the remembered refusal to end", async || {
             let response = get(&client, &self.gateway, "/echo", &self.token).await;
             (response.status() == 200).then_some(response)
@@ -160,7 +167,7 @@ async fn a_reset_by_command_clears_the_memory_of_instances_too() {
         assert_eq!(get(&client, &stage.gateway, "/echo", &stage.token).await.status(), status);
     }
     let config = stage.gateway.site.config();
-    assert!(stage.limits(&["reset", "--config", config.to_str().unwrap(), &stage.token.id]).status.success());
+    assert!(stage.limits(&["reset", "--yes", "--config", config.to_str().unwrap(), &stage.token.id]).status.success());
     let first = eventually("the remembered refusal to end", async || {
         let response = get(&client, &stage.gateway, "/echo", &stage.token).await;
         (response.status() == 200).then_some(response)
@@ -189,7 +196,10 @@ async fn errors_of_the_limits_commands_name_their_cause() {
     near.replace_range(..1, "_");
     let text = reported(&["peek", "--admin", &admin, &near], 1);
     assert!(text.contains(&format!("did you mean \"{}\"?", stage.token.id)), "{text}");
-    assert!(reported(&["reset", "--admin", &admin, "x HTTP/1.1\r\nfoo: bar"], 1).contains("no token has such an id"));
+    assert!(
+        reported(&["reset", "--yes", "--admin", &admin, "x HTTP/1.1\r\nfoo: bar"], 1)
+            .contains("no token has such an id")
+    );
     reported(&["peek", &stage.token.id], 2);
 }
 

@@ -142,7 +142,7 @@ async fn the_windows_of_routes_are_shown_and_reset() {
             human.contains("\nburst (dial)   2 of 2  in ") && human.contains("\ndearth (dear)  0 of 7  now\n"),
             "{human}"
         );
-        limits(&["reset", "--admin", &admin, &token.id]);
+        limits(&["reset", "--yes", "--admin", &admin, &token.id]);
         assert!(peek()["windows"].as_array().unwrap().iter().all(|window| window["used"] == 0), "all logs are cleared");
         assert_eq!(get(&client, &gateway, "/dial", &token).await.status(), 200);
     }

@@ -25,7 +25,7 @@ async fn revoking_in_the_file_ends_calls_and_streams_of_that_token_only() {
     let mut untouched = Caller::open(&gateway, "/call", &other).await;
     let streams = [stream(&first, &gateway, &token).await, stream(&second, &gateway, &token).await];
     let mut own = stream(&first, &gateway, &other).await;
-    run(&site, &["token", "revoke", &token.id]);
+    run(&site, &["token", "revoke", "--yes", &token.id]);
     assert_eq!(busy.close_reason().await, close_reason(NO_LONGER.0, NO_LONGER.1));
     assert_eq!(quiet.close_reason().await, close_reason(NO_LONGER.0, NO_LONGER.1));
     for stream in streams {

@@ -14,9 +14,9 @@ use crate::support::upstream::Upstream;
 const PERMISSION: &str = "calls:read";
 /// The commands that take a right from a token.
 const LOSSES: [&[&str]; 4] = [
-    &["token", "revoke", "ID"],
+    &["token", "revoke", "--yes", "ID"],
     &["token", "disable", "ID"],
-    &["token", "rotate", "ID", "--grace", "0"],
+    &["token", "rotate", "ID", "--grace", "0", "--yes"],
     &["token", "update", "ID", "--permission", "calls:other"],
 ];
 

@@ -43,7 +43,7 @@ async fn a_revocation_is_announced_to_every_instance_and_ends_calls() {
     let (site, instances) = sites(&redis, &stage);
     let (first, second) = (instances.serve(), instances.serve());
     for _ in 0..3 {
-        end_without_sweep(&redis, &site, &[&first, &second], &["token", "revoke", "ID"]).await;
+        end_without_sweep(&redis, &site, &[&first, &second], &["token", "revoke", "--yes", "ID"]).await;
     }
 }
 
@@ -80,8 +80,8 @@ async fn every_removal_of_a_right_ends_calls_on_every_instance() {
     let (first, second) = (instances.serve(), instances.serve());
     for command in [
         &["token", "disable", "ID"][..],
-        &["token", "rotate", "ID", "--grace", "0"],
-        &["token", "revoke", "--account", "acme"],
+        &["token", "rotate", "ID", "--grace", "0", "--yes"],
+        &["token", "revoke", "--yes", "--account", "acme"],
     ] {
         end_without_sweep(&redis, &site, &[&first, &second], command).await;
     }
@@ -109,7 +109,7 @@ async fn a_lost_announcement_delays_a_revocation_by_seconds() {
     let gateway = site.serve();
     let token = site.token(&["calls:stream"]);
     let ended = everywhere(&[&gateway], &token).await;
-    end_by(&site, &["token", "revoke", "ID"], &token, ended).await;
+    end_by(&site, &["token", "revoke", "--yes", "ID"], &token, ended).await;
     assert!(gateway.output().contains("reach open calls some seconds later"), "{}", gateway.output());
 }
 
@@ -122,7 +122,7 @@ async fn an_instance_that_resubscribes_checks_its_calls_at_once() {
         let token = site.token(&["calls:stream"]);
         let ended = everywhere(&[&gateway], &token).await;
         redis.say::<()>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
-        end_by(&site, &["token", "revoke", "ID"], &token, ended).await;
+        end_by(&site, &["token", "revoke", "--yes", "ID"], &token, ended).await;
     }
 }
 
@@ -160,7 +160,7 @@ async fn a_foreign_client_gets_the_close_frame_too() {
         (gateway.metric("callgate_calls_open{route=\"/call\"}").await == Some(1.0)).then_some(())
     })
     .await;
-    run(&site, &["token", "revoke", &token.id]);
+    run(&site, &["token", "revoke", "--yes", &token.id]);
     let output = tokio::task::spawn_blocking(|| client.wait_with_output()).await.unwrap().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
