@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn every_metric_can_be_made_and_every_help_text_is_used() {
         let metrics = Metrics::new().unwrap();
-        metrics.route("r", &[]).count(&Method::GET, StatusCode::OK);
+        metrics.route("r", &[Method::GET]).count(&Method::GET, StatusCode::OK);
         metrics.upstream("u", &["http://127.0.0.1:1".into()]);
         metrics.mirrored("r", "u", "copied");
         metrics.name("host");

@@ -151,7 +151,7 @@ async fn all_requests_that_a_goaway_leaves_out_are_sent_again() {
             });
         }
     });
-    let retry = ", protocol: http2, retry: { budget: 1, min_per_second: 1 }";
+    let retry = ", protocol: http2, retry: { budget: 1%, min_per_second: 1 }";
     let (gateway, token) = stage(&[format!("http://{address}")], retry, "");
     let client = http2(&gateway);
     let asked = (0..REQUESTS).map(|_| get(&client, &gateway, "/x", &token));
