@@ -209,7 +209,9 @@ impl UpstreamPools {
         let host = headers::preserved_host(request.headers(), context.forward, self.config.host);
         request.headers_mut().insert(header::HOST, host.unwrap_or_else(|| pool.authority.clone()));
         let is_idempotent = request.method().is_idempotent();
-        let head = self.replayable_head(&request, connection.shared().is_some(), is_idempotent);
+        // A handshake that was sent may have begun a call, unless the connection had ended before.
+        let is_repeatable = is_idempotent && (!context.websocket || connection.reused);
+        let head = self.replayable_head(&request, connection.shared().is_some(), is_repeatable);
         let deadline = context.forward.route.first_byte_timeout.unwrap_or(self.config.first_byte_timeout);
         let started = Instant::now();
         let sent = {
@@ -224,6 +226,7 @@ impl UpstreamPools {
                 }
                 let is_retried = response.status() == StatusCode::SERVICE_UNAVAILABLE
                     && is_idempotent
+                    && !context.websocket
                     && self.state.retries_on(RetryOn::Unavailable);
                 let answered = (connection, in_flight, response);
                 match head.filter(|_| is_retried) {
