@@ -29,15 +29,16 @@ pub(crate) fn settle_length(headers: &mut HeaderMap) -> Result<(), &'static str>
     if length.is_none_or(|length| is_one && is_plain(length.as_bytes())) {
         return Ok(());
     }
-    let mut lengths = list_items(headers, &header::CONTENT_LENGTH).map(parse);
-    let first = lengths.next().flatten().ok_or(TWO_LENGTHS)?;
-    let is_one = lengths.all(|other| other == Some(first));
-    drop(lengths);
-    if !is_one {
-        return Err(TWO_LENGTHS);
-    }
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(first));
+    let length = common_length(headers).ok_or(TWO_LENGTHS)?;
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     Ok(())
+}
+
+/// The length that all lines and items have.
+fn common_length(headers: &HeaderMap) -> Option<u64> {
+    let mut lengths = list_items(headers, &header::CONTENT_LENGTH).map(parse);
+    let first = lengths.next()??;
+    lengths.all(|other| other == Some(first)).then_some(first)
 }
 
 /// Whether a length is written in the shortest form.
