@@ -120,7 +120,7 @@ fn headers(criterion: &mut Criterion) {
         });
     }
     group.bench_function("onto the client", |bench| {
-        bench.iter_batched_ref(|| answer.clone(), |headers| onto_client(headers, false), BatchSize::SmallInput);
+        bench.iter_batched_ref(|| answer.clone(), |headers| onto_client(headers, false, false), BatchSize::SmallInput);
     });
     group.bench_function("request id", |bench| {
         bench.iter_batched_ref(

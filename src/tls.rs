@@ -3,10 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ALL_VERSIONS, ClientConfig, RootCertStore, SupportedProtocolVersion, version};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    ALL_VERSIONS, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    SupportedProtocolVersion, version,
+};
+use x509_parser::time::ASN1Time;
 
 /// Why TLS can't be used as configured.
 #[derive(Debug, thiserror::Error)]
@@ -81,24 +88,96 @@ pub(crate) fn client_config(
     client: Option<(&Path, &Path)>,
     only_tls13: bool,
 ) -> Result<ClientConfig, TlsError> {
+    let provider = Arc::new(provider());
     let mut roots = RootCertStore::empty();
+    let mut pinned = Vec::new();
     match ca {
         Some(path) => {
-            for certificate in certificates(path)? {
-                roots.add(certificate).map_err(|error| TlsError::pem(path, error))?;
+            pinned = certificates(path)?;
+            for certificate in &pinned {
+                roots.add(certificate.clone()).map_err(|error| TlsError::pem(path, error))?;
             }
         }
         // A system certificate that can't be parsed is skipped: no server presents one.
         None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(provider()))
+    let config = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions(only_tls13))
-        .map_err(TlsError::Settings)?
-        .with_root_certificates(roots);
+        .map_err(TlsError::Settings)?;
+    let config = match WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build() {
+        Ok(signed) => config.dangerous().with_custom_certificate_verifier(Arc::new(PinnedOrSigned { signed, pinned })),
+        // There are no certificates of the system: every server is refused.
+        Err(_) => config.with_root_certificates(RootCertStore::empty()),
+    };
     match client {
         None => Ok(config.with_no_client_auth()),
         Some((cert, key)) => {
             config.with_client_auth_cert(certificates(cert)?, private_key(key)?).map_err(TlsError::Settings)
         }
+    }
+}
+
+/// Trust in what the certificates of a file have signed, and in themselves: a self-signed certificate is often marked as that of an
+/// authority, which may not be a server's otherwise.
+#[derive(Debug)]
+struct PinnedOrSigned {
+    signed: Arc<WebPkiServerVerifier>,
+    pinned: Vec<CertificateDer<'static>>,
+}
+
+impl PinnedOrSigned {
+    /// Checks what remains to be checked of a certificate that is trusted itself: its name and its time.
+    fn verify_pinned(
+        certificate: &CertificateDer<'_>,
+        server_name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        verify_server_name(&ParsedCertificate::try_from(certificate)?, server_name)?;
+        let (_, parsed) =
+            x509_parser::parse_x509_certificate(certificate).map_err(|_| CertificateError::BadEncoding)?;
+        let now = i64::try_from(now.as_secs()).ok().and_then(|now| ASN1Time::from_timestamp(now).ok());
+        match now {
+            Some(now) if now < parsed.validity().not_before => Err(CertificateError::NotValidYet.into()),
+            Some(now) if now <= parsed.validity().not_after => Ok(ServerCertVerified::assertion()),
+            Some(_) | None => Err(CertificateError::Expired.into()),
+        }
+    }
+}
+
+impl ServerCertVerifier for PinnedOrSigned {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.pinned.iter().any(|pinned| pinned == certificate) {
+            return Self::verify_pinned(certificate, server_name, now);
+        }
+        self.signed.verify_server_cert(certificate, intermediates, server_name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.signed.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.signed.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.signed.supported_verify_schemes()
     }
 }

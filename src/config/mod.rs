@@ -54,8 +54,8 @@ pub use split::{Split, SplitBy};
 pub use tls::{CertificateFiles, TlsSettings};
 pub(crate) use units::parse_limit;
 pub use upstream::{
-    Balance, Balancing, Ejection, Endpoint, EndpointAddress, EndpointShare, HashKey, Health, HealthProbe, HostHeader,
-    Protocol, Retry, RetryOn, Upstream, UpstreamTlsSettings,
+    Balance, Balancing, Ejection, Endpoint, EndpointAddress, EndpointShare, HashKey, HeaderCase, Health, HealthProbe,
+    HostHeader, Protocol, Retry, RetryOn, Upstream, UpstreamTlsSettings,
 };
 pub(crate) use yaml::Position;
 

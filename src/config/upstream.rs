@@ -20,6 +20,8 @@ pub struct Upstream {
     pub protocol: Protocol,
     /// The `Host` it sees.
     pub host: HostHeader,
+    /// How the names of headers are written on HTTP/1.1.
+    pub header_case: HeaderCase,
     /// The longest time for connecting, TLS included.
     pub connect_timeout: Duration,
     /// The longest time from sending the request's head to the response's head.
@@ -109,6 +111,15 @@ pub enum HostHeader {
     Preserve,
     /// The endpoint's own host and port.
     Endpoint,
+}
+
+/// How the names of headers are written on HTTP/1.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeaderCase {
+    /// `content-type`
+    Lower,
+    /// `Content-Type`
+    Title,
 }
 
 /// The load balancing of one upstream.

@@ -40,6 +40,8 @@ pub(super) struct AwaitedAnswer {
     pub(super) upload: Option<Arc<Progress>>,
     /// When the answer must be whole, and how long that is.
     pub(super) deadline: Option<(Deadline, Duration)>,
+    /// Whether the upstream's own limits are passed on.
+    pub(super) keeps_limits: bool,
 }
 
 impl AwaitedAnswer {
@@ -60,7 +62,7 @@ impl AwaitedAnswer {
         route: &Route,
     ) -> Result<ForwardedResponse, ForwardError> {
         let endpoint = guard.endpoint();
-        if let Some(why) = self.defect(&response) {
+        if let Some(why) = self.defect(&mut response) {
             upstream.metrics.bad_answers.inc();
             return Err(ForwardError::BadAnswer { endpoint, why });
         }
@@ -73,7 +75,7 @@ impl AwaitedAnswer {
             Version::HTTP_2 => IncomingBody::Answer(body),
             _ => IncomingBody::Hyper(body),
         };
-        headers::head_onto_client(&mut parts, route);
+        headers::head_onto_client(&mut parts, route, self.keeps_limits);
         let is_stream = switched || self.is_grpc || headers::has_events(&parts.headers);
         if is_stream {
             guard.begin_stream();
@@ -94,7 +96,10 @@ impl AwaitedAnswer {
     }
 
     /// Why an answer must not be passed on, if the client would misread it.
-    fn defect(&self, response: &Response<Incoming>) -> Option<&'static str> {
+    fn defect(&self, response: &mut Response<Incoming>) -> Option<&'static str> {
+        if let Err(why) = headers::settle_length(response.headers_mut()) {
+            return Some(why);
+        }
         let (headers, status) = (response.headers(), response.status());
         let switched = status == StatusCode::SWITCHING_PROTOCOLS;
         // To an extended CONNECT every 2xx says that the WebSocket is open.
@@ -102,10 +107,7 @@ impl AwaitedAnswer {
             true => !handshake.is_accepted(headers),
             false => status.is_success(),
         };
-        if headers::has_two_lengths(headers) {
-            // Another reader may see its end elsewhere (RFC 9112 §6.3).
-            Some("sent an answer with two lengths")
-        } else if switched && !(self.client_end.is_some() && headers::has_websocket(headers)) {
+        if switched && !(self.client_end.is_some() && headers::has_websocket(headers)) {
             Some("switched protocols unasked")
         } else if self.handshake.as_ref().is_some_and(is_unclear) {
             Some("neither opened a WebSocket nor refused to")

@@ -21,7 +21,7 @@ use super::endpoint_pool::{NoConnection, PooledConnection};
 use super::error::ForwardError;
 use super::replayable_head::ReplayableHead;
 use super::response_guard::{ResponseGuard, gateway_error};
-use super::shared_connection::{SharedConnection, is_unprocessed};
+use super::shared_connection::{SharedConnection, is_left_out, is_unprocessed};
 use super::upstream_pools::{MAX_STALE, UpstreamPools};
 use super::{headers, interim};
 
@@ -33,6 +33,8 @@ pub(super) struct RequestContext<'a> {
     pub(super) forward: &'a ForwardContext<'a>,
     /// Where interim answers go.
     pub(super) interim: Option<&'a Interim>,
+    /// Whether the upstream's own limits are passed on.
+    pub(super) keeps_limits: bool,
     /// Of the request's body.
     pub(super) progress: Option<Arc<Progress>>,
     pub(super) websocket: bool,
@@ -78,7 +80,7 @@ struct FailedAttempt {
 enum FailureKind {
     /// No connection may be made; the endpoint has not seen the request.
     Full,
-    /// The reused connection was closed already; the endpoint has not seen the request.
+    /// The connection was closed already, or closing; the endpoint has not looked at the request.
     Stale,
     Failed(RetryOn),
 }
@@ -107,7 +109,7 @@ impl UpstreamPools {
             if request.extensions().is_empty()
                 && let Some(interim) = context.interim
             {
-                interim::pass_on(&mut request, interim, context.forward.route);
+                interim::pass_on(&mut request, interim, context.forward.route, context.keeps_limits);
             }
             let failed = match self.attempt(index, request, &context, &retry).await {
                 Ok(answered) => break Ok(answered),
@@ -207,7 +209,9 @@ impl UpstreamPools {
         let host = headers::preserved_host(request.headers(), context.forward, self.config.host);
         request.headers_mut().insert(header::HOST, host.unwrap_or_else(|| pool.authority.clone()));
         let is_idempotent = request.method().is_idempotent();
-        let head = self.replayable_head(&request, connection.shared().is_some(), is_idempotent && !context.websocket);
+        // A handshake that was sent may have begun a call, unless the connection had ended before.
+        let is_repeatable = is_idempotent && (!context.websocket || connection.reused);
+        let head = self.replayable_head(&request, connection.shared().is_some(), is_repeatable);
         let deadline = context.forward.route.first_byte_timeout.unwrap_or(self.config.first_byte_timeout);
         let started = Instant::now();
         let sent = {
@@ -222,6 +226,7 @@ impl UpstreamPools {
                 }
                 let is_retried = response.status() == StatusCode::SERVICE_UNAVAILABLE
                     && is_idempotent
+                    && !context.websocket
                     && self.state.retries_on(RetryOn::Unavailable);
                 let answered = (connection, in_flight, response);
                 match head.filter(|_| is_retried) {
@@ -234,7 +239,8 @@ impl UpstreamPools {
             }
             Some(Err(mut error)) => {
                 let (unsent, error) = (error.take_message(), error.into_error());
-                Err(self.broken(index, &connection, unsent, error, head.map(|head| (head, is_idempotent)), context))
+                let head = head.map(|head| (head, is_idempotent));
+                Err(self.broken(index, &connection, unsent, error, head, context, retry.stale == 0))
             }
             None => {
                 connection.retire();
@@ -278,7 +284,8 @@ impl UpstreamPools {
     }
 
     /// The connection broke before there was an answer. `unsent`: the request, if none of it was sent. `head`: what was kept of it, and
-    /// whether it is idempotent.
+    /// whether it is idempotent. `is_first`: the request met no closed connection yet.
+    #[expect(clippy::too_many_arguments, reason = "one place judges all of it")]
     fn broken(
         &self,
         index: usize,
@@ -287,6 +294,7 @@ impl UpstreamPools {
         source: hyper::Error,
         head: Option<(ReplayableHead, bool)>,
         context: &RequestContext<'_>,
+        is_first: bool,
     ) -> Box<FailedAttempt> {
         let shared = connection.shared().cloned();
         let replay = |(head, _): (ReplayableHead, bool)| head.into_request();
@@ -294,6 +302,10 @@ impl UpstreamPools {
         let (request, kind, same_endpoint) = match unsent {
             Some(whole) if connection.reused => (Some(whole), FailureKind::Stale, true),
             Some(whole) => (Some(whole), FailureKind::Failed(RetryOn::Refused), true),
+            // One GOAWAY may leave out many requests: they cost no retry. A service that does nothing else is not asked for ever.
+            None if is_left_out(&source) && (is_first || connection.reused) => {
+                (head.map(replay), FailureKind::Stale, true)
+            }
             None if is_unprocessed(&source) => (head.map(replay), FailureKind::Failed(RetryOn::Refused), true),
             None => {
                 // An endpoint that answered nonsense would do so again.

@@ -13,9 +13,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::body::Body;
-use crate::config::{Protocol, Upstream};
+use crate::config::{HeaderCase, Protocol, Upstream};
 use crate::deadline::WriteTimeout;
 
+use super::answer_first::AnswerFirst;
 use super::connection_slot::ConnectionSlot;
 use super::resolve::{EndpointAddr, HostName};
 use super::shared_connection::SharedConnection;
@@ -115,12 +116,16 @@ async fn start_http<S>(io: S, protocol: Protocol, upstream: &Upstream, slot: Con
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let io = WriteTimeout::new(io, upstream.idle_timeout);
+    let io = WriteTimeout::new(AnswerFirst::new(io), upstream.idle_timeout);
     if protocol == Protocol::Http2 {
         return SharedConnection::handshake(io, upstream.ping, slot).await.map(Connected::Http2);
     }
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(MAX_BUFFER);
+    builder
+        .max_buf_size(MAX_BUFFER)
+        // They are removed, as a proxy must do (RFC 9112 §5.1).
+        .allow_spaces_after_header_name_in_responses(true)
+        .title_case_headers(upstream.header_case == HeaderCase::Title);
     let (sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
     tokio::spawn(async move {
         // The request on this connection gets an error of its own.

@@ -2,18 +2,15 @@
 //! requests share them.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_util::future::Either;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::SendRequest;
 use smallvec::SmallVec;
 
 use crate::body::Body;
@@ -21,7 +18,8 @@ use crate::config::{Endpoint, EndpointAddress, Protocol, Upstream};
 
 use super::connect::{self, Connected};
 use super::connection_slot::{ConnectionCount, ConnectionSlot};
-use super::request_form::{onto_http1, onto_http2};
+use super::exclusive_connection::ExclusiveConnection;
+use super::request_form::onto_http2;
 use super::resolve::EndpointAddr;
 use super::shared_connection::{SharedConnection, StreamPermit};
 use super::tls::EndpointTls;
@@ -60,13 +58,6 @@ struct Usable {
     failure: Option<(Instant, io::ErrorKind, Arc<str>)>,
     /// When the last attempt to connect to another address failed.
     spread_failed: Option<Instant>,
-}
-
-/// A connection that carries one request at a time.
-struct ExclusiveConnection {
-    sender: SendRequest<Body>,
-    slot: ConnectionSlot,
-    last_used: Instant,
 }
 
 /// Why there is no connection.
@@ -170,26 +161,24 @@ impl EndpointPool {
             return Some(self.pooled(Channel::Shared(permit), true));
         }
         loop {
-            let mut connection = self.lock().idle.pop_back()?;
-            if !self.is_fresh(&connection, Instant::now()) {
-                continue;
-            }
-            let sender = &mut connection.sender;
-            // The connection's task may not have run since the last response ended: let it run once.
-            if !sender.is_ready() {
-                tokio::task::yield_now().await;
-            }
-            if matches!(poll_fn(|cx| Poll::Ready(sender.poll_ready(cx))).await, Poll::Ready(Ok(()))) {
+            let now = Instant::now();
+            let mut connection = self.take_idle(now)?;
+            if self.is_fresh(&connection, now) && connection.is_ready().await {
                 return Some(self.pooled(Channel::Exclusive(connection), true));
             }
         }
     }
 
+    /// The last used of the idle connections that don't rest.
+    fn take_idle(&self, now: Instant) -> Option<ExclusiveConnection> {
+        let idle = &mut self.lock().idle;
+        let index = idle.iter().rposition(|connection| !connection.is_resting(now))?;
+        idle.remove(index)
+    }
+
     /// Whether an idle connection may be used again.
     fn is_fresh(&self, connection: &ExclusiveConnection, now: Instant) -> bool {
-        now.duration_since(connection.last_used) < self.upstream.keep_alive
-            && !connection.sender.is_closed()
-            && connection.slot.is_current(&self.addr, now)
+        connection.is_fresh(self.upstream.keep_alive, &self.addr, now)
     }
 
     /// A stream of the shared connection that has the fewest.
@@ -235,10 +224,14 @@ impl EndpointPool {
 
     async fn connect(self: &Arc<Self>, addr: &EndpointAddr, exclusive: bool) -> Result<PooledConnection, NoConnection> {
         let take_slot = || self.count.take(self.upstream.max_lifetime);
-        // Connections that their peer has closed count until they are swept.
+        // Connections that their peer has closed count until they are swept. One that rests makes room for a new one.
         let slot = take_slot().or_else(|| {
             self.sweep();
-            take_slot()
+            take_slot().or_else(|| {
+                let now = Instant::now();
+                self.lock().idle.retain(|connection| !connection.is_resting(now));
+                take_slot()
+            })
         });
         let slot = slot.ok_or(NoConnection::Full)?;
         let protocol = if exclusive { Protocol::Http1 } else { self.protocol };
@@ -249,7 +242,7 @@ impl EndpointPool {
             Ok(Connected::Http1(sender, slot)) => {
                 // An exclusive connection offered nothing else, so it says nothing of the endpoint.
                 self.lock().only_http1 |= !exclusive;
-                Channel::Exclusive(ExclusiveConnection { sender, slot, last_used: Instant::now() })
+                Channel::Exclusive(ExclusiveConnection::new(sender, slot))
             }
             Ok(Connected::Http2(shared)) => {
                 let permit = shared.try_stream();
@@ -325,10 +318,7 @@ impl PooledConnection {
         mut request: Request<Body>,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>> {
         match &mut self.channel {
-            Channel::Exclusive(connection) => {
-                onto_http1(&mut request);
-                Either::Left(connection.sender.try_send_request(request))
-            }
+            Channel::Exclusive(connection) => Either::Left(connection.send(request)),
             Channel::Shared(permit) => {
                 onto_http2(&mut request, self.pool.tls.is_some(), &self.pool.authority);
                 Either::Right(permit.sender.try_send_request(request))
@@ -356,11 +346,8 @@ impl PooledConnection {
 
     /// Request and response are complete: the connection may carry the next.
     pub(super) fn release(self) {
-        let Channel::Exclusive(mut connection) = self.channel else { return };
-        if connection.sender.is_closed() {
-            return;
-        }
-        connection.last_used = Instant::now();
+        let Channel::Exclusive(connection) = self.channel else { return };
+        let Some(connection) = connection.into_idle() else { return };
         let mut usable = self.pool.lock();
         usable.idle.push_back(connection);
         if usable.idle.len() > self.pool.upstream.max_idle {

@@ -9,8 +9,8 @@ use crate::listener::Interim;
 use super::headers::clean_for_client;
 
 /// Passes on the interim answers to this request. 100 and 101 are Callgate's own: it sends 100 to a client when it reads the body, and
-/// 101 opens a call.
-pub(super) fn pass_on(request: &mut Request<Body>, interim: &Interim, route: &Route) {
+/// 101 opens a call. `keeps_limits`: with the upstream's own limits.
+pub(super) fn pass_on(request: &mut Request<Body>, interim: &Interim, route: &Route, keeps_limits: bool) {
     let sender = interim.sender();
     let edits = route.response_headers.clone();
     hyper::ext::on_informational(request, move |answer| {
@@ -19,7 +19,7 @@ pub(super) fn pass_on(request: &mut Request<Body>, interim: &Interim, route: &Ro
             return;
         }
         let mut headers = answer.headers().clone();
-        clean_for_client(&mut headers);
+        clean_for_client(&mut headers, keeps_limits);
         // An interim answer has no body, so it must not have a length (RFC 9110 §8.6).
         headers.remove(header::CONTENT_LENGTH);
         for name in &edits.remove {

@@ -2,6 +2,7 @@
 
 mod affinity;
 mod answer;
+mod answer_first;
 mod attempts;
 mod balance;
 mod client_address;
@@ -10,6 +11,7 @@ mod connection_slot;
 mod context;
 mod endpoint_pool;
 mod error;
+mod exclusive_connection;
 mod extended_connect;
 mod grpc_health;
 mod headers;
@@ -69,6 +71,8 @@ pub struct Forwarder {
     /// By the name of the route.
     mirrors: HashMap<Arc<str>, Arc<RequestMirror>>,
     client_idle: Duration,
+    /// Callgate reports no limits, which those of an upstream could contradict.
+    keeps_limits: bool,
 }
 
 impl Forwarder {
@@ -94,7 +98,12 @@ impl Forwarder {
             let mirror = RequestMirror::new(route, &upstreams, shared, metrics, shutdown)?;
             Some((route.name.clone(), Arc::new(mirror)))
         });
-        Ok(Self { mirrors: mirrors.collect(), upstreams, client_idle: config.listen.body_idle_timeout })
+        Ok(Self {
+            mirrors: mirrors.collect(),
+            upstreams,
+            client_idle: config.listen.body_idle_timeout,
+            keeps_limits: !config.limits.x_ratelimit && !config.limits.ietf,
+        })
     }
 
     /// Closes connections that were idle too long; to be called every few seconds.
@@ -128,7 +137,8 @@ impl Forwarder {
         let is_mirrored = route.mirror.is_some() && !awaited.may_last();
         let mirror = if is_mirrored { self.mirrors.get(&route.name) } else { None };
         let copy = mirror.and_then(|mirror| mirror.copy(&mut request, context));
-        let attempts = RequestContext { forward: context, interim, progress, websocket, key, copy };
+        let keeps_limits = self.keeps_limits;
+        let attempts = RequestContext { forward: context, interim, keeps_limits, progress, websocket, key, copy };
         let answered = {
             let sent = pin!(upstream.send(request, attempts));
             let sent = pin!(async {
@@ -173,7 +183,8 @@ impl Forwarder {
         let upload = progress.as_ref().filter(|_| is_grpc).cloned();
         let body = upload.iter().fold(body, Body::beside);
         let deadline = route.timeout.filter(|_| !is_grpc).map(|timeout| (Deadline::default(), timeout));
-        let awaited = AwaitedAnswer { client_end, handshake, is_grpc, upload, deadline };
+        let keeps_limits = self.keeps_limits;
+        let awaited = AwaitedAnswer { client_end, handshake, is_grpc, upload, deadline, keeps_limits };
         (Request::from_parts(parts, body), progress, awaited)
     }
 }

@@ -2,7 +2,7 @@
 
 use http::header::{self, HeaderValue};
 use http::uri::{Authority, Scheme};
-use http::{Request, Uri, Version};
+use http::{Method, Request, Uri, Version};
 use http_body::Body as _;
 
 use crate::body::Body;
@@ -22,12 +22,15 @@ pub(super) fn onto_http2(request: &mut Request<Body>, tls: bool, fallback: &Head
     *request.version_mut() = Version::HTTP_2;
 }
 
-/// Gives a request the form of HTTP/1.1.
+/// Gives a request the form of HTTP/1.1, in which the length of a body is always said: hyper leaves out the body of a GET or HEAD
+/// otherwise, and some services ask for the length of a POST without one (RFC 9110 §8.6).
 pub(super) fn onto_http1(request: &mut Request<Body>) {
-    let is_chunked = request.body().size_hint().exact().is_none();
-    if is_chunked && !request.headers().contains_key(header::CONTENT_LENGTH) {
-        // Without this hyper leaves the body of a GET or HEAD out.
-        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    if !request.headers().contains_key(header::CONTENT_LENGTH) {
+        if request.body().size_hint().exact().is_none() {
+            request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        } else if request.body().is_end_stream() && has_meaningful_body(request.method()) {
+            request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
     }
     if request.version() != Version::HTTP_2 {
         return;
@@ -39,4 +42,9 @@ pub(super) fn onto_http1(request: &mut Request<Body>) {
         request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("te"));
     }
     *request.version_mut() = Version::HTTP_11;
+}
+
+/// Whether requests of this method are expected to have a body.
+fn has_meaningful_body(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }

@@ -160,10 +160,17 @@ impl Drop for StreamPermit {
 /// Whether the peer states that it has not processed the request: it refused the stream, or ended the connection before it
 /// (RFC 9113 §8.7).
 pub(super) fn is_unprocessed(error: &hyper::Error) -> bool {
+    let refused = Some(h2::Reason::REFUSED_STREAM);
+    is_left_out(error)
+        || cause(error).is_some_and(|error| error.is_remote() && error.is_reset() && error.reason() == refused)
+}
+
+/// Whether the peer ended the connection and left the request out.
+pub(super) fn is_left_out(error: &hyper::Error) -> bool {
+    cause(error).is_some_and(|error| error.is_remote() && error.is_go_away())
+}
+
+fn cause(error: &hyper::Error) -> Option<&h2::Error> {
     let mut causes = std::iter::successors(error.source(), |&cause| cause.source());
-    let error = causes.find_map(|cause| cause.downcast_ref::<h2::Error>());
-    error.is_some_and(|error| {
-        let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-        error.is_remote() && (is_refused || error.is_go_away())
-    })
+    causes.find_map(|cause| cause.downcast_ref())
 }

@@ -8,8 +8,10 @@ use super::request::{RequestLife, Stage, error_chain};
 /// Runs a call until one side ends it, the instance drains, or its token no longer allows it.
 pub(super) async fn run(mut life: Box<RequestLife>, tunnel: Box<Tunnel>, shutdown: &Shutdown) {
     let permits = life.begin_call().map(ResponseGuard::into_call);
-    let gauge = life.route_metrics().calls.open.clone();
-    gauge.inc();
+    let open_calls = life.route_metrics().calls.as_ref().map(|calls| calls.open.clone());
+    if let Some(open_calls) = &open_calls {
+        open_calls.inc();
+    }
     let mut open = life.watch_token();
     let revoked = async {
         match &mut open {
@@ -24,9 +26,13 @@ pub(super) async fn run(mut life: Box<RequestLife>, tunnel: Box<Tunnel>, shutdow
         }
     };
     let end = tunnel.run(cut).await;
-    gauge.dec();
+    if let Some(open_calls) = open_calls {
+        open_calls.dec();
+    }
     life.metrics.call_ended(end.by);
-    life.route_metrics().calls.ended(life.record.started.elapsed(), end.bytes, end.messages);
+    if let Some(calls) = &life.route_metrics().calls {
+        calls.ended(life.record.started.elapsed(), end.bytes, end.messages);
+    }
     let record = &mut life.record;
     record.ended_by = Some(end.by.as_str());
     [record.bytes_in, record.bytes_out] = end.bytes;

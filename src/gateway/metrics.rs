@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
 use prometheus::{Histogram, IntCounter};
 
 use crate::auth::{self, OpenCalls, Refusal};
@@ -28,6 +29,11 @@ pub struct RequestMetrics {
 /// The order of the cells of `calls_ended`, which is that of [`EndedBy`].
 const ENDED_BY: [EndedBy; 3] = [EndedBy::Client, EndedBy::Upstream, EndedBy::Gateway];
 
+/// The methods that are counted from the start: those of the route; the two most usual ones where it takes all.
+fn initial_methods(route: &config::Route) -> &[Method] {
+    if route.methods.is_empty() { &[Method::GET, Method::POST] } else { &route.methods }
+}
+
 impl RequestMetrics {
     /// Resolves every cell.
     pub fn new(metrics: &Metrics, routes: &[Arc<config::Route>], log: AccessLog, open_calls: Arc<OpenCalls>) -> Self {
@@ -37,8 +43,8 @@ impl RequestMetrics {
             open_calls,
             routes: routes.to_vec(),
             shadow_denials: metrics.shadow_denials.clone(),
-            by_route: routes.iter().map(|route| metrics.route(&route.name)).collect(),
-            no_route: metrics.route("none"),
+            by_route: routes.iter().map(|route| metrics.route(&route.name, initial_methods(route))).collect(),
+            no_route: metrics.route("none", &[]),
             auth: auth::OUTCOMES.iter().map(|outcome| (*outcome, metrics.auth(outcome))).collect(),
             decisions: [decisions("denied"), decisions("admitted")],
             decision_seconds: metrics.decision_seconds.clone(),

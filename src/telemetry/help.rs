@@ -35,7 +35,10 @@ pub(super) const HELP: [(&str, &str); 38] = [
     ("callgate_unmerged_admissions", "Requests admitted while Redis did not answer and not merged into it yet."),
     ("callgate_upstream_duration_seconds", "From sending a request to the head of its response, by attempt."),
     ("callgate_upstream_ejections_total", "Ejections of an endpoint because its requests failed."),
-    ("callgate_upstream_endpoint_up", "1 while an endpoint gets requests, 0 while it is ejected or unhealthy."),
+    (
+        "callgate_upstream_endpoint_up",
+        "1 while an endpoint is in service, 0 while it is ejected or unhealthy, or its last requests all failed.",
+    ),
     (
         "callgate_upstream_failures_total",
         "Failed attempts, those that were retried included, by kind: connect, refused, broken and timeout before a \

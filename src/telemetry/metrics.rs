@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::Method;
 use prometheus::{Histogram, IntCounter, IntGauge, TextEncoder};
 
 use super::families::{Families, LATENCY_BUCKETS};
@@ -76,9 +77,9 @@ impl Metrics {
         })
     }
 
-    /// The cells of a route.
-    pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
-        Arc::new(RouteMetrics::new(&self.families, name))
+    /// The cells of a route, with those for what requests of these methods can lead to.
+    pub fn route(&self, name: &str, methods: &[Method]) -> Arc<RouteMetrics> {
+        Arc::new(RouteMetrics::new(&self.families, name, methods))
     }
 
     /// The cells of an upstream, with those of its endpoints.
@@ -153,7 +154,7 @@ mod tests {
     #[test]
     fn every_metric_can_be_made_and_every_help_text_is_used() {
         let metrics = Metrics::new().unwrap();
-        metrics.route("r").count(&Method::GET, StatusCode::OK);
+        metrics.route("r", &[Method::GET]).count(&Method::GET, StatusCode::OK);
         metrics.upstream("u", &["http://127.0.0.1:1".into()]);
         metrics.mirrored("r", "u", "copied");
         metrics.name("host");

@@ -15,6 +15,10 @@ const STATUSES: [u16; 40] = [
     410, 411, 412, 413, 414, 415, 417, 421, 422, 426, 429, 431, 499, 500, 502, 503, 504,
 ];
 
+/// Statuses with a cell from the start: what begins with its first request is an increase for alerts.
+const INITIAL_STATUSES: [StatusCode; 4] =
+    [StatusCode::OK, StatusCode::TOO_MANY_REQUESTS, StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE];
+
 /// Seconds; from a misdialled call to a conference.
 const CALL_BUCKETS: &[f64] = &[1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1_800.0, 3_600.0, 7_200.0, 14_400.0];
 const SENDERS: [&str; 2] = ["client", "upstream"];
@@ -25,26 +29,38 @@ pub struct RouteMetrics {
     requests: IntCounterVec,
     cells: Box<[OnceLock<IntCounter>]>,
     pub(crate) seconds: Histogram,
-    pub(crate) calls: CallMetrics,
+    /// `None`: no call can begin on the route.
+    pub(crate) calls: Option<CallMetrics>,
 }
 
 impl RouteMetrics {
-    pub(super) fn new(families: &Families, name: &str) -> Self {
-        Self {
+    /// With the cells for what requests of these methods can lead to.
+    pub(super) fn new(families: &Families, name: &str, methods: &[Method]) -> Self {
+        let route = Self {
             name: name.into(),
             requests: families.counters("callgate_requests_total", &["route", "method", "status"]),
             cells: (0..METHODS.len() * STATUSES.len()).map(|_| OnceLock::new()).collect(),
             seconds: families.histogram("callgate_request_duration_seconds", LATENCY_BUCKETS, &[("route", name)]),
-            calls: CallMetrics::new(families, name),
+            calls: methods.contains(&Method::GET).then(|| CallMetrics::new(families, name)),
+        };
+        for method in methods {
+            for status in INITIAL_STATUSES {
+                route.cell(method, status, |_| ());
+            }
         }
+        route
     }
 
     pub(crate) fn count(&self, method: &Method, status: StatusCode) {
+        self.cell(method, status, IntCounter::inc);
+    }
+
+    fn cell(&self, method: &Method, status: StatusCode, then: impl FnOnce(&IntCounter)) {
         let method = method_index(method);
         let by_label = || self.requests.with_label_values(&[&*self.name, METHODS[method], status.as_str()]);
         match STATUSES.binary_search(&status.as_u16()) {
-            Ok(index) => self.cells[method * STATUSES.len() + index].get_or_init(by_label).inc(),
-            Err(_) => by_label().inc(),
+            Ok(index) => then(self.cells[method * STATUSES.len() + index].get_or_init(by_label)),
+            Err(_) => then(&by_label()),
         }
     }
 }
@@ -95,12 +111,13 @@ mod tests {
     #[test]
     fn every_request_is_counted_under_its_own_labels() {
         let metrics = crate::telemetry::Metrics::new().unwrap();
-        let route = metrics.route("calls");
+        let route = metrics.route("calls", &[Method::GET]);
         route.count(&Method::GET, StatusCode::OK);
         route.count(&Method::GET, StatusCode::OK);
         route.count(&Method::from_bytes(b"PURGE").unwrap(), StatusCode::from_u16(599).unwrap());
         let text = metrics.encode().unwrap();
         assert!(text.contains(r#"callgate_requests_total{method="GET",route="calls",status="200"} 2"#), "{text}");
+        assert!(text.contains(r#"callgate_requests_total{method="GET",route="calls",status="502"} 0"#), "{text}");
         assert!(text.contains(r#"callgate_requests_total{method="other",route="calls",status="599"} 1"#), "{text}");
     }
 }

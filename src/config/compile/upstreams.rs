@@ -8,7 +8,8 @@ use super::balancing::balancing;
 use super::client_tls::{client_tls, server_name};
 use crate::config::units::{DAY, HOUR, MILLISECOND, MINUTE, SECOND};
 use crate::config::{
-    Endpoint, EndpointShare, Field, HostHeader, Protocol, Section, Upstream, UpstreamTlsSettings, is_name, quoted,
+    Endpoint, EndpointShare, Field, HeaderCase, HostHeader, Protocol, Section, Upstream, UpstreamTlsSettings, is_name,
+    quoted,
 };
 
 /// Upstreams in the order of the file, with the fields that define them.
@@ -51,11 +52,17 @@ fn upstream(name: &str, field: &Field<'_>) -> Upstream {
             "auto needs TLS, and no endpoint starts with https:// (write http2 if the service accepts it without TLS, else http1)",
         );
     }
+    let cases = [("lower", HeaderCase::Lower), ("title", HeaderCase::Title)];
+    let header_case = s.or("header_case", HeaderCase::Lower, |f| f.choice(&cases));
+    if header_case == HeaderCase::Title && protocol == Protocol::Http2 {
+        s.field_of("header_case").warn("is not used: HTTP/2 has lower case only (remove it, or use HTTP/1.1)");
+    }
     Upstream {
         name: Arc::from(name),
         endpoints,
         protocol,
         host: s.or("host", HostHeader::Preserve, |f| f.choice(&hosts)),
+        header_case,
         connect_timeout: s.or("connect_timeout", 2 * SECOND, |f| f.duration(10 * MILLISECOND..=MINUTE)),
         first_byte_timeout: s.or("first_byte_timeout", 30 * SECOND, |f| f.duration(10 * MILLISECOND..=HOUR)),
         idle_timeout: s.or("idle_timeout", MINUTE, |f| f.duration(100 * MILLISECOND..=DAY)),

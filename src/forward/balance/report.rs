@@ -24,7 +24,8 @@ pub struct UpstreamReport {
 pub struct EndpointReport {
     /// Its address.
     pub url: String,
-    /// `up`; `ejected`, because requests failed; `down`, because health checks failed.
+    /// `up`; `ejected`, because requests failed; `failing`, if it is not ejected because no other endpoint could take its requests;
+    /// `down`, because health checks failed.
     pub state: &'static str,
     /// Seconds until its ejection ends.
     pub ejected_for_seconds: u64,
@@ -46,6 +47,7 @@ impl UpstreamState {
             state: match (endpoint.is_down(), endpoint.is_ejected(now)) {
                 (true, _) => "down",
                 (false, true) => "ejected",
+                (false, false) if self.is_failing(endpoint) => "failing",
                 (false, false) => "up",
             },
             ejected_for_seconds: endpoint.ejected_until().saturating_sub(now).div_ceil(1_000),

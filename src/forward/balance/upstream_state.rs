@@ -16,12 +16,17 @@ use super::endpoint_state::{EndpointState, InFlight};
 use super::permits::{NoPermit, Permit, Permits};
 use super::rendezvous;
 
+/// Without ejection, so many failures in a row show that an endpoint is dead.
+const MAX_FAILURES: u32 = 5;
+
 /// The endpoints of one upstream.
 pub(crate) struct UpstreamState {
     pub(super) name: Arc<str>,
     pub(super) config: Balancing,
     pub(super) endpoints: Vec<Arc<EndpointState>>,
     ejections: Option<Mutex<Ejections>>,
+    /// Failures in a row by which an endpoint counts as dead.
+    max_failures: u32,
     budget: Budget,
     pub(crate) permits: Permits,
     pub(crate) metrics: UpstreamMetrics,
@@ -38,6 +43,7 @@ impl UpstreamState {
         Self {
             name: upstream.name.clone(),
             ejections: config.ejection.map(|config| Mutex::new(Ejections::new(config, endpoints.len()))),
+            max_failures: config.ejection.map_or(MAX_FAILURES, |ejection| ejection.failures),
             budget: Budget::new(config.retry.budget, config.retry.min_per_second),
             permits: Permits::new(&config, &metrics),
             endpoints,
@@ -148,11 +154,11 @@ impl UpstreamState {
 
     /// A request to an endpoint has failed; `why` is for the log.
     pub(crate) fn failed(&self, index: usize, why: &'static str) {
-        let (Some(ejections), Some(config)) = (&self.ejections, &self.config.ejection) else { return };
-        let (failed, now) = (&self.endpoints[index], self.now());
-        if failed.failures.fetch_add(1, Ordering::Relaxed) + 1 < config.failures {
+        let failed = &self.endpoints[index];
+        if failed.failures.fetch_add(1, Ordering::Relaxed) + 1 < self.max_failures {
             return;
         }
+        let (Some(ejections), now) = (&self.ejections, self.now()) else { return };
         let mut ejections = ejections.lock().unwrap_or_else(PoisonError::into_inner);
         let mut others = self.endpoints.iter().enumerate().filter(|(other, _)| *other != index);
         if !others.any(|(_, other)| other.is_available(now)) {
@@ -161,12 +167,23 @@ impl UpstreamState {
         let Some(until) = ejections.eject(index, now, fastrand::f64()) else { return };
         failed.ejected_until.store(until, Ordering::Relaxed);
         // Back in service, its first request decides: a failure ejects it again at once.
-        failed.failures.store(config.failures - 1, Ordering::Relaxed);
+        failed.failures.store(self.max_failures - 1, Ordering::Relaxed);
         drop(ejections);
         self.metrics.ejections[index].inc();
         self.metrics.up[index].set(0);
         let (upstream, endpoint, length) = (&*self.name, &*failed.label, Duration::from_millis(until - now));
         tracing::warn!(upstream, endpoint, why, "requests to an endpoint failed; ejected for {length:?}");
+    }
+
+    /// Whether the requests to an endpoint fail, which stays in service because no other can take them. Health checks, if there are
+    /// any, know better.
+    pub(super) fn is_failing(&self, endpoint: &EndpointState) -> bool {
+        self.config.health.is_none() && endpoint.failures.load(Ordering::Relaxed) >= self.max_failures
+    }
+
+    /// Whether an endpoint gets requests and answers them, as far as is known.
+    pub(super) fn is_up(&self, endpoint: &EndpointState, now: u64) -> bool {
+        endpoint.is_available(now) && !self.is_failing(endpoint)
     }
 
     /// Sets and logs the result of an endpoint's health checks, if it is new.
@@ -176,7 +193,7 @@ impl UpstreamState {
             return;
         }
         checked.set_down(down, now);
-        self.metrics.up[index].set(i64::from(checked.is_available(now)));
+        self.metrics.up[index].set(i64::from(self.is_up(checked, now)));
         let (upstream, endpoint) = (&*self.name, &*checked.label);
         if down {
             tracing::warn!(upstream, endpoint, why, "an endpoint fails its health checks; no requests go to it");

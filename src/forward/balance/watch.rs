@@ -39,9 +39,9 @@ impl LastSeen {
                 );
             }
             *was_ejected = is_ejected;
-            state.metrics.up[index].set(i64::from(endpoint.is_available(now)));
+            state.metrics.up[index].set(i64::from(state.is_up(endpoint, now)));
         }
-        let is_down = !state.endpoints.iter().any(|endpoint| endpoint.is_available(now));
+        let is_down = !state.endpoints.iter().any(|endpoint| state.is_up(endpoint, now));
         if is_down && !self.is_down {
             tracing::error!(upstream, "no endpoint is healthy; requests go to all of them");
         }

@@ -14,11 +14,11 @@ pub fn asks_for_websocket<B>(request: &Request<B>) -> bool {
             && *request.method() == Method::GET
             && list_items(headers, &header::UPGRADE).any(is_websocket)
             && lists_upgrade(headers)
-            && !has_body(headers))
+            && !announces_body(headers))
 }
 
-/// Whether a request of HTTP/1.1 announces a body.
-fn has_body(headers: &HeaderMap) -> bool {
+/// Whether a message of HTTP/1.1 announces a body.
+pub(crate) fn announces_body(headers: &HeaderMap) -> bool {
     let length = headers.get(header::CONTENT_LENGTH).map_or(&b""[..], HeaderValue::as_bytes);
     headers.contains_key(header::TRANSFER_ENCODING) || length.iter().any(|digit| *digit != b'0')
 }
@@ -55,11 +55,6 @@ fn lists_upgrade(headers: &HeaderMap) -> bool {
 pub(super) fn list_items<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> + use<'h> {
     let lines = headers.get_all(name).into_iter();
     lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii))
-}
-
-/// Whether a message has a `Content-Length` and is chunked. hyper reads the chunks and passes both headers on.
-pub(crate) fn has_two_lengths(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::CONTENT_LENGTH) && headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 /// Whether an answer is a stream of server-sent events.

@@ -44,16 +44,24 @@ fn kind(name: &HeaderName) -> Option<HeaderKind> {
         b'p' if is_spelling(text, "proxy-connection") || is_spelling(text, "proxy-authorization") => {
             Some(HeaderKind::HopByHop)
         }
-        b'r' if is_spelling(text, "ratelimit") || is_spelling(text, "ratelimit-policy") => Some(HeaderKind::Limit),
+        b'r' | b'x' if is_limit(text) => Some(HeaderKind::Limit),
         b't' if *name == header::TE || is_spelling(text, "transfer-encoding") => Some(HeaderKind::HopByHop),
         b'u' if *name == header::UPGRADE => Some(HeaderKind::HopByHop),
         b'x' if has_prefix(text, "x-callgate-") => Some(HeaderKind::Identity),
         b'x' if has_prefix(text, "x-forwarded-") || is_spelling(text, "x-real-ip") => Some(HeaderKind::Forwarding),
-        b'x' if has_prefix(text, "x-ratelimit-") => Some(HeaderKind::Limit),
         b'x' if is_spelling(text, "x-request-id") => Some(HeaderKind::Forwarding),
         b'x' if OVERRIDES.iter().any(|name| is_spelling(text, name)) => Some(HeaderKind::Override),
         _ => None,
     }
+}
+
+/// Whether a name begins with `RateLimit` or `Rate-Limit`, with or without `X-` in front.
+fn is_limit(text: &str) -> bool {
+    const SEPARATORS: [char; 3] = ['-', '_', '.'];
+    let text = text.strip_prefix('x').map_or(text, |rest| rest.strip_prefix(SEPARATORS).unwrap_or(text));
+    let Some(rest) = text.strip_prefix("rate") else { return false };
+    let rest = rest.strip_prefix(SEPARATORS).unwrap_or(rest).strip_prefix("limit");
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(SEPARATORS))
 }
 
 /// Only letters and digits tell names apart: CGI, WSGI and PHP turn everything else into an underscore.

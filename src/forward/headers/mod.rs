@@ -4,14 +4,16 @@
 mod detect;
 mod edits;
 mod kinds;
+mod length;
 #[cfg(test)]
 mod tests;
 mod to_client;
 mod to_upstream;
 mod trailers;
 
+pub(super) use detect::{announces_body, has_events, has_websocket};
 pub use detect::{asks_for_websocket, is_grpc, is_last_hop};
-pub(super) use detect::{has_events, has_two_lengths, has_websocket};
+pub(super) use length::settle_length;
 pub use to_client::onto_client;
 pub(super) use to_client::{clean_for_client, head_onto_client};
 pub use to_upstream::onto_upstream;

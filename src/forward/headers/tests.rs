@@ -238,11 +238,34 @@ fn an_answer_loses_hop_by_hop_headers_and_the_upstreams_limits() {
         ("set-cookie", "b=2"),
         ("retry-after", "3"),
     ]);
-    onto_client(&mut answer, false);
+    onto_client(&mut answer, false, false);
     let mut names: Vec<_> = answer.keys().map(HeaderName::as_str).collect();
     names.sort_unstable();
     assert_eq!(names, ["retry-after", "set-cookie"]);
     assert_eq!(all(&answer, "set-cookie"), ["a=1", "b=2"]);
+}
+
+#[test]
+fn an_upstreams_limits_are_removed_in_every_spelling_unless_nothing_contradicts_them() {
+    let limits = [
+        "RateLimit",
+        "RateLimit-Policy",
+        "RateLimit-Limit",
+        "Rate-Limit-Reset",
+        "rate_limit_remaining",
+        "X-RateLimit",
+        "X-RateLimit-Limit-Minute",
+        "X-Rate-Limit",
+        "X-Rate-Limit-Remaining",
+        "x_ratelimit_reset",
+    ];
+    let others = ["retry-after", "ratelimiter", "x-rate-limited", "x-rate", "x-rate-card", "rate", "limit"];
+    let lines: Vec<_> = limits.iter().chain(&others).map(|name| (*name, "7")).collect();
+    let (mut removed, mut kept) = (headers(&lines), headers(&lines));
+    onto_client(&mut removed, false, false);
+    assert_eq!(removed, headers(&others.map(|name| (name, "7"))));
+    onto_client(&mut kept, false, true);
+    assert_eq!(kept, headers(&lines));
 }
 
 #[test]
@@ -303,7 +326,7 @@ fn a_route_with_cors_drops_the_upstreams_cors_headers() {
     let onto_client = |route: &Route| {
         let (mut parts, ()) = http::Response::new(()).into_parts();
         parts.headers = headers(&lines);
-        super::head_onto_client(&mut parts, route);
+        super::head_onto_client(&mut parts, route, false);
         parts.headers
     };
     let answer = onto_client(&route);

@@ -7,13 +7,12 @@ use http::{StatusCode, Version};
 use crate::config::{REQUEST_ID, Route};
 
 use super::edits::{edit, remove_cors};
-use super::kinds::{HeaderKind, strip, write_length_plainly};
+use super::kinds::{HeaderKind, strip};
 use super::to_upstream::mark_websocket;
 
-/// Turns the head of an upstream's answer into that for the client.
-pub(crate) fn head_onto_client(parts: &mut Parts, route: &Route) {
-    onto_client(&mut parts.headers, parts.status == StatusCode::SWITCHING_PROTOCOLS);
-    write_length_plainly(&mut parts.headers);
+/// Turns the head of an upstream's answer into that for the client. `keeps_limits`: with the upstream's own limits.
+pub(crate) fn head_onto_client(parts: &mut Parts, route: &Route, keeps_limits: bool) {
+    onto_client(&mut parts.headers, parts.status == StatusCode::SWITCHING_PROTOCOLS, keeps_limits);
     if parts.status == StatusCode::NO_CONTENT {
         // It has no body and must have no length (RFC 9110 §8.6): HTTP/2 clients reject it.
         parts.headers.remove(header::CONTENT_LENGTH);
@@ -28,15 +27,18 @@ pub(crate) fn head_onto_client(parts: &mut Parts, route: &Route) {
 }
 
 /// Turns an upstream's headers into those of an answer to the client.
-pub fn onto_client(headers: &mut HeaderMap, websocket: bool) {
-    clean_for_client(headers);
+pub fn onto_client(headers: &mut HeaderMap, websocket: bool, keeps_limits: bool) {
+    clean_for_client(headers, keeps_limits);
     if websocket {
         mark_websocket(headers);
     }
 }
 
-/// Removes what an upstream must not tell the client.
-pub(crate) fn clean_for_client(headers: &mut HeaderMap) {
-    strip(headers, |kind| matches!(kind, HeaderKind::HopByHop | HeaderKind::Limit));
+/// Removes what an upstream must not tell the client. Its limits would contradict Callgate's.
+pub(crate) fn clean_for_client(headers: &mut HeaderMap, keeps_limits: bool) {
+    strip(headers, |kind| match kind {
+        HeaderKind::Limit => !keeps_limits,
+        kind => kind == HeaderKind::HopByHop,
+    });
     headers.remove(REQUEST_ID);
 }

@@ -36,7 +36,7 @@ pub(crate) fn clean_trailers_for_upstream(trailers: &mut HeaderMap, edits: Optio
 
 /// An upstream's, for the client.
 pub(crate) fn clean_trailers_for_client(trailers: &mut HeaderMap, edits: Option<&HeaderEdits>) {
-    clean_for_client(trailers);
+    clean_for_client(trailers, false);
     remove_cors(trailers);
     remove_never_trailers(trailers, edits);
 }

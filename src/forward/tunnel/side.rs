@@ -232,7 +232,8 @@ impl Side {
         }
         match pings.pinged {
             Some(pinged) if now >= pinged + timeout => return None,
-            Some(pinged) => return Some(pinged + timeout),
+            // The next ping may be due before that, if an answer comes.
+            Some(pinged) => return Some((pinged + timeout).min(now + interval)),
             None if now < pings.last_heard + interval => return Some(pings.last_heard + interval),
             // The other side's ping serves as well: a peer that answers only the latest ping must not miss that one.
             None if self.received.pings > pings.received => pings.pinged = Some(now),
@@ -242,6 +243,6 @@ impl Side {
             }
             None => {}
         }
-        Some(now + timeout)
+        Some(now + timeout.min(interval))
     }
 }

@@ -106,7 +106,27 @@ async fn the_last_endpoint_is_never_ejected_and_the_share_is_kept() {
     for _ in 0..5 {
         assert_eq!(stage.get("/").await, (503, "a".to_owned()));
     }
-    assert_eq!(stage.state(0).await, "up");
+    assert_eq!(stage.state(0).await, "failing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_endpoint_counts_as_dead_while_its_requests_fail() {
+    for keys in [", ejection: { failures: 3 }", ", ejection: none"] {
+        let a = Service::start("a").await;
+        let up = format!("endpoint=\"{}\",", a.url());
+        let stage = Stage::before(&[&a], keys);
+        assert_eq!(stage.get("/").await.0, 200);
+        let dead = a.kill().await;
+        for _ in 0..5 {
+            assert_eq!(stage.get("/").await.0, 502);
+        }
+        assert_eq!(stage.state(0).await, "failing");
+        eventually("a dead endpoint", async || (stage.metric("endpoint_up", &up).await == 0.0).then_some(())).await;
+        let _again = dead.revive().await;
+        eventually("an answer", async || (stage.get("/").await.0 == 200).then_some(())).await;
+        assert_eq!(stage.state(0).await, "up");
+        eventually("a living endpoint", async || (stage.metric("endpoint_up", &up).await == 1.0).then_some(())).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

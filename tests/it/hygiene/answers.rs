@@ -96,13 +96,38 @@ async fn rfc9112_6_3_an_answer_of_two_lengths_is_refused() {
         "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 50\r\n\r\n5\r\nfirst\r\n0\r\n\r\n",
+        // Nobody takes off the other coding.
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n5\r\nfirst\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, chunked\r\n\r\n5\r\nfirst\r\n0\r\n\r\n",
     ] {
         no_answer_is_poisoned(Method::GET, poisoned, &[(502, "bad_gateway")]).await;
     }
-    let twice = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\nfirst";
-    no_answer_is_poisoned(Method::GET, twice, &[(200, "first"), (502, "bad_gateway")]).await;
     let broken = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\nfirst\r\n0\r\n\r\n";
     no_answer_is_poisoned(Method::GET, broken, &[(0, "broken"), (200, "broken"), (502, "bad_gateway")]).await;
+}
+
+#[tokio::test]
+async fn rfc9110_8_6_equal_lengths_of_an_answer_are_one() {
+    for lengths in ["content-length: 5\r\ncontent-length: 5", "content-length: 5, 5", "content-length: 005"] {
+        let head = format!("HTTP/1.1 200 OK\r\n{lengths}\r\n\r\nfirst");
+        let stage = Stage::before(Recorder::answering(move |_| head.clone().into_bytes()).await, EVERYTHING);
+        for client in [http1(&stage.gateway), http2(&stage.gateway)] {
+            let answer = client.get(stage.gateway.url("/x")).bearer_auth(&stage.token.secret).send().await.unwrap();
+            let sent: Vec<_> = answer.headers().get_all("content-length").iter().cloned().collect();
+            assert_eq!((answer.status().as_u16(), sent), (200, vec!["5".parse().unwrap()]), "{lengths}");
+            assert_eq!(answer.text().await.unwrap(), "first", "{lengths}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn rfc9112_5_1_blanks_before_a_colon_of_an_answer_are_removed() {
+    let answer = "HTTP/1.1 200 OK\r\nx-own : a\r\ncontent-length\t: 5\r\n\r\nfirst";
+    let stage = Stage::before(Recorder::answering(move |_| answer.as_bytes().to_vec()).await, EVERYTHING);
+    let answer = stage.send("GET /x HTTP/1.1\r\nhost: a\r\nAUTH\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\nfirst"), "{answer}");
+    assert!(answer.contains("\r\nx-own: a\r\n"), "{answer}");
 }
 
 /// Heads that hold what no head may, or that are no heads: nobody gets half of one.

@@ -7,6 +7,7 @@ mod duties;
 mod fields;
 mod hops;
 mod http2;
+mod late_bodies;
 mod lengths;
 mod logs;
 mod paths;

@@ -108,6 +108,27 @@ async fn a_service_that_asks_for_a_client_certificate_gets_it() {
 }
 
 #[tokio::test]
+async fn a_self_signed_certificate_that_is_pinned_is_trusted() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    for is_ca in [IsCa::NoCa, IsCa::Ca(BasicConstraints::Unconstrained)] {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.is_ca = is_ca.clone();
+        let certificate = params.self_signed(&key).unwrap();
+        let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let config = rustls::ServerConfig::builder().with_no_client_auth();
+        let config = config.with_single_cert(vec![certificate.der().clone()], private).unwrap();
+        let upstream = Upstream::with(Manner { http2: None, tls: Some(TlsAcceptor::from(Arc::new(config))) }).await;
+        let authority = Authority { pem: certificate.pem(), ..Authority::new() };
+        let port = upstream.address.port();
+        assert_eq!(asked(&authority, format!("https://localhost:{port}"), "").await, 200, "{is_ca:?}");
+        assert_eq!(asked(&authority, format!("https://127.0.0.1:{port}"), "").await, 502, "{is_ca:?}: another name");
+        let stranger = Authority::new();
+        assert_eq!(asked(&stranger, format!("https://localhost:{port}"), "").await, 502, "{is_ca:?}: not pinned");
+    }
+}
+
+#[tokio::test]
 async fn server_name_replaces_the_host() {
     let authority = Authority::new();
     let (upstream, names) = upstream(&authority, "api.internal", &[&TLS13], false).await;

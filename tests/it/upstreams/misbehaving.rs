@@ -126,6 +126,39 @@ async fn only_requests_after_the_last_stream_of_a_goaway_are_retried() {
     }
 }
 
+#[tokio::test]
+async fn all_requests_that_a_goaway_leaves_out_are_sent_again() {
+    const REQUESTS: usize = 60;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    // The first connection takes all requests and processes none. The others are good.
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        socket.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+        let mut received = Vec::new();
+        while count_of(&received, 1) < REQUESTS {
+            assert!(socket.read_buf(&mut received).await.unwrap() > 0);
+        }
+        socket.write_all(&[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
+        socket.shutdown().await.unwrap();
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(socket).await.unwrap();
+                while let Some(Ok((_, answer))) = connection.accept().await {
+                    good(answer);
+                }
+            });
+        }
+    });
+    let retry = ", protocol: http2, retry: { budget: 1%, min_per_second: 1 }";
+    let (gateway, token) = stage(&[format!("http://{address}")], retry, "");
+    let client = http2(&gateway);
+    let asked = (0..REQUESTS).map(|_| get(&client, &gateway, "/x", &token));
+    let statuses = futures_util::future::join_all(asked).await.into_iter().map(|answer| answer.status().as_u16());
+    assert_eq!(statuses.collect::<Vec<_>>(), [200; REQUESTS]);
+}
+
 /// How many frames of a type are in what a client sent.
 fn count_of(received: &[u8], kind: u8) -> usize {
     let mut rest = received.strip_prefix(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap_or_default();

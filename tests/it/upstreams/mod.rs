@@ -4,6 +4,7 @@ mod certificates;
 mod grpc;
 mod grpc_health;
 mod http2;
+mod kept_connections;
 mod misbehaving;
 mod names;
 mod negotiated;
