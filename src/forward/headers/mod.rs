@@ -10,7 +10,7 @@ mod to_client;
 mod to_upstream;
 mod trailers;
 
-pub use detect::{asks_for_websocket, is_grpc, is_last_hop};
+pub use detect::{asks_for_events, asks_for_websocket, is_grpc, is_last_hop};
 pub(super) use detect::{has_events, has_two_lengths, has_websocket};
 pub use to_client::onto_client;
 pub(super) use to_client::{clean_for_client, head_onto_client};
