@@ -203,8 +203,8 @@ impl Relay {
             ready!(self.poll_silence(cx, max_silence));
             return Poll::Ready(Some(Err(BodyError::Stalled(max_silence))));
         };
-        if let Some(pace) = &mut self.pace {
-            pace.arrived();
+        if let Some(pace) = self.pace.as_mut().filter(|pace| pace.is_waiting()) {
+            pace.arrived(Instant::now());
         }
         if let (Some(progress), None | Some(Ok(_))) = (&self.progress, &polled) {
             progress.note();

@@ -5,43 +5,62 @@ use std::time::{Duration, Instant};
 use crate::config::UploadBounds;
 
 /// How long a client may let its receiver wait before the rate counts: a phone loses its network for a while.
-const GRACE: Duration = Duration::from_secs(30);
+const GRACE_MS: u64 = 30_000;
 
-/// The pace of one body. Only the time counts for the rate in which its receiver waits for more.
+/// The pace of one body. Only the time counts for the rate in which its receiver waits for more. Times are in milliseconds since
+/// `began`, and small: every body that passes has room for this.
 pub(super) struct Pace {
-    bounds: UploadBounds,
+    /// Bytes a second; 0: no bound.
+    min_rate: u32,
+    /// For the whole body; 0: no bound.
+    timeout_ms: u32,
     /// When its receiver waited first.
     began: Option<Instant>,
     /// Since when its receiver waits.
-    waiting: Option<Instant>,
+    waiting_ms: Option<u32>,
     /// How long it has waited before.
-    waited: Duration,
+    waited_ms: u32,
 }
 
 impl Pace {
     pub(super) fn new(bounds: UploadBounds) -> Self {
-        Self { bounds, began: None, waiting: None, waited: Duration::ZERO }
+        Self {
+            min_rate: bounds.min_rate.map_or(0, |rate| u32::try_from(rate.get()).unwrap_or(u32::MAX)),
+            timeout_ms: bounds.timeout.map_or(0, millis),
+            began: None,
+            waiting_ms: None,
+            waited_ms: 0,
+        }
     }
 
     /// How long the wait that begins now may last, if `seen` bytes have come; `None`: no bound.
     pub(super) fn patience(&mut self, seen: u64, now: Instant) -> Option<Duration> {
-        let since = *self.waiting.get_or_insert(now);
-        let elapsed = since.duration_since(*self.began.get_or_insert(now));
-        let by_rate = self.bounds.min_rate.map(|rate| {
-            // A body is at most a tebibyte long: no sum overflows.
-            let earned = Duration::from_millis(seen.saturating_mul(1_000) / rate);
-            (GRACE + earned).saturating_sub(self.waited)
+        let now_ms = millis(now.duration_since(*self.began.get_or_insert(now)));
+        let since_ms = *self.waiting_ms.get_or_insert(now_ms);
+        let by_rate = (self.min_rate > 0).then(|| {
+            let earned_ms = seen.saturating_mul(1_000) / u64::from(self.min_rate);
+            (GRACE_MS + earned_ms).saturating_sub(self.waited_ms.into())
         });
-        let by_time = self.bounds.timeout.map(|timeout| timeout.saturating_sub(elapsed));
-        by_rate.into_iter().chain(by_time).min()
+        let by_time = (self.timeout_ms > 0).then(|| u64::from(self.timeout_ms.saturating_sub(since_ms)));
+        by_rate.into_iter().chain(by_time).min().map(Duration::from_millis)
     }
 
     /// What the receiver waited for has come.
-    pub(super) fn arrived(&mut self) {
-        if let Some(since) = self.waiting.take() {
-            self.waited += since.elapsed();
+    pub(super) fn arrived(&mut self, now: Instant) {
+        if let (Some(since_ms), Some(began)) = (self.waiting_ms.take(), self.began) {
+            let waited_ms = millis(now.duration_since(began)).saturating_sub(since_ms);
+            self.waited_ms = self.waited_ms.saturating_add(waited_ms);
         }
     }
+
+    /// Whether the receiver waits.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting_ms.is_some()
+    }
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -50,6 +69,8 @@ mod tests {
 
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     fn pace(rate: u64, timeout: Option<u64>) -> Pace {
         Pace::new(UploadBounds { min_rate: NonZeroU64::new(rate), timeout: timeout.map(Duration::from_secs) })
     }
@@ -57,26 +78,24 @@ mod tests {
     #[test]
     fn every_byte_earns_time_beyond_the_grace() {
         let (mut pace, now) = (pace(500, None), Instant::now());
-        assert_eq!(pace.patience(0, now), Some(GRACE));
-        assert_eq!(pace.patience(5_000, now), Some(GRACE + Duration::from_secs(10)));
-        pace.waited = Duration::from_secs(35);
-        assert_eq!(pace.patience(5_000, now), Some(Duration::from_secs(5)));
-        assert_eq!(pace.patience(35, now), Some(Duration::ZERO));
+        assert_eq!(pace.patience(0, now), Some(30 * SECOND));
+        pace.arrived(now + 25 * SECOND);
+        assert_eq!(pace.patience(5_000, now + 26 * SECOND), Some(15 * SECOND));
+        pace.arrived(now + 36 * SECOND);
+        assert_eq!(pace.patience(2_500, now + 40 * SECOND), Some(Duration::ZERO));
     }
 
     #[test]
     fn only_waiting_counts_for_the_rate_but_all_time_for_the_whole() {
         let now = Instant::now();
-        let later = now + Duration::from_secs(100);
         let mut slow_receiver = pace(500, None);
         slow_receiver.patience(0, now);
-        slow_receiver.arrived();
-        assert!(slow_receiver.patience(0, later).is_some_and(|left| left > GRACE - Duration::from_secs(1)));
+        slow_receiver.arrived(now);
+        assert_eq!(slow_receiver.patience(0, now + 100 * SECOND), Some(30 * SECOND));
         let mut whole = pace(500, Some(110));
         whole.patience(1 << 20, now);
-        whole.arrived();
-        assert_eq!(whole.patience(1 << 20, later), Some(Duration::from_secs(10)));
-        let mut unbounded = pace(0, None);
-        assert_eq!(unbounded.patience(0, now), None);
+        whole.arrived(now);
+        assert_eq!(whole.patience(1 << 20, now + 100 * SECOND), Some(10 * SECOND));
+        assert_eq!(pace(0, None).patience(0, now), None);
     }
 }
