@@ -199,7 +199,7 @@ fn serve(cores: Cores, folder: &Path, upstream: u16, calls: usize) -> (Program, 
     write(
         "callgate.yaml",
         format!(
-            "listen: {{ https: \"127.0.0.1:{port}\", admin: \"127.0.0.1:0\", max_connections: {room} }}\n\
+            "listen: {{ https: \"127.0.0.1:{port}\", admin: \"127.0.0.1:0\", max_connections: {room}, max_connections_per_client: {room} }}\n\
              tls: {{ certificates: [{{ cert: cert.pem, key: key.pem }}] }}\ntokens: {{ file: tokens.yaml }}\n\
              plans: {{ standard: {{ limits: {{ minute: 1000000/1m }} }} }}\n\
              routes: [{{ path: /call, permission: \"calls:read\", upstream: media }}]\n\

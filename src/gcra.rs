@@ -115,10 +115,15 @@ impl NetworkLimiter {
     }
 
     fn network(&self, client: IpAddr) -> IpAddr {
-        let client = client.to_canonical();
-        let prefix = if client.is_ipv4() { self.prefixes.0 } else { self.prefixes.1 };
-        IpNet::new(client, prefix).map_or(client, |network| network.network())
+        network_of(client, self.prefixes.0, self.prefixes.1)
     }
+}
+
+/// The network that an address belongs to, of so many bits.
+pub(crate) fn network_of(address: IpAddr, ipv4_prefix: u8, ipv6_prefix: u8) -> IpAddr {
+    let address = address.to_canonical();
+    let prefix = if address.is_ipv4() { ipv4_prefix } else { ipv6_prefix };
+    IpNet::new(address, prefix).map_or(address, |network| network.network())
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod hash;
 mod http2;
 pub mod limits;
 pub mod listener;
+mod occupancy;
 pub mod response;
 pub mod route;
 mod selftest;

@@ -11,6 +11,9 @@ pub enum BodyError {
     /// More bytes came than allowed.
     #[error("the body is longer than {0} bytes")]
     TooLarge(u64),
+    /// A client sent it too slowly.
+    #[error("the client sent the body too slowly")]
+    TooSlow,
     /// It was not whole when it had to be.
     #[error("the answer was not whole within {0:?}")]
     Late(Duration),
@@ -34,6 +37,9 @@ pub enum BodyFault {
     /// It made no progress.
     #[error("the request body stalled")]
     Stalled,
+    /// It came too slowly (min_upload_rate), or took too long (body_timeout).
+    #[error("the request body came too slowly (min_upload_rate, body_timeout)")]
+    TooSlow,
     /// It is longer than the route allows.
     #[error("the request body is too large")]
     TooLarge,
@@ -46,6 +52,7 @@ impl BodyError {
     pub(super) fn fault(&self) -> BodyFault {
         match self {
             Self::Stalled(_) => BodyFault::Stalled,
+            Self::TooSlow => BodyFault::TooSlow,
             Self::TooLarge(_) => BodyFault::TooLarge,
             // What a client sends is not withdrawn and never late, what it is sent is.
             Self::Broken(_) | Self::Unfinished | Self::Reset(_) | Self::Revoked(_) | Self::Late(_) => BodyFault::Broken,

@@ -4,6 +4,7 @@ mod copy;
 mod error;
 mod incoming;
 mod outgoing;
+mod pace;
 mod progress;
 
 pub(crate) use copy::BodyCopy;

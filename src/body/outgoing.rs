@@ -3,19 +3,20 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::oneshot;
 
-use crate::config::HeaderEdits;
+use crate::config::{HeaderEdits, UploadBounds};
 use crate::deadline::Deadline;
 
 use super::copy::{BodyCopy, Copying};
 use super::error::BodyError;
 use super::incoming::IncomingBody;
+use super::pace::Pace;
 use super::progress::Progress;
 
 /// Takes off trailers that may not pass, and applies the route's edits.
@@ -51,6 +52,8 @@ pub struct Relay {
     joint: bool,
     /// How long it may take as a whole.
     whole: Option<(Deadline, Duration)>,
+    /// How slowly a client may send it.
+    pace: Option<Pace>,
     _guard: Option<BodyGuard>,
 }
 
@@ -79,6 +82,7 @@ impl Body {
             progress: None,
             joint: false,
             whole: None,
+            pace: None,
             _guard: None,
         })
     }
@@ -95,6 +99,15 @@ impl Body {
     pub(crate) fn until(mut self, deadline: Option<(Deadline, Duration)>) -> Self {
         if let Self::Relay(relay) = &mut self {
             relay.whole = deadline;
+        }
+        self
+    }
+
+    /// Breaks off what a client sends too slowly.
+    #[must_use]
+    pub(crate) fn paced(mut self, bounds: UploadBounds) -> Self {
+        if let Self::Relay(relay) = &mut self {
+            relay.pace = Some(Pace::new(bounds));
         }
         self
     }
@@ -180,10 +193,19 @@ impl Relay {
             if let Some(progress) = &self.progress {
                 progress.awaits();
             }
+            let patience = self.pace.as_mut().and_then(|pace| pace.patience(self.seen, Instant::now()));
+            let max_silence = self.max_silence.unwrap_or(Duration::MAX);
+            if let Some(patience) = patience.filter(|patience| *patience < max_silence) {
+                ready!(self.silence.poll(cx, patience));
+                return Poll::Ready(Some(Err(BodyError::TooSlow)));
+            }
             let Some(max_silence) = self.max_silence else { return Poll::Pending };
             ready!(self.poll_silence(cx, max_silence));
             return Poll::Ready(Some(Err(BodyError::Stalled(max_silence))));
         };
+        if let Some(pace) = self.pace.as_mut().filter(|pace| pace.is_waiting()) {
+            pace.arrived(Instant::now());
+        }
         if let (Some(progress), None | Some(Ok(_))) = (&self.progress, &polled) {
             progress.note();
         }

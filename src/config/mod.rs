@@ -40,12 +40,12 @@ pub use model::{
 };
 pub(crate) use nearest::did_you_mean;
 pub use plan::{CONCURRENT_CALLS, Limit, Plan, PlansByName, RouteLimits};
-use plan::{MAX_COUNT, WINDOW_MS};
+use plan::{IN_FLIGHT, MAX_COUNT, WINDOW_MS};
 pub use problem::{Problem, Problems, Severity};
 pub(crate) use reader::{Field, FileKind, YamlReader};
 pub use route::{
     CallLimits, Cors, CorsOrigin, FULL_SHARE, HeaderEdits, HeaderMatch, HostPattern, Mirror, PathForms, Piece, Rewrite,
-    Route, RouteAccess,
+    Route, RouteAccess, UploadBounds,
 };
 pub(crate) use scalars::is_name;
 pub use secret::Secret;

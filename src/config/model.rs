@@ -69,6 +69,8 @@ pub struct ListenSettings {
     pub proxy_protocol: Vec<IpNet>,
     /// Connections of clients at one time, over all listeners but admin.
     pub max_connections: usize,
+    /// Connections of one client address (IPv6: one /64) at one time.
+    pub max_connections_per_client: u32,
     /// The longest time for a TLS handshake.
     pub handshake_timeout: Duration,
     /// The longest time for a request's head, from its first byte on.

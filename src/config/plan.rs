@@ -14,6 +14,8 @@ pub struct Plan {
     pub limits: Box<[Limit]>,
     /// Calls that one token may have open at one time, over all instances; `None`: any number.
     pub concurrent_calls: Option<u32>,
+    /// Requests that one token may have in flight at one time, on each instance; `None`: any number.
+    pub in_flight: Option<u32>,
     /// Only a trial: requests that it denies are counted, logged, marked and forwarded.
     pub shadow: bool,
 }
@@ -60,6 +62,9 @@ pub(super) const WINDOW_MS: std::ops::RangeInclusive<u32> = 1_000..=2_592_000_00
 
 /// The range of a plan's limit of open calls.
 pub const CONCURRENT_CALLS: std::ops::RangeInclusive<u32> = 1..=100_000;
+
+/// The range of a plan's limit of requests in flight.
+pub(super) const IN_FLIGHT: std::ops::RangeInclusive<u32> = 1..=100_000;
 
 /// The highest count of a limit.
 pub(super) const MAX_COUNT: u32 = 1_000_000;

@@ -1,6 +1,7 @@
 //! A route, validated: which requests it takes, what it requires of them, and what becomes of them.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ pub struct Route {
     pub allowed_forms: PathForms,
     /// Bytes of a request body.
     pub max_body: u64,
+    /// How slowly a client may send a request's body.
+    pub upload: UploadBounds,
     /// The longest time from sending the request's head to the response's head; `None`: the upstream's.
     pub first_byte_timeout: Option<Duration>,
     /// The longest time without progress of the response's body; `None`: the upstream's.
@@ -64,12 +67,23 @@ pub struct Route {
     pub call: CallLimits,
 }
 
-/// How long calls (WebSockets and other upgraded streams) may live.
+/// How slowly a body may come.
+#[derive(Debug, Clone, Copy)]
+pub struct UploadBounds {
+    /// Bytes a second, of the time in which its receiver waits for more; `None`: no bound.
+    pub min_rate: Option<NonZeroU64>,
+    /// For the whole body; `None`: no bound.
+    pub timeout: Option<Duration>,
+}
+
+/// Calls: WebSockets, streams of server-sent events, and gRPC. How long they may live.
 #[derive(Debug, Clone, Copy)]
 pub struct CallLimits {
-    /// From the upgrade on; `None`: no bound.
+    /// Whether they count in the plan's `concurrent_calls`.
+    pub counted: bool,
+    /// From the upgrade on, of events from the head of the answer, of gRPC from that of the request; `None`: no bound.
     pub max_duration: Option<Duration>,
-    /// Without a byte in either direction; `None`: no bound. Applies to server-sent events, too.
+    /// Without a byte in either direction; `None`: no bound.
     pub idle_timeout: Option<Duration>,
     /// Each side of a WebSocket is pinged after so long a silence; `None`: never.
     pub ping: Option<Duration>,
@@ -304,6 +318,7 @@ impl Default for Route {
             forward_credentials: false,
             allowed_forms: PathForms::default(),
             max_body: 1 << 30,
+            upload: UploadBounds { min_rate: None, timeout: None },
             first_byte_timeout: None,
             idle_timeout: None,
             timeout: None,
@@ -311,6 +326,7 @@ impl Default for Route {
             response_headers: Arc::default(),
             cors: None,
             call: CallLimits {
+                counted: true,
                 max_duration: None,
                 idle_timeout: None,
                 ping: None,

@@ -25,6 +25,8 @@ pub struct ForwardedResponse {
     pub guard: ResponseGuard,
     /// The endpoint that answered.
     pub endpoint: Arc<str>,
+    /// Whether it may last as long as a call.
+    pub is_stream: bool,
     /// The two ends of a call, when the upstream switched protocols.
     pub tunnel: Option<Box<Tunnel>>,
 }
@@ -80,9 +82,10 @@ impl AwaitedAnswer {
         if is_stream {
             guard.begin_stream();
         }
-        // Events come when something happens: they may be silent as long as a call.
+        // Events come when something happens: they may be silent as long as a call, and last as long.
         let (max_silence, deadline) = match is_stream {
-            true => (route.call.idle_timeout, None),
+            true if self.is_grpc => (route.call.idle_timeout, self.deadline),
+            true => (route.call.idle_timeout, route.call.max_duration.map(|longest| (Deadline::default(), longest))),
             false => (Some(route.idle_timeout.unwrap_or(upstream.config.idle_timeout)), self.deadline),
         };
         let (clean, edits) = (headers::clean_trailers_for_client, &route.response_headers);
@@ -92,7 +95,7 @@ impl AwaitedAnswer {
         if self.handshake.is_some() && switched {
             into_connect_response(&mut response);
         }
-        Ok(ForwardedResponse { response, guard, endpoint, tunnel })
+        Ok(ForwardedResponse { response, guard, endpoint, is_stream, tunnel })
     }
 
     /// Why an answer must not be passed on, if the client would misread it.

@@ -57,7 +57,7 @@ pub use client_address::client_address;
 pub use context::ForwardContext;
 pub use error::ForwardError;
 pub use extended_connect::extended_connect_to_upgrade;
-pub use headers::{asks_for_websocket, is_grpc, is_last_hop};
+pub use headers::{asks_for_events, asks_for_websocket, is_grpc, is_last_hop};
 // For the benchmarks alone.
 #[doc(hidden)]
 pub use headers::{onto_client, onto_upstream};
@@ -181,8 +181,9 @@ impl Forwarder {
         let progress = body.track(context.hold);
         // A gRPC stream is idle when both sides are silent, and may be idle for as long as a call.
         let upload = progress.as_ref().filter(|_| is_grpc).cloned();
-        let body = upload.iter().fold(body, Body::beside);
-        let deadline = route.timeout.filter(|_| !is_grpc).map(|timeout| (Deadline::default(), timeout));
+        let body = if is_grpc { upload.iter().fold(body, Body::beside) } else { body.paced(route.upload) };
+        let whole = if is_grpc { route.call.max_duration } else { route.timeout };
+        let deadline = whole.map(|timeout| (Deadline::default(), timeout));
         let keeps_limits = self.keeps_limits;
         let awaited = AwaitedAnswer { client_end, handshake, is_grpc, upload, deadline, keeps_limits };
         (Request::from_parts(parts, body), progress, awaited)

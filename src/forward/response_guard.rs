@@ -84,7 +84,11 @@ impl ResponseGuard {
             }
             BodyError::Stalled(_) => self.verdict != EndpointVerdict::Streaming,
             // Clients reset requests; answers are never reset so.
-            BodyError::Reset(_) | BodyError::TooLarge(_) | BodyError::Late(_) | BodyError::Revoked(_) => false,
+            BodyError::Reset(_)
+            | BodyError::TooLarge(_)
+            | BodyError::TooSlow
+            | BodyError::Late(_)
+            | BodyError::Revoked(_) => false,
         };
         if is_endpoints_fault {
             self.upstream.metrics.bad_answers.inc();

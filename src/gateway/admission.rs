@@ -8,9 +8,10 @@ use http::Request;
 
 use crate::auth::{Authenticator, Principal, Refusal};
 use crate::body::IncomingBody;
-use crate::config;
-use crate::forward::asks_for_websocket;
+use crate::config::{self, Plan};
+use crate::forward::{asks_for_events, asks_for_websocket, is_grpc};
 use crate::limits::{Charge, Decision, LimitOutcome, LimitSubject, Limiter, Source};
+use crate::occupancy::Occupancy;
 use crate::response::Rejection;
 use crate::telemetry::Phase;
 use crate::tokens::UsageCounts;
@@ -20,12 +21,17 @@ use super::request::RequestLife;
 /// A record that changes under one request more often than this is being fought over.
 const MAX_REREADS: usize = 3;
 
+/// Requests in flight, by the id of their token.
+pub(crate) type TokensInFlight = Occupancy<Arc<str>>;
+
 /// Authentication, permission and limits: whether a request may pass now.
 pub struct Admission {
     /// Token → principal.
     pub authenticator: Authenticator,
     /// The limits of its plan.
     pub limiter: Limiter,
+    /// The requests in flight of each token, in this process.
+    pub(crate) in_flight: Arc<TokensInFlight>,
     /// How often tokens are used, saved later.
     pub usage: Arc<UsageCounts>,
 }
@@ -55,17 +61,17 @@ impl Admission {
         route: Option<&config::Route>,
         life: &mut RequestLife,
     ) -> Result<Arc<Principal>, Rejection> {
-        let opens_call = route.is_some() && asks_for_websocket(request);
         let (cost, limits) = route.map_or((1, None), |route| (route.cost, route.limits.as_ref()));
-        let charge = Charge { cost, limits, opens_call };
         let (now, client) = (life.record.received, life.record.client);
         let started = Instant::now();
         let found = self.authenticator.authenticate(request.headers(), client, now).await;
         life.record.phase(Phase::Auth, started.elapsed());
         let mut principal = found.map_err(|refused| life.unauthenticated(refused))?;
         life.set_principal(&principal);
+        self.hold_in_flight(&principal, life)?;
         for _ in 0..MAX_REREADS {
             let subject = LimitSubject { token_id: &principal.id, version: principal.version };
+            let charge = Charge { cost, limits, opens_call: opens_call(request, route, &principal.plan) };
             let started = Instant::now();
             let (plan, now_ms) = (&principal.plan, life.now_ms());
             let asked = self.authenticator.epoch();
@@ -93,16 +99,55 @@ impl Admission {
                 Err(_) => Some(Rejection::Undecided),
             };
             return match refusal {
-                Some(_) if principal.plan.shadow => {
-                    life.set_shadow_denied();
-                    Ok(principal)
-                }
-                Some(refusal) => Err(refusal),
+                Some(refusal) => life.deny(refusal, &principal.plan).map(|()| principal),
                 None => Ok(principal),
             };
         }
         Err(Rejection::Undecided)
     }
+
+    /// Takes the lease of an answer that turned out to be a stream of events, if the request did not say so.
+    pub(super) async fn admit_events(&self, route: &config::Route, life: &mut RequestLife) -> Result<(), Rejection> {
+        let Some((_, principal)) = &life.decision else { return Ok(()) };
+        let principal = principal.clone();
+        let Some(max_calls) = principal.plan.concurrent_calls else { return Ok(()) };
+        if life.call_lease.is_some() || !route.call.counted {
+            return Ok(());
+        }
+        // The request has been counted already.
+        let plan = Plan { concurrent_calls: Some(max_calls), ..Plan::default() };
+        let charge = Charge { cost: 1, limits: None, opens_call: true };
+        let subject = LimitSubject { token_id: &principal.id, version: principal.version };
+        let asked = self.authenticator.epoch();
+        let is_current = || self.authenticator.is_current(&principal, asked);
+        let refusal = match self.limiter.decide(&subject, &plan, charge, life.now_ms(), &is_current).await {
+            Ok(LimitOutcome::Decided(decision, lease)) if decision.admitted => {
+                life.call_lease = lease;
+                return Ok(());
+            }
+            Ok(LimitOutcome::Decided(..)) => Rejection::TooManyCalls(max_calls),
+            Ok(LimitOutcome::Stale) | Err(_) => Rejection::Undecided,
+        };
+        life.deny(refusal, &principal.plan)
+    }
+
+    /// Counts the request among those of its token that are in flight, if their number is limited.
+    fn hold_in_flight(&self, principal: &Principal, life: &mut RequestLife) -> Result<(), Rejection> {
+        let Some(max) = principal.plan.in_flight else { return Ok(()) };
+        life.in_flight = self.in_flight.take(principal.id.clone(), max);
+        match &life.in_flight {
+            Some(_) => Ok(()),
+            None => life.deny(Rejection::TooManyInFlight(max), &principal.plan),
+        }
+    }
+}
+
+/// Whether a request opens a call, and the plan limits their number: a WebSocket, gRPC (of any kind: nobody knows before its end how
+/// long it lasts), or a stream of events and nothing else.
+fn opens_call(request: &Request<IncomingBody>, route: Option<&config::Route>, plan: &Plan) -> bool {
+    plan.concurrent_calls.is_some()
+        && route.is_some_and(|route| route.call.counted)
+        && (asks_for_websocket(request) || is_grpc(request) || asks_for_events(request))
 }
 
 /// The rejection that a decision means; `None` for an admission.

@@ -8,8 +8,9 @@ use http::Version;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::body::{Body, BodyError};
+use crate::response;
 
-use super::request::RequestLife;
+use super::request::{RequestLife, StreamKind};
 
 /// A client on HTTP/2 has to take so many bytes of an answer within `body_idle_timeout`.
 const HTTP2_PIECE: usize = 32 * 1024;
@@ -62,7 +63,14 @@ impl HttpBody for AnswerBody {
                     life.body_ended(Ok(()));
                 }
             }
-            Some(Err(error)) => life.body_ended(Err(error)),
+            Some(Err(error)) => {
+                life.body_ended(Err(error));
+                if life.stream == Some(StreamKind::Grpc)
+                    && let Some(trailers) = response::grpc_trailers(error)
+                {
+                    polled = Some(Ok(Frame::trailers(trailers)));
+                }
+            }
             None => life.body_ended(Ok(())),
         }
         Poll::Ready(polled)

@@ -8,16 +8,17 @@ mod metrics;
 mod request;
 mod target;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, Request, Response, header};
 
-use crate::auth::Principal;
+use crate::auth::{Principal, Reason, Refusal};
 use crate::body::{Body, IncomingBody};
 use crate::config::{self, Config, RouteAccess};
-use crate::forward::{self, ForwardContext, Forwarder, Tunnel, is_grpc};
+use crate::forward::{self, ForwardContext, ForwardedResponse, Forwarder, Tunnel, is_grpc};
 use crate::listener::{Certificates, Handler, Interim, Peer};
 use crate::response::{self, Rejection};
 use crate::route::{RouteMatch, RouteTable};
@@ -25,11 +26,15 @@ use crate::shutdown::Shutdown;
 use crate::telemetry::Phase;
 
 use answer_body::AnswerBody;
-use request::{RequestLife, Stage};
+use request::{RequestLife, Stage, StreamKind};
 use target::{Preflight, Target};
 
 pub use admission::Admission;
+pub(crate) use admission::TokensInFlight;
 pub use metrics::RequestMetrics;
+
+/// Requests whose answer comes sooner need not be watched.
+const WATCHED_AFTER: Duration = Duration::from_millis(500);
 
 /// The answer to a request that no step refused; with a tunnel, a call begins.
 type Served = (Response<Body>, Option<Box<Tunnel>>);
@@ -80,8 +85,10 @@ impl Handler for Gateway {
         });
         self.stamp(&mut response, &mut life, origin.as_ref());
         let Some(tunnel) = tunnel else {
-            // The request did not become a call.
-            life.call_lease = None;
+            if life.stream.is_none() {
+                // The request did not become a call.
+                life.call_lease = None;
+            }
             return response.map(|body| AnswerBody::new(body, Some(life)));
         };
         peer.became_tunnel();
@@ -152,17 +159,57 @@ impl Gateway {
             hold: &|| Box::new(peer.begin_activity()),
             attempts: AtomicU32::new(0),
         };
+        let stream = is_grpc(&request).then_some(StreamKind::Grpc);
         let started = Instant::now();
-        let forwarded = self.forwarder.forward(request, &context).await;
+        let forwarded = match stream {
+            None => self.forwarder.forward(request, &context).await.map_err(Rejection::Forward),
+            // Boxed: other requests need no room for this.
+            Some(_) => Box::pin(self.forward_grpc(request, &context, life)).await,
+        };
         life.record.attempts = context.attempts.into_inner();
         life.record.phase(Phase::Upstream, started.elapsed());
-        let answer = forwarded.map_err(Rejection::Forward)?;
+        self.accept(forwarded?, route, stream, peer, life).await
+    }
+
+    /// Takes over an upstream's answer, unless it begins a call that may not be.
+    async fn accept(
+        &self,
+        answer: ForwardedResponse,
+        route: &config::Route,
+        stream: Option<StreamKind>,
+        peer: &Peer,
+        life: &mut RequestLife,
+    ) -> Result<Served, Rejection> {
         // A client that does not wait for the switch has sent its first frames as a request, which was refused as one.
         if let Some(fault) = peer.refusal().filter(|_| answer.tunnel.is_some()) {
             return Err(Rejection::Fault(fault));
         }
+        if answer.is_stream && answer.tunnel.is_none() {
+            if stream.is_none() {
+                Box::pin(self.admission.admit_events(route, life)).await?;
+            }
+            life.stream = stream.or(Some(StreamKind::Events));
+        }
         life.answered_by(answer.endpoint, answer.guard);
         Ok((answer.response, answer.tunnel))
+    }
+
+    /// Waits for the answer to a gRPC request, which may come at the end of a call: meanwhile its token must allow it.
+    async fn forward_grpc(
+        &self,
+        request: Request<IncomingBody>,
+        context: &ForwardContext<'_>,
+        life: &RequestLife,
+    ) -> Result<ForwardedResponse, Rejection> {
+        let mut forwarded = pin!(self.forwarder.forward(request, context));
+        if let Ok(answer) = tokio::time::timeout(WATCHED_AFTER, forwarded.as_mut()).await {
+            return answer.map_err(Rejection::Forward);
+        }
+        let Some(mut open) = life.watch_token() else { return forwarded.await.map_err(Rejection::Forward) };
+        tokio::select! {
+            answer = forwarded => answer.map_err(Rejection::Forward),
+            _ = open.revoked() => Err(Rejection::Unauthenticated(Refusal::Invalid(Reason::Revoked))),
+        }
     }
 
     /// Adds the headers of every answer: request id, limits, and what lets pages read it.

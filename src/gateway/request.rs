@@ -10,10 +10,11 @@ use smallvec::SmallVec;
 
 use crate::auth::{OpenCall, Principal, Refused};
 use crate::body::BodyError;
-use crate::config::Route;
-use crate::forward::{EndedBy, ResponseGuard, client_address};
+use crate::config::{Plan, Route};
+use crate::forward::{CutReason, EndedBy, ResponseGuard, client_address};
 use crate::limits::{CallLease, Charge, Decision};
 use crate::listener::{ActiveRequest, Peer};
+use crate::occupancy::Occupied;
 use crate::response::Rejection;
 use crate::telemetry::{AccessRecord, Phase, RouteMetrics, WindowUse, request_id};
 
@@ -30,6 +31,10 @@ pub(super) struct RequestLife {
     pub(super) decision: Option<(Decision, Arc<Principal>)>,
     /// Held for as long as the call lasts that this may become.
     pub(super) call_lease: Option<CallLease>,
+    /// The kind of its answer, if that may last as long as a call.
+    pub(super) stream: Option<StreamKind>,
+    /// Held until the request is over, where the number of a token's requests is limited.
+    pub(super) in_flight: Option<Occupied<Arc<str>>>,
     pub(super) metrics: Arc<RequestMetrics>,
     /// When the principal was looked up, in announcements of changed tokens.
     era: u64,
@@ -37,6 +42,15 @@ pub(super) struct RequestLife {
     pub(super) stage: Stage,
     upstream: Option<ResponseGuard>,
     active: ActiveRequest,
+}
+
+/// Answers that may last as long as a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StreamKind {
+    /// Server-sent events.
+    Events,
+    /// gRPC.
+    Grpc,
 }
 
 /// How far a request has come.
@@ -97,6 +111,8 @@ impl RequestLife {
             record,
             decision: None,
             call_lease: None,
+            stream: None,
+            in_flight: None,
             metrics: metrics.clone(),
             era: metrics.open_calls.era(),
             route: None,
@@ -148,10 +164,15 @@ impl RequestLife {
         self.decision = Some((decision, principal.clone()));
     }
 
-    /// The plan is in shadow mode: the request was denied and goes on.
-    pub(super) fn set_shadow_denied(&mut self) {
-        self.record.shadow_denied = true;
-        self.metrics.shadow_denials.inc();
+    /// The plan denies the request. If it is in shadow mode, the request is marked, counted once, and goes on.
+    pub(super) fn deny(&mut self, refusal: Rejection, plan: &Plan) -> Result<(), Rejection> {
+        if !plan.shadow {
+            return Err(refusal);
+        }
+        if !std::mem::replace(&mut self.record.shadow_denied, true) {
+            self.metrics.shadow_denials.inc();
+        }
+        Ok(())
     }
 
     pub(super) fn answered_by(&mut self, endpoint: Arc<str>, upstream: ResponseGuard) {
@@ -196,6 +217,7 @@ impl RequestLife {
     /// The body ended as it should, or broke off. A body that is dropped before either was abandoned by its receiver.
     pub(super) fn body_ended(&mut self, result: Result<(), &BodyError>) {
         self.stage = Stage::Answered;
+        self.call_lease = None;
         match (self.upstream.take(), result) {
             (Some(upstream), Ok(())) => upstream.release(),
             (Some(upstream), Err(error)) => upstream.broke_off(error),
@@ -203,10 +225,12 @@ impl RequestLife {
         }
         let Err(error) = result else { return };
         self.record.cut = true;
-        if matches!(error, BodyError::Revoked(_)) {
+        let is_too_long = self.stream.is_some() && matches!(error, BodyError::Late(_));
+        if is_too_long || matches!(error, BodyError::Revoked(_)) {
             self.record.ended_by = Some(EndedBy::Gateway.as_str());
         }
-        self.record.error = Some(error_chain(error).into());
+        let error = if is_too_long { error_chain(&CutReason::TooLong) } else { error_chain(error) };
+        self.record.error = Some(error.into());
     }
 }
 

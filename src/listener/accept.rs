@@ -10,7 +10,6 @@ use tokio::net::{TcpListener, TcpStream};
 use super::connection;
 use super::handler::Handler;
 use super::service::Listener;
-use super::slot::ConnectionSlot;
 
 /// The pause after a failed accept (no file descriptors left, for example).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -41,10 +40,7 @@ impl<H: Handler> Listener<H> {
     }
 
     fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
-        let Some(slot) = ConnectionSlot::take(&self.open, self.settings.max_connections, &self.metrics) else {
-            self.metrics.refused.inc();
-            return;
-        };
+        let Some(slot) = self.slots.take(&self.metrics) else { return };
         // Answers are small and urgent. A socket without this option still works.
         let _ = stream.set_nodelay(true);
         let listener = self.clone();

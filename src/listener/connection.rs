@@ -35,13 +35,18 @@ pub(super) async fn serve<H: Handler>(
     listener: &Listener<H>,
     mut socket: TcpStream,
     address: SocketAddr,
-    slot: ConnectionSlot,
+    mut slot: ConnectionSlot,
 ) {
     let client = tokio::select! {
         client = client_address(listener, &mut socket, address) => client,
         () = listener.shutdown.draining() => return,
     };
     let Some(address) = client else { return };
+    if !slot.assign(address.ip()) {
+        listener.metrics.refused_to_client.inc();
+        tracing::debug!(client = %address, "the client has as many connections as allowed (listen.max_connections_per_client)");
+        return;
+    }
     let peer = |certificate| Peer::new(address, certificate, listener.head_limits(), slot);
     let Some(tls) = &listener.tls else {
         return serve_http1(listener, socket, peer(None)).await;

@@ -29,4 +29,5 @@ pub use head::{RequestFault, is_authority};
 pub use interim::{Interim, InterimSender};
 pub use peer::{ActiveRequest, ActivityGuard, Peer};
 pub use service::{Listener, Tls};
+pub use slot::ConnectionSlots;
 pub use tls::{Certificates, server_config};

@@ -1,7 +1,6 @@
 //! What one worker serves the connections of one listener with.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use tokio_rustls::TlsAcceptor;
 
@@ -11,6 +10,7 @@ use crate::telemetry::ListenerMetrics;
 
 use super::gate::Timeouts;
 use super::head::HeadLimits;
+use super::slot::ConnectionSlots;
 use super::tls::Certificates;
 
 /// A listener of one worker.
@@ -21,8 +21,8 @@ pub struct Listener<H> {
     pub tls: Option<Tls>,
     /// Bounds on what a client may do.
     pub settings: ListenSettings,
-    /// Connections open in this process, over all listeners and workers.
-    pub open: Arc<AtomicUsize>,
+    /// The connections that clients may have.
+    pub slots: Arc<ConnectionSlots>,
     /// The cells of this listener.
     pub metrics: ListenerMetrics,
     /// When to stop.

@@ -1,10 +1,10 @@
 //! Rejections as gRPC clients understand them: HTTP 200, and what happened in `grpc-status` and `grpc-message`.
 
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use crate::body::Body;
+use crate::body::{Body, BodyError};
 
 use super::rejection::Rejection;
 
@@ -35,6 +35,22 @@ impl Rejection {
         }
         response
     }
+}
+
+/// The trailers that tell a gRPC client why Callgate ends a call; `None` where it has not decided so.
+pub fn grpc_trailers(error: &BodyError) -> Option<HeaderMap> {
+    let (status, message) = match error {
+        BodyError::Late(_) => (StatusCode::GATEWAY_TIMEOUT, "The call reached its maximum duration."),
+        BodyError::Revoked(_) => (StatusCode::UNAUTHORIZED, "The token no longer allows this call."),
+        BodyError::Stalled(_)
+        | BodyError::TooLarge(_)
+        | BodyError::TooSlow
+        | BodyError::Broken(_)
+        | BodyError::Unfinished
+        | BodyError::Reset(_) => return None,
+    };
+    let status = HeaderValue::from(grpc_status(status));
+    Some(HeaderMap::from_iter([(GRPC_STATUS, status), (GRPC_MESSAGE, HeaderValue::from_static(message))]))
 }
 
 /// The code for a status: that of gRPC's own table for proxies (`http-grpc-status-mapping.md`) where it has one. Only 429 and 504

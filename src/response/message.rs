@@ -27,6 +27,8 @@ pub(super) enum Message<'a> {
     NeverEnough { limit: &'a str, count: u32, cost: u32, window_s: u32 },
     #[error("The token has reached its limit of {0} open calls. Try again when one of them has ended.")]
     TooManyCalls(u32),
+    #[error("The token has reached its limit of {0} requests in flight. Try again when one of them has ended.")]
+    TooManyInFlight(u32),
     #[error("The token lacks the permission \"{0}\".")]
     Lacking(&'a str),
 }

@@ -60,6 +60,8 @@ pub enum Rejection {
     },
     /// The token has reached its limit of open calls, which is this.
     TooManyCalls(u32),
+    /// The token has reached its limit of requests in flight, which is this.
+    TooManyInFlight(u32),
     /// The token lacks a permission of the route.
     Forbidden(Arc<str>),
     /// No route has this path.
@@ -128,6 +130,7 @@ impl Rejection {
             Self::TooManyCalls(max_calls) => {
                 (S::TOO_MANY_REQUESTS, "too_many_calls", Message::TooManyCalls(*max_calls))
             }
+            Self::TooManyInFlight(max) => (S::TOO_MANY_REQUESTS, "too_many_in_flight", Message::TooManyInFlight(*max)),
             Self::Forbidden(permission) => (S::FORBIDDEN, "insufficient_permission", Message::Lacking(permission)),
             Self::NotFound => (S::NOT_FOUND, "not_found", Fixed("There is nothing at this path.")),
             Self::MethodNotAllowed(_) => {
@@ -160,6 +163,7 @@ impl Rejection {
             Self::TooManyCalls(_) => (header::RETRY_AFTER, RETRY_CALL.into()),
             Self::Unauthenticated(Refusal::Unavailable | Refusal::LookupsExhausted)
             | Self::Undecided
+            | Self::TooManyInFlight(_)
             | Self::Forward(ForwardError::Overloaded { .. }) => (header::RETRY_AFTER, RETRY_SOON.into()),
             Self::HttpsRequired | Self::Misdirected | Self::NotFound | Self::TooLarge | Self::Forward(_) => {
                 return None;
@@ -221,7 +225,7 @@ fn of_forward_error(error: &ForwardError) -> (StatusCode, &'static str, Message<
         ForwardError::Body(BodyFault::TooLarge) => {
             (S::PAYLOAD_TOO_LARGE, "body_too_large", "The request body is too large.")
         }
-        ForwardError::Body(BodyFault::Stalled) => {
+        ForwardError::Body(BodyFault::Stalled | BodyFault::TooSlow) => {
             (S::REQUEST_TIMEOUT, "request_timeout", "The request body did not arrive in time.")
         }
         ForwardError::Body(BodyFault::Broken) => return bad_request("The request body broke off."),

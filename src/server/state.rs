@@ -2,16 +2,15 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use tokio_rustls::TlsAcceptor;
 
 use crate::auth::{Failures, FileStore, OpenCalls, TokenCache};
 use crate::config::{Config, OnFailure, RedisStore, Store};
 use crate::forward::{Forwarder, ResolvedNames, UpstreamStates};
-use crate::gateway::RequestMetrics;
+use crate::gateway::{RequestMetrics, TokensInFlight};
 use crate::limits::{self, DenyCache, MemoryLimiter, PendingMerges, RedisLimiter};
-use crate::listener::{self, Certificates, Tls};
+use crate::listener::{self, Certificates, ConnectionSlots, Tls};
 use crate::route::RouteTable;
 use crate::shutdown::Shutdown;
 use crate::store::{Redis, StoreHealth};
@@ -37,10 +36,11 @@ pub(super) struct ProcessState {
     pub(super) denials: Arc<DenyCache>,
     pub(super) open_calls: Arc<OpenCalls>,
     pub(super) failures: Arc<Failures>,
+    pub(super) in_flight: Arc<TokensInFlight>,
     pub(super) usage: Arc<UsageCounts>,
     pub(super) pending_merges: Arc<PendingMerges>,
     pub(super) store_health: Arc<StoreHealth>,
-    pub(super) open_connections: Arc<AtomicUsize>,
+    pub(super) connection_slots: Arc<ConnectionSlots>,
     pub(super) shutdown: Shutdown,
 }
 
@@ -80,6 +80,7 @@ impl ProcessState {
             request_metrics: Arc::new(RequestMetrics::new(&metrics, &config.routes, log, open_calls.clone())),
             open_calls,
             failures: Arc::new(Failures::new(&config.tokens.failures)),
+            in_flight: Arc::default(),
             usage: Arc::default(),
             routes: Arc::new(RouteTable::new(&config.routes)?),
             upstreams: UpstreamStates::new(&config, &metrics),
@@ -91,7 +92,7 @@ impl ProcessState {
             denials: Arc::new(DenyCache::new(MAX_DENIALS)),
             pending_merges: Arc::new(PendingMerges::new(metrics.merging.clone())),
             store_health,
-            open_connections: Arc::default(),
+            connection_slots: ConnectionSlots::new(&config),
             shutdown: Shutdown::default(),
             metrics,
             config,

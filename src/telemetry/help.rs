@@ -1,6 +1,6 @@
 //! The HELP text of every metric. Units and labels are in the names.
 
-pub(super) const HELP: [(&str, &str); 38] = [
+pub(super) const HELP: [(&str, &str); 39] = [
     ("callgate_auth_total", "Authentications, by outcome."),
     ("callgate_build_info", "1, with the version as a label."),
     ("callgate_call_bytes_total", "Bytes of calls that have ended, by sender: client, upstream."),
@@ -9,6 +9,10 @@ pub(super) const HELP: [(&str, &str); 38] = [
     ("callgate_calls_ended_total", "Calls (upgraded streams) that have ended, by side: client, upstream, gateway."),
     ("callgate_calls_open", "Open calls (upgraded streams)."),
     ("callgate_certificate_expiry_timestamp_seconds", "Unix time at which a certificate expires."),
+    (
+        "callgate_client_connections_refused_total",
+        "Connections closed at once because their client had listen.max_connections_per_client.",
+    ),
     ("callgate_connections_open", "Open connections."),
     ("callgate_connections_refused_total", "Connections closed at once at listen.max_connections."),
     ("callgate_decision_duration_seconds", "Time that a decision of the limiter takes."),

@@ -33,6 +33,7 @@ pub struct Metrics {
 pub struct ListenerMetrics {
     pub(crate) open: IntGauge,
     pub(crate) refused: IntCounter,
+    pub(crate) refused_to_client: IntCounter,
     pub(crate) proxy_failures: IntCounter,
     pub(crate) handshake_failures: IntCounter,
     pub(crate) handshake_seconds: Histogram,
@@ -107,6 +108,7 @@ impl Metrics {
         ListenerMetrics {
             open: self.families.gauge("callgate_connections_open", label),
             refused: self.families.counter("callgate_connections_refused_total", label),
+            refused_to_client: self.families.counter("callgate_client_connections_refused_total", label),
             proxy_failures: self.families.counter("callgate_proxy_protocol_failures_total", label),
             handshake_failures: self.families.counter("callgate_tls_handshake_failures_total", &[]),
             handshake_seconds: self.families.histogram("callgate_tls_handshake_duration_seconds", LATENCY_BUCKETS, &[]),

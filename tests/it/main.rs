@@ -8,6 +8,7 @@ mod balancing;
 mod call_sides;
 mod config;
 mod contract;
+mod crowding;
 mod deploy;
 mod drain;
 mod extended;

@@ -110,7 +110,7 @@ pub(super) struct TokenSettings {
     /// A limit that replaces or extends those of the plan, for example minute=120/1m; may be repeated
     #[arg(long = "limit", value_name = "NAME=COUNT/WINDOW", value_parser = parse_limit)]
     pub(super) limits: Vec<(String, String)>,
-    /// Calls (WebSockets) that the token may have open at one time, instead of the plan's number
+    /// Calls (WebSockets, event streams, gRPC) that the token may have open at one time, instead of the plan's number
     #[arg(long, value_name = "N")]
     pub(super) concurrent_calls: Option<u32>,
     /// When the token expires: after a time such as 90d, or at a date such as 2027-01-31 or 2027-01-31T12:00:00Z (UTC); a new token

@@ -17,13 +17,17 @@ const HEAD_BYTES: RangeInclusive<u64> = 8 << 10..=1 << 20;
 
 pub(super) fn listen(field: &Field<'_>) -> ListenSettings {
     let s = field.section();
+    let max_connections: usize = s.or("max_connections", 10_000, |f| f.number(1..=1_000_000));
+    // One client alone can't shut out the others.
+    let half = u32::try_from(max_connections.div_ceil(2)).unwrap_or(u32::MAX);
     let listen = ListenSettings {
         https: s.or("https", SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8443)), address),
         http: s.optional("http", address),
         redirect: s.or("redirect", false, Field::flag),
         admin: s.or("admin", SocketAddr::from((Ipv4Addr::LOCALHOST, 9901)), address),
         proxy_protocol: s.get("proxy_protocol").map(|f| proxy_protocol(&f)).unwrap_or_default(),
-        max_connections: s.or("max_connections", 10_000, |f| f.number(1..=1_000_000)),
+        max_connections,
+        max_connections_per_client: s.or("max_connections_per_client", half, |f| f.number(1..=1_000_000)),
         handshake_timeout: s.or("handshake_timeout", 10 * SECOND, |f| f.duration(MIN_TIMEOUT..=5 * MINUTE)),
         header_timeout: s.or("header_timeout", 10 * SECOND, |f| f.duration(MIN_TIMEOUT..=5 * MINUTE)),
         idle_timeout: s.or("idle_timeout", 75 * SECOND, |f| f.duration(SECOND..=HOUR)),

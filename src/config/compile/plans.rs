@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::config::units::{format_duration, parse_limit};
 use crate::config::{
-    CONCURRENT_CALLS, Field, Limit, LimitSettings, Plan, PlansByName, RouteLimits, Section, hint, is_name, quoted,
+    CONCURRENT_CALLS, Field, IN_FLIGHT, Limit, LimitSettings, Plan, PlansByName, RouteLimits, Section, hint, is_name,
+    quoted,
 };
 
 /// Every request is checked against all limits of its plan and its route.
@@ -74,6 +75,7 @@ fn plan(name: &str, field: &Field<'_>) -> Plan {
         name: Arc::from(name),
         limits: s.require("limits", remedy).map(|field| named_limits("a plan", &field)).unwrap_or_default(),
         concurrent_calls: s.optional("concurrent_calls", |f| f.number(CONCURRENT_CALLS)),
+        in_flight: s.optional("in_flight", |f| f.number(IN_FLIGHT)),
         shadow: s.or("shadow", false, Field::flag),
     }
 }

@@ -1,6 +1,7 @@
 //! `routes`: path and methods → upstream, and the permission to use it.
 
 use std::collections::{HashMap, HashSet};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +15,16 @@ use super::plans::{check_cost, route_limits};
 use super::upstreams::UpstreamTable;
 use crate::config::units::{DAY, HOUR, MILLISECOND, SECOND};
 use crate::config::{
-    CallLimits, Field, HostPattern, PathForms, PlansByName, Route, RouteAccess, RouteLimits, Section, Split, nearest,
+    CallLimits, Field, HostPattern, PathForms, PlansByName, Route, RouteAccess, RouteLimits, Section, Split,
+    UploadBounds, nearest,
 };
 
 /// A call that is silent on both ends for so long is dead: WebSocket pings and silence frames come far more often.
 const CALL_IDLE: Duration = Duration::from_secs(300);
 /// A phone that lost its network in a lift is back before; a load balancer keeps a dead connection for far longer.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Bytes a second of an upload. GPRS, the slowest network of phones, has more than twice as many.
+const MIN_RATE: u64 = 500;
 /// The methods that a misspelt one is compared with.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
@@ -113,6 +117,12 @@ impl RouteCompiler<'_> {
             forward_credentials: s.or("forward_credentials", false, Field::flag),
             allowed_forms,
             max_body: s.or("max_body", 1 << 30, |f| f.size(0..=1 << 40)),
+            upload: UploadBounds {
+                min_rate: s.or("min_upload_rate", NonZeroU64::new(MIN_RATE), |f| {
+                    f.or_none(|f| f.size(1..=1 << 30)).map(|rate| rate.and_then(NonZeroU64::new))
+                }),
+                timeout: s.or("body_timeout", Some(4 * HOUR), |f| f.or_none(|f| f.duration(SECOND..=7 * DAY))),
+            },
             first_byte_timeout: s.optional("first_byte_timeout", |f| f.duration(10 * MILLISECOND..=HOUR)),
             idle_timeout: s.optional("idle_timeout", |f| f.duration(100 * MILLISECOND..=DAY)),
             timeout: s.or("timeout", None, |f| f.or_none(|f| f.duration(10 * MILLISECOND..=DAY))),
@@ -231,6 +241,7 @@ fn method(field: &Field<'_>) -> Option<Method> {
 fn call_limits(field: &Field<'_>) -> CallLimits {
     let s = field.section();
     let limits = CallLimits {
+        counted: s.or("counted", true, Field::flag),
         max_duration: s.or("max_duration", None, |f| f.or_none(|f| f.duration(SECOND..=30 * DAY))),
         idle_timeout: s.or("idle_timeout", Some(CALL_IDLE), |f| f.or_none(|f| f.duration(SECOND..=DAY))),
         ping: s.or("ping", None, |f| f.or_none(|f| f.duration(SECOND..=HOUR))),

@@ -57,12 +57,20 @@ pub(super) fn list_items<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl 
     lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii))
 }
 
+/// Whether a request asks for server-sent events and takes nothing else, as a browser's EventSource does.
+pub fn asks_for_events<B>(request: &Request<B>) -> bool {
+    let mut kinds = list_items(request.headers(), &header::ACCEPT);
+    kinds.next().is_some_and(is_event_stream) && kinds.next().is_none()
+}
+
 /// Whether an answer is a stream of server-sent events.
 pub(crate) fn has_events(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
-        let kind = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-        kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
-    })
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| is_event_stream(value.as_bytes()))
+}
+
+fn is_event_stream(kind: &[u8]) -> bool {
+    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
+    kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// Whether an OPTIONS must not be forwarded. If it may, its `Max-Forwards` is lowered by one (RFC 9110 §7.6.2).

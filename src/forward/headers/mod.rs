@@ -12,7 +12,7 @@ mod to_upstream;
 mod trailers;
 
 pub(super) use detect::{announces_body, has_events, has_websocket};
-pub use detect::{asks_for_websocket, is_grpc, is_last_hop};
+pub use detect::{asks_for_events, asks_for_websocket, is_grpc, is_last_hop};
 pub(super) use length::settle_length;
 pub use to_client::onto_client;
 pub(super) use to_client::{clean_for_client, head_onto_client};

@@ -2,9 +2,11 @@
 
 mod calls;
 mod calls_open;
+mod calls_streams;
 mod failures;
 mod footprint;
 mod histories;
+mod in_flight;
 mod looking;
 mod merging;
 mod oracle;

@@ -176,7 +176,7 @@ where
 }
 
 /// `/echo…`: what arrived, as JSON. `/status/N`: that status. `/slow/MS`: after so many milliseconds. `/bytes/N`: so many bytes.
-/// `/trailers`: a body and trailers. `/events`: an endless stream, a frame every 20 ms. `/steps`: the same, a frame at each step. `/limits`: its own idea of limits. Anything else: as `/echo`.
+/// `/trailers`: a body and trailers. `/events`: an endless stream, a frame every 20 ms. `/feed`: the same as server-sent events. `/steps`: the same, a frame at each step. `/limits`: its own idea of limits. Anything else: as `/echo`.
 async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Answer {
     let seen = Seen {
         method: request.method().clone(),
@@ -206,6 +206,9 @@ async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Answer {
             Response::new(BodyExt::boxed_unsync(StreamBody::new(futures_util::stream::iter(frames))))
         }
         (Some("events"), _) => Response::new(events(state, false)),
+        (Some("feed"), _) => {
+            Response::builder().header("content-type", "text/event-stream").body(events(state, false)).unwrap()
+        }
         (Some("steps"), _) => Response::new(events(state, true)),
         (Some("limits"), _) => Response::builder()
             .header("x-ratelimit-limit", "7")

@@ -62,7 +62,7 @@ async fn instance(store: &RedisStore) -> (Arc<Limiter>, Redis) {
 
 fn plan(count: u32) -> Plan {
     let limit = Limit { name: "hour".into(), count, window_ms: 3_600_000.try_into().unwrap() };
-    Plan { name: "standard".into(), limits: [limit].into(), shadow: false, concurrent_calls: None }
+    Plan { name: "standard".into(), limits: [limit].into(), ..Plan::default() }
 }
 
 async fn say(redis: &Redis, words: &str) -> redis::Value {

@@ -110,6 +110,19 @@ async fn a_call_is_idle_only_when_both_sides_are() {
 }
 
 #[tokio::test]
+async fn a_call_ends_at_its_maximum_duration() {
+    let (_server, gateway, token) = grpc_stage("", ", call: { max_duration: 1s }");
+    let reported = client(&gateway, &token.secret, "listen");
+    assert_eq!(reported["code"], "DEADLINE_EXCEEDED", "{reported}");
+    assert!(reported["heard"].as_array().unwrap().len() < 6, "{reported}");
+    let line = gateway.access("/voice.Calls/Tick", 1).await.remove(0);
+    assert_eq!(
+        (&line["ended_by"], &line["error"]),
+        (&json!("gateway"), &json!("the call reached its maximum duration"))
+    );
+}
+
+#[tokio::test]
 async fn rejections_have_the_form_of_grpc() {
     let server = server();
     let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
