@@ -10,7 +10,7 @@ use crate::auth::{Authenticator, Principal, Refusal};
 use crate::body::IncomingBody;
 use crate::config;
 use crate::forward::asks_for_websocket;
-use crate::limits::{Charge, Decision, LimitOutcome, LimitSubject, Limiter, Source};
+use crate::limits::{Charge, Decision, LimitOutcome, LimitSubject, Limiter, Moment, Source};
 use crate::response::Rejection;
 use crate::telemetry::Phase;
 use crate::tokens::UsageCounts;
@@ -67,10 +67,10 @@ impl Admission {
         for _ in 0..MAX_REREADS {
             let subject = LimitSubject { token_id: &principal.id, version: principal.version };
             let started = Instant::now();
-            let (plan, now_ms) = (&principal.plan, life.now_ms());
+            let plan = &principal.plan;
             let asked = self.authenticator.epoch();
             let is_current = || self.authenticator.is_current(&principal, asked);
-            let outcome = self.limiter.decide(&subject, plan, charge, now_ms, &is_current).await;
+            let outcome = self.limiter.decide(&subject, plan, charge, Moment::now(), &is_current).await;
             life.record.phase(Phase::Decision, started.elapsed());
             let refusal = match outcome {
                 Ok(LimitOutcome::Decided(decision, lease)) => {

@@ -5,8 +5,10 @@
 -- KEYS[2]  what was merged into it, a sorted set of names by when they were (Unix ms); and `reset`, when the log was cleared
 -- ARGV[1]  the name of these admissions: they are merged once, however often they are sent
 -- ARGV[2]  the windows (ms) of the token's plan, shortest first, 4 bytes each
--- ARGV[3]  how old each admission was (ms), the latest first, 4 bytes each …
+-- ARGV[3]  how old admissions were (ms), the latest first, and how many were that old, 4 bytes each …
 -- ARGV[4]  … when the clock here said this (Unix ms): a call may be carried out long after it was sent
+-- ARGV[5]  in place of ARGV[3] and [4], how many admissions to take back …
+-- ARGV[6]  … that were logged when the clock here said this (Unix ms)
 --
 -- Answers how many of them the log has got: not those that no window sees any more, nor those from before it was cleared.
 -- If they were merged before, -1. The log may then hold more than the plan admits; it admits again when that has left.
@@ -65,18 +67,33 @@ end
 -- Of what is offered, the part that a window sees.
 local ages, bound, waited = ARGV[3], longest - (now - clock), clock - ARGV[4]
 if waited < 0 then waited = 0 end
-local function age_offered(i) return unpack('<I', ages, 4 * i - 3) + waited end
+local function age_offered(i) return unpack('<I', ages, 8 * i - 7) + waited end
 local reset = tonumber(call('ZSCORE', KEYS[2], 'reset') or nil)
 if reset and reset - clock <= JUMP and clock - reset < bound then bound = clock - reset end
-local fresh = last(0, #ages / 4 + 1, function(i) return age_offered(i) < bound end)
-if fresh == 0 then return 0 end
+local runs = last(0, #ages / 8 + 1, function(i) return age_offered(i) < bound end)
+local taken = tonumber(ARGV[5] or 0)
+if runs == 0 and taken == 0 or taken > 0 and not log then return 0 end
 
 -- From here on ages are counted from what will be the newest stamp.
 local function age_of(stamps, i) return (head - unpack('<I', stamps, 4 * i - 3)) % WRAP end
 local function count(stamps, length)
   return last(0, #stamps / 4 + 1, function(i) return age_of(stamps, i) < length end)
 end
-local latest = clock - age_offered(1)
+if taken > 0 then
+  local age, all = newest - ARGV[6], #old / 4 + 1
+  local younger = last(0, all, function(i) return age_of(old, i) < age end)
+  local found = last(younger, all, function(i) return age_of(old, i) <= age end) - younger
+  if found < taken then taken = found end
+  if taken == 0 then return 0 end
+  old = old:sub(1, 4 * younger) .. old:sub(4 * (younger + taken) + 1)
+  if old == '' then
+    call('DEL', KEYS[1])
+    return 0
+  end
+  newest = newest - age_of(old, 1)
+  head = unpack('<I', old)
+end
+local latest = runs > 0 and clock - age_offered(1) or newest
 if not log then
   newest, head = latest, latest % WRAP
 elseif latest > newest then
@@ -86,15 +103,17 @@ elseif latest > newest then
 end
 
 -- Both rows become one: runs of the old one, and between them what is new.
-local pieces, from = {}, 1
-for i = 1, fresh do
+local pieces, from, fresh = {}, 1, 0
+for i = 1, runs do
   local age = newest - clock + age_offered(i)
   local to = last(from - 1, #old / 4 + 1, function(k) return age_of(old, k) <= age end)
   if to >= from then
     pieces[#pieces + 1] = old:sub(4 * from - 3, 4 * to)
     from = to + 1
   end
-  pieces[#pieces + 1] = pack('<I', (head - age) % WRAP)
+  local count = unpack('<I', ages, 8 * i - 3)
+  pieces[#pieces + 1] = string.rep(pack('<I', (head - age) % WRAP), count)
+  fresh = fresh + count
 end
 pieces[#pieces + 1] = old:sub(4 * from - 3)
 local stamps = table.concat(pieces)

@@ -9,7 +9,7 @@ use super::cluster::Cluster;
 use super::dial::{Dialer, OpenError};
 use super::error::StoreError;
 use super::health::StoreHealth;
-use super::link::{Link, LinkTarget};
+use super::link::{Link, LinkTarget, Recovery};
 use super::script::Script;
 use super::sentinel::Sentinels;
 use crate::config::{RedisServers, RedisStore};
@@ -104,12 +104,21 @@ impl Redis {
         }
     }
 
+    /// The last time that a connection came back, with a cluster to any of its nodes.
+    #[must_use]
+    pub fn recovery(&self) -> Option<Recovery> {
+        match &self.shared.servers {
+            Servers::One(link) => link.recovery(),
+            Servers::Cluster(cluster) => cluster.recovery(),
+        }
+    }
+
     /// Sends one command and waits for its answer, within the configured deadline. The command names its key first, or none.
     ///
     /// # Errors
     /// [`StoreError`]; a command that met its deadline may have been carried out all the same.
     pub async fn call(&self, command: &Cmd) -> Result<Value, StoreError> {
-        self.send(command, None).await
+        self.send(command.clone(), None).await
     }
 
     /// Runs a script by its digest, within the configured deadline. A server that doesn't know it is given it, in place. With a
@@ -117,14 +126,19 @@ impl Redis {
     ///
     /// # Errors
     /// [`StoreError`], as [`Redis::call`].
-    pub async fn run(&self, script: &Script, keys: &[&[u8]], args: &[&[u8]]) -> Result<Value, StoreError> {
-        self.send(&script.by_digest(keys, args), Some(script)).await
+    pub fn run<'a>(
+        &'a self,
+        script: &'a Script,
+        keys: &[&[u8]],
+        args: &[&[u8]],
+    ) -> impl Future<Output = Result<Value, StoreError>> + use<'a> {
+        self.send(script.by_digest(keys, args), Some(script))
     }
 
-    async fn send(&self, command: &Cmd, script: Option<&Script>) -> Result<Value, StoreError> {
+    async fn send(&self, mut command: Cmd, script: Option<&Script>) -> Result<Value, StoreError> {
         match &self.shared.servers {
-            Servers::One(link) => link.call(command, script, false, self.shared.deadline).await,
-            Servers::Cluster(cluster) => cluster.call(command, script, self.shared.deadline).await,
+            Servers::One(link) => link.call(&mut command, script, false, self.shared.deadline).await,
+            Servers::Cluster(cluster) => cluster.call(&mut command, script, self.shared.deadline).await,
         }
     }
 
@@ -144,8 +158,8 @@ impl Redis {
     /// [`StoreError`]; `Down` too if there is none of this number.
     pub async fn call_server(&self, server: usize, command: &Cmd) -> Result<Value, StoreError> {
         match &self.shared.servers {
-            Servers::One(_) => self.send(command, None).await,
-            Servers::Cluster(cluster) => cluster.call_member(server, command, self.shared.deadline).await,
+            Servers::One(_) => self.send(command.clone(), None).await,
+            Servers::Cluster(cluster) => cluster.call_member(server, &mut command.clone(), self.shared.deadline).await,
         }
     }
 }

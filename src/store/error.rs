@@ -2,15 +2,17 @@
 
 use redis::RedisError;
 
+use super::late::LateAnswer;
+
 /// Why Redis gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// There is no connection at the moment.
     #[error("no connection to Redis")]
     Down,
-    /// The deadline passed.
+    /// The deadline passed. The answer may come yet, if anything was sent.
     #[error("Redis did not answer in time")]
-    Deadline,
+    Deadline(Option<LateAnswer>),
     /// Redis answered with an error.
     #[error("Redis refused the command")]
     Refused(#[source] RedisError),
