@@ -75,11 +75,8 @@ impl Merger {
     }
 
     async fn merge(&self, batch: Batch) -> Result<(), StoreError> {
-        let merged = self.send(&batch).await.map_err(|error| match error {
-            // It has a name: it is sent again, whatever the answer would be.
-            StoreError::Deadline(_) => StoreError::Deadline(None),
-            other => other,
-        });
+        // It has a name: it is sent again, whatever the answer would be.
+        let merged = self.send(&batch).await.map_err(StoreError::without_answer);
         match &merged {
             Ok(took) => batch.acknowledge(*took),
             Err(StoreError::Refused(_) | StoreError::Unexpected(_)) => batch.refuse(),

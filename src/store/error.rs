@@ -20,3 +20,11 @@ pub enum StoreError {
     #[error("unexpected answer from Redis: {0}")]
     Unexpected(&'static str),
 }
+
+impl StoreError {
+    /// The same, for a call whose late answer nobody wants to know.
+    #[must_use]
+    pub fn without_answer(self) -> Self {
+        if let Self::Deadline(_) = self { Self::Deadline(None) } else { self }
+    }
+}

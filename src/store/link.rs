@@ -155,7 +155,7 @@ impl Link {
         match (self.state.call(command, asking, deadline).await, script) {
             (Err(StoreError::Refused(error)), Some(script)) if error.kind() == ServerErrorKind::NoScript.into() => {
                 let left = || ends.saturating_duration_since(Instant::now());
-                self.state.call(&mut script.load(), false, left()).await?;
+                self.state.call(&mut script.load(), false, left()).await.map_err(StoreError::without_answer)?;
                 self.state.call(command, asking, left()).await
             }
             (answer, _) => answer,

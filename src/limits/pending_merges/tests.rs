@@ -216,8 +216,9 @@ fn after_a_slow_merge_redis_gets_a_rest() {
     for log in [b"t", b"u"] {
         pending.add(log, &limits(60_000), 1, now);
     }
-    batch(&pending, b"t", now).acknowledge(Duration::from_secs(2));
+    let slow = batch(&pending, b"t", now);
     pending.add(b"t", &limits(60_000), 1, now);
+    slow.acknowledge(Duration::from_secs(2));
     assert!(matches!(pending.claim(b"t", now), ClaimResult::Refused));
     assert!(pending.claim_some(now + Duration::from_secs(1), true).is_empty());
     // A request for another log does not wait.

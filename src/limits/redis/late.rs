@@ -13,6 +13,9 @@ impl RedisLimiter {
     /// Waits for the answer in the background. What this process admitted and Redis counted is not merged; what Redis counted
     /// and this process refused is taken back. Only what a broken connection hides may count twice, or though it was refused.
     pub(super) fn follow(&self, query: &LimitQuery<'_>, answer: LateAnswer, is_counted: bool, passes: bool) {
+        if passes && !is_counted {
+            return;
+        }
         let logs = self.logs(query);
         let Some(first) = logs.first().map(|(log, _)| log.clone()) else { return };
         let (cost, is_pair, merger) = (query.charge.cost, query.charge.limits.is_some(), self.merger.clone());

@@ -74,10 +74,9 @@ async fn a_request_that_was_refused_for_want_of_an_answer_is_not_counted() {
         assert!(limiter.decide(&subject, &plan, charge, unix_ms(), &|| true).await.is_err());
     }
     server.resume();
-    // Both were counted when Redis went on, in three logs in all.
+    // Both were counted when Redis went on. The route's log, which had nothing else in it, is deleted.
     eventually("what was counted to be taken back", async || {
-        assert!(decide(&witness, "u", &plan).await.admitted);
-        (server.calls("del") + server.calls("set") >= 5 && counted().await == [3, 3, 0]).then_some(())
+        (server.calls("del") > 0 && counted().await == [3, 3, 0]).then_some(())
     })
     .await;
 }

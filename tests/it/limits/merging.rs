@@ -184,8 +184,11 @@ async fn long_logs_merge_too() {
     let (mut random, mut longest) = (fastrand::Rng::with_seed(fastrand::u64(..)), 0);
     for round in 0..12 {
         for _ in 0..random.usize(1..4) {
-            let count = random.usize(1..1_000);
-            let mut ages: Vec<i64> = (0..count).map(|_| random.i64(0..4_000_000)).collect();
+            // Some are dear requests: many admissions of few moments.
+            let (moments, cost) =
+                if random.u8(..4) == 0 { (random.usize(1..5), 9_000) } else { (random.usize(1..1_000), 1) };
+            let ages = (0..moments).map(|_| random.i64(0..4_000_000));
+            let mut ages: Vec<i64> = ages.flat_map(|age| std::iter::repeat_n(age, cost)).collect();
             ages.sort_unstable();
             let merged = send(&subject, "t", &random.u128(..).to_le_bytes(), &limits, &ages, clock).await;
             assert_eq!(merged, oracle.merge(3_600_000, &ages, clock));
