@@ -1,10 +1,9 @@
 //! A token's limits looked at and its log cleared, for the commands and for the admin API.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::config::{Config, RouteLimits};
-use crate::limits::{LimitReport, LimitSubject, Limiter};
+use crate::limits::{LimitReport, LimitSubject, Limiter, Moment};
 use crate::tokens::{ActionContext, Registry, RegistryError};
 
 /// Attempts to read a record together with its limits, when it changes meanwhile.
@@ -31,9 +30,7 @@ impl LimitService {
         for _ in 0..MAX_ATTEMPTS {
             let found = self.registry.find(id).await?;
             let subject = LimitSubject { token_id: id, version: found.version };
-            // A clock before 1970 counts as 1970; 64 bits of milliseconds outlast it.
-            let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-            if let Some(report) = self.limiter.peek(&subject, &found.plan, &self.route_limits(), now_ms).await? {
+            if let Some(report) = self.limiter.peek(&subject, &found.plan, &self.route_limits(), Moment::now()).await? {
                 return Ok(report);
             }
         }

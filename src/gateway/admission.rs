@@ -10,7 +10,7 @@ use crate::auth::{Authenticator, Principal, Refusal};
 use crate::body::IncomingBody;
 use crate::config::{self, Plan};
 use crate::forward::{asks_for_events, asks_for_websocket, is_grpc};
-use crate::limits::{Charge, Decision, LimitOutcome, LimitSubject, Limiter, Source};
+use crate::limits::{Charge, Decision, LimitOutcome, LimitSubject, Limiter, Moment, Source};
 use crate::occupancy::Occupancy;
 use crate::response::Rejection;
 use crate::telemetry::Phase;
@@ -73,10 +73,10 @@ impl Admission {
             let subject = LimitSubject { token_id: &principal.id, version: principal.version };
             let charge = Charge { cost, limits, opens_call: opens_call(request, route, &principal.plan) };
             let started = Instant::now();
-            let (plan, now_ms) = (&principal.plan, life.now_ms());
+            let plan = &principal.plan;
             let asked = self.authenticator.epoch();
             let is_current = || self.authenticator.is_current(&principal, asked);
-            let outcome = self.limiter.decide(&subject, plan, charge, now_ms, &is_current).await;
+            let outcome = self.limiter.decide(&subject, plan, charge, Moment::now(), &is_current).await;
             life.record.phase(Phase::Decision, started.elapsed());
             let refusal = match outcome {
                 Ok(LimitOutcome::Decided(decision, lease)) => {
@@ -120,7 +120,7 @@ impl Admission {
         let subject = LimitSubject { token_id: &principal.id, version: principal.version };
         let asked = self.authenticator.epoch();
         let is_current = || self.authenticator.is_current(&principal, asked);
-        let refusal = match self.limiter.decide(&subject, &plan, charge, life.now_ms(), &is_current).await {
+        let refusal = match self.limiter.decide(&subject, &plan, charge, Moment::now(), &is_current).await {
             Ok(LimitOutcome::Decided(decision, lease)) if decision.admitted => {
                 life.call_lease = lease;
                 return Ok(());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use ipnet::IpNet;
@@ -120,12 +120,6 @@ impl RequestLife {
             upstream: None,
             active: peer.begin_request(),
         }
-    }
-
-    /// When the request came, in Unix milliseconds.
-    pub(super) fn now_ms(&self) -> u64 {
-        // A clock before 1970 counts as 1970; 64 bits of milliseconds outlast it.
-        self.record.received.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
     }
 
     /// `index`: of the configuration's routes.

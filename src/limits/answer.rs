@@ -1,5 +1,7 @@
 //! The decision script's answers, as bytes.
 
+use smallvec::{SmallVec, smallvec};
+
 use super::decision::{Decision, Source, WindowStatus};
 use crate::config::Limit;
 
@@ -20,10 +22,11 @@ pub(super) fn read(bytes: &[u8], limits: &[Limit], cost: u32, max_calls: Option<
     let admitted = !matches!(*staged, 0 | TOO_MANY_CALLS);
     let (numbers, behind) = rest.split_at_checked(8 * limits.len())?;
     let number = |i: usize| u32::from_le_bytes([0, 1, 2, 3].map(|byte| numbers[4 * i + byte]));
+    let opens = |i: usize| u32::from_le_bytes([0, 1, 2, 3].map(|byte| behind[4 * i + byte]));
     let time_ms = u48(time);
     // An admission ends with its stamp, and the clock if that is another time.
     let (newest, clock_ms) = match (admitted, behind.split_first_chunk::<4>()) {
-        (false, None) if behind.is_empty() => (0, time_ms),
+        (false, _) if behind.len() == if cost > 1 { 4 * limits.len() } else { 0 } => (0, time_ms),
         (true, Some((newest, []))) => (u32::from_le_bytes(*newest), time_ms),
         (true, Some((newest, clock))) if clock.len() == 6 => (u32::from_le_bytes(*newest), u48(clock)),
         _ => return None,
@@ -39,6 +42,9 @@ pub(super) fn read(bytes: &[u8], limits: &[Limit], cost: u32, max_calls: Option<
         WindowStatus { used, limit: limit.count, window_ms, frees_ms }
     });
     let mut decision = Decision::new(admitted, Source::Redis, cost, clock_ms, windows);
+    if !admitted && cost > 1 {
+        decision = decision.until_slots_free((0..limits.len()).map(|i| time_ms + u64::from(opens(i))));
+    }
     if *staged == TOO_MANY_CALLS {
         decision = decision.with_too_many_calls(max_calls?);
     }
@@ -56,6 +62,22 @@ pub(super) fn read_pair(
     let (&length, rest) = bytes.split_first()?;
     let (plan_bytes, own_bytes) = rest.split_at_checked(length.into())?;
     Some(read(plan_bytes, plan, cost, max_calls)?.and(read(own_bytes, own, cost, None)?))
+}
+
+/// When a request was counted in each of its logs, by the clock there (Unix ms), the plan's first; `None` if it was denied.
+/// `is_pair`: the answer is that of `pair.lua`.
+pub(super) fn counted_ms(bytes: &[u8], is_pair: bool) -> Option<SmallVec<[u64; 2]>> {
+    let stamp = |bytes: &[u8]| match bytes.split_first_chunk::<7>()?.0 {
+        [0 | TOO_MANY_CALLS, ..] => None,
+        [_, time @ ..] => Some(u48(time)),
+    };
+    if !is_pair {
+        return stamp(bytes).map(|stamp_ms| smallvec![stamp_ms]);
+    }
+    let (&length, rest) = bytes.split_first()?;
+    let (plan, own) = rest.split_at_checked(length.into())?;
+    let own = stamp(own)?;
+    Some(stamp(plan).into_iter().chain([own]).collect())
 }
 
 /// 6 bytes, little-endian.
@@ -93,7 +115,8 @@ mod tests {
     fn reads_a_denial() {
         let clock = 1_700_000_000_123u64.to_le_bytes();
         let denied = [&[0], &clock[..6], &[3, 0, 0, 0], &[0x10, 0x27, 0, 0]].concat();
-        let decision = read(&denied, &limits(), 3, None).unwrap();
+        assert!(read(&denied, &limits(), 3, None).is_none());
+        let decision = read(&[&denied[..], &[0xe8, 3, 0, 0]].concat(), &limits(), 3, None).unwrap();
         let expected = WindowStatus { used: 3, limit: 5, window_ms: 60_000, frees_ms: 1_700_000_010_123 };
         assert!(!decision.admitted);
         assert_eq!(decision.windows(), [expected]);

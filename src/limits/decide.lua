@@ -10,12 +10,15 @@
 --          to it, a cost is only tried: it is denied, whether there is room or not
 -- ARGV[3]  with KEYS[3]: how many calls the token may have open
 -- ARGV[4]  with KEYS[3]: the name of the new call's lease
+-- ARGV[5]  with KEYS[3]: leases that ended at most so long ago (ms) count as well: their instances may not have renewed
+--          them yet after an outage
 -- ARGV.time  what TIME answered, if that has been asked already
 --
 -- Answers nil if the version is another one or the record is gone, with nothing counted; '' if the plan has no limits;
 -- otherwise a string. If admitted: the front of the log as it is now (below), followed by 6 bytes this server's clock
 -- (Unix ms) if that is behind it. If denied: a 0 byte, 6 bytes this server's clock, and per limit 4 bytes requests in its
--- window and 4 bytes ms until the window frees a slot. If only the open calls are too many: the same with a first byte of
+-- window and 4 bytes ms until the window frees a slot; behind that, if the cost is above 1, per limit 4 bytes ms until its
+-- oldest request leaves. If only the open calls are too many: the same with a first byte of
 -- 255, or this byte alone if the plan has no limits.
 --
 -- The log costs 4 bytes per admission: its stamp in ms modulo 2^32. Only ages relative to the newest stamp are ever
@@ -55,13 +58,13 @@ local clock = time[1] * 1000 + (micros - micros % 1000) / 1000
 local lease
 if KEYS[3] then
   lease = function()
-    local LEASE, MAX_LEASE = 30000, 35000
-    local calls, now = KEYS[3], string.format('%d', clock)
-    local open = redis.call('ZCOUNT', calls, '(' .. now, string.format('%d', clock + MAX_LEASE))
+    local LEASE, MAX_LEASE, KEPT = 30000, 35000, 3600000
+    local calls, since = KEYS[3], string.format('(%d', clock - ARGV[5])
+    local open = redis.call('ZCOUNT', calls, since, string.format('%d', clock + MAX_LEASE))
     if open >= tonumber(ARGV[3]) then return false end
-    redis.call('ZREMRANGEBYSCORE', calls, '-inf', now)
+    redis.call('ZREMRANGEBYSCORE', calls, '-inf', string.format('%d', clock - KEPT))
     redis.call('ZADD', calls, string.format('%d', clock + LEASE), ARGV[4])
-    redis.call('PEXPIRE', calls, string.format('%d', MAX_LEASE))
+    redis.call('PEXPIRE', calls, string.format('%d', KEPT))
     return true
   end
   if #ARGV[2] == 4 then return lease() and '' or '\255' end
@@ -193,6 +196,7 @@ if not admitted then
     if count > 0 then
       wait = window - elapsed - (head - row[F + 2 + 2 * j]) % WRAP + lead
     end
+    if cost > 1 then ask[2 * width + 1 + j] = wait end
     if cost > limit then
       wait = window + lead
     elseif blocker and blocker[j] then
@@ -200,7 +204,8 @@ if not admitted then
     end
     ask[2 * j], ask[2 * j + 1] = count, wait
   end
-  return pack(width == 2 and '<BI6IIII' or '<BI6' .. string.rep('I', 2 * width), verdict, clock, spread(ask, 2))
+  local numbers = cost > 1 and 3 * width or 2 * width
+  return pack(numbers == 4 and '<BI6IIII' or '<BI6' .. string.rep('I', numbers), verdict, clock, spread(ask, 2))
 end
 
 local stamp = (head + elapsed) % WRAP

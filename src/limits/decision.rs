@@ -80,6 +80,8 @@ pub struct Decision {
     cost: u32,
     /// The clock that decided, Unix ms.
     now_ms: u64,
+    /// Until then a denial may be repeated: nothing that happens meanwhile changes it.
+    final_until_ms: u64,
     windows: SmallVec<[WindowStatus; 2]>,
 }
 
@@ -91,7 +93,8 @@ impl Decision {
         now_ms: u64,
         windows: impl IntoIterator<Item = WindowStatus>,
     ) -> Self {
-        Self { admitted, source, too_many_calls: None, cost, now_ms, windows: windows.into_iter().collect() }
+        let (windows, final_until_ms) = (windows.into_iter().collect(), u64::MAX);
+        Self { admitted, source, too_many_calls: None, cost, now_ms, final_until_ms, windows }
     }
 
     /// An admission that was not counted anywhere.
@@ -103,7 +106,16 @@ impl Decision {
     pub(super) fn and(mut self, other: Self) -> Self {
         self.windows.extend(other.windows);
         let admitted = self.admitted && other.admitted;
-        Self { admitted, cost: other.cost, now_ms: other.now_ms, ..self }
+        let final_until_ms = self.final_until_ms.min(other.final_until_ms);
+        Self { admitted, cost: other.cost, now_ms: other.now_ms, final_until_ms, ..self }
+    }
+
+    /// The denial of a request whose cost is above 1, and when the oldest request of each window leaves (Unix ms). While a
+    /// window that denies has room for cheaper requests they may put it off, and when one leaves, others may come.
+    pub(super) fn until_slots_free(self, opens_ms: impl IntoIterator<Item = u64>) -> Self {
+        let denying = self.windows.iter().zip(opens_ms).filter(|(window, _)| self.is_denied_by(window));
+        let finals = denying.map(|(window, opens_ms)| if window.remaining() == 0 { opens_ms } else { 0 });
+        Self { final_until_ms: finals.min().unwrap_or(u64::MAX), ..self }
     }
 
     /// Says that the token has as many calls open as it may, if no window denies as well.
@@ -114,6 +126,15 @@ impl Decision {
 
     fn is_denied_by(&self, at: &WindowStatus) -> bool {
         u64::from(at.used) + u64::from(self.cost) > u64::from(at.limit)
+    }
+
+    /// Moves all its times to a clock that is so much (ms) ahead.
+    pub(super) fn shift(&mut self, ahead_ms: i64) {
+        self.now_ms = self.now_ms.saturating_add_signed(ahead_ms);
+        self.final_until_ms = self.final_until_ms.saturating_add_signed(ahead_ms);
+        for window in &mut self.windows {
+            window.frees_ms = window.frees_ms.saturating_add_signed(ahead_ms);
+        }
     }
 
     /// The same denial, `later_ms` milliseconds later.
@@ -132,14 +153,16 @@ impl Decision {
     /// follows an admission to the last slot.
     pub(super) fn next_denial(&self) -> Option<Self> {
         let is_last = self.cost == 1 && self.windows.iter().any(|window| self.is_denied_by(window));
-        let is_sure = if self.admitted { is_last } else { self.too_many_calls.is_none() };
+        let is_final = self.too_many_calls.is_none() && self.final_until_ms > self.now_ms;
+        let is_sure = if self.admitted { is_last } else { is_final };
         is_sure.then(|| Self { admitted: false, ..self.clone() })
     }
 
-    /// How long a denial holds: in so many ms the last of the windows that deny frees a slot.
+    /// How long a denial holds: in so many ms the last of the windows that deny frees a slot, or it may change before.
     pub(super) fn lasts_ms(&self) -> u64 {
         let denying = self.windows.iter().filter(|window| self.is_denied_by(window));
-        denying.map(|window| window.frees_ms.saturating_sub(self.now_ms)).max().unwrap_or(0)
+        let frees_ms = denying.map(|window| window.frees_ms).max().unwrap_or(0);
+        frees_ms.min(self.final_until_ms).saturating_sub(self.now_ms)
     }
 
     /// How many more requests of this cost all windows have room for.

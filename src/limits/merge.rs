@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use redis::Value;
 
 use super::pending_merges::{Batch, ClaimResult, Merged, PendingMerges};
-use crate::store::{Redis, Script, StoreError};
+use crate::store::{LateAnswer, Redis, Script, StoreError};
 
 /// The script that merges.
 pub const MERGE: &str = concat!(include_str!("layout.lua"), include_str!("ring.lua"), include_str!("merge.lua"));
@@ -22,6 +22,9 @@ const CLOCK: &str = "local time = redis.call('TIME') return time[1] * 1000 + mat
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// The pause after merges none of which succeeded.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
+/// An answer that comes late is waited for, but not when the server has answered others so often at this interval.
+const LATE_INTERVAL: Duration = Duration::from_secs(1);
+const MAX_OVERTAKEN: u32 = 2;
 /// The pause after other merges.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -54,7 +57,7 @@ impl Merger {
                 }
                 let now = Instant::now();
                 if now >= deadline {
-                    return Err(StoreError::Deadline);
+                    return Err(StoreError::Deadline(None));
                 }
                 match self.pending.claim(log, now) {
                     ClaimResult::Nothing => break,
@@ -72,29 +75,61 @@ impl Merger {
     }
 
     async fn merge(&self, batch: Batch) -> Result<(), StoreError> {
-        let merged = self.send(&batch).await;
+        // It has a name: it is sent again, whatever the answer would be.
+        let merged = self.send(&batch).await.map_err(StoreError::without_answer);
         match &merged {
-            Ok(()) => batch.acknowledge(),
+            Ok(took) => batch.acknowledge(*took),
             Err(StoreError::Refused(_) | StoreError::Unexpected(_)) => batch.refuse(),
-            Err(StoreError::Down | StoreError::Deadline) => {}
+            Err(StoreError::Down | StoreError::Deadline(_)) => {}
         }
-        merged
+        merged.map(drop)
     }
 
     /// A Redis that hangs may carry a call out when nothing waits for it any more. So it learns how old the admissions were by
-    /// its own clock; they become that much younger, and no more, than they were as its answer to that query took.
-    async fn send(&self, batch: &Batch) -> Result<(), StoreError> {
+    /// its own clock; they become that much younger, and no more, than they were as its answer to that query took. Returns how
+    /// long the merge kept it busy, as far as can be told.
+    async fn send(&self, batch: &Batch) -> Result<Duration, StoreError> {
         let asked = Instant::now();
         let Value::Int(clock) = self.redis.run(&self.clock, &[&batch.log[..]], &[]).await? else {
             return Err(StoreError::Unexpected("its clock is no number"));
         };
+        let round_trip = asked.elapsed();
         let (merged, windows, ages) = (merged_key(&batch.log), batch.windows(), batch.ages(asked));
         let mut digits = itoa::Buffer::new();
         let args: [&[u8]; 4] = [batch.name(), &windows, &ages, digits.format(clock).as_bytes()];
         match self.redis.run(&self.script, &[&batch.log, &merged], &args).await? {
-            Value::Int(_) => Ok(()),
+            Value::Int(_) => Ok(asked.elapsed().saturating_sub(2 * round_trip)),
             _ => Err(StoreError::Unexpected("the merging script's answer is no number")),
         }
+    }
+
+    /// What Redis answered late to a question on this log; `None` if that will never be known.
+    pub(super) async fn late_answer(&self, mut answer: LateAnswer, log: &[u8]) -> Option<Value> {
+        let mut overtaken = 0;
+        while overtaken < MAX_OVERTAKEN {
+            if let Ok(answer) = tokio::time::timeout(LATE_INTERVAL, &mut answer).await {
+                return answer.ok();
+            }
+            let answers = self.redis.run(&self.clock, &[log], &[]).await.is_ok();
+            overtaken = if answers { overtaken + 1 } else { 0 };
+        }
+        None
+    }
+
+    /// Takes admissions back that Redis counted at `stamp_ms` on its clock, for a request that was refused for want of its
+    /// answer.
+    pub(super) async fn take_back(
+        &self,
+        log: &[u8],
+        windows: &[u8],
+        cost: u32,
+        stamp_ms: u64,
+    ) -> Result<(), StoreError> {
+        let mut name = [0; 16];
+        fastrand::fill(&mut name);
+        let (cost, stamp_ms) = (cost.to_string(), stamp_ms.to_string());
+        let args: [&[u8]; 6] = [&name, windows, &[], b"0", cost.as_bytes(), stamp_ms.as_bytes()];
+        self.redis.run(&self.script, &[log, &merged_key(log)], &args).await.map(drop)
     }
 
     /// Merges whatever there is to merge whenever Redis answers. Never returns.

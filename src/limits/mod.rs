@@ -7,6 +7,7 @@
 mod answer;
 mod bounded_map;
 mod calls;
+mod clock;
 mod decision;
 mod deny_cache;
 mod limiter;
@@ -21,6 +22,7 @@ mod report;
 mod token_logs;
 
 pub use calls::CallLease;
+pub use clock::Moment;
 pub use decision::{Decision, ReportedWindow, Source, WindowStatus};
 pub use deny_cache::DenyCache;
 pub use limiter::Limiter;
@@ -29,5 +31,5 @@ pub use merge::MERGE;
 pub use outcome::{LimitOutcome, Unavailable};
 pub use pending_merges::PendingMerges;
 pub use query::{Charge, IsCurrent, LimitSubject};
-pub use redis::{CALLS, DECIDE, PAIR, RedisLimiter, on_invalidation};
+pub use redis::{CALLS, ClockSkew, DECIDE, PAIR, RedisLimiter, on_invalidation};
 pub use report::{LimitReport, WindowReport};

@@ -11,6 +11,7 @@
 -- ARGV[3]  the route's limits in the form of the plan's, with the same cost; at least one
 -- ARGV[4]  with KEYS[4]: how many calls the token may have open
 -- ARGV[5]  with KEYS[4]: the name of the new call's lease
+-- ARGV[6]  with KEYS[4]: as ARGV[5] there
 --
 -- Answers nil as decide.lua does; otherwise a byte that says how long its answer on the plan is, that answer, and the one on
 -- the route. The latter says whether the request was admitted. If it was not, both are denials, even of a log that has
@@ -36,7 +37,7 @@ end
 
 local plan
 if has_room then
-  plan = decide({KEYS[1], KEYS[2], KEYS[4]}, {false, ARGV[2], ARGV[4], ARGV[5], time = time})
+  plan = decide({KEYS[1], KEYS[2], KEYS[4]}, {false, ARGV[2], ARGV[4], ARGV[5], ARGV[6], time = time})
   local verdict = plan:byte()
   -- The clock is the same, so there still is room.
   if not verdict or verdict > 0 and verdict < 255 then

@@ -9,14 +9,14 @@ mod worker;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 
 use crate::admin::{Admin, AdminBackend, LimitService};
 use crate::auth::RecordWatch;
 use crate::config::{Config, OnFailure, RedisStore};
-use crate::limits::Limiter;
+use crate::limits::{Limiter, Moment};
 use crate::listener;
 use crate::store::Redis;
 use crate::telemetry::{self, Metrics};
@@ -185,8 +185,7 @@ async fn sweep(state: Arc<ProcessState>) {
     let mut tick = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         tick.tick().await;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        limiter.sweep(now.as_millis() as u64);
+        limiter.sweep(Moment::now().steady_ms());
         metrics.tokens_limited.set(gauge(limiter.tokens()));
         let forgotten = limiter.take_forgotten();
         if forgotten > 0 {

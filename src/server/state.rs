@@ -9,7 +9,7 @@ use crate::auth::{Failures, FileStore, OpenCalls, TokenCache};
 use crate::config::{Config, OnFailure, RedisStore, Store};
 use crate::forward::{Forwarder, ResolvedNames, UpstreamStates};
 use crate::gateway::{RequestMetrics, TokensInFlight};
-use crate::limits::{self, DenyCache, MemoryLimiter, PendingMerges, RedisLimiter};
+use crate::limits::{self, ClockSkew, DenyCache, MemoryLimiter, PendingMerges, RedisLimiter};
 use crate::listener::{self, Certificates, ConnectionSlots, Tls};
 use crate::route::RouteTable;
 use crate::shutdown::Shutdown;
@@ -38,6 +38,7 @@ pub(super) struct ProcessState {
     pub(super) failures: Arc<Failures>,
     pub(super) in_flight: Arc<TokensInFlight>,
     pub(super) usage: Arc<UsageCounts>,
+    clock_skew: Arc<ClockSkew>,
     pub(super) pending_merges: Arc<PendingMerges>,
     pub(super) store_health: Arc<StoreHealth>,
     pub(super) connection_slots: Arc<ConnectionSlots>,
@@ -90,6 +91,7 @@ impl ProcessState {
             tokens,
             limiter: Arc::new(MemoryLimiter::new(config.limits.max_tokens)),
             denials: Arc::new(DenyCache::new(MAX_DENIALS)),
+            clock_skew: Arc::new(ClockSkew::new(metrics.store_clock_skew.clone())),
             pending_merges: Arc::new(PendingMerges::new(metrics.merging.clone())),
             store_health,
             connection_slots: ConnectionSlots::new(&config),
@@ -102,7 +104,7 @@ impl ProcessState {
     /// A limiter on a connection of its own, with the memory of this process.
     pub(super) fn redis_limiter(&self, redis: Redis, on_failure: OnFailure) -> RedisLimiter {
         let (local, denials, pending) = (self.limiter.clone(), self.denials.clone(), self.pending_merges.clone());
-        RedisLimiter::new(redis, on_failure, local, denials, pending)
+        RedisLimiter::new(redis, on_failure, local, denials, pending).with_clock_skew(self.clock_skew.clone())
     }
 
     /// Makes this process forget what it knows of a token, by an announcement that its record or logs have changed.

@@ -9,7 +9,7 @@ use super::cluster::Cluster;
 use super::dial::{Dialer, OpenError};
 use super::error::StoreError;
 use super::health::StoreHealth;
-use super::link::{Again, Link, LinkTarget};
+use super::link::{Again, Link, LinkTarget, Recovery};
 use super::script::Script;
 use super::sentinel::Sentinels;
 use crate::config::{RedisServers, RedisStore};
@@ -108,6 +108,14 @@ impl Redis {
         }
     }
 
+    /// The last time that a connection came back, with a cluster to any of its nodes.
+    pub fn recovery(&self) -> Option<Recovery> {
+        match &self.shared.servers {
+            Servers::One(link) => link.recovery(),
+            Servers::Cluster(cluster) => cluster.recovery(),
+        }
+    }
+
     /// Notes that a request is decided without Redis.
     pub(crate) fn note_decided_without(&self) {
         self.shared.health.decided();
@@ -119,15 +127,20 @@ impl Redis {
     /// # Errors
     /// [`StoreError`]; a command that met its deadline may have been carried out all the same.
     pub async fn call(&self, command: &Cmd) -> Result<Value, StoreError> {
-        self.send(command, None, Again::May).await
+        self.send(command.clone(), None, Again::May).await
     }
 
     /// The same as [`Redis::run`] for a script that may be carried out twice: it is sent again if the connection breaks.
     ///
     /// # Errors
     /// [`StoreError`], as [`Redis::call`].
-    pub(crate) async fn run_again(&self, script: &Script, keys: &[&[u8]], args: &[&[u8]]) -> Result<Value, StoreError> {
-        self.send(&script.by_digest(keys, args), Some(script), Again::May).await
+    pub(crate) fn run_again<'a>(
+        &'a self,
+        script: &'a Script,
+        keys: &[&[u8]],
+        args: &[&[u8]],
+    ) -> impl Future<Output = Result<Value, StoreError>> + use<'a> {
+        self.send(script.by_digest(keys, args), Some(script), Again::May)
     }
 
     /// Runs a script by its digest, within the configured deadline. A server that doesn't know it is given it, in place. With a
@@ -135,14 +148,19 @@ impl Redis {
     ///
     /// # Errors
     /// [`StoreError`], as [`Redis::call`].
-    pub async fn run(&self, script: &Script, keys: &[&[u8]], args: &[&[u8]]) -> Result<Value, StoreError> {
-        self.send(&script.by_digest(keys, args), Some(script), Again::MustNot).await
+    pub fn run<'a>(
+        &'a self,
+        script: &'a Script,
+        keys: &[&[u8]],
+        args: &[&[u8]],
+    ) -> impl Future<Output = Result<Value, StoreError>> + use<'a> {
+        self.send(script.by_digest(keys, args), Some(script), Again::MustNot)
     }
 
-    async fn send(&self, command: &Cmd, script: Option<&Script>, again: Again) -> Result<Value, StoreError> {
+    async fn send(&self, mut command: Cmd, script: Option<&Script>, again: Again) -> Result<Value, StoreError> {
         match &self.shared.servers {
-            Servers::One(link) => link.call(command, script, false, again, self.shared.deadline).await,
-            Servers::Cluster(cluster) => cluster.call(command, script, again, self.shared.deadline).await,
+            Servers::One(link) => link.call(&mut command, script, false, again, self.shared.deadline).await,
+            Servers::Cluster(cluster) => cluster.call(&mut command, script, again, self.shared.deadline).await,
         }
     }
 
@@ -151,7 +169,7 @@ impl Redis {
     pub(crate) async fn has_replicated(&self, key: &str) -> Option<bool> {
         let ask = async |command: &Cmd| match &self.shared.servers {
             Servers::One(_) => self.call(command).await.ok(),
-            Servers::Cluster(cluster) => cluster.call_owner(key, command, self.shared.deadline).await.ok(),
+            Servers::Cluster(cluster) => cluster.call_owner(key, &mut command.clone(), self.shared.deadline).await.ok(),
         };
         // ("master", offset, replicas)
         let Value::Array(role) = ask(&redis::cmd("ROLE")).await? else { return None };
@@ -181,7 +199,7 @@ impl Redis {
     pub async fn call_server(&self, server: usize, command: &Cmd) -> Result<Value, StoreError> {
         match &self.shared.servers {
             Servers::One(_) => self.call(command).await,
-            Servers::Cluster(cluster) => cluster.call_member(server, command, self.shared.deadline).await,
+            Servers::Cluster(cluster) => cluster.call_member(server, &mut command.clone(), self.shared.deadline).await,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One pipelined connection to one server, healed in the background.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -14,6 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::dial::{Dialer, ask};
 use super::error::StoreError;
 use super::health::StoreHealth;
+use super::late::AnswerInFlight;
 use super::outage::{Outage, is_outage};
 use super::script::Script;
 use super::sentinel::Sentinels;
@@ -81,14 +82,29 @@ struct LinkState {
     target: LinkTarget,
     dialer: Dialer,
     connection: ArcSwapOption<Connection>,
-    /// When a connection was given up last.
-    lost_at: Mutex<Option<std::time::Instant>>,
+    outage: Mutex<Option<LinkOutage>>,
     broken: Notify,
     /// Notified of a loss, too.
     watcher: Arc<Notify>,
     /// Whether an attempt to connect has ended since the start, or since a connection broke that had lasted.
     attempted: watch::Sender<bool>,
     health: Arc<StoreHealth>,
+}
+
+/// The last time that a connection was lost, and when there was one again.
+#[derive(Clone, Copy)]
+struct LinkOutage {
+    lost: std::time::Instant,
+    over: Option<std::time::Instant>,
+}
+
+/// A connection came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovery {
+    /// Then.
+    pub at: std::time::Instant,
+    /// After so long.
+    pub outage: Duration,
 }
 
 struct Connection {
@@ -107,7 +123,7 @@ impl Link {
             target,
             dialer,
             connection: ArcSwapOption::empty(),
-            lost_at: Mutex::default(),
+            outage: Mutex::default(),
             broken: Notify::new(),
             watcher,
             attempted: watch::Sender::new(false),
@@ -134,14 +150,20 @@ impl Link {
 
     /// When the connection was lost; `None` while there is one, and before there was any.
     pub(super) fn lost_at(&self) -> Option<std::time::Instant> {
-        if self.is_up() { None } else { *self.state.lost_at.lock().unwrap_or_else(PoisonError::into_inner) }
+        if self.is_up() { None } else { self.state.outage().map(|outage| outage.lost) }
+    }
+
+    /// The last time that a connection was made in place of one that was lost, and how long there was none.
+    pub(super) fn recovery(&self) -> Option<Recovery> {
+        let LinkOutage { lost, over } = (*self.state.outage())?;
+        over.map(|at| Recovery { at, outage: at.saturating_duration_since(lost) })
     }
 
     /// Sends a command and waits for its answer. If it runs a `script` that the server doesn't know, the server is given it.
     /// `asking` announces that the answer of a node that is about to take over the key's slot is wanted.
     pub(super) async fn call(
         &self,
-        command: &Cmd,
+        command: &mut Cmd,
         script: Option<&Script>,
         asking: bool,
         again: Again,
@@ -156,7 +178,7 @@ impl Link {
         match (answer, script) {
             (Err(StoreError::Refused(error)), Some(script)) if error.kind() == ServerErrorKind::NoScript.into() => {
                 let left = || ends.saturating_duration_since(Instant::now());
-                self.state.call(&script.load(), false, left()).await?;
+                self.state.call(&mut script.load(), false, left()).await.map_err(StoreError::without_answer)?;
                 self.state.call(command, asking, left()).await
             }
             (answer, _) => answer,
@@ -199,6 +221,9 @@ impl LinkState {
         }
         self.health.up(&node);
         let (made, misses) = (Instant::now(), AtomicU32::new(0));
+        if let Some(outage) = &mut *self.outage() {
+            outage.over = Some(std::time::Instant::now());
+        }
         self.connection.store(Some(Arc::new(Connection { redis, node, made, misses })));
         Ok(())
     }
@@ -215,8 +240,8 @@ impl LinkState {
                 () = tokio::time::sleep(PROBE_INTERVAL) => {}
             }
             // A failed probe reports itself through `give_up`.
-            let ping = redis::cmd("PING");
-            let probe = self.call(&ping, false, self.dialer.timeout);
+            let mut ping = redis::cmd("PING");
+            let probe = self.call(&mut ping, false, self.dialer.timeout);
             let _ = tokio::join!(probe, self.follow());
         }
     }
@@ -245,10 +270,12 @@ impl LinkState {
         self.connection.load_full()
     }
 
-    async fn call(&self, command: &Cmd, asking: bool, deadline: Duration) -> Result<Value, StoreError> {
+    async fn call(&self, command: &mut Cmd, asking: bool, deadline: Duration) -> Result<Value, StoreError> {
         let ends = Instant::now() + deadline;
         let Some(connection) = self.connection(ends).await else { return Err(StoreError::Down) };
-        match tokio::time::timeout_at(ends, connection.send(command, asking)).await {
+        let mut answer: AnswerInFlight = Box::pin(connection.clone().send(std::mem::take(command), asking));
+        let in_time = tokio::time::timeout_at(ends, &mut answer).await;
+        match in_time.map(|(sent, answer)| (*command = sent, answer).1) {
             Ok(Err(error)) if is_outage(&error) => {
                 self.give_up(&connection, &Outage::of(&connection.node, error));
                 Err(StoreError::Down)
@@ -263,14 +290,16 @@ impl LinkState {
                 if connection.misses.fetch_add(1, Ordering::Relaxed) + 1 >= MISSES_BEFORE_RECONNECT {
                     self.give_up(&connection, &Outage::Silent(connection.node.clone()));
                 }
-                Err(StoreError::Deadline)
+                Err(StoreError::Deadline(Some(answer.into())))
             }
         }
     }
 
     /// Drops a connection that failed, unless it has been replaced already.
     fn give_up(&self, failed: &Arc<Connection>, why: &Outage) {
-        *self.lost_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::time::Instant::now());
+        if self.connection.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, failed)) {
+            *self.outage() = Some(LinkOutage { lost: std::time::Instant::now(), over: None });
+        }
         let previous = self.connection.compare_and_swap(failed, None);
         if previous.as_ref().is_some_and(|current| Arc::ptr_eq(current, failed)) {
             self.health.lost(why);
@@ -282,6 +311,10 @@ impl LinkState {
             self.watcher.notify_one();
         }
     }
+
+    fn outage(&self) -> MutexGuard<'_, Option<LinkOutage>> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Drop for LinkState {
@@ -291,11 +324,15 @@ impl Drop for LinkState {
 }
 
 impl Connection {
-    async fn send(&self, command: &Cmd, asking: bool) -> RedisResult<Value> {
+    /// Sends a command. Its answer is waited for on this connection, even when that has been replaced.
+    async fn send(self: Arc<Self>, command: Cmd, asking: bool) -> (Cmd, RedisResult<Value>) {
         let mut redis = self.redis.clone();
-        if !asking {
-            return ask(&mut redis, command).await;
-        }
+        let answer =
+            if asking { Self::send_asking(&mut redis, &command).await } else { ask(&mut redis, &command).await };
+        (command, answer)
+    }
+
+    async fn send_asking(redis: &mut MultiplexedConnection, command: &Cmd) -> RedisResult<Value> {
         // As one, for the permission holds for the very next command of the connection.
         let mut both = redis::Pipeline::with_capacity(2);
         both.cmd("ASKING").add_command(command.clone());

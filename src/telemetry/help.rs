@@ -1,6 +1,6 @@
 //! The HELP text of every metric. Units and labels are in the names.
 
-pub(super) const HELP: [(&str, &str); 39] = [
+pub(super) const HELP: [(&str, &str); 40] = [
     ("callgate_auth_total", "Authentications, by outcome."),
     ("callgate_build_info", "1, with the version as a label."),
     ("callgate_call_bytes_total", "Bytes of calls that have ended, by sender: client, upstream."),
@@ -32,6 +32,7 @@ pub(super) const HELP: [(&str, &str); 39] = [
     ("callgate_request_duration_seconds", "From the head of a request to the end of its response; not of calls."),
     ("callgate_requests_total", "Requests whose response has ended."),
     ("callgate_shadow_denials_total", "Requests forwarded although denied, because their plan has shadow: true."),
+    ("callgate_store_clock_skew_seconds", "How far Redis's clock is ahead of this machine's, in whole seconds."),
     ("callgate_store_up", "1 while the store answers, otherwise 0."),
     ("callgate_tls_handshake_duration_seconds", "Duration of TLS handshakes that succeeded."),
     ("callgate_tls_handshake_failures_total", "TLS handshakes that failed or timed out."),

@@ -21,6 +21,7 @@ pub struct Metrics {
     pub(crate) decision_seconds: Histogram,
     pub(crate) shadow_denials: IntCounter,
     pub(crate) store_up: IntGauge,
+    pub(crate) store_clock_skew: IntGauge,
     pub(crate) merging: MergeMetrics,
     pub(crate) log_dropped: IntCounter,
     pub(crate) tokens_cached: IntGauge,
@@ -65,6 +66,7 @@ impl Metrics {
             decision_seconds: families.histogram("callgate_decision_duration_seconds", DECISION_BUCKETS, &[]),
             shadow_denials: families.counter("callgate_shadow_denials_total", &[]),
             store_up: families.gauge("callgate_store_up", &[]),
+            store_clock_skew: families.gauge("callgate_store_clock_skew_seconds", &[]),
             merging: MergeMetrics {
                 waiting: families.gauge("callgate_unmerged_admissions", &[]),
                 merged: families.counter("callgate_merged_admissions_total", &[]),

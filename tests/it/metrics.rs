@@ -14,7 +14,7 @@ use crate::support::upstream::Upstream;
 /// Stands in everything secret that these tests send.
 const MARK: &str = "s3cr3tmark";
 
-const NAMES: [&str; 31] = [
+const NAMES: [&str; 32] = [
     "callgate_requests_total",
     "callgate_request_duration_seconds",
     "callgate_upstream_duration_seconds",
@@ -28,6 +28,7 @@ const NAMES: [&str; 31] = [
     "callgate_decisions_total",
     "callgate_decision_duration_seconds",
     "callgate_store_up",
+    "callgate_store_clock_skew_seconds",
     "callgate_unmerged_admissions",
     "callgate_merged_admissions_total",
     "callgate_dropped_admissions_total",

@@ -15,13 +15,14 @@ use super::query::LimitQuery;
 /// most so long; and for so long after a denial has ended, no more requests ask at one time than may be admitted.
 const MAX_TRUST: Duration = Duration::from_secs(1);
 /// Denials remembered of one token: one for each cost, and for each route with limits of its own.
-const MAX_DENIALS: usize = 8;
+const MAX_DENIALS: usize = 64;
 
 /// Denials of Redis that still hold. One for all workers of a process, of a bounded size.
 ///
 /// A denied request writes nothing, so nothing that any instance does can make room before the window frees a slot: until
 /// then, on the monotonic clock from before the query was sent, the same answer is right, and is given without asking.
-/// The same goes for a request after the one that took the last slot. After a second one request asks again, and the others
+/// (A request of a higher cost is denied by a window that others may still fill: that is remembered only if the window is
+/// full, until its oldest request leaves.) The same goes for a request after the one that took the last slot. After a second one request asks again, and the others
 /// are still answered from memory; when the denial has ended, they wait for its answer instead. The windows that deny are
 /// reported as they are; what is reported of others is up to a second old.
 pub struct DenyCache {

@@ -106,7 +106,7 @@ fn answers_no_other_query() {
     assert!(matches!(cache.look_up(&LimitQuery { charge: other, ..first }, now), Lookup::Ask(None)));
     assert!(repeated(&cache, &LimitQuery { charge: own, ..first }, now).is_some());
     assert!(repeated(&cache, &first, now).is_some());
-    for cost in 10..100 {
+    for cost in 10..200 {
         cache.remember(&LimitQuery { charge: cost.into(), ..first }, denial(100_900), now, now);
     }
     assert_eq!(cache.tokens.with("t", |denials| denials.len()), Some(MAX_DENIALS));
@@ -154,6 +154,36 @@ async fn an_admission_to_the_last_slot_denies_what_follows() {
     let last = Decision::new(true, Source::Redis, 2, 100_000, [window]);
     recheck(&cache, &dear).await.decided(&last, Instant::now());
     assert!(matches!(cache.look_up(&dear, Instant::now()), Lookup::Ask(None)));
+}
+
+#[tokio::test]
+async fn a_dear_denial_is_remembered_only_while_nothing_can_change_it() {
+    let (cache, plan) = (DenyCache::new(100), plan(6));
+    let dear = LimitQuery { charge: 5.into(), ..query(&plan) };
+    let denial = |used| {
+        let window = WindowStatus { used, limit: 6, window_ms: 5_000, frees_ms: 104_000 };
+        Decision::new(false, Source::Redis, 5, 100_000, [window]).until_slots_free([100_800])
+    };
+    // Cheaper requests are still admitted, and put it off.
+    recheck(&cache, &dear).await.decided(&denial(3), Instant::now());
+    assert!(matches!(cache.look_up(&dear, Instant::now()), Lookup::Ask(None)));
+    let now = Instant::now();
+    cache.remember(&dear, denial(6).next_denial().unwrap(), now, now);
+    let after = |ms| now + Duration::from_millis(ms);
+    assert_eq!(repeated(&cache, &dear, after(799)).unwrap().windows(), denial(6).windows());
+    // The oldest request has left.
+    assert!(matches!(cache.look_up(&dear, after(800)), Lookup::Ask(Some(_))));
+}
+
+#[test]
+fn a_flood_over_many_routes_is_remembered_for_each() {
+    let (cache, plan, now) = (DenyCache::new(100), plan(3), Instant::now());
+    let routes: Vec<_> =
+        (0..40).map(|i| RouteLimits { route: i.to_string().into(), limits: [limit(3)].into() }).collect();
+    let queries =
+        || routes.iter().map(|own| LimitQuery { charge: Charge { limits: Some(own), ..1.into() }, ..query(&plan) });
+    queries().for_each(|query| cache.remember(&query, denial(100_900), now, now));
+    assert!(queries().all(|query| repeated(&cache, &query, now).is_some()));
 }
 
 #[tokio::test]

@@ -6,8 +6,10 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-/// So many admissions are merged at once: some milliseconds of Redis's time at the worst.
-const MAX_BATCH: usize = 1_000;
+/// Admissions of so many moments are merged at once: some milliseconds of Redis's time at the worst, beside what the log
+/// itself costs. So many admissions in all.
+pub(super) const MAX_BATCH: usize = 1_000;
+const MAX_BATCH_UNITS: usize = 65_536;
 
 /// What is to be merged into one log. Times are in milliseconds on the clock of all logs.
 #[derive(Default)]
@@ -17,6 +19,9 @@ pub(super) struct PendingLog {
     pub(super) windows: Arc<[u32]>,
     /// What was sent to Redis last, until it is known to be there. It keeps its name and is sent again as it is.
     pub(super) sent: Option<Arc<NamedTimes>>,
+    /// How many more are [in doubt](super::doubt::Doubt), and who is notified when that changes.
+    pub(super) in_doubt: usize,
+    pub(super) settled: watch::Sender<()>,
     /// It is being sent at this moment; the channel closes when that is done.
     pub(super) claim: Option<watch::Receiver<()>>,
     /// Redis answers, but has refused it: until then no request sends it, only the background does.
@@ -30,10 +35,15 @@ pub(super) struct NamedTimes {
 }
 
 impl PendingLog {
+    /// Whether nothing is left of it to wait for.
+    pub(super) fn is_empty(&self) -> bool {
+        self.times.is_empty() && self.sent.is_none() && self.claim.is_none() && self.in_doubt == 0
+    }
+
     /// What is to be sent next, if anything.
     pub(super) fn next_batch(&mut self) -> Option<Arc<NamedTimes>> {
         if self.sent.is_none() && !self.times.is_empty() {
-            let count = self.times.len().min(MAX_BATCH);
+            let count = self.batch_len();
             let mut times: Vec<u64> = self.times.drain(..count).collect();
             times.sort_unstable_by(|a, b| b.cmp(a));
             let mut name = [0; 16];
@@ -41,6 +51,17 @@ impl PendingLog {
             self.sent = Some(Arc::new(NamedTimes { name, times }));
         }
         self.sent.clone()
+    }
+
+    /// How many of the first admissions make a batch.
+    fn batch_len(&self) -> usize {
+        let mut moments = 0;
+        let mut last = None;
+        let is_too_many = |at_ms: &u64| {
+            moments += usize::from(last.replace(*at_ms) != Some(*at_ms));
+            moments > MAX_BATCH
+        };
+        self.times.iter().position(is_too_many).unwrap_or(self.times.len()).min(MAX_BATCH_UNITS)
     }
 
     /// Drops what no window sees any more; returns how many admissions that were.

@@ -1,5 +1,6 @@
 //! What this process admitted by itself while Redis did not answer, until it is merged into the logs there.
 
+mod doubt;
 mod log;
 
 use std::collections::{HashMap, VecDeque};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
-use self::log::{NamedTimes, PendingLog};
+use self::log::{MAX_BATCH, NamedTimes, PendingLog};
 use crate::config::Limit;
 use crate::telemetry::MergeMetrics;
 
@@ -18,6 +19,10 @@ const MAX_ADMISSIONS: usize = 1_000_000;
 /// In the background, so many logs at one time, and so often.
 const LOGS_PER_ROUND: usize = 32;
 const ROUND_INTERVAL: Duration = Duration::from_millis(10);
+/// A merge that took Redis longer than `SLOW_MERGE`, as one of a very long log does, is followed by a pause so many times as
+/// long: Redis decides for all other tokens meanwhile.
+const SLOW_MERGE: Duration = Duration::from_millis(5);
+const REST: u32 = 3;
 /// If Redis refuses to merge a log, requests don't ask it to for so long: each would wait for all before it.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
@@ -56,9 +61,9 @@ pub(super) struct Merged {
 pub(super) enum ClaimResult {
     /// There is nothing to merge.
     Nothing,
-    /// Another task is merging it: the channel closes when that is done.
+    /// Another task is merging it, or it is in doubt what Redis has counted: the channel closes or is notified after that.
     Taken(watch::Receiver<()>),
-    /// Redis has just refused it.
+    /// Redis has just refused it, or has been kept busy by it.
     Refused,
     Batch(Batch),
 }
@@ -78,7 +83,8 @@ pub(super) struct Batch {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum MergeAnswer {
     Unknown,
-    Acknowledged,
+    /// It took Redis so long.
+    Acknowledged(Duration),
     Refused,
 }
 
@@ -127,11 +133,16 @@ impl PendingMerges {
 
     /// Adds `cost` admissions for a log with these limits.
     pub(super) fn add(&self, log: &[u8], limits: &[Limit], cost: u32, at: Instant) {
-        let (at_ms, cost) = (self.ms(at), cost as usize);
+        let at_ms = self.ms(at);
+        self.put(log, limits, cost, at_ms, |log| log.times.extend(std::iter::repeat_n(at_ms, cost as usize)));
+    }
+
+    fn put(&self, log: &[u8], limits: &[Limit], cost: u32, at_ms: u64, put: impl FnOnce(&mut PendingLog)) {
+        let cost = cost as usize;
         let mut state = self.lock();
         let dropped = if self.len() + cost > self.max { self.make_room(&mut state, at_ms) } else { 0 };
         let first_drop = dropped > 0 && !std::mem::replace(&mut state.is_full, true);
-        state.log(log, limits).times.extend(std::iter::repeat_n(at_ms, cost));
+        put(state.log(log, limits));
         self.set_len(self.len() + cost);
         drop(state);
         self.added.notify_waiters();
@@ -153,7 +164,12 @@ impl PendingMerges {
             None => ClaimResult::Nothing,
             Some(log) if log.refused_until.is_some_and(|until| now < until) => ClaimResult::Refused,
             Some(PendingLog { claim: Some(taken), .. }) => ClaimResult::Taken(taken.clone()),
-            Some(_) => self.next_batch(&mut state, log, now).map_or(ClaimResult::Nothing, ClaimResult::Batch),
+            Some(_) => match self.next_batch(&mut state, log, now) {
+                Some(batch) => ClaimResult::Batch(batch),
+                None => {
+                    state.logs.get(log).map_or(ClaimResult::Nothing, |log| ClaimResult::Taken(log.settled.subscribe()))
+                }
+            },
         }
     }
 
@@ -173,7 +189,7 @@ impl PendingMerges {
             if state.logs.contains_key(&key) {
                 state.queue.push_back(key);
             }
-            if batches.len() == LOGS_PER_ROUND {
+            if batches.len() == LOGS_PER_ROUND || runs(&batches) >= MAX_BATCH {
                 break;
             }
         }
@@ -201,7 +217,9 @@ impl PendingMerges {
         // A batch that is being sent is still its holder's.
         if log.claim.is_none() {
             forgotten += log.sent.take().map_or(0, |sent| sent.times.len());
-            state.logs.remove(key);
+            if log.is_empty() {
+                state.logs.remove(key);
+            }
         }
         self.set_len(self.len() - forgotten);
     }
@@ -212,7 +230,9 @@ impl PendingMerges {
         let log = state.logs.get_mut(&key)?;
         self.set_len(self.len() - log.expire(self.ms(now)));
         let Some(admissions) = log.next_batch() else {
-            state.logs.remove(&key);
+            if log.is_empty() {
+                state.logs.remove(&key);
+            }
             return None;
         };
         let (done, claim) = watch::channel(());
@@ -237,7 +257,7 @@ impl PendingMerges {
             }
         }
         self.set_len(len - dropped);
-        logs.retain(|_, log| !log.times.is_empty() || log.sent.is_some() || log.claim.is_some());
+        logs.retain(|_, log| !log.is_empty());
         queue.retain(|key| logs.contains_key(key));
         dropped
     }
@@ -256,6 +276,11 @@ impl PendingMerges {
             metrics.waiting.set(len as i64);
         }
     }
+}
+
+/// Admissions of different moments, which cost Redis the more the more there are.
+fn runs(batches: &[Batch]) -> usize {
+    batches.iter().map(|batch| batch.admissions.times.chunk_by(|a, b| a == b).count()).sum()
 }
 
 impl PendingLogs {
@@ -286,16 +311,17 @@ impl Batch {
         self.windows.iter().flat_map(|length| length.to_le_bytes()).collect()
     }
 
-    /// How many milliseconds before `now` each admission was, the latest first, 4 bytes each.
+    /// How many milliseconds before `now` admissions were, the latest first, and how many then: 4 bytes each.
     pub(super) fn ages(&self, now: Instant) -> Vec<u8> {
         let now_ms = self.pending.ms(now);
         let age = |at_ms: &u64| u32::try_from(now_ms.saturating_sub(*at_ms)).unwrap_or(u32::MAX);
-        self.admissions.times.iter().flat_map(|at_ms| age(at_ms).to_le_bytes()).collect()
+        let runs = self.admissions.times.chunk_by(|a, b| a == b);
+        runs.flat_map(|run| [age(&run[0]), run.len() as u32]).flat_map(u32::to_le_bytes).collect()
     }
 
-    /// Redis has them.
-    pub(super) fn acknowledge(mut self) {
-        self.answer = MergeAnswer::Acknowledged;
+    /// Redis has them, after so long.
+    pub(super) fn acknowledge(mut self, took: Duration) {
+        self.answer = MergeAnswer::Acknowledged(took);
     }
 
     /// Redis answers, but does not take them.
@@ -309,12 +335,20 @@ impl Drop for Batch {
         let mut state = self.pending.lock();
         let Some(log) = state.logs.get_mut(&self.log) else { return };
         log.claim = None;
-        log.refused_until = (self.answer == MergeAnswer::Refused).then(|| Instant::now() + REFUSED_PAUSE);
-        if self.answer != MergeAnswer::Acknowledged {
+        let pause = match self.answer {
+            MergeAnswer::Refused => Some(REFUSED_PAUSE),
+            MergeAnswer::Acknowledged(took) if took > SLOW_MERGE => Some(REST * took),
+            MergeAnswer::Acknowledged(_) | MergeAnswer::Unknown => None,
+        };
+        let until = pause.map(|pause| Instant::now() + pause);
+        log.refused_until = until;
+        if !matches!(self.answer, MergeAnswer::Acknowledged(_)) {
             return;
         }
         log.sent = None;
-        let is_last = log.times.is_empty();
+        state.next_round = state.next_round.max(until);
+        let Some(log) = state.logs.get(&self.log) else { return };
+        let is_last = log.is_empty();
         if is_last {
             state.logs.remove(&self.log);
             if state.logs.is_empty() {

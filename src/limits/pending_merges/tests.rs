@@ -24,7 +24,13 @@ fn batch(pending: &Arc<PendingMerges>, log: &[u8], now: Instant) -> Batch {
 
 fn ages(batch: &Batch, now: Instant) -> Vec<u32> {
     let bytes = batch.ages(now);
-    bytes.chunks_exact(4).map(|age| u32::from_le_bytes(age.try_into().unwrap())).collect()
+    let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().unwrap());
+    let runs = bytes.chunks_exact(8).map(|run| (number(&run[..4]), number(&run[4..])));
+    runs.flat_map(|(age, count)| std::iter::repeat_n(age, count as usize)).collect()
+}
+
+fn acknowledge(batch: Batch) {
+    batch.acknowledge(Duration::ZERO);
 }
 
 #[test]
@@ -41,12 +47,12 @@ fn a_batch_stays_as_it_is_until_it_is_acknowledged() {
     assert_eq!(pending.len(), 4);
     let again = batch(&pending, b"t", at(30));
     assert_eq!((again.name(), ages(&again, at(30))), (&name[..], vec![20, 20, 25]));
-    again.acknowledge();
+    again.acknowledge(Duration::ZERO);
     assert_eq!((pending.len(), pending.take_merged()), (1, None));
     let rest = batch(&pending, b"t", at(40));
     assert_ne!(rest.name(), name);
     assert_eq!(ages(&rest, at(40)), [19]);
-    rest.acknowledge();
+    rest.acknowledge(Duration::ZERO);
     assert!(pending.is_empty() && pending.logs() == 0);
     assert!(matches!(pending.claim(b"t", at(41)), ClaimResult::Nothing));
     assert_eq!(pending.take_merged(), Some(Merged { admissions: 4, logs: 1 }));
@@ -67,7 +73,7 @@ fn what_redis_refuses_is_sent_again_in_the_background_alone_for_a_while() {
     drop(again);
     // A batch without an answer is no refusal.
     batch(&pending, b"t", Instant::now()).refuse();
-    batch(&pending, b"t", Instant::now() + Duration::from_secs(2)).acknowledge();
+    batch(&pending, b"t", Instant::now() + Duration::from_secs(2)).acknowledge(Duration::ZERO);
     assert!(pending.is_empty());
 }
 
@@ -90,7 +96,7 @@ fn much_is_sent_in_batches_the_oldest_first() {
     let mut seen = Vec::new();
     while let ClaimResult::Batch(batch) = pending.claim(b"t", at(5_000)) {
         seen.push(ages(&batch, at(5_000)));
-        batch.acknowledge();
+        batch.acknowledge(Duration::ZERO);
     }
     assert_eq!(seen.iter().map(Vec::len).collect::<Vec<_>>(), [1_000, 1_000, 500]);
     assert_eq!((seen[0][999], seen[0][0], seen[2][0]), (5_000, 4_001, 2_501));
@@ -110,7 +116,7 @@ fn the_background_gets_each_log_once_and_not_too_many() {
     logs.dedup();
     assert_eq!(logs.len(), 96);
     drop((second, rest));
-    first.into_iter().for_each(Batch::acknowledge);
+    first.into_iter().for_each(acknowledge);
     // What was put back comes again.
     let mut left = 0;
     loop {
@@ -119,7 +125,7 @@ fn the_background_gets_each_log_once_and_not_too_many() {
             break;
         }
         left += some.len();
-        some.into_iter().for_each(Batch::acknowledge);
+        some.into_iter().for_each(acknowledge);
     }
     assert_eq!((left, pending.len()), (68, 0));
 }
@@ -167,6 +173,70 @@ fn forgets_a_log_but_not_a_batch_in_flight() {
     pending.add(b"t", &limits(1_000), 2, at(2));
     pending.forget(b"t");
     assert_eq!(pending.len(), 3);
-    in_flight.acknowledge();
+    in_flight.acknowledge(Duration::ZERO);
     assert!(pending.is_empty() && pending.logs() == 0);
+}
+
+#[test]
+fn what_redis_counted_late_is_not_sent() {
+    let (pending, at) = pending(100);
+    let [counted, unknown] = [5, 7].map(|ms| pending.doubt(b"t", &limits(60_000), 2, at(ms)));
+    assert_eq!(pending.len(), 4);
+    // Redis must not decide before that is known.
+    let ClaimResult::Taken(mut settled) = pending.claim(b"t", at(10)) else { panic!("not in doubt") };
+    assert!(pending.claim_some(at(10), false).is_empty());
+    counted.counted();
+    assert!(settled.has_changed().unwrap());
+    settled.mark_unchanged();
+    assert!(matches!(pending.claim(b"t", at(11)), ClaimResult::Taken(_)));
+    drop(unknown);
+    assert!(settled.has_changed().unwrap());
+    let seen = batch(&pending, b"t", at(17));
+    assert_eq!((ages(&seen, at(17)), pending.len()), (vec![10, 10], 2));
+    seen.acknowledge(Duration::ZERO);
+    pending.doubt(b"u", &limits(60_000), 1, at(20)).counted();
+    assert!(pending.is_empty() && pending.logs() == 0);
+}
+
+#[test]
+fn a_log_in_doubt_is_forgotten_only_as_far_as_it_is_known() {
+    let (pending, at) = pending(100);
+    let doubt = pending.doubt(b"t", &limits(60_000), 2, at(0));
+    pending.add(b"t", &limits(60_000), 3, at(1));
+    pending.forget(b"t");
+    assert_eq!(pending.len(), 2);
+    doubt.counted();
+    assert!(pending.is_empty() && pending.logs() == 0);
+}
+
+#[test]
+fn after_a_slow_merge_redis_gets_a_rest() {
+    let (pending, _) = pending(10_000);
+    let now = Instant::now();
+    for log in [b"t", b"u"] {
+        pending.add(log, &limits(60_000), 1, now);
+    }
+    let slow = batch(&pending, b"t", now);
+    pending.add(b"t", &limits(60_000), 1, now);
+    slow.acknowledge(Duration::from_secs(2));
+    assert!(matches!(pending.claim(b"t", now), ClaimResult::Refused));
+    assert!(pending.claim_some(now + Duration::from_secs(1), true).is_empty());
+    // A request for another log does not wait.
+    batch(&pending, b"u", now).acknowledge(Duration::ZERO);
+    assert_eq!(pending.claim_some(now + Duration::from_secs(10), true).len(), 1);
+}
+
+#[test]
+fn dear_requests_are_sent_in_few_batches_and_a_round_is_bounded() {
+    let (pending, at) = pending(200_000);
+    for ms in 0..60 {
+        pending.add(b"dear", &limits(600_000), 1_000, at(ms));
+    }
+    let dear = batch(&pending, b"dear", at(100));
+    assert_eq!((dear.ages(at(100)).len(), ages(&dear, at(100)).len()), (60 * 8, 60_000));
+    dear.acknowledge(Duration::ZERO);
+    for log in 0..9u8 {
+        (0..900).for_each(|ms| pending.add(&[log], &limits(600_000), 1, at(ms)));
+    }
+    assert_eq!(pending.claim_some(at(1_000), false).len(), 2);
 }

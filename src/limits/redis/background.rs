@@ -6,11 +6,16 @@ use futures_util::StreamExt;
 use redis::Value;
 
 use super::super::calls::{ByToken, LeaseName};
+use super::super::clock::Moment;
 use super::RedisLimiter;
 use crate::store::StoreError;
 
 /// Leases are renewed this often; they expire 30 s after they were renewed last.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How often to check whether a connection is back: then all leases are renewed, for they may have expired or been lost.
+const RECOVERY_POLL: Duration = Duration::from_millis(250);
+/// By then every instance is connected again after an outage of Redis, and has renewed its leases.
+const RECOVERY: Duration = Duration::from_secs(10);
 /// Leases are renewed, and given back, for so many tokens at one time.
 const TOKENS_AT_ONCE: usize = 64;
 /// At the end of an instance its leases must be given back within this time, or else they expire.
@@ -26,9 +31,20 @@ impl RedisLimiter {
     async fn run_leases(&self) {
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut poll = tokio::time::interval(RECOVERY_POLL);
+        poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut renewed_after = self.redis.recovery();
         loop {
             tokio::select! {
                 _ = heartbeat.tick() => self.renew_calls().await,
+                _ = poll.tick() => {
+                    self.skew.report(Moment::now());
+                    let recovery = self.redis.recovery();
+                    if recovery != renewed_after {
+                        renewed_after = recovery;
+                        self.renew_calls().await;
+                    }
+                }
                 () = self.leases.ended.notified() => {}
             }
             self.give_calls_back().await;
@@ -63,6 +79,13 @@ impl RedisLimiter {
             let _ = self.redis.run(&self.calls, &[&self.key(&token_id, "calls")], &args).await;
         };
         futures_util::stream::iter(leases).for_each_concurrent(TOKENS_AT_ONCE, update).await;
+    }
+
+    /// So long ago (ms) a lease may have ended whose call lives: its instance could not renew it in an outage that has just
+    /// ended.
+    pub(super) fn unrenewed_ms(&self) -> u128 {
+        let recent = self.redis.recovery().filter(|recovery| recovery.at.elapsed() < RECOVERY);
+        recent.map_or(0, |recovery| (recovery.outage + recovery.at.elapsed()).as_millis())
     }
 
     /// Calls that a token has open, over all instances.

@@ -1,12 +1,15 @@
 //! The limiter that all instances share: one script, one round trip, Redis's clock.
 
 mod background;
+mod late;
+mod skew;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use redis::Value;
+pub use skew::ClockSkew;
 use smallvec::SmallVec;
 
 use super::answer::{read, read_pair};
@@ -19,7 +22,7 @@ use super::outcome::{LimitOutcome, Unavailable};
 use super::pending_merges::PendingMerges;
 use super::query::{Charge, LimitQuery, LimitSubject, pack};
 use crate::config::{Limit, OnFailure, Plan, RouteLimits};
-use crate::store::{Redis, Script, StoreError};
+use crate::store::{LateAnswer, Redis, Script, StoreError};
 
 macro_rules! decide {
     () => {
@@ -70,8 +73,9 @@ pub struct RedisLimiter {
     leases: Arc<CallLeases>,
     on_failure: OnFailure,
     local: Arc<MemoryLimiter>,
-    merger: Box<Merger>,
+    merger: Arc<Merger>,
     denials: Arc<DenyCache>,
+    skew: Arc<ClockSkew>,
     next_log_ms: AtomicU64,
 }
 
@@ -87,9 +91,15 @@ impl RedisLimiter {
         pending: Arc<PendingMerges>,
     ) -> Self {
         let [decide, pair, reset, calls] = [DECIDE, PAIR, RESET, CALLS].map(Script::new);
-        let merger = Box::new(Merger::new(redis.clone(), pending));
-        let (leases, next_log_ms) = (Arc::default(), AtomicU64::new(0));
-        Self { redis, decide, pair, reset, calls, leases, on_failure, local, merger, denials, next_log_ms }
+        let merger = Arc::new(Merger::new(redis.clone(), pending));
+        let (leases, skew, next_log_ms) = (Arc::default(), Arc::default(), AtomicU64::new(0));
+        Self { redis, decide, pair, reset, calls, leases, on_failure, local, merger, denials, skew, next_log_ms }
+    }
+
+    /// The same with what all workers know of Redis's clock.
+    #[must_use]
+    pub fn with_clock_skew(self, skew: Arc<ClockSkew>) -> Self {
+        Self { skew, ..self }
     }
 
     /// The same with scripts in place of [`DECIDE`], [`PAIR`] and [`CALLS`], so that a test can put another clock in them.
@@ -105,7 +115,7 @@ impl RedisLimiter {
         let recheck = match self.denials.check(query, self.redis.deadline()).await {
             CacheAnswer::Denied(denial) => return Ok(LimitOutcome::Decided(denial, None)),
             CacheAnswer::Unanswered => {
-                return self.decide_locally(query, self.new_lease(query), now_ms + millis_since(started));
+                return self.decide_locally(query, self.new_lease(query), now_ms + millis_since(started), None);
             }
             CacheAnswer::Ask(recheck) => recheck,
         };
@@ -114,17 +124,20 @@ impl RedisLimiter {
         let lease = self.new_lease(query);
         let name = lease.as_ref().and_then(CallLease::name);
         let answer = match caught_up {
-            Ok(()) => Box::pin(self.ask(query, name)).await,
+            Ok(()) => {
+                self.ask(query, name).await.and_then(|answer| read_answer(answer, |bytes| read_for(query, bytes)))
+            }
             Err(error) => Err(error),
         };
-        let now_ms = now_ms + millis_since(started);
+        let (asked_ms, now_ms) = (now_ms, now_ms + millis_since(started));
         match answer {
             Ok(None) => {
                 recheck.stale();
                 drop(lease.and_then(|lease| lease.answered(false)));
                 Ok(LimitOutcome::Stale)
             }
-            Ok(Some(decision)) => {
+            Ok(Some(mut decision)) => {
+                self.skew.translate(&mut decision, asked_ms, now_ms);
                 recheck.decided(&decision, Instant::now());
                 if decision.admitted && self.on_failure == OnFailure::Local {
                     self.local.record(query, now_ms);
@@ -135,7 +148,8 @@ impl RedisLimiter {
             Err(error) => {
                 recheck.failed();
                 self.report(&error, now_ms);
-                self.decide_locally(query, lease, now_ms)
+                let late = if let StoreError::Deadline(late) = error { late } else { None };
+                self.decide_locally(query, lease, now_ms, late)
             }
         }
     }
@@ -155,30 +169,33 @@ impl RedisLimiter {
         Box::pin(self.merger.catch_up(logs.iter().map(|(log, _)| &log[..]))).await
     }
 
-    /// Asks Redis; `None` if the token's version is another one by now.
-    async fn ask(&self, query: &LimitQuery<'_>, lease: Option<LeaseName>) -> Result<Option<Decision>, StoreError> {
+    /// Asks Redis.
+    fn ask(
+        &self,
+        query: &LimitQuery<'_>,
+        lease: Option<LeaseName>,
+    ) -> impl Future<Output = Result<Value, StoreError>> + use<'_> {
         let LimitQuery { subject, plan, charge: Charge { cost, limits: own, .. }, .. } = *query;
         let [token, log, calls] = ["token", "log", "calls"].map(|name| self.key(subject.token_id, name));
-        let (mut version, mut digits) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let (mut version, mut digits, mut unrenewed) = (itoa::Buffer::new(), itoa::Buffer::new(), itoa::Buffer::new());
         let (version, limits) = (version.format(subject.version).as_bytes(), pack(cost, &plan.limits));
         let route = own.map(|own| (self.route_key(subject.token_id, own), pack(cost, &own.limits)));
-        let max_calls = query.max_calls();
         let mut keys = SmallVec::<[&[u8]; 4]>::from_slice(&[&token, &log]);
-        let mut args = SmallVec::<[&[u8]; 5]>::from_slice(&[version, &limits]);
+        let mut args = SmallVec::<[&[u8]; 6]>::from_slice(&[version, &limits]);
         if let Some((log, limits)) = &route {
             keys.push(log);
             args.push(limits);
         }
-        if let (Some(max_calls), Some(lease)) = (max_calls, &lease) {
+        if let (Some(max_calls), Some(lease)) = (query.max_calls(), &lease) {
             keys.push(&calls);
-            args.extend_from_slice(&[digits.format(max_calls).as_bytes(), lease]);
+            // What this process holds by itself is known without Redis, which may have lost it.
+            let max_calls = if self.local.open_calls(subject.token_id) < max_calls { max_calls } else { 0 };
+            let unrenewed = unrenewed.format(self.unrenewed_ms()).as_bytes();
+            args.extend_from_slice(&[digits.format(max_calls).as_bytes(), lease, unrenewed]);
         }
         let script = if own.is_some() { &self.pair } else { &self.decide };
         // An answer that a broken connection takes along may count twice.
-        read_answer(self.redis.run_again(script, &keys, &args).await?, |bytes| match own {
-            None => read(bytes, &plan.limits, cost, max_calls),
-            Some(own) => read_pair(bytes, &plan.limits, &own.limits, cost, max_calls),
-        })
+        self.redis.run_again(script, &keys, &args)
     }
 
     /// Decides while Redis does not answer. It may have taken the lease before it fell silent: one that this process does not
@@ -188,23 +205,43 @@ impl RedisLimiter {
         query: &LimitQuery<'_>,
         lease: Option<CallLease>,
         now_ms: u64,
+        late: Option<LateAnswer>,
     ) -> Result<LimitOutcome, Unavailable> {
+        let decided = self.decide_by_policy(query, now_ms);
+        let is_counted =
+            self.on_failure == OnFailure::Local && decided.as_ref().is_ok_and(|decision| decision.admitted);
+        match late {
+            Some(answer) => {
+                let passes = query.plan.shadow || decided.as_ref().is_ok_and(|decision| decision.admitted);
+                self.follow(query, answer, is_counted, passes);
+            }
+            None if is_counted => {
+                for (log, limits) in self.logs(query) {
+                    self.merger.pending.add(&log, limits, query.charge.cost, Instant::now());
+                }
+            }
+            None => {}
+        }
+        let decision = decided?;
+        let lease = lease.filter(|_| decision.admitted).map(|lease| lease.granted(is_counted));
+        Ok(LimitOutcome::Decided(decision, lease))
+    }
+
+    fn decide_by_policy(&self, query: &LimitQuery<'_>, now_ms: u64) -> Result<Decision, Unavailable> {
         if !(query.is_current)() {
             return Err(Unavailable);
         }
         self.redis.note_decided_without();
-        let (decision, is_counted) = match self.on_failure {
-            OnFailure::Local => (self.local.decide_query(query, now_ms), true),
-            OnFailure::Deny => return Err(Unavailable),
-            OnFailure::Allow => (Decision::uncounted(Source::Local, now_ms), false),
-        };
-        if decision.admitted && is_counted {
-            for (log, limits) in self.logs(query) {
-                self.merger.pending.add(&log, limits, query.charge.cost, Instant::now());
+        let full = query.max_calls().filter(|max_calls| self.local.open_calls(query.subject.token_id) >= *max_calls);
+        match (self.on_failure, full) {
+            (OnFailure::Local, _) => Ok(self.local.decide_query(query, now_ms)),
+            (OnFailure::Allow, _) => Ok(Decision::uncounted(Source::Local, now_ms)),
+            (OnFailure::Deny, None) => Err(Unavailable),
+            (OnFailure::Deny, Some(max_calls)) => {
+                let denial = Decision::new(false, Source::Local, query.charge.cost, now_ms, []);
+                Ok(denial.with_too_many_calls(max_calls))
             }
         }
-        let lease = lease.filter(|_| decision.admitted).map(|lease| lease.granted(is_counted));
-        Ok(LimitOutcome::Decided(decision, lease))
     }
 
     /// The answers of the plan's limits, and of each route's own, to a request of cost 1 if it were denied; `None` if the
@@ -214,7 +251,9 @@ impl RedisLimiter {
         subject: &LimitSubject<'_>,
         plan: &Plan,
         routes: &[&RouteLimits],
+        now_ms: u64,
     ) -> Result<Option<Vec<Decision>>, StoreError> {
+        let started = Instant::now();
         let [token, log] = ["token", "log"].map(|name| self.key(subject.token_id, name));
         let own = routes.iter().map(|own| (self.route_key(subject.token_id, own), &own.limits));
         let logs: Vec<_> = std::iter::once((log, &plan.limits)).chain(own).collect();
@@ -223,7 +262,10 @@ impl RedisLimiter {
         let denials = logs.iter().map(async |(log, limits)| {
             let args = [version.as_bytes(), &pack(0, limits)];
             let answer = self.redis.run(&self.decide, &[&token, log], &args).await?;
-            read_answer(answer, |bytes| read(bytes, limits, 1, None))
+            let mut denial = read_answer(answer, |bytes| read(bytes, limits, 1, None))?;
+            let answered_ms = now_ms + millis_since(started);
+            denial.iter_mut().for_each(|denial| self.skew.translate(denial, now_ms, answered_ms));
+            Ok(denial)
         });
         futures_util::future::try_join_all(denials).await.map(|denials| denials.into_iter().collect())
     }
@@ -267,7 +309,8 @@ impl RedisLimiter {
 
     /// An outage is reported by the connection, once; what is wrong with this script alone is reported here.
     fn report(&self, error: &StoreError, now_ms: u64) {
-        if matches!(error, StoreError::Down | StoreError::Deadline) || now_ms < self.next_log_ms.load(Ordering::Relaxed)
+        if matches!(error, StoreError::Down | StoreError::Deadline(_))
+            || now_ms < self.next_log_ms.load(Ordering::Relaxed)
         {
             return;
         }
@@ -299,6 +342,14 @@ fn read_answer(answer: Value, read: impl FnOnce(&[u8]) -> Option<Decision>) -> R
             read(&bytes).map(Some).ok_or(StoreError::Unexpected("the decision script's answer has another length"))
         }
         _ => Err(StoreError::Unexpected("the decision script's answer is not a string")),
+    }
+}
+
+fn read_for(query: &LimitQuery<'_>, bytes: &[u8]) -> Option<Decision> {
+    let LimitQuery { plan, charge: Charge { cost, limits: own, .. }, .. } = *query;
+    match own {
+        None => read(bytes, &plan.limits, cost, query.max_calls()),
+        Some(own) => read_pair(bytes, &plan.limits, &own.limits, cost, query.max_calls()),
     }
 }
 

@@ -77,7 +77,7 @@ fn the_scripts_constants_are_the_layout_of_the_comment() {
 fn the_scripts_and_the_log_in_memory_agree_on_what_they_share() {
     assert_eq!([DECIDE, MERGE].map(|script| constant(script, "JUMP")), [JUMP_MS as usize; 2]);
     assert_eq!(constant(include_str!("../decide.lua"), "TRIED"), constant(include_str!("../pair.lua"), "TRIED"));
-    for name in ["LEASE", "MAX_LEASE"] {
+    for name in ["LEASE", "MAX_LEASE", "KEPT"] {
         assert_eq!(constant(DECIDE, name), constant(CALLS, name));
     }
     assert!(PAIR.contains(DECIDE));

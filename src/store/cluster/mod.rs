@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::dial::Dialer;
 use super::error::StoreError;
 use super::health::StoreHealth;
-use super::link::{Again, Link, LinkTarget};
+use super::link::{Again, Link, LinkTarget, Recovery};
 use super::outage::Outage;
 use super::script::Script;
 use super::slots::{SLOTS, read_address, slot_of, slot_of_command};
@@ -102,6 +102,12 @@ impl Cluster {
         if self.is_up() { None } else { map.members.iter().filter_map(|member| member.link.lost_at()).max() }
     }
 
+    /// The last time that a connection to any node came back.
+    pub(super) fn recovery(&self) -> Option<Recovery> {
+        let map = self.state.map.load();
+        map.members.iter().filter_map(|member| member.link.recovery()).max_by_key(|recovery| recovery.at)
+    }
+
     /// The nodes to be reached, those that answer at the moment first.
     pub(super) fn nodes(&self) -> Vec<RedisNode> {
         let map = self.state.map.load();
@@ -115,13 +121,23 @@ impl Cluster {
     }
 
     /// Sends a command to one of them.
-    pub(super) async fn call_member(&self, at: usize, command: &Cmd, deadline: Duration) -> Result<Value, StoreError> {
+    pub(super) async fn call_member(
+        &self,
+        at: usize,
+        command: &mut Cmd,
+        deadline: Duration,
+    ) -> Result<Value, StoreError> {
         let member = self.state.map.load().members.get(at).cloned().ok_or(StoreError::Down)?;
         member.link.call(command, None, false, Again::May, deadline).await
     }
 
     /// Sends a command to the node that serves the slot of a key.
-    pub(super) async fn call_owner(&self, key: &str, command: &Cmd, deadline: Duration) -> Result<Value, StoreError> {
+    pub(super) async fn call_owner(
+        &self,
+        key: &str,
+        command: &mut Cmd,
+        deadline: Duration,
+    ) -> Result<Value, StoreError> {
         let member = self.state.owner(Some(slot_of(key.as_bytes()))).ok_or(StoreError::Down)?;
         member.link.call(command, None, false, Again::MustNot, deadline).await
     }
@@ -129,7 +145,7 @@ impl Cluster {
     /// Sends a command to the node that serves its slot, or to any if it has none. `script` is what the command runs.
     pub(super) async fn call(
         &self,
-        command: &Cmd,
+        command: &mut Cmd,
         script: Option<&Script>,
         again: Again,
         deadline: Duration,
@@ -155,7 +171,7 @@ impl Cluster {
                     member = self.state.redirected(&error, &member.node).ok_or(StoreError::Refused(error))?;
                     // A node that was unknown until now is not connected yet.
                     let attempted = tokio::time::timeout_at(ends, member.link.attempted()).await;
-                    attempted.map_err(|_| StoreError::Deadline)?;
+                    attempted.map_err(|_| StoreError::Deadline(None))?;
                 }
                 // Some of its keys are here and some there, for the moment.
                 ErrorKind::Server(ServerErrorKind::TryAgain) => {
@@ -170,7 +186,7 @@ impl Cluster {
                 _ => return Err(StoreError::Refused(error)),
             }
         }
-        Err(StoreError::Deadline)
+        Err(StoreError::Deadline(None))
     }
 }
 

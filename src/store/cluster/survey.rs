@@ -72,7 +72,7 @@ impl ClusterState {
     async fn ask_member(&self, member: &Member) -> Option<ClusterView> {
         // Whatever is wrong with this member, another one may know.
         let ask =
-            async |what| member.link.call(&cluster(what), None, false, Again::May, self.dialer.timeout).await.ok();
+            async |what| member.link.call(&mut cluster(what), None, false, Again::May, self.dialer.timeout).await.ok();
         let (info, slots) = tokio::join!(ask("INFO"), ask("SLOTS"));
         view(&member.node, info?, &slots?)
     }

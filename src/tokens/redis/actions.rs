@@ -117,7 +117,7 @@ impl RedisTokens {
     async fn write_until_known(&self, record: &Record, expected: Option<u64>, entry: &Entry) -> Result<Option<u64>> {
         let gives_up = Instant::now() + RETRY_TIME;
         let mut broken = match self.write(record, expected, entry).await {
-            Err(error @ (StoreError::Down | StoreError::Deadline)) => error,
+            Err(error @ (StoreError::Down | StoreError::Deadline(_))) => error,
             other => return Ok(other?),
         };
         while Instant::now() < gives_up {
@@ -128,7 +128,7 @@ impl RedisTokens {
                     return Ok(Some(version));
                 }
                 Ok(Some((version, _))) if Some(version) != expected => return Ok(None),
-                Err(RedisTokensError::Store(error @ (StoreError::Down | StoreError::Deadline))) => {
+                Err(RedisTokensError::Store(error @ (StoreError::Down | StoreError::Deadline(_)))) => {
                     broken = error;
                     continue;
                 }
@@ -136,7 +136,7 @@ impl RedisTokens {
                 Ok(Some(_) | None) => {}
             }
             match self.write(record, expected, entry).await {
-                Err(error @ (StoreError::Down | StoreError::Deadline)) => broken = error,
+                Err(error @ (StoreError::Down | StoreError::Deadline(_))) => broken = error,
                 Ok(None) => {}
                 other => return Ok(other?),
             }

@@ -73,7 +73,9 @@ async fn replay(instances: &[Limiter], shared_by: Option<&Redis>, token_id: &str
         let instance = random.usize(..instances.len());
         match random.u8(..10) {
             0..6 => {
-                let is_full = counted(&calls, clock, lasting) >= CAP;
+                // An instance knows of the calls that it holds by itself, even when their leases have ended.
+                let held = calls.iter().filter(|call| call.instance == instance).count();
+                let is_full = counted(&calls, clock, lasting) >= CAP || held >= CAP as usize;
                 let before = oracle.peek(limits, clock);
                 let mut trial = oracle.clone();
                 let expected = trial.decide(limits, 1, clock);
@@ -95,8 +97,6 @@ async fn replay(instances: &[Limiter], shared_by: Option<&Redis>, token_id: &str
                     oracle = trial;
                 }
                 if let Some(lease) = lease {
-                    // A lease that has ended is dropped, also when the clock goes back, until it is renewed.
-                    calls.iter_mut().filter(|call| call.ends <= clock).for_each(|call| call.ends = 0);
                     calls.push(Open { instance, ends: clock + 30_000, lease });
                 }
             }
@@ -196,6 +196,58 @@ async fn calls_are_capped_during_an_outage_and_recorded_after_it() {
     drop(held);
     shared(&limiter).give_calls_back().await;
     assert_eq!(leases(&redis).await, 0);
+}
+
+/// Leases expire in a long outage. Until every instance has had time to renew them they count all the same.
+#[tokio::test]
+async fn leases_that_ended_in_an_outage_count_until_they_can_have_been_renewed() {
+    let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let mut instances = Vec::new();
+    for _ in 0..2 {
+        let redis = connect(&server, OnFailure::Deny).await;
+        let (local, denials) = (Arc::new(MemoryLimiter::new(64)), Arc::new(DenyCache::new(64)));
+        let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials, Arc::default());
+        instances.push((Limiter::Redis(with_set_clock(limiter)), redis));
+    }
+    let [(holder, _), (other, redis)] = &instances[..] else { panic!("two") };
+    let (plan, clock) = (capped(&[(60, 60_000)]), 1_700_000_000_000);
+    set_clock(redis, "t", clock).await;
+    let mut held = Vec::new();
+    for _ in 0..CAP {
+        held.push(open(holder, "t", &plan, clock as u64).await.1.expect("there is room"));
+    }
+    server.kill();
+    eventually("an outage of a second", async || redis.lost_at().filter(|at| at.elapsed().as_secs() >= 1)).await;
+    server.restart();
+    eventually("the connections", async || instances.iter().all(|(_, redis)| redis.is_up()).then_some(())).await;
+    // Half a second after the leases have ended.
+    set_clock(redis, "t", clock + 30_500).await;
+    let (refused, none) = open(other, "t", &plan, clock as u64).await;
+    assert_eq!((refused.too_many_calls, none.is_none()), (Some(CAP), true));
+    // Those that had ended long before don't count.
+    set_clock(redis, "t", clock + 600_000).await;
+    assert!(open(other, "t", &plan, clock as u64).await.1.is_some());
+}
+
+/// Whatever Redis has lost, and whether it answers or not.
+#[tokio::test]
+async fn an_instance_that_holds_all_calls_of_a_token_refuses_one_more_by_itself() {
+    let mut server = RedisServer::start();
+    let (limiter, redis) = instance(&server, OnFailure::Deny).await;
+    issue(&redis, "t").await;
+    let plan = capped(&[(60, 60_000)]);
+    let mut held = Vec::new();
+    for _ in 0..CAP {
+        held.push(open(&limiter, "t", &plan, unix_ms()).await.1.expect("there is room"));
+    }
+    say(&redis, "DEL cg:{t}:calls").await;
+    let (refused, _) = open(&limiter, "t", &plan, unix_ms()).await;
+    assert_eq!((refused.source, refused.too_many_calls), (Source::Redis, Some(CAP)));
+    held.pop();
+    held.push(open(&limiter, "t", &plan, unix_ms()).await.1.expect("there is room again"));
+    server.kill();
+    let (refused, _) = open(&limiter, "t", &plan, unix_ms()).await;
+    assert_eq!((refused.source, refused.too_many_calls), (Source::Local, Some(CAP)));
 }
 
 #[tokio::test]

@@ -128,7 +128,11 @@ async fn send(subject: &Subject, token: &str, name: &[u8], limits: &[(u32, u32)]
     let windows: Vec<u8> = limits.iter().flat_map(|(_, window)| window.to_le_bytes()).collect();
     // It was sent when the latest admission was at least made; or else the clock was set back on the way.
     let waited = fastrand::i64(-100..=ages.first().copied().unwrap_or(0).min(10_000));
-    let ages: Vec<u8> = ages.iter().flat_map(|age| ((age - waited.max(0)) as u32).to_le_bytes()).collect();
+    // Those of one moment may come together or one by one.
+    let are_together = fastrand::bool();
+    let runs = ages.chunk_by(|a, b| are_together && a == b);
+    let runs = runs.flat_map(|run| [(run[0] - waited.max(0)) as u32, run.len() as u32]);
+    let ages: Vec<u8> = runs.flat_map(u32::to_le_bytes).collect();
     set_clock(redis, token, clock).await;
     let mut command = redis::cmd("EVAL");
     command.arg(by_hand).arg(2).arg(format!("cg:{{{token}}}:log")).arg(format!("cg:{{{token}}}:merged"));
@@ -180,8 +184,11 @@ async fn long_logs_merge_too() {
     let (mut random, mut longest) = (fastrand::Rng::with_seed(fastrand::u64(..)), 0);
     for round in 0..12 {
         for _ in 0..random.usize(1..4) {
-            let count = random.usize(1..1_000);
-            let mut ages: Vec<i64> = (0..count).map(|_| random.i64(0..4_000_000)).collect();
+            // Some are dear requests: many admissions of few moments.
+            let (moments, cost) =
+                if random.u8(..4) == 0 { (random.usize(1..5), 9_000) } else { (random.usize(1..1_000), 1) };
+            let ages = (0..moments).map(|_| random.i64(0..4_000_000));
+            let mut ages: Vec<i64> = ages.flat_map(|age| std::iter::repeat_n(age, cost)).collect();
             ages.sort_unstable();
             let merged = send(&subject, "t", &random.u128(..).to_le_bytes(), &limits, &ages, clock).await;
             assert_eq!(merged, oracle.merge(3_600_000, &ages, clock));
@@ -212,6 +219,57 @@ async fn a_merged_log_is_as_small_as_any() {
         assert!(bytes <= bar, "{bytes} bytes after {count}");
         assert!([left, names].iter().all(|left| (4_490_000..=4_500_000).contains(left)), "{left} {names}");
     }
+}
+
+/// What is taken back leaves the log as if it had never been there.
+#[tokio::test]
+async fn admissions_are_taken_back_without_a_trace() {
+    let subject = Subject::redis().await;
+    let Subject::Redis { redis, .. } = &subject else { unreachable!() };
+    let limits = [(40, 60_000), (100_000, 3_600_000)];
+    let (plan, mut random) = (plan(&limits), fastrand::Rng::with_seed(fastrand::u64(..)));
+    for round in 0..60 {
+        let (token, twin) = (format!("t{round}"), format!("w{round}"));
+        let (mut clock, mut odd) = (1_700_000_000_000, Vec::new());
+        for _ in 0..random.usize(1..40) {
+            clock += random.i64(1..3_000);
+            let (is_odd, cost) = (random.u8(..4) == 0, random.u32(1..12));
+            let admitted = subject.decide(&token, &plan, cost, clock).await.admitted;
+            match is_odd {
+                true if admitted => odd.push((clock, cost)),
+                true => {}
+                // A request that only one of them has room for is none of this test's.
+                false => {
+                    let same = subject.decide(&twin, &plan, cost, clock).await.admitted == admitted;
+                    if !same {
+                        odd.push((0, 0));
+                    }
+                }
+            }
+        }
+        if odd.iter().any(|(_, cost)| *cost == 0) {
+            continue;
+        }
+        random.shuffle(&mut odd);
+        for (at, cost) in odd {
+            set_clock(redis, &token, clock).await;
+            take_back(redis, &token, &limits, cost, at).await;
+        }
+        for later in [1, 20_000, 61_000] {
+            let [one, other] = [&token, &twin].map(|token| subject.decide(token, &plan, 1, clock + later));
+            let (one, other) = (one.await, other.await);
+            assert_eq!((one.admitted, one.windows()), (other.admitted, other.windows()), "round {round}");
+        }
+    }
+}
+
+async fn take_back(redis: &callgate::store::Redis, token: &str, limits: &[(u32, u32)], cost: u32, at: i64) {
+    let by_hand = MERGE.replace("call('TIME')", "call('HMGET', (KEYS[1]:gsub('log$', 'token')), 'seconds', 'micros')");
+    let windows: Vec<u8> = limits.iter().flat_map(|(_, window)| window.to_le_bytes()).collect();
+    let mut command = redis::cmd("EVAL");
+    command.arg(by_hand).arg(2).arg(format!("cg:{{{token}}}:log")).arg(format!("cg:{{{token}}}:merged"));
+    command.arg(&fastrand::u128(..).to_le_bytes()).arg(windows).arg("").arg(0).arg(cost).arg(at);
+    redis.call(&command).await.unwrap();
 }
 
 /// Names are kept until no window could see what they name.

@@ -49,7 +49,8 @@ pub(super) async fn connect(server: &RedisServer, on_failure: OnFailure) -> Redi
     connect_within(&server.url(), on_failure, AMPLE).await
 }
 
-async fn connect_within(url: &str, on_failure: OnFailure, deadline: Duration) -> Redis {
+/// The same with another one.
+pub(super) async fn connect_within(url: &str, on_failure: OnFailure, deadline: Duration) -> Redis {
     let (host, port) = url.trim_start_matches("redis://").split_once(':').unwrap();
     let node = RedisNode { host: host.into(), port: port.parse().unwrap() };
     let config = RedisStore {

@@ -1,0 +1,77 @@
+//! The clock that decides, which never steps, and the wall clock, which names its seconds to clients.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// The clocks are read one after the other, and to the millisecond: if they seem to be no further apart than this, they are as
+/// far apart as before.
+const TOLERANCE_MS: i64 = 5;
+
+/// A moment on both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Unix ms as far as the clock that decides knows: a monotonic clock, which was right when this process began.
+    pub(super) steady_ms: u64,
+    /// How much further the wall clock is, in ms: what has been put right since.
+    pub(super) wall_offset_ms: i64,
+}
+
+/// A moment on a clock that is both.
+impl From<u64> for Moment {
+    fn from(steady_ms: u64) -> Self {
+        Self { steady_ms, wall_offset_ms: 0 }
+    }
+}
+
+impl Moment {
+    /// The present.
+    #[must_use]
+    pub fn now() -> Self {
+        static BEGUN: OnceLock<(Instant, u64)> = OnceLock::new();
+        static OFFSET_MS: AtomicI64 = AtomicI64::new(0);
+        let (wall_ms, at) = (unix_ms(SystemTime::now()), Instant::now());
+        let (begun, begun_ms) = *BEGUN.get_or_init(|| (at, wall_ms));
+        let steady_ms = begun_ms + at.saturating_duration_since(begun).as_millis() as u64;
+        let known_ms = OFFSET_MS.load(Ordering::Relaxed);
+        let wall_offset_ms = offset(wall_ms, steady_ms, known_ms);
+        if wall_offset_ms != known_ms {
+            OFFSET_MS.store(wall_offset_ms, Ordering::Relaxed);
+        }
+        Self { steady_ms, wall_offset_ms }
+    }
+
+    /// Unix ms on the clock that decides.
+    #[must_use]
+    pub fn steady_ms(&self) -> u64 {
+        self.steady_ms
+    }
+}
+
+fn offset(wall_ms: u64, steady_ms: u64, known_ms: i64) -> i64 {
+    let offset_ms = wall_ms.wrapping_sub(steady_ms).cast_signed();
+    if offset_ms.abs_diff(known_ms) > TOLERANCE_MS.unsigned_abs() { offset_ms } else { known_ms }
+}
+
+/// A clock before 1970 counts as 1970; 64 bits of milliseconds outlast it.
+fn unix_ms(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_of_the_wall_clock_is_an_offset_and_jitter_is_none() {
+        assert_eq!([1_000, 1_003, 995].map(|wall_ms| offset(wall_ms, 1_000, 0)), [0; 3]);
+        assert_eq!([61_000, 940].map(|wall_ms| offset(wall_ms, 1_000, 0)), [60_000, -60]);
+        assert_eq!([1_062, 1_000].map(|wall_ms| offset(wall_ms, 1_000, 60)), [60, 0]);
+    }
+
+    #[test]
+    fn the_clock_that_decides_never_goes_back() {
+        let (first, second) = (Moment::now(), Moment::now());
+        assert!(second.steady_ms >= first.steady_ms);
+    }
+}
