@@ -19,8 +19,8 @@ const MAX_ADMISSIONS: usize = 1_000_000;
 /// In the background, so many logs at one time, and so often.
 const LOGS_PER_ROUND: usize = 32;
 const ROUND_INTERVAL: Duration = Duration::from_millis(10);
-/// A merge that took Redis longer than `SLOW_MERGE`, as one of a very long log does, is followed by a pause so many times as
-/// long: Redis decides for all other tokens meanwhile.
+/// A merge that took Redis longer than `SLOW_MERGE`, as one of a very long log does, is followed by a pause of the background so
+/// many times as long: Redis decides for all other tokens meanwhile. A request that needs the log does not wait for that.
 const SLOW_MERGE: Duration = Duration::from_millis(5);
 const REST: u32 = 3;
 /// If Redis refuses to merge a log, requests don't ask it to for so long: each would wait for all before it.
@@ -63,7 +63,7 @@ pub(super) enum ClaimResult {
     Nothing,
     /// Another task is merging it, or it is in doubt what Redis has counted: the channel closes or is notified after that.
     Taken(watch::Receiver<()>),
-    /// Redis has just refused it, or has been kept busy by it.
+    /// Redis has just refused it.
     Refused,
     Batch(Batch),
 }
@@ -335,18 +335,11 @@ impl Drop for Batch {
         let mut state = self.pending.lock();
         let Some(log) = state.logs.get_mut(&self.log) else { return };
         log.claim = None;
-        let pause = match self.answer {
-            MergeAnswer::Refused => Some(REFUSED_PAUSE),
-            MergeAnswer::Acknowledged(took) if took > SLOW_MERGE => Some(REST * took),
-            MergeAnswer::Acknowledged(_) | MergeAnswer::Unknown => None,
-        };
-        let until = pause.map(|pause| Instant::now() + pause);
-        log.refused_until = until;
-        if !matches!(self.answer, MergeAnswer::Acknowledged(_)) {
-            return;
-        }
+        log.refused_until = (self.answer == MergeAnswer::Refused).then(|| Instant::now() + REFUSED_PAUSE);
+        let MergeAnswer::Acknowledged(took) = self.answer else { return };
         log.sent = None;
-        state.next_round = state.next_round.max(until);
+        let rest = (took > SLOW_MERGE).then(|| Instant::now() + REST * took);
+        state.next_round = state.next_round.max(rest);
         let Some(log) = state.logs.get(&self.log) else { return };
         let is_last = log.is_empty();
         if is_last {
