@@ -45,8 +45,6 @@ mod tests {
     use std::io;
     use std::sync::{Arc, Mutex};
 
-    use tracing_appender::non_blocking::NonBlocking;
-
     use super::line::tests::record;
     use super::*;
 
@@ -68,7 +66,7 @@ mod tests {
     fn no_line_of_either_form_has_anything_hidden() {
         for format in [LogFormat::Json, LogFormat::Human] {
             let output = Output::default();
-            let (writer, guard) = NonBlocking::new(output.clone());
+            let (writer, guard, _) = LogWriter::start(output.clone(), format);
             let mut record = record();
             record.uri = "/\u{9b}2J\u{202e}gnp\u{2028}forged".parse().unwrap();
             record.windows[0].name = "a\u{1b}[31m".into();
