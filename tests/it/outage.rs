@@ -343,8 +343,8 @@ async fn an_outage_and_its_end_are_reported_in_one_line_each() {
     assert_eq!(with("Redis has come back without any token").await.len(), 1);
     assert_eq!(with("keeps nothing on disk").await.len(), 1);
     assert_eq!(with("store.redis.on_failure decides").await[0]["on_failure"], "deny");
-    let answers = with("Redis answers").await.into_iter().filter(|line| line["message"] == "Redis answers");
-    let recovery = answers.last().unwrap();
+    let mut answers = with("Redis answers").await.into_iter().filter(|line| line["message"] == "Redis answers");
+    let recovery = answers.next_back().unwrap();
     assert_eq!(recovery["server"], format!("127.0.0.1:{}", stage.redis.port()));
     assert!(recovery["down_ms"].is_u64() && recovery["decided"].as_u64().unwrap() >= 1, "{recovery}");
     assert_eq!(recovery["on_failure"], "deny");
