@@ -195,7 +195,7 @@ async fn all_errors_of_the_input_are_reported_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.yaml");
     let config = config_with("memory", &format!("{{ file: \"{}\" }}", path.display()));
-    let long = "x".repeat(201);
+    let long = "x".repeat(256);
     let words = [
         "create",
         "--name",
