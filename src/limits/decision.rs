@@ -78,8 +78,10 @@ pub struct Decision {
     /// If the request was denied only because it opens a call: how many calls its token may have open.
     pub too_many_calls: Option<u32>,
     cost: u32,
-    /// The clock that decided, Unix ms.
+    /// Unix ms, on the clock on which clients are told times.
     now_ms: u64,
+    /// How far (ms) that is ahead of the clock that decided.
+    ahead_ms: i64,
     /// Until then a denial may be repeated: nothing that happens meanwhile changes it.
     final_until_ms: u64,
     windows: SmallVec<[WindowStatus; 2]>,
@@ -94,7 +96,7 @@ impl Decision {
         windows: impl IntoIterator<Item = WindowStatus>,
     ) -> Self {
         let (windows, final_until_ms) = (windows.into_iter().collect(), u64::MAX);
-        Self { admitted, source, too_many_calls: None, cost, now_ms, final_until_ms, windows }
+        Self { admitted, source, too_many_calls: None, cost, now_ms, ahead_ms: 0, final_until_ms, windows }
     }
 
     /// An admission that was not counted anywhere.
@@ -130,6 +132,7 @@ impl Decision {
 
     /// Moves all its times to a clock that is so much (ms) ahead.
     pub(super) fn shift(&mut self, ahead_ms: i64) {
+        self.ahead_ms += ahead_ms;
         self.now_ms = self.now_ms.saturating_add_signed(ahead_ms);
         self.final_until_ms = self.final_until_ms.saturating_add_signed(ahead_ms);
         for window in &mut self.windows {
@@ -177,10 +180,15 @@ impl Decision {
         &self.windows
     }
 
-    /// The time on the clock that decided, Unix ms.
+    /// When it was decided, Unix ms, on the clock on which clients are told times.
     #[must_use]
     pub fn clock_ms(&self) -> u64 {
         self.now_ms
+    }
+
+    /// The same on the clock that decided: with Redis, one for all instances.
+    pub(crate) fn decided_ms(&self) -> u64 {
+        self.now_ms.saturating_add_signed(-self.ahead_ms)
     }
 
     /// The window that is reported to the client: on admission the one with the fewest remaining, on denial the one that

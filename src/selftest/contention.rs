@@ -76,9 +76,9 @@ pub(super) async fn contend(
 fn record(decision: &Decision, history: &mut TokenHistory, is_full: &AtomicBool) {
     if decision.admitted {
         let used = decision.windows().last().map_or(0, |longest| longest.used);
-        history.admitted.push((decision.clock_ms(), used));
+        history.admitted.push((decision.decided_ms(), used));
     } else {
-        history.refused.push(decision.clock_ms());
+        history.refused.push(decision.decided_ms());
         if decision.windows().iter().any(|window| window.window_ms >= LASTING_WINDOW_MS && window.remaining() == 0) {
             is_full.store(true, Ordering::Relaxed);
         }

@@ -11,6 +11,7 @@ use crate::tokens::cursor::{Cursor, RecordPage};
 use crate::tokens::date::Date;
 use crate::tokens::error::{RedisTokensError, RegistryError};
 use crate::tokens::record::StoredRecord;
+use crate::tokens::token::is_id;
 
 /// An id without a record is taken off the index when it is older than this: a younger one may be about to get its record.
 const ORPHAN_AGE: Duration = Duration::from_secs(60);
@@ -74,6 +75,10 @@ impl RedisTokens {
 
     /// How the record of an id may have been lost that has none.
     pub(in crate::tokens) async fn trace_of(&self, id: &str) -> Result<Option<RegistryError>, StoreError> {
+        // What can be no id is in no list; it may be the text of a token.
+        if !is_id(id) {
+            return Ok(None);
+        }
         let score: Option<f64> = decode(self.redis.call(&Cmd::zscore(self.index_key(), id)).await?)?;
         if score.is_some() {
             return Ok(Some(RegistryError::Lost { id: id.to_owned() }));

@@ -8,8 +8,8 @@ use super::*;
 fn the_shipped_files_load() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("tls")).unwrap();
-    for file in ["tls/fullchain.pem", "tls/privkey.pem", "tokens.yaml"] {
-        fs::write(folder.path().join(file), "").unwrap();
+    for (file, text) in [("tls/fullchain.pem", ""), ("tls/privkey.pem", ""), ("tokens.yaml", "tokens: []\n")] {
+        fs::write(folder.path().join(file), text).unwrap();
     }
     for (name, text, defines) in [
         ("callgate.yaml", SHIPPED, "4 routes, 3 upstreams, 2 plans, store memory"),

@@ -23,6 +23,11 @@ async fn every_bad_token_gets_one_and_the_same_answer() {
     let stage = Stage::new().await;
     let site = &stage.gateway.site;
     let revoked = site.token(&[]);
+    crate::support::eventually("the new token to be known", async || {
+        let response = get(&stage.clients[1], &stage.gateway, "/echo", &revoked).await;
+        (response.status() != StatusCode::UNAUTHORIZED).then_some(())
+    })
+    .await;
     assert!(site.run(&["token", "revoke", "--yes", &revoked.id]).status.success());
     let mut last = stage.token.secret.clone();
     let flipped = if last.pop() == Some('a') { 'b' } else { 'a' };

@@ -145,7 +145,7 @@ async fn revoking_ends_a_grpc_call_that_has_no_answer_yet() {
     let waiting = async { grpc(&client, &gateway, &token, "/slow/600000").await };
     let revoking = async {
         eventually("the request", async || (upstream.seen().len() == 1).then_some(())).await;
-        assert!(gateway.site.run(&["token", "revoke", &token.id]).status.success());
+        assert!(gateway.site.run(&["token", "revoke", "--yes", &token.id]).status.success());
     };
     let (answer, ()) = tokio::join!(waiting, revoking);
     assert_eq!(header(&answer, "grpc-status"), "16");

@@ -139,7 +139,7 @@ async fn a_revocation_that_no_replica_has_is_reported() {
     let token = site.token(&[]);
     let gateway = site.serve();
     let remarks = || {
-        let output = site.run(&["token", "revoke", &token.id]);
+        let output = site.run(&["token", "revoke", "--yes", &token.id]);
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stderr).unwrap()
     };
