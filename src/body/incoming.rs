@@ -24,7 +24,7 @@ const REST_TIME: Duration = Duration::from_secs(10);
 const MAX_DISCARDED: usize = 256 << 10;
 
 /// Asks the sender of a body for it (`Expect: 100-continue`).
-pub type AskForBody = Box<dyn FnOnce() + Send + Sync>;
+pub(crate) type AskForBody = Box<dyn FnOnce() + Send + Sync>;
 
 /// A body that arrives.
 pub enum IncomingBody {

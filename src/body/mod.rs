@@ -8,9 +8,9 @@ mod pace;
 mod progress;
 
 pub(crate) use copy::BodyCopy;
-pub use error::{BodyError, BodyFault};
+pub(crate) use error::{BodyError, BodyFault};
 pub(crate) use incoming::LeftBody;
-pub use incoming::{AskForBody, CallHalves, IncomingBody, StreamBody};
-pub use outgoing::Body;
+pub(crate) use incoming::{AskForBody, CallHalves, IncomingBody, StreamBody};
+pub(crate) use outgoing::Body;
 pub(crate) use outgoing::BodyGuard;
-pub use progress::Progress;
+pub(crate) use progress::Progress;

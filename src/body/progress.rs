@@ -8,7 +8,7 @@ use super::error::BodyFault;
 
 /// When a body, a call or a connection last moved, and how a body broke off: not every error of hyper's that this causes tells.
 #[derive(Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     began: Instant,
     last_ms: AtomicU64,
     /// The next piece is awaited from its sender.
@@ -40,17 +40,17 @@ impl Progress {
     }
 
     /// How long the receiver has left everybody waiting: nothing has moved, and not for want of a next piece.
-    pub fn hesitation(&self) -> Duration {
+    pub(crate) fn hesitation(&self) -> Duration {
         if self.awaited.load(Ordering::Relaxed) { Duration::ZERO } else { self.silence() }
     }
 
     /// How the body broke off, if it did.
-    pub fn fault(&self) -> Option<BodyFault> {
+    pub(crate) fn fault(&self) -> Option<BodyFault> {
         self.fault.get().copied()
     }
 
     /// How long nothing has moved.
-    pub fn silence(&self) -> Duration {
+    pub(crate) fn silence(&self) -> Duration {
         self.began.elapsed().saturating_sub(Duration::from_millis(self.last_ms.load(Ordering::Relaxed)))
     }
 }

@@ -25,7 +25,7 @@ const MAX_REREADS: usize = 3;
 pub(crate) type TokensInFlight = Occupancy<Arc<str>>;
 
 /// Authentication, permission and limits: whether a request may pass now.
-pub struct Admission {
+pub(crate) struct Admission {
     /// Token → principal.
     pub authenticator: Authenticator,
     /// The limits of its plan.

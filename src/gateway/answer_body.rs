@@ -16,7 +16,7 @@ use super::request::{RequestLife, StreamKind};
 const HTTP2_PIECE: usize = 32 * 1024;
 
 /// A body, and the life of the request that it answers.
-pub struct AnswerBody {
+pub(crate) struct AnswerBody {
     body: Body,
     /// What is left of a piece that is too long.
     rest: Bytes,

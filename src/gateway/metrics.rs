@@ -13,7 +13,7 @@ use crate::limits::{Decision, Source};
 use crate::telemetry::{AccessLog, Metrics, RouteMetrics};
 
 /// Where requests are counted, logged and looked up while they last.
-pub struct RequestMetrics {
+pub(crate) struct RequestMetrics {
     pub(super) log: AccessLog,
     pub(super) open_calls: Arc<OpenCalls>,
     pub(super) routes: Vec<Arc<config::Route>>,
@@ -36,7 +36,12 @@ fn initial_methods(route: &config::Route) -> &[Method] {
 
 impl RequestMetrics {
     /// Resolves every cell.
-    pub fn new(metrics: &Metrics, routes: &[Arc<config::Route>], log: AccessLog, open_calls: Arc<OpenCalls>) -> Self {
+    pub(crate) fn new(
+        metrics: &Metrics,
+        routes: &[Arc<config::Route>],
+        log: AccessLog,
+        open_calls: Arc<OpenCalls>,
+    ) -> Self {
         let decisions = |outcome| Source::ALL.map(|source| metrics.decisions(outcome, source.as_str()));
         Self {
             log,

@@ -29,9 +29,9 @@ use answer_body::AnswerBody;
 use request::{RequestLife, Stage, StreamKind};
 use target::{Preflight, Target};
 
-pub use admission::Admission;
+pub(crate) use admission::Admission;
 pub(crate) use admission::TokensInFlight;
-pub use metrics::RequestMetrics;
+pub(crate) use metrics::RequestMetrics;
 
 /// Requests whose answer comes sooner need not be watched.
 const WATCHED_AFTER: Duration = Duration::from_millis(500);
@@ -40,7 +40,7 @@ const WATCHED_AFTER: Duration = Duration::from_millis(500);
 type Served = (Response<Body>, Option<Box<Tunnel>>);
 
 /// What one worker serves requests with.
-pub struct Gateway {
+pub(crate) struct Gateway {
     /// The configuration of every request of this worker.
     pub config: Arc<Config>,
     /// Its routes.

@@ -18,7 +18,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 impl<H: Handler> Listener<H> {
     /// Accepts until the drain begins; each connection is a task that the drain waits for.
-    pub async fn run(self: Arc<Self>, socket: TcpListener) {
+    pub(crate) async fn run(self: Arc<Self>, socket: TcpListener) {
         let mut errors = AcceptErrors::default();
         loop {
             let accepted = tokio::select! {

@@ -12,7 +12,7 @@ const BACKLOG: i32 = 4096;
 ///
 /// # Errors
 /// The operating system's, for example when another process listens there.
-pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
+pub(crate) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
     // SO_REUSEPORT would let two processes share the address unseen. A socket without it finds out who is there.
     let port = {
         let probe = socket(address, false)?;

@@ -12,7 +12,7 @@ use super::interim::Interim;
 use super::peer::Peer;
 
 /// What answers requests.
-pub trait Handler: Send + Sync + 'static {
+pub(crate) trait Handler: Send + Sync + 'static {
     /// The body of its answers.
     type Body: http_body::Body<Data = Bytes, Error = BodyError> + Send + 'static;
 

@@ -305,7 +305,7 @@ impl HeadFields {
 
 /// `host`, `host:port` or `host:`, as RFC 3986 spells them; no userinfo, no path.
 #[must_use]
-pub fn is_authority(value: &[u8]) -> bool {
+pub(crate) fn is_authority(value: &[u8]) -> bool {
     let (host, port) = match (value.first(), value.iter().rposition(|byte| *byte == b':')) {
         (Some(b'['), _) => match value.iter().position(|byte| *byte == b']') {
             Some(close) => match &value[close + 1..] {

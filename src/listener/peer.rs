@@ -22,7 +22,7 @@ const CANCELLED_AT_ONCE: Duration = Duration::from_secs(1);
 
 /// The other end of a connection.
 #[derive(Debug)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// The client's address, as the socket says, or a proxy that speaks the PROXY protocol.
     pub address: SocketAddr,
     /// The certificate that it was shown; `None` on the plain listener.
@@ -60,7 +60,7 @@ impl Peer {
 
     /// Why this request can't be served: it is a stand-in for a refused one, or breaks a bound of HTTP/2; `None` for a good one.
     #[must_use]
-    pub fn fault<B>(&self, request: &Request<B>) -> Option<RequestFault> {
+    pub(crate) fn fault<B>(&self, request: &Request<B>) -> Option<RequestFault> {
         if request.version() == Version::HTTP_2 {
             return head::fault_of_http2(request, &self.limits);
         }
@@ -69,13 +69,13 @@ impl Peer {
 
     /// Whether this is a stand-in for bytes that were no request.
     #[must_use]
-    pub fn is_stand_in<B>(&self, request: &Request<B>) -> bool {
+    pub(crate) fn is_stand_in<B>(&self, request: &Request<B>) -> bool {
         self.signals.is_stand_in(request)
     }
 
     /// Why the bytes behind this request were refused, if they were: then nothing more comes from this client.
     #[must_use]
-    pub fn refusal(&self) -> Option<RequestFault> {
+    pub(crate) fn refusal(&self) -> Option<RequestFault> {
         self.signals.refusal()
     }
 
@@ -85,14 +85,14 @@ impl Peer {
     }
 
     /// From here on the connection is a tunnel (or, on HTTP/2, carries one), and its bytes are no longer judged as requests.
-    pub fn became_tunnel(&self) {
+    pub(crate) fn became_tunnel(&self) {
         self.signals.tunnel();
     }
 }
 
 /// Something is in flight on a connection, which is not idle while one of these lives.
 #[derive(Debug)]
-pub struct ActivityGuard {
+pub(crate) struct ActivityGuard {
     peer: Arc<Peer>,
 }
 
@@ -105,13 +105,13 @@ impl Drop for ActivityGuard {
 
 /// A request on a connection, from its head to the end of its answer.
 #[derive(Debug)]
-pub struct ActiveRequest {
+pub(crate) struct ActiveRequest {
     begin_activity: ActivityGuard,
 }
 
 impl ActiveRequest {
     /// The request is over, `after` so long; `cancelled`: the client did not wait for the end.
-    pub fn over(&self, cancelled: bool, after: Duration) {
+    pub(crate) fn over(&self, cancelled: bool, after: Duration) {
         let count = &self.begin_activity.peer.cancelled;
         if !cancelled {
             // Completed requests can't be saved up. A race may lose one: the bound is not exact to one.
@@ -131,13 +131,13 @@ impl Drop for ActiveRequest {
 impl Peer {
     /// A request begins.
     #[must_use]
-    pub fn begin_request(self: &Arc<Self>) -> ActiveRequest {
+    pub(crate) fn begin_request(self: &Arc<Self>) -> ActiveRequest {
         ActiveRequest { begin_activity: self.begin_activity() }
     }
 
     /// Something begins that may outlive its request.
     #[must_use]
-    pub fn begin_activity(self: &Arc<Self>) -> ActivityGuard {
+    pub(crate) fn begin_activity(self: &Arc<Self>) -> ActivityGuard {
         self.active.fetch_add(1, Ordering::Relaxed);
         ActivityGuard { peer: self.clone() }
     }

@@ -14,7 +14,7 @@ use super::slot::ConnectionSlots;
 use super::tls::Certificates;
 
 /// A listener of one worker.
-pub struct Listener<H> {
+pub(crate) struct Listener<H> {
     /// What answers requests.
     pub handler: Arc<H>,
     /// Certificates and settings; `None`: a plain listener.
@@ -31,7 +31,7 @@ pub struct Listener<H> {
 
 /// TLS on a listener.
 #[derive(Clone)]
-pub struct Tls {
+pub(crate) struct Tls {
     /// Makes handshakes.
     pub acceptor: TlsAcceptor,
     /// Which certificate belongs to which name.

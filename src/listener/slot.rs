@@ -12,7 +12,7 @@ use crate::occupancy::{Occupancy, Occupied};
 use crate::telemetry::ListenerMetrics;
 
 /// All slots of a process, over all listeners and workers.
-pub struct ConnectionSlots {
+pub(crate) struct ConnectionSlots {
     open: AtomicUsize,
     max: usize,
     clients: Arc<Occupancy<IpAddr>>,
@@ -32,7 +32,7 @@ pub(super) struct ConnectionSlot {
 impl ConnectionSlots {
     /// As many as configured.
     #[must_use]
-    pub fn new(config: &Config) -> Arc<Self> {
+    pub(crate) fn new(config: &Config) -> Arc<Self> {
         Arc::new(Self {
             open: AtomicUsize::new(0),
             max: config.listen.max_connections,

@@ -16,7 +16,7 @@ use crate::config;
 use crate::tls::{self, TlsError};
 
 /// The certificates of the HTTPS listener, found by server name: exact, then wildcard, then the first of all.
-pub struct Certificates {
+pub(crate) struct Certificates {
     keys: Vec<Arc<CertifiedKey>>,
     by_name: HashMap<String, usize>,
     addresses: Vec<IpAddr>,
@@ -28,7 +28,7 @@ impl Certificates {
     ///
     /// # Errors
     /// The first [`TlsError`] found.
-    pub fn load(files: &[config::CertificateFiles]) -> Result<Self, TlsError> {
+    pub(crate) fn load(files: &[config::CertificateFiles]) -> Result<Self, TlsError> {
         let mut loaded =
             Self { keys: Vec::new(), by_name: HashMap::new(), addresses: Vec::new(), expiries: Vec::new() };
         for (index, pair) in files.iter().enumerate() {
@@ -53,13 +53,13 @@ impl Certificates {
 
     /// Which certificate serves a host name; the first one serves what none names.
     #[must_use]
-    pub fn index_for(&self, host: &str) -> usize {
+    pub(crate) fn index_for(&self, host: &str) -> usize {
         self.named(host).unwrap_or(0)
     }
 
     /// Whether a certificate is for this host, a name or an address.
     #[must_use]
-    pub fn are_for(&self, host: &str) -> bool {
+    pub(crate) fn are_for(&self, host: &str) -> bool {
         let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
         self.named(host).is_some() || address.parse().is_ok_and(|address| self.addresses.contains(&address))
     }
@@ -72,13 +72,13 @@ impl Certificates {
 
     /// Whether host names can belong to different certificates at all.
     #[must_use]
-    pub fn are_several(&self) -> bool {
+    pub(crate) fn are_several(&self) -> bool {
         self.keys.len() > 1
     }
 
     /// Each certificate's file and the Unix second at which it expires.
     #[must_use]
-    pub fn expiries(&self) -> &[(PathBuf, i64)] {
+    pub(crate) fn expiries(&self) -> &[(PathBuf, i64)] {
         &self.expiries
     }
 }
@@ -101,7 +101,7 @@ impl ResolvesServerCert for Certificates {
 ///
 /// # Errors
 /// [`TlsError::Settings`] when rustls refuses them.
-pub fn server_config(
+pub(crate) fn server_config(
     settings: &config::TlsSettings,
     certificates: Arc<Certificates>,
 ) -> Result<ServerConfig, TlsError> {
