@@ -33,8 +33,8 @@ impl ExitSignals {
             SignalNumber::XFSZ,
         ];
         for number in numbers.map(SignalNumber::as_raw).into_iter().chain(REAL_TIME) {
-            // What is listened to has no other effect, also when nobody listens any longer.
-            drop(signal(SignalKind::from_raw(number))?);
+            // What is listened to has no other effect, also when nobody listens any longer. A debugger may keep one for itself.
+            let _ = signal(SignalKind::from_raw(number));
         }
         let mut hangups = signal(SignalKind::hangup())?;
         tokio::spawn(async move {
