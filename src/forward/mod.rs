@@ -80,7 +80,7 @@ impl Forwarder {
     /// requests.
     ///
     /// # Errors
-    /// [`TlsError`] when TLS can't be used as configured.
+    /// When TLS can't be used as configured.
     pub fn new(
         config: &config::Config,
         names: &ResolvedNames,

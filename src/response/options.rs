@@ -18,7 +18,7 @@ pub fn options(allow: Option<&HeaderValue>) -> Response<Body> {
     response
 }
 
-/// The answer to a preflight for a request with this method; [`stamp_cors`] adds the pages that may read it.
+/// The answer to a preflight for a request with this method; `stamp_cors` adds the pages that may read it.
 pub fn preflight(cors: &Cors, method: &Method) -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = StatusCode::NO_CONTENT;
