@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_must_be_meant() {
+    fn changes_need_the_admin_header() {
         let meant = |method: Method, headers: &[(&str, &str)]| check_intent(&request(method, headers)).is_ok();
         assert!(!meant(Method::DELETE, &[]) && !meant(Method::POST, &[("content-type", "application/json")]));
         assert!(meant(Method::GET, &[]) && meant(Method::HEAD, &[]));

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_is_refused_by_an_answer_that_is_older_than_the_request() {
+    async fn a_request_is_not_refused_by_an_answer_older_than_itself() {
         let (cache, gate, runs) = (cache(), Notify::new(), AtomicU32::new(0));
         let hash = TokenHash::of("x");
         // The first look-up finds nothing; the token is made while its answer is under way.

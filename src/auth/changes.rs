@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_announced_has_to_be_confirmed_anew_and_nothing_else() {
+    fn only_announced_tokens_must_be_confirmed_again() {
         let changes = subscribed();
         let confirmed = changes.epoch();
         changes.changed("a");

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn upstreams_learn_who_it_is() {
+    fn upstreams_get_the_identity_headers() {
         let principal = principal(&record_of("secret-token"));
         let headers: Vec<String> = principal
             .identity_headers

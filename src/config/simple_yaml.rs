@@ -330,7 +330,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(20_000))]
 
         #[test]
-        fn what_is_read_is_what_the_parser_reads(text in text()) {
+        fn both_readers_read_the_same_values(text in text()) {
             if let Some(items) = simple(&text) {
                 prop_assert_eq!(format!("{:?}", Some(items)), format!("{:?}", parsed(&text)), "{}", text);
             }

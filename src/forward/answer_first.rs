@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_a_service_has_sent_is_read_although_it_takes_nothing_more() {
+    async fn received_bytes_are_read_after_a_failed_write() {
         let (io, mut service) = tokio::io::duplex(64);
         let mut io = AnswerFirst::new(io);
         service.write_all(b"too large").await.unwrap();

@@ -122,7 +122,7 @@ mod tests {
     use crate::config::Limit;
 
     #[test]
-    fn a_step_of_the_wall_clock_moves_what_is_told_and_no_window() {
+    fn a_step_of_the_wall_clock_moves_reported_times_and_no_window() {
         let limiter = Limiter::Memory(Arc::new(MemoryLimiter::new(64)));
         let limit = Limit { name: "w".into(), count: 1, window_ms: 60_000.try_into().unwrap() };
         let plan = Plan { name: "p".into(), limits: [limit].into(), ..Plan::default() };

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_without_limits_admits_and_holds_nothing() {
+    fn a_plan_without_limits_admits_everything_and_stores_nothing() {
         let limiter = MemoryLimiter::new(1_000);
         let plan = Plan { name: "free".into(), limits: [].into(), ..Plan::default() };
         let decision = limiter.decide("a", &plan, 1, 1_000_000);
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_recorded_counts() {
+    fn recorded_admissions_count() {
         let limiter = MemoryLimiter::new(1_000);
         let subject = LimitSubject { token_id: "a", version: 1 };
         limiter

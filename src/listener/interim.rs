@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exchange_is_told_until_its_answer_comes_and_no_other_is() {
+    fn interim_answers_end_with_the_answer_of_their_request() {
         let signals = Arc::<Signals>::default();
         let first = Interim::open(&signals);
         let late = first.sender();
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exchange_gets_so_many_and_no_more() {
+    fn interim_answers_of_a_request_are_bounded() {
         let signals = Arc::<Signals>::default();
         let few = Interim::open(&signals);
         for _ in 0..2 * MAX_INTERIMS {
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_told_until_its_answer_comes() {
+    fn interim_answers_of_a_stream_end_with_its_answer() {
         let stream = Arc::<StreamQueue>::default();
         let sender = Interim::on(&stream).sender();
         let statuses = || stream.take().iter().map(|answer| answer.status().as_u16()).collect::<Vec<_>>();

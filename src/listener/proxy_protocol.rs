@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_tell_addresses() {
+    fn addresses_are_read_from_lines() {
         assert_eq!(line("PROXY TCP4 192.0.2.7 10.0.0.1 5000 443\r\n"), Ok(Some("192.0.2.7:5000".into())));
         assert_eq!(line("PROXY TCP6 2001:db8::7 ::1 65535 0\r\n"), Ok(Some("[2001:db8::7]:65535".into())));
         assert_eq!(line("PROXY UNKNOWN\r\n"), Ok(None));
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_header_is_told_apart() {
+    async fn bytes_that_are_no_header_are_recognised() {
         let endless = [b"PROXY UNKNOWN ".as_slice(), &[b'a'; 200]].concat();
         let huge = [&SIGNATURE[..], &[0x21, 0x11, 0xff, 0xff]].concat();
         for (bytes, expected) in [

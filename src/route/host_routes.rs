@@ -313,7 +313,7 @@ mod tests {
 
     /// matchit takes the second path's name for one that ends with `.png`, and looks no further.
     #[test]
-    fn what_matchit_misses_is_not_open() {
+    fn paths_that_matchit_misses_are_guarded() {
         let table = guarded(&[
             ("/{*rest}", &[], RouteAccess::Public),
             ("/pictures/{name}.png/size", &[], token(&[])),

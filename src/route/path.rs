@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_route_can_allow_is_a_fault() {
+    fn forbidden_bytes_are_faults_whatever_the_route_allows() {
         for path in ["/%", "/%2", "/%zz", "/%+1", "/a%2"] {
             assert_eq!(judge(path), Err(PathFault::MalformedEscape), "{path}");
         }

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_lie_where_the_specification_says() {
+    fn keys_have_the_slots_of_the_specification() {
         // 0x31C3 is the specification's own example; the others are what CLUSTER KEYSLOT says.
         for (key, slot) in [
             ("123456789", 0x31C3),

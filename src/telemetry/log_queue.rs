@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_full_disk_cuts_off_is_counted_and_the_next_line_is_whole() {
+    fn a_line_cut_by_a_full_disk_is_counted_and_the_next_is_whole() {
         let (mut writer, guard, word, written) = queue();
         word.send(false).unwrap();
         writer.write_all(b"a line that is cut\n").unwrap();

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_be_seen_is_left_and_nothing_else() {
+    fn only_visible_characters_are_left_as_they_are() {
         let line = "/é/\u{9b}31m\u{202e}\u{2028}\u{e0041}\nforged\u{1b}\\\n";
         assert_eq!(visible_line(line), "/é/\\u009b31m\\u202e\\u2028\\udb40\\udc41\\u000aforged\\u001b\\\n");
         assert!(matches!(visible_line("an \"ordinary\" line\n"), Cow::Borrowed(_)));

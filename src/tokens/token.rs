@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_and_prefixes_are_told_apart() {
+    fn wrong_lengths_and_prefixes_are_distinguished() {
         assert!(Shape::of(&KNOWN[..KNOWN.len() - 1], "kal_live") == Shape::Broken);
         assert!(Shape::of(&format!("{KNOWN}0"), "kal_live") == Shape::Broken);
         assert!(Shape::of("kal_live_", "kal_live") == Shape::Broken);

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_book_counts_those_that_it_knows_and_no_others() {
+    fn full_counts_go_on_for_known_tokens_only() {
         let book = UsageCounts::of(2);
         for id in ["a", "b", "c", "a", "c"] {
             book.note(&Arc::from(id), at(1));

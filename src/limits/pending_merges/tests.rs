@@ -60,7 +60,7 @@ fn a_batch_stays_as_it_is_until_it_is_acknowledged() {
 }
 
 #[test]
-fn what_redis_refuses_is_sent_again_in_the_background_alone_for_a_while() {
+fn refused_merges_are_sent_again_only_by_the_background_task() {
     let (pending, _) = pending(100);
     let now = Instant::now();
     pending.add(b"t", &limits(60_000), 1, now);
@@ -178,7 +178,7 @@ fn forgets_a_log_but_not_a_batch_in_flight() {
 }
 
 #[test]
-fn what_redis_counted_late_is_not_sent() {
+fn late_counted_admissions_are_not_sent() {
     let (pending, at) = pending(100);
     let [counted, unknown] = [5, 7].map(|ms| pending.doubt(b"t", &limits(60_000), 2, at(ms)));
     assert_eq!(pending.len(), 4);

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_told_on_the_clock_here_and_do_not_waver() {
+    fn times_are_reported_on_the_local_clock_and_stay_steady() {
         let skew = ClockSkew::default();
         // The clocks agree, as far as one can tell.
         assert_eq!(told(&skew, 100_000, 99_998, 100_007), (100_000, 105_000));

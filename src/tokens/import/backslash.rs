@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn backslashes_that_escape_are_told_from_those_that_do_not() {
+    fn escaping_backslashes_are_distinguished_from_plain_ones() {
         for (text, separator, escapes) in [
             ("token,name\n\"ab\",\"App\\\\Models\\\\User\"\n", ',', true),
             ("token,name\n\"ab\",\"[\\\"*\\\"]\"\n", ',', true),

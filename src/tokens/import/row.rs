@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_wrong_is_told_and_no_value_repeated() {
+    fn all_faults_of_a_row_are_reported_without_its_values() {
         let faults = read(json!({
             "token": "kal_live_marked", "permissions": {"marked": 1}, "limits": "marked", "concurrent_calls": "marked",
             "enabled": "marked", "expires_at": "marked", "created_at": 5, "callgate_id": "marked", "plan": ["marked"],
