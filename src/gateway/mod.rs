@@ -8,9 +8,11 @@ mod metrics;
 mod request;
 mod target;
 
+use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, Request, Response, header};
@@ -161,10 +163,19 @@ impl Gateway {
         };
         let stream = is_grpc(&request).then_some(StreamKind::Grpc);
         let started = Instant::now();
-        let forwarded = match stream {
-            None => self.forwarder.forward(request, &context).await.map_err(Rejection::Forward),
-            // Boxed: other requests need no room for this.
-            Some(_) => Box::pin(self.forward_grpc(request, &context, life)).await,
+        let forwarded = {
+            // The answer to a gRPC request may come at the end of a call: meanwhile its token must allow it. Boxed: other requests need
+            // no room for this.
+            let mut revoked = stream.is_some().then(|| Box::pin(revoked(life)));
+            let mut forwarding = pin!(self.forwarder.forward(request, &context));
+            // Polled in one place, so that it is compiled into this future and not copied.
+            poll_fn(|cx| {
+                if revoked.as_mut().is_some_and(|revoked| revoked.as_mut().poll(cx).is_ready()) {
+                    return Poll::Ready(Err(Rejection::Unauthenticated(Refusal::Invalid(Reason::Revoked))));
+                }
+                forwarding.as_mut().poll(cx).map_err(Rejection::Forward)
+            })
+            .await
         };
         life.record.attempts = context.attempts.into_inner();
         life.record.phase(Phase::Upstream, started.elapsed());
@@ -194,24 +205,6 @@ impl Gateway {
         Ok((answer.response, answer.tunnel))
     }
 
-    /// Waits for the answer to a gRPC request, which may come at the end of a call: meanwhile its token must allow it.
-    async fn forward_grpc(
-        &self,
-        request: Request<IncomingBody>,
-        context: &ForwardContext<'_>,
-        life: &RequestLife,
-    ) -> Result<ForwardedResponse, Rejection> {
-        let mut forwarded = pin!(self.forwarder.forward(request, context));
-        if let Ok(answer) = tokio::time::timeout(WATCHED_AFTER, forwarded.as_mut()).await {
-            return answer.map_err(Rejection::Forward);
-        }
-        let Some(mut open) = life.watch_token() else { return forwarded.await.map_err(Rejection::Forward) };
-        tokio::select! {
-            answer = forwarded => answer.map_err(Rejection::Forward),
-            _ = open.revoked() => Err(Rejection::Unauthenticated(Refusal::Invalid(Reason::Revoked))),
-        }
-    }
-
     /// Adds the headers of every answer: request id, limits, and what lets pages read it.
     fn stamp(&self, response: &mut Response<Body>, life: &mut RequestLife, origin: Option<&HeaderValue>) {
         let headers = response.headers_mut();
@@ -233,6 +226,15 @@ impl Gateway {
         if life.record.rejection.is_none() {
             life.record.status = response.status();
         }
+    }
+}
+
+/// Returns when the token of a request no longer allows it, if that lasts long enough to be watched.
+async fn revoked(life: &RequestLife) {
+    tokio::time::sleep(WATCHED_AFTER).await;
+    match life.watch_token() {
+        Some(mut open) => drop(open.revoked().await),
+        None => pending().await,
     }
 }
 
