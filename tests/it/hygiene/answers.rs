@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::{EVERYTHING, Stage, statuses};
+use crate::support::calls::read_head;
 use crate::support::client::{http1, http2};
 use crate::support::gateway::Site;
 use crate::support::recorder::Recorder;
@@ -26,10 +27,8 @@ async fn upstream(poisoned: &'static str) -> SocketAddr {
             let count = count.clone();
             tokio::spawn(async move {
                 loop {
-                    let mut request = Vec::new();
-                    while !request.ends_with(b"\r\n\r\n") {
-                        let Ok(byte) = socket.read_u8().await else { return };
-                        request.push(byte);
+                    if read_head(&mut socket).await.is_err() {
+                        return;
                     }
                     let is_odd = count.fetch_add(1, Ordering::SeqCst).is_multiple_of(2);
                     let _ = socket.write_all(if is_odd { poisoned } else { CLEAN }.as_bytes()).await;

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Method;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
+use crate::support::calls::read_head;
 use crate::support::client::{header, http1, http2};
 use crate::support::eventually;
 use crate::support::gateway::{Gateway, Site, Token};
@@ -26,12 +27,8 @@ async fn service(head: &'static str) -> SocketAddr {
             let number = connections.fetch_add(1, Ordering::SeqCst);
             tokio::spawn(async move {
                 loop {
-                    let mut request = Vec::new();
-                    while !request.ends_with(b"\r\n\r\n") {
-                        let Ok(byte) = socket.read_u8().await else { return };
-                        request.push(byte);
-                    }
-                    let is_first = String::from_utf8_lossy(&request).contains(" /first ");
+                    let Ok(request) = read_head(&mut socket).await else { return };
+                    let is_first = request.contains(" /first ");
                     let answer = if is_first { head } else { "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n" };
                     let _ = socket.write_all(format!("{answer}x-connection: {number}\r\n\r\n").as_bytes()).await;
                 }

@@ -31,7 +31,11 @@ pub async fn switchboard() -> SocketAddr {
     address
 }
 
-async fn read_head(socket: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
+/// The head of a message, to its empty line.
+///
+/// # Errors
+/// When the connection ends before.
+pub async fn read_head(socket: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(socket.read_u8().await?);

@@ -13,18 +13,23 @@ use crate::support::gateway::Site;
 use crate::support::topology::Watched;
 use crate::support::upstream::Upstream;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failover_under_load_loses_no_answer() {
-    let mut watched = Watched::start();
-    let upstream = Upstream::start().await;
-    let site = Site::new(&format!(
-        "store: {{ redis: {{ sentinel: {}, deadline: 500ms, on_failure: local }} }}\n\
-         plans: {{ standard: {{ limits: {{ hour: 1000000/1h }} }} }}\n\
+/// Everything behind these sentinels, with so many requests an hour. `redis`: more keys of the store.
+fn site(watched: &Watched, upstream: &Upstream, redis: &str, limit: usize) -> Arc<Site> {
+    Site::new(&format!(
+        "store: {{ redis: {{ sentinel: {}, {redis} }} }}\n\
+         plans: {{ standard: {{ limits: {{ hour: {limit}/1h }} }} }}\n\
          routes:\n  - {{ path: \"/{{*rest}}\", upstream: up }}\n\
          upstreams: {{ up: {{ endpoints: [\"http://{}\"] }} }}",
         watched.config(),
         upstream.address
-    ));
+    ))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_under_load_loses_no_answer() {
+    let mut watched = Watched::start();
+    let upstream = Upstream::start().await;
+    let site = site(&watched, &upstream, "deadline: 500ms, on_failure: local", 1_000_000);
     let token = site.token(&[]);
     let gateway = site.serve();
     let stop = Arc::new(AtomicBool::new(false));
@@ -97,14 +102,7 @@ async fn a_planned_failover_loses_no_admission() {
     const LIMIT: usize = 3_000;
     let watched = Watched::start();
     let upstream = Upstream::start().await;
-    let site = Site::new(&format!(
-        "store: {{ redis: {{ sentinel: {}, deadline: 10s }} }}\n\
-         plans: {{ standard: {{ limits: {{ hour: {LIMIT}/1h }} }} }}\n\
-         routes:\n  - {{ path: \"/{{*rest}}\", upstream: up }}\n\
-         upstreams: {{ up: {{ endpoints: [\"http://{}\"] }} }}",
-        watched.config(),
-        upstream.address
-    ));
+    let site = site(&watched, &upstream, "deadline: 10s", LIMIT);
     let token = site.token(&[]);
     let gateway = site.serve();
     let callers: Vec<_> = (0..4)

@@ -95,28 +95,7 @@ async fn a_goaway_loses_no_request() {
 #[tokio::test]
 async fn only_requests_after_the_last_stream_of_a_goaway_are_retried() {
     for (last, statuses) in [(0, [200, 200]), (1, [502, 200]), (3, [502, 502])] {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        // The first connection: two requests, then GOAWAY and the end. The others are good.
-        tokio::spawn(async move {
-            let (mut socket, _) = listener.accept().await.unwrap();
-            socket.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
-            let mut received = Vec::new();
-            while count_of(&received, 1) < 2 {
-                assert!(socket.read_buf(&mut received).await.unwrap() > 0);
-            }
-            socket.write_all(&[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, last, 0, 0, 0, 0]).await.unwrap();
-            socket.shutdown().await.unwrap();
-            loop {
-                let (socket, _) = listener.accept().await.unwrap();
-                tokio::spawn(async move {
-                    let mut connection = h2::server::handshake(socket).await.unwrap();
-                    while let Some(Ok((_, answer))) = connection.accept().await {
-                        good(answer);
-                    }
-                });
-            }
-        });
+        let address = going_away(2, last).await;
         let (gateway, token) = stage(&[format!("http://{address}")], ", protocol: http2", "");
         let client = http2(&gateway);
         let (a, b) = tokio::join!(get(&client, &gateway, "/a", &token), get(&client, &gateway, "/b", &token));
@@ -129,17 +108,27 @@ async fn only_requests_after_the_last_stream_of_a_goaway_are_retried() {
 #[tokio::test]
 async fn all_requests_that_a_goaway_leaves_out_are_sent_again() {
     const REQUESTS: usize = 60;
+    let address = going_away(REQUESTS, 0).await;
+    let retry = ", protocol: http2, retry: { budget: 1%, min_per_second: 1 }";
+    let (gateway, token) = stage(&[format!("http://{address}")], retry, "");
+    let client = http2(&gateway);
+    let asked = (0..REQUESTS).map(|_| get(&client, &gateway, "/x", &token));
+    let statuses = futures_util::future::join_all(asked).await.into_iter().map(|answer| answer.status().as_u16());
+    assert_eq!(statuses.collect::<Vec<_>>(), [200; REQUESTS]);
+}
+
+/// Its first connection takes so many requests, says with GOAWAY which was the last that it looked at, and ends. The others are good.
+async fn going_away(requests: usize, last: u8) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    // The first connection takes all requests and processes none. The others are good.
     tokio::spawn(async move {
         let (mut socket, _) = listener.accept().await.unwrap();
         socket.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
         let mut received = Vec::new();
-        while count_of(&received, 1) < REQUESTS {
+        while count_of(&received, 1) < requests {
             assert!(socket.read_buf(&mut received).await.unwrap() > 0);
         }
-        socket.write_all(&[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
+        socket.write_all(&[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, last, 0, 0, 0, 0]).await.unwrap();
         socket.shutdown().await.unwrap();
         loop {
             let (socket, _) = listener.accept().await.unwrap();
@@ -151,12 +140,7 @@ async fn all_requests_that_a_goaway_leaves_out_are_sent_again() {
             });
         }
     });
-    let retry = ", protocol: http2, retry: { budget: 1%, min_per_second: 1 }";
-    let (gateway, token) = stage(&[format!("http://{address}")], retry, "");
-    let client = http2(&gateway);
-    let asked = (0..REQUESTS).map(|_| get(&client, &gateway, "/x", &token));
-    let statuses = futures_util::future::join_all(asked).await.into_iter().map(|answer| answer.status().as_u16());
-    assert_eq!(statuses.collect::<Vec<_>>(), [200; REQUESTS]);
+    address
 }
 
 /// How many frames of a type are in what a client sent.

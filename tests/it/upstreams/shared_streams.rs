@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinHandle;
 
 use super::stage;
 use crate::support::client::{get, http1, http2};
@@ -61,11 +63,29 @@ impl Service {
     }
 }
 
-async fn listen() -> (TcpListener, Gateway, Token) {
+/// A call that must not suffer: a stream on the only connection to the service, whose answer has begun.
+struct LiveCall {
+    stream: u32,
+    body: JoinHandle<Bytes>,
+}
+
+impl LiveCall {
+    async fn goes_on(self, mut service: Service) {
+        service.send(kind::DATA, END_STREAM, self.stream, b"still here").await;
+        assert_eq!(self.body.await.unwrap(), "still here");
+    }
+}
+
+async fn with_live_call() -> (Gateway, Token, Service, LiveCall) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let (gateway, token) = stage(&[endpoint], ", protocol: http2, max_connections: 1", "");
-    (listener, gateway, token)
+    let request = http1(&gateway).get(gateway.url("/live")).bearer_auth(&token.secret).send();
+    let body = tokio::spawn(async move { request.await.unwrap().bytes().await.unwrap() });
+    let mut service = Service::accept(&listener).await;
+    let stream = service.request().await;
+    service.send(kind::HEADERS, END_HEADERS, stream, OK).await;
+    (gateway, token, service, LiveCall { stream, body })
 }
 
 #[tokio::test]
@@ -79,15 +99,8 @@ async fn a_malformed_answer_of_a_service_ends_no_other_stream() {
         [OK, &field(b"content-length", b"five")].concat(),
     ];
     let malformed_trailers = [field(b"grpc-message", b"\r\n"), field(b"", b"1"), field(b":path", b"/")];
-    let (listener, gateway, token) = listen().await;
-    let (client, other) = (http2(&gateway), http1(&gateway));
-    let live = tokio::spawn({
-        let request = client.get(gateway.url("/live")).bearer_auth(&token.secret).send();
-        async move { request.await.unwrap().bytes().await.unwrap() }
-    });
-    let mut service = Service::accept(&listener).await;
-    let call = service.request().await;
-    service.send(kind::HEADERS, END_HEADERS, call, OK).await;
+    let (gateway, token, mut service, live) = with_live_call().await;
+    let other = http1(&gateway);
     for head in malformed_heads {
         let (answer, ()) = tokio::join!(get(&other, &gateway, "/bad", &token), async {
             let stream = service.request().await;
@@ -105,22 +118,13 @@ async fn a_malformed_answer_of_a_service_ends_no_other_stream() {
         // h2 drops pseudo-headers from trailers.
         assert!(body.is_err() || trailers.starts_with(b"\0\x05:path"), "{trailers:?}");
     }
-    service.send(kind::DATA, END_STREAM, call, b"still here").await;
-    assert_eq!(live.await.unwrap(), "still here");
+    live.goes_on(service).await;
 }
 
 #[tokio::test]
 async fn frames_that_come_late_on_reset_streams_end_no_other_stream() {
     const CANCELLED: usize = 70;
-    let (listener, gateway, token) = listen().await;
-    let client = http1(&gateway);
-    let live = tokio::spawn({
-        let request = client.get(gateway.url("/live")).bearer_auth(&token.secret).send();
-        async move { request.await.unwrap().bytes().await.unwrap() }
-    });
-    let mut service = Service::accept(&listener).await;
-    let call = service.request().await;
-    service.send(kind::HEADERS, END_HEADERS, call, OK).await;
+    let (gateway, token, mut service, live) = with_live_call().await;
     let others = http2(&gateway);
     let asks = tokio::spawn({
         let requests: Vec<_> =
@@ -147,8 +151,7 @@ async fn frames_that_come_late_on_reset_streams_end_no_other_stream() {
         service.send(kind::PING, 0, 0, b"a round.").await;
         while service.next().await.kind != kind::PING {}
     }
-    service.send(kind::DATA, END_STREAM, call, b"still here").await;
-    assert_eq!(live.await.unwrap(), "still here");
+    live.goes_on(service).await;
 }
 
 #[tokio::test]
