@@ -45,7 +45,10 @@ impl LimitService {
     pub(crate) async fn reset(&self, id: &str, by: &ActionContext) -> Result<(), RegistryError> {
         let found = self.registry.find(id).await?;
         self.limiter.reset(id, &self.route_limits()).await?;
-        self.registry.note_reset(&found.record, by).await
+        if let Err(error) = self.registry.note_reset(&found.record, by).await {
+            tracing::warn!(token = id, %error, "the audit trail lacks the reset of a token's limits");
+        }
+        Ok(())
     }
 
     fn route_limits(&self) -> Vec<&RouteLimits> {

@@ -50,17 +50,16 @@ pub(super) async fn revoke_account(mut request: ApiRequest<'_>) -> Result<AdminR
         body["lost"] = lost.into();
     }
     let mut response = json_response(StatusCode::OK, &body);
-    if let Some(last) = ids.last() {
-        mark_replicated(&mut response, request.backend.registry.has_replicated(last).await);
-    }
+    mark_replicated(&mut response, request.backend.registry.have_replicated(ids.iter().map(String::as_str)).await);
     Ok(response)
 }
 
-async fn finish(request: &ApiRequest<'_>, edited: &Edited, more: Value) -> Result<AdminResponse, ApiError> {
+/// Answers with a token that was changed.
+pub(super) async fn finish(request: &ApiRequest<'_>, edited: &Edited, more: Value) -> Result<AdminResponse, ApiError> {
     request.backend.refresh().await;
     let token = TokenView::new(&edited.record, edited.version, request.by.now);
     let mut response = token_response(StatusCode::OK, &token, more);
-    mark_replicated(&mut response, request.backend.registry.has_replicated(&edited.record.id).await);
+    mark_replicated(&mut response, request.backend.registry.have_replicated([&*edited.record.id]).await);
     Ok(response)
 }
 

@@ -9,6 +9,7 @@ use super::fields::{DATE, DEFAULT_PAGE, Fields, LIMITS, NUMBER, PAGE_SIZE, STATE
 use super::if_match::IfMatch;
 use super::request::ApiRequest;
 use super::response::{AdminResponse, json_response, set_header, token_response};
+use super::token_actions::finish;
 use crate::config::Secret;
 use crate::tokens::{Change, Draft, Filter, Origin, TokenHash, TokenView, strange_permissions};
 
@@ -98,10 +99,8 @@ pub(super) async fn change(mut request: ApiRequest<'_>) -> Result<AdminResponse,
     let expected = request.expected_version().await?;
     let AdminBackend { config, registry, .. } = request.backend;
     let edited = registry.update(request.id, change, expected, &request.by).await?;
-    request.backend.refresh().await;
-    let token = TokenView::new(&edited.record, edited.version, request.by.now);
     let warnings = json!({ "warnings": strange_permissions(config, &edited.record.permissions) });
-    Ok(token_response(StatusCode::OK, &token, warnings))
+    finish(&request, &edited, warnings).await
 }
 
 /// The secret of a new token is made, unless the SHA-256 of an existing one is given.

@@ -121,13 +121,10 @@ impl Authenticator {
             }
             RecordSource::Redis { tokens, cache, .. } => (tokens, cache),
         };
-        let known = cache.principals.get(&credential.hash);
-        if let Some(principal) = &known
-            && principal.is_fresh(now, cache.ttl)
-            && !principal.is_expired(now)
-        {
-            return Ok(principal.clone());
-        }
+        let known = match cache.principals.get(&credential.hash) {
+            Some(known) if known.is_fresh(now, cache.ttl) && !known.is_expired(now) => return Ok(known),
+            known => known,
+        };
         let permit = match &known {
             None if !was_good => self.failures.permit_lookup(client, &credential.hash)?,
             None | Some(_) => LookupPermit::default(),

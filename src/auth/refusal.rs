@@ -1,4 +1,4 @@
-//! Why a request is nobody's: what the client may know, and a finer reason for metrics and logs alone.
+//! Why a request was not authenticated: what the client may know, and a finer reason for metrics and logs alone.
 
 use std::sync::Arc;
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::error::BodyError;
 
@@ -129,9 +129,15 @@ pub(crate) struct LeftBody(oneshot::Receiver<Incoming>);
 
 impl LeftBody {
     /// Reads the rest, so that the next request can come.
-    pub(crate) fn discard(self) {
+    pub(crate) fn discard(mut self) {
+        // Most often it has been read already.
+        let left = match self.0.try_recv() {
+            Err(TryRecvError::Closed) => return,
+            Err(TryRecvError::Empty) => None,
+            Ok(body) => Some(body),
+        };
         let rest = async move {
-            let Ok(mut body) = self.0.await else { return };
+            let Some(mut body) = (if left.is_some() { left } else { self.0.await.ok() }) else { return };
             let read = async { while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {} };
             let _ = tokio::time::timeout(REST_TIME, read).await;
         };

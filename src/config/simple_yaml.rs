@@ -7,6 +7,9 @@
 use super::Position;
 use super::yaml::{YamlEntry, YamlNode, YamlValue, plain};
 
+/// Braces within braces: limits in a record have two.
+const MAX_DEPTH: usize = 2;
+
 /// The text has another layout from here on.
 pub(crate) struct OtherLayout;
 
@@ -35,7 +38,7 @@ impl<'a> SimpleList<'a> {
         let mut text = Line { number, text: line, at: column };
         let position = text.position();
         if text.rest().starts_with('{') {
-            let node = text.braces()?;
+            let node = text.braces(0)?;
             return text.end().map(|()| node);
         }
         let mut entries = vec![text.entry()?];
@@ -113,16 +116,18 @@ impl<'a> Line<'a> {
         }
         self.demand(": ")?;
         self.skip_blanks();
-        let node = self.value(false)?;
+        let node = self.value(0)?;
         self.end()?;
         Ok(YamlEntry { key: key.to_owned(), key_position, node })
     }
 
-    fn value(&mut self, inside: bool) -> Result<YamlNode, OtherLayout> {
+    /// `depth`: the braces around it. Deeper ones than anybody writes are left to the parser, which bounds them.
+    fn value(&mut self, depth: usize) -> Result<YamlNode, OtherLayout> {
         match self.rest().as_bytes().first() {
             Some(b'[') => self.brackets(),
-            Some(b'{') => self.braces(),
-            _ => self.scalar(inside),
+            Some(b'{') if depth < MAX_DEPTH => self.braces(depth),
+            Some(b'{') => Err(OtherLayout),
+            _ => self.scalar(depth > 0),
         }
     }
 
@@ -171,7 +176,7 @@ impl<'a> Line<'a> {
         Ok(YamlNode { position, value: YamlValue::List(items) })
     }
 
-    fn braces(&mut self) -> Result<YamlNode, OtherLayout> {
+    fn braces(&mut self, depth: usize) -> Result<YamlNode, OtherLayout> {
         let position = self.position();
         self.demand("{")?;
         self.skip_blanks();
@@ -184,7 +189,7 @@ impl<'a> Line<'a> {
             let key = self.flow_key()?;
             self.demand(": ")?;
             self.skip_blanks();
-            let node = self.value(true)?;
+            let node = self.value(depth + 1)?;
             entries.push(YamlEntry { key, key_position, node });
             self.skip_blanks();
         }

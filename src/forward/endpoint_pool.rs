@@ -229,7 +229,12 @@ impl EndpointPool {
             self.sweep();
             take_slot().or_else(|| {
                 let now = Instant::now();
-                self.lock().idle.retain(|connection| !connection.is_resting(now));
+                let rests = |connection: &ExclusiveConnection| connection.is_resting(now);
+                let resting = {
+                    let idle = &mut self.lock().idle;
+                    idle.iter().position(rests).map(|at| idle.remove(at))
+                };
+                drop(resting);
                 take_slot()
             })
         });

@@ -1,5 +1,5 @@
-//! Two steps that belong together, because a changed record is read again before anything is counted: who asks, and may
-//! they, now.
+//! Two steps that belong together, because a changed record is read again before anything is counted: authentication and
+//! limits.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -108,7 +108,7 @@ impl Admission {
 
     /// Takes the lease of an answer that turned out to be a stream of events, if the request did not say so.
     pub(super) async fn admit_events(&self, route: &config::Route, life: &mut RequestLife) -> Result<(), Rejection> {
-        let Some((_, principal)) = &life.decision else { return Ok(()) };
+        let Some(principal) = &life.principal else { return Ok(()) };
         let principal = principal.clone();
         let Some(max_calls) = principal.plan.concurrent_calls else { return Ok(()) };
         if life.call_lease.is_some() || !route.call.counted {

@@ -171,15 +171,18 @@ impl Gateway {
             // Polled in one place, so that it is compiled into this future and not copied.
             poll_fn(|cx| {
                 if revoked.as_mut().is_some_and(|revoked| revoked.as_mut().poll(cx).is_ready()) {
-                    return Poll::Ready(Err(Rejection::Unauthenticated(Refusal::Invalid(Reason::Revoked))));
+                    return Poll::Ready(None);
                 }
-                forwarding.as_mut().poll(cx).map_err(Rejection::Forward)
+                forwarding.as_mut().poll(cx).map(Some)
             })
             .await
         };
         life.record.attempts = context.attempts.into_inner();
         life.record.phase(Phase::Upstream, started.elapsed());
-        self.accept(forwarded?, route, stream, peer, life).await
+        let Some(forwarded) = forwarded else {
+            return Err(life.unauthenticated(Refusal::Invalid(Reason::Revoked).into()));
+        };
+        self.accept(forwarded.map_err(Rejection::Forward)?, route, stream, peer, life).await
     }
 
     /// Takes over an upstream's answer, unless it begins a call that may not be.
@@ -210,7 +213,7 @@ impl Gateway {
         let headers = response.headers_mut();
         response::stamp_request_id(headers, &life.record.request_id);
         let route = life.route();
-        if let Some((decision, principal)) = &life.decision {
+        if let (Some(decision), Some(principal)) = (&life.decision, &life.principal) {
             let limits = principal.plan.limits_with(route.and_then(|route| route.limits.as_ref()));
             response::stamp_limits(headers, decision, limits, &self.config.limits);
         }
@@ -218,7 +221,7 @@ impl Gateway {
             response::stamp_shadow_denial(headers);
         }
         // Without a good token the answer must not show which route this would have been.
-        let is_guarded = route.is_none_or(|route| route.access != RouteAccess::Public) && life.record.token.is_none();
+        let is_guarded = route.is_none_or(|route| route.access != RouteAccess::Public) && life.principal.is_none();
         let cors = if is_guarded { self.routes.cors() } else { route.and_then(|route| route.cors.as_ref()) };
         if let Some(cors) = cors {
             response::stamp_cors(headers, cors, origin, &self.config.limits);

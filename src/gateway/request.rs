@@ -28,7 +28,9 @@ const LONG_ANSWER: u64 = 64 * 1024;
 /// One request on its way. When it is dropped, whatever happened, it is counted and logged once.
 pub(super) struct RequestLife {
     pub(super) record: AccessRecord,
-    pub(super) decision: Option<(Decision, Arc<Principal>)>,
+    /// Known even where nothing was decided, because Redis does not answer and the plan is in shadow mode.
+    pub(super) principal: Option<Arc<Principal>>,
+    pub(super) decision: Option<Decision>,
     /// Held for as long as the call lasts that this may become.
     pub(super) call_lease: Option<CallLease>,
     /// The kind of its answer, if that may last as long as a call.
@@ -109,6 +111,7 @@ impl RequestLife {
         };
         Self {
             record,
+            principal: None,
             decision: None,
             call_lease: None,
             stream: None,
@@ -136,18 +139,20 @@ impl RequestLife {
         self.metrics.route(self.route)
     }
 
-    pub(super) fn set_principal(&mut self, principal: &Principal) {
+    pub(super) fn set_principal(&mut self, principal: &Arc<Principal>) {
         self.record.token = Some((principal.id.clone(), principal.name.clone()));
+        self.principal = Some(principal.clone());
     }
 
     /// The request is nobody's: notes why, and whose token it has if that is known.
     pub(super) fn unauthenticated(&mut self, refused: Refused) -> Rejection {
+        self.principal = None;
         self.record.reason = Some(refused.refusal.outcome());
         self.record.token = refused.token.or(self.record.token.take());
         Rejection::Unauthenticated(refused.refusal)
     }
 
-    pub(super) fn set_decision(&mut self, decision: Decision, charge: Charge<'_>, principal: &Arc<Principal>) {
+    pub(super) fn set_decision(&mut self, decision: Decision, charge: Charge<'_>, principal: &Principal) {
         let took = self.record.phases[Phase::Decision as usize].unwrap_or(Duration::ZERO);
         self.metrics.decided(&decision, took);
         self.record.decided_by = Some(decision.source.as_str());
@@ -155,7 +160,7 @@ impl RequestLife {
         self.record.windows = windows
             .map(|(limit, window)| WindowUse { name: limit.name.clone(), used: window.used, limit: window.limit })
             .collect();
-        self.decision = Some((decision, principal.clone()));
+        self.decision = Some(decision);
     }
 
     /// The plan denies the request. If it is in shadow mode, the request is marked, counted once, and goes on.
@@ -192,7 +197,7 @@ impl RequestLife {
 
     /// Watches the token: the handle resolves when the token no longer allows this. `None` on a public route.
     pub(super) fn watch_token(&self) -> Option<OpenCall> {
-        let (_, principal) = self.decision.as_ref()?;
+        let principal = self.principal.as_ref()?;
         Some(self.metrics.open_calls.open(principal, self.route()?, self.era))
     }
 

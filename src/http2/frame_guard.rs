@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
+use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
@@ -72,10 +73,13 @@ impl<S> FrameGuard<S> {
     fn release(&mut self) {
         loop {
             let Judged { passed, replacement } = self.frames.judge(&self.held);
-            self.ready.extend_from_slice(&self.held[..passed]);
-            self.held.advance(passed);
-            let Some(replacement) = replacement else { return };
+            self.ready.unsplit(self.held.split_to(passed));
+            let Some(replacement) = replacement else { break };
             self.replace(&replacement);
+        }
+        if self.held.is_empty() {
+            // An idle connection keeps no buffer.
+            self.held = BytesMut::new();
         }
     }
 
@@ -92,6 +96,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for FrameGuard<S> {
             if !this.ready.is_empty() {
                 let taken = this.ready.len().min(buf.remaining());
                 buf.put_slice(&this.ready.split_to(taken));
+                if this.ready.is_empty() {
+                    this.ready = BytesMut::new();
+                }
                 return Poll::Ready(Ok(()));
             }
             if this.held.is_empty() {
@@ -269,7 +276,7 @@ impl Frames {
         let Some((fragment, depends_on_itself)) = first_fragment(head, first) else { return BlockState::Unreadable };
         let is_refused = depends_on_itself || self.has_ended(head.stream);
         let mut length = HEAD_LENGTH + head.length;
-        let mut block = Cow::Borrowed(fragment);
+        let mut fragments = SmallVec::<[&[u8]; 1]>::from_slice(&[fragment]);
         let mut is_last = head.flags & END_HEADERS != 0;
         let mut frames = 1;
         while !is_last {
@@ -282,9 +289,13 @@ impl Frames {
             let fragment = bytes.get(length + HEAD_LENGTH..).and_then(|rest| rest.get(..next.length));
             let Some(fragment) = fragment else { return BlockState::Partial };
             length += HEAD_LENGTH + next.length;
-            block.to_mut().extend_from_slice(fragment);
+            fragments.push(fragment);
             is_last = next.flags & END_HEADERS != 0;
         }
+        let block = match &fragments[..] {
+            [only] => Cow::Borrowed(*only),
+            all => Cow::Owned(all.concat()),
+        };
         match self.blocks.check(&block) {
             Ok(Verdict::Sound) if !is_refused => {
                 self.note_end(head);

@@ -14,7 +14,7 @@ use http::{Response, StatusCode};
 use super::interim_queue::InterimBudget;
 use super::signals::Signals;
 
-/// An exchange whose client can be told interim answers, until it is over.
+/// A request whose interim answers are passed on until its answer comes.
 #[derive(Debug)]
 pub struct Interim {
     path: InterimPath,

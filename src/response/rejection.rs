@@ -17,6 +17,9 @@ use crate::route::PathFault;
 use super::message::Message::{self, Fixed};
 use super::options::ORDINARY_METHODS;
 
+/// The code of a request that can't be read.
+const INVALID_REQUEST: &str = "invalid_request";
+
 /// Seconds after which a client may try again to open a call: nobody knows when another one ends.
 const RETRY_CALL: u64 = 2;
 /// Seconds after which a client may try again what failed for a reason of Callgate's own.
@@ -92,10 +95,10 @@ impl Rejection {
             Self::Fault(fault) => of_fault(*fault),
             Self::Path(PathFault::MalformedEscape) => bad_request("The path contains a malformed percent escape."),
             Self::Path(PathFault::ForbiddenByte(byte)) => {
-                (S::BAD_REQUEST, "bad_request", Message::ForbiddenByte(*byte))
+                (S::BAD_REQUEST, INVALID_REQUEST, Message::ForbiddenByte(*byte))
             }
             Self::Path(PathFault::NotAbsolute) => bad_request("The path does not begin with a slash."),
-            Self::AmbiguousPath(forms) => (S::BAD_REQUEST, "bad_request", Message::Ambiguous(*forms)),
+            Self::AmbiguousPath(forms) => (S::BAD_REQUEST, INVALID_REQUEST, Message::Ambiguous(*forms)),
             Self::Authority => bad_request("The host is malformed, or named twice with different values."),
             Self::Method => (S::METHOD_NOT_ALLOWED, "method_not_allowed", Fixed("This method is not served here.")),
             Self::HttpsRequired => (S::FORBIDDEN, "https_required", Fixed("Use HTTPS.")),
@@ -173,7 +176,7 @@ impl Rejection {
 }
 
 fn bad_request(message: &'static str) -> (StatusCode, &'static str, Message<'static>) {
-    (StatusCode::BAD_REQUEST, "invalid_request", Fixed(message))
+    (StatusCode::BAD_REQUEST, INVALID_REQUEST, Fixed(message))
 }
 
 /// `WWW-Authenticate` (RFC 6750 §3): an error code, if there is one, and the scope that is missing.
@@ -191,7 +194,7 @@ fn challenge(realm: &str, error: Option<&str>, scope: Option<&str>) -> Option<(H
 fn of_fault(fault: RequestFault) -> (StatusCode, &'static str, Message<'static>) {
     use StatusCode as S;
     let (status, code, message) = match fault {
-        RequestFault::Malformed(what) => return (S::BAD_REQUEST, "invalid_request", Message::Malformed(what)),
+        RequestFault::Malformed(what) => return (S::BAD_REQUEST, INVALID_REQUEST, Message::Malformed(what)),
         RequestFault::TargetTooLong => (S::URI_TOO_LONG, "target_too_long", "The request target is too long."),
         RequestFault::HeadersTooLarge => {
             (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "The request headers are too large.")

@@ -1,14 +1,14 @@
 //! An instance of the gateway as far as limits go, on a thread of its own, with its own connections and memory.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::future;
 use tokio::sync::oneshot;
 
 use crate::config::{Plan, RedisStore};
-use crate::limits::{Decision, DenyCache, LimitOutcome, LimitSubject, Limiter, MemoryLimiter, RedisLimiter};
+use crate::limits::{Decision, DenyCache, LimitOutcome, LimitSubject, Limiter, MemoryLimiter, Moment, RedisLimiter};
 use crate::store::Redis;
 
 pub(super) const INSTANCES: usize = 4;
@@ -39,9 +39,8 @@ impl TestInstance {
     /// Decides on one request, without the deny cache. Returns `None`, after a pause, if the limiter failed.
     pub(super) async fn decide(&self, token_id: &str, plan: &Plan) -> Option<Decision> {
         self.denials.forget(token_id);
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let subject = LimitSubject { token_id, version: RECORD_VERSION };
-        match self.limiter.decide(&subject, plan, 1, now_ms, &|| true).await {
+        match self.limiter.decide(&subject, plan, 1, Moment::now(), &|| true).await {
             Ok(LimitOutcome::Decided(decision, _)) => Some(decision),
             Ok(LimitOutcome::Stale) | Err(_) => {
                 tokio::time::sleep(PAUSE).await;

@@ -168,7 +168,7 @@ impl Redis {
     /// It waits a moment for one.
     pub(crate) async fn has_replicated(&self, key: &str) -> Option<bool> {
         let ask = async |command: &Cmd| match &self.shared.servers {
-            Servers::One(_) => self.call(command).await.ok(),
+            Servers::One(_) => self.send(command.clone(), None, Again::MustNot).await.ok(),
             Servers::Cluster(cluster) => cluster.call_owner(key, &mut command.clone(), self.shared.deadline).await.ok(),
         };
         // ("master", offset, replicas)
@@ -179,6 +179,10 @@ impl Redis {
         }
         let wait = (self.shared.deadline / 2).min(REPLICA_WAIT).as_millis() as u64;
         let Value::Int(count) = ask(redis::cmd("WAIT").arg(1).arg(wait)).await? else { return None };
+        // WAIT says nothing of what an earlier connection has written, and a write is repeated for some seconds.
+        if self.recovery().is_some_and(|recovery| recovery.at.elapsed() < COMMAND_DEADLINE + self.shared.deadline) {
+            return Some(false);
+        }
         Some(count > 0)
     }
 

@@ -72,7 +72,8 @@ impl LinkTarget {
     }
 }
 
-/// A connection that is made again whenever it is lost, for as long as this lives. While it is down no call waits for it.
+/// A connection that is made again whenever it is lost, for as long as this lives. Right after a break a call waits for the first
+/// attempt to connect; after that, while it is down, no call waits.
 pub(super) struct Link {
     state: Arc<LinkState>,
     _task: AbortOnDropHandle<()>,

@@ -34,6 +34,9 @@ impl Date {
         let (local, offset) = text.split_at(sign);
         let local = Self::parse(&format!("{}Z", local.trim_end().replacen(' ', "T", 1)))?;
         let digits: String = offset[1..].chars().filter(|character| *character != ':').collect();
+        if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
         let (hours, minutes) = match digits.len() {
             2 => (digits.parse::<u64>().ok()?, 0),
             4 => (digits[..2].parse().ok()?, digits[2..].parse::<u64>().ok()?),

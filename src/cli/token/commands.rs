@@ -90,7 +90,7 @@ impl Session<'_> {
         let SelectedToken { id, if_version } = &args.token;
         let rotated = self.registry.rotate(id, args.grace, *if_version, &self.by).await?;
         self.remark_on_rewrite(rotated.edited.rewritten);
-        self.remark_on_replicas(id).await;
+        self.remark_on_replicas([&**id]).await;
         let (secret, version, until) = (rotated.secret.expose(), rotated.edited.version, rotated.old_until);
         let json = json!({ "id": id, "token": secret, "version": version, "old_secret_until": until });
         self.print(json, secret);
@@ -113,9 +113,7 @@ impl Session<'_> {
         };
         let RevokedAccount { tokens: revoked, lost } = self.registry.revoke_account(account, &self.by).await?;
         self.remark_on_rewrite(revoked.first().is_some_and(|first| first.rewritten));
-        if let Some(last) = revoked.last() {
-            self.remark_on_replicas(&last.record.id).await;
-        }
+        self.remark_on_replicas(revoked.iter().map(|edited| &*edited.record.id)).await;
         let ids: Vec<&str> = revoked.iter().map(|edited| edited.record.id.as_str()).collect();
         let lines =
             revoked.iter().map(|Edited { record, .. }| format!("Token {} ({}) is revoked.", record.id, record.name));
@@ -158,7 +156,7 @@ impl Session<'_> {
     /// Prints what became of a token.
     async fn report(&mut self, edited: &Edited, what: &str) {
         self.remark_on_rewrite(edited.rewritten);
-        self.remark_on_replicas(&edited.record.id).await;
+        self.remark_on_replicas([&*edited.record.id]).await;
         let Edited { record, version, changed, .. } = edited;
         let mut json = token_json(&TokenView::new(record, *version, self.by.now), self.default_plan());
         json["changed"] = (*changed).into();

@@ -61,8 +61,8 @@ impl<'a> Session<'a> {
     }
 
     /// Says if a failover of Redis would lose what was written.
-    pub(super) async fn remark_on_replicas(&mut self, id: &str) {
-        if self.registry.has_replicated(id).await == Some(false) {
+    pub(super) async fn remark_on_replicas(&mut self, ids: impl IntoIterator<Item = &str>) {
+        if self.registry.have_replicated(ids).await == Some(false) {
             self.remark(
                 "warning: no replica of Redis has this change yet, so a failover now would undo it: run the command again",
             );

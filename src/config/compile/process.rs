@@ -41,13 +41,13 @@ pub(super) fn log(field: &Field<'_>) -> LogSettings {
 
 /// A filter. A lone word must be a level: `Targets` would take a misspelt one for the name of a module, and log all of it.
 fn level(field: &Field<'_>) -> Option<String> {
-    let text = field.text()?;
-    let unknown = text.split(',').map(str::trim).find(|part| {
+    let text = field.text()?.split(',').map(str::trim).collect::<Vec<_>>().join(",");
+    let unknown = text.split(',').find(|part| {
         let is_word = !part.contains('=');
         is_word && !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(part))
     });
     let levels = unknown.map_or_else(String::new, |word| hint(word, LEVELS.into_iter()));
-    let is_filter = unknown.is_none() && text.parse::<Targets>().is_ok();
+    let is_filter = unknown.is_none() && !text.contains('[') && text.parse::<Targets>().is_ok();
     let what = "must be a level or a filter such as \"info,callgate=debug\"";
     field.accept(is_filter.then_some(text).ok_or_else(|| format!("{what}, not {}{levels}", field.shown())))
 }

@@ -26,13 +26,16 @@ pub(crate) fn announces_body(headers: &HeaderMap) -> bool {
 /// Whether a request is gRPC, so that its client understands only gRPC's own answers. gRPC-Web is plain HTTP, and is not.
 pub fn is_grpc<B>(request: &Request<B>) -> bool {
     const GRPC: &[u8] = b"application/grpc";
-    let kind = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let is_grpc = |(start, rest): (&[u8], &[u8])| {
         start.eq_ignore_ascii_case(GRPC) && matches!(rest, [] | [b'+' | b';' | b' ', ..])
     };
     request.version() == Version::HTTP_2
         && *request.method() == Method::POST
-        && kind.split_at_checked(GRPC.len()).is_some_and(is_grpc)
+        && request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .and_then(|kind| kind.as_bytes().split_at_checked(GRPC.len()))
+            .is_some_and(is_grpc)
 }
 
 /// Whether an answer switches to the WebSocket protocol: `Upgrade` names it alone, and `Connection` lists `Upgrade`. A request may

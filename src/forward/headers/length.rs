@@ -12,14 +12,14 @@ const MAX_DIGITS: usize = 19;
 /// # Errors
 /// Why another reader may see its end elsewhere (RFC 9112 §6.3).
 pub(crate) fn settle_length(headers: &mut HeaderMap) -> Result<(), &'static str> {
-    const TWO_LENGTHS: &str = "sent an answer with two lengths";
+    const UNCLEAR_LENGTH: &str = "sent an answer whose length is unclear";
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let (length, is_one) = (lengths.next(), lengths.next().is_none());
     if let Some(coding) = headers.get(header::TRANSFER_ENCODING) {
         let is_known = [&b"chunked"[..], b"identity"].iter().any(|known| coding.as_bytes().eq_ignore_ascii_case(known));
         if length.is_some() {
             // hyper reads the chunks.
-            return Err(TWO_LENGTHS);
+            return Err(UNCLEAR_LENGTH);
         }
         if !is_known || headers.get_all(header::TRANSFER_ENCODING).iter().nth(1).is_some() {
             // hyper takes off the last chunked and leaves the others.
@@ -29,7 +29,7 @@ pub(crate) fn settle_length(headers: &mut HeaderMap) -> Result<(), &'static str>
     if length.is_none_or(|length| is_one && is_plain(length.as_bytes())) {
         return Ok(());
     }
-    let length = common_length(headers).ok_or(TWO_LENGTHS)?;
+    let length = common_length(headers).ok_or(UNCLEAR_LENGTH)?;
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     Ok(())
 }

@@ -183,6 +183,10 @@ impl PendingMerges {
         state.next_round = Some(now + ROUND_INTERVAL);
         for _ in 0..state.queue.len() {
             let Some(key) = state.queue.pop_front() else { break };
+            // A log that went and came back has a newer entry.
+            if !state.logs.get_key_value(&key).is_some_and(|(listed, _)| Arc::ptr_eq(listed, &key)) {
+                continue;
+            }
             if state.logs.get(&key).is_some_and(|log| log.claim.is_none()) {
                 batches.extend(self.next_batch(&mut state, &key, now));
             }

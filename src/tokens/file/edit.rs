@@ -194,6 +194,8 @@ impl TokenFile {
         let rewritten = kept.is_none();
         let new = kept.unwrap_or_else(|| text::rendered(&text, edits.applied(&placed)));
         debug_assert!(!rewritten || says(&new), "a file written anew says what it was meant to");
+        // An entry that is still to come would be overwritten.
+        trail::settle(&locked)?;
         trail::prepare(&locked, &entries, &new, by.now)?;
         let replaced = locked.replace(&locked.path, &new);
         if let Err(error) = trail::settle(&locked) {

@@ -104,12 +104,12 @@ pub(super) fn json_list(text: &str) -> Result<Vec<Row>, ExportError> {
         // The text of the error could quote the export; its place and kind don't.
         ExportError::Json(format!("{:?} error at line {}, column {}", error.classify(), error.line(), error.column()))
     })?;
+    let list = if is_phpmyadmin(&list) { list.into_iter().flat_map(rows_of_table).collect() } else { list };
     Ok(rows(list))
 }
 
 /// A row for each object of a list.
 pub(super) fn rows(list: Vec<Value>) -> Vec<Row> {
-    let list = if is_phpmyadmin(&list) { list.into_iter().flat_map(rows_of_table).collect() } else { list };
     list.into_iter().zip(1..).map(|(value, line)| Row { line, fields: object(value) }).collect()
 }
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
 use super::records::RedisTokens;
@@ -87,8 +88,9 @@ impl RedisTokens {
         }
         // The list, too, is a key that may have been evicted.
         if self.redis.retention().await.may_evict() {
-            for id in self.scan().await? {
-                if let Some((_, record)) = self.read(&id).await? {
+            for ids in self.scan().await?.chunks(PAGE) {
+                let records = try_join_all(ids.iter().map(|id| self.read(id))).await?;
+                for (_, record) in records.into_iter().flatten() {
                     self.revoke_one_of(account, &record, by, done).await?;
                 }
             }

@@ -20,8 +20,8 @@ impl Scripts {
 }
 
 /// Writes a record if its version is still the expected one (empty: if there is none), together with an entry for the audit trail.
-/// Answers with the new version and all entries that are due, or nil. A change is announced to whom may have calls of the token open;
-/// that it may not be (by the user's rights) is no reason to fail.
+/// Answers with the new version and all entries that are due, or nil. A change is announced, so that instances with open
+/// calls of the token read it again. A user of Redis without the right to publish can write all the same.
 ///
 /// A change is made even if Redis is full: it lets a script write on that has begun with a command that frees memory.
 const WRITE: &str = r"

@@ -42,7 +42,10 @@ impl RedisTokens {
         let (seconds, micros): (u64, u64) = decode(self.redis.call(&redis::cmd("TIME")).await?)?;
         let version = seconds * 1_000_000 + micros;
         let json = serde_json::to_string(entry).expect("entries have only text keys");
-        self.enter(version, &format!("{version} {json}")).await?;
+        // Also if Redis is full.
+        let line = format!("{version} {json}");
+        self.add(&self.trail_key(), &[version.to_string().as_bytes(), line.as_bytes()]).await?;
+        self.trim().await?;
         entry.log();
         Ok(())
     }

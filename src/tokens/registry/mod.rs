@@ -259,12 +259,17 @@ impl Registry {
         }
     }
 
-    /// Whether a replica has what was written last of a token, so that a failover does not lose it; `None`: there is no replica.
-    pub async fn has_replicated(&self, id: &str) -> Option<bool> {
-        match &self.store {
-            TokenStore::File(_) => None,
-            TokenStore::Redis(tokens) => tokens.has_replicated(id).await,
+    /// Whether replicas have what was written last of these tokens, so that no failover loses it; `None`: there is no replica.
+    pub async fn have_replicated(&self, ids: impl IntoIterator<Item = &str>) -> Option<bool> {
+        let TokenStore::Redis(tokens) = &self.store else { return None };
+        let mut all = None;
+        for id in ids {
+            match tokens.has_replicated(id).await {
+                Some(false) => return Some(false),
+                one => all = all.or(one),
+            }
         }
+        all
     }
 
     /// Enters into the audit trail that the log of a token's limits was cleared.
@@ -272,7 +277,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`]
     pub async fn note_reset(&self, record: &Record, by: &ActionContext) -> Result<()> {
-        let entry = Entry::of(Action::Reset, by, Some(record), record);
+        let entry = Entry::of(Action::Reset, by, None, record);
         match &self.store {
             TokenStore::File(file) => {
                 let now = by.now;
@@ -298,7 +303,7 @@ impl Registry {
             let entries: Vec<(u64, Entry)> = match &self.store {
                 TokenStore::File(file) => {
                     let before = page.before;
-                    blocking(file, move |file| file.trail(before, count)).await?
+                    blocking(file, move |file| file.trail(before, usize::MAX)).await?
                 }
                 TokenStore::Redis(tokens) => tokens.trail(page.before, count.max(256), now).await?,
             };

@@ -26,19 +26,19 @@ async fn two_streams(client: &Client, gateway: &Gateway, token: &Token) -> [Resp
 async fn a_token_has_only_so_many_requests_in_flight() {
     let upstream = Upstream::start().await;
     let site = site(&upstream, "");
-    let (token, other) = (site.token(&[]), site.token(&[]));
+    let (tokens, other) = ([site.token(&[]), site.token(&[])], site.token(&[]));
     let gateway = site.serve();
-    for client in [http1(&gateway), http2(&gateway)] {
-        let [first, _second] = two_streams(&client, &gateway, &token).await;
+    for (client, token) in [http1(&gateway), http2(&gateway)].into_iter().zip(&tokens) {
+        let [first, _second] = two_streams(&client, &gateway, token).await;
         let before = upstream.seen().len();
-        let refused = get(&client, &gateway, "/echo", &token).await;
+        let refused = get(&client, &gateway, "/echo", token).await;
         assert_eq!((refused.status().as_u16(), header(&refused, "retry-after")), (429, "1"));
         assert!(refused.text().await.unwrap().contains("\"too_many_in_flight\""));
         assert_eq!(upstream.seen().len(), before);
         assert_eq!(get(&client, &gateway, "/echo", &other).await.status(), 200, "another token has its own");
         drop(first);
         eventually("a request to be let through", async || {
-            (get(&client, &gateway, "/echo", &token).await.status() == 200).then_some(())
+            (get(&client, &gateway, "/echo", token).await.status() == 200).then_some(())
         })
         .await;
     }

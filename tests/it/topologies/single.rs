@@ -74,7 +74,6 @@ async fn a_login_in_files_is_read_again_when_it_is_refused() {
         redis::cmd("ACL").arg("DELUSER").arg(old).exec(&mut admin).unwrap();
     };
     rename("nobody", "gate", "hunter2");
-    rename("default-off", "spare", "hunter2");
     write("gate", "hunter2");
     let (user, password, url) = (file("user"), file("password"), file("url"));
     let host = format!("redis://127.0.0.1:{}", server.port());

@@ -237,7 +237,14 @@ async fn uploads_that_a_service_leaves_unread_stop_no_other_upload() {
         windows.note(&client.next().await.expect("the connection goes on"));
     }
     client.send(kind::DATA, END_STREAM, 101, &[0; 1000]).await;
-    while client.next().await.expect("an answer").stream != 101 {}
+    let answer = loop {
+        let frame = client.next().await.expect("an answer");
+        assert_ne!((frame.stream, frame.kind), (101, kind::RST_STREAM));
+        if (frame.stream, frame.kind) == (101, kind::HEADERS) {
+            break frame;
+        }
+    };
+    assert_eq!(answer.status(), 200);
     held.abort();
 }
 
