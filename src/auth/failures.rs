@@ -45,15 +45,9 @@ pub struct Failures {
     began: Instant,
 }
 
-/// Permission to look a token up.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct LookupPermit {
-    share: Share,
-}
-
-/// Of which share of the look-ups one is taken.
+/// Permission to look a token up, by the share of the look-ups that it is taken from.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-enum Share {
+pub(super) enum LookupPermit {
     #[default]
     First,
     Retry,
@@ -86,16 +80,16 @@ impl Failures {
     fn permit_lookup_at(&self, client: IpAddr, hash: &TokenHash, now_us: u64) -> Result<LookupPermit, Refusal> {
         let wait_us = self.wait_us(client, now_us);
         if wait_us == 0 && self.first_lookups.wait_us(now_us) == 0 {
-            return Ok(LookupPermit { share: Share::First });
+            return Ok(LookupPermit::First);
         }
         let has_reserve =
             || self.reserved_lookups.wait_us(now_us) == 0 && self.good_networks.wait_us(client, now_us) > 0;
         if wait_us == 0 && has_reserve() {
-            return Ok(LookupPermit { share: Share::Reserved });
+            return Ok(LookupPermit::Reserved);
         }
         let is_retry = self.is_retry(hash.first_64_bits(), now_us) && self.retry_lookups.wait_us(now_us) == 0;
         if is_retry && (wait_us == 0 || self.retries.try_record(client, now_us)) {
-            return Ok(LookupPermit { share: Share::Retry });
+            return Ok(LookupPermit::Retry);
         }
         if wait_us == 0 { Err(Refusal::LookupsExhausted) } else { Err(too_many(wait_us)) }
     }
@@ -103,10 +97,10 @@ impl Failures {
     /// A look-up found nothing: it counts against the client and against all.
     pub(super) fn record_miss(&self, client: IpAddr, permit: LookupPermit) {
         let now_us = self.now_us();
-        let lookups = match permit.share {
-            Share::First => &self.first_lookups,
-            Share::Retry => return self.retry_lookups.record(now_us),
-            Share::Reserved => &self.reserved_lookups,
+        let lookups = match permit {
+            LookupPermit::First => &self.first_lookups,
+            LookupPermit::Retry => return self.retry_lookups.record(now_us),
+            LookupPermit::Reserved => &self.reserved_lookups,
         };
         lookups.record(now_us);
         self.record(client, now_us);
@@ -212,7 +206,7 @@ mod tests {
         for guess in 0..500 {
             assert!(failures.permit_lookup_at(client, &TokenHash::of(&guess.to_string()), now).is_err());
         }
-        assert!(failures.permit_lookup_at(client, &good, now + SECOND).unwrap().share == Share::Retry);
+        assert!(failures.permit_lookup_at(client, &good, now + SECOND).unwrap() == LookupPermit::Retry);
         assert!(failures.permit_lookup_at(client, &good, now + SECOND).is_err(), "once");
         // Guessing twice each time has a bound of its own.
         let later = now + 2 * SECOND;

@@ -156,7 +156,7 @@ async fn escaped_whitespace_in_a_path_is_named_and_may_be_allowed() {
             let response = get(&client, &stage, path).await;
             assert_eq!(response.status(), 400, "{path}");
             let text = response.text().await.unwrap();
-            assert!(text.contains(sign), "{path}: {text}");
+            assert!(text.contains(sign) && text.contains("\"code\":\"invalid_request\""), "{path}: {text}");
         }
     }
     let stage = Stage::new(", allow_path_forms: encoded-whitespace").await;

@@ -176,7 +176,8 @@ impl RedisLimiter {
         lease: Option<LeaseName>,
     ) -> impl Future<Output = Result<Value, StoreError>> + use<'_> {
         let LimitQuery { subject, plan, charge: Charge { cost, limits: own, .. }, .. } = *query;
-        let [token, log, calls] = ["token", "log", "calls"].map(|name| self.key(subject.token_id, name));
+        let [token, log] = ["token", "log"].map(|name| self.key(subject.token_id, name));
+        let calls = query.max_calls().map(|max_calls| (max_calls, self.key(subject.token_id, "calls")));
         let (mut version, mut digits, mut unrenewed) = (itoa::Buffer::new(), itoa::Buffer::new(), itoa::Buffer::new());
         let (version, limits) = (version.format(subject.version).as_bytes(), pack(cost, &plan.limits));
         let route = own.map(|own| (self.route_key(subject.token_id, own), pack(cost, &own.limits)));
@@ -186,8 +187,9 @@ impl RedisLimiter {
             keys.push(log);
             args.push(limits);
         }
-        if let (Some(max_calls), Some(lease)) = (query.max_calls(), &lease) {
-            keys.push(&calls);
+        if let (Some((max_calls, calls)), Some(lease)) = (&calls, &lease) {
+            let max_calls = *max_calls;
+            keys.push(calls);
             // What this process holds by itself is known without Redis, which may have lost it.
             let max_calls = if self.local.open_calls(subject.token_id) < max_calls { max_calls } else { 0 };
             let unrenewed = unrenewed.format(self.unrenewed_ms()).as_bytes();

@@ -245,6 +245,20 @@ fn after_a_crash_the_trail_holds_what_was_done_and_nothing_else() {
 }
 
 #[test]
+fn a_change_keeps_the_entry_of_the_change_before_it() {
+    let (_folder, file, path) = editor(None);
+    file.create(record("a", A), &by()).unwrap();
+    let text = format!("{}# revoked\n", fs::read_to_string(&path).unwrap());
+    let entry = Entry::of(Action::Revoke, &by(), None, &record("a", A));
+    // The process was killed directly after it exchanged the file.
+    trail::prepare(&LockedFile::wait_for(&path).unwrap(), std::slice::from_ref(&entry), &text, now()).unwrap();
+    fs::write(&path, &text).unwrap();
+    file.create(record("b", B), &by()).unwrap();
+    let actions: Vec<_> = file.trail(None, 10).unwrap().iter().map(|(_, entry)| entry.action).collect();
+    assert_eq!(actions, [Action::Create, Action::Revoke, Action::Create]);
+}
+
+#[test]
 fn a_half_written_line_of_the_trail_harms_no_other() {
     let (folder, file, _path) = editor(None);
     file.create(record("a", A), &by()).unwrap();

@@ -1,6 +1,8 @@
 //! Pages of other origins: preflights, and which answers they may read.
 
 use super::*;
+use crate::support::client::get;
+use crate::support::eventually;
 
 const CORS: &str = r#"
   - path: /api/{id}
@@ -72,6 +74,14 @@ async fn answers_without_a_token_do_not_show_which_routes_exist() {
 "#,
     )
     .await;
+    // A token that was good shows no more than none.
+    let revoked = stage.gateway.site.token(&[]);
+    let status = async || get(&stage.clients[0], &stage.gateway, "/plain", &revoked).await.status().as_u16();
+    eventually("the token to be known", async || (status().await == 200).then_some(())).await;
+    assert!(stage.gateway.site.run(&["token", "revoke", "--yes", &revoked.id]).status.success());
+    eventually("the token to be revoked", async || (status().await == 401).then_some(())).await;
+    let bearer = format!("Bearer {}", revoked.secret);
+    let before = stage.upstream.seen().len();
     for client in &stage.clients {
         let ask = async |method: &str, path: &str, more: &[(&str, &str)]| {
             let method: reqwest::Method = method.parse().unwrap();
@@ -92,6 +102,12 @@ async fn answers_without_a_token_do_not_show_which_routes_exist() {
         for origin in ["https://app.test", "https://other.test", "https://evil.test"] {
             let told = ask("GET", "/nowhere", &[("origin", origin)]).await;
             assert_eq!(told.0, 401);
+            let with_revoked = [("origin", origin), ("authorization", &*bearer)];
+            let refused = ask("GET", "/nowhere", &with_revoked).await;
+            assert_eq!(refused.0, 401);
+            for path in ["/api/7", "/other", "/plain"] {
+                assert_eq!(ask("GET", path, &with_revoked).await, refused, "{origin} {path}");
+            }
             for path in
                 ["/api/7", "/forms/a", "/forms/a;b", "/forms//", "/nowhere;b", "/v..", "/other", "/plain", "/plain;"]
             {
@@ -107,7 +123,7 @@ async fn answers_without_a_token_do_not_show_which_routes_exist() {
             }
         }
     }
-    assert!(stage.upstream.seen().is_empty());
+    assert_eq!(stage.upstream.seen().len(), before);
 }
 
 /// A public route answers a preflight for itself; the answer of another one is not read by pages that it does not name.
