@@ -31,8 +31,8 @@ pub enum Body {
     Empty,
     /// One piece.
     Full(Bytes),
-    /// Whatever arrives from the other side.
-    Relay(Relay),
+    /// Whatever arrives from the other side. Boxed: a body is moved many times on its way, and this is large.
+    Relay(Box<Relay>),
 }
 
 /// A body that passes, with a bound on its length and on its silence.
@@ -70,7 +70,7 @@ impl Body {
         if incoming.is_end_stream() {
             return Self::Empty;
         }
-        Self::Relay(Relay {
+        Self::Relay(Box::new(Relay {
             incoming,
             max_silence,
             silence: Deadline::default(),
@@ -84,7 +84,7 @@ impl Body {
             whole: None,
             pace: None,
             _guard: None,
-        })
+        }))
     }
 
     /// Measures when the body moves; `None` when there is no body. What `guard` makes is dropped with the body.
