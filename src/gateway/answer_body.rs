@@ -21,11 +21,11 @@ pub(crate) struct AnswerBody {
     /// What is left of a piece that is too long.
     rest: Bytes,
     /// `None` where a call begins: the life goes on with that.
-    life: Option<RequestLife>,
+    life: Option<Box<RequestLife>>,
 }
 
 impl AnswerBody {
-    pub(super) fn new(body: Body, mut life: Option<RequestLife>) -> Self {
+    pub(super) fn new(body: Body, mut life: Option<Box<RequestLife>>) -> Self {
         if let Some(life) = life.as_mut().filter(|_| body.is_end_stream()) {
             life.body_ended(Ok(()));
         }

@@ -70,7 +70,8 @@ impl Handler for Gateway {
         interim: Option<Interim>,
     ) -> Response<Self::Body> {
         forward::extended_connect_to_upgrade(&mut request);
-        let mut life = RequestLife::begin(&self.metrics, &request, peer, &self.config.trusted_proxies);
+        // Boxed: it moves with the answer, and is large.
+        let mut life = Box::new(RequestLife::begin(&self.metrics, &request, peer, &self.config.trusted_proxies));
         let (is_head, is_grpc) = (request.method() == Method::HEAD, is_grpc(&request));
         let origin = request.headers().get(header::ORIGIN).cloned();
         // Boxed: otherwise every idle connection's task reserves this future's 5 KB.
@@ -94,7 +95,7 @@ impl Handler for Gateway {
             return response.map(|body| AnswerBody::new(body, Some(life)));
         };
         peer.became_tunnel();
-        let (life, gateway, peer) = (Box::new(life), self.clone(), peer.clone());
+        let (gateway, peer) = (self.clone(), peer.clone());
         self.shutdown.tasks().spawn(async move {
             call::run(life, tunnel, &gateway.shutdown).await;
             drop(peer);
