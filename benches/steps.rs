@@ -161,8 +161,10 @@ fn authentication(criterion: &mut Criterion) {
     let record = draft.into_record(&Plans::new(&config), token.id, token.hash, now).expect("a good record");
     let by = ActionContext { actor: Actor::person("bench", "here"), now };
     runtime.block_on(registry.create(record, &by)).expect("a written record");
-    let file = Arc::new(FileStore::open(&config, &path).expect("a readable file"));
-    let authenticator = Authenticator::with_file(&config, file, Arc::new(Failures::new(&config.tokens.failures)));
+    let plans = Arc::new(Plans::new(&config));
+    let file = Arc::new(FileStore::open(&path, plans.clone()).expect("a readable file"));
+    let failures = Arc::new(Failures::new(&config.tokens.failures));
+    let authenticator = Authenticator::with_file(Arc::new(config.clone()), plans, file, failures);
     let bearer = |text: &str| {
         let value = HeaderValue::try_from(format!("Bearer {text}")).expect("a header value");
         HeaderMap::from_iter([(header::AUTHORIZATION, value)])

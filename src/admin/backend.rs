@@ -1,14 +1,16 @@
 //! What the admin listener shows and changes: this process, and the stores of tokens and limits.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::limit_service::LimitService;
+use super::reload::{LastReload, ReloadRequests};
 use crate::auth::FileStore;
 use crate::config::Config;
-use crate::forward::UpstreamStates;
+use crate::forward::Upstreams;
 use crate::shutdown::Shutdown;
 use crate::store::StoreHealth;
-use crate::telemetry::Metrics;
+use crate::telemetry::{LogControl, Metrics};
 use crate::tokens::Registry;
 
 /// What requests to the admin listener read and change.
@@ -26,9 +28,19 @@ pub(crate) struct AdminBackend {
     /// With the memory store, the token file as this process has read it.
     pub(crate) file: Option<Arc<FileStore>>,
     /// The upstreams and their health.
-    pub(crate) upstreams: Arc<UpstreamStates>,
+    pub(crate) upstreams: Arc<Upstreams>,
     /// With Redis, its health; readiness depends on it.
     pub(crate) store: Option<Arc<StoreHealth>>,
+    /// Asks for the configuration to be read again.
+    pub(crate) reload: ReloadRequests,
+    /// What came of the last time.
+    pub(crate) last_reload: LastReload,
+    /// When the process was started.
+    pub(crate) started_at: SystemTime,
+    /// When this configuration came into force.
+    pub(crate) in_force_since: SystemTime,
+    /// What is logged.
+    pub(crate) log: LogControl,
 }
 
 impl AdminBackend {

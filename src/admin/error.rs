@@ -7,7 +7,7 @@ use serde_json::json;
 use super::access::AccessDenied;
 use super::invalid::{InvalidFields, sentence};
 use super::response::{AdminResponse, etag, json_response, set_header};
-use crate::config::Role;
+use crate::config::{Problem, Role};
 use crate::tokens::RegistryError;
 
 /// Seconds until a store that gives no answer may be asked again.
@@ -42,6 +42,9 @@ pub(super) enum ApiError {
     MediaType,
     #[error("{}", .0.summary())]
     Invalid(InvalidFields),
+    /// The configuration was read again and refused.
+    #[error("The configuration was refused; the one before stays in force.")]
+    Configuration(Vec<Problem>),
     /// The state of the token forbids it; with a code.
     #[error("{0}")]
     Conflict(String, &'static str),
@@ -67,6 +70,9 @@ impl ApiError {
         if let Self::Invalid(invalid) = &self {
             body["errors"] = json!(invalid);
         }
+        if let Self::Configuration(problems) = &self {
+            body["errors"] = problems.iter().map(Problem::to_json).collect();
+        }
         let mut response = json_response(status, &body);
         if let Some((name, value)) = self.header(code) {
             set_header(&mut response, name, value);
@@ -90,6 +96,7 @@ impl ApiError {
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Self::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+            Self::Configuration(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_configuration"),
             Self::Conflict(_, code) => (StatusCode::CONFLICT, code),
             Self::KeyReused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
             Self::Unconditional => (StatusCode::PRECONDITION_REQUIRED, "precondition_required"),
@@ -114,7 +121,11 @@ impl ApiError {
             Self::Foreign(_) | Self::Role(_) | Self::NotFound(_) | Self::Malformed(_) | Self::TooLarge(_) => {
                 return None;
             }
-            Self::Invalid(_) | Self::Conflict(..) | Self::KeyReused(_) | Self::Unconditional => return None,
+            Self::Configuration(_)
+            | Self::Invalid(_)
+            | Self::Conflict(..)
+            | Self::KeyReused(_)
+            | Self::Unconditional => return None,
         })
     }
 }

@@ -13,12 +13,12 @@ const MAX_ATTEMPTS: usize = 5;
 pub(crate) struct LimitService {
     config: Arc<Config>,
     registry: Arc<Registry>,
-    limiter: Limiter,
+    limiter: Arc<Limiter>,
 }
 
 impl LimitService {
     /// `limiter` must be the one that decides: for the memory store, that of the running process.
-    pub(crate) fn new(config: Arc<Config>, registry: Arc<Registry>, limiter: Limiter) -> Self {
+    pub(crate) fn new(config: Arc<Config>, registry: Arc<Registry>, limiter: Arc<Limiter>) -> Self {
         Self { config, registry, limiter }
     }
 

@@ -15,6 +15,7 @@ mod limit_service;
 mod limits;
 mod openapi;
 mod query;
+mod reload;
 mod request;
 mod response;
 mod router;
@@ -28,6 +29,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::ArcSwap;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request};
 use hyper::body::{Body as _, Incoming};
@@ -51,6 +53,7 @@ use router::{RequiredAccess, RouteLookup};
 pub(crate) use backend::AdminBackend;
 pub(crate) use guard::CONFIRMATION;
 pub(crate) use limit_service::LimitService;
+pub(crate) use reload::{LastReload, ReloadFailure, ReloadReport, ReloadRequests, ReloadResult};
 
 /// How long a connection may wait for its next request, and take nothing of an answer.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -64,14 +67,30 @@ const MAX_CONNECTIONS: usize = 1_024;
 
 /// The server behind the admin listener.
 pub(crate) struct Admin {
-    access: Access,
+    /// By the configuration in force.
+    serving: ArcSwap<AdminServing>,
+}
+
+struct AdminServing {
+    access: Arc<Access>,
     backend: AdminBackend,
 }
 
 impl Admin {
     /// Serves the process that `backend` belongs to.
     pub(crate) fn new(backend: AdminBackend) -> Self {
-        Self { access: Access::new(&backend.config.admin), backend }
+        let access = Arc::new(Access::new(&backend.config.admin));
+        Self { serving: ArcSwap::from_pointee(AdminServing { access, backend }) }
+    }
+
+    /// Serves by another configuration from the next request on.
+    pub(crate) fn exchange(&self, backend: AdminBackend) {
+        let before = self.serving.load();
+        let access = match before.backend.config.admin == backend.config.admin {
+            true => before.access.clone(),
+            false => Arc::new(Access::new(&backend.config.admin)),
+        };
+        self.serving.store(Arc::new(AdminServing { access, backend }));
     }
 
     /// Serves for as long as the process lives: during a drain, health matters most.
@@ -122,7 +141,7 @@ impl Admin {
     async fn respond(&self, request: Request<Incoming>, client: SocketAddr) -> AdminResponse {
         let id = request_id(&request, SystemTime::now());
         let has_body = !request.body().is_end_stream();
-        let handled = self.handle(request, client).await;
+        let handled = self.serving.load_full().handle(request, client).await;
         let mut response = handled.unwrap_or_else(|error| error.into_response(&id));
         if has_body && !response.status().is_success() {
             // The rest of the body may not have come, and nobody reads it.
@@ -131,7 +150,9 @@ impl Admin {
         set_header(&mut response, REQUEST_ID, id);
         response
     }
+}
 
+impl AdminServing {
     /// The order is the policy: requests of foreign web pages are refused first, then unknown callers; only then does the
     /// response show what exists.
     async fn handle(&self, request: Request<Incoming>, client: SocketAddr) -> Result<AdminResponse, ApiError> {

@@ -5,15 +5,13 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
 use super::changes::{Changes, Epoch};
 use super::principal::Principal;
 use super::refusal::Refused;
-use crate::config::Config;
-use crate::tokens::{Plans, TokenHash, is_id};
+use crate::tokens::{TokenHash, is_id};
 
 type Outcome = Result<Arc<Principal>, Refused>;
 
@@ -30,24 +28,27 @@ impl quick_cache::Weighter<TokenHash, Arc<Principal>> for Weight {
     }
 }
 
-/// What the workers of a process know of Redis's tokens together. It belongs to one configuration, whose plans are in its principals.
+/// What the workers of a process know of Redis's tokens together, over all configurations.
 pub struct TokenCache {
     pub(super) principals: quick_cache::sync::Cache<TokenHash, Arc<Principal>, Weight>,
     in_flight: Mutex<HashMap<TokenHash, Arc<OnceCell<Outcome>>>>,
-    pub(super) plans: Plans,
-    pub(super) ttl: Duration,
     pub(super) changes: Changes,
 }
 
 impl TokenCache {
-    /// An empty cache.
-    pub fn new(config: &Config) -> Self {
-        Self::of(Plans::new(config), config.tokens.cache_size, config.tokens.cache_ttl)
+    /// An empty cache for so many records of ordinary size.
+    pub fn new(size: usize) -> Self {
+        let principals = quick_cache::sync::Cache::with_weighter(size, Self::weight_of(size), Weight);
+        Self { principals, in_flight: Mutex::default(), changes: Changes::default() }
     }
 
-    fn of(plans: Plans, size: usize, ttl: Duration) -> Self {
-        let principals = quick_cache::sync::Cache::with_weighter(size, size as u64 * ORDINARY, Weight);
-        Self { principals, in_flight: Mutex::default(), plans, ttl, changes: Changes::default() }
+    /// Holds so many records from here on.
+    pub(crate) fn resize(&self, size: usize) {
+        self.principals.set_capacity(Self::weight_of(size));
+    }
+
+    fn weight_of(size: usize) -> u64 {
+        size as u64 * ORDINARY
     }
 
     /// How many records are in memory.
@@ -146,13 +147,12 @@ mod tests {
     use crate::tokens::test_plans as plans;
 
     fn cache() -> TokenCache {
-        TokenCache::of(plans(), 100, Duration::from_secs(5))
+        TokenCache::new(100)
     }
 
     fn principal() -> Arc<Principal> {
         let record = record_of("secret-token");
-        let plan = plans().resolve(&record);
-        Arc::new(Principal::new(&record, &record.hashes[0], 1, plan, std::time::UNIX_EPOCH))
+        Arc::new(Principal::new(&record, &record.hashes[0], 1, &plans(), std::time::UNIX_EPOCH))
     }
 
     #[tokio::test]

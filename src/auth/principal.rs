@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::refusal::{Reason, Refusal, Refused};
 use crate::config::Plan;
-use crate::tokens::{Plans, Record, State, StoredHash, TokenHash, covers};
+use crate::tokens::{PlanChoice, Plans, Record, State, StoredHash, TokenHash, covers};
 
 /// What tells an upstream who a request is. A gateway removes the client's own copies of these.
 pub const IDENTITY_HEADERS: [HeaderName; 4] = [
@@ -34,6 +34,10 @@ pub struct Principal {
     pub account: Arc<str>,
     /// The limits that hold for the token, its own overrides applied.
     pub plan: Arc<Plan>,
+    /// The plans that it is one of, by their id.
+    plans: u64,
+    /// What the record says of it; `None`: nothing.
+    choice: Option<Box<PlanChoice>>,
     /// Which of the record's hashes the presented token has.
     pub(super) hash: TokenHash,
     permissions: Box<[Box<str>]>,
@@ -48,11 +52,11 @@ pub struct Principal {
 
 impl Principal {
     /// Builds a principal from a record that is neither revoked nor disabled. `hash` is the one that the presented token has.
-    pub(super) fn new(record: &Record, hash: &StoredHash, version: u64, plan: Arc<Plan>, now: SystemTime) -> Self {
-        // Permissions are joined by spaces as an OAuth scope is (RFC 6749 section 3.3). All values were checked when the record was
-        // written; one that was written by other means and fits no header travels empty.
-        let value = |text: &str| HeaderValue::from_str(text).unwrap_or(const { HeaderValue::from_static("") });
-        let texts = [record.id.as_str(), &record.account, &record.permissions.join(" "), &plan.name].map(value);
+    pub(super) fn new(record: &Record, hash: &StoredHash, version: u64, plans: &Plans, now: SystemTime) -> Self {
+        let plan = plans.resolve(record);
+        let choice = Some(PlanChoice::of(record)).filter(|choice| *choice != PlanChoice::default());
+        // Permissions are joined by spaces as an OAuth scope is (RFC 6749 section 3.3).
+        let texts = [record.id.as_str(), &record.account, &record.permissions.join(" "), &plan.name].map(header_value);
         let mut texts = texts.into_iter();
         let identity_headers = IDENTITY_HEADERS.map(|name| (name, texts.next().expect("as many values as names")));
         let ends = [record.expires_at, hash.expires_at];
@@ -62,12 +66,42 @@ impl Principal {
             name: record.name.as_str().into(),
             account: record.account.as_str().into(),
             plan,
+            plans: plans.id(),
+            choice: choice.map(Box::new),
             hash: hash.sha256,
             permissions: record.permissions.iter().map(|permission| permission.as_str().into()).collect(),
             expires_at: ends.into_iter().flatten().min().map(|date| date.time()),
             identity_headers,
             confirmed_ms: AtomicU64::new(unix_ms(now)),
             confirmed_at: AtomicU64::new(0),
+        }
+    }
+
+    /// The id of the plans that its own is one of.
+    pub(super) fn plans(&self) -> u64 {
+        self.plans
+    }
+
+    /// The same token under the plans of another configuration.
+    pub(super) fn under(&self, plans: &Plans) -> Self {
+        let plan = plans.resolve_choice(&self.id, self.choice.as_deref().unwrap_or(&PlanChoice::default()));
+        let mut identity_headers = self.identity_headers.clone();
+        identity_headers[3].1 = header_value(&plan.name);
+        let copy = |time: &AtomicU64| AtomicU64::new(time.load(Ordering::Relaxed));
+        Self {
+            id: self.id.clone(),
+            version: self.version,
+            name: self.name.clone(),
+            account: self.account.clone(),
+            plan,
+            plans: plans.id(),
+            choice: self.choice.clone(),
+            hash: self.hash,
+            permissions: self.permissions.clone(),
+            expires_at: self.expires_at,
+            identity_headers,
+            confirmed_ms: copy(&self.confirmed_ms),
+            confirmed_at: copy(&self.confirmed_at),
         }
     }
 
@@ -118,6 +152,11 @@ impl Principal {
     }
 }
 
+/// All values were checked when the record was written; one that was written by other means and fits no header travels empty.
+fn header_value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or(const { HeaderValue::from_static("") })
+}
+
 fn unix_ms(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
@@ -133,7 +172,7 @@ pub(super) fn principal_of(
     let hash = record.holding(hash).ok_or(Refused::UNKNOWN)?;
     let token = || Some((record.id.as_str().into(), record.name.as_str().into()));
     usable(record).map_err(|refusal| Refused { refusal, token: token() })?;
-    Ok(Arc::new(Principal::new(record, hash, version, plans.resolve(record), now)))
+    Ok(Arc::new(Principal::new(record, hash, version, plans, now)))
 }
 
 /// Refuses records that are revoked or switched off. Their end is judged at every use, by [`unexpired`].
@@ -149,15 +188,14 @@ fn usable(record: &Record) -> Result<(), Refusal> {
 mod tests {
     use super::*;
     use crate::tokens::Date;
-    use crate::tokens::record_of;
+    use crate::tokens::{record_of, test_plans};
 
     fn at(ms: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(ms)
     }
 
     fn principal(record: &Record) -> Principal {
-        let plan = Arc::new(Plan { name: "standard".into(), limits: Box::default(), ..Plan::default() });
-        Principal::new(record, &record.hashes[0], 7, plan, at(10_000))
+        Principal::new(record, &record.hashes[0], 7, &test_plans(), at(10_000))
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use tokio::sync::Notify;
 
@@ -11,7 +12,7 @@ use super::open_calls::OpenCalls;
 use super::principal::{Principal, principal_of};
 use super::refusal::Refused;
 use crate::store::{ChannelEvent, Redis, StoreError, Subscription};
-use crate::tokens::RedisTokens;
+use crate::tokens::{Plans, RedisTokens};
 
 /// The pause between two sweeps. A lost announcement costs this, and the length of a sweep.
 const SWEEP_PAUSE: Duration = Duration::from_secs(3);
@@ -25,22 +26,24 @@ pub struct RecordWatch {
     redis: Redis,
     tokens: RedisTokens,
     cache: Arc<TokenCache>,
+    plans: Arc<ArcSwap<Plans>>,
     calls: Arc<OpenCalls>,
     announced: Box<dyn Fn(&str) + Send + Sync>,
     sweep_now: Notify,
 }
 
 impl RecordWatch {
-    /// Watches over `calls`. `cache` holds the plans of the same configuration; `announced` is told all that is
+    /// Watches over `calls`. `plans` are those of the configuration in force; `announced` is told all that is
     /// announced: the id of a token whose record has changed, or what others announce there.
     pub(crate) fn new(
         redis: Redis,
         cache: Arc<TokenCache>,
+        plans: Arc<ArcSwap<Plans>>,
         calls: Arc<OpenCalls>,
         announced: impl Fn(&str) + Send + Sync + 'static,
     ) -> Self {
         let tokens = RedisTokens::new(redis.clone());
-        Self { redis, tokens, cache, calls, announced: Box::new(announced), sweep_now: Notify::new() }
+        Self { redis, tokens, cache, plans, calls, announced: Box::new(announced), sweep_now: Notify::new() }
     }
 
     /// Returns after the first attempt to subscribe, with the future that watches for ever.
@@ -114,12 +117,11 @@ impl RecordWatch {
     async fn read_again(&self, ids: Vec<&str>) {
         for wave in ids.chunks(READS) {
             let records = join_all(wave.iter().map(|id| self.tokens.read(id))).await;
-            let now = SystemTime::now();
+            let (now, plans) = (SystemTime::now(), self.plans.load());
             for (id, read) in wave.iter().zip(records) {
                 match read {
                     Ok(Some((version, record))) => {
-                        let current =
-                            |call: &Principal| principal_of(&record, version, call.hash, &self.cache.plans, now);
+                        let current = |call: &Principal| principal_of(&record, version, call.hash, &plans, now);
                         self.calls.judge(id, now, current);
                     }
                     Ok(None) => self.calls.judge(id, now, |_| Err(Refused::UNKNOWN)),

@@ -105,15 +105,11 @@ fn store(config: &Config) -> &'static str {
 }
 
 fn as_json(path: &Path, config: Option<&Config>, errors: &[&Problem], warnings: &[&Problem]) -> Value {
-    let shown = |p: &&Problem| {
-        let file = p.file.display().to_string();
-        json!({ "file": file, "line": p.line, "column": p.column, "path": p.path, "message": p.message })
-    };
     let mut object = json!({
         "file": path.display().to_string(),
         "ok": config.is_some(),
-        "errors": errors.iter().map(shown).collect::<Vec<_>>(),
-        "warnings": warnings.iter().map(shown).collect::<Vec<_>>(),
+        "errors": errors.iter().map(|problem| problem.to_json()).collect::<Vec<_>>(),
+        "warnings": warnings.iter().map(|problem| problem.to_json()).collect::<Vec<_>>(),
     });
     if let Some(config) = config {
         object["defines"] = json!({

@@ -106,7 +106,7 @@ async fn limit_service(args: &LimitsArgs) -> anyhow::Result<LimitService> {
             let (local, denials) = (Arc::new(MemoryLimiter::new(1)), Arc::new(DenyCache::new(1)));
             let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials, Arc::default());
             let registry = Arc::new(Registry::with_redis(&config, redis));
-            Ok(LimitService::new(config, registry, Limiter::Redis(limiter)))
+            Ok(LimitService::new(config, registry, Arc::new(Limiter::Redis(limiter))))
         }
     }
 }

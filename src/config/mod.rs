@@ -1,5 +1,6 @@
 //! Configuration: one YAML file, compiled into a validated form, or into all that is wrong with it.
 
+mod changes;
 mod compile;
 mod expand;
 mod files;
@@ -22,9 +23,10 @@ mod upstream;
 mod yaml;
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use self::redis::{MAX_DATABASE, RedisUrl};
+pub(crate) use changes::{changes, restart_needed};
 use compile::compile;
 use files::Expected;
 use nearest::{hint, nearest};
@@ -76,6 +78,11 @@ pub struct Loaded {
 /// # Errors
 /// Everything that is wrong with it, warnings included.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
+    load_with_files(path).0
+}
+
+/// The same, and all files that it depends on but the token file, whether it is good or not.
+pub(crate) fn load_with_files(path: &Path) -> (Result<Loaded, Problems>, Vec<PathBuf>) {
     let env = |name: &str| std::env::var(name).ok();
     let reader = YamlReader::new(path, FileKind::Configuration(&env));
     let config = match read(path) {
@@ -86,7 +93,9 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
         }
     };
     reader.check_files();
-    finish(reader, config)
+    let mut files = reader.named_files();
+    files.push(path.to_owned());
+    (finish(reader, config), files)
 }
 
 /// Compiles `text` as the content of the file `path` (which is only named in problems, and whose folder paths are relative

@@ -13,7 +13,7 @@ use super::{Plan, PlansByName, RedisStore, Route, TlsSettings, Upstream};
 use crate::hash::TokenHash;
 
 /// One whole configuration, checked and with every name resolved.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// The file it was read from.
     pub source: PathBuf,
@@ -48,14 +48,14 @@ pub struct Config {
 }
 
 /// Threads.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Runtime {
     /// Worker threads, each with its own event loop, upstream pool and Redis connection.
     pub workers: NonZeroUsize,
 }
 
 /// The listeners.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ListenSettings {
     /// The HTTPS listener.
     pub https: SocketAddr,
@@ -90,7 +90,7 @@ pub struct ListenSettings {
 }
 
 /// Access to the admin listener. Liveness and readiness need none.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AdminAccess {
     /// What requests without a token may do; `None`: nothing. On an address that others can reach it is always `None`.
     pub anonymous: Option<Role>,
@@ -103,7 +103,7 @@ pub struct AdminAccess {
 }
 
 /// A token of the admin listener.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AdminToken {
     /// Its name in the audit trail.
     pub name: Arc<str>,
@@ -136,7 +136,7 @@ impl Role {
 }
 
 /// Where tokens and limits live.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Store {
     /// In this process; tokens come from `tokens.file`.
     Memory,
@@ -145,7 +145,7 @@ pub enum Store {
 }
 
 /// Bearer tokens.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TokenSettings {
     /// What Callgate's own tokens start with, before the underscore.
     pub prefix: Arc<str>,
@@ -163,7 +163,7 @@ pub struct TokenSettings {
 }
 
 /// How often authentication may fail.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FailureLimits {
     /// The most failures of one network of clients, and the window in milliseconds; `None`: any number.
     pub limit: Option<(NonZeroU32, NonZeroU32)>,
@@ -176,7 +176,7 @@ pub struct FailureLimits {
 }
 
 /// How limits are reported to clients, and the memory for them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LimitSettings {
     /// Stamp `X-RateLimit-*`.
     pub x_ratelimit: bool,
@@ -187,7 +187,7 @@ pub struct LimitSettings {
 }
 
 /// Access log and diagnostics.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LogSettings {
     /// The form of the lines.
     pub format: LogFormat,
@@ -207,7 +207,7 @@ pub enum LogFormat {
 }
 
 /// The end of an instance.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DrainSettings {
     /// How long `/readyz` fails while new connections are still accepted.
     pub delay: Duration,

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 /// Whether a problem keeps the file from being used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
@@ -28,6 +30,14 @@ pub struct Problem {
     pub message: String,
     /// An error or a warning.
     pub severity: Severity,
+}
+
+impl Problem {
+    /// For programs; errors and warnings are told apart by where they stand.
+    pub(crate) fn to_json(&self) -> Value {
+        let file = self.file.display().to_string();
+        json!({ "file": file, "line": self.line, "column": self.column, "path": self.path, "message": self.message })
+    }
 }
 
 impl fmt::Display for Problem {

@@ -31,11 +31,19 @@ pub(crate) struct YamlReader<'a> {
     problems: RefCell<Vec<Problem>>,
     /// Files that the configuration names, each with the position and path of the value that does.
     files: RefCell<Vec<(Position, String, PathBuf, Expected)>>,
+    /// Files of secrets, which are read at once.
+    secrets: RefCell<Vec<PathBuf>>,
 }
 
 impl<'a> YamlReader<'a> {
     pub(crate) fn new(file: &Path, kind: FileKind<'a>) -> Self {
-        Self { file: file.into(), kind, problems: RefCell::default(), files: RefCell::default() }
+        Self {
+            file: file.into(),
+            kind,
+            problems: RefCell::default(),
+            files: RefCell::default(),
+            secrets: RefCell::default(),
+        }
     }
 
     /// Parses the file's content; `None` if that is no YAML, which is reported.
@@ -64,6 +72,13 @@ impl<'a> YamlReader<'a> {
     pub(super) fn report(&self, severity: Severity, at: Position, path: String, message: String) {
         let file = self.file.clone();
         self.problems.borrow_mut().push(Problem { file, line: at.line, column: at.column, path, message, severity });
+    }
+
+    /// The files that the configuration names, but for the token file.
+    pub(super) fn named_files(&self) -> Vec<PathBuf> {
+        let files = self.files.borrow();
+        let files = files.iter().filter(|(.., expected)| !matches!(expected, Expected::Tokens));
+        files.map(|(_, _, file, _)| file.clone()).chain(self.secrets.borrow().iter().cloned()).collect()
     }
 
     /// Reports what is wrong with the files that the configuration names.
@@ -274,7 +289,11 @@ impl<'a> Field<'a> {
         let text = self.text()?;
         match text.strip_prefix("file:") {
             None => Some(text),
-            Some(path) => self.accept(files::read_secret(&self.reader.resolve(path))),
+            Some(path) => {
+                let path = self.reader.resolve(path);
+                self.reader.secrets.borrow_mut().push(path.clone());
+                self.accept(files::read_secret(&path))
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use super::{CertificateFiles, Secret, files};
 pub(super) const MAX_DATABASE: u32 = 9_999;
 
 /// A Redis that all instances share.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RedisStore {
     /// Its servers.
     pub servers: RedisServers,
@@ -34,7 +34,7 @@ pub struct RedisStore {
 }
 
 /// Which servers hold the data.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RedisServers {
     /// One.
     Single(RedisNode),
@@ -45,7 +45,7 @@ pub enum RedisServers {
 }
 
 /// A group of servers watched by Sentinel.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RedisSentinel {
     /// The name of the group in the sentinels' configuration.
     pub service: Arc<str>,
@@ -127,7 +127,7 @@ impl RedisLogin {
 }
 
 /// TLS towards Redis.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct RedisTls {
     /// Trusted certificates; `None`: the system's.
     pub ca: Option<PathBuf>,

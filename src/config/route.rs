@@ -19,7 +19,7 @@ pub enum RouteAccess {
 }
 
 /// Host + path + methods → upstream.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Route {
     /// The name in metrics and logs.
     pub name: Arc<str>,
@@ -68,7 +68,7 @@ pub struct Route {
 }
 
 /// How slowly a body may come.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct UploadBounds {
     /// Bytes a second, of the time in which its receiver waits for more; `None`: no bound.
     pub min_rate: Option<NonZeroU64>,
@@ -77,7 +77,7 @@ pub struct UploadBounds {
 }
 
 /// Calls: WebSockets, streams of server-sent events, and gRPC. How long they may live.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CallLimits {
     /// Whether they count in the plan's `concurrent_calls`.
     pub counted: bool,

@@ -68,6 +68,12 @@ impl Split {
         self.shares[share].upstream
     }
 
+    /// The same with other indices for its upstreams.
+    pub(super) fn renumbered(&self, index: impl Fn(usize) -> usize) -> Self {
+        let shares = self.shares.iter().map(|share| WeightRange { upstream: index(share.upstream), ..*share });
+        Self { shares: shares.collect(), by: self.by }
+    }
+
     /// The upstreams, in order.
     pub fn upstreams(&self) -> impl Iterator<Item = usize> {
         self.shares.iter().map(|share| share.upstream)

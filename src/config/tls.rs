@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// TLS towards clients.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TlsSettings {
     /// Certificates; the first serves clients whose server name matches none.
     pub certificates: Vec<CertificateFiles>,
@@ -12,7 +12,7 @@ pub struct TlsSettings {
 }
 
 /// The two PEM files of one certificate.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CertificateFiles {
     /// The chain, leaf first.
     pub cert: PathBuf,

@@ -10,7 +10,7 @@ use http::HeaderName;
 use super::CertificateFiles;
 
 /// A named service.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
     /// Its name in metrics and logs.
     pub name: Arc<str>,
@@ -47,7 +47,7 @@ pub struct Upstream {
 }
 
 /// TLS towards an upstream.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct UpstreamTlsSettings {
     /// Trusted certificates; `None`: the system's.
     pub ca: Option<PathBuf>,
@@ -123,7 +123,7 @@ pub enum HeaderCase {
 }
 
 /// The load balancing of one upstream.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Balancing {
     /// The share of each endpoint, in the order of the endpoints.
     pub shares: Vec<EndpointShare>,
@@ -143,6 +143,14 @@ pub struct Balancing {
     pub max_waiting: u32,
     /// The longest wait.
     pub max_wait: Duration,
+}
+
+impl Balancing {
+    /// Whether both bound requests alike.
+    pub(crate) fn has_same_caps(&self, other: &Self) -> bool {
+        let caps = |of: &Self| (of.max_requests, of.max_waiting, of.max_wait);
+        caps(self) == caps(other)
+    }
 }
 
 /// The share of one endpoint.
@@ -177,7 +185,7 @@ pub enum HashKey {
 }
 
 /// Health checks of endpoints.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Health {
     /// The request, and the answers that count as healthy.
     pub probe: HealthProbe,
@@ -196,7 +204,7 @@ pub struct Health {
 }
 
 /// The request of a health check.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum HealthProbe {
     /// A GET.
     Http {
@@ -213,7 +221,7 @@ pub enum HealthProbe {
 }
 
 /// When an endpoint is ejected because its requests fail, and for how long.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ejection {
     /// Failures in a row until it is ejected.
     pub failures: u32,
@@ -226,7 +234,7 @@ pub struct Ejection {
 }
 
 /// When requests are sent again, and how often.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Retry {
     /// The failures after which a request is sent again.
     pub on: Vec<RetryOn>,

@@ -11,19 +11,18 @@ use http::{Request, Response};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use prometheus::IntCounter;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::body::{Body, BodyCopy};
 use crate::config;
 use crate::shutdown::Shutdown;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, MirrorMetrics};
 
-use super::balance::UpstreamStates;
 use super::context::ForwardContext;
 use super::endpoint_pool::{NoConnection, PooledConnection};
 use super::replayable_head::ReplayableHead;
 use super::upstream_pools::{MAX_STALE, UpstreamPools};
+use super::upstreams::Upstreams;
 use super::{affinity, headers};
 
 /// Marks a copy for its receiver: the answer is discarded. Clients can't send it.
@@ -37,7 +36,7 @@ pub(super) struct RequestMirror {
     settings: config::Mirror,
     /// Shared by all workers.
     permits: Arc<Semaphore>,
-    counters: [IntCounter; CopyOutcome::NAMES.len()],
+    metrics: MirrorMetrics<{ CopyOutcome::NAMES.len() }>,
     shutdown: Shutdown,
 }
 
@@ -67,15 +66,15 @@ impl RequestMirror {
     pub(super) fn new(
         route: &config::Route,
         upstreams: &[Arc<UpstreamPools>],
-        shared: &UpstreamStates,
+        shared: &Upstreams,
         metrics: &Metrics,
         shutdown: &Shutdown,
     ) -> Option<Self> {
         let settings = route.mirror.clone()?;
         let upstream = upstreams[settings.upstream].clone();
-        let counters = CopyOutcome::NAMES.map(|name| metrics.mirrored(&route.name, &upstream.config.name, name));
-        let permits = shared.copy_permits.get(&route.name)?.clone();
-        Some(Self { permits, upstream, settings, counters, shutdown: shutdown.clone() })
+        let metrics = metrics.mirrored(&route.name, &upstream.config.name, CopyOutcome::NAMES);
+        let permits = shared.copy_permits(&route.name)?.clone();
+        Some(Self { permits, upstream, settings, metrics, shutdown: shutdown.clone() })
     }
 
     /// Copies a request on its way to its own upstream, if it is in the sampled share. With a body the copy is sent when that is
@@ -119,7 +118,7 @@ impl RequestMirror {
     }
 
     fn count(&self, outcome: CopyOutcome) {
-        self.counters[outcome as usize].inc();
+        self.metrics.copies[outcome as usize].inc();
     }
 
     /// Waits until the request is complete, and sends its copy. `host`: where it is not the endpoint's own; `key`: the hash that

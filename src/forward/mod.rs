@@ -26,6 +26,7 @@ mod shared_connection;
 mod tls;
 mod tunnel;
 mod upstream_pools;
+mod upstreams;
 mod wait_queue;
 
 use std::collections::HashMap;
@@ -42,7 +43,6 @@ use crate::config::{self, Protocol};
 use crate::deadline::Deadline;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
-use crate::tls::TlsError;
 
 use answer::AwaitedAnswer;
 use attempts::RequestContext;
@@ -52,7 +52,7 @@ use tunnel::ClientEnd;
 use upstream_pools::UpstreamPools;
 
 pub use answer::ForwardedResponse;
-pub use balance::{EndpointReport, UpstreamReport, UpstreamStates};
+pub use balance::{EndpointReport, UpstreamReport};
 pub use client_address::client_address;
 pub use context::ForwardContext;
 pub use error::ForwardError;
@@ -61,9 +61,10 @@ pub use headers::{asks_for_events, asks_for_websocket, is_grpc, is_last_hop};
 // For the benchmarks alone.
 #[doc(hidden)]
 pub use headers::{onto_client, onto_upstream};
-pub use resolve::ResolvedNames;
+pub use probe::HealthChecks;
 pub use response_guard::ResponseGuard;
 pub use tunnel::{CutReason, EndedBy, Tunnel, TunnelEnd};
+pub use upstreams::Upstreams;
 
 /// One worker's connections to every upstream.
 pub struct Forwarder {
@@ -76,34 +77,26 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// Makes the pools, without connecting. `shared` is the state of the endpoints, for all workers; the drain waits for copies of
-    /// requests.
-    ///
-    /// # Errors
-    /// When TLS can't be used as configured.
+    /// One worker's pools, without connecting. What `before` has of the same upstreams passes over with its connections. The drain
+    /// waits for copies of requests.
     pub fn new(
         config: &config::Config,
-        names: &ResolvedNames,
-        shared: &UpstreamStates,
+        shared: &Upstreams,
         metrics: &Metrics,
         shutdown: &Shutdown,
-    ) -> Result<Self, TlsError> {
-        let upstreams = config
-            .upstreams
-            .iter()
-            .enumerate()
-            .map(|(index, upstream)| Ok(Arc::new(UpstreamPools::new(index, upstream, names, shared)?)));
-        let upstreams = upstreams.collect::<Result<Vec<_>, TlsError>>()?;
+        before: Option<&Self>,
+    ) -> Self {
+        let upstreams = UpstreamPools::of_all(shared, before.map_or(&[], |before| &before.upstreams));
         let mirrors = config.routes.iter().filter_map(|route| {
             let mirror = RequestMirror::new(route, &upstreams, shared, metrics, shutdown)?;
             Some((route.name.clone(), Arc::new(mirror)))
         });
-        Ok(Self {
+        Self {
             mirrors: mirrors.collect(),
             upstreams,
             client_idle: config.listen.body_idle_timeout,
             keeps_limits: !config.limits.x_ratelimit && !config.limits.ietf,
-        })
+        }
     }
 
     /// Closes connections that were idle too long; to be called every few seconds.
@@ -111,11 +104,6 @@ impl Forwarder {
         for endpoint in self.upstreams.iter().flat_map(|upstream| &upstream.endpoints) {
             endpoint.sweep();
         }
-    }
-
-    /// Checks the health of all endpoints for as long as it is polled. This forwarder should serve nothing else.
-    pub async fn check_health(&self) {
-        probe::run(&self.upstreams).await;
     }
 
     /// Sends a request to its route's upstream and waits for the head of the response.

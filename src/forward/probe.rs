@@ -1,6 +1,7 @@
 //! Active health checks: one prober for the whole process asks every endpoint. It has connections of its own, made like those for
 //! requests, and its requests are not counted.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +12,16 @@ use http::response::Parts;
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::body::Body;
 use crate::config::{Health, HealthProbe};
+use crate::shutdown::Shutdown;
 
 use super::endpoint_pool::NoConnection;
 use super::grpc_health::{self, HealthCheckError};
 use super::upstream_pools::UpstreamPools;
+use super::upstreams::Upstreams;
 
 /// Bytes of an answer that are read at most.
 const MAX_READ: usize = 64 << 10;
@@ -39,15 +43,45 @@ enum ProbeError {
     Grpc(#[from] HealthCheckError),
 }
 
-/// Checks all endpoints again and again, for as long as it is polled. Nothing else should use these pools.
-pub(super) async fn run(upstreams: &[Arc<UpstreamPools>]) {
-    let checks = upstreams.iter().flat_map(|upstream| {
-        let health = upstream.config.balancing.health.as_ref();
-        health.into_iter().flat_map(move |health| {
-            (0..upstream.endpoints.len()).map(move |index| check_endpoint(upstream, index, health))
-        })
-    });
-    join_all(checks).await;
+/// The health checks of one configuration's upstreams, each a task of this runtime. Dropped, they end.
+pub struct HealthChecks {
+    /// Nothing else uses these connections.
+    pools: Vec<Arc<UpstreamPools>>,
+    /// By the name of the upstream.
+    tasks: HashMap<Arc<str>, Arc<AbortOnDropHandle<()>>>,
+}
+
+impl HealthChecks {
+    /// Checks all endpoints again and again. What `before` does for unchanged upstreams goes on.
+    pub fn start(shared: &Upstreams, shutdown: &Shutdown, before: Option<&Self>) -> Self {
+        let pools = UpstreamPools::of_all(shared, before.map_or(&[], |before| &before.pools));
+        let tasks = pools.iter().filter_map(|upstream| {
+            upstream.config.balancing.health.as_ref()?;
+            let task = before.and_then(|before| before.task_of(upstream)).unwrap_or_else(|| {
+                let (upstream, shutdown) = (upstream.clone(), shutdown.clone());
+                let checks = async move {
+                    tokio::select! {
+                        () = check(&upstream) => {}
+                        () = shutdown.draining() => {}
+                    }
+                };
+                Arc::new(AbortOnDropHandle::new(tokio::spawn(checks)))
+            });
+            Some((upstream.config.name.clone(), task))
+        });
+        Self { tasks: tasks.collect(), pools }
+    }
+
+    /// The task that checks this very upstream.
+    fn task_of(&self, upstream: &Arc<UpstreamPools>) -> Option<Arc<AbortOnDropHandle<()>>> {
+        let is_same = self.pools.iter().any(|known| Arc::ptr_eq(known, upstream));
+        self.tasks.get(&upstream.config.name).filter(|_| is_same).cloned()
+    }
+}
+
+async fn check(upstream: &UpstreamPools) {
+    let Some(health) = &upstream.config.balancing.health else { return };
+    join_all((0..upstream.endpoints.len()).map(|index| check_endpoint(upstream, index, health))).await;
 }
 
 async fn check_endpoint(upstream: &UpstreamPools, index: usize, health: &Health) {

@@ -29,6 +29,7 @@ const FAILED_ADDRESS_BACKOFF: Duration = Duration::from_secs(10);
 const MAX_TRIED: usize = 8;
 
 /// Where an endpoint is.
+#[derive(Clone)]
 pub(super) enum EndpointAddr {
     /// At an address from the configuration.
     Fixed(SocketAddr),
@@ -57,7 +58,7 @@ impl EndpointAddr {
 }
 
 /// The host names of all endpoints. They are looked up until this is dropped.
-pub struct ResolvedNames {
+pub(super) struct ResolvedNames {
     /// By host and look-up interval.
     names: BTreeMap<(Arc<str>, Duration), Arc<HostName>>,
 }
@@ -85,8 +86,8 @@ struct Known {
 }
 
 impl ResolvedNames {
-    /// Starts to look up every host name, in tasks on this runtime. A name that can't be found does not stop Callgate from starting.
-    pub fn start(config: &Config, metrics: &Metrics) -> Arc<Self> {
+    /// Looks up every host name from here on, in tasks on this runtime; what `before` knows of a name stays.
+    pub(super) fn new(config: &Config, metrics: &Metrics, before: Option<&Self>) -> Self {
         let mut names = BTreeMap::new();
         for upstream in &config.upstreams {
             for endpoint in &upstream.endpoints {
@@ -94,15 +95,19 @@ impl ResolvedNames {
                     && host.parse::<IpAddr>().is_err()
                 {
                     let interval = upstream.resolve_interval;
-                    names.entry((host.clone(), interval)).or_insert_with(|| {
-                        let name = Arc::new(HostName::new(host.clone(), interval, metrics.name(host)));
-                        tokio::spawn(run(Arc::downgrade(&name)));
-                        name
+                    let key = (host.clone(), interval);
+                    let known = before.and_then(|before| before.names.get(&key)).cloned();
+                    names.entry(key).or_insert_with(|| {
+                        known.unwrap_or_else(|| {
+                            let name = Arc::new(HostName::new(host.clone(), interval, metrics.name(host)));
+                            tokio::spawn(run(Arc::downgrade(&name)));
+                            name
+                        })
                     });
                 }
             }
         }
-        Arc::new(Self { names })
+        Self { names }
     }
 
     /// The address of an endpoint of an upstream with this look-up interval.

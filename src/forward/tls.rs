@@ -9,6 +9,7 @@ use crate::config::{Endpoint, EndpointAddress, Protocol, Upstream};
 use crate::tls::{TlsError, client_config};
 
 /// TLS towards one endpoint.
+#[derive(Clone)]
 pub(super) struct EndpointTls {
     connectors: Connectors,
     /// The name for SNI, which the certificate must carry.

@@ -4,12 +4,10 @@ use std::sync::Arc;
 
 use crate::config;
 use crate::telemetry::UpstreamMetrics;
-use crate::tls::TlsError;
 
-use super::balance::{RoundRobin, UpstreamState, UpstreamStates};
+use super::balance::{RoundRobin, UpstreamState};
 use super::endpoint_pool::EndpointPool;
-use super::resolve::ResolvedNames;
-use super::tls;
+use super::upstreams::{SharedUpstream, Upstreams};
 use super::wait_queue::WaitQueues;
 
 /// Reused connections that turn out to be closed, one after the other, for one request.
@@ -17,10 +15,11 @@ pub(super) const MAX_STALE: usize = 8;
 
 /// The connections of one worker to the endpoints of one upstream.
 pub(super) struct UpstreamPools {
-    pub(super) config: Arc<config::Upstream>,
-    pub(super) endpoints: Vec<Arc<EndpointPool>>,
     /// What all workers share.
+    pub(super) shared: Arc<SharedUpstream>,
+    pub(super) config: Arc<config::Upstream>,
     pub(super) state: Arc<UpstreamState>,
+    pub(super) endpoints: Vec<Arc<EndpointPool>>,
     pub(super) round_robin: RoundRobin,
     /// The requests that wait for a connection.
     pub(super) queues: Arc<WaitQueues>,
@@ -28,27 +27,31 @@ pub(super) struct UpstreamPools {
 }
 
 impl UpstreamPools {
-    /// The upstream at `index` of the configuration.
-    pub(super) fn new(
-        index: usize,
-        config: &Arc<config::Upstream>,
-        names: &ResolvedNames,
-        upstreams: &UpstreamStates,
-    ) -> Result<Self, TlsError> {
-        let queues = Arc::new(WaitQueues::default());
-        let state = upstreams.states[index].clone();
-        let endpoints = config.endpoints.iter().zip(tls::of_endpoints(config)?).map(|(endpoint, tls)| {
-            let addr = names.endpoint_addr(endpoint, config.resolve_interval);
-            Arc::new(EndpointPool::new(endpoint, addr, config, tls, queues.clone()))
+    /// The pools of all upstreams: of `before` those whose upstream is unchanged, with their connections; new ones of the others.
+    pub(super) fn of_all(shared: &Upstreams, before: &[Arc<Self>]) -> Vec<Arc<Self>> {
+        let pools = shared.all.iter().map(|upstream| {
+            let known = before.iter().find(|known| Arc::ptr_eq(&known.shared, upstream));
+            known.cloned().unwrap_or_else(|| Arc::new(Self::new(upstream)))
         });
-        Ok(Self {
-            config: config.clone(),
+        pools.collect()
+    }
+
+    /// The pools of an upstream, without connections.
+    fn new(shared: &Arc<SharedUpstream>) -> Self {
+        let queues = Arc::new(WaitQueues::default());
+        let config = &shared.config;
+        let endpoints = config.endpoints.iter().zip(&shared.endpoints).map(|(endpoint, (addr, tls))| {
+            Arc::new(EndpointPool::new(endpoint, addr.clone(), config, tls.clone(), queues.clone()))
+        });
+        Self {
             endpoints: endpoints.collect(),
             round_robin: RoundRobin::new(config.endpoints.len()),
             queues,
-            metrics: state.metrics.clone(),
-            state,
-        })
+            metrics: shared.state.metrics.clone(),
+            state: shared.state.clone(),
+            config: config.clone(),
+            shared: shared.clone(),
+        }
     }
 
     /// Chooses an endpoint by the state of all of them; `None` when all were `tried`.

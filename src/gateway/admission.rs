@@ -29,7 +29,7 @@ pub(crate) struct Admission {
     /// Token → principal.
     pub authenticator: Authenticator,
     /// The limits of its plan.
-    pub limiter: Limiter,
+    pub limiter: Arc<Limiter>,
     /// The requests in flight of each token, in this process.
     pub(crate) in_flight: Arc<TokensInFlight>,
     /// How often tokens are used, saved later.

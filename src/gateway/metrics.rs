@@ -1,13 +1,11 @@
-//! The metrics of requests, each cell resolved once when the configuration is loaded.
+//! What requests of all configurations are counted, logged and looked up with.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
 use prometheus::{Histogram, IntCounter};
 
 use crate::auth::{self, OpenCalls, Refusal};
-use crate::config;
 use crate::forward::EndedBy;
 use crate::limits::{Decision, Source};
 use crate::telemetry::{AccessLog, Metrics, RouteMetrics};
@@ -16,10 +14,9 @@ use crate::telemetry::{AccessLog, Metrics, RouteMetrics};
 pub(crate) struct RequestMetrics {
     pub(super) log: AccessLog,
     pub(super) open_calls: Arc<OpenCalls>,
-    pub(super) routes: Vec<Arc<config::Route>>,
     pub(super) shadow_denials: IntCounter,
-    by_route: Vec<Arc<RouteMetrics>>,
-    no_route: Arc<RouteMetrics>,
+    /// The cells of requests for which no route was found.
+    pub(super) no_route: Arc<RouteMetrics>,
     auth: Vec<(&'static str, IntCounter)>,
     decisions: [[IntCounter; 3]; 2],
     decision_seconds: Histogram,
@@ -29,37 +26,20 @@ pub(crate) struct RequestMetrics {
 /// The order of the cells of `calls_ended`, which is that of [`EndedBy`].
 const ENDED_BY: [EndedBy; 3] = [EndedBy::Client, EndedBy::Upstream, EndedBy::Gateway];
 
-/// The methods that are counted from the start: those of the route; the two most usual ones where it takes all.
-fn initial_methods(route: &config::Route) -> &[Method] {
-    if route.methods.is_empty() { &[Method::GET, Method::POST] } else { &route.methods }
-}
-
 impl RequestMetrics {
     /// Resolves every cell.
-    pub(crate) fn new(
-        metrics: &Metrics,
-        routes: &[Arc<config::Route>],
-        log: AccessLog,
-        open_calls: Arc<OpenCalls>,
-    ) -> Self {
+    pub(crate) fn new(metrics: &Metrics, log: AccessLog, open_calls: Arc<OpenCalls>) -> Self {
         let decisions = |outcome| Source::ALL.map(|source| metrics.decisions(outcome, source.as_str()));
         Self {
             log,
             open_calls,
-            routes: routes.to_vec(),
             shadow_denials: metrics.shadow_denials.clone(),
-            by_route: routes.iter().map(|route| metrics.route(&route.name, initial_methods(route))).collect(),
             no_route: metrics.route("none", &[]),
             auth: auth::OUTCOMES.iter().map(|outcome| (*outcome, metrics.auth(outcome))).collect(),
             decisions: [decisions("denied"), decisions("admitted")],
             decision_seconds: metrics.decision_seconds.clone(),
             calls_ended: ENDED_BY.map(|by| metrics.calls_ended(by.as_str())),
         }
-    }
-
-    /// The cells of a route; `None` where no route was found.
-    pub(super) fn route(&self, index: Option<usize>) -> &RouteMetrics {
-        index.map_or(&self.no_route, |index| &self.by_route[index])
     }
 
     /// Counts an authentication by its outcome.

@@ -6,6 +6,7 @@ mod answer_body;
 mod call;
 mod metrics;
 mod request;
+mod snapshot;
 mod target;
 
 use std::future::{pending, poll_fn};
@@ -19,13 +20,13 @@ use http::{HeaderValue, Method, Request, Response, header};
 
 use crate::auth::{Principal, Reason, Refusal};
 use crate::body::{Body, IncomingBody};
-use crate::config::{self, Config, RouteAccess};
+use crate::config::{self, RouteAccess};
 use crate::forward::{self, ForwardContext, ForwardedResponse, Forwarder, Tunnel, is_grpc};
-use crate::listener::{Certificates, Handler, Interim, Peer};
+use crate::listener::{Handler, Interim, Peer};
 use crate::response::{self, Rejection};
-use crate::route::{RouteMatch, RouteTable};
+use crate::route::RouteMatch;
 use crate::shutdown::Shutdown;
-use crate::telemetry::Phase;
+use crate::telemetry::{Metrics, Phase};
 
 use answer_body::AnswerBody;
 use request::{RequestLife, Stage, StreamKind};
@@ -34,6 +35,7 @@ use target::{Preflight, Target};
 pub(crate) use admission::Admission;
 pub(crate) use admission::TokensInFlight;
 pub(crate) use metrics::RequestMetrics;
+pub(crate) use snapshot::{Snapshot, SnapshotError};
 
 /// Requests whose answer comes sooner need not be watched.
 const WATCHED_AFTER: Duration = Duration::from_millis(500);
@@ -41,14 +43,10 @@ const WATCHED_AFTER: Duration = Duration::from_millis(500);
 /// The answer to a request that no step refused; with a tunnel, a call begins.
 type Served = (Response<Body>, Option<Box<Tunnel>>);
 
-/// What one worker serves requests with.
+/// What one worker serves requests with, by one configuration.
 pub(crate) struct Gateway {
-    /// The configuration of every request of this worker.
-    pub config: Arc<Config>,
-    /// Its routes.
-    pub routes: Arc<RouteTable>,
-    /// Which certificate belongs to which host.
-    pub certificates: Arc<Certificates>,
+    /// All that the configuration means.
+    pub snapshot: Arc<Snapshot>,
     /// Authentication and limits.
     pub admission: Admission,
     /// To the upstream and back.
@@ -71,7 +69,8 @@ impl Handler for Gateway {
     ) -> Response<Self::Body> {
         forward::extended_connect_to_upgrade(&mut request);
         // Boxed: it moves with the answer, and is large.
-        let mut life = Box::new(RequestLife::begin(&self.metrics, &request, peer, &self.config.trusted_proxies));
+        let mut life =
+            Box::new(RequestLife::begin(&self.metrics, &request, peer, &self.snapshot.config.trusted_proxies));
         let (is_head, is_grpc) = (request.method() == Method::HEAD, is_grpc(&request));
         let origin = request.headers().get(header::ORIGIN).cloned();
         // Boxed: otherwise every idle connection's task reserves this future's 5 KB.
@@ -79,7 +78,7 @@ impl Handler for Gateway {
         life.stage = Stage::Answering;
         let (mut response, tunnel) = served.unwrap_or_else(|rejection| {
             life.rejected(&rejection);
-            let realm = &self.config.tokens.realm;
+            let realm = &self.snapshot.config.tokens.realm;
             let response = match is_grpc {
                 true => rejection.into_grpc_response(realm),
                 false => rejection.into_response(realm, &life.record.request_id, is_head),
@@ -95,9 +94,10 @@ impl Handler for Gateway {
             return response.map(|body| AnswerBody::new(body, Some(life)));
         };
         peer.became_tunnel();
-        let (gateway, peer) = (self.clone(), peer.clone());
+        // A call keeps nothing of the configuration that it began with but its route.
+        let (shutdown, peer) = (self.shutdown.clone(), peer.clone());
         self.shutdown.tasks().spawn(async move {
-            call::run(life, tunnel, &gateway.shutdown).await;
+            call::run(life, tunnel, &shutdown).await;
             drop(peer);
         });
         response.map(|body| AnswerBody::new(body, None))
@@ -105,6 +105,24 @@ impl Handler for Gateway {
 }
 
 impl Gateway {
+    /// The gateway of the same worker under another configuration. What is unchanged of the upstreams keeps its connections.
+    pub(crate) fn under(&self, snapshot: Arc<Snapshot>, metrics: &Metrics) -> Self {
+        let Snapshot { config, plans, failures, upstreams, .. } = &*snapshot;
+        let admission = &self.admission;
+        Self {
+            admission: Admission {
+                authenticator: admission.authenticator.under(config.clone(), plans.clone(), failures.clone()),
+                limiter: admission.limiter.clone(),
+                in_flight: admission.in_flight.clone(),
+                usage: admission.usage.clone(),
+            },
+            forwarder: Forwarder::new(config, upstreams, metrics, &self.shutdown, Some(&self.forwarder)),
+            metrics: self.metrics.clone(),
+            shutdown: self.shutdown.clone(),
+            snapshot,
+        }
+    }
+
     /// The inner half: the steps, each of which may refuse.
     async fn serve(
         &self,
@@ -116,17 +134,19 @@ impl Gateway {
         if let Some(fault) = peer.fault(&request) {
             return Err(Rejection::Fault(fault));
         }
-        let mut target = Target::judge(&self.config, &self.routes, &self.certificates, &request, peer)?;
+        let snapshot = &*self.snapshot;
+        let config = &snapshot.config;
+        let mut target = Target::judge(snapshot, &request, peer)?;
         // Browsers send a preflight without a token.
         if let Some(Preflight { route, cors, method }) = &target.preflight {
             if let Some(index) = route {
-                life.set_route(*index);
+                life.set_route(&snapshot.routes[*index]);
             }
             return Ok((response::preflight(cors, method), None));
         }
         let route = target.route().map(|index| {
-            life.set_route(index);
-            &*self.config.routes[index]
+            life.set_route(&snapshot.routes[index]);
+            &*snapshot.routes[index].route
         });
         // Without a good token nobody learns which routes there are: authentication comes before 404 and 405.
         let principal = match route.map(|route| &route.access) {
@@ -147,7 +167,7 @@ impl Gateway {
             return Err(Rejection::TooLarge);
         }
         let upstream = route.upstream.choose(principal.as_deref().map(|principal| &*principal.id));
-        life.record.upstream = Some(self.config.upstreams[upstream].name.clone());
+        life.record.upstream = Some(config.upstreams[upstream].name.clone());
         let context = ForwardContext {
             route,
             upstream,
@@ -157,7 +177,7 @@ impl Gateway {
             target: target.rewritten.as_ref(),
             request_id: &life.record.request_id,
             identity: principal.as_deref().map_or(&[], |principal| &principal.identity_headers[..]),
-            trusted_proxies: &self.config.trusted_proxies,
+            trusted_proxies: &config.trusted_proxies,
             interim,
             hold: &|| Box::new(peer.begin_activity()),
             attempts: AtomicU32::new(0),
@@ -216,16 +236,16 @@ impl Gateway {
         let route = life.route();
         if let (Some(decision), Some(principal)) = (&life.decision, &life.principal) {
             let limits = principal.plan.limits_with(route.and_then(|route| route.limits.as_ref()));
-            response::stamp_limits(headers, decision, limits, &self.config.limits);
+            response::stamp_limits(headers, decision, limits, &self.snapshot.config.limits);
         }
         if life.record.shadow_denied {
             response::stamp_shadow_denial(headers);
         }
         // Without a good token the answer must not show which route this would have been.
         let is_guarded = route.is_none_or(|route| route.access != RouteAccess::Public) && life.principal.is_none();
-        let cors = if is_guarded { self.routes.cors() } else { route.and_then(|route| route.cors.as_ref()) };
+        let cors = if is_guarded { self.snapshot.table.cors() } else { route.and_then(|route| route.cors.as_ref()) };
         if let Some(cors) = cors {
-            response::stamp_cors(headers, cors, origin, &self.config.limits);
+            response::stamp_cors(headers, cors, origin, &self.snapshot.config.limits);
         }
         if life.record.rejection.is_none() {
             life.record.status = response.status();

@@ -19,6 +19,7 @@ use crate::response::Rejection;
 use crate::telemetry::{AccessRecord, Phase, RouteMetrics, WindowUse, request_id};
 
 use super::metrics::RequestMetrics;
+use super::snapshot::ServedRoute;
 
 /// nginx's status for a client that went away before its answer. It is in the log and the metrics only.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -40,7 +41,7 @@ pub(super) struct RequestLife {
     pub(super) metrics: Arc<RequestMetrics>,
     /// When the principal was looked up, in announcements of changed tokens.
     era: u64,
-    route: Option<usize>,
+    route: Option<Arc<ServedRoute>>,
     pub(super) stage: Stage,
     upstream: Option<ResponseGuard>,
     active: ActiveRequest,
@@ -125,18 +126,17 @@ impl RequestLife {
         }
     }
 
-    /// `index`: of the configuration's routes.
-    pub(super) fn set_route(&mut self, index: usize) {
-        self.record.route = Some(self.metrics.routes[index].name.clone());
-        self.route = Some(index);
+    pub(super) fn set_route(&mut self, served: &Arc<ServedRoute>) {
+        self.record.route = Some(served.route.name.clone());
+        self.route = Some(served.clone());
     }
 
     pub(super) fn route(&self) -> Option<&Arc<Route>> {
-        Some(&self.metrics.routes[self.route?])
+        Some(&self.route.as_ref()?.route)
     }
 
     pub(super) fn route_metrics(&self) -> &RouteMetrics {
-        self.metrics.route(self.route)
+        self.route.as_ref().map_or(&self.metrics.no_route, |served| &served.metrics)
     }
 
     pub(super) fn set_principal(&mut self, principal: &Arc<Principal>) {

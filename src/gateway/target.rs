@@ -6,9 +6,11 @@ use http::{Method, Request, Version};
 
 use crate::body::IncomingBody;
 use crate::config::{self, Config, Cors, RouteAccess};
-use crate::listener::{Certificates, Peer, is_authority};
+use crate::listener::{Peer, is_authority};
 use crate::response::Rejection;
 use crate::route::{self, HostRoutes, PathFault, RouteMatch, RouteTable};
+
+use super::snapshot::Snapshot;
 
 /// Where a request goes.
 pub(super) struct Target<'a> {
@@ -39,22 +41,20 @@ pub(super) struct Preflight<'a> {
 impl<'a> Target<'a> {
     /// Judges transport, host and path.
     pub(super) fn judge(
-        config: &'a Config,
-        table: &'a RouteTable,
-        certificates: &Certificates,
+        snapshot: &'a Snapshot,
         request: &Request<IncomingBody>,
         peer: &Peer,
     ) -> Result<Self, Rejection> {
+        let Snapshot { config, table, tls, .. } = snapshot;
         let authority = authority(request)?;
-        let Some(certificate) = peer.certificate else {
-            let is_known = table.names(host_of(authority)) || certificates.are_for(host_of(authority));
+        let Some(certificate) = &peer.certificate else {
+            let is_known = table.names(host_of(authority)) || tls.certificates.are_for(host_of(authority));
             return Err(refuse_plain(config, request, authority, is_known));
         };
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
             return Err(Rejection::Method);
         }
-        // A client may reuse a connection for any host on the certificate that it was shown, and for no other (RFC 9113 §9.1.2).
-        if certificates.are_several() && certificates.index_for(host_of(authority)) != certificate {
+        if !certificate.serves(host_of(authority)) {
             return Err(Rejection::Misdirected);
         }
         let path = request.uri().path();

@@ -1,6 +1,6 @@
 //! A bounded, sharded map from token ids to something small.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use foldhash::fast::RandomState;
 use indexmap::IndexMap;
@@ -15,7 +15,7 @@ const SAMPLE: usize = 8;
 /// A map of at most a fixed number of entries.
 pub(super) struct BoundedMap<V> {
     shards: Sharded<MapShard<V>, SHARDS>,
-    max_per_shard: usize,
+    max_per_shard: AtomicUsize,
     /// Entries of some worth that were evicted.
     evicted: AtomicU64,
 }
@@ -31,9 +31,18 @@ impl<V> BoundedMap<V> {
     pub(super) fn new(entries: usize) -> Self {
         Self {
             shards: Sharded::new(|hasher| MapShard { entries: IndexMap::with_hasher(hasher.clone()), cursor: 0 }),
-            max_per_shard: entries.div_ceil(SHARDS).clamp(1, u32::MAX as usize),
+            max_per_shard: AtomicUsize::new(Self::per_shard(entries)),
             evicted: AtomicU64::new(0),
         }
+    }
+
+    fn per_shard(entries: usize) -> usize {
+        entries.div_ceil(SHARDS).clamp(1, u32::MAX as usize)
+    }
+
+    /// Holds at most so many entries from here on. Entries beyond that leave as others come, two for each.
+    pub(super) fn resize(&self, entries: usize) {
+        self.max_per_shard.store(Self::per_shard(entries), Ordering::Relaxed);
     }
 
     /// Uses the entry of `id`, if there is one.
@@ -58,8 +67,11 @@ impl<V> BoundedMap<V> {
         let index = match shard.find(hash, id) {
             Some(index) => index,
             None => {
-                if shard.entries.len() >= self.max_per_shard && shard.evict(worth) > Some(W::default()) {
-                    self.evicted.fetch_add(1, Ordering::Relaxed);
+                let beyond = (shard.entries.len() + 1).saturating_sub(self.max_per_shard.load(Ordering::Relaxed));
+                for _ in 0..beyond.min(2) {
+                    if shard.evict(&worth) > Some(W::default()) {
+                        self.evicted.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
                 shard.entries.insert_full(id.into(), make()).0
             }

@@ -32,6 +32,11 @@ impl MemoryLimiter {
         Self { logs: BoundedMap::new(tokens), calls: Mutex::default() }
     }
 
+    /// Holds at most so many tokens from here on; those beyond leave one by one, as others come.
+    pub fn resize(&self, tokens: usize) {
+        self.logs.resize(tokens);
+    }
+
     /// Decides whether a token's request may pass at `now_ms` (Unix ms): a cost counts all or not at all. Calls are not
     /// limited here.
     pub fn decide<'a>(&self, token_id: &str, plan: &Plan, charge: impl Into<Charge<'a>>, now_ms: u64) -> Decision {

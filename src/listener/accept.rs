@@ -40,12 +40,13 @@ impl<H: Handler> Listener<H> {
     }
 
     fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
-        let Some(slot) = self.slots.take(&self.metrics) else { return };
+        let config = self.serving.load().config.clone();
+        let Some(slot) = self.slots.take(config.listen.max_connections, &self.metrics) else { return };
         // Answers are small and urgent. A socket without this option still works.
         let _ = stream.set_nodelay(true);
         let listener = self.clone();
         self.shutdown.tasks().spawn(async move {
-            connection::serve(&listener, stream, address, slot).await;
+            connection::serve(&listener, &config, stream, address, slot).await;
         });
     }
 }

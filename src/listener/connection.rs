@@ -16,16 +16,19 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use crate::config::{Config, ListenSettings};
 use crate::shutdown::Shutdown;
 
-use super::gate::Gate;
+use super::gate::{Gate, Timeouts};
 use super::handler::Handler;
+use super::head::HeadLimits;
 use super::http2::Http2;
 use super::keep_alive::KeepAlive;
 use super::peer::Peer;
 use super::proxy_protocol::{self, ProxyError};
 use super::service::{Listener, Tls};
 use super::slot::ConnectionSlot;
+use super::tls::ShownCertificate;
 
 /// At the end of the drain the calls on an HTTP/2 connection get so long to send their Close frames; the instance waits a second.
 const CLOSE_TIME: Duration = Duration::from_millis(900);
@@ -33,27 +36,29 @@ const CLOSE_TIME: Duration = Duration::from_millis(900);
 /// Serves one accepted connection to its end.
 pub(super) async fn serve<H: Handler>(
     listener: &Listener<H>,
+    config: &Config,
     mut socket: TcpStream,
     address: SocketAddr,
     mut slot: ConnectionSlot,
 ) {
+    let settings = &config.listen;
     let client = tokio::select! {
-        client = client_address(listener, &mut socket, address) => client,
+        client = client_address(listener, settings, &mut socket, address) => client,
         () = listener.shutdown.draining() => return,
     };
     let Some(address) = client else { return };
-    if !slot.assign(address.ip()) {
+    if !slot.assign(address.ip(), config) {
         listener.metrics.refused_to_client.inc();
         tracing::debug!(client = %address, "the client has as many connections as allowed (listen.max_connections_per_client)");
         return;
     }
-    let peer = |certificate| Peer::new(address, certificate, listener.head_limits(), slot);
-    let Some(tls) = &listener.tls else {
-        return serve_http1(listener, socket, peer(None)).await;
+    let peer = |certificate| Peer::new(address, certificate, HeadLimits::of(settings), slot);
+    let Some(tls) = listener.serving.load().tls.clone() else {
+        return serve_http1(listener, settings, socket, peer(None)).await;
     };
     let started = Instant::now();
     // Boxed: a task is as large as the largest of its steps, and the handshake is soon over.
-    let handshake = tokio::time::timeout(listener.settings.handshake_timeout, Box::pin(handshake(tls, socket)));
+    let handshake = tokio::time::timeout(settings.handshake_timeout, Box::pin(handshake(&tls, socket)));
     let shaken = tokio::select! {
         shaken = handshake => shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
         () = listener.shutdown.draining() => return,
@@ -69,22 +74,28 @@ pub(super) async fn serve<H: Handler>(
     listener.metrics.handshake_seconds.observe(started.elapsed().as_secs_f64());
     let session = stream.get_ref().1;
     let is_http2 = session.alpn_protocol() == Some(b"h2");
-    let certificate = session.server_name().map_or(0, |name| tls.certificates.index_for(name));
+    let certificate = ShownCertificate::new(&tls.certificates, session.server_name());
+    drop(tls);
     if is_http2 {
         // Boxed: it is the larger of the two, and would size every connection's task.
-        Box::pin(serve_http2(listener, stream, peer(Some(certificate)))).await;
+        Box::pin(serve_http2(listener, settings, stream, peer(Some(certificate)))).await;
     } else {
-        serve_http1(listener, stream, peer(Some(certificate))).await;
+        serve_http1(listener, settings, stream, peer(Some(certificate))).await;
     }
 }
 
 /// The client's address: the socket's, or the one in the PROXY header where a proxy must send it; `None` when it does not.
-async fn client_address<H>(listener: &Listener<H>, socket: &mut TcpStream, address: SocketAddr) -> Option<SocketAddr> {
+async fn client_address<H>(
+    listener: &Listener<H>,
+    settings: &ListenSettings,
+    socket: &mut TcpStream,
+    address: SocketAddr,
+) -> Option<SocketAddr> {
     let ip = address.ip().to_canonical();
-    if !listener.settings.proxy_protocol.iter().any(|network| network.contains(&ip)) {
+    if !settings.proxy_protocol.iter().any(|network| network.contains(&ip)) {
         return Some(address);
     }
-    let header = tokio::time::timeout(listener.settings.handshake_timeout, proxy_protocol::read(socket)).await;
+    let header = tokio::time::timeout(settings.handshake_timeout, proxy_protocol::read(socket)).await;
     match header.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into())) {
         Ok(client) => Some(client.unwrap_or(address)),
         Err(ProxyError::Closed) => None,
@@ -119,13 +130,13 @@ async fn handshake(tls: &Tls, mut socket: TcpStream) -> io::Result<Box<TlsStream
     tls.acceptor.accept(socket).await.map(Box::new)
 }
 
-async fn serve_http1<H: Handler, S>(listener: &Listener<H>, io: S, peer: Arc<Peer>)
+async fn serve_http1<H: Handler, S>(listener: &Listener<H>, settings: &ListenSettings, io: S, peer: Arc<Peer>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let gate = Gate::http1(io, listener.head_limits(), listener.timeouts(), peer.signals.clone());
+    let gate = Gate::http1(io, HeadLimits::of(settings), Timeouts::of(settings), peer.signals.clone());
     let service = service_fn(|request: Request<Incoming>| {
-        let (handler, peer) = (listener.handler.clone(), peer.clone());
+        let (handler, peer) = (listener.handler(), peer.clone());
         async move {
             let interim = peer.interim(&request);
             let (request, keep_alive) = KeepAlive::of(request, &peer.signals);
@@ -140,23 +151,23 @@ where
         // TLS's close_notify.
         .header_read_timeout(None)
         // The gate's bounds are tighter; hyper must never be the one to refuse.
-        .max_buf_size((listener.settings.max_head_bytes * 2).max(64 * 1024));
+        .max_buf_size((settings.max_head_bytes * 2).max(64 * 1024));
     let connection = pin!(builder.serve_connection(TokioIo::new(gate), service).with_upgrades());
-    let idle = peer.idle(listener.settings.idle_timeout);
+    let idle = peer.idle(settings.idle_timeout);
     let cut = listener.shutdown.ended();
     let ended = drive(connection, &listener.shutdown, &peer, idle, pending(), cut, |it| it.graceful_shutdown()).await;
     log_end(peer.address, ended);
 }
 
-async fn serve_http2<H: Handler, S>(listener: &Listener<H>, io: S, peer: Arc<Peer>)
+async fn serve_http2<H: Handler, S>(listener: &Listener<H>, settings: &ListenSettings, io: S, peer: Arc<Peer>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let gate = Gate::http2(io, listener.timeouts(), peer.signals.clone());
-    let connection = pin!(Http2::new(listener.handler.clone(), peer.clone(), gate, &listener.settings));
-    let idle = peer.idle(listener.settings.idle_timeout);
+    let gate = Gate::http2(io, Timeouts::of(settings), peer.signals.clone());
+    let connection = pin!(Http2::new(|| listener.handler(), peer.clone(), gate, settings));
+    let idle = peer.idle(settings.idle_timeout);
     // The last piece of an answer can wait for a closed window even after its request is over.
-    let lost = peer.idle(listener.settings.idle_timeout + listener.settings.body_idle_timeout);
+    let lost = peer.idle(settings.idle_timeout + settings.body_idle_timeout);
     let cut = async {
         listener.shutdown.ended().await;
         if peer.signals.is_tunnel() {

@@ -36,8 +36,9 @@ const MAX_RESET_STREAMS: usize = 1000;
 const RESET_STREAM_TIME: Duration = Duration::from_secs(30);
 
 /// A connection of HTTP/2; as a future it ends when the connection does.
-pub(super) struct Http2<H, S> {
-    handler: Arc<H>,
+pub(super) struct Http2<F, S> {
+    /// Answers a request that begins now.
+    handler: F,
     peer: Arc<Peer>,
     /// How long a client may leave a piece of an answer where it is.
     write_timeout: Duration,
@@ -53,9 +54,9 @@ enum ConnectionState<S> {
     Closed,
 }
 
-impl<H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<H, S> {
+impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<F, S> {
     /// Takes over a connection from its first byte.
-    pub(super) fn new(handler: Arc<H>, peer: Arc<Peer>, io: Gate<S>, settings: &ListenSettings) -> Self {
+    pub(super) fn new(handler: F, peer: Arc<Peer>, io: Gate<S>, settings: &ListenSettings) -> Self {
         let mut builder = Builder::new();
         builder
             .max_concurrent_streams(settings.max_concurrent_streams)
@@ -103,13 +104,13 @@ impl<H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<H, S> {
         }
         while let Some(accepted) = ready!(connection.poll_accept(cx)) {
             let (request, respond) = accepted?;
-            tokio::spawn(stream::carry(self.handler.clone(), self.peer.clone(), request, respond, self.write_timeout));
+            tokio::spawn(stream::carry((self.handler)(), self.peer.clone(), request, respond, self.write_timeout));
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<H: Handler, S: AsyncRead + AsyncWrite + Unpin> Future for Http2<H, S> {
+impl<F: Fn() -> Arc<H> + Unpin, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Future for Http2<F, S> {
     type Output = Result<(), h2::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

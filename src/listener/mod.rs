@@ -28,6 +28,6 @@ pub(crate) use handler::Handler;
 pub(crate) use head::{RequestFault, is_authority};
 pub(crate) use interim::Interim;
 pub(crate) use peer::{ActiveRequest, Peer};
-pub(crate) use service::{Listener, Tls};
+pub(crate) use service::{Listener, Serving, Tls};
 pub(crate) use slot::ConnectionSlots;
-pub(crate) use tls::{Certificates, server_config};
+pub(crate) use tls::{Certificates, Tickets, random_tickets, server_config};

@@ -13,6 +13,7 @@ use super::head::{self, HeadLimits, RequestFault};
 use super::interim::Interim;
 use super::signals::Signals;
 use super::slot::ConnectionSlot;
+use super::tls::ShownCertificate;
 
 /// HTTP/2: requests that a client may cancel as soon as they are made, beyond those that complete. One more, and the connection gets a
 /// GOAWAY; twice as many, and it is cut (CVE-2023-44487).
@@ -26,7 +27,7 @@ pub(crate) struct Peer {
     /// The client's address, as the socket says, or a proxy that speaks the PROXY protocol.
     pub address: SocketAddr,
     /// The certificate that it was shown; `None` on the plain listener.
-    pub certificate: Option<usize>,
+    pub certificate: Option<ShownCertificate>,
     pub(super) signals: Arc<Signals>,
     limits: HeadLimits,
     /// Requests, and uploads that outlive their answers.
@@ -42,7 +43,7 @@ impl Peer {
     /// A connection that has its slot; `certificate`: the one that it was shown.
     pub(super) fn new(
         address: SocketAddr,
-        certificate: Option<usize>,
+        certificate: Option<ShownCertificate>,
         limits: HeadLimits,
         slot: ConnectionSlot,
     ) -> Arc<Self> {

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::ListenSettings;
+use crate::config::{Config, ListenSettings};
 use crate::shutdown::Shutdown;
 use crate::telemetry::ListenerMetrics;
 
@@ -15,18 +16,24 @@ use super::tls::Certificates;
 
 /// A listener of one worker.
 pub(crate) struct Listener<H> {
-    /// What answers requests.
-    pub handler: Arc<H>,
-    /// Certificates and settings; `None`: a plain listener.
-    pub tls: Option<Tls>,
-    /// Bounds on what a client may do.
-    pub settings: ListenSettings,
+    /// What it serves with at present. A connection that has begun, and a request, go on with what they began with.
+    pub serving: ArcSwap<Serving<H>>,
     /// The connections that clients may have.
     pub slots: Arc<ConnectionSlots>,
     /// The cells of this listener.
     pub metrics: ListenerMetrics,
     /// When to stop.
     pub shutdown: Shutdown,
+}
+
+/// What a listener serves with, by one configuration.
+pub(crate) struct Serving<H> {
+    /// What answers requests.
+    pub handler: Arc<H>,
+    /// Certificates and settings; `None`: a plain listener.
+    pub tls: Option<Tls>,
+    /// The configuration, with the bounds on what a client may do.
+    pub config: Arc<Config>,
 }
 
 /// TLS on a listener.
@@ -39,16 +46,25 @@ pub(crate) struct Tls {
 }
 
 impl<H> Listener<H> {
-    pub(super) fn head_limits(&self) -> HeadLimits {
-        HeadLimits {
-            bytes: self.settings.max_head_bytes,
-            lines: self.settings.max_headers,
+    /// What answers a request that begins now.
+    pub(super) fn handler(&self) -> Arc<H> {
+        self.serving.load().handler.clone()
+    }
+}
+
+impl HeadLimits {
+    pub(super) fn of(settings: &ListenSettings) -> Self {
+        Self {
+            bytes: settings.max_head_bytes,
+            lines: settings.max_headers,
             // hyper, which must never be the one to refuse, takes no longer ones.
-            target: self.settings.max_target_bytes.min(usize::from(u16::MAX) - 1),
+            target: settings.max_target_bytes.min(usize::from(u16::MAX) - 1),
         }
     }
+}
 
-    pub(super) fn timeouts(&self) -> Timeouts {
-        Timeouts { head: self.settings.header_timeout, write: self.settings.body_idle_timeout }
+impl Timeouts {
+    pub(super) fn of(settings: &ListenSettings) -> Self {
+        Self { head: settings.header_timeout, write: settings.body_idle_timeout }
     }
 }

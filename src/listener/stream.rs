@@ -54,7 +54,8 @@ pub(super) async fn carry<H: Handler>(
         let handled = pin!(handler.handle(request, &peer, Some(Interim::on(&interims))));
         await_answer(handled, &interims, &mut respond).await
     };
-    drop(interims);
+    // Long answers don't keep what a past configuration was served with.
+    drop((interims, handler));
     let Some(answer) = answer else { return };
     let (parts, body) = answer.into_parts();
     let mut head = Response::from_parts(parts, ());

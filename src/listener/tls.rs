@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::config;
@@ -52,8 +52,7 @@ impl Certificates {
     }
 
     /// Which certificate serves a host name; the first one serves what none names.
-    #[must_use]
-    pub(crate) fn index_for(&self, host: &str) -> usize {
+    fn index_for(&self, host: &str) -> usize {
         self.named(host).unwrap_or(0)
     }
 
@@ -70,16 +69,43 @@ impl Certificates {
         self.by_name.get(&host).or_else(wildcard).copied()
     }
 
-    /// Whether host names can belong to different certificates at all.
+    /// The files of certificates that are others in `before`.
     #[must_use]
-    pub(crate) fn are_several(&self) -> bool {
-        self.keys.len() > 1
+    pub(crate) fn changed(&self, before: &Self) -> Vec<PathBuf> {
+        let chain_in = |of: &Self, file: &Path| {
+            let index = of.expiries.iter().position(|(known, _)| known == file)?;
+            Some(of.keys[index].cert.clone())
+        };
+        let files = self.expiries.iter().map(|(file, _)| file);
+        let changed =
+            files.filter(|file| chain_in(before, file).is_some_and(|chain| Some(chain) != chain_in(self, file)));
+        changed.cloned().collect()
     }
 
     /// Each certificate's file and the Unix second at which it expires.
     #[must_use]
     pub(crate) fn expiries(&self) -> &[(PathBuf, i64)] {
         &self.expiries
+    }
+}
+
+/// The certificate that a client was shown, among those of the configuration of that time.
+#[derive(Debug)]
+pub(crate) struct ShownCertificate {
+    certificates: Arc<Certificates>,
+    index: usize,
+}
+
+impl ShownCertificate {
+    /// `server_name`: the one that the client asked for.
+    pub(super) fn new(certificates: &Arc<Certificates>, server_name: Option<&str>) -> Self {
+        let index = server_name.map_or(0, |name| certificates.index_for(name));
+        Self { certificates: certificates.clone(), index }
+    }
+
+    /// Whether a client that was shown it may ask for this host on the same connection (RFC 9113 §9.1.2).
+    pub(crate) fn serves(&self, host: &str) -> bool {
+        self.certificates.keys.len() == 1 || self.certificates.index_for(host) == self.index
     }
 }
 
@@ -96,6 +122,17 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
+/// What seals session tickets. It outlives a configuration, so that sessions are resumed after a reload.
+pub(crate) type Tickets = Arc<dyn ProducesTickets>;
+
+/// Tickets with random keys, which change every few hours.
+///
+/// # Errors
+/// [`TlsError::Settings`] when there is no randomness.
+pub(crate) fn random_tickets() -> Result<Tickets, TlsError> {
+    aws_lc_rs::Ticketer::new().map_err(TlsError::Settings)
+}
+
 /// The settings of the HTTPS listener: TLS 1.2 and 1.3 (RFC 9325 §3.1.1), ALPN for every version of HTTP that is served (what names
 /// none of them is refused, RFC 7301 §3.2), tickets, no early data.
 ///
@@ -104,6 +141,7 @@ impl ResolvesServerCert for Certificates {
 pub(crate) fn server_config(
     settings: &config::TlsSettings,
     certificates: Arc<Certificates>,
+    tickets: Tickets,
 ) -> Result<ServerConfig, TlsError> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(tls::provider()))
         .with_protocol_versions(tls::versions(settings.only_tls13))
@@ -111,7 +149,7 @@ pub(crate) fn server_config(
         .with_no_client_auth()
         .with_cert_resolver(certificates);
     config.alpn_protocols = [&b"h2"[..], b"http/1.1", b"http/1.0"].map(<[u8]>::to_vec).into();
-    config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Settings)?;
+    config.ticketer = tickets;
     Ok(config)
 }
 

@@ -3,8 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 
+use crate::gateway::SnapshotError;
 use crate::listener::TlsError;
-use crate::route::RouteError;
 use crate::store::OpenError;
 use crate::telemetry::LogError;
 use crate::tokens::FileError;
@@ -19,16 +19,14 @@ pub(crate) enum StartError {
         #[source]
         source: io::Error,
     },
-    #[error("tls.certificates: {0}")]
-    Tls(#[from] TlsError),
+    #[error("can't seal session tickets")]
+    Tickets(#[source] TlsError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     #[error("tokens.file: {0}")]
     Tokens(#[from] FileError),
     #[error(transparent)]
     Store(#[from] OpenError),
-    #[error(transparent)]
-    Routes(#[from] RouteError),
-    #[error("upstreams: {0}")]
-    Upstream(#[source] TlsError),
     #[error("can't set up metrics")]
     Metrics(#[from] prometheus::Error),
     #[error("can't set up the log")]

@@ -1,36 +1,45 @@
 //! Assembly: one configuration becomes sockets, workers and an admin listener, and ends as a drain.
 
+mod admin_stores;
 mod error;
 mod open_files;
+mod reload;
 mod signals;
 mod state;
 mod store_watch;
+mod watched_files;
 mod worker;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
-use crate::admin::{Admin, AdminBackend, LimitService};
+use crate::admin::{Admin, LastReload};
 use crate::auth::RecordWatch;
-use crate::config::{Config, OnFailure, RedisStore};
-use crate::limits::{Limiter, Moment};
+use crate::config::{self, Config};
+use crate::limits::Moment;
 use crate::listener;
 use crate::store::Redis;
-use crate::telemetry::{self, Metrics};
-use crate::tokens::{Registry, UsageWriter};
+use crate::telemetry::{self, LogControl, Metrics};
+use crate::tokens::UsageWriter;
 
+use admin_stores::AdminStores;
 use error::StartError;
+use reload::{Reloader, UpstreamTasks, unix_seconds};
 use state::{ProcessState, TokenSource};
+use watched_files::WatchedFiles;
+use worker::Worker;
 
 pub(crate) use signals::ExitSignals;
 
-/// How long Redis may take for a request to the admin API, where no client of the gateway waits.
-const ADMIN_DEADLINE: Duration = Duration::from_secs(2);
 /// How often expired logs are removed from memory.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// Reloads that may wait for one another.
+const MAX_WAITING_RELOADS: usize = 16;
 
 /// A running gateway.
 pub(crate) struct Server {
@@ -39,7 +48,7 @@ pub(crate) struct Server {
     pub(crate) admin: SocketAddr,
     state: Arc<ProcessState>,
     usage_writer: Arc<UsageWriter>,
-    workers: Vec<std::thread::JoinHandle<()>>,
+    workers: Arc<Vec<Worker>>,
 }
 
 impl Server {
@@ -49,30 +58,28 @@ impl Server {
     /// # Errors
     /// [`StartError`]; nothing is left running then.
     pub(crate) async fn launch(config: Config) -> Result<Self, StartError> {
-        let config = Arc::new(config);
         let metrics = Arc::new(Metrics::new()?);
-        let (log, guard) = telemetry::init(&config.log, metrics.clone())?;
+        let (log, log_control, guard) = telemetry::init(&config.log, metrics.clone())?;
         // Dropped with the runtime, after the last line.
         tokio::spawn(guard.watch());
         open_files::raise_limit(config.listen.max_connections);
-        let workers = config.runtime.workers.get();
+        let count = config.runtime.workers.get();
         let bind = |key, address, count| {
             listener::bind(address, count).map_err(|source| StartError::Bind { key, address, source })
         };
-        let https = bind("listen.https", config.listen.https, workers)?;
-        let http = config.listen.http.map(|address| bind("listen.http", address, workers)).transpose()?;
+        let https = bind("listen.https", config.listen.https, count)?;
+        let http = config.listen.http.map(|address| bind("listen.http", address, count)).transpose()?;
         let admin = bind("listen.admin", config.listen.admin, 1)?;
         let state = Arc::new(ProcessState::new(config, metrics, log)?);
-        let (backend, usage_writer) = admin_backend(&state).await?;
         let address = |sockets: &[std::net::TcpListener]| sockets[0].local_addr().map_err(StartError::Worker);
         let (https_address, admin_address) = (address(&https)?, address(&admin)?);
         let http_address = http.as_deref().map(address).transpose()?;
 
-        let mut threads = Vec::with_capacity(workers);
+        let mut workers = Vec::with_capacity(count);
         let mut http = http.into_iter().flatten();
         for (index, https) in https.into_iter().enumerate() {
-            match worker::spawn(index, state.clone(), https, http.next()).await {
-                Ok(thread) => threads.push(thread),
+            match Worker::spawn(index, state.clone(), https, http.next()).await {
+                Ok(worker) => workers.push(worker),
                 Err(error) => {
                     state.shutdown.drain();
                     state.shutdown.finish(Duration::ZERO).await;
@@ -80,53 +87,18 @@ impl Server {
                 }
             }
         }
-        let usage_writer = Arc::new(usage_writer);
+        let workers = Arc::new(workers);
+        let usage_writer = spawn_background(&state, &workers, admin, log_control).await?;
         let (https, http) = (https_address, http_address.map(tracing::field::display));
-        let server = Self { https, admin: admin_address, state, usage_writer, workers: threads };
-        server.spawn_background(admin, backend).await?;
-        tracing::info!(https = %server.https, http, admin = %server.admin, workers, "serving");
+        let server = Self { https, admin: admin_address, state, usage_writer, workers };
+        tracing::info!(https = %server.https, http, admin = %server.admin, workers = count, "serving");
         Ok(server)
-    }
-
-    async fn spawn_background(
-        &self,
-        sockets: Vec<std::net::TcpListener>,
-        backend: AdminBackend,
-    ) -> Result<(), StartError> {
-        let state = &self.state;
-        let admin = Arc::new(Admin::new(backend));
-        for socket in sockets {
-            let socket = TcpListener::from_std(socket).map_err(StartError::Worker)?;
-            tokio::spawn(admin.clone().run(socket));
-        }
-        let (upstreams, prober, shutdown) = (state.upstreams.clone(), state.forwarder()?, state.shutdown.clone());
-        tokio::spawn(async move { upstreams.watch().await });
-        tokio::spawn(async move {
-            tokio::select! {
-                () = prober.check_health() => {}
-                () = shutdown.draining() => {}
-            }
-        });
-        let calls = state.open_calls.clone();
-        match &state.tokens {
-            TokenSource::File { records, .. } => drop(tokio::spawn(records.clone().watch(calls))),
-            TokenSource::Redis { cache, store } => {
-                let redis = Redis::open(store, state.store_health.clone()).await?;
-                tokio::spawn(store_watch::run(redis.clone(), cache.clone(), state.store_health.clone()));
-                let watch = RecordWatch::new(redis, cache.clone(), calls, state.on_invalidation());
-                tokio::spawn(watch.start().await);
-            }
-        }
-        let usage_writer = self.usage_writer.clone();
-        tokio::spawn(async move { usage_writer.run().await });
-        tokio::spawn(sweep(state.clone()));
-        Ok(())
     }
 
     /// Ends the gateway: readiness fails at once. After `drain.delay` the listeners close, and what is in flight gets
     /// `drain.timeout` to finish.
     pub(crate) async fn stop(self) {
-        let drain = self.state.config.drain;
+        let drain = self.state.config().drain;
         let shutdown = &self.state.shutdown;
         tracing::info!(delay = ?drain.delay, timeout = ?drain.timeout, "draining");
         shutdown.announce();
@@ -136,9 +108,9 @@ impl Server {
         if cut > 0 {
             tracing::warn!(cut, "drain.timeout has passed: {cut} connections and calls were cut");
         }
-        for worker in self.workers {
-            // A worker that panicked has logged it; there is nothing left to end.
-            let _ = tokio::task::spawn_blocking(move || worker.join()).await;
+        // The reloader has ended with the beginning of the drain.
+        for worker in Arc::into_inner(self.workers).unwrap_or_default() {
+            worker.join().await;
         }
         self.usage_writer.finish().await;
         let pending = &self.state.pending_merges;
@@ -154,28 +126,52 @@ impl Server {
     }
 }
 
-/// What the admin API works with, over a Redis connection of its own, and the writer of token usage on the same connection.
-async fn admin_backend(state: &ProcessState) -> Result<(AdminBackend, UsageWriter), StartError> {
-    let config = &state.config;
-    let (registry, limiter, file, store) = match &state.tokens {
-        TokenSource::File { records, path } => {
-            let limiter = Limiter::Memory(state.limiter.clone());
-            (Registry::with_file(config, path), limiter, Some(records.clone()), None)
+/// Starts the admin listener and all that runs in the background.
+async fn spawn_background(
+    state: &Arc<ProcessState>,
+    workers: &Arc<Vec<Worker>>,
+    sockets: Vec<std::net::TcpListener>,
+    log: LogControl,
+) -> Result<Arc<UsageWriter>, StartError> {
+    let snapshot = state.snapshot.load_full();
+    let (requests, requested) = mpsc::channel(MAX_WAITING_RELOADS);
+    let last = LastReload::default();
+    let stores = AdminStores::open(state, requests, last.clone(), log.clone()).await?;
+    let usage_writer = Arc::new(UsageWriter::new(stores.registry(state, &snapshot), state.usage.clone()));
+    let admin = Arc::new(Admin::new(stores.backend(state, &snapshot)));
+    for socket in sockets {
+        let socket = TcpListener::from_std(socket).map_err(StartError::Worker)?;
+        tokio::spawn(admin.clone().run(socket));
+    }
+    let calls = state.open_calls.clone();
+    match &state.tokens {
+        TokenSource::File { records, .. } => drop(tokio::spawn(records.clone().watch(calls))),
+        TokenSource::Redis { cache, store } => {
+            let redis = Redis::open(store, state.store_health.clone()).await?;
+            tokio::spawn(store_watch::run(redis.clone(), cache.clone(), state.store_health.clone()));
+            let (cache, plans) = (cache.clone(), state.plans.clone());
+            let watch = RecordWatch::new(redis, cache, plans, calls, state.on_invalidation());
+            tokio::spawn(watch.start().await);
         }
-        TokenSource::Redis { store, .. } => {
-            let store = RedisStore { deadline: store.deadline.max(ADMIN_DEADLINE), ..(**store).clone() };
-            let redis = Redis::open(&store, state.store_health.clone()).await?;
-            let limiter = Limiter::Redis(state.redis_limiter(redis.clone(), OnFailure::Deny));
-            let registry = Registry::with_redis(config, redis).on_change(state.on_invalidation());
-            (registry, limiter, None, Some(state.store_health.clone()))
-        }
+    }
+    let writer = usage_writer.clone();
+    tokio::spawn(async move { writer.run().await });
+    tokio::spawn(sweep(state.clone()));
+    state.metrics.reload_successful.set(1);
+    state.metrics.reload_success_time.set(unix_seconds(SystemTime::now()));
+    let reloader = Reloader {
+        tasks: UpstreamTasks::start(state, &snapshot.upstreams, None),
+        files: WatchedFiles::new(config::load_with_files(&snapshot.config.source).1),
+        state: state.clone(),
+        workers: workers.clone(),
+        admin,
+        stores,
+        log,
+        last,
     };
-    let registry = Arc::new(registry);
-    let usage_writer = UsageWriter::new(registry.clone(), state.usage.clone());
-    let limits = LimitService::new(config.clone(), registry.clone(), limiter);
-    let upstreams = state.upstreams.clone();
-    let (config, metrics, shutdown) = (config.clone(), state.metrics.clone(), state.shutdown.clone());
-    Ok((AdminBackend { config, metrics, shutdown, registry, limits, file, upstreams, store }, usage_writer))
+    let hangups = signal(SignalKind::hangup()).map_err(StartError::Worker)?;
+    tokio::spawn(reloader.run(hangups, requested));
+    Ok(usage_writer)
 }
 
 /// Removes expired logs from memory and updates the gauges of its size.

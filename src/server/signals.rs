@@ -36,12 +36,6 @@ impl ExitSignals {
             // What is listened to has no other effect, also when nobody listens any longer. A debugger may keep one for itself.
             let _ = signal(SignalKind::from_raw(number));
         }
-        let mut hangups = signal(SignalKind::hangup())?;
-        tokio::spawn(async move {
-            while hangups.recv().await.is_some() {
-                tracing::warn!("SIGHUP is ignored: a changed configuration needs a restart");
-            }
-        });
         Ok(())
     }
 

@@ -1,21 +1,19 @@
-//! What all workers of a process share.
+//! What a process keeps from its start to its end, whatever its configuration.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio_rustls::TlsAcceptor;
+use arc_swap::ArcSwap;
 
-use crate::auth::{Failures, FileStore, OpenCalls, TokenCache};
+use crate::auth::{FileStore, OpenCalls, TokenCache};
 use crate::config::{Config, OnFailure, RedisStore, Store};
-use crate::forward::{Forwarder, ResolvedNames, UpstreamStates};
-use crate::gateway::{RequestMetrics, TokensInFlight};
+use crate::gateway::{RequestMetrics, Snapshot, TokensInFlight};
 use crate::limits::{self, ClockSkew, DenyCache, MemoryLimiter, PendingMerges, RedisLimiter};
-use crate::listener::{self, Certificates, ConnectionSlots, Tls};
-use crate::route::RouteTable;
+use crate::listener::{self, ConnectionSlots, Tickets};
 use crate::shutdown::Shutdown;
 use crate::store::{Redis, StoreHealth};
 use crate::telemetry::{AccessLog, Metrics};
-use crate::tokens::UsageCounts;
+use crate::tokens::{Plans, UsageCounts};
 
 use super::error::StartError;
 
@@ -23,19 +21,17 @@ use super::error::StartError;
 const MAX_DENIALS: usize = 100_000;
 
 pub(super) struct ProcessState {
-    pub(super) config: Arc<Config>,
+    /// The configuration in force. The workers have it, too, from a moment later on.
+    pub(super) snapshot: ArcSwap<Snapshot>,
+    /// Its plans.
+    pub(super) plans: Arc<ArcSwap<Plans>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) request_metrics: Arc<RequestMetrics>,
-    pub(super) routes: Arc<RouteTable>,
-    pub(super) upstreams: Arc<UpstreamStates>,
-    pub(super) names: Arc<ResolvedNames>,
-    pub(super) certificates: Arc<Certificates>,
-    pub(super) tls: Tls,
+    pub(super) tickets: Tickets,
     pub(super) tokens: TokenSource,
     pub(super) limiter: Arc<MemoryLimiter>,
     pub(super) denials: Arc<DenyCache>,
     pub(super) open_calls: Arc<OpenCalls>,
-    pub(super) failures: Arc<Failures>,
     pub(super) in_flight: Arc<TokensInFlight>,
     pub(super) usage: Arc<UsageCounts>,
     clock_skew: Arc<ClockSkew>,
@@ -53,13 +49,10 @@ pub(super) enum TokenSource {
 
 impl ProcessState {
     /// Must be called on the runtime of the background tasks.
-    pub(super) fn new(config: Arc<Config>, metrics: Arc<Metrics>, log: AccessLog) -> Result<Self, StartError> {
-        let certificates = Arc::new(Certificates::load(&config.tls.certificates)?);
-        for (file, expiry) in certificates.expiries() {
-            metrics.certificate_expiry(&file.display().to_string()).set(*expiry);
-        }
-        let settings = listener::server_config(&config.tls, certificates.clone())?;
-        let tls = Tls { acceptor: TlsAcceptor::from(Arc::new(settings)), certificates: certificates.clone() };
+    pub(super) fn new(config: Config, metrics: Arc<Metrics>, log: AccessLog) -> Result<Self, StartError> {
+        let tickets = listener::random_tickets().map_err(StartError::Tickets)?;
+        let snapshot = Snapshot::new(config, &metrics, &tickets, None)?;
+        let config = &snapshot.config;
         let store_health = StoreHealth::new(metrics.store_up.clone());
         let store_health = Arc::new(match &config.store {
             Store::Redis(store) => store_health.with_policy(store.on_failure),
@@ -67,38 +60,40 @@ impl ProcessState {
         });
         let tokens = match (&config.store, &config.tokens.file) {
             (Store::Redis(store), _) => {
-                TokenSource::Redis { cache: Arc::new(TokenCache::new(&config)), store: store.clone() }
+                TokenSource::Redis { cache: Arc::new(TokenCache::new(config.tokens.cache_size)), store: store.clone() }
             }
             (Store::Memory, Some(path)) => {
                 // The memory store is up as long as the process lives.
                 metrics.store_up.set(1);
-                TokenSource::File { records: Arc::new(FileStore::open(&config, path)?), path: path.clone() }
+                let records = Arc::new(FileStore::open(path, snapshot.plans.clone())?);
+                TokenSource::File { records, path: path.clone() }
             }
             (Store::Memory, None) => unreachable!("the configuration demands tokens.file with the memory store"),
         };
         let open_calls = Arc::<OpenCalls>::default();
         Ok(Self {
-            request_metrics: Arc::new(RequestMetrics::new(&metrics, &config.routes, log, open_calls.clone())),
+            request_metrics: Arc::new(RequestMetrics::new(&metrics, log, open_calls.clone())),
             open_calls,
-            failures: Arc::new(Failures::new(&config.tokens.failures)),
             in_flight: Arc::default(),
             usage: Arc::default(),
-            routes: Arc::new(RouteTable::new(&config.routes)?),
-            upstreams: UpstreamStates::new(&config, &metrics),
-            names: ResolvedNames::start(&config, &metrics),
-            certificates,
-            tls,
+            tickets,
             tokens,
             limiter: Arc::new(MemoryLimiter::new(config.limits.max_tokens)),
             denials: Arc::new(DenyCache::new(MAX_DENIALS)),
             clock_skew: Arc::new(ClockSkew::new(metrics.store_clock_skew.clone())),
             pending_merges: Arc::new(PendingMerges::new(metrics.merging.clone())),
             store_health,
-            connection_slots: ConnectionSlots::new(&config),
+            connection_slots: Arc::default(),
             shutdown: Shutdown::default(),
             metrics,
-            config,
+            plans: Arc::new(ArcSwap::new(snapshot.plans.clone())),
+            snapshot: ArcSwap::from_pointee(snapshot),
         })
+    }
+
+    /// The configuration in force.
+    pub(super) fn config(&self) -> Arc<Config> {
+        self.snapshot.load().config.clone()
     }
 
     /// A limiter on a connection of its own, with the memory of this process.
@@ -120,10 +115,5 @@ impl ProcessState {
             }
             limits::on_invalidation(message, &local, &denials);
         }
-    }
-
-    pub(super) fn forwarder(&self) -> Result<Forwarder, StartError> {
-        Forwarder::new(&self.config, &self.names, &self.upstreams, &self.metrics, &self.shutdown)
-            .map_err(StartError::Upstream)
     }
 }

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::auth::Authenticator;
-use crate::gateway::{Admission, Gateway};
+use crate::forward::Forwarder;
+use crate::gateway::{Admission, Gateway, Snapshot};
 use crate::limits::Limiter;
-use crate::listener::Listener;
+use crate::listener::{Listener, Serving};
 use crate::store::Redis;
 
 use super::error::StartError;
@@ -20,89 +22,139 @@ use super::state::{ProcessState, TokenSource};
 /// How often expired upstream connections are closed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Starts a worker's thread; returns when it accepts connections.
-pub(super) async fn spawn(
-    index: usize,
-    state: Arc<ProcessState>,
-    https: std::net::TcpListener,
-    http: Option<std::net::TcpListener>,
-) -> Result<JoinHandle<()>, StartError> {
-    let (started, start) = oneshot::channel();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
-    let run = async move {
-        let listener = |socket| TcpListener::from_std(socket).map_err(StartError::Worker);
-        let ready = async { Ok((gateway(&state).await?, listener(https)?, http.map(listener).transpose()?)) };
-        match ready.await {
-            Ok((gateway, https, http)) => {
-                // If nothing receives this, the start was abandoned: the shutdown ends the worker.
-                let _ = started.send(Ok(()));
-                serve(&state, gateway, https, http).await;
+/// A worker of the process.
+pub(super) struct Worker {
+    thread: JoinHandle<()>,
+    exchanges: mpsc::UnboundedSender<Exchange>,
+}
+
+/// Puts another configuration into force, and says so.
+type Exchange = (Arc<Snapshot>, oneshot::Sender<()>);
+
+impl Worker {
+    /// Starts a worker's thread; returns when it accepts connections.
+    pub(super) async fn spawn(
+        index: usize,
+        state: Arc<ProcessState>,
+        https: std::net::TcpListener,
+        http: Option<std::net::TcpListener>,
+    ) -> Result<Self, StartError> {
+        let (started, start) = oneshot::channel();
+        let (exchanges, exchanged) = mpsc::unbounded_channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
+        let run = async move {
+            let listener = |socket| TcpListener::from_std(socket).map_err(StartError::Worker);
+            let ready = async { Ok((gateway(&state).await?, listener(https)?, http.map(listener).transpose()?)) };
+            match ready.await {
+                Ok((gateway, https, http)) => {
+                    // If nothing receives this, the start was abandoned: the shutdown ends the worker.
+                    let _ = started.send(Ok(()));
+                    serve(&state, gateway, https, http, exchanged).await;
+                }
+                Err(error) => drop(started.send(Err(error))),
             }
-            Err(error) => drop(started.send(Err(error))),
-        }
-    };
-    let thread = thread::Builder::new()
-        .name(format!("worker-{index}"))
-        .spawn(move || {
-            runtime.block_on(run);
-            // Dropping the runtime would wait for DNS look-ups in flight, which can't be cancelled.
-            runtime.shutdown_background();
-        })
-        .map_err(StartError::Worker)?;
-    start.await.unwrap_or_else(|_| Err(StartError::Worker(std::io::Error::other("it ended at once"))))?;
-    Ok(thread)
+        };
+        let thread = thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                runtime.block_on(run);
+                // Dropping the runtime would wait for DNS look-ups in flight, which can't be cancelled.
+                runtime.shutdown_background();
+            })
+            .map_err(StartError::Worker)?;
+        start.await.unwrap_or_else(|_| Err(StartError::Worker(std::io::Error::other("it ended at once"))))?;
+        Ok(Self { thread, exchanges })
+    }
+
+    /// Lets the worker serve with another configuration; resolves when it does.
+    pub(super) fn exchange(&self, snapshot: &Arc<Snapshot>) -> impl Future<Output = ()> + use<> {
+        let (done, exchanged) = oneshot::channel();
+        // A worker that has ended serves nothing.
+        let _ = self.exchanges.send((snapshot.clone(), done));
+        async move { exchanged.await.unwrap_or_default() }
+    }
+
+    /// Waits for the end of the thread.
+    pub(super) async fn join(self) {
+        // A worker that panicked has logged it; there is nothing left to end.
+        let _ = tokio::task::spawn_blocking(move || self.thread.join()).await;
+    }
 }
 
 async fn gateway(state: &ProcessState) -> Result<Arc<Gateway>, StartError> {
-    let (config, failures) = (&state.config, state.failures.clone());
+    let snapshot = state.snapshot.load_full();
+    let Snapshot { config, plans, failures, .. } = &*snapshot;
+    let (config, plans, failures) = (config.clone(), plans.clone(), failures.clone());
     let (authenticator, limiter) = match &state.tokens {
         TokenSource::Redis { cache, store } => {
             let redis = Redis::open(store, state.store_health.clone()).await?;
             let limiter = Limiter::Redis(state.redis_limiter(redis.clone(), store.on_failure));
-            (Authenticator::with_redis(config, redis, cache.clone(), failures), limiter)
+            (Authenticator::with_redis(config, plans, redis, cache.clone(), failures), limiter)
         }
         TokenSource::File { records, .. } => {
             let limiter = Limiter::Memory(state.limiter.clone());
-            (Authenticator::with_file(config, records.clone(), failures), limiter)
+            (Authenticator::with_file(config, plans, records.clone(), failures), limiter)
         }
     };
+    let (in_flight, usage) = (state.in_flight.clone(), state.usage.clone());
+    let (metrics, shutdown) = (state.request_metrics.clone(), state.shutdown.clone());
     Ok(Arc::new(Gateway {
-        config: config.clone(),
-        routes: state.routes.clone(),
-        certificates: state.certificates.clone(),
-        admission: Admission { authenticator, limiter, in_flight: state.in_flight.clone(), usage: state.usage.clone() },
-        forwarder: state.forwarder()?,
-        metrics: state.request_metrics.clone(),
-        shutdown: state.shutdown.clone(),
+        admission: Admission { authenticator, limiter: Arc::new(limiter), in_flight, usage },
+        forwarder: Forwarder::new(&snapshot.config, &snapshot.upstreams, &state.metrics, &shutdown, None),
+        snapshot,
+        metrics,
+        shutdown,
     }))
 }
 
 /// Serves until the instance has ended.
-async fn serve(state: &ProcessState, gateway: Arc<Gateway>, https: TcpListener, http: Option<TcpListener>) {
-    let listener = |tls, name| {
+async fn serve(
+    state: &ProcessState,
+    mut gateway: Arc<Gateway>,
+    https: TcpListener,
+    http: Option<TcpListener>,
+    mut exchanges: mpsc::UnboundedReceiver<Exchange>,
+) {
+    let listener = |name, gateway: &Arc<Gateway>| {
         Arc::new(Listener {
-            handler: gateway.clone(),
-            tls,
-            settings: state.config.listen.clone(),
+            serving: ArcSwap::from_pointee(serving(name, gateway)),
             slots: state.connection_slots.clone(),
             metrics: state.metrics.listener(name),
             shutdown: state.shutdown.clone(),
         })
     };
-    tokio::spawn(listener(Some(state.tls.clone()), "https").run(https));
-    if let Some(http) = http {
-        tokio::spawn(listener(None, "http").run(http));
-    }
-    let sweeper = gateway.clone();
-    tokio::spawn(async move {
-        let mut tick = tokio::time::interval(SWEEP_INTERVAL);
-        loop {
-            tick.tick().await;
-            sweeper.forwarder.sweep();
-        }
+    let mut listeners = vec![(HTTPS, listener(HTTPS, &gateway), https)];
+    listeners.extend(http.map(|http| (HTTP, listener(HTTP, &gateway), http)));
+    let listeners = listeners.into_iter().map(|(name, listener, socket)| {
+        tokio::spawn(listener.clone().run(socket));
+        (name, listener)
     });
-    let keeper = gateway.clone();
-    tokio::spawn(async move { keeper.admission.limiter.run().await });
-    state.shutdown.parted().await;
+    let listeners: Vec<_> = listeners.collect();
+    let limiter = gateway.admission.limiter.clone();
+    tokio::spawn(async move { limiter.run().await });
+    let mut tick = tokio::time::interval(SWEEP_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => gateway.forwarder.sweep(),
+            Some((snapshot, done)) = exchanges.recv() => {
+                gateway = Arc::new(gateway.under(snapshot, &state.metrics));
+                for (name, listener) in &listeners {
+                    listener.serving.store(Arc::new(serving(name, &gateway)));
+                }
+                // If nobody waits for it, the process is ending.
+                let _ = done.send(());
+            }
+            () = state.shutdown.parted() => break,
+        }
+    }
     gateway.admission.limiter.end().await;
+}
+
+/// The listeners, by their names in metrics.
+const HTTPS: &str = "https";
+const HTTP: &str = "http";
+
+fn serving(name: &str, gateway: &Arc<Gateway>) -> Serving<Gateway> {
+    let Snapshot { config, tls, .. } = &*gateway.snapshot;
+    Serving { handler: gateway.clone(), tls: (name == HTTPS).then(|| tls.clone()), config: config.clone() }
 }

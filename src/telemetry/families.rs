@@ -2,9 +2,9 @@
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use prometheus::core::Collector;
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
@@ -23,7 +23,48 @@ pub(super) type Labels<'a> = &'a [(&'static str, &'a str)];
 #[derive(Default)]
 pub(super) struct Families {
     pub(super) registry: Registry,
-    by_name: Mutex<HashMap<&'static str, Box<dyn Any + Send>>>,
+    by_name: Mutex<HashMap<&'static str, Box<dyn Family>>>,
+    /// How many [`SeriesGuard`]s there are for the series with these labels.
+    kept: Mutex<HashMap<OwnedLabels, usize>>,
+}
+
+type OwnedLabels = Vec<(&'static str, Box<str>)>;
+
+/// Keeps the series that have certain labels, for example those of one route. When the last guard of the same labels is dropped,
+/// all of them are removed: a route that the configuration no longer has is not reported any longer.
+pub struct SeriesGuard {
+    families: Arc<Families>,
+    labels: OwnedLabels,
+}
+
+/// One family, whatever its kind.
+trait Family: Any + Send {
+    fn as_any(&self) -> &dyn Any;
+
+    /// Removes the series that have all these labels.
+    fn remove(&self, labels: &OwnedLabels);
+}
+
+impl<T: MetricVecBuilder> Family for MetricVec<T>
+where
+    Self: Collector + 'static,
+{
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn remove(&self, labels: &OwnedLabels) {
+        for family in self.collect() {
+            for metric in family.get_metric() {
+                let of_metric: HashMap<&str, &str> =
+                    metric.get_label().iter().map(|label| (label.name(), label.value())).collect();
+                if labels.iter().all(|(name, value)| of_metric.get(name) == Some(&&**value)) {
+                    // Somebody else can't have removed it: that needs this guard.
+                    let _ = MetricVec::remove(self, &of_metric);
+                }
+            }
+        }
+    }
 }
 
 impl Families {
@@ -47,19 +88,45 @@ impl Families {
         self.family(name, || HistogramVec::new(options(), &names)).with_label_values(&values)
     }
 
-    fn family<V: Collector + Clone + 'static>(
+    /// Keeps the series with these labels, for as long as the guard lives. Take it before the first of their cells.
+    pub(super) fn keep(self: &Arc<Self>, labels: Labels<'_>) -> SeriesGuard {
+        let labels: OwnedLabels = labels.iter().map(|(name, value)| (*name, (*value).into())).collect();
+        *lock(&self.kept).entry(labels.clone()).or_default() += 1;
+        SeriesGuard { families: self.clone(), labels }
+    }
+
+    fn family<V: Family + Collector + Clone + 'static>(
         &self,
         name: &'static str,
         make: impl FnOnce() -> prometheus::Result<V>,
     ) -> V {
-        let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_name = lock(&self.by_name);
         let family = by_name.entry(name).or_insert_with(|| {
             let family = make().expect("names and labels of metrics are well-formed");
             self.registry.register(Box::new(family.clone())).expect("a name is registered once");
             Box::new(family)
         });
-        family.downcast_ref::<V>().expect("a name belongs to one kind of metrics").clone()
+        family.as_any().downcast_ref::<V>().expect("a name belongs to one kind of metrics").clone()
     }
+}
+
+impl Drop for SeriesGuard {
+    fn drop(&mut self) {
+        // Held to the end, so that nobody takes a guard for series that are being removed.
+        let mut kept = lock(&self.families.kept);
+        let Some(guards) = kept.get_mut(&self.labels) else { return };
+        *guards -= 1;
+        if *guards == 0 {
+            kept.remove(&self.labels);
+            for family in lock(&self.families.by_name).values() {
+                family.remove(&self.labels);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn help(name: &str) -> &'static str {

@@ -1,6 +1,6 @@
 //! The HELP text of every metric. Units and labels are in the names.
 
-pub(super) const HELP: [(&str, &str); 40] = [
+pub(super) const HELP: [(&str, &str); 42] = [
     ("callgate_auth_total", "Authentications, by outcome."),
     ("callgate_build_info", "1, with the version as a label."),
     ("callgate_call_bytes_total", "Bytes of calls that have ended, by sender: client, upstream."),
@@ -13,6 +13,11 @@ pub(super) const HELP: [(&str, &str); 40] = [
         "callgate_client_connections_refused_total",
         "Connections closed at once because their client had listen.max_connections_per_client.",
     ),
+    (
+        "callgate_config_last_reload_success_timestamp_seconds",
+        "Unix time at which the configuration in force was read.",
+    ),
+    ("callgate_config_last_reload_successful", "1 if the last reload was successful or there was none, else 0."),
     ("callgate_connections_open", "Open connections."),
     ("callgate_connections_refused_total", "Connections closed at once at listen.max_connections."),
     ("callgate_decision_duration_seconds", "Time that a decision of the limiter takes."),

@@ -4,12 +4,14 @@ use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tracing_appender::non_blocking::WorkerGuard;
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
 
 use crate::config::{LogFormat, LogSettings};
 
@@ -23,7 +25,7 @@ use super::visible_writer::VisibleWriter;
 pub enum LogError {
     /// `log.level` is not a filter.
     #[error("log.level is not a filter")]
-    Level(#[from] tracing_subscriber::filter::ParseError),
+    Level(#[from] ParseError),
     /// Standard output can't be used.
     #[error("standard output")]
     Output(#[from] io::Error),
@@ -50,30 +52,62 @@ impl LogGuard {
     }
 }
 
+/// Changes what is logged while the process runs.
+#[derive(Clone)]
+pub struct LogControl {
+    filter: reload::Handle<Targets, Registry>,
+    access: Arc<AtomicBool>,
+}
+
+impl LogControl {
+    /// Follows other settings. Their format is that of the start.
+    ///
+    /// # Errors
+    /// When `log.level` is not a filter; nothing has changed then.
+    pub fn follow(&self, log: &LogSettings) -> Result<(), LogError> {
+        self.set_level(&log.level)?;
+        self.access.store(log.access, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Filters diagnostics by another `log.level`.
+    ///
+    /// # Errors
+    /// When it is not a filter; nothing has changed then.
+    pub fn set_level(&self, level: &str) -> Result<(), LogError> {
+        let filter = filter(level)?;
+        // The subscriber lives as long as the process.
+        let _ = self.filter.reload(filter);
+        Ok(())
+    }
+}
+
+/// Libraries log every frame and handshake; `log.level` can ask for that by name.
+fn filter(level: &str) -> Result<Targets, ParseError> {
+    format!("hyper=info,h2=warn,rustls=warn,redis=warn,{level}").parse()
+}
+
 /// Sets up the diagnostics of the process and the access log; both go to standard output.
 ///
 /// # Errors
 /// [`LogError`].
-pub fn init(log: &LogSettings, metrics: Arc<Metrics>) -> Result<(AccessLog, LogGuard), LogError> {
+pub fn init(log: &LogSettings, metrics: Arc<Metrics>) -> Result<(AccessLog, LogControl, LogGuard), LogError> {
     // A file of its own has no buffer that an error could leave half written.
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let (writer, worker, queue) = LogWriter::start(output, log.format);
     let guard = LogGuard { _worker: worker, queue, metrics };
-    // Libraries log every frame and handshake; log.level can ask for that by name.
-    let filter: Targets = format!("hyper=info,h2=warn,rustls=warn,redis=warn,{}", log.level).parse()?;
+    let (filter, handle) = reload::Layer::new(filter(&log.level)?);
     let has_colours = log.format == LogFormat::Human && io::stdout().is_terminal();
     let visible = {
         let writer = writer.clone();
         move || VisibleWriter::new(writer.clone(), has_colours)
     };
-    let lines = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(visible);
+    let lines = tracing_subscriber::fmt::layer().with_writer(visible);
+    let registry = tracing_subscriber::registry().with(filter);
     match log.format {
-        LogFormat::Json => {
-            lines.json().flatten_event(true).with_current_span(false).finish().with(filter).try_init()?;
-        }
-        LogFormat::Human => {
-            lines.with_target(false).with_ansi(has_colours).finish().with(filter).try_init()?;
-        }
+        LogFormat::Json => registry.with(lines.json().flatten_event(true).with_current_span(false)).try_init()?,
+        LogFormat::Human => registry.with(lines.with_target(false).with_ansi(has_colours)).try_init()?,
     }
-    Ok((AccessLog::new(log.access.then_some(writer), log.format), guard))
+    let access = Arc::new(AtomicBool::new(log.access));
+    Ok((AccessLog::new(writer, log.format, access.clone()), LogControl { filter: handle, access }, guard))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::Method;
 use prometheus::{Histogram, IntCounter, IntGauge, TextEncoder};
 
-use super::families::{Families, LATENCY_BUCKETS};
+use super::families::{Families, LATENCY_BUCKETS, SeriesGuard};
 use super::process::ProcessMetrics;
 use super::route::RouteMetrics;
 use super::upstream::UpstreamMetrics;
@@ -16,7 +16,7 @@ const DECISION_BUCKETS: &[f64] =
 
 /// All metrics of one process.
 pub struct Metrics {
-    families: Families,
+    families: Arc<Families>,
     process: ProcessMetrics,
     pub(crate) decision_seconds: Histogram,
     pub(crate) shadow_denials: IntCounter,
@@ -24,6 +24,10 @@ pub struct Metrics {
     pub(crate) store_clock_skew: IntGauge,
     pub(crate) merging: MergeMetrics,
     pub(crate) log_dropped: IntCounter,
+    /// Whether the last attempt to read the configuration again was successful.
+    pub(crate) reload_successful: IntGauge,
+    /// The Unix second of the last successful one, or of the start.
+    pub(crate) reload_success_time: IntGauge,
     pub(crate) tokens_cached: IntGauge,
     pub(crate) tokens_limited: IntGauge,
     pub(crate) tokens_forgotten: IntCounter,
@@ -53,13 +57,26 @@ pub struct MergeMetrics {
 pub struct NameMetrics {
     pub(crate) failures: IntCounter,
     pub(crate) addresses: IntGauge,
+    _series: Arc<SeriesGuard>,
+}
+
+/// The cell of one certificate.
+pub struct CertificateMetrics {
+    pub(crate) expiry: IntGauge,
+    _series: SeriesGuard,
+}
+
+/// The cells of one route's copies to one upstream.
+pub struct MirrorMetrics<const OUTCOMES: usize> {
+    pub(crate) copies: [IntCounter; OUTCOMES],
+    _series: SeriesGuard,
 }
 
 impl Metrics {
     /// # Errors
     /// When a name is malformed: a mistake in this folder.
     pub fn new() -> prometheus::Result<Self> {
-        let families = Families::default();
+        let families = Arc::<Families>::default();
         families.gauge("callgate_build_info", &[("version", env!("CARGO_PKG_VERSION"))]).set(1);
         Ok(Self {
             process: ProcessMetrics::new(&families.registry)?,
@@ -72,6 +89,8 @@ impl Metrics {
                 merged: families.counter("callgate_merged_admissions_total", &[]),
                 dropped: families.counter("callgate_dropped_admissions_total", &[]),
             },
+            reload_successful: families.gauge("callgate_config_last_reload_successful", &[]),
+            reload_success_time: families.gauge("callgate_config_last_reload_success_timestamp_seconds", &[]),
             log_dropped: families.counter("callgate_log_lines_dropped_total", &[]),
             tokens_cached: families.gauge("callgate_token_records_cached", &[]),
             tokens_limited: families.gauge("callgate_limited_tokens", &[]),
@@ -90,17 +109,28 @@ impl Metrics {
         UpstreamMetrics::new(&self.families, name, endpoints)
     }
 
-    /// Requests of a route that were chosen for a copy to this upstream, with this outcome of the copy.
-    pub fn mirrored(&self, route: &str, upstream: &str, outcome: &str) -> IntCounter {
-        self.families
-            .counter("callgate_mirrored_total", &[("route", route), ("upstream", upstream), ("outcome", outcome)])
+    /// Requests of a route that were chosen for a copy to this upstream, by the outcome of the copy.
+    pub fn mirrored<const OUTCOMES: usize>(
+        &self,
+        route: &str,
+        upstream: &str,
+        outcomes: [&str; OUTCOMES],
+    ) -> MirrorMetrics<OUTCOMES> {
+        let pair = [("route", route), ("upstream", upstream)];
+        let series = self.families.keep(&pair);
+        let [route, upstream] = pair;
+        let counter =
+            |outcome| self.families.counter("callgate_mirrored_total", &[route, upstream, ("outcome", outcome)]);
+        MirrorMetrics { copies: outcomes.map(counter), _series: series }
     }
 
     /// The cells of an upstream's host name.
     pub fn name(&self, host: &str) -> NameMetrics {
+        let label = &[("host", host)];
         NameMetrics {
-            failures: self.families.counter("callgate_name_failures_total", &[("host", host)]),
-            addresses: self.families.gauge("callgate_name_addresses", &[("host", host)]),
+            _series: Arc::new(self.families.keep(label)),
+            failures: self.families.counter("callgate_name_failures_total", label),
+            addresses: self.families.gauge("callgate_name_addresses", label),
         }
     }
 
@@ -132,9 +162,13 @@ impl Metrics {
         self.families.counter("callgate_decisions_total", &[("outcome", outcome), ("source", source)])
     }
 
-    /// The expiry of the certificate in this file.
-    pub fn certificate_expiry(&self, file: &str) -> IntGauge {
-        self.families.gauge("callgate_certificate_expiry_timestamp_seconds", &[("certificate", file)])
+    /// The cell of the certificate in this file.
+    pub fn certificate(&self, file: &str) -> CertificateMetrics {
+        let label = &[("certificate", file)];
+        CertificateMetrics {
+            _series: self.families.keep(label),
+            expiry: self.families.gauge("callgate_certificate_expiry_timestamp_seconds", label),
+        }
     }
 
     /// All metrics in the text format of Prometheus.
@@ -158,18 +192,40 @@ mod tests {
     #[test]
     fn every_metric_can_be_made_and_every_help_text_is_used() {
         let metrics = Metrics::new().unwrap();
-        metrics.route("r", &[Method::GET]).count(&Method::GET, StatusCode::OK);
-        metrics.upstream("u", &["http://127.0.0.1:1".into()]);
-        metrics.mirrored("r", "u", "copied");
-        metrics.name("host");
+        let route = metrics.route("r", &[Method::GET]);
+        route.count(&Method::GET, StatusCode::OK);
+        let _upstream = metrics.upstream("u", &["http://127.0.0.1:1".into()]);
+        let _mirror = metrics.mirrored("r", "u", ["answered"]);
+        let _name = metrics.name("host");
         metrics.listener("https");
         metrics.calls_ended("client");
         metrics.auth("ok");
         metrics.decisions("admitted", "redis");
-        metrics.certificate_expiry("cert.pem");
+        let _certificate = metrics.certificate("cert.pem");
         let text = metrics.encode().unwrap();
         for (name, help) in HELP {
             assert!(text.contains(&format!("# HELP {name} {help}\n")), "{name} is in no family: {text}");
         }
+    }
+    #[test]
+    fn series_live_as_long_as_what_they_are_of() {
+        let metrics = Metrics::new().unwrap();
+        let [first, second] = ["a", "b"].map(|name| metrics.route(name, &[Method::GET]));
+        let same = metrics.route("a", &[Method::GET]);
+        let endpoints = ["http://127.0.0.1:1".into(), "http://127.0.0.1:2".into()];
+        let (both, one) = (metrics.upstream("u", &endpoints), metrics.upstream("u", &endpoints[..1]));
+        let has = |text: &str| metrics.encode().unwrap().contains(text);
+        drop(first);
+        assert!(has(r#"route="a""#) && has(r#"route="b""#));
+        drop(same);
+        assert!(!has(r#"route="a""#) && has(r#"route="b""#));
+        drop(both);
+        assert!(has(r#"endpoint="http://127.0.0.1:1""#) && !has(r#"endpoint="http://127.0.0.1:2""#));
+        assert!(has(r#"callgate_upstream_in_flight{upstream="u"}"#));
+        drop((second, one));
+        assert!(!has(r#"upstream="u""#) && !has(r#"route="b""#));
+        let again = metrics.route("a", &[Method::GET]);
+        again.count(&Method::GET, StatusCode::OK);
+        assert!(has(r#"callgate_requests_total{method="GET",route="a",status="200"} 1"#));
     }
 }

@@ -1,12 +1,12 @@
 //! The metrics of one route: requests by method and status, found by index instead of by label, and calls.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
-use super::families::{Families, LATENCY_BUCKETS};
+use super::families::{Families, LATENCY_BUCKETS, SeriesGuard};
 
 const METHODS: [&str; 8] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "other"];
 /// Statuses with a cell of their own; others are looked up by label.
@@ -31,12 +31,14 @@ pub struct RouteMetrics {
     pub(crate) seconds: Histogram,
     /// `None`: no call can begin on the route.
     pub(crate) calls: Option<CallMetrics>,
+    _series: SeriesGuard,
 }
 
 impl RouteMetrics {
     /// With the cells for what requests of these methods can lead to.
-    pub(super) fn new(families: &Families, name: &str, methods: &[Method]) -> Self {
+    pub(super) fn new(families: &Arc<Families>, name: &str, methods: &[Method]) -> Self {
         let route = Self {
+            _series: families.keep(&[("route", name)]),
             name: name.into(),
             requests: families.counters("callgate_requests_total", &["route", "method", "status"]),
             cells: (0..METHODS.len() * STATUSES.len()).map(|_| OnceLock::new()).collect(),

@@ -6,7 +6,7 @@ use prometheus::{Histogram, IntCounter, IntGauge};
 
 use crate::config::RetryOn;
 
-use super::families::{Families, LATENCY_BUCKETS};
+use super::families::{Families, LATENCY_BUCKETS, SeriesGuard};
 
 /// The cells of one upstream.
 #[derive(Clone)]
@@ -31,11 +31,14 @@ pub struct UpstreamMetrics {
     pub(crate) waited: IntCounter,
     pub(crate) waiting: IntGauge,
     pub(crate) in_flight: IntGauge,
+    _series: Arc<[SeriesGuard]>,
 }
 
 impl UpstreamMetrics {
-    pub(super) fn new(families: &Families, upstream: &str, endpoints: &[Arc<str>]) -> Self {
+    pub(super) fn new(families: &Arc<Families>, upstream: &str, endpoints: &[Arc<str>]) -> Self {
         let this = ("upstream", upstream);
+        let of_endpoints = endpoints.iter().map(|endpoint| families.keep(&[this, ("endpoint", endpoint)]));
+        let series = std::iter::once(families.keep(&[this])).chain(of_endpoints).collect();
         let counter = |name, label| families.counter(name, &[this, label]);
         let gauge = |name| families.gauge(name, &[this]);
         let up = |endpoint: &Arc<str>| {
@@ -64,6 +67,7 @@ impl UpstreamMetrics {
             waited: rejections("waited"),
             waiting: gauge("callgate_upstream_waiting"),
             in_flight: gauge("callgate_upstream_in_flight"),
+            _series: series,
         }
     }
 }

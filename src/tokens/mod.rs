@@ -34,6 +34,7 @@ pub(crate) use limit_text::limit_text;
 pub use operation::{MAX_GRACE, Operation};
 pub use outcome::{Edited, Found, Issued, Origin, RevokedAccount, Rotated};
 pub(crate) use permission::{covers, strange_permissions};
+pub(crate) use plans::PlanChoice;
 pub use plans::Plans;
 pub use record::{Record, State, StoredHash, StoredRecord, Usage};
 pub use redis::RedisTokens;

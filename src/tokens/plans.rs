@@ -1,6 +1,7 @@
 //! From a record's plan and overrides to the limits that hold for its token.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::limit_text::MAX_OVERRIDES;
@@ -9,6 +10,8 @@ use crate::config::{Config, Limit, Plan};
 
 /// The plans of one configuration.
 pub struct Plans {
+    /// Not that of any other plans of this process.
+    id: u64,
     by_name: BTreeMap<Arc<str>, Arc<Plan>>,
     pub(super) default: Arc<Plan>,
     /// What was complained of already.
@@ -22,7 +25,14 @@ impl Plans {
     }
 
     fn of(by_name: BTreeMap<Arc<str>, Arc<Plan>>, default: Arc<Plan>) -> Self {
-        Self { by_name, default, complaints: Mutex::default() }
+        static LAST_ID: AtomicU64 = AtomicU64::new(0);
+        let id = LAST_ID.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { id, by_name, default, complaints: Mutex::default() }
+    }
+
+    /// Tells these plans from all others of this process, by a number that grows.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
@@ -36,8 +46,13 @@ impl Plans {
 
     /// The plan of a record with its overrides. A plan that isn't there any more is replaced by the default one, with a warning.
     pub(crate) fn resolve(&self, record: &Record) -> Arc<Plan> {
-        let plan = self.get(record.plan.as_deref()).unwrap_or_else(|| {
-            let (token, name, default) = (&record.id, record.plan.as_deref().unwrap_or_default(), &self.default.name);
+        self.resolve_choice(&record.id, &PlanChoice::of(record))
+    }
+
+    /// The same for what is kept of the record of a `token`.
+    pub(crate) fn resolve_choice(&self, token: &str, choice: &PlanChoice) -> Arc<Plan> {
+        let plan = self.get(choice.plan.as_deref()).unwrap_or_else(|| {
+            let (name, default) = (choice.plan.as_deref().unwrap_or_default(), &self.default.name);
             self.complain_once(&format!("plan {name}"), || {
                 tracing::warn!(
                     token,
@@ -47,11 +62,11 @@ impl Plans {
             });
             &self.default
         });
-        if record.limits.is_empty() && record.concurrent_calls.is_none() {
+        if choice.limits.is_empty() && choice.concurrent_calls.is_none() {
             return plan.clone();
         }
-        let concurrent_calls = record.concurrent_calls.or(plan.concurrent_calls);
-        Arc::new(Plan { concurrent_calls, ..with_overrides(plan, &record.limits) })
+        let concurrent_calls = choice.concurrent_calls.or(plan.concurrent_calls);
+        Arc::new(Plan { concurrent_calls, ..with_overrides(plan, &choice.limits) })
     }
 
     /// Runs `complain` unless it ran for this subject before. After a hundred subjects it stays silent: a log is no list.
@@ -60,6 +75,24 @@ impl Plans {
         let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
         if complaints.len() < MANY && complaints.insert(subject.to_owned()) {
             complain();
+        }
+    }
+}
+
+/// What a record says of its token's plan: the name, and what replaces limits of it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct PlanChoice {
+    plan: Option<Box<str>>,
+    limits: Box<[Limit]>,
+    concurrent_calls: Option<u32>,
+}
+
+impl PlanChoice {
+    pub(crate) fn of(record: &Record) -> Self {
+        Self {
+            plan: record.plan.as_deref().map(Into::into),
+            limits: record.limits.as_slice().into(),
+            concurrent_calls: record.concurrent_calls,
         }
     }
 }

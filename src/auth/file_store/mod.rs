@@ -15,7 +15,6 @@ use super::credential::Credential;
 use super::open_calls::OpenCalls;
 use super::principal::{Principal, principal_of};
 use super::refusal::Refused;
-use crate::config::Config;
 use crate::tokens::{FileError, Plans, Record, Stamp, TokenHash, load, read_served_records};
 
 /// How often a running instance looks whether the file has changed.
@@ -24,7 +23,9 @@ const POLL: Duration = Duration::from_millis(500);
 /// The records of a token file, in memory.
 pub struct FileStore {
     path: PathBuf,
-    plans: Plans,
+    plans: ArcSwap<Plans>,
+    /// Held while the records are exchanged.
+    exchange: Mutex<()>,
     records: ArcSwap<Records>,
     /// What the file looked like when it was last read, for good or ill.
     seen: Mutex<Option<Stamp>>,
@@ -50,12 +51,14 @@ impl FileStore {
     ///
     /// # Errors
     /// [`FileError`]
-    pub fn open(config: &Config, path: &Path) -> Result<Self, FileError> {
-        Self::with_plans(Plans::new(config), path)
-    }
-
-    fn with_plans(plans: Plans, path: &Path) -> Result<Self, FileError> {
-        let store = Self { path: path.to_owned(), plans, records: ArcSwap::default(), seen: Mutex::new(None) };
+    pub fn open(path: &Path, plans: Arc<Plans>) -> Result<Self, FileError> {
+        let store = Self {
+            path: path.to_owned(),
+            plans: ArcSwap::new(plans),
+            exchange: Mutex::default(),
+            records: ArcSwap::default(),
+            seen: Mutex::new(None),
+        };
         match store.read() {
             Ok(()) => Ok(store),
             Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -136,10 +139,27 @@ impl FileStore {
         // Remembered whether the file is good or not, so that a bad one is complained of once.
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = stamp;
         let (text, _) = loaded.map_err(|source| FileError::Io { path: self.path.clone(), source })?;
-        let records = read_served_records(&self.path, &text, &self.plans)?;
+        let records = read_served_records(&self.path, &text, &self.plans.load())?;
+        let _exchange = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
         let new = self.take_over(&self.records.load(), records);
         self.records.store(Arc::new(new));
         Ok(())
+    }
+
+    /// Finds the plans of all tokens anew, by another configuration. Takes a while if there are many.
+    pub(crate) fn follow_plans(&self, plans: Arc<Plans>) {
+        let _exchange = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
+        self.plans.store(plans.clone());
+        let old = self.records.load();
+        let under = |stored: &Stored| match &stored.principal {
+            Ok(principal) => Ok(Arc::new(principal.under(&plans))),
+            Err(refused) => Err(refused.clone()),
+        };
+        let by_hash = old.by_hash.iter().map(|(hash, stored)| {
+            (*hash, Arc::new(Stored { record: stored.record.clone(), principal: under(stored) }))
+        });
+        let new = Records { by_hash: by_hash.collect(), count: old.count, version: old.version };
+        self.records.store(Arc::new(new));
     }
 
     /// Records that did not change keep their version and their principal.
@@ -157,7 +177,7 @@ impl FileStore {
                         new.version
                     });
                     let now = SystemTime::now();
-                    let principal = principal_of(&record, version, hash.sha256, &self.plans, now);
+                    let principal = principal_of(&record, version, hash.sha256, &self.plans.load(), now);
                     Arc::new(Stored { principal, record: record.clone() })
                 });
                 new.by_hash.insert(hash.sha256, stored);

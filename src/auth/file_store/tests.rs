@@ -27,7 +27,7 @@ fn store(text: &str) -> (tempfile::TempDir, Result<FileStore, FileError>) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.yaml");
     fs::write(&path, text).unwrap();
-    let store = FileStore::with_plans(plans(), &path);
+    let store = FileStore::open(&path, Arc::new(plans()));
     (folder, store)
 }
 
@@ -110,7 +110,7 @@ fn a_bad_file_is_read_once() {
 #[test]
 fn an_absent_file_is_empty_until_it_appears() {
     let folder = tempfile::tempdir().unwrap();
-    let store = FileStore::with_plans(plans(), &folder.path().join("tokens.yaml")).unwrap();
+    let store = FileStore::open(&folder.path().join("tokens.yaml"), Arc::new(plans())).unwrap();
     assert!(find(&store, A).is_err());
     change(&store, &format!("tokens:\n{}", entry("a", A, "")));
     assert!(find(&store, A).is_ok());
@@ -120,7 +120,7 @@ fn an_absent_file_is_empty_until_it_appears() {
 fn a_file_that_may_not_be_read_stops_the_start() {
     let folder = tempfile::tempdir().unwrap();
     // A folder in its place: root may read everything else.
-    let error = FileStore::with_plans(plans(), folder.path()).err().unwrap();
+    let error = FileStore::open(folder.path(), Arc::new(plans())).err().unwrap();
     assert!(error.to_string().starts_with(&folder.path().display().to_string()), "{error}");
 }
 

@@ -1,6 +1,6 @@
 //! Calls and streams that are open, by token, so that they can be ended when their token no longer entitles to them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::Pin;
 use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll};
@@ -158,6 +158,24 @@ impl OpenCalls {
             let tokens: BTreeSet<Arc<str>> = table.calls.keys().map(|(id, _)| id.clone()).collect();
             for id in tokens {
                 table.judge(&id, now, &current);
+            }
+        }
+    }
+
+    /// Judges all calls by the routes of another configuration, each by the one of the same name. A call whose route is gone goes on.
+    pub(crate) fn follow_routes(&self, routes: &[Arc<Route>]) {
+        let by_name: HashMap<&str, &Arc<Route>> = routes.iter().map(|route| (&*route.name, route)).collect();
+        for mut table in self.shards.iter() {
+            let mut lost = Vec::new();
+            for (key, entry) in &mut table.calls {
+                let Some(route) = by_name.get(&*entry.route.name) else { continue };
+                entry.route = (*route).clone();
+                if !may(&entry.principal, route) {
+                    lost.push(key.clone());
+                }
+            }
+            for key in lost {
+                table.revoke(&key, Revocation::Permission);
             }
         }
     }

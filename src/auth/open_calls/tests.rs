@@ -5,18 +5,14 @@ use std::time::{Duration, UNIX_EPOCH};
 use futures_util::FutureExt;
 
 use super::*;
-use crate::config::Plan;
-use crate::tokens::Date;
-use crate::tokens::Record;
-use crate::tokens::record_of;
+use crate::tokens::{Date, Record, record_of, test_plans};
 
 fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
 fn principal(record: &Record, version: u64) -> Arc<Principal> {
-    let plan = Arc::new(Plan { name: "standard".into(), limits: Box::default(), ..Plan::default() });
-    Arc::new(Principal::new(record, &record.hashes[0], version, plan, at(0)))
+    Arc::new(Principal::new(record, &record.hashes[0], version, &test_plans(), at(0)))
 }
 
 fn route(permission: &str) -> Arc<Route> {

@@ -12,14 +12,19 @@ pub(super) struct Ejections {
 
 /// How often an endpoint was ejected in a row, and until when.
 #[derive(Debug, Clone, Copy, Default)]
-struct PastEjections {
+pub(super) struct PastEjections {
     times: u32,
     until: u64,
 }
 
 impl Ejections {
-    pub(super) fn new(config: Ejection, endpoints: usize) -> Self {
-        Self { config, past: vec![PastEjections::default(); endpoints] }
+    /// With what is known of each endpoint from before.
+    pub(super) fn new(config: Ejection, past: Vec<PastEjections>) -> Self {
+        Self { config, past }
+    }
+
+    pub(super) fn past(&self, index: usize) -> PastEjections {
+        self.past[index]
     }
 
     /// Until when (milliseconds) an endpoint is ejected; `None` when it stays because too many others are.

@@ -18,6 +18,12 @@ pub(super) struct EndpointState {
     pub(super) part: EndpointShare,
     /// The hash of its name: the same in every process.
     pub(super) seed: u64,
+    pub(super) live: Arc<LiveState>,
+}
+
+/// What changes: it outlives a change of the endpoint's weight.
+#[derive(Default)]
+pub(super) struct LiveState {
     in_flight: AtomicUsize,
     /// Failed requests since the last success.
     pub(super) failures: AtomicU32,
@@ -30,24 +36,15 @@ pub(super) struct EndpointState {
 }
 
 /// A request in flight to an endpoint; dropped, it is over.
-pub(crate) struct InFlight(Arc<EndpointState>);
+pub(crate) struct InFlight(Arc<LiveState>);
 
 impl EndpointState {
-    pub(super) fn new(label: Arc<str>, part: EndpointShare) -> Self {
-        Self {
-            seed: hash(label.as_bytes()),
-            label,
-            part,
-            in_flight: AtomicUsize::new(0),
-            failures: AtomicU32::new(0),
-            ejected_until: AtomicU64::new(0),
-            down: AtomicBool::new(false),
-            up_since: AtomicU64::new(0),
-        }
+    pub(super) fn new(label: Arc<str>, part: EndpointShare, live: Arc<LiveState>) -> Self {
+        Self { seed: hash(label.as_bytes()), label, part, live }
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        self.live.in_flight.load(Ordering::Relaxed)
     }
 
     /// Whether requests should go to it at `now` (milliseconds).
@@ -56,7 +53,7 @@ impl EndpointState {
     }
 
     pub(super) fn is_down(&self) -> bool {
-        self.down.load(Ordering::Relaxed)
+        self.live.down.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_ejected(&self, now: u64) -> bool {
@@ -64,21 +61,21 @@ impl EndpointState {
     }
 
     pub(super) fn ejected_until(&self) -> u64 {
-        self.ejected_until.load(Ordering::Relaxed)
+        self.live.ejected_until.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_down(&self, down: bool, now: u64) {
         if !down {
-            self.up_since.store(now, Ordering::Relaxed);
+            self.live.up_since.store(now, Ordering::Relaxed);
         }
-        self.down.store(down, Ordering::Relaxed);
+        self.live.down.store(down, Ordering::Relaxed);
     }
 
     /// Its weight at `now`, in thousandths: it grows evenly during a slow start.
     pub(super) fn weight(&self, slow_start: Option<Duration>, now: u64) -> u64 {
         let whole = u64::from(self.part.weight) * UNIT;
         let Some(slow_start) = slow_start else { return whole };
-        let since = self.ejected_until().max(self.up_since.load(Ordering::Relaxed));
+        let since = self.ejected_until().max(self.live.up_since.load(Ordering::Relaxed));
         if since == 0 {
             return whole;
         }
@@ -90,8 +87,8 @@ impl EndpointState {
 
 impl InFlight {
     pub(super) fn begin(endpoint: &Arc<EndpointState>) -> Self {
-        endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(endpoint.clone())
+        endpoint.live.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(endpoint.live.clone())
     }
 }
 

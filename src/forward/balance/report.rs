@@ -40,7 +40,7 @@ pub struct EndpointReport {
 }
 
 impl UpstreamState {
-    pub(super) fn report(&self) -> UpstreamReport {
+    pub(in crate::forward) fn report(&self) -> UpstreamReport {
         let now = self.now();
         let endpoints = self.endpoints.iter().map(|endpoint| EndpointReport {
             url: endpoint.label.to_string(),
@@ -54,7 +54,7 @@ impl UpstreamState {
             weight: endpoint.part.weight,
             backup: endpoint.part.backup,
             in_flight: endpoint.in_flight(),
-            failures: endpoint.failures.load(Ordering::Relaxed),
+            failures: endpoint.live.failures.load(Ordering::Relaxed),
         });
         UpstreamReport {
             name: self.name.to_string(),

@@ -1,6 +1,7 @@
 //! Choosing, ejecting and budgets, with numbers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::config::{Ejection, EndpointShare};
 
 use super::budget::Budget;
 use super::choose::{EndpointCandidate, RoundRobin, least_requests};
-use super::ejections::Ejections;
+use super::ejections::{Ejections, PastEjections};
 use super::endpoint_state::EndpointState;
 use super::rendezvous::{self, hash};
 
@@ -100,7 +101,7 @@ fn keys_spread_by_weight_and_only_those_of_a_lost_endpoint_move() {
 
 #[test]
 fn ejections_grow_up_to_their_cap_and_are_forgotten() {
-    let mut ejections = Ejections::new(ejection(5, 100), 3);
+    let mut ejections = Ejections::new(ejection(5, 100), vec![PastEjections::default(); 3]);
     let mut now = 1_000;
     for seconds in [10, 20, 30, 35, 35] {
         assert_eq!(ejections.eject(0, now, 0.0), Some(now + seconds * 1_000));
@@ -114,12 +115,12 @@ fn ejections_grow_up_to_their_cap_and_are_forgotten() {
 
 #[test]
 fn the_share_of_ejected_endpoints_is_capped() {
-    let mut half = Ejections::new(ejection(5, 50), 5);
+    let mut half = Ejections::new(ejection(5, 50), vec![PastEjections::default(); 5]);
     let out = (0..5).filter(|index| half.eject(*index, 1_000, 0.0).is_some()).count();
     assert_eq!(out, 2, "half of five");
     assert!(half.eject(4, 11_000, 0.0).is_some(), "there is room again");
     let out = |share, endpoints| {
-        let mut ejections = Ejections::new(ejection(5, share), endpoints);
+        let mut ejections = Ejections::new(ejection(5, share), vec![PastEjections::default(); endpoints]);
         (0..endpoints).filter(|index| ejections.eject(*index, 1_000, 0.0).is_some()).count()
     };
     assert_eq!((out(100, 3), out(10, 3), out(10, 2), out(100, 1), out(0, 3)), (2, 1, 1, 0, 0));
@@ -144,10 +145,10 @@ fn a_budget_is_the_larger_of_its_two_parts() {
 
 #[test]
 fn an_endpoint_that_returns_starts_slowly() {
-    let endpoint = EndpointState::new("http://a:1".into(), EndpointShare { weight: 4, backup: false });
+    let endpoint = EndpointState::new("http://a:1".into(), EndpointShare { weight: 4, backup: false }, Arc::default());
     let slow = Some(Duration::from_secs(30));
     assert_eq!(endpoint.weight(slow, 1), 4_000, "it has always been in service");
-    endpoint.ejected_until.store(10_000, Ordering::Relaxed);
+    endpoint.live.ejected_until.store(10_000, Ordering::Relaxed);
     assert!(endpoint.is_ejected(9_999) && endpoint.is_available(10_000));
     assert_eq!(endpoint.weight(slow, 10_000), 400);
     assert_eq!(endpoint.weight(slow, 25_000), 2_000);
@@ -169,7 +170,7 @@ proptest! {
         share in 0..=100_u32,
         failures in prop::collection::vec((0..8_usize, 0..5_000_u64), 1..200),
     ) {
-        let mut ejections = Ejections::new(ejection(1, share), endpoints);
+        let mut ejections = Ejections::new(ejection(1, share), vec![PastEjections::default(); endpoints]);
         let (mut until, mut now) = (vec![0; endpoints], 1);
         for (index, pause) in failures {
             now += pause;

@@ -11,7 +11,7 @@ use crate::telemetry::{Metrics, UpstreamMetrics};
 
 use super::budget::Budget;
 use super::choose::{self, EndpointCandidate, RoundRobin};
-use super::ejections::Ejections;
+use super::ejections::{Ejections, PastEjections};
 use super::endpoint_state::{EndpointState, InFlight};
 use super::permits::{NoPermit, Permit, Permits};
 use super::rendezvous;
@@ -27,30 +27,54 @@ pub(crate) struct UpstreamState {
     ejections: Option<Mutex<Ejections>>,
     /// Failures in a row by which an endpoint counts as dead.
     max_failures: u32,
-    budget: Budget,
-    pub(crate) permits: Permits,
+    budget: Arc<Budget>,
+    pub(crate) permits: Arc<Permits>,
     pub(crate) metrics: UpstreamMetrics,
     created: Instant,
 }
 
 impl UpstreamState {
-    pub(super) fn new(upstream: &config::Upstream, metrics: &Metrics) -> Self {
+    /// Takes over what `before` has of the same upstream and its endpoints: health and requests in flight always, budgets and permits
+    /// if their settings are the same.
+    pub(crate) fn new(upstream: &config::Upstream, metrics: &Metrics, before: Option<&Self>) -> Self {
         let config = upstream.balancing.clone();
         let labels: Vec<Arc<str>> = upstream.endpoints.iter().map(|endpoint| endpoint.to_string().into()).collect();
         let metrics = metrics.upstream(&upstream.name, &labels);
-        let endpoints = labels.into_iter().zip(&config.shares);
-        let endpoints: Vec<_> = endpoints.map(|(label, part)| Arc::new(EndpointState::new(label, *part))).collect();
-        Self {
+        let past =
+            labels.iter().map(|label| before.and_then(|before| before.past_ejections(label)).unwrap_or_default());
+        let past = past.collect();
+        let endpoints = labels.into_iter().zip(&config.shares).map(|(label, part)| {
+            let known = before.and_then(|before| before.endpoints.iter().find(|known| known.label == label));
+            let live = known.map(|known| known.live.clone()).unwrap_or_default();
+            Arc::new(EndpointState::new(label, *part, live))
+        });
+        let budget = before.filter(|before| before.config.retry == config.retry).map(|before| before.budget.clone());
+        let permits = before.filter(|before| before.config.has_same_caps(&config)).map(|before| before.permits.clone());
+        let state = Self {
             name: upstream.name.clone(),
-            ejections: config.ejection.map(|config| Mutex::new(Ejections::new(config, endpoints.len()))),
+            ejections: config.ejection.map(|config| Mutex::new(Ejections::new(config, past))),
             max_failures: config.ejection.map_or(MAX_FAILURES, |ejection| ejection.failures),
-            budget: Budget::new(config.retry.budget, config.retry.min_per_second),
-            permits: Permits::new(&config, &metrics),
-            endpoints,
+            budget: budget.unwrap_or_else(|| Arc::new(Budget::new(config.retry.budget, config.retry.min_per_second))),
+            permits: permits.unwrap_or_else(|| Arc::new(Permits::new(&config, &metrics))),
+            endpoints: endpoints.collect(),
             metrics,
-            created: Instant::now(),
+            created: before.map_or_else(Instant::now, |before| before.created),
             config,
+        };
+        let now = state.now();
+        for (endpoint, up) in state.endpoints.iter().zip(&state.metrics.up) {
+            if state.config.health.is_none() {
+                // Nobody would find out that it is well again.
+                endpoint.set_down(false, now);
+            }
+            up.set(i64::from(state.is_up(endpoint, now)));
         }
+        state
+    }
+
+    fn past_ejections(&self, label: &str) -> Option<PastEjections> {
+        let index = self.endpoints.iter().position(|endpoint| &*endpoint.label == label)?;
+        Some(self.ejections.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).past(index))
     }
 
     /// Milliseconds since this state was created; never 0.
@@ -145,7 +169,7 @@ impl UpstreamState {
 
     /// An endpoint has answered without a gateway error.
     pub(crate) fn succeeded(&self, index: usize) {
-        let failures = &self.endpoints[index].failures;
+        let failures = &self.endpoints[index].live.failures;
         // Not written to without need: all workers would wait for that cache line.
         if failures.load(Ordering::Relaxed) != 0 {
             failures.store(0, Ordering::Relaxed);
@@ -155,7 +179,7 @@ impl UpstreamState {
     /// A request to an endpoint has failed; `why` is for the log.
     pub(crate) fn failed(&self, index: usize, why: &'static str) {
         let failed = &self.endpoints[index];
-        if failed.failures.fetch_add(1, Ordering::Relaxed) + 1 < self.max_failures {
+        if failed.live.failures.fetch_add(1, Ordering::Relaxed) + 1 < self.max_failures {
             return;
         }
         let (Some(ejections), now) = (&self.ejections, self.now()) else { return };
@@ -165,9 +189,9 @@ impl UpstreamState {
             return;
         }
         let Some(until) = ejections.eject(index, now, fastrand::f64()) else { return };
-        failed.ejected_until.store(until, Ordering::Relaxed);
+        failed.live.ejected_until.store(until, Ordering::Relaxed);
         // Back in service, its first request decides: a failure ejects it again at once.
-        failed.failures.store(self.max_failures - 1, Ordering::Relaxed);
+        failed.live.failures.store(self.max_failures - 1, Ordering::Relaxed);
         drop(ejections);
         self.metrics.ejections[index].inc();
         self.metrics.up[index].set(0);
@@ -178,7 +202,7 @@ impl UpstreamState {
     /// Whether the requests to an endpoint fail, which stays in service because no other can take them. Health checks, if there are
     /// any, know better.
     pub(super) fn is_failing(&self, endpoint: &EndpointState) -> bool {
-        self.config.health.is_none() && endpoint.failures.load(Ordering::Relaxed) >= self.max_failures
+        self.config.health.is_none() && endpoint.live.failures.load(Ordering::Relaxed) >= self.max_failures
     }
 
     /// Whether an endpoint gets requests and answers them, as far as is known.

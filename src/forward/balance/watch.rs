@@ -8,9 +8,8 @@ use super::upstream_state::UpstreamState;
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Watches for as long as it is polled.
-pub(super) async fn run(upstreams: &[Arc<UpstreamState>]) {
-    let begin = |state: &Arc<UpstreamState>| LastSeen { ejected: vec![false; state.endpoints.len()], is_down: false };
-    let mut last: Vec<LastSeen> = upstreams.iter().map(begin).collect();
+pub(in crate::forward) async fn run(upstreams: &[Arc<UpstreamState>]) {
+    let mut last: Vec<LastSeen> = upstreams.iter().map(|upstream| LastSeen::of(upstream)).collect();
     let mut tick = tokio::time::interval(INTERVAL);
     loop {
         tick.tick().await;
@@ -27,6 +26,14 @@ struct LastSeen {
 }
 
 impl LastSeen {
+    fn of(state: &UpstreamState) -> Self {
+        let now = state.now();
+        Self {
+            ejected: state.endpoints.iter().map(|endpoint| endpoint.is_ejected(now)).collect(),
+            is_down: !state.endpoints.iter().any(|endpoint| state.is_up(endpoint, now)),
+        }
+    }
+
     fn update(&mut self, state: &UpstreamState) {
         let (now, upstream) = (state.now(), &*state.name);
         for (index, (endpoint, was_ejected)) in state.endpoints.iter().zip(&mut self.ejected).enumerate() {

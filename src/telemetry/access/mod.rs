@@ -6,6 +6,8 @@ mod line;
 mod record;
 
 use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::log_queue::LogWriter;
 use crate::config::LogFormat;
@@ -20,22 +22,26 @@ pub use record::{AccessRecord, Phase, WindowUse};
 /// Writes the lines.
 #[derive(Clone)]
 pub struct AccessLog {
-    writer: Option<LogWriter>,
+    writer: LogWriter,
     format: LogFormat,
+    /// Whether `log.access` asks for the lines.
+    is_on: Arc<AtomicBool>,
 }
 
 impl AccessLog {
-    pub(super) fn new(writer: Option<LogWriter>, format: LogFormat) -> Self {
-        Self { writer, format }
+    pub(super) fn new(writer: LogWriter, format: LogFormat, is_on: Arc<AtomicBool>) -> Self {
+        Self { writer, format, is_on }
     }
 
     /// Drops the line when the queue is full.
     pub fn write(&self, record: &AccessRecord) {
-        let Some(writer) = &self.writer else { return };
+        if !self.is_on.load(Ordering::Relaxed) {
+            return;
+        }
         // The queue takes whole lines or none, and counts those that it drops.
         let _ = match self.format {
-            LogFormat::Json => writer.clone().write_all(json_line(record).as_bytes()),
-            LogFormat::Human => writer.clone().write_all(visible_line(&human_line(record)).as_bytes()),
+            LogFormat::Json => self.writer.clone().write_all(json_line(record).as_bytes()),
+            LogFormat::Human => self.writer.clone().write_all(visible_line(&human_line(record)).as_bytes()),
         };
     }
 }
@@ -43,7 +49,7 @@ impl AccessLog {
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use super::line::tests::record;
     use super::*;
@@ -71,7 +77,7 @@ mod tests {
             record.uri = "/\u{9b}2J\u{202e}gnp\u{2028}forged".parse().unwrap();
             record.windows[0].name = "a\u{1b}[31m".into();
             record.error = Some("\u{9b}1m\nforged\u{2066}".into());
-            AccessLog::new(Some(writer), format).write(&record);
+            AccessLog::new(writer, format, Arc::new(true.into())).write(&record);
             drop(guard);
             let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
             let line = text.strip_suffix('\n').unwrap();

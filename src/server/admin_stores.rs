@@ -1,0 +1,84 @@
+//! What the admin listener works with, whatever the configuration: its connection to the store, and ways to ask for a reload.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::admin::{AdminBackend, LastReload, LimitService, ReloadRequests};
+use crate::config::{OnFailure, RedisStore};
+use crate::gateway::Snapshot;
+use crate::limits::Limiter;
+use crate::store::Redis;
+use crate::telemetry::LogControl;
+use crate::tokens::Registry;
+
+use super::error::StartError;
+use super::state::{ProcessState, TokenSource};
+
+/// How long Redis may take for a request to the admin API, where no client of the gateway waits.
+const ADMIN_DEADLINE: Duration = Duration::from_secs(2);
+
+pub(super) struct AdminStores {
+    /// Its own connection; `None`: tokens are in a file.
+    redis: Option<Redis>,
+    limiter: Arc<Limiter>,
+    reload: ReloadRequests,
+    last_reload: LastReload,
+    log: LogControl,
+    started_at: SystemTime,
+}
+
+impl AdminStores {
+    pub(super) async fn open(
+        state: &ProcessState,
+        reload: ReloadRequests,
+        last_reload: LastReload,
+        log: LogControl,
+    ) -> Result<Self, StartError> {
+        let (redis, limiter) = match &state.tokens {
+            TokenSource::File { .. } => (None, Limiter::Memory(state.limiter.clone())),
+            TokenSource::Redis { store, .. } => {
+                let store = RedisStore { deadline: store.deadline.max(ADMIN_DEADLINE), ..(**store).clone() };
+                let redis = Redis::open(&store, state.store_health.clone()).await?;
+                (Some(redis.clone()), Limiter::Redis(state.redis_limiter(redis, OnFailure::Deny)))
+            }
+        };
+        let (limiter, started_at) = (Arc::new(limiter), SystemTime::now());
+        Ok(Self { redis, limiter, reload, last_reload, log, started_at })
+    }
+
+    /// The records of the store, by the rules of a configuration.
+    pub(super) fn registry(&self, state: &ProcessState, snapshot: &Snapshot) -> Arc<Registry> {
+        let config = &snapshot.config;
+        Arc::new(match (&self.redis, &state.tokens) {
+            (_, TokenSource::File { path, .. }) => Registry::with_file(config, path),
+            (redis, TokenSource::Redis { .. }) => {
+                let redis = redis.clone().unwrap_or_else(|| unreachable!("it was opened for this store"));
+                Registry::with_redis(config, redis).on_change(state.on_invalidation())
+            }
+        })
+    }
+
+    /// What requests to the admin listener read and change under a configuration.
+    pub(super) fn backend(&self, state: &ProcessState, snapshot: &Arc<Snapshot>) -> AdminBackend {
+        let registry = self.registry(state, snapshot);
+        let (file, store) = match &state.tokens {
+            TokenSource::File { records, .. } => (Some(records.clone()), None),
+            TokenSource::Redis { .. } => (None, Some(state.store_health.clone())),
+        };
+        AdminBackend {
+            limits: LimitService::new(snapshot.config.clone(), registry.clone(), self.limiter.clone()),
+            registry,
+            config: snapshot.config.clone(),
+            metrics: state.metrics.clone(),
+            shutdown: state.shutdown.clone(),
+            file,
+            upstreams: snapshot.upstreams.clone(),
+            store,
+            reload: self.reload.clone(),
+            last_reload: self.last_reload.clone(),
+            log: self.log.clone(),
+            started_at: self.started_at,
+            in_force_since: SystemTime::now(),
+        }
+    }
+}
