@@ -4,6 +4,7 @@ mod access;
 mod audit;
 mod backend;
 mod body;
+mod configuration;
 mod error;
 mod fields;
 mod guard;

@@ -9,7 +9,7 @@ use super::error::ApiError;
 use super::request::ApiRequest;
 use super::response::AdminResponse;
 use super::token_actions::operate;
-use super::{audit, health, import, limits, openapi, reload, token_actions, tokens, upstreams};
+use super::{audit, configuration, health, import, limits, openapi, token_actions, tokens, upstreams};
 use crate::config::Role;
 use crate::tokens::Operation;
 
@@ -87,9 +87,9 @@ pub(super) static ROUTES: [ApiRoute; 21] = [
     ApiRoute::get("/api/audit", READ, |request| Box::pin(audit::list(request)))
         .with_query(&["token", "account", "by", "action", "since", "before", "limit"]),
     ApiRoute::get("/api/upstreams", READ, |request| Box::pin(upstreams::list(request))),
-    ApiRoute::get("/status", READ, |request| Box::pin(reload::status(request))),
-    ApiRoute::post("/api/reload", BodyKind::Nothing, |request| Box::pin(reload::reload(request))),
-    ApiRoute::change(Method::PUT, "/api/log-level", JSON, |request| Box::pin(reload::set_log_level(request))),
+    ApiRoute::get("/status", READ, |request| Box::pin(configuration::status(request))),
+    ApiRoute::post("/api/reload", BodyKind::Nothing, |request| Box::pin(configuration::reload(request))),
+    ApiRoute::change(Method::PUT, "/api/log-level", JSON, |request| Box::pin(configuration::set_log_level(request))),
     ApiRoute::get("/api/limits/{id}", READ, |request| Box::pin(limits::show(request))),
     ApiRoute::change(Method::DELETE, "/api/limits/{id}", BodyKind::Nothing, |request| Box::pin(limits::reset(request))),
 ];

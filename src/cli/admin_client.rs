@@ -4,8 +4,14 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use serde_json::Value;
 
+use crate::admin::CONFIRMATION;
+use crate::bearer::is_bearer_token;
+
+/// The environment variable that may hold an admin token: an argument would be visible to every user of the machine.
+const ADMIN_TOKEN: &str = "CALLGATE_ADMIN_TOKEN";
 /// Bytes of a response.
 const MAX_RESPONSE: u64 = 1 << 20;
 
@@ -26,4 +32,24 @@ pub(super) fn send(
     read.with_context(|| format!("no answer from {admin}"))?;
     let body = response.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     Ok((response.split(' ').nth(1) == Some("200"), body.to_owned()))
+}
+
+/// Makes a request of the admin API, with the admin token of the environment if there is one. Returns whether the status is 200, and
+/// the answer.
+pub(super) fn ask(admin: SocketAddr, method: &str, path: &str, timeout: Duration) -> anyhow::Result<(bool, Value)> {
+    let headers = format!("{CONFIRMATION}: 1\r\n{}", authorization()?);
+    let (is_ok, body) = send(admin, method, path, &headers, timeout)?;
+    let answer =
+        serde_json::from_str(&body).with_context(|| format!("{admin} is not an admin listener of Callgate"))?;
+    Ok((is_ok, answer))
+}
+
+/// The `Authorization` line with the admin token of the environment, if there is one.
+fn authorization() -> anyhow::Result<String> {
+    match std::env::var(ADMIN_TOKEN) {
+        Ok(token) if is_bearer_token(&token) => Ok(format!("authorization: Bearer {token}\r\n")),
+        // The value is not repeated: it may be a token with something attached.
+        Ok(token) if !token.is_empty() => bail!("the value of {ADMIN_TOKEN} can't be an admin token"),
+        Ok(_) | Err(_) => Ok(String::new()),
+    }
 }

@@ -13,8 +13,7 @@ use serde_json::{Value, json};
 use super::admin_client;
 use super::confirm::confirm;
 use super::table::table;
-use crate::admin::{CONFIRMATION, LimitService};
-use crate::bearer::is_bearer_token;
+use crate::admin::LimitService;
 use crate::config::{self, OnFailure, Store};
 use crate::limits::{DenyCache, LimitReport, Limiter, MemoryLimiter, RedisLimiter};
 use crate::store::Redis;
@@ -22,8 +21,6 @@ use crate::tokens::{ActionContext, Actor, Registry};
 
 /// A running instance must answer within this time: a person waits.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The environment variable that may hold an admin token: an argument would be visible to every user of the machine.
-const ADMIN_TOKEN: &str = "CALLGATE_ADMIN_TOKEN";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum LimitsCommand {
@@ -118,24 +115,11 @@ fn ask(admin: SocketAddr, method: &str, id: &str) -> anyhow::Result<Value> {
         // The text is not repeated: it may be a token.
         bail!("no token has such an id: ids are 1 to 64 letters, digits, \".\", \"_\" and \"-\"");
     }
-    let headers = format!("{CONFIRMATION}: 1\r\n{}", authorization()?);
-    let (is_ok, body) = admin_client::send(admin, method, &format!("/api/limits/{id}"), &headers, TIMEOUT)?;
-    let json: Value =
-        serde_json::from_str(&body).with_context(|| format!("{admin} is not an admin listener of Callgate"))?;
+    let (is_ok, answer) = admin_client::ask(admin, method, &format!("/api/limits/{id}"), TIMEOUT)?;
     if !is_ok {
-        bail!("{admin}: {}", json["message"].as_str().unwrap_or(&body));
+        bail!("{admin}: {}", answer["message"].as_str().unwrap_or("it gave no reason"));
     }
-    Ok(json)
-}
-
-/// The `Authorization` line with the admin token of the environment, if there is one.
-fn authorization() -> anyhow::Result<String> {
-    match std::env::var(ADMIN_TOKEN) {
-        Ok(token) if is_bearer_token(&token) => Ok(format!("authorization: Bearer {token}\r\n")),
-        // The value is not repeated: it may be a token with something attached.
-        Ok(token) if !token.is_empty() => bail!("the value of {ADMIN_TOKEN} can't be an admin token"),
-        Ok(_) | Err(_) => Ok(String::new()),
-    }
+    Ok(answer)
 }
 
 /// What people read.

@@ -6,6 +6,7 @@ pub mod check;
 mod confirm;
 mod healthcheck;
 mod limits;
+mod reload;
 mod serve;
 mod table;
 pub mod token;
@@ -70,6 +71,8 @@ enum Command {
     /// Show how far a token's limits are used up, or clear its log
     #[command(subcommand)]
     Limits(limits::LimitsCommand),
+    /// Let a running instance read its configuration again, without touching its connections and calls
+    Reload(reload::ReloadArgs),
     /// Ask a running instance whether it is ready, for container probes
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Test a Redis: whether limits are exact, how fast it is, and what happens when its connections break
@@ -104,6 +107,7 @@ pub fn main() -> ExitCode {
         Command::Token(command) => on_runtime(token::run(command)),
         Command::AdminToken(command) => admin_token::run(command),
         Command::Limits(command) => on_runtime(limits::run(command)),
+        Command::Reload(args) => reload::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Selftest(args) => match on_runtime(async { Ok(selftest::run(args).await) }) {
             Ok(code) => return code,

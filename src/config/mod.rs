@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 use self::redis::{MAX_DATABASE, RedisUrl};
 pub(crate) use changes::{changes, restart_needed};
 use compile::compile;
+pub(crate) use compile::log_level;
 use files::Expected;
 use nearest::{hint, nearest};
 use problem::quoted;

@@ -1,6 +1,6 @@
 //! Reading the configuration again: all of it or nothing, and without touching a connection, a request or a call.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -177,8 +177,8 @@ fn build(state: &ProcessState, before: &Snapshot, mut files: WatchedFiles) -> (W
     (files, built.map_err(|problems| ReloadFailure { problems }))
 }
 
-fn whole_file(path: &PathBuf, message: String) -> Problem {
-    let file = path.as_path().into();
+fn whole_file(path: &Path, message: String) -> Problem {
+    let file = path.into();
     Problem { file, line: 0, column: 0, path: String::new(), message, severity: Severity::Error }
 }
 

@@ -30,6 +30,7 @@ mod outage;
 mod persistence;
 mod proof;
 mod proxied;
+mod reload;
 mod revocation;
 mod routing;
 mod selftest;

@@ -18,6 +18,8 @@ mod upstreams;
 
 use std::path::Path;
 
+pub(crate) use process::log_level;
+
 use super::model::Config;
 use super::reader::{Field, YamlReader};
 

@@ -39,9 +39,15 @@ pub(super) fn log(field: &Field<'_>) -> LogSettings {
     }
 }
 
-/// A filter. A lone word must be a level: `Targets` would take a misspelt one for the name of a module, and log all of it.
 fn level(field: &Field<'_>) -> Option<String> {
-    let text = field.text()?.split(',').map(str::trim).collect::<Vec<_>>().join(",");
+    let text = field.text()?;
+    field.accept(log_level(&text).map_err(|what| what.replace("TEXT", &field.shown())))
+}
+
+/// A filter as `log.level` has it; else what it must be, with `TEXT` in the place of the text. A lone word must be a level: `Targets`
+/// would take a misspelt one for the name of a module, and log all of it.
+pub(crate) fn log_level(text: &str) -> Result<String, String> {
+    let text = text.split(',').map(str::trim).collect::<Vec<_>>().join(",");
     let unknown = text.split(',').find(|part| {
         let is_word = !part.contains('=');
         is_word && !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(part))
@@ -49,7 +55,7 @@ fn level(field: &Field<'_>) -> Option<String> {
     let levels = unknown.map_or_else(String::new, |word| hint(word, LEVELS.into_iter()));
     let is_filter = unknown.is_none() && !text.contains('[') && text.parse::<Targets>().is_ok();
     let what = "must be a level or a filter such as \"info,callgate=debug\"";
-    field.accept(is_filter.then_some(text).ok_or_else(|| format!("{what}, not {}{levels}", field.shown())))
+    is_filter.then_some(text).ok_or_else(|| format!("{what}, not TEXT{levels}"))
 }
 
 pub(super) fn drain(field: &Field<'_>) -> DrainSettings {

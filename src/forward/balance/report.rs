@@ -40,7 +40,7 @@ pub struct EndpointReport {
 }
 
 impl UpstreamState {
-    pub(in crate::forward) fn report(&self) -> UpstreamReport {
+    pub(crate) fn report(&self) -> UpstreamReport {
         let now = self.now();
         let endpoints = self.endpoints.iter().map(|endpoint| EndpointReport {
             url: endpoint.label.to_string(),

@@ -8,7 +8,7 @@ use super::upstream_state::UpstreamState;
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Watches for as long as it is polled.
-pub(in crate::forward) async fn run(upstreams: &[Arc<UpstreamState>]) {
+pub(crate) async fn run(upstreams: &[Arc<UpstreamState>]) {
     let mut last: Vec<LastSeen> = upstreams.iter().map(|upstream| LastSeen::of(upstream)).collect();
     let mut tick = tokio::time::interval(INTERVAL);
     loop {

@@ -1,6 +1,6 @@
 //! The actions on tokens have the same results in both stores.
 
-use callgate::auth::{FileStore, TokenCache};
+use callgate::auth::FileStore;
 use callgate::config::Store;
 use callgate::store::{Redis, StoreHealth};
 use callgate::tokens::{Action, Change, Draft, Issued, MAX_GRACE, Origin, State, TokenHash, TrailFilter};
@@ -26,7 +26,7 @@ impl AdminBackend {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.yaml");
         let config = config_with("memory", &format!("{{ file: \"{}\" }}", path.display()));
-        let store = Arc::new(FileStore::open(&config, &path).unwrap());
+        let store = open_file(&config, &path);
         let registry = Registry::with_file(&config, &path);
         Self { config, registry, source: Source::File(store, folder) }
     }
@@ -50,14 +50,9 @@ impl AdminBackend {
         let authenticator = match &self.source {
             Source::File(store, _) => {
                 store.refresh();
-                Authenticator::with_file(&self.config, store.clone(), failures(&self.config))
+                on_file(&self.config, store.clone())
             }
-            Source::Redis(redis, _) => Authenticator::with_redis(
-                &self.config,
-                redis.clone(),
-                Arc::new(TokenCache::new(&self.config)),
-                failures(&self.config),
-            ),
+            Source::Redis(redis, _) => on_redis(&self.config, redis.clone()),
         };
         refusal(authenticator.authenticate(&bearer(token), CLIENT, now).await)
     }

@@ -1,6 +1,5 @@
 //! A Redis that breaks off in the middle of a deed: what was promised holds, nothing is half done, and no secret is lost unseen.
 
-use callgate::auth::TokenCache;
 use callgate::config::Store;
 use callgate::store::{Redis, StoreHealth};
 use callgate::tokens::{Action, Draft, Origin, TrailFilter};
@@ -82,10 +81,7 @@ impl Stage {
 
     /// Whether a gateway that knows nothing yet lets the token in.
     async fn works(&self, token: &str) -> bool {
-        let cache = Arc::new(TokenCache::new(&self.config));
-        ask(&Authenticator::with_redis(&self.config, self.direct.clone(), cache, failures(&self.config)), token)
-            .await
-            .is_ok()
+        ask(&on_redis(&self.config, self.direct.clone()), token).await.is_ok()
     }
 
     async fn times(&self, action: Action, id: &str) -> usize {

@@ -1,6 +1,5 @@
 //! `callgate token …` against both stores.
 
-use callgate::auth::FileStore;
 use callgate::cli::token::{CommandOutput, TokenCommand, run_with};
 use callgate::tokens::TokenHash;
 use clap::Parser;
@@ -154,9 +153,9 @@ async fn token_commands_work_on_a_file() {
     let path = folder.path().join("tokens.yaml");
     let config = config_with("memory", &format!("{{ file: \"{}\" }}", path.display()));
     life_of_a_token(&config).await;
-    let store = Arc::new(FileStore::open(&config, &path).unwrap());
+    let store = open_file(&config, &path);
     assert_eq!(store.count(), 3);
-    let authenticator = Authenticator::with_file(&config, store, failures(&config));
+    let authenticator = on_file(&config, store);
     assert!(ask(&authenticator, "4|secret-of-sanctum").await.is_ok());
     actions(&config).await;
 }

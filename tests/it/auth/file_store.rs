@@ -1,6 +1,5 @@
 //! Tokens in a file that a running instance follows.
 
-use callgate::auth::FileStore;
 use callgate::cli::check::report;
 use callgate::tokens::{Draft, NewToken, Registry};
 
@@ -11,9 +10,9 @@ async fn a_running_instance_reloads_the_token_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.yaml");
     let config = config_with("memory", &format!("{{ file: \"{}\" }}", path.display()));
-    let store = Arc::new(FileStore::open(&config, &path).unwrap());
+    let store = open_file(&config, &path);
     let watch = tokio::spawn(store.clone().watch(Arc::default()));
-    let authenticator = Authenticator::with_file(&config, store, failures(&config));
+    let authenticator = on_file(&config, store);
     let registry = Registry::with_file(&config, &path);
 
     let token = NewToken::generate("kal_live").unwrap();

@@ -5,7 +5,6 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
-use callgate::auth::FileStore;
 use callgate::cli::token::CommandOutput;
 use callgate::store::{Redis, StoreHealth};
 use callgate::tokens::{Action, TokenHash, TrailFilter};
@@ -139,7 +138,7 @@ async fn tokens_are_imported_into_a_file() {
     assert!(std::fs::read_to_string(&path).unwrap().starts_with("# mine\n"));
     let said = import(&config, &many(3_000), &[]).await;
     assert!(said.out.starts_with("Tokens imported: 3000."), "{}", said.out);
-    assert_eq!(FileStore::open(&config, &path).unwrap().count(), 3_005);
+    assert_eq!(open_file(&config, &path).count(), 3_005);
 }
 
 async fn registry_at(url: &str) -> (Config, Registry) {

@@ -14,8 +14,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use callgate::auth::{Authenticator, Failures, Principal, Reason, Refusal, Refused};
+use callgate::auth::{Authenticator, Failures, FileStore, Principal, Reason, Refusal, Refused, TokenCache};
 use callgate::config::{self, Config, FailureLimits};
+use callgate::store::Redis;
 use callgate::tokens::{ActionContext, Actor, Filter, Operation, Plans, Record, Registry, RegistryError};
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
@@ -35,6 +36,22 @@ fn config_with(store: &str, tokens: &str) -> Config {
 
 /// The client's address, where it does not matter.
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// The token file as a gateway reads it.
+fn open_file(config: &Config, path: &Path) -> Arc<FileStore> {
+    Arc::new(FileStore::open(path, Arc::new(Plans::new(config))).unwrap())
+}
+
+/// A gateway's authentication by a token file.
+fn on_file(config: &Config, file: Arc<FileStore>) -> Authenticator {
+    Authenticator::with_file(Arc::new(config.clone()), Arc::new(Plans::new(config)), file, failures(config))
+}
+
+/// The same by Redis, with an empty cache.
+fn on_redis(config: &Config, redis: Redis) -> Authenticator {
+    let (cache, plans) = (Arc::new(TokenCache::new(config.tokens.cache_size)), Arc::new(Plans::new(config)));
+    Authenticator::with_redis(Arc::new(config.clone()), plans, redis, cache, failures(config))
+}
 
 /// Failures without a bound: tests ask often until something is no longer refused.
 fn failures(config: &Config) -> Arc<Failures> {

@@ -2,7 +2,6 @@
 
 use std::time::UNIX_EPOCH;
 
-use callgate::auth::TokenCache;
 use callgate::config::Store;
 use callgate::store::{Redis, StoreHealth};
 use callgate::tokens::{Change, Draft, Edited, NewToken, Record, Registry, RegistryError, TokenHash};
@@ -28,8 +27,7 @@ impl Instance {
     async fn with(server: &RedisServer, tokens: &str) -> Self {
         let config = config_with(&format!("{{ redis: {{ url: \"{}\", deadline: 2s }} }}", server.url()), tokens);
         let redis = connect(&config).await;
-        let authenticator =
-            Authenticator::with_redis(&config, redis.clone(), Arc::new(TokenCache::new(&config)), failures(&config));
+        let authenticator = on_redis(&config, redis.clone());
         let registry = Registry::with_redis(&config, redis.clone());
         Self { config, redis, authenticator, registry }
     }

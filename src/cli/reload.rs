@@ -1,0 +1,62 @@
+//! `callgate reload`: lets a running instance read its configuration again, and tells what came of it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde_json::Value;
+
+use super::admin_client;
+use crate::config;
+
+/// A running instance must answer within this time: it may have long files to read.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Args)]
+pub(super) struct ReloadArgs {
+    /// The configuration file, which names the admin listener
+    #[arg(long, value_name = "FILE", required_unless_present = "admin")]
+    config: Option<PathBuf>,
+    /// Address of the admin listener. Put an admin token, if it needs one, into the environment variable CALLGATE_ADMIN_TOKEN
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
+    admin: Option<SocketAddr>,
+}
+
+/// # Errors
+/// All that is wrong with the configuration, for `exit 1`.
+pub(super) fn run(args: &ReloadArgs) -> anyhow::Result<()> {
+    let admin = match (args.admin, &args.config) {
+        (Some(admin), _) => admin,
+        // A file with mistakes names no listener for certain; they are told here as well as there.
+        (None, Some(file)) => config::load(file)?.config.listen.admin,
+        (None, None) => bail!("--config FILE or --admin ADDRESS is needed"),
+    };
+    let (is_ok, answer) = admin_client::ask(admin, "POST", "/api/reload", TIMEOUT)?;
+    if !is_ok {
+        let message = answer["message"].as_str().context("the answer has no message")?;
+        let errors: String = answer["errors"].as_array().into_iter().flatten().map(|it| line(it) + "\n").collect();
+        bail!("{message}\n{}", errors.trim_end());
+    }
+    for warning in answer["warnings"].as_array().into_iter().flatten() {
+        eprintln!("warning: {}", line(warning));
+    }
+    let changes: Vec<&str> = answer["changes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    match &changes[..] {
+        [] => println!("Nothing has changed."),
+        changes => println!("In force: {}.", changes.join(", ")),
+    }
+    Ok(())
+}
+
+/// A problem as `callgate check` shows it.
+fn line(problem: &Value) -> String {
+    let text = |key: &str| problem[key].as_str().unwrap_or_default().to_owned();
+    let place = match problem["line"].as_u64() {
+        None | Some(0) => String::new(),
+        Some(line) => format!(":{line}:{}", problem["column"]),
+    };
+    let path = Some(text("path")).filter(|path| !path.is_empty()).map(|path| path + ": ").unwrap_or_default();
+    format!("{}{place}: {path}{}", text("file"), text("message"))
+}
