@@ -47,11 +47,12 @@ impl Plans {
             });
             &self.default
         });
-        if record.limits.is_empty() && record.concurrent_calls.is_none() {
+        if record.limits.is_empty() && record.concurrent_calls.is_none() && record.in_flight.is_none() {
             return plan.clone();
         }
         let concurrent_calls = record.concurrent_calls.or(plan.concurrent_calls);
-        Arc::new(Plan { concurrent_calls, ..with_overrides(plan, &record.limits) })
+        let in_flight = record.in_flight.or(plan.in_flight);
+        Arc::new(Plan { concurrent_calls, in_flight, ..with_overrides(plan, &record.limits) })
     }
 
     /// Runs `complain` unless it ran for this subject before. After a hundred subjects it stays silent: a log is no list.
@@ -194,6 +195,10 @@ pub(crate) mod tests {
         assert_eq!(plans.resolve(&record).concurrent_calls, None);
         record.concurrent_calls = Some(3);
         assert_eq!(plans.resolve(&record).concurrent_calls, Some(3));
+        assert_eq!(plans.resolve(&record).in_flight, None);
+        let record_in_flight =
+            Record { limits: Vec::new(), concurrent_calls: None, in_flight: Some(9), ..record.clone() };
+        assert_eq!(plans.resolve(&record_in_flight).in_flight, Some(9));
         record.plan = Some("gone".into());
         assert_eq!(texts(&plans.resolve(&record)), ["minute 7/1m", "hour 1000/1h"]);
         assert_eq!(&*plans.resolve(&record).name, "standard");
