@@ -1,5 +1,6 @@
 //! To the upstream and back: chooses an endpoint, rewrites headers, and streams both bodies.
 
+mod acquire;
 mod affinity;
 mod answer;
 mod answer_first;
@@ -16,9 +17,11 @@ mod extended_connect;
 mod grpc_health;
 mod headers;
 mod interim;
+mod kept_connections;
 mod mirror;
 mod probe;
 mod replayable_head;
+mod request_context;
 mod request_form;
 mod resolve;
 mod response_guard;
@@ -45,9 +48,9 @@ use crate::telemetry::Metrics;
 use crate::tls::TlsError;
 
 use answer::AwaitedAnswer;
-use attempts::RequestContext;
 use extended_connect::Handshake;
 use mirror::RequestMirror;
+use request_context::RequestContext;
 use tunnel::ClientEnd;
 use upstream_pools::UpstreamPools;
 
@@ -61,6 +64,7 @@ pub use headers::{asks_for_events, asks_for_websocket, is_grpc, is_last_hop};
 // For the benchmarks alone.
 #[doc(hidden)]
 pub use headers::{onto_client, onto_upstream};
+pub use kept_connections::ConnectionRegistry;
 pub use resolve::ResolvedNames;
 pub use response_guard::ResponseGuard;
 pub use tunnel::{CutReason, EndedBy, Tunnel, TunnelEnd};
@@ -76,8 +80,8 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// Makes the pools, without connecting. `shared` is the state of the endpoints, for all workers; the drain waits for copies of
-    /// requests.
+    /// Makes the pools, without connecting. `shared` is the state of the endpoints and `connections` counts their connections, both for
+    /// all workers; the drain waits for copies of requests.
     ///
     /// # Errors
     /// When TLS can't be used as configured.
@@ -85,14 +89,14 @@ impl Forwarder {
         config: &config::Config,
         names: &ResolvedNames,
         shared: &UpstreamStates,
+        connections: &ConnectionRegistry,
         metrics: &Metrics,
         shutdown: &Shutdown,
     ) -> Result<Self, TlsError> {
-        let upstreams = config
-            .upstreams
-            .iter()
-            .enumerate()
-            .map(|(index, upstream)| Ok(Arc::new(UpstreamPools::new(index, upstream, names, shared)?)));
+        let upstreams =
+            config.upstreams.iter().enumerate().map(|(index, upstream)| {
+                Ok(Arc::new(UpstreamPools::new(index, upstream, names, shared, connections)?))
+            });
         let upstreams = upstreams.collect::<Result<Vec<_>, TlsError>>()?;
         let mirrors = config.routes.iter().filter_map(|route| {
             let mirror = RequestMirror::new(route, &upstreams, shared, metrics, shutdown)?;
@@ -134,11 +138,13 @@ impl Forwarder {
         let key = affinity::key_of(&upstream.config.balancing.balance, request.headers(), context);
         let (mut request, progress, mut awaited) = self.prepare(request, context, websocket);
         let interim = context.interim.as_ref().filter(|_| !is_http2);
+        let is_call = websocket || (headers::asks_for_events(&request) && !is_http2);
         let is_mirrored = route.mirror.is_some() && !awaited.may_last();
         let mirror = if is_mirrored { self.mirrors.get(&route.name) } else { None };
         let copy = mirror.and_then(|mirror| mirror.copy(&mut request, context));
         let keeps_limits = self.keeps_limits;
-        let attempts = RequestContext { forward: context, interim, keeps_limits, progress, websocket, key, copy };
+        let attempts =
+            RequestContext { forward: context, interim, keeps_limits, progress, websocket, is_call, key, copy };
         let answered = {
             let sent = pin!(upstream.send(request, attempts));
             let sent = pin!(async {

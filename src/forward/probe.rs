@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use crate::body::Body;
 use crate::config::{Health, HealthProbe};
 
+use super::acquire::Wanted;
 use super::endpoint_pool::NoConnection;
 use super::grpc_health::{self, HealthCheckError};
 use super::upstream_pools::UpstreamPools;
@@ -70,7 +71,7 @@ async fn check_endpoint(upstream: &UpstreamPools, index: usize, health: &Health)
 /// One check, on a new connection.
 async fn probe(upstream: &UpstreamPools, index: usize, health: &Health) -> Result<(), ProbeError> {
     let pool = &upstream.endpoints[index];
-    let mut connection = pool.connection(false, None).await.map_err(|reason| match reason {
+    let mut connection = pool.connection(Wanted::default()).await.map_err(|reason| match reason {
         NoConnection::Failed(error) => ProbeError::Connect(error),
         NoConnection::Full => ProbeError::Connect(io::ErrorKind::QuotaExceeded.into()),
     })?;

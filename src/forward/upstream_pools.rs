@@ -8,6 +8,7 @@ use crate::tls::TlsError;
 
 use super::balance::{RoundRobin, UpstreamState, UpstreamStates};
 use super::endpoint_pool::EndpointPool;
+use super::kept_connections::ConnectionRegistry;
 use super::resolve::ResolvedNames;
 use super::tls;
 use super::wait_queue::WaitQueues;
@@ -22,7 +23,7 @@ pub(super) struct UpstreamPools {
     /// What all workers share.
     pub(super) state: Arc<UpstreamState>,
     pub(super) round_robin: RoundRobin,
-    /// The requests that wait for a connection.
+    /// The requests of all workers that wait for a connection.
     pub(super) queues: Arc<WaitQueues>,
     pub(super) metrics: UpstreamMetrics,
 }
@@ -34,18 +35,20 @@ impl UpstreamPools {
         config: &Arc<config::Upstream>,
         names: &ResolvedNames,
         upstreams: &UpstreamStates,
+        connections: &ConnectionRegistry,
     ) -> Result<Self, TlsError> {
-        let queues = Arc::new(WaitQueues::default());
-        let state = upstreams.states[index].clone();
-        let endpoints = config.endpoints.iter().zip(tls::of_endpoints(config)?).map(|(endpoint, tls)| {
+        let (state, connections) = (upstreams.states[index].clone(), &connections.upstreams[index]);
+        let tls = tls::of_endpoints(config)?;
+        let endpoints = config.endpoints.iter().zip(tls).zip(&connections.endpoints);
+        let endpoints = endpoints.map(|((endpoint, tls), connections)| {
             let addr = names.endpoint_addr(endpoint, config.resolve_interval);
-            Arc::new(EndpointPool::new(endpoint, addr, config, tls, queues.clone()))
+            Arc::new(EndpointPool::new(endpoint, addr, config, tls, connections.clone()))
         });
         Ok(Self {
             config: config.clone(),
             endpoints: endpoints.collect(),
             round_robin: RoundRobin::new(config.endpoints.len()),
-            queues,
+            queues: connections.queues.clone(),
             metrics: state.metrics.clone(),
             state,
         })

@@ -99,7 +99,7 @@ impl Server {
             let socket = TcpListener::from_std(socket).map_err(StartError::Worker)?;
             tokio::spawn(admin.clone().run(socket));
         }
-        let (upstreams, prober, shutdown) = (state.upstreams.clone(), state.forwarder()?, state.shutdown.clone());
+        let (upstreams, prober, shutdown) = (state.upstreams.clone(), state.prober()?, state.shutdown.clone());
         tokio::spawn(async move { upstreams.watch().await });
         tokio::spawn(async move {
             tokio::select! {

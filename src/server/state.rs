@@ -7,7 +7,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::auth::{Failures, FileStore, OpenCalls, TokenCache};
 use crate::config::{Config, OnFailure, RedisStore, Store};
-use crate::forward::{Forwarder, ResolvedNames, UpstreamStates};
+use crate::forward::{ConnectionRegistry, Forwarder, ResolvedNames, UpstreamStates};
 use crate::gateway::{RequestMetrics, TokensInFlight};
 use crate::limits::{self, ClockSkew, DenyCache, MemoryLimiter, PendingMerges, RedisLimiter};
 use crate::listener::{self, Certificates, ConnectionSlots, Tls};
@@ -28,6 +28,7 @@ pub(super) struct ProcessState {
     pub(super) request_metrics: Arc<RequestMetrics>,
     pub(super) routes: Arc<RouteTable>,
     pub(super) upstreams: Arc<UpstreamStates>,
+    upstream_connections: Arc<ConnectionRegistry>,
     pub(super) names: Arc<ResolvedNames>,
     pub(super) certificates: Arc<Certificates>,
     pub(super) tls: Tls,
@@ -85,6 +86,7 @@ impl ProcessState {
             usage: Arc::default(),
             routes: Arc::new(RouteTable::new(&config.routes)?),
             upstreams: UpstreamStates::new(&config, &metrics),
+            upstream_connections: ConnectionRegistry::new(&config),
             names: ResolvedNames::start(&config, &metrics),
             certificates,
             tls,
@@ -122,8 +124,18 @@ impl ProcessState {
         }
     }
 
+    /// A worker's forwarder.
     pub(super) fn forwarder(&self) -> Result<Forwarder, StartError> {
-        Forwarder::new(&self.config, &self.names, &self.upstreams, &self.metrics, &self.shutdown)
+        self.forwarder_with(&self.upstream_connections)
+    }
+
+    /// The forwarder of health checks: its connections don't count in `max_connections`.
+    pub(super) fn prober(&self) -> Result<Forwarder, StartError> {
+        self.forwarder_with(&ConnectionRegistry::new(&self.config))
+    }
+
+    fn forwarder_with(&self, connections: &ConnectionRegistry) -> Result<Forwarder, StartError> {
+        Forwarder::new(&self.config, &self.names, &self.upstreams, connections, &self.metrics, &self.shutdown)
             .map_err(StartError::Upstream)
     }
 }
