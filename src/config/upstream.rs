@@ -122,6 +122,8 @@ pub enum HeaderCase {
     Lower,
     /// `Content-Type`
     Title,
+    /// As the client wrote them on HTTP/1.1; what Callgate adds, and what comes over HTTP/2, as `Title`.
+    Preserve,
 }
 
 /// The load balancing of one upstream.

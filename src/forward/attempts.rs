@@ -90,9 +90,10 @@ impl UpstreamPools {
         } else {
             self.wait_for_connection(&context, &mut retry).await?
         };
+        let mut is_new = true;
         let outcome = loop {
-            // A replayed request has lost this extension.
-            if request.extensions().is_empty()
+            // A request that is sent again has lost this extension, unless it kept all of them.
+            if (std::mem::take(&mut is_new) || request.extensions().is_empty())
                 && let Some(interim) = context.interim
             {
                 interim::pass_on(&mut request, interim, context.forward.route, context.keeps_limits);
@@ -256,7 +257,11 @@ impl UpstreamPools {
     /// request; else an idempotent one (RFC 9110 §9.2.2).
     fn replayable_head(&self, request: &Request<Body>, is_shared: bool, is_repeatable: bool) -> Option<ReplayableHead> {
         let retries = || self.state.retries_on(RetryOn::Broken) || self.state.retries_on(RetryOn::Unavailable);
-        if is_shared || (is_repeatable && retries()) { ReplayableHead::of_bodiless(request) } else { None }
+        let head = if is_shared || (is_repeatable && retries()) { ReplayableHead::of_bodiless(request) } else { None };
+        match self.config.header_case {
+            HeaderCase::Preserve => head.map(|head| head.with_extensions(request)),
+            HeaderCase::Lower | HeaderCase::Title => head,
+        }
     }
 
     /// There was no connection for the request.

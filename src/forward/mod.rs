@@ -39,9 +39,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, Uri, Version};
+use hyper::upgrade::OnUpgrade;
 
 use crate::body::{Body, IncomingBody, Progress};
-use crate::config::{self, Protocol};
+use crate::config::{self, HeaderCase, Protocol};
 use crate::deadline::Deadline;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
@@ -167,6 +168,7 @@ impl Forwarder {
         websocket: bool,
     ) -> (Request<Body>, Option<Arc<Progress>>, AwaitedAnswer) {
         let (route, is_grpc) = (context.route, headers::is_grpc(&request));
+        let upstream = &self.upstreams[context.upstream].config;
         let is_extended = extended_connect::was_extended_connect(&request);
         let client_end = websocket.then(|| ClientEnd::of(&mut request));
         let (mut parts, mut incoming) = request.into_parts();
@@ -175,12 +177,16 @@ impl Forwarder {
         }
         headers::onto_upstream(&mut parts.headers, parts.version, context, websocket);
         let handshake = is_extended.then(|| Handshake::start(&mut parts.headers));
-        parts.version = Version::HTTP_11;
+        let client_version = std::mem::replace(&mut parts.version, Version::HTTP_11);
         if let Some(target) = context.target.or(parts.uri.path_and_query()) {
             parts.uri = Uri::from(target.clone());
         }
-        // They belong to the client's connection.
-        parts.extensions.clear();
+        // They belong to the client's connection, but for the case of header names, which hyper keeps in one that it alone can name.
+        if client_version != Version::HTTP_2 && upstream.header_case == HeaderCase::Preserve {
+            parts.extensions.remove::<OnUpgrade>();
+        } else {
+            parts.extensions.clear();
+        }
         let clean = headers::clean_trailers_for_upstream;
         let max_silence = if is_grpc { route.call.idle_timeout } else { Some(self.client_idle) };
         let mut body = Body::relay(incoming, max_silence, route.max_body, clean, &route.request_headers);

@@ -52,9 +52,9 @@ fn upstream(name: &str, field: &Field<'_>) -> Upstream {
             "auto needs TLS, and no endpoint starts with https:// (write http2 if the service accepts it without TLS, else http1)",
         );
     }
-    let cases = [("lower", HeaderCase::Lower), ("title", HeaderCase::Title)];
+    let cases = [("lower", HeaderCase::Lower), ("title", HeaderCase::Title), ("preserve", HeaderCase::Preserve)];
     let header_case = s.or("header_case", HeaderCase::Lower, |f| f.choice(&cases));
-    if header_case == HeaderCase::Title && protocol == Protocol::Http2 {
+    if header_case != HeaderCase::Lower && protocol == Protocol::Http2 {
         s.field_of("header_case").warn("is not used: HTTP/2 has lower case only (remove it, or use HTTP/1.1)");
     }
     // As many as clients may have by default: each call holds one on either side.
