@@ -46,6 +46,7 @@ pub(super) async fn create(mut request: ApiRequest<'_>) -> Result<AdminResponse,
         plan: body.get("plan", &TEXT),
         limits: body.get("limits", &LIMITS).unwrap_or_default(),
         concurrent_calls: body.get("concurrent_calls", &NUMBER),
+        in_flight: body.get("in_flight", &NUMBER),
         expires_at: body.get("expires_at", &DATE),
     };
     let origin = origin(body);
@@ -88,6 +89,7 @@ pub(super) async fn change(mut request: ApiRequest<'_>) -> Result<AdminResponse,
         plan: body.get_nullable("plan", &TEXT),
         limits: body.get_nullable("limits", &LIMITS).map(Option::unwrap_or_default),
         concurrent_calls: body.get_nullable("concurrent_calls", &NUMBER),
+        in_flight: body.get_nullable("in_flight", &NUMBER),
         expires_at: body.get_nullable("expires_at", &DATE),
     };
     for fixed in ["id", "account"] {

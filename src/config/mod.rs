@@ -42,8 +42,8 @@ pub use model::{
     LogSettings, REQUEST_ID, Role, Runtime, Store, TokenSettings,
 };
 pub(crate) use nearest::did_you_mean;
-pub use plan::{CONCURRENT_CALLS, Limit, Plan, PlansByName, RouteLimits};
-use plan::{IN_FLIGHT, MAX_COUNT, WINDOW_MS};
+pub use plan::{CONCURRENT_CALLS, IN_FLIGHT, Limit, Plan, PlansByName, RouteLimits};
+use plan::{MAX_COUNT, WINDOW_MS};
 pub use problem::{Problem, Problems, Severity};
 pub(crate) use reader::{Field, FileKind, YamlReader};
 pub use route::{

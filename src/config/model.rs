@@ -83,6 +83,8 @@ pub struct ListenSettings {
     pub max_head_bytes: usize,
     /// Header lines of a request.
     pub max_headers: usize,
+    /// Whether the case of header names is remembered, for upstreams with [`HeaderCase::Preserve`](super::HeaderCase::Preserve).
+    pub remembers_header_case: bool,
     /// Bytes of a request target.
     pub max_target_bytes: usize,
     /// HTTP/2 streams at one time on one connection.

@@ -64,7 +64,7 @@ pub(super) const WINDOW_MS: std::ops::RangeInclusive<u32> = 1_000..=2_592_000_00
 pub const CONCURRENT_CALLS: std::ops::RangeInclusive<u32> = 1..=100_000;
 
 /// The range of a plan's limit of requests in flight.
-pub(super) const IN_FLIGHT: std::ops::RangeInclusive<u32> = 1..=100_000;
+pub const IN_FLIGHT: std::ops::RangeInclusive<u32> = 1..=100_000;
 
 /// The highest count of a limit.
 pub(super) const MAX_COUNT: u32 = 1_000_000;

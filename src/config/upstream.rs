@@ -32,8 +32,10 @@ pub struct Upstream {
     pub keep_alive: Duration,
     /// Unused connections kept per endpoint and worker.
     pub max_idle: usize,
-    /// Connections per endpoint and worker, used or not.
+    /// Connections of all workers to each endpoint, used or not.
     pub max_connections: usize,
+    /// Those of them that calls and streams of events may hold; at most `max_connections`.
+    pub max_calls: usize,
     /// An HTTP/2 connection that is silent for this long is pinged; `None`: never.
     pub ping: Option<Duration>,
     /// A connection gets no more requests after this time; `None`: its age does not matter.
@@ -120,6 +122,8 @@ pub enum HeaderCase {
     Lower,
     /// `Content-Type`
     Title,
+    /// As the client wrote them on HTTP/1.1; what Callgate adds, and what comes over HTTP/2, as `Title`.
+    Preserve,
 }
 
 /// The load balancing of one upstream.

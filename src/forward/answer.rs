@@ -10,6 +10,7 @@ use crate::body::{Body, IncomingBody, Progress};
 use crate::config::Route;
 use crate::deadline::Deadline;
 
+use super::balance::NoPermit;
 use super::error::ForwardError;
 use super::extended_connect::{Handshake, into_connect_response};
 use super::headers;
@@ -55,7 +56,7 @@ impl AwaitedAnswer {
     /// Turns an upstream's answer into one for the client.
     ///
     /// # Errors
-    /// When the client would misread it.
+    /// When the client would misread it, or when it is a stream and there are as many as allowed.
     pub(super) fn pass_on(
         self,
         mut response: Response<Incoming>,
@@ -79,8 +80,9 @@ impl AwaitedAnswer {
         };
         headers::head_onto_client(&mut parts, route, self.keeps_limits);
         let is_stream = switched || self.is_grpc || headers::has_events(&parts.headers);
-        if is_stream {
-            guard.begin_stream();
+        if is_stream && !guard.begin_stream() {
+            let why = NoPermit::Unannounced;
+            return Err(ForwardError::Overloaded { upstream: upstream.config.name.clone(), what: "calls", why });
         }
         // Events come when something happens: they may be silent as long as a call, and last as long.
         let (max_silence, deadline) = match is_stream {

@@ -9,17 +9,17 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use hyper::body::{Body as _, Incoming};
 use smallvec::SmallVec;
-use tokio::sync::oneshot;
 
 use crate::body::{Body, BodyCopy, Progress};
-use crate::config::{Protocol, RetryOn};
-use crate::listener::Interim;
+use crate::config::{HeaderCase, RetryOn};
 
+use super::acquire::Reserved;
 use super::balance::{InFlight, NoPermit};
 use super::context::ForwardContext;
-use super::endpoint_pool::{NoConnection, PooledConnection};
+use super::endpoint_pool::{EndpointPool, NoConnection, PooledConnection};
 use super::error::ForwardError;
 use super::replayable_head::ReplayableHead;
+use super::request_context::RequestContext;
 use super::response_guard::{ResponseGuard, gateway_error};
 use super::shared_connection::{SharedConnection, is_left_out, is_unprocessed};
 use super::upstream_pools::{MAX_STALE, UpstreamPools};
@@ -27,22 +27,6 @@ use super::{headers, interim};
 
 /// How often a request may be woken for a connection that another request then gets.
 const MAX_WAKEUPS: usize = 8;
-
-/// What all attempts at one request have in common.
-pub(super) struct RequestContext<'a> {
-    pub(super) forward: &'a ForwardContext<'a>,
-    /// Where interim answers go.
-    pub(super) interim: Option<&'a Interim>,
-    /// Whether the upstream's own limits are passed on.
-    pub(super) keeps_limits: bool,
-    /// Of the request's body.
-    pub(super) progress: Option<Arc<Progress>>,
-    pub(super) websocket: bool,
-    /// The hash that chooses the endpoint, if the upstream is balanced so.
-    pub(super) key: Option<u64>,
-    /// Sends a mirrored copy that has no body, when the request is sent.
-    pub(super) copy: Option<oneshot::Sender<BodyCopy>>,
-}
 
 /// How far the attempts at one request have come.
 #[derive(Default)]
@@ -57,6 +41,8 @@ struct RetryState {
     full: usize,
     /// Since when it waits for a permit or a connection, if it had to.
     waiting_since: Option<Instant>,
+    /// What it waited for.
+    reserved: Option<Box<Reserved>>,
     /// A connection that has just refused the request.
     avoid: Option<Arc<SharedConnection>>,
 }
@@ -98,20 +84,21 @@ impl UpstreamPools {
             let _ = copy.send(BodyCopy::Whole(Bytes::new()));
         }
         let mut retry = RetryState { attempts: 1, waiting_since: permit.waiting_since, ..RetryState::default() };
-        let mut index = if self.queues.of(self.needs_own_connection(&context)).is_empty() {
+        let mut index = if self.queues.of(context.is_call).is_empty() {
             // There is at least one endpoint, and none was tried.
             self.choose(context.key, &[]).unwrap_or_default()
         } else {
             self.wait_for_connection(&context, &mut retry).await?
         };
+        let mut is_new = true;
         let outcome = loop {
-            // A replayed request has lost this extension.
-            if request.extensions().is_empty()
+            // A request that is sent again has lost this extension, unless it kept all of them.
+            if (std::mem::take(&mut is_new) || request.extensions().is_empty())
                 && let Some(interim) = context.interim
             {
                 interim::pass_on(&mut request, interim, context.forward.route, context.keeps_limits);
             }
-            let failed = match self.attempt(index, request, &context, &retry).await {
+            let failed = match self.attempt(index, request, &context, &mut retry).await {
                 Ok(answered) => break Ok(answered),
                 Err(failed) => failed,
             };
@@ -136,12 +123,8 @@ impl UpstreamPools {
         Ok((ResponseGuard::new(answered, permit, self.clone(), index, context.progress), response))
     }
 
-    /// Whether the request needs a connection that it does not share, where others share theirs: it has a queue of its own.
-    fn needs_own_connection(&self, context: &RequestContext<'_>) -> bool {
-        context.websocket && self.config.protocol == Protocol::Auto
-    }
-
-    /// Chooses an endpoint that can take one more request: at once if no other request waits for that, else when it is its turn.
+    /// Chooses an endpoint that can take one more request, and reserves a connection: at once if no other request waits for that, else
+    /// when it is its turn.
     /// Boxed: few requests need this.
     fn wait_for_connection<'a>(
         &'a self,
@@ -149,23 +132,36 @@ impl UpstreamPools {
         retry: &'a mut RetryState,
     ) -> Pin<Box<dyn Future<Output = Result<usize, ForwardError>> + Send + 'a>> {
         Box::pin(async move {
-            let avoid = retry.avoid.as_deref();
-            let has_room = |index: usize| self.endpoints[index].has_room(context.websocket, avoid);
-            let look = || self.state.choose_with_room(&self.round_robin, context.key, &retry.tried, has_room);
-            let queue = self.queues.of(self.needs_own_connection(context));
+            let wanted = context.wanted(retry.avoid.as_deref());
+            let has_room = |index: usize| self.endpoints[index].has_room(wanted);
+            let look = || {
+                let index = self.state.choose_with_room(&self.round_robin, context.key, &retry.tried, has_room)?;
+                // Another worker may have been faster.
+                Some((index, Box::new(self.endpoints[index].reserve(wanted)?)))
+            };
+            let queue = self.queues.of(context.is_call);
             retry.full += 1;
-            if retry.full == 1
-                && queue.is_empty()
-                && let Some(index) = look()
-            {
-                return Ok(index);
-            }
-            let since = *retry.waiting_since.get_or_insert_with(Instant::now);
-            if retry.full > MAX_WAKEUPS {
-                return Err(self.overloaded("connections", NoPermit::Waited(since.elapsed())));
-            }
-            self.state.permits.wait(since, queue.wait(look)).await.map_err(|why| self.overloaded("connections", why))
+            let found = if retry.full == 1 && queue.is_empty() { look() } else { None };
+            let (index, reserved) = match found {
+                Some(found) => found,
+                None => {
+                    let since = *retry.waiting_since.get_or_insert_with(Instant::now);
+                    let waited = match retry.full {
+                        ..=MAX_WAKEUPS => self.state.permits.wait(since, queue.wait(look)).await,
+                        _ => Err(NoPermit::Waited(since.elapsed())),
+                    };
+                    waited.map_err(|why| self.overloaded(self.what_is_full(context), why))?
+                }
+            };
+            retry.reserved = Some(reserved);
+            Ok(index)
         })
+    }
+
+    /// What there are as many of as allowed.
+    fn what_is_full(&self, context: &RequestContext<'_>) -> &'static str {
+        let is_full = |pool: &Arc<EndpointPool>| !pool.has_room_for_call();
+        if context.is_call && self.endpoints.iter().any(is_full) { "calls" } else { "connections" }
     }
 
     fn log_retry(&self, index: usize, outcome: &Result<Answered, ForwardError>, context: &RequestContext<'_>) {
@@ -197,12 +193,17 @@ impl UpstreamPools {
         index: usize,
         mut request: Request<Body>,
         context: &RequestContext<'_>,
-        retry: &RetryState,
+        retry: &mut RetryState,
     ) -> Result<Answered, Box<FailedAttempt>> {
         let pool = &self.endpoints[index];
         let in_flight = self.state.begin(index);
         context.forward.attempts.store(retry.attempts, Ordering::Relaxed);
-        let mut connection = match pool.connection(context.websocket, retry.avoid.as_deref()).await {
+        let wanted = context.wanted(retry.avoid.as_deref());
+        let connection = match retry.reserved.take() {
+            None => pool.connection(wanted).await,
+            Some(reserved) => Box::pin(pool.redeem(*reserved, wanted)).await,
+        };
+        let mut connection = match connection {
             Ok(connection) => connection,
             Err(reason) => return Err(self.not_connected(index, reason, request, context)),
         };
@@ -256,7 +257,11 @@ impl UpstreamPools {
     /// request; else an idempotent one (RFC 9110 §9.2.2).
     fn replayable_head(&self, request: &Request<Body>, is_shared: bool, is_repeatable: bool) -> Option<ReplayableHead> {
         let retries = || self.state.retries_on(RetryOn::Broken) || self.state.retries_on(RetryOn::Unavailable);
-        if is_shared || (is_repeatable && retries()) { ReplayableHead::of_bodiless(request) } else { None }
+        let head = if is_shared || (is_repeatable && retries()) { ReplayableHead::of_bodiless(request) } else { None };
+        match self.config.header_case {
+            HeaderCase::Preserve => head.map(|head| head.with_extensions(request)),
+            HeaderCase::Lower | HeaderCase::Title => head,
+        }
     }
 
     /// There was no connection for the request.

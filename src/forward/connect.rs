@@ -125,7 +125,8 @@ where
         .max_buf_size(MAX_BUFFER)
         // They are removed, as a proxy must do (RFC 9112 §5.1).
         .allow_spaces_after_header_name_in_responses(true)
-        .title_case_headers(upstream.header_case == HeaderCase::Title);
+        // hyper writes names that it remembers in their own case, without being asked.
+        .title_case_headers(upstream.header_case != HeaderCase::Lower);
     let (sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
     tokio::spawn(async move {
         // The request on this connection gets an error of its own.

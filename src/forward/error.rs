@@ -20,12 +20,12 @@ pub enum ForwardError {
         #[source]
         source: io::Error,
     },
-    /// The upstream has as many requests, or connections, as allowed, and the request can't wait, or not longer.
+    /// The upstream has as many requests, connections or calls as allowed, and the request can't wait, or not longer.
     #[error("{upstream} has as many {what} as allowed (max_{what}), and {why}")]
     Overloaded {
         /// Which.
         upstream: Arc<str>,
-        /// `requests` or `connections`.
+        /// `requests`, `connections` or `calls`.
         what: &'static str,
         /// Why the request does not wait.
         why: NoPermit,

@@ -18,6 +18,7 @@ use crate::config;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Metrics, MirrorMetrics};
 
+use super::acquire::Wanted;
 use super::context::ForwardContext;
 use super::endpoint_pool::{NoConnection, PooledConnection};
 use super::replayable_head::ReplayableHead;
@@ -154,7 +155,7 @@ impl RequestMirror {
         let _in_flight = upstream.state.begin(index);
         let pool = &upstream.endpoints[index];
         for _ in 0..MAX_STALE {
-            let mut connection = match pool.connection(false, None).await {
+            let mut connection = match pool.connection(Wanted::default()).await {
                 Ok(connection) => connection,
                 Err(NoConnection::Full) => return CopyOutcome::Busy,
                 Err(NoConnection::Failed(error)) => {

@@ -1,5 +1,6 @@
 //! To the upstream and back: chooses an endpoint, rewrites headers, and streams both bodies.
 
+mod acquire;
 mod affinity;
 mod answer;
 mod answer_first;
@@ -16,9 +17,11 @@ mod extended_connect;
 mod grpc_health;
 mod headers;
 mod interim;
+mod kept_connections;
 mod mirror;
 mod probe;
 mod replayable_head;
+mod request_context;
 mod request_form;
 mod resolve;
 mod response_guard;
@@ -37,17 +40,18 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, Uri, Version};
+use hyper::upgrade::OnUpgrade;
 
 use crate::body::{Body, IncomingBody, Progress};
-use crate::config::{self, Protocol};
+use crate::config::{self, HeaderCase, Protocol};
 use crate::deadline::Deadline;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
 use answer::AwaitedAnswer;
-use attempts::RequestContext;
 use extended_connect::Handshake;
 use mirror::RequestMirror;
+use request_context::RequestContext;
 use tunnel::ClientEnd;
 use upstream_pools::UpstreamPools;
 
@@ -122,11 +126,13 @@ impl Forwarder {
         let key = affinity::key_of(&upstream.config.balancing.balance, request.headers(), context);
         let (mut request, progress, mut awaited) = self.prepare(request, context, websocket);
         let interim = context.interim.as_ref().filter(|_| !is_http2);
+        let is_call = websocket || (headers::asks_for_events(&request) && !is_http2);
         let is_mirrored = route.mirror.is_some() && !awaited.may_last();
         let mirror = if is_mirrored { self.mirrors.get(&route.name) } else { None };
         let copy = mirror.and_then(|mirror| mirror.copy(&mut request, context));
         let keeps_limits = self.keeps_limits;
-        let attempts = RequestContext { forward: context, interim, keeps_limits, progress, websocket, key, copy };
+        let attempts =
+            RequestContext { forward: context, interim, keeps_limits, progress, websocket, is_call, key, copy };
         let answered = {
             let sent = pin!(upstream.send(request, attempts));
             let sent = pin!(async {
@@ -149,6 +155,7 @@ impl Forwarder {
         websocket: bool,
     ) -> (Request<Body>, Option<Arc<Progress>>, AwaitedAnswer) {
         let (route, is_grpc) = (context.route, headers::is_grpc(&request));
+        let upstream = &self.upstreams[context.upstream].config;
         let is_extended = extended_connect::was_extended_connect(&request);
         let client_end = websocket.then(|| ClientEnd::of(&mut request));
         let (mut parts, mut incoming) = request.into_parts();
@@ -157,12 +164,16 @@ impl Forwarder {
         }
         headers::onto_upstream(&mut parts.headers, parts.version, context, websocket);
         let handshake = is_extended.then(|| Handshake::start(&mut parts.headers));
-        parts.version = Version::HTTP_11;
+        let client_version = std::mem::replace(&mut parts.version, Version::HTTP_11);
         if let Some(target) = context.target.or(parts.uri.path_and_query()) {
             parts.uri = Uri::from(target.clone());
         }
-        // They belong to the client's connection.
-        parts.extensions.clear();
+        // They belong to the client's connection, but for the case of header names, which hyper keeps in one that it alone can name.
+        if client_version != Version::HTTP_2 && upstream.header_case == HeaderCase::Preserve {
+            parts.extensions.remove::<OnUpgrade>();
+        } else {
+            parts.extensions.clear();
+        }
         let clean = headers::clean_trailers_for_upstream;
         let max_silence = if is_grpc { route.call.idle_timeout } else { Some(self.client_idle) };
         let mut body = Body::relay(incoming, max_silence, route.max_body, clean, &route.request_headers);

@@ -18,8 +18,10 @@ use crate::body::Body;
 use crate::config::{Health, HealthProbe};
 use crate::shutdown::Shutdown;
 
+use super::acquire::Wanted;
 use super::endpoint_pool::NoConnection;
 use super::grpc_health::{self, HealthCheckError};
+use super::kept_connections::UpstreamConnections;
 use super::upstream_pools::UpstreamPools;
 use super::upstreams::Upstreams;
 
@@ -54,7 +56,14 @@ pub struct HealthChecks {
 impl HealthChecks {
     /// Checks all endpoints again and again. What `before` does for unchanged upstreams goes on.
     pub fn start(shared: &Upstreams, shutdown: &Shutdown, before: Option<&Self>) -> Self {
-        let pools = UpstreamPools::of_all(shared, before.map_or(&[], |before| &before.pools));
+        let pools = shared.all.iter().map(|upstream| {
+            let mut known = before.iter().flat_map(|before| &before.pools);
+            let known = known.find(|known| Arc::ptr_eq(&known.shared, upstream)).cloned();
+            // Their connections don't count in `max_connections`.
+            let connections = || UpstreamConnections::new(&upstream.config);
+            known.unwrap_or_else(|| Arc::new(UpstreamPools::new(upstream, &connections())))
+        });
+        let pools: Vec<_> = pools.collect();
         let tasks = pools.iter().filter_map(|upstream| {
             upstream.config.balancing.health.as_ref()?;
             let task = before.and_then(|before| before.task_of(upstream)).unwrap_or_else(|| {
@@ -104,7 +113,7 @@ async fn check_endpoint(upstream: &UpstreamPools, index: usize, health: &Health)
 /// One check, on a new connection.
 async fn probe(upstream: &UpstreamPools, index: usize, health: &Health) -> Result<(), ProbeError> {
     let pool = &upstream.endpoints[index];
-    let mut connection = pool.connection(false, None).await.map_err(|reason| match reason {
+    let mut connection = pool.connection(Wanted::default()).await.map_err(|reason| match reason {
         NoConnection::Failed(error) => ProbeError::Connect(error),
         NoConnection::Full => ProbeError::Connect(io::ErrorKind::QuotaExceeded.into()),
     })?;

@@ -1,7 +1,7 @@
 //! The head of a request that was sent, for sending it again.
 
 use http::header::{HeaderName, HeaderValue};
-use http::{Method, Request, Uri, Version};
+use http::{Extensions, Method, Request, Uri, Version};
 use hyper::body::Body as _;
 
 use crate::body::Body;
@@ -12,6 +12,7 @@ pub(super) struct ReplayableHead {
     uri: Uri,
     version: Version,
     headers: Vec<(HeaderName, HeaderValue)>,
+    extensions: Extensions,
 }
 
 impl ReplayableHead {
@@ -27,7 +28,13 @@ impl ReplayableHead {
             uri: request.uri().clone(),
             version: request.version(),
             headers: headers.collect(),
+            extensions: Extensions::new(),
         }
+    }
+
+    /// Keeps the extensions, too: the case of header names is among them.
+    pub(super) fn with_extensions(self, request: &Request<Body>) -> Self {
+        Self { extensions: request.extensions().clone(), ..self }
     }
 
     /// The request again, without a body.
@@ -39,6 +46,7 @@ impl ReplayableHead {
         for (name, value) in self.headers {
             request.headers_mut().append(name, value);
         }
+        *request.extensions_mut() = self.extensions;
         request
     }
 }

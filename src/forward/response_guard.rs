@@ -52,12 +52,14 @@ impl ResponseGuard {
         self.connection.pool.label.clone()
     }
 
-    /// The answer is a call or a stream of events, which may last: that is a success of the endpoint already.
-    pub(super) fn begin_stream(&mut self) {
+    /// The answer is a call or a stream of events, which may last: that is a success of the endpoint already. Returns whether one more
+    /// may hold a connection.
+    pub(super) fn begin_stream(&mut self) -> bool {
         if self.verdict == EndpointVerdict::Pending {
             self.verdict = EndpointVerdict::Streaming;
             self.upstream.state.succeeded(self.index);
         }
+        self.connection.try_begin_call()
     }
 
     /// Request and response are complete: the connection may carry the next.

@@ -7,6 +7,7 @@ use crate::telemetry::UpstreamMetrics;
 
 use super::balance::{RoundRobin, UpstreamState};
 use super::endpoint_pool::EndpointPool;
+use super::kept_connections::UpstreamConnections;
 use super::upstreams::{SharedUpstream, Upstreams};
 use super::wait_queue::WaitQueues;
 
@@ -21,7 +22,7 @@ pub(super) struct UpstreamPools {
     pub(super) state: Arc<UpstreamState>,
     pub(super) endpoints: Vec<Arc<EndpointPool>>,
     pub(super) round_robin: RoundRobin,
-    /// The requests that wait for a connection.
+    /// The requests of all workers that wait for a connection.
     pub(super) queues: Arc<WaitQueues>,
     pub(super) metrics: UpstreamMetrics,
 }
@@ -31,22 +32,22 @@ impl UpstreamPools {
     pub(super) fn of_all(shared: &Upstreams, before: &[Arc<Self>]) -> Vec<Arc<Self>> {
         let pools = shared.all.iter().map(|upstream| {
             let known = before.iter().find(|known| Arc::ptr_eq(&known.shared, upstream));
-            known.cloned().unwrap_or_else(|| Arc::new(Self::new(upstream)))
+            known.cloned().unwrap_or_else(|| Arc::new(Self::new(upstream, &upstream.connections)))
         });
         pools.collect()
     }
 
-    /// The pools of an upstream, without connections.
-    fn new(shared: &Arc<SharedUpstream>) -> Self {
-        let queues = Arc::new(WaitQueues::default());
+    /// The pools of an upstream, without connections. Those that they make are among these `connections`.
+    pub(super) fn new(shared: &Arc<SharedUpstream>, connections: &UpstreamConnections) -> Self {
         let config = &shared.config;
-        let endpoints = config.endpoints.iter().zip(&shared.endpoints).map(|(endpoint, (addr, tls))| {
-            Arc::new(EndpointPool::new(endpoint, addr.clone(), config, tls.clone(), queues.clone()))
+        let endpoints = config.endpoints.iter().zip(&shared.endpoints).zip(&connections.endpoints);
+        let endpoints = endpoints.map(|((endpoint, (addr, tls)), connections)| {
+            Arc::new(EndpointPool::new(endpoint, addr.clone(), config, tls.clone(), connections.clone()))
         });
         Self {
             endpoints: endpoints.collect(),
             round_robin: RoundRobin::new(config.endpoints.len()),
-            queues,
+            queues: connections.queues.clone(),
             metrics: shared.state.metrics.clone(),
             state: shared.state.clone(),
             config: config.clone(),

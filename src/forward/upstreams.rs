@@ -13,6 +13,7 @@ use crate::telemetry::Metrics;
 use crate::tls::TlsError;
 
 use super::balance::{UpstreamReport, UpstreamState, watch};
+use super::kept_connections::UpstreamConnections;
 use super::resolve::{EndpointAddr, ResolvedNames};
 use super::tls::{self, EndpointTls};
 
@@ -31,6 +32,8 @@ pub(super) struct SharedUpstream {
     pub(super) state: Arc<UpstreamState>,
     /// Where each endpoint is, and how it is spoken to.
     pub(super) endpoints: Vec<(EndpointAddr, Option<EndpointTls>)>,
+    /// All workers' connections to it.
+    pub(super) connections: UpstreamConnections,
     /// Of the content of its files.
     files: Vec<Option<Vec<u8>>>,
 }
@@ -61,7 +64,14 @@ impl Upstreams {
                 upstream.endpoints.iter().map(|endpoint| names.endpoint_addr(endpoint, upstream.resolve_interval));
             let endpoints = addresses.zip(tls::of_endpoints(upstream)?).collect();
             let state = UpstreamState::new(upstream, metrics, known.map(|known| &*known.state));
-            Ok(Arc::new(SharedUpstream { config: upstream.clone(), state: Arc::new(state), endpoints, files }))
+            let connections = UpstreamConnections::new(upstream);
+            Ok(Arc::new(SharedUpstream {
+                config: upstream.clone(),
+                state: Arc::new(state),
+                endpoints,
+                connections,
+                files,
+            }))
         });
         let all = all.collect::<Result<_, TlsError>>()?;
         let copies = config.routes.iter().filter_map(|route| {

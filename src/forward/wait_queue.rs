@@ -9,12 +9,12 @@ use tokio::sync::{Mutex, Notify};
 /// allow more requests.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The requests of one worker that wait for a connection to one upstream.
+/// The requests of all workers that wait for a connection to one upstream.
 #[derive(Default)]
 pub(super) struct WaitQueues {
-    shared: WaitQueue,
-    /// WebSockets where other requests share connections: what frees a stream is no use to them.
-    exclusive: WaitQueue,
+    requests: WaitQueue,
+    /// What asks for a call or for events: when calls hold as many connections as they may, other requests must not wait behind it.
+    calls: WaitQueue,
 }
 
 /// Requests that wait for the same kind of connection.
@@ -30,13 +30,13 @@ pub(super) struct WaitQueue {
 pub(super) struct Waiting<'a>(&'a AtomicUsize);
 
 impl WaitQueues {
-    pub(super) fn of(&self, exclusive: bool) -> &WaitQueue {
-        if exclusive { &self.exclusive } else { &self.shared }
+    pub(super) fn of(&self, is_call: bool) -> &WaitQueue {
+        if is_call { &self.calls } else { &self.requests }
     }
 
     /// A connection was released or closed, or can carry one more request.
     pub(super) fn on_freed(&self) {
-        for queue in [&self.shared, &self.exclusive] {
+        for queue in [&self.requests, &self.calls] {
             if !queue.is_empty() {
                 queue.freed.notify_one();
             }

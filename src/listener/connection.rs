@@ -150,6 +150,7 @@ where
         // The gate bounds a slow head, and `idle` the time before its first byte. hyper's timer would close the connection without
         // TLS's close_notify.
         .header_read_timeout(None)
+        .preserve_header_case(settings.remembers_header_case)
         // The gate's bounds are tighter; hyper must never be the one to refuse.
         .max_buf_size((settings.max_head_bytes * 2).max(64 * 1024));
     let connection = pin!(builder.serve_connection(TokioIo::new(gate), service).with_upgrades());

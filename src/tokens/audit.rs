@@ -185,6 +185,7 @@ fn facts(record: &Record) -> Map<String, Value> {
         ("plan", json!(record.plan)),
         ("limits", if limits.is_empty() { Value::Null } else { limits.into() }),
         ("concurrent_calls", json!(record.concurrent_calls)),
+        ("in_flight", json!(record.in_flight)),
         ("expires_at", json!(record.expires_at)),
         ("enabled", json!(record.enabled)),
         ("revoked_at", json!(record.revoked_at)),

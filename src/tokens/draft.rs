@@ -1,5 +1,6 @@
 //! What is asked for, checked: a new token, or a change of one.
 
+use std::ops::RangeInclusive;
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -11,7 +12,7 @@ use super::permission::is_permission;
 use super::plans::{self, Plans};
 use super::record::{self, MAX_PERMISSIONS, Others, Record, StoredHash};
 use super::token::{self, TokenHash};
-use crate::config::{CONCURRENT_CALLS, Limit, did_you_mean};
+use crate::config::{CONCURRENT_CALLS, IN_FLIGHT, Limit, did_you_mean};
 
 /// A token that is asked for, not yet checked.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -28,6 +29,10 @@ pub struct Draft {
     pub limits: Vec<(String, String)>,
     /// Calls that it may have open at one time; `None`: as many as its plan says.
     pub concurrent_calls: Option<u32>,
+    /// Requests that it may have in flight at one time; `None`: as many as its plan says. Left out of what is compared of repeated
+    /// requests unless it is set, as older versions don't know it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<u32>,
     /// When it is to end.
     #[serde(serialize_with = "as_date")]
     pub expires_at: Option<SystemTime>,
@@ -46,6 +51,8 @@ pub struct Change {
     pub limits: Option<Vec<(String, String)>>,
     /// Calls that it may have open at one time.
     pub concurrent_calls: Option<Option<u32>>,
+    /// Requests that it may have in flight at one time.
+    pub in_flight: Option<Option<u32>>,
     /// When it is to end.
     pub expires_at: Option<Option<SystemTime>>,
 }
@@ -76,6 +83,7 @@ impl Draft {
         let limits = check.limits(&self.limits);
         check.plan(self.plan.as_deref(), &limits);
         check.concurrent_calls(self.concurrent_calls);
+        check.in_flight(self.in_flight);
         check.end(self.expires_at);
         check.done()?;
         Ok(Record {
@@ -86,6 +94,7 @@ impl Draft {
             plan: self.plan,
             limits,
             concurrent_calls: self.concurrent_calls,
+            in_flight: self.in_flight,
             hashes: vec![StoredHash { sha256: hash, expires_at: None }],
             created_at: Some(Date::new(now)),
             expires_at: self.expires_at.map(Date::new),
@@ -121,6 +130,10 @@ impl Change {
         if let Some(calls) = self.concurrent_calls {
             check.concurrent_calls(calls);
             record.concurrent_calls = calls;
+        }
+        if let Some(requests) = self.in_flight {
+            check.in_flight(requests);
+            record.in_flight = requests;
         }
         if let Some(end) = self.expires_at {
             let same = end.map(Date::new) == record.expires_at;
@@ -188,10 +201,17 @@ impl Check<'_> {
     }
 
     fn concurrent_calls(&mut self, calls: Option<u32>) {
-        if calls.is_some_and(|calls| !CONCURRENT_CALLS.contains(&calls)) {
-            let (least, most) = (CONCURRENT_CALLS.start(), CONCURRENT_CALLS.end());
-            let message = format!("the number of concurrent calls must be from {least} to {most}");
-            self.fault("concurrent_calls", message);
+        self.number("concurrent_calls", "concurrent calls", CONCURRENT_CALLS, calls);
+    }
+
+    fn in_flight(&mut self, requests: Option<u32>) {
+        self.number("in_flight", "requests in flight", IN_FLIGHT, requests);
+    }
+
+    fn number(&mut self, field: &'static str, what: &str, range: RangeInclusive<u32>, number: Option<u32>) {
+        if number.is_some_and(|number| !range.contains(&number)) {
+            let (least, most) = range.into_inner();
+            self.fault(field, format!("the number of {what} must be from {least} to {most}"));
         }
     }
 

@@ -62,11 +62,12 @@ impl Plans {
             });
             &self.default
         });
-        if choice.limits.is_empty() && choice.concurrent_calls.is_none() {
+        if choice.limits.is_empty() && choice.concurrent_calls.is_none() && choice.in_flight.is_none() {
             return plan.clone();
         }
         let concurrent_calls = choice.concurrent_calls.or(plan.concurrent_calls);
-        Arc::new(Plan { concurrent_calls, ..with_overrides(plan, &choice.limits) })
+        let in_flight = choice.in_flight.or(plan.in_flight);
+        Arc::new(Plan { concurrent_calls, in_flight, ..with_overrides(plan, &choice.limits) })
     }
 
     /// Runs `complain` unless it ran for this subject before. After a hundred subjects it stays silent: a log is no list.
@@ -85,6 +86,7 @@ pub(crate) struct PlanChoice {
     plan: Option<Box<str>>,
     limits: Box<[Limit]>,
     concurrent_calls: Option<u32>,
+    in_flight: Option<u32>,
 }
 
 impl PlanChoice {
@@ -93,6 +95,7 @@ impl PlanChoice {
             plan: record.plan.as_deref().map(Into::into),
             limits: record.limits.as_slice().into(),
             concurrent_calls: record.concurrent_calls,
+            in_flight: record.in_flight,
         }
     }
 }
@@ -227,6 +230,10 @@ pub(crate) mod tests {
         assert_eq!(plans.resolve(&record).concurrent_calls, None);
         record.concurrent_calls = Some(3);
         assert_eq!(plans.resolve(&record).concurrent_calls, Some(3));
+        assert_eq!(plans.resolve(&record).in_flight, None);
+        let record_in_flight =
+            Record { limits: Vec::new(), concurrent_calls: None, in_flight: Some(9), ..record.clone() };
+        assert_eq!(plans.resolve(&record_in_flight).in_flight, Some(9));
         record.plan = Some("gone".into());
         assert_eq!(texts(&plans.resolve(&record)), ["minute 7/1m", "hour 1000/1h"]);
         assert_eq!(&*plans.resolve(&record).name, "standard");

@@ -38,6 +38,9 @@ pub struct Record {
     /// Calls that it may have open at one time, in place of its plan's number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrent_calls: Option<u32>,
+    /// Requests that it may have in flight at one time on each instance, in place of its plan's number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<u32>,
     /// The tokens that it stands for, the current one first.
     pub hashes: Vec<StoredHash>,
     /// When it was made; `None` if a file that was written by hand doesn't say.
@@ -220,6 +223,7 @@ pub(crate) mod tests {
             plan: None,
             limits: Vec::new(),
             concurrent_calls: None,
+            in_flight: None,
             hashes: vec![StoredHash { sha256: TokenHash::of(token), expires_at: None }],
             created_at: Some(Date::new(UNIX_EPOCH + Duration::from_secs(100))),
             expires_at: None,
@@ -238,6 +242,18 @@ pub(crate) mod tests {
         let record: Record = serde_json::from_value(json.clone()).unwrap();
         assert_eq!(record.limits.len(), 1);
         assert_eq!(serde_json::to_value(&record).unwrap(), json);
+    }
+
+    #[test]
+    fn records_of_older_and_newer_versions_keep_their_meaning() {
+        let old = serde_json::to_value(record_of("secret-token")).unwrap();
+        assert!(old.get("in_flight").is_none(), "an older version would write it back as its own unknown field");
+        let mut record: Record = serde_json::from_value(old).unwrap();
+        assert_eq!(record.in_flight, None);
+        record.in_flight = Some(3);
+        let new = serde_json::to_value(&record).unwrap();
+        assert_eq!(new["in_flight"], 3);
+        assert_eq!(serde_json::from_value::<Record>(new).unwrap(), record);
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub(crate) struct TokenView<'a> {
     #[serde(serialize_with = "limit_map::serialize")]
     pub(crate) limits: &'a [Limit],
     pub(crate) concurrent_calls: Option<u32>,
+    pub(crate) in_flight: Option<u32>,
     pub(crate) created_at: Option<Date>,
     pub(crate) expires_at: Option<Date>,
     pub(crate) enabled: bool,
@@ -48,6 +49,7 @@ pub(crate) struct EffectiveLimits<'a> {
     #[serde(serialize_with = "limit_map::serialize")]
     pub(crate) limits: &'a [Limit],
     pub(crate) concurrent_calls: Option<u32>,
+    pub(crate) in_flight: Option<u32>,
 }
 
 impl<'a> TokenView<'a> {
@@ -61,6 +63,7 @@ impl<'a> TokenView<'a> {
             plan: record.plan.as_deref(),
             limits: &record.limits,
             concurrent_calls: record.concurrent_calls,
+            in_flight: record.in_flight,
             created_at: record.created_at,
             expires_at: record.expires_at,
             enabled: record.enabled,
@@ -79,8 +82,12 @@ impl<'a> TokenView<'a> {
 
     pub(crate) fn of_found(found: &'a Found, now: SystemTime) -> Self {
         let plan = &*found.plan;
-        let concurrent_calls = plan.concurrent_calls;
-        let effective = EffectiveLimits { plan: &plan.name, limits: &plan.limits, concurrent_calls };
+        let effective = EffectiveLimits {
+            plan: &plan.name,
+            limits: &plan.limits,
+            concurrent_calls: plan.concurrent_calls,
+            in_flight: plan.in_flight,
+        };
         let (usage, effective) = (Some(found.usage.into()), Some(effective));
         Self { usage, effective, ..Self::new(&found.record, found.version, now) }
     }

@@ -113,6 +113,9 @@ pub(super) struct TokenSettings {
     /// Calls (WebSockets, event streams, gRPC) that the token may have open at one time, instead of the plan's number
     #[arg(long, value_name = "N")]
     pub(super) concurrent_calls: Option<u32>,
+    /// Requests that the token may have in flight at one time on each instance, instead of the plan's number
+    #[arg(long, value_name = "N")]
+    pub(super) in_flight: Option<u32>,
     /// When the token expires: after a time such as 90d, or at a date such as 2027-01-31 or 2027-01-31T12:00:00Z (UTC); a new token
     /// never expires without this
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
@@ -143,8 +146,8 @@ pub struct CreateArgs {
 pub struct ImportArgs {
     /// The export: CSV (with commas, semicolons or tabs) whose first line names the columns, a JSON list of objects, or one JSON object per
     /// line. The columns: sha256 (or hash, or token: the SHA-256 of the token in hexadecimal), name, account (or tokenable_type and
-    /// tokenable_id), permissions (or abilities), plan, limits, concurrent_calls, enabled, expires_at, created_at, and callgate_id
-    /// for tokens that another Callgate made. Others are ignored [default: standard input]
+    /// tokenable_id), permissions (or abilities), plan, limits, concurrent_calls, in_flight, enabled, expires_at, created_at,
+    /// and callgate_id for tokens that another Callgate made. Others are ignored [default: standard input]
     #[arg(value_name = "EXPORT")]
     pub(super) export: Option<PathBuf>,
     /// Account for rows that name none
@@ -200,7 +203,7 @@ pub struct ShowArgs {
     override_usage = "callgate token update [OPTIONS] --config <FILE> <ID> <CHANGES>",
     group(clap::ArgGroup::new("changes").multiple(true).required(true).args([
         "name", "permissions", "no_permissions", "plan", "default_plan", "limits", "no_limits", "concurrent_calls",
-        "no_concurrent_calls", "expires", "never_expires",
+        "no_concurrent_calls", "in_flight", "no_in_flight", "expires", "never_expires",
     ]))
 )]
 pub struct UpdateArgs {
@@ -223,6 +226,9 @@ pub struct UpdateArgs {
     /// Go back to the plan's number of calls
     #[arg(long, conflicts_with = "concurrent_calls")]
     pub(super) no_concurrent_calls: bool,
+    /// Go back to the plan's number of requests in flight
+    #[arg(long, conflicts_with = "in_flight")]
+    pub(super) no_in_flight: bool,
     /// Let the token never expire
     #[arg(long, conflicts_with = "expires")]
     pub(super) never_expires: bool,

@@ -15,8 +15,8 @@ impl Session<'_> {
     pub(super) async fn create(&mut self, args: CreateArgs) -> anyhow::Result<()> {
         let expires_at = args.settings.expires.map(|end| end.after(self.by.now)).transpose()?;
         let (name, account) = (args.name, args.account);
-        let TokenSettings { permissions, plan, limits, concurrent_calls, .. } = args.settings;
-        let draft = Draft { name, account, permissions, plan, limits, concurrent_calls, expires_at };
+        let TokenSettings { permissions, plan, limits, concurrent_calls, in_flight, .. } = args.settings;
+        let draft = Draft { name, account, permissions, plan, limits, concurrent_calls, in_flight, expires_at };
         let origin = args.sha256.map_or(Origin::New, |hash| Origin::Registered { id: args.id, hash });
         let issued = self.registry.issue(draft, origin, None, &self.by).await?;
         let (record, secret) = (&issued.edited.record, issued.secret.as_ref().map(Secret::expose));
@@ -67,7 +67,7 @@ impl Session<'_> {
     }
 
     pub(super) async fn update(&mut self, args: UpdateArgs) -> anyhow::Result<()> {
-        let TokenSettings { permissions, plan, limits, concurrent_calls, expires } = args.settings;
+        let TokenSettings { permissions, plan, limits, concurrent_calls, in_flight, expires } = args.settings;
         let expires_at = expires.map(|end| end.after(self.by.now)).transpose()?;
         let change = Change {
             name: args.name,
@@ -75,6 +75,7 @@ impl Session<'_> {
             plan: (args.default_plan || plan.is_some()).then_some(plan),
             limits: (args.no_limits || !limits.is_empty()).then_some(limits),
             concurrent_calls: (args.no_concurrent_calls || concurrent_calls.is_some()).then_some(concurrent_calls),
+            in_flight: (args.no_in_flight || in_flight.is_some()).then_some(in_flight),
             expires_at: (args.never_expires || expires_at.is_some()).then_some(expires_at),
         };
         if let Some(permissions) = &change.permissions {

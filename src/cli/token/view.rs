@@ -62,6 +62,9 @@ pub(super) fn token_sheet(token: &TokenView<'_>, default_plan: &str, now: System
         let own = if token.concurrent_calls.is_some() { " (its own)" } else { "" };
         let calls = effective.concurrent_calls.map(|calls| format!("{calls} at one time{own}"));
         row("calls", calls.unwrap_or_else(|| "any number at one time".to_owned()));
+        let own = if token.in_flight.is_some() { " (its own)" } else { "" };
+        let requests = effective.in_flight.map(|requests| format!("{requests} at one time on each instance{own}"));
+        row("in flight", requests.unwrap_or_else(|| "any number at one time".to_owned()));
     }
     row("created", or(token.created_at, "unknown"));
     row("expires", or(token.expires_at, "never"));

@@ -35,6 +35,8 @@ pub(super) fn listen(field: &Field<'_>) -> ListenSettings {
         max_head_bytes: s.or("max_head_bytes", 32 << 10, |f| f.buffer(HEAD_BYTES)),
         max_headers: s.or("max_headers", 100, |f| f.number(1..=100)),
         max_target_bytes: s.or("max_target_bytes", 8 << 10, |f| f.buffer(256..=64 << 10)),
+        // Upstreams ask for it.
+        remembers_header_case: false,
         max_concurrent_streams: s.or("max_concurrent_streams", 128, |f| f.number(1..=10_000)),
     };
     if listen.redirect && s.get("http").is_none() {

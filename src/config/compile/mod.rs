@@ -17,11 +17,13 @@ mod store;
 mod upstreams;
 
 use std::path::Path;
+use std::sync::Arc;
 
 pub(crate) use process::log_level;
 
-use super::model::Config;
+use super::model::{Config, ListenSettings};
 use super::reader::{Field, YamlReader};
+use super::{HeaderCase, Upstream};
 
 /// Compiles the text of the file at `path`. The configuration may be used only if the reader has no error.
 pub(super) fn compile(reader: &YamlReader<'_>, path: &Path, text: &str) -> Option<Config> {
@@ -46,6 +48,8 @@ fn assemble(root: &Field<'_>, path: &Path) -> Option<Config> {
     let default_plan = plans::default_plan(&file, &plans);
     let upstreams = upstreams::upstreams(&file);
     let routes = routes::routes(&file, default_plan.as_ref().map(|_| &plans), &upstreams);
+    let preserves = |upstream: &Arc<Upstream>| upstream.header_case == HeaderCase::Preserve;
+    let listen = ListenSettings { remembers_header_case: upstreams.compiled.iter().any(preserves), ..listen };
     Some(Config {
         source: path.to_owned(),
         listen,

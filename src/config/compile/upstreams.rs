@@ -52,11 +52,13 @@ fn upstream(name: &str, field: &Field<'_>) -> Upstream {
             "auto needs TLS, and no endpoint starts with https:// (write http2 if the service accepts it without TLS, else http1)",
         );
     }
-    let cases = [("lower", HeaderCase::Lower), ("title", HeaderCase::Title)];
+    let cases = [("lower", HeaderCase::Lower), ("title", HeaderCase::Title), ("preserve", HeaderCase::Preserve)];
     let header_case = s.or("header_case", HeaderCase::Lower, |f| f.choice(&cases));
-    if header_case == HeaderCase::Title && protocol == Protocol::Http2 {
+    if header_case != HeaderCase::Lower && protocol == Protocol::Http2 {
         s.field_of("header_case").warn("is not used: HTTP/2 has lower case only (remove it, or use HTTP/1.1)");
     }
+    // As many as clients may have by default: each call holds one on either side.
+    let max_connections = s.or("max_connections", 10_000, |f| f.number(1..=100_000));
     Upstream {
         name: Arc::from(name),
         endpoints,
@@ -68,7 +70,9 @@ fn upstream(name: &str, field: &Field<'_>) -> Upstream {
         idle_timeout: s.or("idle_timeout", MINUTE, |f| f.duration(100 * MILLISECOND..=DAY)),
         keep_alive: s.or("keep_alive", 50 * SECOND, |f| f.duration(SECOND..=HOUR)),
         max_idle: s.or("max_idle", 64, |f| f.number(0..=10_000)),
-        max_connections: s.or("max_connections", 1_000, |f| f.number(1..=100_000)),
+        max_connections,
+        // The rest is for requests, which are over soon.
+        max_calls: s.or("max_calls", (max_connections * 9 / 10).max(1), |f| f.number(1..=max_connections)),
         ping: s.optional("ping", |f| f.duration(SECOND..=HOUR)),
         max_lifetime: s.or("max_lifetime", None, |f| f.or_none(|f| f.duration(SECOND..=7 * DAY))),
         resolve_interval: s.or("resolve_interval", 10 * SECOND, |f| f.duration(SECOND..=HOUR)),

@@ -39,6 +39,9 @@ pub enum NoPermit {
     /// None was free in time.
     #[error("none was free for {0:?} (max_wait)")]
     Waited(Duration),
+    /// A stream of events was the answer to a request that did not ask for one.
+    #[error("an unannounced stream of events can't wait")]
+    Unannounced,
 }
 
 impl Permits {

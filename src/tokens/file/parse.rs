@@ -2,12 +2,15 @@
 
 use std::collections::HashMap;
 use std::iter;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use foldhash::fast::RandomState;
 
 use crate::config::did_you_mean;
-use crate::config::{CONCURRENT_CALLS, Field, FileKind, Limit, OtherLayout, Position, Problem, SimpleList, YamlReader};
+use crate::config::{
+    CONCURRENT_CALLS, Field, FileKind, IN_FLIGHT, Limit, OtherLayout, Position, Problem, SimpleList, YamlReader,
+};
 use crate::tokens::date::Date;
 use crate::tokens::limit_text::parse_limit;
 use crate::tokens::operation::MAX_OLD_SECRETS;
@@ -26,7 +29,7 @@ pub(super) struct Placed {
 }
 
 /// The keys of a token.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "id",
     "hash",
     "name",
@@ -35,6 +38,7 @@ const KEYS: [&str; 14] = [
     "plan",
     "limits",
     "concurrent_calls",
+    "in_flight",
     "created_at",
     "expires_at",
     "enabled",
@@ -118,7 +122,8 @@ impl<'a> TokenParser<'a> {
             limits: s.optional("limits", |f| Some(self.limits(f, plan.as_deref()))).unwrap_or_default(),
             permissions: s.optional("permissions", |f| Some(permissions(f))).unwrap_or_default(),
             plan,
-            concurrent_calls: s.optional("concurrent_calls", concurrent_calls),
+            concurrent_calls: s.optional("concurrent_calls", |f| number(f, CONCURRENT_CALLS)),
+            in_flight: s.optional("in_flight", |f| number(f, IN_FLIGHT)),
             created_at: s.optional("created_at", date),
             expires_at: s.optional("expires_at", date),
             enabled: s.or("enabled", true, enabled),
@@ -203,9 +208,9 @@ fn old_hashes(field: &Field<'_>) -> Vec<StoredHash> {
     hashes.collect()
 }
 
-fn concurrent_calls(field: &Field<'_>) -> Option<u32> {
-    let (least, most) = CONCURRENT_CALLS.into_inner();
-    let number = field.word()?.parse().ok().filter(|number| CONCURRENT_CALLS.contains(number));
+fn number(field: &Field<'_>, range: RangeInclusive<u32>) -> Option<u32> {
+    let number = field.word()?.parse().ok().filter(|number| range.contains(number));
+    let (least, most) = range.into_inner();
     field.accept(number.ok_or_else(|| format!("must be a whole number from {least} to {most}")))
 }
 

@@ -210,6 +210,7 @@ fn keys(record: &Record) -> Vec<(&'static str, String)> {
         keys.push(("limits", format!("{{ {} }}", limits.join(", "))));
     }
     keys.extend(record.concurrent_calls.map(|calls| ("concurrent_calls", calls.to_string())));
+    keys.extend(record.in_flight.map(|requests| ("in_flight", requests.to_string())));
     keys.extend(record.created_at.map(|date| ("created_at", date.to_string())));
     keys.extend(record.expires_at.map(|date| ("expires_at", date.to_string())));
     keys.extend((!record.enabled).then(|| ("enabled", "false".to_owned())));

@@ -9,7 +9,7 @@ use crate::tokens::error::Fault;
 use crate::tokens::token::{self, TokenHash};
 
 /// The columns that mean something, and those of Laravel Sanctum's table that may as well be there.
-pub const COLUMNS: [&str; 19] = [
+pub const COLUMNS: [&str; 20] = [
     "sha256",
     "hash",
     "token",
@@ -23,6 +23,7 @@ pub const COLUMNS: [&str; 19] = [
     "plan",
     "limits",
     "concurrent_calls",
+    "in_flight",
     "enabled",
     "expires_at",
     "created_at",
@@ -82,6 +83,7 @@ impl ImportRow {
             plan: reader.text("plan").or_else(|| defaults.plan.clone()),
             limits: reader.limits(),
             concurrent_calls: reader.number("concurrent_calls"),
+            in_flight: reader.number("in_flight"),
             expires_at: reader.date("expires_at").map(Date::time),
         };
         let (created_at, enabled) = (reader.date("created_at"), reader.flag("enabled").unwrap_or(true));
@@ -229,11 +231,12 @@ mod tests {
     fn values_come_as_texts_or_as_they_are() {
         let wanted = read(json!({
             "sha256": HASH, "account": "acme", "permissions": ["a:b"], "limits": { "minute": "5/1m" },
-            "concurrent_calls": 7, "enabled": false, "callgate_id": "abcdefghijkl",
+            "concurrent_calls": 7, "in_flight": 9, "enabled": false, "callgate_id": "abcdefghijkl",
         }));
         let wanted = wanted.unwrap();
         assert_eq!(wanted.draft.limits, [("minute".to_owned(), "5/1m".to_owned())]);
         assert_eq!((wanted.draft.concurrent_calls, wanted.enabled, &*wanted.id), (Some(7), false, "abcdefghijkl"));
+        assert_eq!(wanted.draft.in_flight, Some(9));
         let wanted = read(json!({
             "hash": HASH.to_uppercase(), "account": "acme", "permissions": "a:b, c:d", "limits": "minute=5/1m hour=9/1h",
             "concurrent_calls": "7", "enabled": "0",

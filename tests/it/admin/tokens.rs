@@ -68,7 +68,7 @@ fn id(token: &Value) -> &str {
 async fn a_token_is_created_changed_and_revoked_over_the_api() {
     for stage in stages() {
         let asked = json!({ "name": "Dialler", "account": "acme", "permissions": ["calls:red"], "limits": { "minute": "600/1m" },
-            "concurrent_calls": 3, "expires_at": "2999-01-01T00:00:00Z" });
+            "concurrent_calls": 3, "in_flight": 4, "expires_at": "2999-01-01T00:00:00Z" });
         let response = stage.ask(Method::POST, "/api/tokens").json(&asked).send().await.unwrap();
         assert_eq!(
             (response.status().as_u16(), &response.headers()["cache-control"]),
@@ -90,7 +90,7 @@ async fn a_token_is_created_changed_and_revoked_over_the_api() {
             shown.get("token").is_none() && shown["usage"]["requests"].is_u64() && shown["state"] == "active",
             "{shown}"
         );
-        let changes = json!({ "name": "Dialler 2", "limits": null, "concurrent_calls": null, "expires_at": null, "permissions": [] });
+        let changes = json!({ "name": "Dialler 2", "limits": null, "concurrent_calls": null, "in_flight": null, "expires_at": null, "permissions": [] });
         let (status, headers, changed) = send(stage.patch(id(&made), &made["version"], &changes)).await;
         assert_eq!((status, &changed["name"], &changed["limits"]), (200, &"Dialler 2".into(), &json!({})), "{changed}");
         assert_eq!(headers["etag"], format!("\"{}\"", changed["version"]));
@@ -100,7 +100,7 @@ async fn a_token_is_created_changed_and_revoked_over_the_api() {
         let effective = &stage.get(path).await["effective"];
         assert_eq!(
             effective,
-            &json!({ "plan": "standard", "limits": { "minute": "60/1m", "hour": "1000/1h" }, "concurrent_calls": null })
+            &json!({ "plan": "standard", "limits": { "minute": "60/1m", "hour": "1000/1h" }, "concurrent_calls": null, "in_flight": null })
         );
 
         let (_, rotated) = stage.post(&format!("{path}/rotate"), &json!({ "grace_seconds": 3600 })).await;
@@ -239,18 +239,18 @@ async fn listings_are_filtered_and_paged() {
 async fn every_error_is_reported_by_field() {
     let stage = &stages()[0];
     let bad = json!({ "name": "", "acount": "x", "permissions": ["a b"], "plan": "gold", "limits": { "minute": "60" },
-        "concurrent_calls": 1.5, "expires_at": "tomorrow" });
+        "concurrent_calls": 1.5, "in_flight": "x", "expires_at": "tomorrow" });
     let (status, answer) = stage.post("/api/tokens", &bad).await;
     assert_eq!((status, &answer["code"]), (422, &"invalid".into()));
     let fields: Vec<_> = answer["errors"].as_object().unwrap().keys().cloned().collect();
-    assert_eq!(fields, ["account", "acount", "concurrent_calls", "expires_at"], "{answer}");
+    assert_eq!(fields, ["account", "acount", "concurrent_calls", "expires_at", "in_flight"], "{answer}");
     let bad = json!({ "name": "x\u{0}", "account": "é", "permissions": ["a b"], "plan": "standrad", "limits": { "minute": "60" },
-        "concurrent_calls": 0, "expires_at": "2001-01-01T00:00:00Z" });
+        "concurrent_calls": 0, "in_flight": 0, "expires_at": "2001-01-01T00:00:00Z" });
     let (_, answer) = stage.post("/api/tokens", &bad).await;
     let errors = answer["errors"].as_object().unwrap();
-    assert_eq!(errors.len(), 7, "{answer}");
+    assert_eq!(errors.len(), 8, "{answer}");
     assert!(errors["plan"][0].as_str().unwrap().contains("did you mean \"standard\"?"));
-    assert!(answer["message"].as_str().unwrap().ends_with("(and 6 more errors)."), "{answer}");
+    assert!(answer["message"].as_str().unwrap().ends_with("(and 7 more errors)."), "{answer}");
     let made = stage.create(json!({ "name": "a", "account": "acme" })).await;
     let (status, _, answer) =
         send(stage.patch(id(&made), &made["version"], &json!({ "account": "other", "name": null }))).await;

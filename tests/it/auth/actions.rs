@@ -158,12 +158,13 @@ async fn every_error_of_a_change_names_its_field() {
             permissions: Some(vec!["a b".into()]),
             plan: Some(Some("entreprise".into())),
             concurrent_calls: Some(Some(0)),
+            in_flight: Some(Some(0)),
             expires_at: Some(Some(SystemTime::UNIX_EPOCH)),
             ..Change::default()
         };
         let Err(RegistryError::Invalid(faults)) = desk.update(&id, change, None).await else { panic!("it is wrong") };
         let fields: Vec<&str> = faults.iter().map(|fault| fault.field).collect();
-        assert_eq!(fields, ["name", "permissions", "plan", "concurrent_calls", "expires_at"]);
+        assert_eq!(fields, ["name", "permissions", "plan", "concurrent_calls", "in_flight", "expires_at"]);
         assert!(faults.iter().all(|fault| fault.message.len() < 300), "nothing endless is repeated");
         assert_eq!(desk.version(&id).await, version);
     }

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::stage::{Service, Stage};
 use crate::support::calls::{call, switchboard};
+use crate::support::client::http1;
 use crate::support::eventually;
 use crate::support::upstream::Upstream;
 
@@ -19,10 +20,12 @@ fn one_worker(services: &[&Service], keys: &str) -> Stage {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_wait_for_a_connection_in_order() {
     let a = Service::start("a").await;
-    let stage = one_worker(&[&a], ", max_connections: 1, max_waiting: 3, max_wait: 1m");
+    // The clients' connections are spread over the workers.
+    let keys = ", max_connections: 1, max_waiting: 9, max_wait: 1m";
+    let stage = Stage::on_workers(4, &super::stage::urls(&[&a]), keys);
     let mut queue = vec![stage.send("/hold")];
     held(&a, 1).await;
-    for place in 1..=3 {
+    for place in 1..=9 {
         queue.push(stage.send("/hold"));
         stage.waiting(place).await;
     }
@@ -31,13 +34,13 @@ async fn requests_wait_for_a_connection_in_order() {
     assert!(line["error"].as_str().unwrap().contains("(max_connections)"), "{line}");
     let rejections = "callgate_upstream_rejections_total{upstream=\"up\",why=\"queue_full\"}";
     assert_eq!(stage.gateway.metric(rejections).await, Some(1.0));
-    for left in [2, 1, 0, 0] {
+    for left in (0..9).rev().chain([0]) {
         a.script.go.add_permits(1);
         let first = queue.remove(0);
         assert_eq!(first.await.unwrap().0, 200);
         stage.waiting(left).await;
     }
-    assert_eq!((a.asked(), a.connections()), (4, 1));
+    assert_eq!((a.asked(), a.connections()), (10, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,18 +74,20 @@ async fn a_wait_for_a_connection_ends_at_max_wait_or_when_the_client_leaves() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_uses_as_many_connections_as_allowed() {
-    for (streams, protocol) in [(None, "http1"), (Some(3), "http2")] {
+    for (workers, streams, protocol) in
+        [(1, None, "http1"), (1, Some(3), "http2"), (4, None, "http1"), (4, Some(3), "http2")]
+    {
         let upstream = match streams {
             None => Upstream::start().await,
             Some(streams) => Upstream::http2(streams).await,
         };
         let keys = format!(", protocol: {protocol}, max_connections: 2, max_wait: 1m");
-        let stage = Stage::on_one_worker(&format!("\"http://{}\"", upstream.address), &keys);
-        let answers = (0..30).map(|_| stage.send("/slow/20"));
+        let stage = Stage::on_workers(workers, &format!("\"http://{}\"", upstream.address), &keys);
+        let answers = (0..60).map(|_| stage.send("/slow/20"));
         for answer in futures_util::future::join_all(answers).await {
             assert_eq!(answer.unwrap().0, 200, "{protocol}");
         }
-        assert_eq!(upstream.connections(), 2, "{protocol}");
+        assert_eq!(upstream.connections(), 2, "{workers} {protocol}");
         assert_eq!(stage.report().await["waiting"], 0);
     }
 }
@@ -127,4 +132,64 @@ async fn a_closed_connection_does_not_count() {
         (upstream.connections() > 2).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_and_event_streams_leave_connections_to_requests() {
+    let board = switchboard().await;
+    let keys = ", max_connections: 3, max_waiting: 1, max_wait: 100ms";
+    let stage = Stage::new(&format!("\"http://{board}\""), keys, "");
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        open.push(call(&stage.gateway, &stage.token, "/call").await.expect("a call"));
+    }
+    let refused = call(&stage.gateway, &stage.token, "/call").await.expect_err("a call too many");
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    let line = stage.gateway.access("/call", 1).await.remove(0);
+    assert_eq!(line["error"], "up has as many calls as allowed (max_calls), and none was free for 100ms (max_wait)");
+    assert_eq!(stage.send("/").await.unwrap().0, 200);
+    drop(open.pop());
+    eventually("room for a call", async || call(&stage.gateway, &stage.token, "/call").await.ok()).await;
+
+    for accept in ["text/event-stream", "*/*"] {
+        let a = Service::start("a").await;
+        a.script.has_events.store(true, Ordering::SeqCst);
+        a.script.halves.store(true, Ordering::SeqCst);
+        let stage = Stage::before(&[&a], keys);
+        let listen = async || {
+            let request = stage.client.get(stage.gateway.url("/events")).header("accept", accept);
+            request.bearer_auth(&stage.token.secret).send().await.unwrap()
+        };
+        let streams = [listen().await, listen().await];
+        assert!(streams.iter().all(|stream| stream.status() == 200), "{accept}");
+        assert_eq!(listen().await.status(), 503, "{accept}");
+        let line = stage.gateway.access("/events", 1).await.remove(0);
+        assert!(line["error"].as_str().unwrap().contains("(max_calls)"), "{line}");
+        a.script.has_events.store(false, Ordering::SeqCst);
+        a.script.halves.store(false, Ordering::SeqCst);
+        assert_eq!(stage.send("/").await.unwrap().0, 200, "{accept}");
+        drop(streams);
+        a.script.has_events.store(true, Ordering::SeqCst);
+        a.script.halves.store(true, Ordering::SeqCst);
+        eventually("room for a stream", async || (listen().await.status() == 200).then_some(())).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_uses_the_connections_that_another_keeps() {
+    for (streams, protocol) in [(None, "http1"), (Some(3), "http2")] {
+        let upstream = match streams {
+            None => Upstream::start().await,
+            Some(streams) => Upstream::http2(streams).await,
+        };
+        let keys = format!(", protocol: {protocol}, max_connections: 1, max_wait: 1m");
+        let stage = Stage::on_workers(4, &format!("\"http://{}\"", upstream.address), &keys);
+        // Each over a connection of its own, most likely to another worker.
+        for _ in 0..12 {
+            let client = http1(&stage.gateway);
+            // To its end: else the gateway closes the connection.
+            assert_eq!(stage.ask(client.get(stage.gateway.url("/echo"))).await.0, 200, "{protocol}");
+        }
+        assert_eq!(upstream.connections(), 1, "{protocol}");
+    }
 }

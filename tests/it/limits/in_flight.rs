@@ -60,3 +60,27 @@ async fn a_shadow_plan_lets_more_requests_pass_and_marks_them() {
     assert_eq!((marked.status().as_u16(), header(&marked, "x-ratelimit-shadow")), (200, "denied"));
     assert_eq!(gateway.metric("callgate_shadow_denials_total").await, Some(1.0));
 }
+
+#[tokio::test]
+async fn a_token_may_have_a_number_of_its_own() {
+    let upstream = Upstream::start().await;
+    let site = site(&upstream, "");
+    let token = site.token_with(&[], &["--in-flight", "3"]);
+    let gateway = site.serve();
+    let client = http2(&gateway);
+    let _streams = two_streams(&client, &gateway, &token).await;
+    assert_eq!(get(&client, &gateway, "/echo", &token).await.status(), 200);
+    let _third = get(&client, &gateway, "/events", &token).await;
+    assert_eq!(get(&client, &gateway, "/echo", &token).await.status(), 429);
+
+    let shown = |arguments: &[&str]| {
+        let output = site.run(&[&["token"], arguments, &["--json"]].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let token_now = shown(&["show", &token.id]);
+    assert_eq!((&token_now["in_flight"], &token_now["effective"]["in_flight"]), (&3.into(), &3.into()));
+    shown(&["update", &token.id, "--no-in-flight"]);
+    let token_now = shown(&["show", &token.id]);
+    assert_eq!((&token_now["in_flight"], &token_now["effective"]["in_flight"]), (&serde_json::Value::Null, &2.into()));
+}

@@ -74,6 +74,13 @@ impl Site {
         self.path("callgate.yaml")
     }
 
+    /// Replaces a part of the configuration, which must be there.
+    pub fn replace(&self, old: &str, new: &str) {
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        assert!(text.contains(old), "not in the configuration: {old}");
+        std::fs::write(self.config(), text.replace(old, new)).unwrap();
+    }
+
     /// Redis, and one upstream called `up` behind every path. `store` is more keys of `store.redis`, `rest` more of the file.
     pub fn on_redis(url: &str, store: &str, upstream: SocketAddr, rest: &str) -> Arc<Self> {
         Self::new(&format!(

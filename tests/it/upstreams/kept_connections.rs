@@ -108,6 +108,60 @@ async fn names_of_headers_are_in_the_case_that_the_service_needs() {
 }
 
 #[tokio::test]
+async fn a_service_may_get_the_names_of_headers_as_the_client_wrote_them() {
+    let upstream = crate::support::recorder::Recorder::start().await;
+    let (gateway, token) = stage(&[format!("http://{}", upstream.address)], ", header_case: preserve", "");
+    let request = format!(
+        "POST /x HTTP/1.1\r\nHOST: a\r\nauthorization: Bearer {}\r\nX-soap-ACTION: do\r\nx-Twice: 1\r\nX-TWICE: 2\r\n\
+         VIA: 1.0 other\r\nContent-length: 2\r\nConnection: close\r\n\r\nhi",
+        token.secret
+    );
+    let answer = crate::support::client::exchange(&gateway, request.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let received = upstream.received();
+    for line in [
+        "HOST: a",
+        "X-soap-ACTION: do",
+        "x-Twice: 1",
+        "X-TWICE: 2",
+        "Content-length: 2",
+        "VIA: 1.0 other, 1.1 callgate",
+        "X-Forwarded-Proto: https",
+    ] {
+        assert!(received.contains(&format!("\r\n{line}\r\n")), "{line}: {received}");
+    }
+    assert!(!received.to_ascii_lowercase().contains("\r\nconnection: close"), "{received}");
+    // Over HTTP/2 there is no case to keep.
+    assert_eq!(get(&http2(&gateway), &gateway, "/y", &token).await.status(), 200);
+    assert!(upstream.received().contains("\r\nX-Request-Id: "), "{}", upstream.received());
+}
+
+#[tokio::test]
+async fn names_of_headers_keep_their_case_when_a_request_is_sent_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let keys = ", header_case: preserve, retry: { min_per_second: 10 }";
+    let upstream = crate::support::recorder::Recorder::start().await;
+    let endpoints = [format!("http://{}", listener.local_addr().unwrap()), format!("http://{}", upstream.address)];
+    let (gateway, token) = stage(&endpoints, &format!("{keys}, balance: round_robin"), "");
+    // It breaks off when it has read the request.
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            head(&mut socket).await;
+        }
+    });
+    for _ in 0..4 {
+        let request = format!(
+            "GET /x HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\nX-soap-ACTION: do\r\nconnection: close\r\n\r\n",
+            token.secret
+        );
+        let answer = crate::support::client::exchange(&gateway, request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    let received = upstream.received();
+    assert_eq!(received.matches("\r\nX-soap-ACTION: do\r\n").count(), 4, "{received}");
+}
+
+#[tokio::test]
 async fn a_request_that_should_have_a_body_says_that_it_has_none() {
     let upstream = crate::support::recorder::Recorder::start().await;
     let (gateway, token) = stage(&[format!("http://{}", upstream.address)], "", "");
