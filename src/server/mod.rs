@@ -1,5 +1,6 @@
 //! Assembly: one configuration becomes sockets, workers and an admin listener, and ends as a drain.
 
+mod drain;
 mod error;
 mod open_files;
 mod signals;
@@ -22,6 +23,7 @@ use crate::store::Redis;
 use crate::telemetry::{self, Metrics};
 use crate::tokens::{Registry, UsageWriter};
 
+use drain::Drain;
 use error::StartError;
 use state::{ProcessState, TokenSource};
 
@@ -123,19 +125,12 @@ impl Server {
         Ok(())
     }
 
-    /// Ends the gateway: readiness fails at once. After `drain.delay` the listeners close, and what is in flight gets
-    /// `drain.timeout` to finish.
-    pub(crate) async fn stop(self) {
-        let drain = self.state.config.drain;
-        let shutdown = &self.state.shutdown;
-        tracing::info!(delay = ?drain.delay, timeout = ?drain.timeout, "draining");
-        shutdown.announce();
-        tokio::time::sleep(drain.delay).await;
-        shutdown.drain();
-        let cut = shutdown.finish(drain.timeout).await;
-        if cut > 0 {
-            tracing::warn!(cut, "drain.timeout has passed: {cut} connections and calls were cut");
-        }
+    /// Ends the gateway: readiness fails at once. After `drain.delay` the listeners close; requests get `drain.timeout` to finish,
+    /// calls get `drain.calls`. Further signals hurry that.
+    pub(crate) async fn stop(self, signals: ExitSignals) {
+        let (shutdown, hurry) = (&self.state.shutdown, signals.hurry());
+        let (settings, metrics) = (self.state.config.drain, &self.state.metrics.drain);
+        Drain { settings, shutdown, metrics, hurry }.run().await;
         for worker in self.workers {
             // A worker that panicked has logged it; there is nothing left to end.
             let _ = tokio::task::spawn_blocking(move || worker.join()).await;
@@ -150,7 +145,8 @@ impl Server {
                 "{admissions} admissions made while Redis was unreachable could not be merged into {logs} logs"
             );
         }
-        tracing::info!("ended");
+        let end = self.state.shutdown.progress();
+        tracing::info!(cut = end.cut_requests, closed_calls = end.closed_calls, "ended");
     }
 }
 

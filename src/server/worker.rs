@@ -86,7 +86,7 @@ async fn serve(state: &ProcessState, gateway: Arc<Gateway>, https: TcpListener, 
             settings: state.config.listen.clone(),
             slots: state.connection_slots.clone(),
             metrics: state.metrics.listener(name),
-            shutdown: state.shutdown.clone(),
+            shutdown: state.shutdown.for_worker(),
         })
     };
     tokio::spawn(listener(Some(state.tls.clone()), "https").run(https));

@@ -18,7 +18,7 @@ mod visible_writer;
 pub use access::json_line;
 pub use access::{AccessLog, AccessRecord, Phase, WindowUse};
 pub use log::{LogError, LogGuard, init};
-pub use metrics::{ListenerMetrics, MergeMetrics, Metrics, NameMetrics};
+pub use metrics::{DrainMetrics, ListenerMetrics, MergeMetrics, Metrics, NameMetrics};
 pub use request_id::request_id;
 pub use route::{CallMetrics, RouteMetrics};
 pub(crate) use text::push_ip;
