@@ -20,6 +20,9 @@ pub enum BodyError {
     /// The client's token no longer permits it: why, for the log alone.
     #[error("{0}")]
     Revoked(&'static str),
+    /// The instance that it passes through ends.
+    #[error("the instance ended")]
+    Ended,
     /// The connection that it came from failed.
     #[error("the body broke off")]
     Broken(#[source] hyper::Error),
@@ -55,7 +58,9 @@ impl BodyError {
             Self::TooSlow => BodyFault::TooSlow,
             Self::TooLarge(_) => BodyFault::TooLarge,
             // What a client sends is not withdrawn and never late, what it is sent is.
-            Self::Broken(_) | Self::Unfinished | Self::Reset(_) | Self::Revoked(_) | Self::Late(_) => BodyFault::Broken,
+            Self::Broken(_) | Self::Unfinished | Self::Reset(_) | Self::Revoked(_) | Self::Ended | Self::Late(_) => {
+                BodyFault::Broken
+            }
         }
     }
 }

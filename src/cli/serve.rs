@@ -12,10 +12,10 @@ pub(super) async fn run(file: PathBuf) -> anyhow::Result<()> {
     for warning in &loaded.warnings {
         eprintln!("{warning}");
     }
-    let signals = ExitSignals::listen().context("listening for signals")?;
+    let mut signals = ExitSignals::listen().context("listening for signals")?;
     ExitSignals::ignore_others().context("ignoring other signals")?;
     let server = Server::launch(loaded.config).await?;
-    signals.wait().await;
-    server.stop().await;
+    signals.next().await;
+    server.stop(signals).await;
     Ok(())
 }

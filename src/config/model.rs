@@ -213,8 +213,12 @@ pub enum LogFormat {
 pub struct DrainSettings {
     /// How long `/readyz` fails while new connections are still accepted.
     pub delay: Duration,
-    /// How long requests in flight may take to finish before they are cut.
+    /// How long requests in flight may take to finish before they are cut. It begins after the delay, as the next does.
     pub timeout: Duration,
+    /// How long calls may go on before they are closed.
+    pub calls: Duration,
+    /// The time over which their closes are spread.
+    pub spread: Duration,
 }
 
 /// The header that carries a request's id.

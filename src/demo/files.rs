@@ -119,7 +119,7 @@ routes:
 upstreams:
   voice: {{ endpoints: ["http://{upstream}"] }}
 log: {{ format: human }}
-drain: {{ timeout: 5s }}
+drain: {{ timeout: 5s, calls: 5s, spread: 1s }}
 "#
     )
 }

@@ -29,7 +29,7 @@ pub(crate) struct DemoArgs {
 
 /// Serves until a signal.
 pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
-    let signals = ExitSignals::listen()?;
+    let mut signals = ExitSignals::listen()?;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("can't start the sample upstream")?;
     let upstream = listener.local_addr()?;
     let files = DemoFiles::create(free_address(args.listen)?, free_address(args.admin)?, upstream)?;
@@ -41,8 +41,8 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let voice = tokio::spawn(voice::serve(listener, stop.clone()));
     let server = Server::launch(loaded.config).await?;
     print!("{}", files.instructions([server.https, server.admin, upstream], [&full, &read_only]));
-    signals.wait().await;
-    server.stop().await;
+    signals.next().await;
+    server.stop(signals).await;
     stop.cancel();
     voice.await.context("the sample upstream panicked")
 }

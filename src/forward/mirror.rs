@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::body::{Body, BodyCopy};
 use crate::config;
-use crate::shutdown::Shutdown;
+use crate::shutdown::{Counted, Shutdown};
 use crate::telemetry::{Metrics, MirrorMetrics};
 
 use super::acquire::Wanted;
@@ -108,11 +108,12 @@ impl RequestMirror {
             }
         };
         let mirror = self.clone();
+        let counted = self.shutdown.count(Counted::Request);
         self.shutdown.tasks().spawn(async move {
-            let _permit = permit;
+            let (_permit, _counted) = (permit, counted);
             tokio::select! {
                 outcome = mirror.deliver(copy, host, key, body) => mirror.count(outcome),
-                () = mirror.shutdown.ended() => {}
+                () = mirror.shutdown.requests_cut() => {}
             }
         });
         send

@@ -90,7 +90,8 @@ impl ResponseGuard {
             | BodyError::TooLarge(_)
             | BodyError::TooSlow
             | BodyError::Late(_)
-            | BodyError::Revoked(_) => false,
+            | BodyError::Revoked(_)
+            | BodyError::Ended => false,
         };
         if is_endpoints_fault {
             self.upstream.metrics.bad_answers.inc();

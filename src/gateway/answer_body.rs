@@ -1,4 +1,4 @@
-//! The body of an answer on its way to the client: what leaves is counted, and the end of its token ends it.
+//! The body of an answer on its way to the client: what leaves is counted, and the end of its token or of the instance ends it.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -45,9 +45,9 @@ impl HttpBody for AnswerBody {
             false => Poll::Ready(Some(Ok(Frame::data(std::mem::take(rest))))),
         };
         if !matches!(polled, Poll::Ready(None | Some(Err(_))))
-            && let Poll::Ready(why) = life.poll_revoked(cx, polled.is_pending())
+            && let Poll::Ready(why) = life.poll_ended(cx, polled.is_pending())
         {
-            polled = Poll::Ready(Some(Err(BodyError::Revoked(why))));
+            polled = Poll::Ready(Some(Err(why)));
         }
         let mut polled = ready!(polled);
         match &mut polled {

@@ -1,12 +1,12 @@
 //! A call: what a request becomes when its connection is upgraded.
 
 use crate::forward::{CutReason, ResponseGuard, Tunnel};
-use crate::shutdown::Shutdown;
+use crate::listener::PeerCall;
 
 use super::request::{RequestLife, Stage, error_chain};
 
-/// Runs a call until one side ends it, the instance drains, or its token no longer allows it.
-pub(super) async fn run(mut life: Box<RequestLife>, tunnel: Box<Tunnel>, shutdown: &Shutdown) {
+/// Runs a call until one side ends it, the drain closes it, or its token no longer allows it.
+pub(super) async fn run(mut life: Box<RequestLife>, tunnel: Box<Tunnel>) {
     let permits = life.begin_call().map(ResponseGuard::into_call);
     let open_calls = life.route_metrics().calls.as_ref().map(|calls| calls.open.clone());
     if let Some(open_calls) = &open_calls {
@@ -19,9 +19,16 @@ pub(super) async fn run(mut life: Box<RequestLife>, tunnel: Box<Tunnel>, shutdow
             None => std::future::pending().await,
         }
     };
+    let closes = life.drained_call.as_ref().map(PeerCall::closes);
+    let closes = async {
+        match closes {
+            Some(closes) => closes.await,
+            None => std::future::pending().await,
+        }
+    };
     let cut = async {
         tokio::select! {
-            () = shutdown.ended() => CutReason::Ended,
+            () = closes => CutReason::Ended,
             why = revoked => CutReason::Revoked(why.as_str()),
         }
     };

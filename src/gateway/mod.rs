@@ -94,10 +94,10 @@ impl Handler for Gateway {
             return response.map(|body| AnswerBody::new(body, Some(life)));
         };
         peer.became_tunnel();
-        // A call keeps nothing of the configuration that it began with but its route.
-        let (shutdown, peer) = (self.shutdown.clone(), peer.clone());
+        life.drained_call = Some(peer.begin_call(None));
+        let peer = peer.clone();
         self.shutdown.tasks().spawn(async move {
-            call::run(life, tunnel, &shutdown).await;
+            call::run(life, tunnel).await;
             drop(peer);
         });
         response.map(|body| AnswerBody::new(body, None))
@@ -166,6 +166,10 @@ impl Gateway {
         if announced_length(&request) > Some(route.max_body) {
             return Err(Rejection::TooLarge);
         }
+        let stream = is_grpc(&request).then_some(StreamKind::Grpc);
+        if stream.is_some() {
+            life.drained_call = Some(peer.begin_call(interim.as_ref()));
+        }
         let upstream = route.upstream.choose(principal.as_deref().map(|principal| &*principal.id));
         life.record.upstream = Some(config.upstreams[upstream].name.clone());
         let context = ForwardContext {
@@ -182,28 +186,33 @@ impl Gateway {
             hold: &|| Box::new(peer.begin_activity()),
             attempts: AtomicU32::new(0),
         };
-        let stream = is_grpc(&request).then_some(StreamKind::Grpc);
         let started = Instant::now();
         let forwarded = {
-            // The answer to a gRPC request may come at the end of a call: meanwhile its token must allow it. Boxed: other requests need
-            // no room for this.
-            let mut revoked = stream.is_some().then(|| Box::pin(revoked(life)));
+            // The answer to a gRPC request may come at the end of a call: meanwhile its token must allow it, and the drain may close it.
+            // Boxed: other requests need no room for this.
+            let mut ended = stream.is_some().then(|| Box::pin(ended(life)));
             let mut forwarding = pin!(self.forwarder.forward(request, &context));
             // Polled in one place, so that it is compiled into this future and not copied.
             poll_fn(|cx| {
-                if revoked.as_mut().is_some_and(|revoked| revoked.as_mut().poll(cx).is_ready()) {
-                    return Poll::Ready(None);
+                if let Some(Poll::Ready(why)) = ended.as_mut().map(|ended| ended.as_mut().poll(cx)) {
+                    return Poll::Ready(Err(why));
                 }
-                forwarding.as_mut().poll(cx).map(Some)
+                forwarding.as_mut().poll(cx).map(Ok)
             })
             .await
         };
-        life.record.attempts = context.attempts.into_inner();
+        let ForwardContext { attempts, interim, .. } = context;
+        life.record.attempts = attempts.into_inner();
         life.record.phase(Phase::Upstream, started.elapsed());
-        let Some(forwarded) = forwarded else {
-            return Err(life.unauthenticated(Refusal::Invalid(Reason::Revoked).into()));
+        let forwarded = match forwarded {
+            Ok(forwarded) => forwarded.map_err(Rejection::Forward)?,
+            Err(CallEnd::Revoked) => return Err(life.unauthenticated(Refusal::Invalid(Reason::Revoked).into())),
+            Err(CallEnd::Drained) => return Err(Rejection::Ending),
         };
-        self.accept(forwarded.map_err(Rejection::Forward)?, route, stream, peer, life).await
+        if forwarded.is_stream && forwarded.tunnel.is_none() && life.drained_call.is_none() {
+            life.drained_call = Some(peer.begin_call(interim.as_ref()));
+        }
+        self.accept(forwarded, route, stream, peer, life).await
     }
 
     /// Takes over an upstream's answer, unless it begins a call that may not be.
@@ -253,12 +262,33 @@ impl Gateway {
     }
 }
 
-/// Returns when the token of a request no longer allows it, if that lasts long enough to be watched.
-async fn revoked(life: &RequestLife) {
+/// Why a call ends before there is an answer.
+enum CallEnd {
+    /// Its token no longer allows it.
+    Revoked,
+    /// The drain closes it.
+    Drained,
+}
+
+/// Returns when a call must end, if it lasts long enough to be watched.
+async fn ended(life: &RequestLife) -> CallEnd {
     tokio::time::sleep(WATCHED_AFTER).await;
-    match life.watch_token() {
-        Some(mut open) => drop(open.revoked().await),
-        None => pending().await,
+    let mut open = life.watch_token();
+    let revoked = async {
+        match &mut open {
+            Some(open) => drop(open.revoked().await),
+            None => pending().await,
+        }
+    };
+    let closes = async {
+        match &life.drained_call {
+            Some(call) => call.closes().await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        () = revoked => CallEnd::Revoked,
+        () = closes => CallEnd::Drained,
     }
 }
 

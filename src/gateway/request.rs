@@ -1,5 +1,6 @@
 //! The life of one request, from its head to the last byte of its answer: what is counted and logged when it is over.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
@@ -13,7 +14,7 @@ use crate::body::BodyError;
 use crate::config::{Plan, Route};
 use crate::forward::{CutReason, EndedBy, ResponseGuard, client_address};
 use crate::limits::{CallLease, Charge, Decision};
-use crate::listener::{ActiveRequest, Peer};
+use crate::listener::{ActiveRequest, Peer, PeerCall};
 use crate::occupancy::Occupied;
 use crate::response::Rejection;
 use crate::telemetry::{AccessRecord, Phase, RouteMetrics, WindowUse, request_id};
@@ -36,6 +37,8 @@ pub(super) struct RequestLife {
     pub(super) call_lease: Option<CallLease>,
     /// The kind of its answer, if that may last as long as a call.
     pub(super) stream: Option<StreamKind>,
+    /// Held for as long as the drain takes it for a call.
+    pub(super) drained_call: Option<PeerCall>,
     /// Held until the request is over, where the number of a token's requests is limited.
     pub(super) in_flight: Option<Occupied<Arc<str>>>,
     pub(super) metrics: Arc<RequestMetrics>,
@@ -62,12 +65,20 @@ pub(super) enum Stage {
     Pending,
     /// The answer leaves. Most end before there is a reason to watch their token.
     Answering,
-    /// The answer lasts, until its token no longer allows it; `None` on a public route.
-    Streaming(Option<OpenCall>),
+    /// The answer lasts, until its token no longer allows it or, if it is a call, the drain closes it.
+    Streaming(Watched),
     /// The answer has ended, well or not.
     Answered,
     Call,
     CallEnded,
+}
+
+/// What ends an answer that lasts.
+pub(super) struct Watched {
+    /// `None` on a public route.
+    token: Option<OpenCall>,
+    /// `None` if the answer is no call: then it is cut together with its connection.
+    drain: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
 
 impl RequestLife {
@@ -116,6 +127,7 @@ impl RequestLife {
             decision: None,
             call_lease: None,
             stream: None,
+            drained_call: None,
             in_flight: None,
             metrics: metrics.clone(),
             era: metrics.open_calls.era(),
@@ -202,21 +214,26 @@ impl RequestLife {
     }
 
     /// Looks whether the answer must end, and why. `waiting`: nothing of its body is there at the moment.
-    pub(super) fn poll_revoked(&mut self, cx: &mut Context<'_>, waiting: bool) -> Poll<&'static str> {
+    pub(super) fn poll_ended(&mut self, cx: &mut Context<'_>, waiting: bool) -> Poll<BodyError> {
         if matches!(self.stage, Stage::Answering) && (waiting || self.record.bytes_out >= LONG_ANSWER) {
-            self.stage = Stage::Streaming(self.watch_token());
+            let drain = self.drained_call.as_ref().map(|call| Box::pin(call.closes()) as _);
+            self.stage = Stage::Streaming(Watched { token: self.watch_token(), drain });
             detach(&mut self.record);
         }
-        match &mut self.stage {
-            Stage::Streaming(Some(open)) => open.poll_revoked(cx).map(|why| why.as_str()),
-            _ => Poll::Pending,
+        let Stage::Streaming(watched) = &mut self.stage else { return Poll::Pending };
+        if let Some(Poll::Ready(why)) = watched.token.as_mut().map(|token| token.poll_revoked(cx)) {
+            return Poll::Ready(BodyError::Revoked(why.as_str()));
+        }
+        match &mut watched.drain {
+            Some(closes) => closes.as_mut().poll(cx).map(|()| BodyError::Ended),
+            None => Poll::Pending,
         }
     }
 
     /// The body ended as it should, or broke off. A body that is dropped before either was abandoned by its receiver.
     pub(super) fn body_ended(&mut self, result: Result<(), &BodyError>) {
         self.stage = Stage::Answered;
-        self.call_lease = None;
+        (self.call_lease, self.drained_call) = (None, None);
         match (self.upstream.take(), result) {
             (Some(upstream), Ok(())) => upstream.release(),
             (Some(upstream), Err(error)) => upstream.broke_off(error),
@@ -225,7 +242,7 @@ impl RequestLife {
         let Err(error) = result else { return };
         self.record.cut = true;
         let is_too_long = self.stream.is_some() && matches!(error, BodyError::Late(_));
-        if is_too_long || matches!(error, BodyError::Revoked(_)) {
+        if is_too_long || matches!(error, BodyError::Revoked(_) | BodyError::Ended) {
             self.record.ended_by = Some(EndedBy::Gateway.as_str());
         }
         let error = if is_too_long { error_chain(&CutReason::TooLong) } else { error_chain(error) };

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::Request;
 use hyper::body::Incoming;
@@ -17,7 +17,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::{Config, ListenSettings};
-use crate::shutdown::Shutdown;
 
 use super::gate::{Gate, Timeouts};
 use super::handler::Handler;
@@ -29,9 +28,6 @@ use super::proxy_protocol::{self, ProxyError};
 use super::service::{Listener, Tls};
 use super::slot::ConnectionSlot;
 use super::tls::ShownCertificate;
-
-/// At the end of the drain the calls on an HTTP/2 connection get so long to send their Close frames; the instance waits a second.
-const CLOSE_TIME: Duration = Duration::from_millis(900);
 
 /// Serves one accepted connection to its end.
 pub(super) async fn serve<H: Handler>(
@@ -52,7 +48,7 @@ pub(super) async fn serve<H: Handler>(
         tracing::debug!(client = %address, "the client has as many connections as allowed (listen.max_connections_per_client)");
         return;
     }
-    let peer = |certificate| Peer::new(address, certificate, HeadLimits::of(settings), slot);
+    let peer = |certificate| Peer::new(address, certificate, HeadLimits::of(settings), slot, &listener.shutdown);
     let Some(tls) = listener.serving.load().tls.clone() else {
         return serve_http1(listener, settings, socket, peer(None)).await;
     };
@@ -155,8 +151,7 @@ where
         .max_buf_size((settings.max_head_bytes * 2).max(64 * 1024));
     let connection = pin!(builder.serve_connection(TokioIo::new(gate), service).with_upgrades());
     let idle = peer.idle(settings.idle_timeout);
-    let cut = listener.shutdown.ended();
-    let ended = drive(connection, &listener.shutdown, &peer, idle, pending(), cut, |it| it.graceful_shutdown()).await;
+    let ended = drive(connection, &peer, idle, pending(), |it| it.graceful_shutdown()).await;
     log_end(peer.address, ended);
 }
 
@@ -169,31 +164,31 @@ where
     let idle = peer.idle(settings.idle_timeout);
     // The last piece of an answer can wait for a closed window even after its request is over.
     let lost = peer.idle(settings.idle_timeout + settings.body_idle_timeout);
-    let cut = async {
-        listener.shutdown.ended().await;
-        if peer.signals.is_tunnel() {
-            tokio::time::sleep(CLOSE_TIME).await;
-        }
-    };
-    let ended = drive(connection, &listener.shutdown, &peer, idle, lost, cut, |it| it.get_mut().close()).await;
+    let ended = drive(connection, &peer, idle, lost, |it| it.get_mut().close()).await;
     log_end(peer.address, ended);
 }
 
 /// Polls a connection until it ends. It is asked to end when it is `idle`, drained, or cancels its requests; it must end when it is
-/// `lost`, keeps cancelling, or is `cut` at the end of the drain. The drain's signal is polled once, to be woken by it, and then read as a
-/// flag: a connection wakes up for every packet, and all connections share that one signal.
+/// `lost`, keeps cancelling, or is cut by the drain: with the requests if no call is open on it, and otherwise at the very end. The drain's
+/// signal is polled once, to be woken by it, and then read as a flag: a connection wakes up for every packet, and all connections share
+/// that one signal.
 async fn drive<C, E>(
     mut connection: Pin<&mut C>,
-    shutdown: &Shutdown,
     peer: &Peer,
     idle: impl Future<Output = ()>,
     lost: impl Future<Output = ()>,
-    cut: impl Future<Output = ()>,
     close: impl Fn(Pin<&mut C>),
 ) -> Result<(), E>
 where
     C: Future<Output = Result<(), E>>,
 {
+    let shutdown = &peer.shutdown;
+    let cut = async {
+        shutdown.requests_cut().await;
+        if peer.has_calls() {
+            shutdown.ended().await;
+        }
+    };
     let mut draining = pin!(shutdown.draining());
     let (mut idle, mut lost, mut cut) = (pin!(idle), pin!(lost), pin!(cut));
     let (mut listens, mut closing) = (false, false);

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::http2::FrameGuard;
 
 use super::gate::Gate;
 use super::handler::Handler;
+use super::interim::StreamQueue;
 use super::peer::Peer;
 use super::signals::Signals;
 use super::stream;
@@ -34,6 +35,8 @@ const MAX_WINDOW: u32 = (1 << 31) - 1;
 /// Streams that Callgate has reset and whose late frames it ignores, and how long: a slow client learns of the reset after seconds.
 const MAX_RESET_STREAMS: usize = 1000;
 const RESET_STREAM_TIME: Duration = Duration::from_secs(30);
+/// Streams that are over are forgotten when there are as many of them as others, and at least so many.
+const MIN_FORGOTTEN: usize = 8;
 
 /// A connection of HTTP/2; as a future it ends when the connection does.
 pub(super) struct Http2<F, S> {
@@ -45,6 +48,38 @@ pub(super) struct Http2<F, S> {
     /// How long it may leave a ping unanswered.
     ping_timeout: Duration,
     state: ConnectionState<S>,
+    streams: Streams,
+}
+
+/// The streams of a connection, for the drain.
+#[derive(Default)]
+struct Streams {
+    open: Vec<Weak<StreamQueue>>,
+    /// How many to have before those that are over are forgotten.
+    forget_at: usize,
+    are_cut: bool,
+}
+
+impl Streams {
+    /// One more stream begins.
+    fn begin(&mut self) -> Arc<StreamQueue> {
+        if self.open.len() >= self.forget_at {
+            self.open.retain(|stream| stream.strong_count() > 0);
+            self.forget_at = (2 * self.open.len()).max(MIN_FORGOTTEN);
+        }
+        let stream = Arc::<StreamQueue>::default();
+        self.open.push(Arc::downgrade(&stream));
+        if self.are_cut {
+            stream.cut();
+        }
+        stream
+    }
+
+    /// Cuts the requests among them.
+    fn cut(&mut self) {
+        self.are_cut = true;
+        self.open.iter().filter_map(Weak::upgrade).for_each(|stream| stream.cut());
+    }
 }
 
 enum ConnectionState<S> {
@@ -79,6 +114,7 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<F, 
             write_timeout: settings.body_idle_timeout,
             ping_timeout: settings.header_timeout,
             state: ConnectionState::Opening(builder.handshake(FrameGuard::of_client(io))),
+            streams: Streams::default(),
         }
     }
 
@@ -92,7 +128,7 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<F, 
     }
 
     fn poll_open(
-        &self,
+        &mut self,
         connection: &mut Connection<FrameGuard<Gate<S>>, Bytes>,
         liveness: &mut Option<Liveness>,
         cx: &mut Context<'_>,
@@ -102,9 +138,13 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<F, 
             *liveness = None;
             connection.abrupt_shutdown(Reason::NO_ERROR);
         }
+        if !self.streams.are_cut && self.peer.shutdown.are_requests_cut() {
+            self.streams.cut();
+        }
         while let Some(accepted) = ready!(connection.poll_accept(cx)) {
             let (request, respond) = accepted?;
-            tokio::spawn(stream::carry((self.handler)(), self.peer.clone(), request, respond, self.write_timeout));
+            let (handler, peer, stream) = ((self.handler)(), self.peer.clone(), self.streams.begin());
+            tokio::spawn(stream::carry(handler, peer, request, respond, stream, self.write_timeout));
         }
         Poll::Ready(Ok(()))
     }

@@ -4,6 +4,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -33,11 +34,13 @@ enum InterimPath {
     Stream(Arc<StreamQueue>),
 }
 
-/// What waits on a stream of HTTP/2: the task that carries the stream sends it.
+/// What waits on a stream of HTTP/2: the task that carries the stream sends it. And how the drain reaches that task.
 #[derive(Debug, Default)]
 pub(super) struct StreamQueue {
     waiting: Mutex<QueuedAnswers>,
     stream: AtomicWaker,
+    is_call: AtomicBool,
+    is_cut: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +66,24 @@ impl StreamQueue {
     pub(super) fn over(&self) {
         drop(self.stream.take());
         self.lock().is_over = true;
+    }
+
+    /// The request is a call, which goes on when requests are cut.
+    fn becomes_call(&self) {
+        self.is_call.store(true, Ordering::Release);
+    }
+
+    /// Cuts the request, unless it is a call.
+    pub(super) fn cut(&self) {
+        if !self.is_call.load(Ordering::Acquire) {
+            self.is_cut.store(true, Ordering::Release);
+            self.stream.wake();
+        }
+    }
+
+    /// Whether it was cut. The task that has called [`StreamQueue::watch`] is woken for it.
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::Acquire)
     }
 
     /// Tells the client to send its body (RFC 9110 §10.1.1).
@@ -102,6 +123,13 @@ impl Interim {
     #[must_use]
     pub fn sender(&self) -> InterimSender {
         InterimSender { path: self.path.clone() }
+    }
+
+    /// The request is a call, which goes on when requests are cut. On HTTP/1.1 its connection knows that.
+    pub(super) fn becomes_call(&self) {
+        if let InterimPath::Stream(stream) = &self.path {
+            stream.becomes_call();
+        }
     }
 
     /// Waits for the answer, on the task of the exchange. On HTTP/1.1, what was told before it came is written when this returns, or

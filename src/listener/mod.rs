@@ -27,7 +27,7 @@ pub(crate) use bind::bind;
 pub(crate) use handler::Handler;
 pub(crate) use head::{RequestFault, is_authority};
 pub(crate) use interim::Interim;
-pub(crate) use peer::{ActiveRequest, Peer};
+pub(crate) use peer::{ActiveRequest, Peer, PeerCall};
 pub(crate) use service::{Listener, Serving, Tls};
 pub(crate) use slot::ConnectionSlots;
 pub(crate) use tls::{Certificates, Tickets, random_tickets, server_config};

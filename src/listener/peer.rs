@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::{Request, Version};
 
 use crate::body::Progress;
+use crate::shutdown::{CountGuard, Counted, Shutdown};
 
 use super::head::{self, HeadLimits, RequestFault};
 use super::interim::Interim;
@@ -35,6 +36,10 @@ pub(crate) struct Peer {
     /// Requests cancelled at once, less those that completed.
     cancelled: AtomicUsize,
     moved: Progress,
+    /// Calls that are open on it. One that upgrades the connection outlives it.
+    calls: AtomicUsize,
+    pub(super) shutdown: Shutdown,
+    _counted: CountGuard,
     /// A call outlives the HTTP connection that it began on; it holds the slot until it ends.
     _slot: ConnectionSlot,
 }
@@ -46,6 +51,7 @@ impl Peer {
         certificate: Option<ShownCertificate>,
         limits: HeadLimits,
         slot: ConnectionSlot,
+        shutdown: &Shutdown,
     ) -> Arc<Self> {
         Arc::new(Self {
             address,
@@ -55,6 +61,9 @@ impl Peer {
             active: AtomicUsize::new(0),
             cancelled: AtomicUsize::new(0),
             moved: Progress::new(),
+            calls: AtomicUsize::new(0),
+            shutdown: shutdown.clone(),
+            _counted: shutdown.count(Counted::Connection),
             _slot: slot,
         })
     }
@@ -125,7 +134,30 @@ impl ActiveRequest {
 
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
-        self.begin_activity.peer.signals.exchange_over();
+        let peer = &self.begin_activity.peer;
+        peer.shutdown.uncount(Counted::Request);
+        peer.signals.exchange_over();
+    }
+}
+
+/// A call on a connection, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct PeerCall {
+    peer: Arc<Peer>,
+    _counted: CountGuard,
+}
+
+impl PeerCall {
+    /// Resolves when the drain has this call close.
+    pub(crate) fn closes(&self) -> impl Future<Output = ()> + Send + Sync + use<> {
+        let shutdown = self.peer.shutdown.clone();
+        async move { shutdown.call_closes().await }
+    }
+}
+
+impl Drop for PeerCall {
+    fn drop(&mut self) {
+        self.peer.calls.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -133,7 +165,23 @@ impl Peer {
     /// A request begins.
     #[must_use]
     pub(crate) fn begin_request(self: &Arc<Self>) -> ActiveRequest {
+        self.shutdown.count_one(Counted::Request);
         ActiveRequest { begin_activity: self.begin_activity() }
+    }
+
+    /// A request is a call, which the drain lets go on when it cuts requests. `interim`: of that request.
+    #[must_use]
+    pub(crate) fn begin_call(self: &Arc<Self>, interim: Option<&Interim>) -> PeerCall {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        if let Some(interim) = interim {
+            interim.becomes_call();
+        }
+        PeerCall { peer: self.clone(), _counted: self.shutdown.count(Counted::Call) }
+    }
+
+    /// Whether a call is open on the connection.
+    pub(super) fn has_calls(&self) -> bool {
+        self.calls.load(Ordering::Relaxed) > 0
     }
 
     /// Something begins that may outlive its request.

@@ -37,15 +37,15 @@ const CONNECTION_HEADERS: [HeaderName; 6] = [
 /// Receives the client's end of a call when the call begins.
 type CallStart = oneshot::Sender<SendStream<Bytes>>;
 
-/// Carries a stream to its end. `write_timeout`: how long the client may leave a piece of the answer where it is.
+/// Carries a stream to its end; `interims` reaches it. `write_timeout`: how long the client may leave a piece of the answer where it is.
 pub(super) async fn carry<H: Handler>(
     handler: Arc<H>,
     peer: Arc<Peer>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
+    interims: Arc<StreamQueue>,
     write_timeout: Duration,
 ) {
-    let interims = Arc::<StreamQueue>::default();
     let Some((request, call)) = accept(request, &interims) else {
         respond.send_reset(Reason::PROTOCOL_ERROR);
         return;
@@ -54,8 +54,8 @@ pub(super) async fn carry<H: Handler>(
         let handled = pin!(handler.handle(request, &peer, Some(Interim::on(&interims))));
         await_answer(handled, &interims, &mut respond).await
     };
-    // Long answers don't keep what a past configuration was served with.
-    drop((interims, handler));
+    // A long answer doesn't keep what a past configuration was served with.
+    drop(handler);
     let Some(answer) = answer else { return };
     let (parts, body) = answer.into_parts();
     let mut head = Response::from_parts(parts, ());
@@ -77,7 +77,8 @@ pub(super) async fn carry<H: Handler>(
                 head.headers_mut().entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
             }
             if let Ok(send) = respond.send_response(head, false) {
-                send_body(pin!(body), send, write_timeout).await;
+                let body = pin!(body);
+                unless_cut(pin!(send_body(body, send, write_timeout)), &interims).await;
             }
         }
     }
@@ -109,7 +110,8 @@ fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(header::EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// Waits for the answer and sends interim answers in the meantime; `None` when the client has cancelled the request.
+/// Waits for the answer and sends interim answers in the meantime; `None` when the client has cancelled the request, or the drain
+/// has cut it.
 async fn await_answer<F: Future>(
     mut handled: Pin<&mut F>,
     interims: &StreamQueue,
@@ -125,6 +127,10 @@ async fn await_answer<F: Future>(
         if (answer.is_pending() || !waiting.is_empty()) && respond.poll_reset(cx).is_ready() {
             return Poll::Ready(None);
         }
+        if answer.is_pending() && interims.is_cut() {
+            respond.send_reset(Reason::CANCEL);
+            return Poll::Ready(None);
+        }
         for interim in waiting {
             if let Err(error) = respond.send_informational(interim) {
                 tracing::debug!(%error, "an interim answer was not sent");
@@ -133,6 +139,18 @@ async fn await_answer<F: Future>(
         answer.map(Some)
     })
     .await
+}
+
+/// Sends a body to its end, or until the drain cuts it: dropped unfinished, the stream is reset.
+async fn unless_cut(mut sent: Pin<&mut impl Future<Output = ()>>, stream: &StreamQueue) {
+    poll_fn(|cx| {
+        if sent.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        stream.watch(cx);
+        if stream.is_cut() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 /// Makes the headers of an answer fit for HTTP/2.

@@ -42,6 +42,7 @@ pub fn grpc_trailers(error: &BodyError) -> Option<HeaderMap> {
     let (status, message) = match error {
         BodyError::Late(_) => (StatusCode::GATEWAY_TIMEOUT, "The call reached its maximum duration."),
         BodyError::Revoked(_) => (StatusCode::UNAUTHORIZED, "The token no longer allows this call."),
+        BodyError::Ended => (StatusCode::SERVICE_UNAVAILABLE, "The gateway restarts."),
         BodyError::Stalled(_)
         | BodyError::TooLarge(_)
         | BodyError::TooSlow

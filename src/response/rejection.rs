@@ -75,6 +75,8 @@ pub enum Rejection {
     TooLarge,
     /// There is no answer from the upstream.
     Forward(ForwardError),
+    /// The instance ends before there is an answer.
+    Ending,
 }
 
 impl Rejection {
@@ -141,6 +143,7 @@ impl Rejection {
             }
             Self::TooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", Fixed("The request body is too large.")),
             Self::Forward(error) => of_forward_error(error),
+            Self::Ending => (S::SERVICE_UNAVAILABLE, "restarting", Fixed("The gateway restarts. Try again.")),
         }
     }
 
@@ -167,6 +170,7 @@ impl Rejection {
             Self::Unauthenticated(Refusal::Unavailable | Refusal::LookupsExhausted)
             | Self::Undecided
             | Self::TooManyInFlight(_)
+            | Self::Ending
             | Self::Forward(ForwardError::Overloaded { .. }) => (header::RETRY_AFTER, RETRY_SOON.into()),
             Self::HttpsRequired | Self::Misdirected | Self::NotFound | Self::TooLarge | Self::Forward(_) => {
                 return None;

@@ -98,10 +98,11 @@ struct UsageError(String);
 async fn test(args: &SelftestArgs, TestSetup { address, store, plans }: TestSetup) -> anyhow::Result<SelftestReport> {
     let began = Instant::now();
     let stop = Arc::new(AtomicBool::new(false));
-    let (signals, stopped) = (ExitSignals::listen()?, stop.clone());
+    let (mut signals, stopped) = (ExitSignals::listen()?, stop.clone());
     tokio::spawn(async move {
-        signals.wait().await;
+        signals.next().await;
         stopped.store(true, Ordering::Relaxed);
+        signals.exit_at_next().await;
     });
     let target = TestedRedis::open(address, store).await?;
     if io::stderr().is_terminal() {

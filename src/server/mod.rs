@@ -1,6 +1,7 @@
 //! Assembly: one configuration becomes sockets, workers and an admin listener, and ends as a drain.
 
 mod admin_stores;
+mod drain;
 mod error;
 mod open_files;
 mod reload;
@@ -28,6 +29,7 @@ use crate::telemetry::{self, LogControl, Metrics};
 use crate::tokens::UsageWriter;
 
 use admin_stores::AdminStores;
+use drain::Drain;
 use error::StartError;
 use reload::{Reloader, UpstreamTasks, unix_seconds};
 use state::{ProcessState, TokenSource};
@@ -48,7 +50,7 @@ pub(crate) struct Server {
     pub(crate) admin: SocketAddr,
     state: Arc<ProcessState>,
     usage_writer: Arc<UsageWriter>,
-    workers: Arc<Vec<Worker>>,
+    workers: Vec<Worker>,
 }
 
 impl Server {
@@ -87,7 +89,6 @@ impl Server {
                 }
             }
         }
-        let workers = Arc::new(workers);
         let usage_writer = spawn_background(&state, &workers, admin, log_control).await?;
         let (https, http) = (https_address, http_address.map(tracing::field::display));
         let server = Self { https, admin: admin_address, state, usage_writer, workers };
@@ -95,21 +96,13 @@ impl Server {
         Ok(server)
     }
 
-    /// Ends the gateway: readiness fails at once. After `drain.delay` the listeners close, and what is in flight gets
-    /// `drain.timeout` to finish.
-    pub(crate) async fn stop(self) {
-        let drain = self.state.config().drain;
-        let shutdown = &self.state.shutdown;
-        tracing::info!(delay = ?drain.delay, timeout = ?drain.timeout, "draining");
-        shutdown.announce();
-        tokio::time::sleep(drain.delay).await;
-        shutdown.drain();
-        let cut = shutdown.finish(drain.timeout).await;
-        if cut > 0 {
-            tracing::warn!(cut, "drain.timeout has passed: {cut} connections and calls were cut");
-        }
-        // The reloader has ended with the beginning of the drain.
-        for worker in Arc::into_inner(self.workers).unwrap_or_default() {
+    /// Ends the gateway: readiness fails at once. After `drain.delay` the listeners close; requests get `drain.timeout` to finish,
+    /// calls get `drain.calls`. Further signals hurry that.
+    pub(crate) async fn stop(self, signals: ExitSignals) {
+        let (shutdown, hurry) = (&self.state.shutdown, signals.hurry());
+        let (settings, metrics) = (self.state.config().drain, &self.state.metrics.drain);
+        Drain { settings, shutdown, metrics, hurry }.run().await;
+        for worker in self.workers {
             worker.join().await;
         }
         self.usage_writer.finish().await;
@@ -122,14 +115,15 @@ impl Server {
                 "{admissions} admissions made while Redis was unreachable could not be merged into {logs} logs"
             );
         }
-        tracing::info!("ended");
+        let end = self.state.shutdown.progress();
+        tracing::info!(cut = end.cut_requests, closed_calls = end.closed_calls, "ended");
     }
 }
 
 /// Starts the admin listener and all that runs in the background.
 async fn spawn_background(
     state: &Arc<ProcessState>,
-    workers: &Arc<Vec<Worker>>,
+    workers: &[Worker],
     sockets: Vec<std::net::TcpListener>,
     log: LogControl,
 ) -> Result<Arc<UsageWriter>, StartError> {
@@ -163,7 +157,7 @@ async fn spawn_background(
         tasks: UpstreamTasks::start(state, &snapshot.upstreams, None),
         files: WatchedFiles::new(config::load_with_files(&snapshot.config.source).1),
         state: state.clone(),
-        workers: workers.clone(),
+        workers: workers.iter().map(|worker| worker.handle.clone()).collect(),
         admin,
         stores,
         log,

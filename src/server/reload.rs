@@ -19,7 +19,7 @@ use crate::telemetry::LogControl;
 use super::admin_stores::AdminStores;
 use super::state::{ProcessState, TokenSource};
 use super::watched_files::WatchedFiles;
-use super::worker::Worker;
+use super::worker::WorkerHandle;
 
 /// How often the files are looked at.
 const POLL: Duration = Duration::from_millis(500);
@@ -27,7 +27,7 @@ const POLL: Duration = Duration::from_millis(500);
 /// Reads the configuration again when it is asked to, or when a file has changed.
 pub(super) struct Reloader {
     pub(super) state: Arc<ProcessState>,
-    pub(super) workers: Arc<Vec<Worker>>,
+    pub(super) workers: Vec<WorkerHandle>,
     pub(super) admin: Arc<Admin>,
     pub(super) stores: AdminStores,
     pub(super) log: LogControl,

@@ -4,6 +4,9 @@ use std::io;
 
 use rustix::process::Signal as SignalNumber;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::drain::HURRIED;
 
 /// SIGTERM from a service manager, SIGINT and SIGQUIT from a terminal.
 pub(crate) struct ExitSignals {
@@ -39,17 +42,31 @@ impl ExitSignals {
         Ok(())
     }
 
-    /// Returns at the first signal. A second signal ends the process at once, without a drain.
-    pub(crate) async fn wait(mut self) {
-        self.next().await;
+    /// Listens during a drain: a second signal cancels the token that this returns, a third one ends the process at once.
+    pub(super) fn hurry(mut self) -> CancellationToken {
+        let hurry = CancellationToken::new();
+        let hurried = hurry.clone();
         tokio::spawn(async move {
             self.next().await;
-            eprintln!("callgate: stopped without waiting for the drain");
-            std::process::exit(1);
+            tracing::warn!(
+                "a second signal hurries the drain: calls are closed now, and requests are cut, within {HURRIED:?}; a third \
+                 signal ends the process at once"
+            );
+            hurried.cancel();
+            self.exit_at_next().await;
         });
+        hurry
     }
 
-    async fn next(&mut self) {
+    /// At the next signal, ends the process at once.
+    pub(crate) async fn exit_at_next(mut self) {
+        self.next().await;
+        eprintln!("callgate: stopped at once, at one more signal");
+        std::process::exit(1);
+    }
+
+    /// Returns at the next signal.
+    pub(crate) async fn next(&mut self) {
         let [terminate, interrupt, quit] = &mut self.signals;
         tokio::select! {
             _ = terminate.recv() => {}

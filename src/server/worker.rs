@@ -25,6 +25,12 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// A worker of the process.
 pub(super) struct Worker {
     thread: JoinHandle<()>,
+    pub(super) handle: WorkerHandle,
+}
+
+/// A way to tell a worker something.
+#[derive(Clone)]
+pub(super) struct WorkerHandle {
     exchanges: mpsc::UnboundedSender<Exchange>,
 }
 
@@ -63,21 +69,23 @@ impl Worker {
             })
             .map_err(StartError::Worker)?;
         start.await.unwrap_or_else(|_| Err(StartError::Worker(std::io::Error::other("it ended at once"))))?;
-        Ok(Self { thread, exchanges })
-    }
-
-    /// Lets the worker serve with another configuration; resolves when it does.
-    pub(super) fn exchange(&self, snapshot: &Arc<Snapshot>) -> impl Future<Output = ()> + use<> {
-        let (done, exchanged) = oneshot::channel();
-        // A worker that has ended serves nothing.
-        let _ = self.exchanges.send((snapshot.clone(), done));
-        async move { exchanged.await.unwrap_or_default() }
+        Ok(Self { thread, handle: WorkerHandle { exchanges } })
     }
 
     /// Waits for the end of the thread.
     pub(super) async fn join(self) {
         // A worker that panicked has logged it; there is nothing left to end.
         let _ = tokio::task::spawn_blocking(move || self.thread.join()).await;
+    }
+}
+
+impl WorkerHandle {
+    /// Lets the worker serve with another configuration; resolves when it does.
+    pub(super) fn exchange(&self, snapshot: &Arc<Snapshot>) -> impl Future<Output = ()> + use<> {
+        let (done, exchanged) = oneshot::channel();
+        // A worker that has ended serves nothing.
+        let _ = self.exchanges.send((snapshot.clone(), done));
+        async move { exchanged.await.unwrap_or_default() }
     }
 }
 
@@ -120,7 +128,7 @@ async fn serve(
             serving: ArcSwap::from_pointee(serving(name, gateway)),
             slots: state.connection_slots.clone(),
             metrics: state.metrics.listener(name),
-            shutdown: state.shutdown.clone(),
+            shutdown: state.shutdown.for_worker(),
         })
     };
     let mut listeners = vec![(HTTPS, listener(HTTPS, &gateway), https)];

@@ -1,6 +1,6 @@
 //! The HELP text of every metric. Units and labels are in the names.
 
-pub(super) const HELP: [(&str, &str); 42] = [
+pub(super) const HELP: [(&str, &str); 44] = [
     ("callgate_auth_total", "Authentications, by outcome."),
     ("callgate_build_info", "1, with the version as a label."),
     ("callgate_call_bytes_total", "Bytes of calls that have ended, by sender: client, upstream."),
@@ -22,6 +22,8 @@ pub(super) const HELP: [(&str, &str); 42] = [
     ("callgate_connections_refused_total", "Connections closed at once at listen.max_connections."),
     ("callgate_decision_duration_seconds", "Time that a decision of the limiter takes."),
     ("callgate_decisions_total", "Decisions of the limiter, by outcome and source."),
+    ("callgate_drain_left", "What a drain waits for: connections, requests and calls; 0 while there is no drain."),
+    ("callgate_draining", "1 from the signal that ends the instance, otherwise 0."),
     ("callgate_dropped_admissions_total", "Requests admitted while Redis did not answer, too many to be merged."),
     ("callgate_forgotten_tokens_total", "Tokens that may exceed limits: they were forgotten at limits.max_tokens."),
     ("callgate_limited_tokens", "Tokens whose admissions are in the memory of this process."),

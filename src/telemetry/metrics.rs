@@ -23,6 +23,7 @@ pub struct Metrics {
     pub(crate) store_up: IntGauge,
     pub(crate) store_clock_skew: IntGauge,
     pub(crate) merging: MergeMetrics,
+    pub(crate) drain: DrainMetrics,
     pub(crate) log_dropped: IntCounter,
     /// Whether the last attempt to read the configuration again was successful.
     pub(crate) reload_successful: IntGauge,
@@ -52,6 +53,15 @@ pub struct MergeMetrics {
     pub(crate) dropped: IntCounter,
 }
 
+/// The cells of the drain.
+#[derive(Clone)]
+pub struct DrainMetrics {
+    pub(crate) draining: IntGauge,
+    pub(crate) connections: IntGauge,
+    pub(crate) requests: IntGauge,
+    pub(crate) calls: IntGauge,
+}
+
 /// The cells of one host name.
 #[derive(Clone)]
 pub struct NameMetrics {
@@ -77,6 +87,7 @@ impl Metrics {
     /// When a name is malformed: a mistake in this folder.
     pub fn new() -> prometheus::Result<Self> {
         let families = Arc::<Families>::default();
+        let left = |kind| families.gauge("callgate_drain_left", &[("kind", kind)]);
         families.gauge("callgate_build_info", &[("version", env!("CARGO_PKG_VERSION"))]).set(1);
         Ok(Self {
             process: ProcessMetrics::new(&families.registry)?,
@@ -91,6 +102,12 @@ impl Metrics {
             },
             reload_successful: families.gauge("callgate_config_last_reload_successful", &[]),
             reload_success_time: families.gauge("callgate_config_last_reload_success_timestamp_seconds", &[]),
+            drain: DrainMetrics {
+                draining: families.gauge("callgate_draining", &[]),
+                connections: left("connections"),
+                requests: left("requests"),
+                calls: left("calls"),
+            },
             log_dropped: families.counter("callgate_log_lines_dropped_total", &[]),
             tokens_cached: families.gauge("callgate_token_records_cached", &[]),
             tokens_limited: families.gauge("callgate_limited_tokens", &[]),

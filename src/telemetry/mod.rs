@@ -19,7 +19,9 @@ pub use access::json_line;
 pub use access::{AccessLog, AccessRecord, Phase, WindowUse};
 pub use families::SeriesGuard;
 pub use log::{LogControl, LogError, LogGuard, init};
-pub use metrics::{CertificateMetrics, ListenerMetrics, MergeMetrics, Metrics, MirrorMetrics, NameMetrics};
+pub use metrics::{
+    CertificateMetrics, DrainMetrics, ListenerMetrics, MergeMetrics, Metrics, MirrorMetrics, NameMetrics,
+};
 pub use request_id::request_id;
 pub use route::{CallMetrics, RouteMetrics};
 pub(crate) use text::push_ip;

@@ -86,7 +86,7 @@ async fn stage(listen: &str, call: &str, token: &[&str]) -> (Gateway, Token) {
         listen,
         &format!(
             "store: memory\ntokens: {{ file: tokens.yaml }}\nroutes: [{{ path: \"/{{*rest}}\", methods: [GET], upstream: up{call} }}]\n\
-             upstreams: {{ up: {{ endpoints: [\"http://{address}\"] }} }}\ndrain: {{ timeout: 2s }}"
+             upstreams: {{ up: {{ endpoints: [\"http://{address}\"] }} }}\ndrain: {{ timeout: 2s, calls: 2s, spread: 0s }}"
         ),
     );
     let token = site.token_with(&[], token);

@@ -14,7 +14,7 @@ use crate::support::upstream::Upstream;
 /// Stands in everything secret that these tests send.
 const MARK: &str = "s3cr3tmark";
 
-const NAMES: [&str; 32] = [
+const NAMES: [&str; 34] = [
     "callgate_requests_total",
     "callgate_request_duration_seconds",
     "callgate_upstream_duration_seconds",
@@ -42,6 +42,8 @@ const NAMES: [&str; 32] = [
     "callgate_tls_handshake_duration_seconds",
     "callgate_tls_handshake_failures_total",
     "callgate_certificate_expiry_timestamp_seconds",
+    "callgate_draining",
+    "callgate_drain_left",
     "callgate_log_lines_dropped_total",
     "callgate_build_info",
     "process_cpu_seconds_total",

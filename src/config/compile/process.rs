@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tracing_subscriber::filter::Targets;
 
-use crate::config::units::{DAY, MINUTE, SECOND};
+use crate::config::units::{DAY, HOUR, MINUTE, SECOND};
 use crate::config::{DrainSettings, Field, LogFormat, LogSettings, Runtime, hint};
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -63,6 +63,8 @@ pub(super) fn drain(field: &Field<'_>) -> DrainSettings {
     DrainSettings {
         delay: s.or("delay", Duration::ZERO, |f| f.duration(Duration::ZERO..=5 * MINUTE)),
         timeout: s.or("timeout", 30 * SECOND, |f| f.duration(SECOND..=DAY)),
+        calls: s.or("calls", HOUR, |f| f.duration(Duration::ZERO..=DAY)),
+        spread: s.or("spread", 10 * SECOND, |f| f.duration(Duration::ZERO..=HOUR)),
     }
 }
 

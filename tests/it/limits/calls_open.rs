@@ -26,7 +26,7 @@ fn assert_too_many(head: &str) {
 fn site(store: &str, upstream: SocketAddr, plan: &str) -> Arc<Site> {
     Site::new(&format!(
         "{store}\nplans: {{ standard: {plan} }}\nroutes: [{{ path: \"/{{*rest}}\", upstream: up }}]\n\
-         drain: {{ timeout: 1s }}\nupstreams: {{ up: {{ endpoints: [\"http://{upstream}\"] }} }}"
+         drain: {{ timeout: 1s, calls: 1s, spread: 0s }}\nupstreams: {{ up: {{ endpoints: [\"http://{upstream}\"] }} }}"
     ))
 }
 

@@ -146,7 +146,7 @@ fn site(store: &str, upstream: &Upstream, media: std::net::SocketAddr) -> Arc<Si
     Site::new(&format!(
         "store: {{ redis: {{ {store}, deadline: 1s, on_failure: local }} }}\n\
          plans: {{ none: {{ limits: {{}} }} }}\n\
-         drain: {{ timeout: 2s }}\n\
+         drain: {{ timeout: 2s, calls: 2s, spread: 0s }}\n\
          routes:\n  - {{ path: /call, upstream: media }}\n  - {{ path: /dear, upstream: up, cost: 3 }}\n\
          \x20 - {{ path: \"/{{*rest}}\", upstream: up }}\n\
          upstreams: {{ up: {{ endpoints: [\"http://{}\"] }}, media: {{ endpoints: [\"http://{media}\"] }} }}",

@@ -107,7 +107,7 @@ async fn both_sides_get_a_close_frame_at_the_bounds_of_a_call() {
 #[tokio::test]
 async fn calls_get_close_code_1012_at_the_end_of_a_drain() {
     let stage = Stage::start().await;
-    let site = stage.in_memory("", "drain: { timeout: 1s }");
+    let site = stage.in_memory("", "drain: { timeout: 1s, calls: 1s, spread: 0s }");
     let token = site.token(&["calls:stream"]);
     let mut gateway = site.serve();
     let mut calls = Vec::new();
