@@ -13,6 +13,8 @@ use crate::telemetry::ListenerMetrics;
 #[derive(Default)]
 pub(crate) struct ConnectionSlots {
     open: AtomicUsize,
+    /// As many as were allowed when all of them were taken; 0: room was made since.
+    full_at: AtomicUsize,
     clients: Arc<Occupancy<IpAddr>>,
 }
 
@@ -30,6 +32,12 @@ impl ConnectionSlots {
         if self.open.fetch_add(1, Ordering::Relaxed) >= max {
             self.open.fetch_sub(1, Ordering::Relaxed);
             metrics.refused.inc();
+            if self.full_at.swap(max, Ordering::Relaxed) == 0 {
+                tracing::warn!(
+                    max,
+                    "listen.max_connections is reached: further connections are closed at once until some end"
+                );
+            }
             return None;
         }
         metrics.open.inc();
@@ -60,7 +68,12 @@ impl std::fmt::Debug for ConnectionSlot {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.all.open.fetch_sub(1, Ordering::Relaxed);
+        let open = self.all.open.fetch_sub(1, Ordering::Relaxed) - 1;
         self.gauge.dec();
+        // A tenth must be free, or a full instance would tell of each connection that comes and goes.
+        let full_at = self.all.full_at.load(Ordering::Relaxed);
+        if full_at > 0 && open <= full_at - full_at.div_ceil(10) && self.all.full_at.swap(0, Ordering::Relaxed) > 0 {
+            tracing::info!(open, "connections are accepted again");
+        }
     }
 }

@@ -139,7 +139,10 @@ async fn spawn_background(
     }
     let calls = state.open_calls.clone();
     match &state.tokens {
-        TokenSource::File { records, .. } => drop(tokio::spawn(records.clone().watch(calls))),
+        TokenSource::File { records, .. } => {
+            let is_good = state.metrics.token_file();
+            tokio::spawn(records.clone().watch(calls, is_good));
+        }
         TokenSource::Redis { cache, store } => {
             let redis = Redis::open(store, state.store_health.clone()).await?;
             tokio::spawn(store_watch::run(redis.clone(), cache.clone(), state.store_health.clone()));

@@ -23,6 +23,8 @@ impl ExitSignals {
     /// From here on no other signal ends this process that could be ignored. (Those of faults can't: they end it.)
     pub(crate) fn ignore_others() -> io::Result<()> {
         let numbers = [
+            // It reloads, but must do no harm before and after that is listened to.
+            SignalNumber::HUP,
             SignalNumber::USR1,
             SignalNumber::USR2,
             SignalNumber::PIPE,

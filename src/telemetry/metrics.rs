@@ -164,6 +164,11 @@ impl Metrics {
         }
     }
 
+    /// Whether the token file is in force as it is.
+    pub fn token_file(&self) -> IntGauge {
+        self.families.gauge("callgate_token_file_last_read_successful", &[])
+    }
+
     /// Calls that `by` ended.
     pub fn calls_ended(&self, by: &str) -> IntCounter {
         self.families.counter("callgate_calls_ended_total", &[("by", by)])
@@ -215,6 +220,7 @@ mod tests {
         let _mirror = metrics.mirrored("r", "u", ["answered"]);
         let _name = metrics.name("host");
         metrics.listener("https");
+        metrics.token_file();
         metrics.calls_ended("client");
         metrics.auth("ok");
         metrics.decisions("admitted", "redis");

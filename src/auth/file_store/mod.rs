@@ -6,10 +6,12 @@ mod tests;
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use prometheus::IntGauge;
 
 use super::credential::Credential;
 use super::open_calls::OpenCalls;
@@ -29,6 +31,8 @@ pub struct FileStore {
     records: ArcSwap<Records>,
     /// What the file looked like when it was last read, for good or ill.
     seen: Mutex<Option<Stamp>>,
+    /// Whether the file was refused when it was last read.
+    is_refused: AtomicBool,
 }
 
 #[derive(Default)]
@@ -58,6 +62,7 @@ impl FileStore {
             exchange: Mutex::default(),
             records: ArcSwap::default(),
             seen: Mutex::new(None),
+            is_refused: AtomicBool::new(false),
         };
         match store.read() {
             Ok(()) => Ok(store),
@@ -80,12 +85,14 @@ impl FileStore {
 
     /// Follows the file for ever. A good new file replaces all records at once; of a bad one each problem is logged, and the old
     /// records stay. Ends open calls whose tokens no longer entitle to them.
-    pub async fn watch(self: Arc<Self>, calls: Arc<OpenCalls>) {
-        tokio::join!(self.follow(&calls), calls.expire_on_time());
+    /// `is_good`: 1 while the records are those of the file as it is.
+    pub async fn watch(self: Arc<Self>, calls: Arc<OpenCalls>, is_good: IntGauge) {
+        tokio::join!(self.follow(&calls, is_good), calls.expire_on_time());
     }
 
-    async fn follow(self: &Arc<Self>, calls: &OpenCalls) {
+    async fn follow(self: &Arc<Self>, calls: &OpenCalls, is_good: IntGauge) {
         loop {
+            is_good.set((!self.is_refused.load(Ordering::Relaxed)).into());
             tokio::time::sleep(POLL).await;
             let store = self.clone();
             // Thousands of records take longer to read than a worker may stand still. A panic in there must not end the watch.
@@ -111,7 +118,9 @@ impl FileStore {
         if Stamp::read(&self.path) == *self.seen.lock().unwrap_or_else(PoisonError::into_inner) {
             return;
         }
-        match self.read() {
+        let read = self.read();
+        self.is_refused.store(read.is_err(), Ordering::Relaxed);
+        match read {
             Ok(()) => tracing::info!("{}: read again, {} tokens", self.path.display(), self.count()),
             Err(error @ (FileError::Io { .. } | FileError::Empty(_))) => {
                 tracing::error!("{error}; the previous tokens stay active");

@@ -1,6 +1,7 @@
 //! Tokens in a file that a running instance follows.
 
 use callgate::cli::check::report;
+use callgate::telemetry::Metrics;
 use callgate::tokens::{Draft, NewToken, Registry};
 
 use super::*;
@@ -11,7 +12,7 @@ async fn a_running_instance_reloads_the_token_file() {
     let path = folder.path().join("tokens.yaml");
     let config = config_with("memory", &format!("{{ file: \"{}\" }}", path.display()));
     let store = open_file(&config, &path);
-    let watch = tokio::spawn(store.clone().watch(Arc::default()));
+    let watch = tokio::spawn(store.clone().watch(Arc::default(), Metrics::new().unwrap().token_file()));
     let authenticator = on_file(&config, store);
     let registry = Registry::with_file(&config, &path);
 

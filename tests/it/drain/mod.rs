@@ -126,7 +126,7 @@ async fn only_term_int_and_quit_end_an_instance() {
     }
     eventually("a line on the SIGHUP", async || {
         let lines = gateway.log();
-        lines.iter().any(|line| line["message"].to_string().contains("needs a restart")).then_some(())
+        lines.iter().any(|line| line["message"].to_string().contains("the configuration was read again")).then_some(())
     })
     .await;
     gateway.signal(Signal::QUIT);
