@@ -73,7 +73,7 @@ impl Drain<'_> {
         self.wait(began + self.settings.timeout, HURRIED).await;
         let cut = self.shutdown.cut_requests();
         if cut > 0 {
-            tracing::warn!(cut, "requests have had their time (drain.timeout): {cut} were cut");
+            tracing::warn!(cut, "{}: {cut} requests were cut", self.reason("drain.timeout has passed"));
         }
     }
 
@@ -83,7 +83,7 @@ impl Drain<'_> {
         let spread = if is_hurried { self.settings.spread.min(HURRIED) } else { self.settings.spread };
         let calls = self.shutdown.close_calls(spread);
         if calls > 0 {
-            tracing::warn!(calls, ?spread, "calls have had their time (drain.calls): closing {calls}");
+            tracing::warn!(calls, ?spread, "{}: closing {calls} calls", self.reason("drain.calls has passed"));
         }
         let mut end = Instant::now() + spread;
         if !is_hurried {
@@ -97,6 +97,11 @@ impl Drain<'_> {
             }
         }
         sleep_until(end).await;
+    }
+
+    /// Why work ends that could go on: its time is over, or that is not waited for.
+    fn reason(&self, deadline: &'static str) -> &'static str {
+        if self.hurry.is_cancelled() { "a second signal hurries the drain" } else { deadline }
     }
 
     /// Waits until then; from a second signal on, no longer than for `hurried`.

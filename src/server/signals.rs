@@ -51,8 +51,8 @@ impl ExitSignals {
         tokio::spawn(async move {
             self.next().await;
             tracing::warn!(
-                "a second signal hurries the drain: calls are closed now, and requests are cut, within {HURRIED:?}; a third \
-                 signal ends the process at once"
+                "a second signal hurries the drain: calls are closed and requests are cut within {HURRIED:?}; a third signal \
+                 ends the process at once"
             );
             hurried.cancel();
             self.exit_at_next().await;

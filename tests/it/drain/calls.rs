@@ -66,7 +66,7 @@ async fn requests_are_cut_while_calls_and_streams_go_on() {
     for request in requests {
         assert!(request.await.unwrap().is_err(), "it is cut, and looks so");
     }
-    stage.says("4 were cut").await;
+    stage.says("4 requests were cut").await;
     // The HTTP/1.1 client has a connection for each, the HTTP/2 client has one.
     eventually("the metrics to show what is left", async || (stage.left().await == [3.0, 0.0, 3.0]).then_some(()))
         .await;
