@@ -75,6 +75,27 @@ async fn idle_sockets_of_one_address_leave_room_for_others() {
 }
 
 #[tokio::test]
+async fn one_warning_tells_that_all_connections_are_taken() {
+    let (_upstream, gateway, _) = stage(", max_connections_per_client: 20", "", "").await;
+    let lines = |text: &str| gateway.output().matches(text).count();
+    for round in 1..=2_u32 {
+        let mut held = Vec::new();
+        for _ in 0..25 {
+            held.push(TcpStream::connect(gateway.https).await.unwrap());
+        }
+        let refused = f64::from(round) * 5.0;
+        let series = r#"callgate_connections_refused_total{listener="https"}"#;
+        eventually("five refusals more", async || (gateway.metric(series).await == Some(refused)).then_some(())).await;
+        eventually("the warning", async || {
+            (lines("listen.max_connections is reached") == round as usize).then_some(())
+        })
+        .await;
+        drop(held);
+        eventually("room", async || (lines("connections are accepted again") == round as usize).then_some(())).await;
+    }
+}
+
+#[tokio::test]
 async fn trusted_proxies_may_have_all_connections() {
     let (_upstream, gateway, token) = stage("", "", "trusted_proxies: [127.0.0.2]").await;
     let _idle = join_all((0..19).map(|_| connect_from("127.0.0.2", &gateway))).await;
