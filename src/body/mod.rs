@@ -9,8 +9,6 @@ mod progress;
 
 pub(crate) use copy::BodyCopy;
 pub(crate) use error::{BodyError, BodyFault};
-pub(crate) use incoming::LeftBody;
-pub(crate) use incoming::{AskForBody, CallHalves, IncomingBody, StreamBody};
-pub(crate) use outgoing::Body;
-pub(crate) use outgoing::BodyGuard;
+pub(crate) use incoming::{AskForBody, CallHalves, IncomingBody, LeftBody, StreamBody};
+pub(crate) use outgoing::{Body, BodyGuard};
 pub(crate) use progress::Progress;

@@ -7,15 +7,19 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use crate::config::{self, Config, Problem, Severity, Store};
+use crate::config::{self, Config, Loaded, Problem, Problems, Severity, Store};
 use crate::store::Redis;
 use crate::tokens::check_tokens;
 
 /// Checks the file at `path`. For people: problems go to stderr, one line each, and one line on what the file defines to
 /// stdout. As `json`: one object on stdout. The exit code is 0 unless there is an error; warnings are none.
 pub async fn check(path: &Path, json: bool, online: bool) -> ExitCode {
-    let found = if online { online_problems(path).await } else { Vec::new() };
-    match report_with(path, json, found, &mut io::stdout().lock(), &mut io::stderr().lock()) {
+    let loaded = config::load(path);
+    let found = match &loaded {
+        Ok(loaded) if online => online_problems(path, &loaded.config).await,
+        Ok(_) | Err(_) => Vec::new(),
+    };
+    match report_with(path, json, loaded, found, &mut io::stdout().lock(), &mut io::stderr().lock()) {
         Ok(true) => ExitCode::SUCCESS,
         // A closed pipe is a failure as well.
         Ok(false) | Err(_) => ExitCode::FAILURE,
@@ -23,9 +27,8 @@ pub async fn check(path: &Path, json: bool, online: bool) -> ExitCode {
 }
 
 /// What is wrong with the Redis of a configuration that is good otherwise.
-async fn online_problems(path: &Path) -> Vec<Problem> {
-    let Ok(loaded) = config::load(path) else { return Vec::new() };
-    let Store::Redis(store) = &loaded.config.store else { return Vec::new() };
+async fn online_problems(path: &Path, config: &Config) -> Vec<Problem> {
+    let Store::Redis(store) = &config.store else { return Vec::new() };
     let problem = |severity, message| Problem {
         file: path.into(),
         line: 0,
@@ -48,17 +51,18 @@ async fn online_problems(path: &Path) -> Vec<Problem> {
 /// # Errors
 /// Those of the writers.
 pub fn report(path: &Path, json: bool, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
-    report_with(path, json, Vec::new(), out, err)
+    report_with(path, json, config::load(path), Vec::new(), out, err)
 }
 
 fn report_with(
     path: &Path,
     json: bool,
+    loaded: Result<Loaded, Problems>,
     found: Vec<Problem>,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<bool> {
-    let (config, mut problems) = match config::load(path) {
+    let (config, mut problems) = match loaded {
         Ok(loaded) => (Some(loaded.config), loaded.warnings),
         Err(problems) => (None, problems.iter().cloned().collect()),
     };

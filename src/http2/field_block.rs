@@ -57,6 +57,8 @@ struct Entry {
     name: usize,
     value: usize,
     replaced: Replaced,
+    /// Whether it is the status of an interim answer (1xx).
+    is_interim: bool,
 }
 
 impl Entry {
@@ -72,13 +74,22 @@ pub(super) struct FieldBlocks {
     entries: VecDeque<Entry>,
     size: usize,
     max_size: usize,
+    /// Whether the last block is the head of an interim answer (1xx).
+    pub(super) is_interim: bool,
     name: Vec<u8>,
     value: Vec<u8>,
 }
 
 impl Default for FieldBlocks {
     fn default() -> Self {
-        Self { entries: VecDeque::new(), size: 0, max_size: TABLE_SIZE, name: Vec::new(), value: Vec::new() }
+        Self {
+            entries: VecDeque::new(),
+            size: 0,
+            max_size: TABLE_SIZE,
+            is_interim: false,
+            name: Vec::new(),
+            value: Vec::new(),
+        }
     }
 }
 
@@ -89,12 +100,14 @@ impl FieldBlocks {
     /// When it is not HPACK. No later block can be read then.
     pub(super) fn check(&mut self, block: &[u8]) -> Result<Verdict, Undecodable> {
         let mut reader = Reader { block, at: 0 };
+        self.is_interim = false;
         let mut replacement = None;
         while let Some(first) = block.get(reader.at) {
             let start = reader.at;
             let stand_in = match first {
                 0x80.. => {
                     let entry = self.entry(reader.integer(7)?)?;
+                    self.is_interim |= entry.is_interim;
                     (entry.replaced != Replaced::Nothing).then(|| block[start..reader.at].to_vec())
                 }
                 0x20..0x40 => {
@@ -135,7 +148,10 @@ impl FieldBlocks {
         reader.string(&mut self.value)?;
         let value = self.value.len();
         let is_valid = kind.is_some_and(|kind| is_value(kind, &self.value));
-        let mut entry = Entry { kind: kind.unwrap_or(Kind::Field), name, value, replaced: Replaced::Nothing };
+        let is_interim = kind == Some(Kind::Status) && self.value.starts_with(b"1");
+        self.is_interim |= is_interim;
+        let kind_or_field = kind.unwrap_or(Kind::Field);
+        let mut entry = Entry { kind: kind_or_field, name, value, replaced: Replaced::Nothing, is_interim };
         let stand_in = match kind {
             _ if is_valid && !name_replaced => None,
             _ if is_valid => {
@@ -166,7 +182,8 @@ impl FieldBlocks {
     }
 
     fn entry(&self, index: usize) -> Result<Entry, Undecodable> {
-        let entry = |kind, name: usize| Ok(Entry { kind, name, value: 0, replaced: Replaced::Nothing });
+        let entry =
+            |kind, name: usize| Ok(Entry { kind, name, value: 0, replaced: Replaced::Nothing, is_interim: false });
         match index {
             0 => Err(Undecodable),
             1 => entry(Kind::Text, ":authority".len()),

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
+use super::answers::Answers;
 use super::field_block::{FORBIDDEN_FIELD, FieldBlocks, Undecodable, Verdict};
 
 /// What a client sends before its first frame (RFC 9113 §3.4).
@@ -56,16 +57,17 @@ pub(crate) struct FrameGuard<S> {
 impl<S> FrameGuard<S> {
     /// Guards what a client sends.
     pub(crate) fn of_client(io: S) -> Self {
-        Self::new(io, PREFACE_LENGTH)
+        Self::new(io, PREFACE_LENGTH, None)
     }
 
     /// Guards what a server sends.
     pub(crate) fn of_server(io: S) -> Self {
-        Self::new(io, 0)
+        Self::new(io, 0, Some(Answers::default()))
     }
 
-    fn new(io: S, skip: usize) -> Self {
-        let frames = Frames { blocks: FieldBlocks::default(), skip, is_readable: true, ended: VecDeque::new() };
+    fn new(io: S, skip: usize, answers: Option<Answers>) -> Self {
+        let frames =
+            Frames { blocks: FieldBlocks::default(), skip, is_readable: true, ended: VecDeque::new(), answers };
         Self { io, frames, held: BytesMut::new(), ready: BytesMut::new() }
     }
 
@@ -166,6 +168,8 @@ struct Frames {
     is_readable: bool,
     /// By the peer, the last of them.
     ended: VecDeque<u32>,
+    /// Of a server.
+    answers: Option<Answers>,
 }
 
 /// What is known of bytes that have come.
@@ -229,8 +233,9 @@ impl Frames {
                     BlockState::Unreadable => self.is_readable = false,
                 },
                 // It goes on behind a block for which h2 resets the stream, and ignores what follows.
-                (DATA, _) if self.has_ended(head.stream) => {
+                (DATA, _) if self.has_ended(head.stream) || self.is_early(head.stream) => {
                     self.ended.retain(|stream| *stream != head.stream);
+                    self.note_head(head.stream);
                     let frames = frames_of_block(Head { flags: 0, ..head }, FORBIDDEN_FIELD);
                     return Judged { passed, replacement: Some(Replacement { length: 0, frames }) };
                 }
@@ -263,8 +268,22 @@ impl Frames {
         newer.contains(&stream) || older.contains(&stream)
     }
 
+    /// Whether a server sends a body before the head of its answer.
+    fn is_early(&self, stream: u32) -> bool {
+        stream != 0 && self.answers.as_ref().is_some_and(|answers| !answers.may_continue(stream))
+    }
+
+    fn note_head(&mut self, stream: u32) {
+        if let Some(answers) = &mut self.answers {
+            answers.begin(stream);
+        }
+    }
+
     fn note_end(&mut self, head: Head) {
         if head.flags & END_STREAM != 0 {
+            if let Some(answers) = &mut self.answers {
+                answers.end(head.stream);
+            }
             self.ended.truncate(ENDED_STREAMS - 1);
             self.ended.push_front(head.stream);
         }
@@ -296,7 +315,11 @@ impl Frames {
             [only] => Cow::Borrowed(*only),
             all => Cow::Owned(all.concat()),
         };
-        match self.blocks.check(&block) {
+        let verdict = self.blocks.check(&block);
+        if !self.blocks.is_interim {
+            self.note_head(head.stream);
+        }
+        match verdict {
             Ok(Verdict::Sound) if !is_refused => {
                 self.note_end(head);
                 BlockState::Sound(length)

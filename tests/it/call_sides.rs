@@ -344,16 +344,23 @@ async fn a_slow_reader_slows_the_sender_and_loses_no_data() {
     let (mut client, mut upstream) = stage.call().await;
     // 64 MB in frames of 64 kB, while the client takes nothing for a moment: far more than all buffers hold.
     let payload = vec![7; 65_536];
+    let (stalls, stalled) = tokio::sync::oneshot::channel();
     let sent = tokio::spawn(async move {
-        let head = [&[0x82, 127][..], &65_536_u64.to_be_bytes()].concat();
+        let message = [&[0x82, 127][..], &65_536_u64.to_be_bytes(), &payload].concat();
+        let mut stalls = Some(stalls);
         for _ in 0..1_000 {
-            upstream.write_all(&[&head[..], &payload].concat()).await.unwrap();
+            let mut write = std::pin::pin!(upstream.write_all(&message));
+            // Longer than the time between two pings.
+            if timeout(Duration::from_millis(1_500), &mut write).await.is_err() {
+                let _ = stalls.take().map(|stalls| stalls.send(()));
+                write.await.unwrap();
+            }
         }
         upstream.write_all(&close(1000, false)).await.unwrap();
         upstream
     });
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
-    assert!(!sent.is_finished() && stage.gateway.resident() < 100 << 20);
+    timeout(WAIT_TIMEOUT, stalled).await.expect("the sender has to wait").unwrap();
+    assert!(stage.gateway.resident() < 100 << 20);
     let (mut messages, mut pings) = (0, 0);
     loop {
         let (kind, second) = (client.read_u8().await.unwrap(), client.read_u8().await.unwrap());

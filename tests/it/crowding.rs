@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::client::{connector, raw};
-use crate::support::frames::{Frames, field, kind, request};
+use crate::support::frames::{Frames, encode, field, kind, request};
 use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::upstream::Upstream;
 use crate::support::{WAIT_TIMEOUT, eventually};
@@ -26,8 +26,7 @@ async fn stage(listen: &str, route: &str, rest: &str) -> (Upstream, Gateway, Tok
             upstream.address
         ),
     );
-    let text = std::fs::read_to_string(site.config()).unwrap();
-    std::fs::write(site.config(), text.replace("max_connections: 2000", "max_connections: 20")).unwrap();
+    site.replace("max_connections: 2000", "max_connections: 20");
     let token = site.token(&[]);
     (upstream, site.serve(), token)
 }
@@ -69,7 +68,9 @@ async fn idle_sockets_of_one_address_leave_room_for_others() {
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     drop(idle);
     eventually("the first address to be served again", async || {
-        ask(&gateway, connect_from("127.0.0.2", &gateway).await, &token).await.ok()
+        let answer = ask(&gateway, connect_from("127.0.0.2", &gateway).await, &token).await.ok()?;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        Some(())
     })
     .await;
 }
@@ -162,18 +163,26 @@ async fn trickle_frames(gateway: &Gateway, token: &Token) -> u16 {
     let mut frames = Frames::connect(gateway).await;
     let block = [request("POST", "/echo", Some(token)), field(b"content-length", b"100000")].concat();
     frames.headers(1, &block, false).await;
-    let mut pause = tokio::time::interval(Duration::from_millis(500));
-    loop {
-        tokio::select! {
-            frame = frames.next() => {
-                let frame = frame.expect("an answer");
-                if frame.kind == kind::HEADERS {
-                    return frame.status();
-                }
-            }
-            _ = pause.tick() => {}
+    let (mut received, mut sender) = frames.split();
+    let write = async {
+        while sender.write_all(&encode(kind::DATA, 0, 1, b"x")).await.is_ok() {
+            let _ = sender.flush().await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
         }
-        frames.send(kind::DATA, 0, 1, b"x").await;
+        std::future::pending::<()>().await;
+    };
+    // Read in one future to its end: a frame of which a part was read must not be dropped.
+    let read = async {
+        loop {
+            let frame = received.next().await.expect("an answer");
+            if frame.kind == kind::HEADERS {
+                return frame.status();
+            }
+        }
+    };
+    tokio::select! {
+        status = read => status,
+        () = write => unreachable!(),
     }
 }
 

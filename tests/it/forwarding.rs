@@ -20,8 +20,7 @@ async fn stage(endpoints: &[SocketAddr], upstream: &str, route: &str, more: &str
          upstreams: {{ up: {{ endpoints: [{}]{upstream} }} }}\n{more}",
         endpoints.join(", ")
     ));
-    let text = std::fs::read_to_string(site.config()).unwrap();
-    std::fs::write(site.config(), text.replace("workers: 2", "workers: 1")).unwrap();
+    site.replace("workers: 2", "workers: 1");
     let token = site.token(&[]);
     let gateway = site.serve();
     (gateway, token)

@@ -243,12 +243,8 @@ async fn connections_over_the_cap_are_closed_at_once() {
 async fn stage_with_cap(cap: usize) -> (Upstream, Gateway, Token) {
     let upstream = Upstream::start().await;
     let site = Site::in_memory(upstream.address, "  - { path: \"/{*rest}\", upstream: up }");
-    let text = std::fs::read_to_string(site.config()).unwrap();
-    std::fs::write(
-        site.config(),
-        text.replace("max_connections: 2000", &format!("max_connections: {cap}, max_connections_per_client: {cap}")),
-    )
-    .unwrap();
+    let caps = format!("max_connections: {cap}, max_connections_per_client: {cap}");
+    site.replace("max_connections: 2000", &caps);
     let token = site.token(&[]);
     let gateway = site.serve();
     (upstream, gateway, token)

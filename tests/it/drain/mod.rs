@@ -29,7 +29,7 @@ async fn stage(drain: &str) -> (Upstream, Gateway, Token) {
 async fn requests_in_flight_finish_and_new_connections_are_refused() {
     let (upstream, mut gateway, token) = stage("{ timeout: 5m }").await;
     let (first, second) = (http1(&gateway), http2(&gateway));
-    let path = "/slow/1500";
+    let path = "/held";
     let pending: Vec<_> = [first, second]
         .into_iter()
         .map(|client| {
@@ -47,8 +47,12 @@ async fn requests_in_flight_finish_and_new_connections_are_refused() {
         tokio::net::TcpStream::connect(gateway.https).await.is_err().then_some(())
     })
     .await;
+    // The listener is closed while the instance still has work, and not because it has ended.
+    assert!(pending.iter().all(|request| !request.is_finished()));
     // On HTTP/2 a GOAWAY says it.
     for (request, says_close) in pending.into_iter().zip([true, false]) {
+        upstream.step();
+        upstream.step();
         assert_eq!(request.await.unwrap(), (says_close, "late".to_owned()));
     }
     assert_eq!(gateway.wait().await.code(), Some(0));

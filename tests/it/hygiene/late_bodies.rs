@@ -43,8 +43,7 @@ fn before(address: SocketAddr, upstream: &str) -> (Gateway, Token) {
         "store: memory\ntokens: {{ file: tokens.yaml }}\nroutes: [{{ path: \"/{{*rest}}\", upstream: up }}]\n\
          upstreams: {{ up: {{ endpoints: [\"http://{address}\"]{upstream} }} }}"
     ));
-    let text = std::fs::read_to_string(site.config()).unwrap();
-    std::fs::write(site.config(), text.replace("workers: 2", "workers: 1")).unwrap();
+    site.replace("workers: 2", "workers: 1");
     let token = site.token_with(&[], &["--limit", "minute=10000/1m", "--limit", "hour=10000/1h"]);
     (site.serve(), token)
 }

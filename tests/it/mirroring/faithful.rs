@@ -39,8 +39,7 @@ async fn a_mirror_gets_what_the_upstream_gets() {
         ..Keys::default()
     };
     let site = site(up.address, &[shadow.address], &keys);
-    let config = std::fs::read_to_string(site.config()).unwrap().replace("/{*rest}", "/api/{*rest}");
-    std::fs::write(site.config(), config).unwrap();
+    site.replace("/{*rest}", "/api/{*rest}");
     let stage = Stage::on(&site);
     let mut asked = 0;
     for client in &stage.clients {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -110,16 +110,13 @@ impl Frames {
 
     /// The next frame; `None` at the end of the connection.
     pub async fn next(&mut self) -> Option<Frame> {
-        tokio::time::timeout(WAIT_TIMEOUT, self.read()).await.expect("a frame, or the end").ok()
+        tokio::time::timeout(WAIT_TIMEOUT, read(&mut self.stream)).await.expect("a frame, or the end").ok()
     }
 
-    async fn read(&mut self) -> io::Result<Frame> {
-        let mut head = [0; 9];
-        self.stream.read_exact(&mut head).await?;
-        let [a, b, c, kind, flags, stream @ ..] = head;
-        let mut payload = vec![0; usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)];
-        self.stream.read_exact(&mut payload).await?;
-        Ok(Frame { kind, flags, stream: u32::from_be_bytes(stream), payload })
+    /// What receives, and what sends. A frame of which a part was received must not be lost, so `next` must not be dropped midway.
+    pub fn split(self) -> (ReceivedFrames, WriteHalf<TlsStream<TcpStream>>) {
+        let (receiver, sender) = tokio::io::split(self.stream);
+        (ReceivedFrames(receiver), sender)
     }
 
     /// Reads to the end of the connection: the code of the last GOAWAY, if one came.
@@ -132,6 +129,25 @@ impl Frames {
         }
         code
     }
+}
+
+/// The receiving half of a connection.
+pub struct ReceivedFrames(ReadHalf<TlsStream<TcpStream>>);
+
+impl ReceivedFrames {
+    /// The next frame; `None` at the end of the connection.
+    pub async fn next(&mut self) -> Option<Frame> {
+        read(&mut self.0).await.ok()
+    }
+}
+
+async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Frame> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await?;
+    let [a, b, c, kind, flags, stream_id @ ..] = head;
+    let mut payload = vec![0; usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)];
+    stream.read_exact(&mut payload).await?;
+    Ok(Frame { kind, flags, stream: u32::from_be_bytes(stream_id), payload })
 }
 
 /// A frame's bytes.

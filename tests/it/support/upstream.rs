@@ -42,7 +42,7 @@ struct State {
     open_connections: AtomicUsize,
     open_streams: AtomicUsize,
     most_at_once: AtomicUsize,
-    /// Frames of `/steps` that may go out.
+    /// Frames of `/steps` and answers to `/held` that may go out.
     steps: tokio::sync::Semaphore,
 }
 
@@ -110,7 +110,7 @@ impl Upstream {
         self.state.most_at_once.load(Ordering::SeqCst)
     }
 
-    /// Lets the next frame of `/steps` go out.
+    /// Lets the next frame of `/steps` or the next answer to `/held` go out.
     pub fn step(&self) {
         self.state.steps.add_permits(1);
     }
@@ -176,7 +176,7 @@ where
 }
 
 /// `/echo…`: what arrived, as JSON. `/status/N`: that status. `/slow/MS`: after so many milliseconds. `/bytes/N`: so many bytes.
-/// `/trailers`: a body and trailers. `/events`: an endless stream, a frame every 20 ms. `/feed`: the same as server-sent events. `/steps`: the same, a frame at each step. `/limits`: its own idea of limits. Anything else: as `/echo`.
+/// `/trailers`: a body and trailers. `/events`: an endless stream, a frame every 20 ms. `/feed`: the same as server-sent events. `/steps`: the same, a frame at each step. `/held`: an answer at the next step. `/limits`: its own idea of limits. Anything else: as `/echo`.
 async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Answer {
     let seen = Seen {
         method: request.method().clone(),
@@ -210,6 +210,10 @@ async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Answer {
             Response::builder().header("content-type", "text/event-stream").body(events(state, false)).unwrap()
         }
         (Some("steps"), _) => Response::new(events(state, true)),
+        (Some("held"), _) => {
+            state.steps.acquire().await.expect("it is never closed").forget();
+            Response::new(full("late".into()))
+        }
         (Some("limits"), _) => Response::builder()
             .header("x-ratelimit-limit", "7")
             .header("x-ratelimit-remaining", "7")

@@ -122,6 +122,33 @@ async fn a_malformed_answer_of_a_service_ends_no_other_stream() {
 }
 
 #[tokio::test]
+async fn a_body_before_the_head_of_its_answer_ends_no_other_stream() {
+    let (gateway, token, mut service, live) = with_live_call().await;
+    let other = http1(&gateway);
+    let interim: [&[u8]; 3] = [b"", &field(b":status", b"103"), b"\x48\x03103"];
+    // The last one is in the table of fields then.
+    for head in interim.into_iter().chain([&b"\xbe"[..]]) {
+        let (answer, ()) = tokio::join!(get(&other, &gateway, "/bad", &token), async {
+            let stream = service.request().await;
+            if !head.is_empty() {
+                service.send(kind::HEADERS, END_HEADERS, stream, head).await;
+            }
+            service.send(kind::DATA, 0, stream, b"early").await;
+            service.send(kind::DATA, END_STREAM, stream, b" and more").await;
+        });
+        assert_eq!(answer.status(), 502, "{head:?}");
+    }
+    let (answer, ()) = tokio::join!(get(&other, &gateway, "/good", &token), async {
+        let stream = service.request().await;
+        service.send(kind::HEADERS, END_HEADERS, stream, b"\xbe").await;
+        service.send(kind::HEADERS, END_HEADERS, stream, OK).await;
+        service.send(kind::DATA, END_STREAM, stream, b"good").await;
+    });
+    assert_eq!((answer.status().as_u16(), answer.text().await.unwrap().as_str()), (200, "good"));
+    live.goes_on(service).await;
+}
+
+#[tokio::test]
 async fn frames_that_come_late_on_reset_streams_end_no_other_stream() {
     const CANCELLED: usize = 70;
     let (gateway, token, mut service, live) = with_live_call().await;
