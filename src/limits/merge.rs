@@ -94,9 +94,9 @@ impl Merger {
             return Err(StoreError::Unexpected("its clock is no number"));
         };
         let round_trip = asked.elapsed();
-        let (merged, windows, ages) = (merged_key(&batch.log), batch.windows(), batch.ages(asked));
+        let (merged, ages) = (merged_key(&batch.log), batch.ages(asked));
         let mut digits = itoa::Buffer::new();
-        let args: [&[u8]; 4] = [batch.name(), &windows, &ages, digits.format(clock).as_bytes()];
+        let args: [&[u8]; 4] = [batch.name(), &batch.windows, &ages, digits.format(clock).as_bytes()];
         match self.redis.run(&self.script, &[&batch.log, &merged], &args).await? {
             Value::Int(_) => Ok(asked.elapsed().saturating_sub(2 * round_trip)),
             _ => Err(StoreError::Unexpected("the merging script's answer is no number")),

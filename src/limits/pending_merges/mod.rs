@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 use self::log::{MAX_BATCH, NamedTimes, PendingLog};
+use super::query::pack_windows;
 use crate::config::Limit;
 use crate::telemetry::MergeMetrics;
 
@@ -73,7 +74,8 @@ pub(super) struct Batch {
     pending: Arc<PendingMerges>,
     /// The log's key.
     pub(super) log: Arc<[u8]>,
-    windows: Arc<[u32]>,
+    /// Its limits as the script takes them.
+    pub(super) windows: Arc<[u8]>,
     admissions: Arc<NamedTimes>,
     answer: MergeAnswer,
     /// Dropped, it wakes the tasks that wait.
@@ -296,9 +298,10 @@ impl PendingLogs {
             self.logs.insert(key, PendingLog::default());
         }
         let log = self.logs.get_mut(key).expect("it is there, or was made just now");
-        let windows = || limits.iter().map(|limit| limit.window_ms.get());
-        if !log.windows.iter().copied().eq(windows()) {
-            log.windows = windows().collect();
+        let windows = pack_windows(limits);
+        if log.windows[..] != windows[..] {
+            log.windows = windows[..].into();
+            log.longest_ms = limits.iter().map(|limit| limit.window_ms.get()).max().map_or(0, u64::from);
         }
         log
     }
@@ -308,11 +311,6 @@ impl Batch {
     /// Its name, the same when it is sent again.
     pub(super) fn name(&self) -> &[u8] {
         &self.admissions.name
-    }
-
-    /// The windows of its limits, 4 bytes each.
-    pub(super) fn windows(&self) -> Vec<u8> {
-        self.windows.iter().flat_map(|length| length.to_le_bytes()).collect()
     }
 
     /// How many milliseconds before `now` admissions were, the latest first, and how many then: 4 bytes each.
