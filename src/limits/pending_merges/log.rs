@@ -22,9 +22,9 @@ pub(super) struct PendingLog {
     pub(super) sent: Option<Arc<NamedTimes>>,
     /// How many more are [in doubt](super::doubt::Doubt), and who is notified when that changes.
     pub(super) in_doubt: usize,
-    pub(super) settled: watch::Sender<()>,
+    pub(super) settled: watch::Sender<bool>,
     /// It is being sent at this moment; the channel closes when that is done.
-    pub(super) claim: Option<watch::Receiver<()>>,
+    pub(super) claim: Option<watch::Receiver<bool>>,
     /// Redis answers, but has refused it: until then no request sends it, only the background does.
     pub(super) refused_until: Option<Instant>,
 }

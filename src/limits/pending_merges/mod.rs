@@ -51,7 +51,7 @@ struct PendingLogs {
     is_full: bool,
 }
 
-/// What has been merged since the last time that nothing was left to merge.
+/// What has been merged since it was reported last. A log counts whenever nothing of it is left to merge.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Merged {
     pub(super) admissions: usize,
@@ -62,8 +62,9 @@ pub(super) struct Merged {
 pub(super) enum ClaimResult {
     /// There is nothing to merge.
     Nothing,
-    /// Another task is merging it, or it is in doubt what Redis has counted: the channel closes or is notified after that.
-    Taken(watch::Receiver<()>),
+    /// Another task is merging it, or it is in doubt what Redis has counted: the channel closes or is notified after that; with
+    /// `true` if Redis did not answer.
+    Taken(watch::Receiver<bool>),
     /// Redis has just refused it.
     Refused,
     Batch(Batch),
@@ -79,7 +80,7 @@ pub(super) struct Batch {
     admissions: Arc<NamedTimes>,
     answer: MergeAnswer,
     /// Dropped, it wakes the tasks that wait.
-    _done: watch::Sender<()>,
+    done: watch::Sender<bool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -241,10 +242,10 @@ impl PendingMerges {
             }
             return None;
         };
-        let (done, claim) = watch::channel(());
+        let (done, claim) = watch::channel(false);
         log.claim = Some(claim);
         let (pending, windows) = (self.clone(), log.windows.clone());
-        Some(Batch { pending, log: key, windows, admissions, answer: MergeAnswer::Unknown, _done: done })
+        Some(Batch { pending, log: key, windows, admissions, answer: MergeAnswer::Unknown, done })
     }
 
     /// Drops what no window sees any more, and if that is too little, the oldest. Returns how many of the latter.
@@ -324,6 +325,11 @@ impl Batch {
     /// Redis has them, after so long.
     pub(super) fn acknowledge(mut self, took: Duration) {
         self.answer = MergeAnswer::Acknowledged(took);
+    }
+
+    /// Redis does not answer.
+    pub(super) fn fail(self) {
+        self.done.send_replace(true);
     }
 
     /// Redis answers, but does not take them.
