@@ -35,6 +35,13 @@
 --            4  oldest  } What the longest window does not count is forgotten, and what lies there may be garbage
 --   staging  8 stamps of 4 bytes, newest first; of the front of the log, the newest belongs to it
 --   ring     stamps, newest first from slot `first` on, round the end; the next goes to the slot before `first`
+--   end      4  most: the largest limit of the plans that used the log; none in a log of an older Callgate
+--
+-- Instances may know different plans of one token. A log goes on being kept for the longest window that any of them asked for,
+-- until none has for as long as that window is. While the plan at hand needs less, two windows more precede its own. The first
+-- has the length 0, which no plan's has; its count is `most`, and its `oldest` the stamp up to which the longer window is known
+-- to have been in use: one more than the newest stamp if it was asked for since. The second is that longer window. It holds the
+-- newest `most` admissions at most, all that a limit can ask for.
 --
 -- Most admissions write the front and the staging area and nothing else. Counts are exact without counting: while a
 -- window's oldest stamp is inside, nothing has left it. When it is outside, a few steps from the old end, then bisection,
@@ -75,19 +82,19 @@ local key, width = KEYS[2], (#ARGV[2] - 4) / 8
 local ask, all, front, front_at, upto
 if width == 2 then
   ask = {unpack('<IIIII', ARGV[2])}
-  all, front, front_at, upto = '<BI3I3IIBI6IIIII', '<BI6IIIII', '15', '69'
+  all, front, front_at, upto = '<BI3I3IIBI6IIIII', '<BI6IIIII', '15', '73'
 else
   local ones = string.rep('I', width)
   ask = {unpack('<I' .. ones .. ones, ARGV[2])}
   all, front = '<BI3I3' .. ones .. 'BI6' .. ones .. ones .. 'I', '<BI6' .. ones .. ones .. 'I'
   front_at = string.format('%d', LENGTHS + 4 * width)
-  upto = string.format('%d', HEADER + WINDOW * width + STAGING_BYTES - 1)
+  upto = string.format('%d', HEADER + WINDOW * width + STAGING_BYTES + 3)
 end
 local cost, longest = ask[1], ask[2 * width + 1]
 local looks, tried = cost == 0, cost >= TRIED
 if looks then cost = 1 elseif tried then cost = cost - TRIED end
 
--- Shape, front and staging area; the former two also as a row of numbers, in which F + 1 is staged, F + 2 newest, F + 1 +
+-- Shape, front, staging area and the next 4 bytes; the former two also as a row of numbers, in which F + 1 is staged, F + 2 newest, F + 1 +
 -- 2j and F + 2 + 2j count and oldest of the j-th window, and LAST the newest stamp.
 local log = call('GETRANGE', key, '0', upto)
 local F, LAST = 3 + width, 6 + 3 * width
@@ -101,33 +108,70 @@ if #log >= HEADER + WINDOW * width + 4 then
 end
 -- Bytes before the staging area.
 local staging = HEADER + WINDOW * width
+-- If the log is kept for a longer window: how many windows precede the plan's, and the first of them that is counted. And
+-- then `most`, the stamp up to which that window was in use (nil: it is now), and where to write that it is.
+local extra, from, most, seen, in_use_at = 0, 1, 0
 if not fits then
   -- A new log, or one of a plan with other windows: what it counts of a window stays, and for the
   -- others all of it is searched.
-  row = {width, 0, 0}
-  for j = 1, width do row[3 + j] = ask[2 * j + 1] end
   if log == '' then
+    row = {width, 0, 0}
+    for j = 1, width do row[3 + j] = ask[2 * j + 1] end
     row[F + 1], row[F + 2], row[LAST] = 0, clock, clock % WRAP
     for j = 1, width do row[F + 1 + 2 * j], row[F + 2 + 2 * j] = 0, 0 end
   else
-    local stored
-    stored, row[2], row[3] = unpack('<BI3I3', log)
+    local stored, first, slots = unpack('<BI3I3', log)
     staging = HEADER + WINDOW * stored
-    log = call('GETRANGE', key, '0', string.format('%d', staging + STAGING_BYTES - 1))
+    log = call('GETRANGE', key, '0', string.format('%d', staging + STAGING_BYTES + 3))
     -- Where the front begins, and in it the counts; a string begins at 1.
     local front_from = LENGTHS + 4 * stored + 1
     local counts_from = front_from + HEADER - LENGTHS
-    row[F + 1], row[F + 2] = unpack('<BI6', log, front_from)
-    row[LAST] = unpack('<I', log, staging + 1)
-    local known, held = {}, unpack('<I', log, counts_from + 8 * (stored - 1))
-    for i = 1, stored do
-      known[unpack('<I', log, LENGTHS + 4 * i - 3)] = {unpack('<II', log, counts_from + 8 * (i - 1))}
+    local staged, newest = unpack('<BI6', log, front_from)
+    local head, elapsed = unpack('<I', log, staging + 1), clock > newest and clock - newest or 0
+    local lengths, known = {unpack('<' .. string.rep('I', stored), log, LENGTHS + 1)}, {}
+    for i = 1, stored do known[lengths[i]] = {unpack('<II', log, counts_from + 8 * (i - 1))} end
+    -- The window that the log is kept for: the longest of the plan that wrote it last, which may have been denied since, or else
+    -- a longer one.
+    local last, held = lengths[stored]
+    local span = last
+    if lengths[1] == 0 then
+      span, most, seen = lengths[2], known[0][1], known[0][2]
+      held = known[span][1]
+      if span <= longest then in_use_at = string.format('%d', counts_from + 3) end
+      local unused = (head - seen) % WRAP
+      if unused == WRAP - 1 then
+        seen = nil
+      elseif unused + elapsed >= span then
+        span, seen = last, nil
+        if last <= longest then most = 0 end
+      end
+    else
+      held = known[last][1]
+      local at = staging + STAGING_BYTES + 4 * slots
+      local tail = call('GETRANGE', key, string.format('%d', at), string.format('%d', at + 3))
+      most = #tail == 4 and unpack('<I', tail) or held
     end
+    if span > longest then
+      for j = 1, width do
+        if ask[2 * j] > most then most = ask[2 * j] end
+      end
+      extra, from, longest, width = 2, 2, span, width + 2
+      ask = {cost, 0, 0, most, span, spread(ask, 2)}
+      F, LAST = 3 + width, 6 + 3 * width
+      local ones = string.rep('I', width)
+      all, front = '<BI3I3' .. ones .. 'BI6' .. ones .. ones .. 'I', '<BI6' .. ones .. ones .. 'I'
+      front_at = string.format('%d', LENGTHS + 4 * width)
+    end
+    row = {width, first, slots}
+    fits = stored == width
     for j = 1, width do
-      local window = row[3 + j]
-      local of = known[window] or {held + 1, (row[LAST] - window) % WRAP}
+      local length = ask[2 * j + 1]
+      row[3 + j] = length
+      if length ~= lengths[j] then fits = false end
+      local of = known[length] or {held + 1, (head - length) % WRAP}
       row[F + 1 + 2 * j], row[F + 2 + 2 * j] = of[1], of[2]
     end
+    row[F + 1], row[F + 2], row[LAST] = staged, newest, head
   end
 end
 local staged, newest, head, ring_at = row[F + 1], row[F + 2], row[LAST], staging + STAGING_BYTES
@@ -138,9 +182,10 @@ local now = newest > clock and newest or clock
 local elapsed, lead = now - newest, now - clock
 
 local admitted = not (looks or tried)
--- Of windows that hold more than they admit by now: the stamp that has to leave.
+-- Of windows that hold more than they admit by now: the stamp that has to leave. Of the longer window that the log is kept
+-- for, if it holds the most that it may: the oldest stamp to be kept, or false if there is none yet.
 local blocker
-for j = 1, width do
+for j = from, width do
   local limit, count, oldest = ask[2 * j], row[F + 1 + 2 * j], row[F + 2 + 2 * j]
   local inside = ask[2 * j + 1] - elapsed
   local left = count > 0 and (head - oldest) % WRAP >= inside
@@ -172,7 +217,11 @@ for j = 1, width do
       count = low
       row[F + 1 + 2 * j], row[F + 2 + 2 * j] = count, oldest
     end
-    if count + cost > limit then
+    if j == extra then
+      if count + cost > limit then
+        blocker = {[j] = limit > cost and stamp_of(limit - cost, log, key, staging, ring_at, staged, row[2], row[3])}
+      end
+    elseif count + cost > limit then
       admitted = false
       if count + cost > limit + 1 and cost <= limit then
         blocker = blocker or {}
@@ -186,17 +235,18 @@ local verdict = 0
 if lease and admitted and not lease() then admitted, verdict = false, 255 end
 if not admitted then
   -- A denial writes nothing, so it holds until a slot is free. Only a new clock is written, or else a token that is
-  -- denied again and again would have to wait for the old one.
+  -- denied again and again would have to wait for the old one; and that a longer window is in use, if that is not known.
   if moved and not looks then
     call('SETRANGE', key, string.format('%d', LENGTHS + 4 * (staging - HEADER) / WINDOW + 1), pack('<I6', newest))
   end
-  for j = 1, width do
+  if in_use_at and not looks then call('SETRANGE', key, in_use_at, pack('<I', (head + 1) % WRAP)) end
+  for j = extra + 1, width do
     local limit, window, count = ask[2 * j], ask[2 * j + 1], row[F + 1 + 2 * j]
     local wait = lead
     if count > 0 then
       wait = window - elapsed - (head - row[F + 2 + 2 * j]) % WRAP + lead
     end
-    if cost > 1 then ask[2 * width + 1 + j] = wait end
+    if cost > 1 then ask[2 * width + 1 + j - extra] = wait end
     if cost > limit then
       wait = window + lead
     elseif blocker and blocker[j] then
@@ -204,16 +254,22 @@ if not admitted then
     end
     ask[2 * j], ask[2 * j + 1] = count, wait
   end
-  local numbers = cost > 1 and 3 * width or 2 * width
-  return pack(numbers == 4 and '<BI6IIII' or '<BI6' .. string.rep('I', numbers), verdict, clock, spread(ask, 2))
+  local numbers = (cost > 1 and 3 or 2) * (width - extra)
+  return pack(numbers == 4 and '<BI6IIII' or '<BI6' .. string.rep('I', numbers), verdict, clock,
+    spread(ask, 2 + 2 * extra))
 end
 
 local stamp = (head + elapsed) % WRAP
-for j = F + 3, LAST - 2, 2 do
+for j = F + 3 + extra, LAST - 2, 2 do
   if row[j] == 0 then row[j + 1] = stamp end
   row[j] = row[j] + cost
 end
 local held = row[LAST - 2]
+if extra > 0 then
+  row[F + 3], row[F + 4] = most, seen or stamp
+  if blocker then row[F + 5], row[F + 6] = most, blocker[2] or stamp end
+  held = row[F + 5]
+end
 
 -- The staging area takes the new stamps, the newest of which belongs to the front; if they don't fit, all that it holds
 -- spills over to the ring.
@@ -226,7 +282,10 @@ else
   fresh, kept, spill = string.rep(pack('<I', stamp), staged - 1), '', string.rep(pack('<I', stamp), cost - staged) .. kept
 end
 row[F + 1], row[F + 2], row[LAST] = staged, now, stamp
-local reply = pack(front, spread(row, F + 1))
+local written = pack(front, spread(row, F + 1))
+local reply = written
+-- The caller knows of no other windows than its own.
+if extra > 0 then reply = written:sub(1, HEADER - LENGTHS) .. written:sub(HEADER - LENGTHS + 8 * extra + 1) end
 local answer = lead > 0 and reply .. pack('<I6', clock) or reply
 
 -- How many stamps the ring has to hold: what is remembered and not staged.
@@ -249,9 +308,18 @@ if fits and (spill == '' or deep <= slots and slots <= 4 * (deep + STAGING)) the
     row[2] = first
     call('SETRANGE', key, '0', pack(all, spread(row)) .. fresh .. kept)
   else
-    call('SETRANGE', key, front_at, reply .. fresh .. kept)
+    call('SETRANGE', key, front_at, written .. fresh .. kept)
   end
-  if due then call('PEXPIRE', key, string.format('%d', longest + margin)) end
+  if due then
+    call('PEXPIRE', key, string.format('%d', longest + margin))
+    -- A limit may have been raised since the log was written.
+    local largest, end_at = 0, string.format('%d', ring_at + 4 * slots)
+    for j = 1, width do
+      if ask[2 * j] > largest then largest = ask[2 * j] end
+    end
+    local tail = call('GETRANGE', key, end_at, '-1')
+    if #tail < 4 or unpack('<I', tail) < largest then call('SETRANGE', key, end_at, pack('<I', largest)) end
+  end
   return answer
 end
 -- rewrite.lua follows.

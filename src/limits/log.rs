@@ -25,6 +25,19 @@ pub(super) struct AdmissionLog {
     stamps: VecDeque<u32>,
     /// Shortest first, as of the newest stamp. What is older than the stamps that the longest counts is forgotten.
     windows: SmallVec<[Window; 2]>,
+    /// If a plan with a longer window used the log not long ago.
+    kept: Option<Box<Kept>>,
+    /// The largest limit of the plans that used the log.
+    most: u32,
+}
+
+/// The longer window that a log is kept for while the plan at hand needs less: until none has asked for it for as long as it
+/// is. It holds `most` stamps at most, all that a limit can ask for.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    window: Window,
+    /// The stamp up to which it is known to have been in use; `None` if it was asked for since the newest one.
+    seen: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +66,9 @@ impl AdmissionLog {
         if admitted {
             self.write(limits, &counts, cost, moment);
         }
+        if !admitted && let (Some(kept), Some(longest)) = (&mut self.kept, limits.last()) {
+            kept.seen = kept.seen.filter(|_| longest.window_ms.get() < kept.window.length_ms);
+        }
         let windows = limits.iter().zip(counts).map(|(limit, count)| {
             let (limit, window_ms) = numbers(limit);
             let used = if admitted { count + cost } else { count };
@@ -73,9 +89,12 @@ impl AdmissionLog {
     /// The answer to a request of cost 1 at `clock_ms` (Unix ms) if it were denied, whether there is room or not. Changes
     /// nothing.
     pub(super) fn peek(&mut self, limits: &[Limit], clock_ms: u64) -> Decision {
-        let newest_ms = self.newest_ms;
+        let (newest_ms, seen) = (self.newest_ms, self.kept.as_ref().map(|kept| kept.seen));
         let denial = self.decide(limits, 1, clock_ms, false);
         self.newest_ms = newest_ms;
+        if let (Some(kept), Some(seen)) = (&mut self.kept, seen) {
+            kept.seen = seen;
+        }
         denial
     }
 
@@ -94,7 +113,7 @@ impl AdmissionLog {
 
     /// Whether all that it remembers has left all windows.
     pub(super) fn is_expired(&self, clock_ms: u64) -> bool {
-        self.windows.last().is_none_or(|longest| self.newest_ms + u64::from(longest.length_ms) <= clock_ms)
+        self.longest().is_none_or(|longest| self.newest_ms + u64::from(longest.length_ms) <= clock_ms)
     }
 
     fn read_clock(&mut self, clock_ms: u64) -> Moment {
@@ -107,9 +126,15 @@ impl AdmissionLog {
         Moment { now_ms, elapsed_ms }
     }
 
+    /// The window that counts all stamps.
+    fn longest(&self) -> Option<Window> {
+        self.kept.as_ref().map(|kept| kept.window).or_else(|| self.windows.last().copied())
+    }
+
     /// How many stamps lie in each of the windows, exactly.
     fn counts(&self, limits: &[Limit], elapsed_ms: u64) -> SmallVec<[u32; 2]> {
-        let held = self.windows.last().map_or(0, |longest| longest.count);
+        let longest = self.longest();
+        let held = longest.map_or(0, |longest| longest.count);
         let count = |(i, limit): (usize, &Limit)| {
             let length_ms = limit.window_ms.get();
             let is_same = |window: &&Window| window.length_ms == length_ms;
@@ -162,15 +187,37 @@ impl AdmissionLog {
         (self.newest_ms + u64::from(window_ms)).saturating_sub(u64::from(self.age(i)))
     }
 
+    /// Whether a longer window was asked for within its own length.
+    fn is_in_use(&self, kept: &Kept, elapsed_ms: u64) -> bool {
+        let unused_ms = kept.seen.map_or(0, |seen| u64::from(self.stamp(1).wrapping_sub(seen)) + elapsed_ms);
+        unused_ms < u64::from(kept.window.length_ms)
+    }
+
     fn write(&mut self, limits: &[Limit], counts: &[u32], cost: u32, moment: Moment) {
-        let Some(&remembered) = counts.last() else { return };
+        let (Some(&count), Some(longest)) = (counts.last(), limits.last()) else { return };
         let stamp = match self.windows.is_empty() {
             true => moment.now_ms as u32,
             false => self.stamp(1).wrapping_add(moment.elapsed_ms as u32),
         };
-        let most = limits.iter().map(|limit| limit.count).max().unwrap_or(0);
+        let largest = limits.iter().map(|limit| limit.count).max().unwrap_or(0);
+        let in_use = self.kept.as_deref().filter(|kept| self.is_in_use(kept, moment.elapsed_ms)).copied();
+        let is_over = self.kept.is_some() && in_use.is_none();
+        // The plan that wrote it last may have been denied since.
+        let in_use = in_use.or(self.windows.last().map(|last| Kept { window: *last, seen: None }));
+        let kept = in_use.filter(|kept| kept.window.length_ms > longest.window_ms.get());
+        self.most = if is_over && kept.is_none() { largest } else { self.most.max(largest) };
+        let kept = kept.map(|Kept { window: Window { length_ms, count: held }, seen }| {
+            let inside = self.recount(held, length_ms.into(), moment.elapsed_ms);
+            let count = (inside + cost).min(self.most.max(count + cost));
+            Kept { window: Window { length_ms, count }, seen: seen.or(Some(stamp)) }
+        });
+        let remembered = kept.map_or(count, |kept| kept.window.count - cost);
+        match (&mut self.kept, kept) {
+            (Some(known), Some(kept)) => **known = kept,
+            (known, kept) => *known = kept.map(Box::new),
+        }
         self.stamps.truncate(remembered as usize);
-        self.make_room(cost, most);
+        self.make_room(cost, self.most);
         (0..cost).for_each(|_| self.stamps.push_front(stamp));
         self.newest_ms = moment.now_ms;
         let windows = limits.iter().zip(counts);

@@ -4,7 +4,7 @@
 -- KEYS[1]  the token's log
 -- KEYS[2]  what was merged into it, a sorted set of names by when they were (Unix ms); and `reset`, when the log was cleared
 -- ARGV[1]  the name of these admissions: they are merged once, however often they are sent
--- ARGV[2]  the windows (ms) of the token's plan, shortest first, 4 bytes each
+-- ARGV[2]  the largest limit of the token's plan, and its windows (ms), shortest first; 4 bytes each
 -- ARGV[3]  how old admissions were (ms), the latest first, and how many were that old, 4 bytes each …
 -- ARGV[4]  … when the clock here said this (Unix ms): a call may be carried out long after it was sent
 -- ARGV[5]  in place of ARGV[3] and [4], how many admissions to take back …
@@ -26,7 +26,7 @@ local clock = time[1] * 1000 + (micros - micros % 1000) / 1000
 
 -- The log as it is: `old` are the strings with the stamps that it remembers, `held` in all, newest first; `head` is the first
 -- of them. A log may take megabytes: none of its strings is copied more often than it must.
-local windows, newest, head, old, held = ARGV[2], clock, clock % WRAP, {}, 0
+local most, windows, newest, head, old, held = unpack('<I', ARGV[2]), ARGV[2]:sub(5), clock, clock % WRAP, {}, 0
 local longest = unpack('<I', windows, #windows - 3)
 local log = call('GETRANGE', KEYS[1], '0', '0') ~= ''
 if log then
@@ -38,7 +38,9 @@ if log then
   local ring = staging + STAGING_BYTES
   local start = part(0, ring)
   local known, staged = start:sub(LENGTHS + 1, front)
-  held = unpack('<I', start, staging - 8 + 1)
+  -- It may be kept for a longer window than its plan's, the second one.
+  local is_kept = unpack('<I', known) == 0
+  held = unpack('<I', start, is_kept and front + HEADER - LENGTHS + 8 + 1 or staging - 8 + 1)
   staged, newest = unpack('<BI6', start, front + 1)
   head = unpack('<I', start, staging + 1)
   if newest - clock > JUMP then newest = clock end
@@ -50,8 +52,11 @@ if log then
     if deep > ahead then old[3] = part(ring, 4 * (deep - ahead)) end
   end
   -- The plan may be another one by now; whichever looks back further needs the most.
-  local length = unpack('<I', known, 4 * width - 3)
+  local length = unpack('<I', known, is_kept and 5 or 4 * width - 3)
   if length >= longest then windows, longest = known, length end
+  local tail = part(ring + 4 * slots, 4)
+  if is_kept then tail = start:sub(front + HEADER - LENGTHS + 1) end
+  if #tail >= 4 and unpack('<I', tail) > most then most = unpack('<I', tail) end
 end
 local now = newest > clock and log and newest or clock
 
@@ -153,7 +158,11 @@ for j = 1, width do
   local inside, run = younger(length), last(0, runs + 1, function(i) return ages_new[i] < length end)
   local oldest = inside > 0 and age_of(inside) or 0
   if run > 0 and ages_new[run] > oldest then oldest = ages_new[run] end
-  value[#value + 1] = pack('<II', inside + (counts_new[run] or 0), (head - oldest) % WRAP)
+  if length == 0 then
+    value[#value + 1] = pack('<II', most, (head + 1) % WRAP)
+  else
+    value[#value + 1] = pack('<II', inside + (counts_new[run] or 0), (head - oldest) % WRAP)
+  end
 end
 -- The newest stamps are staged, the others follow.
 local missing = 4 * staged
@@ -187,7 +196,7 @@ local function write(parts)
 end
 call('DEL', KEYS[1])
 local size = HEADER + WINDOW * width + STAGING_BYTES + 4 * slots
-call('SETRANGE', KEYS[1], string.format('%d', size - 1), '\0')
+call('SETRANGE', KEYS[1], string.format('%d', size), pack('<I', most))
 local parts = value
 for _, piece in ipairs(ring) do
   if #piece >= LONG then

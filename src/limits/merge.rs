@@ -25,6 +25,8 @@ const FAILED_PAUSE: Duration = Duration::from_secs(1);
 /// An answer that comes late is waited for, but not when the server has answered others so often at this interval.
 const LATE_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_OVERTAKEN: u32 = 2;
+/// When nothing has been left to merge for so long, the recovery is over, and one line sums it up.
+const QUIET: Duration = Duration::from_secs(3);
 /// The pause after other merges.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -62,7 +64,11 @@ impl Merger {
                 match self.pending.claim(log, now) {
                     ClaimResult::Nothing => break,
                     ClaimResult::Taken(mut done) => {
-                        let _ = tokio::time::timeout_at(deadline.into(), done.changed()).await;
+                        let waited = tokio::time::timeout_at(deadline.into(), done.changed()).await;
+                        // A Redis that has just not answered another task is not waited for a second time.
+                        if waited.is_ok() && *done.borrow() {
+                            return Err(StoreError::Deadline(None));
+                        }
                     }
                     // The refusal was reported then, and a request that asks Redis again is not answered sooner.
                     ClaimResult::Refused => return Err(StoreError::Down),
@@ -80,7 +86,7 @@ impl Merger {
         match &merged {
             Ok(took) => batch.acknowledge(*took),
             Err(StoreError::Refused(_) | StoreError::Unexpected(_)) => batch.refuse(),
-            Err(StoreError::Down | StoreError::Deadline(_)) => {}
+            Err(StoreError::Down | StoreError::Deadline(_)) => batch.fail(),
         }
         merged.map(drop)
     }
@@ -94,9 +100,9 @@ impl Merger {
             return Err(StoreError::Unexpected("its clock is no number"));
         };
         let round_trip = asked.elapsed();
-        let (merged, windows, ages) = (merged_key(&batch.log), batch.windows(), batch.ages(asked));
+        let (merged, ages) = (merged_key(&batch.log), batch.ages(asked));
         let mut digits = itoa::Buffer::new();
-        let args: [&[u8]; 4] = [batch.name(), &windows, &ages, digits.format(clock).as_bytes()];
+        let args: [&[u8]; 4] = [batch.name(), &batch.windows, &ages, digits.format(clock).as_bytes()];
         match self.redis.run(&self.script, &[&batch.log, &merged], &args).await? {
             Value::Int(_) => Ok(asked.elapsed().saturating_sub(2 * round_trip)),
             _ => Err(StoreError::Unexpected("the merging script's answer is no number")),
@@ -135,7 +141,10 @@ impl Merger {
     /// Merges whatever there is to merge whenever Redis answers. Never returns.
     pub(super) async fn run(&self) {
         loop {
-            self.pending.added().await;
+            if tokio::time::timeout(QUIET, self.pending.added()).await.is_err() {
+                self.report();
+                self.pending.added().await;
+            }
             while !self.pending.is_empty() {
                 let pause = match self.redis.is_up() {
                     false => POLL_INTERVAL,
@@ -146,7 +155,6 @@ impl Merger {
                 };
                 tokio::time::sleep(pause).await;
             }
-            self.report();
         }
     }
 

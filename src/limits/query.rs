@@ -60,6 +60,13 @@ impl<'a> LimitQuery<'a> {
     }
 }
 
+/// Limits as the merging script takes them: the largest, and then all windows; 4 bytes each.
+pub(super) fn pack_windows(limits: &[Limit]) -> SmallVec<[u8; 20]> {
+    let largest = limits.iter().map(|limit| limit.count).max().unwrap_or_default();
+    let windows = limits.iter().map(|limit| limit.window_ms.get());
+    std::iter::once(largest).chain(windows).flat_map(u32::to_le_bytes).collect()
+}
+
 /// Limits as the decision script takes them: 4 bytes each, behind the cost.
 pub(super) fn pack(cost: u32, limits: &[Limit]) -> SmallVec<[u8; 36]> {
     let mut packed = SmallVec::from_slice(&cost.to_le_bytes());

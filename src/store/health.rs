@@ -18,8 +18,8 @@ pub struct StoreHealth {
     on_failure: Option<OnFailure>,
     /// Requests that were decided without Redis since the last change.
     decided: AtomicU64,
-    /// How often Redis has begun to answer.
-    recoveries: watch::Sender<u64>,
+    /// Notified whenever Redis begins to answer.
+    recoveries: watch::Sender<()>,
     state: Mutex<HealthState>,
 }
 
@@ -60,7 +60,7 @@ impl StoreHealth {
     }
 
     /// Changes whenever Redis begins to answer.
-    pub(crate) fn recoveries(&self) -> watch::Receiver<u64> {
+    pub(crate) fn recoveries(&self) -> watch::Receiver<()> {
         self.recoveries.subscribe()
     }
 
@@ -156,6 +156,6 @@ impl StoreHealth {
                 tracing::info!(server, down_ms, on_failure, decided, "Redis answers");
             }
         }
-        self.recoveries.send_modify(|count| *count += 1);
+        self.recoveries.send_replace(());
     }
 }

@@ -37,7 +37,7 @@ impl Drop for Doubt {
         let mut state = self.pending.lock();
         let Some(log) = state.logs.get_mut(&self.log[..]) else { return };
         log.in_doubt -= self.cost;
-        log.settled.send_replace(());
+        log.settled.send_replace(false);
         if !self.counted {
             log.times.extend(std::iter::repeat_n(self.at_ms, self.cost));
             return;

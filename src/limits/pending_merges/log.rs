@@ -15,15 +15,16 @@ const MAX_BATCH_UNITS: usize = 65_536;
 #[derive(Default)]
 pub(super) struct PendingLog {
     pub(super) times: VecDeque<u64>,
-    /// The windows of its limits in milliseconds, shortest first.
-    pub(super) windows: Arc<[u32]>,
+    /// Its limits as the merging script takes them, and the longest window of them.
+    pub(super) windows: Arc<[u8]>,
+    pub(super) longest_ms: u64,
     /// What was sent to Redis last, until it is known to be there. It keeps its name and is sent again as it is.
     pub(super) sent: Option<Arc<NamedTimes>>,
     /// How many more are [in doubt](super::doubt::Doubt), and who is notified when that changes.
     pub(super) in_doubt: usize,
-    pub(super) settled: watch::Sender<()>,
+    pub(super) settled: watch::Sender<bool>,
     /// It is being sent at this moment; the channel closes when that is done.
-    pub(super) claim: Option<watch::Receiver<()>>,
+    pub(super) claim: Option<watch::Receiver<bool>>,
     /// Redis answers, but has refused it: until then no request sends it, only the background does.
     pub(super) refused_until: Option<Instant>,
 }
@@ -66,8 +67,8 @@ impl PendingLog {
 
     /// Drops what no window sees any more; returns how many admissions that were.
     pub(super) fn expire(&mut self, now_ms: u64) -> usize {
-        let longest = self.windows.last().copied().map_or(0, u64::from);
-        self.retain(|at_ms| at_ms + longest > now_ms)
+        let longest_ms = self.longest_ms;
+        self.retain(|at_ms| at_ms + longest_ms > now_ms)
     }
 
     /// Drops all but some; returns how many admissions that were.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 use self::log::{MAX_BATCH, NamedTimes, PendingLog};
+use super::query::pack_windows;
 use crate::config::Limit;
 use crate::telemetry::MergeMetrics;
 
@@ -50,7 +51,7 @@ struct PendingLogs {
     is_full: bool,
 }
 
-/// What has been merged since the last time that nothing was left to merge.
+/// What has been merged since it was reported last. A log counts whenever nothing of it is left to merge.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Merged {
     pub(super) admissions: usize,
@@ -61,8 +62,9 @@ pub(super) struct Merged {
 pub(super) enum ClaimResult {
     /// There is nothing to merge.
     Nothing,
-    /// Another task is merging it, or it is in doubt what Redis has counted: the channel closes or is notified after that.
-    Taken(watch::Receiver<()>),
+    /// Another task is merging it, or it is in doubt what Redis has counted: the channel closes or is notified after that; with
+    /// `true` if Redis did not answer.
+    Taken(watch::Receiver<bool>),
     /// Redis has just refused it.
     Refused,
     Batch(Batch),
@@ -73,11 +75,12 @@ pub(super) struct Batch {
     pending: Arc<PendingMerges>,
     /// The log's key.
     pub(super) log: Arc<[u8]>,
-    windows: Arc<[u32]>,
+    /// Its limits as the script takes them.
+    pub(super) windows: Arc<[u8]>,
     admissions: Arc<NamedTimes>,
     answer: MergeAnswer,
     /// Dropped, it wakes the tasks that wait.
-    _done: watch::Sender<()>,
+    done: watch::Sender<bool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -239,10 +242,10 @@ impl PendingMerges {
             }
             return None;
         };
-        let (done, claim) = watch::channel(());
+        let (done, claim) = watch::channel(false);
         log.claim = Some(claim);
         let (pending, windows) = (self.clone(), log.windows.clone());
-        Some(Batch { pending, log: key, windows, admissions, answer: MergeAnswer::Unknown, _done: done })
+        Some(Batch { pending, log: key, windows, admissions, answer: MergeAnswer::Unknown, done })
     }
 
     /// Drops what no window sees any more, and if that is too little, the oldest. Returns how many of the latter.
@@ -296,9 +299,10 @@ impl PendingLogs {
             self.logs.insert(key, PendingLog::default());
         }
         let log = self.logs.get_mut(key).expect("it is there, or was made just now");
-        let windows = || limits.iter().map(|limit| limit.window_ms.get());
-        if !log.windows.iter().copied().eq(windows()) {
-            log.windows = windows().collect();
+        let windows = pack_windows(limits);
+        if log.windows[..] != windows[..] {
+            log.windows = windows[..].into();
+            log.longest_ms = limits.iter().map(|limit| limit.window_ms.get()).max().map_or(0, u64::from);
         }
         log
     }
@@ -308,11 +312,6 @@ impl Batch {
     /// Its name, the same when it is sent again.
     pub(super) fn name(&self) -> &[u8] {
         &self.admissions.name
-    }
-
-    /// The windows of its limits, 4 bytes each.
-    pub(super) fn windows(&self) -> Vec<u8> {
-        self.windows.iter().flat_map(|length| length.to_le_bytes()).collect()
     }
 
     /// How many milliseconds before `now` admissions were, the latest first, and how many then: 4 bytes each.
@@ -326,6 +325,11 @@ impl Batch {
     /// Redis has them, after so long.
     pub(super) fn acknowledge(mut self, took: Duration) {
         self.answer = MergeAnswer::Acknowledged(took);
+    }
+
+    /// Redis does not answer.
+    pub(super) fn fail(self) {
+        self.done.send_replace(true);
     }
 
     /// Redis answers, but does not take them.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use redis::Value;
 
 use super::super::answer::counted_ms;
-use super::super::query::LimitQuery;
+use super::super::query::{LimitQuery, pack_windows};
 use super::RedisLimiter;
 use crate::store::LateAnswer;
 
@@ -22,10 +22,7 @@ impl RedisLimiter {
         let (now, pending) = (Instant::now(), &merger.pending);
         let doubts: Vec<_> =
             logs.iter().filter(|_| is_counted).map(|(log, limits)| pending.doubt(log, limits, cost, now)).collect();
-        let windows = |limits: &[crate::config::Limit]| -> Vec<u8> {
-            limits.iter().flat_map(|limit| limit.window_ms.get().to_le_bytes()).collect()
-        };
-        let counted_in: Vec<_> = logs.iter().map(|(log, limits)| (log.clone(), windows(limits))).collect();
+        let counted_in: Vec<_> = logs.iter().map(|(log, limits)| (log.clone(), pack_windows(limits))).collect();
         tokio::spawn(async move {
             let Some(Value::BulkString(answer)) = merger.late_answer(answer, &first).await else { return };
             let Some(stamps) = counted_ms(&answer, is_pair) else { return };

@@ -129,7 +129,8 @@ impl RedisLimiter {
             }
             Err(error) => Err(error),
         };
-        let (asked_ms, now_ms) = (now_ms, now_ms + millis_since(started));
+        let answered = Instant::now();
+        let (asked_ms, now_ms) = (now_ms, now_ms + answered.duration_since(started).as_millis() as u64);
         match answer {
             Ok(None) => {
                 recheck.stale();
@@ -138,7 +139,7 @@ impl RedisLimiter {
             }
             Ok(Some(mut decision)) => {
                 self.skew.translate(&mut decision, asked_ms, now_ms);
-                recheck.decided(&decision, Instant::now());
+                recheck.decided(&decision, answered);
                 if decision.admitted && self.on_failure == OnFailure::Local {
                     self.local.record(query, now_ms);
                 }

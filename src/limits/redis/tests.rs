@@ -65,10 +65,11 @@ fn the_scripts_constants_are_the_layout_of_the_comment() {
         let constants = ["LENGTHS", "HEADER", "WINDOW", "STAGING", "STAGING_BYTES"].map(|name| constant(script, name));
         assert_eq!(constants, [shape, shape + front, length + counted, staged, 4 * staged]);
     }
-    // What the script has precomputed for two windows: how to read shape, front and newest stamp, and what to read.
+    // What the script has precomputed for two windows: how to read shape, front and newest stamp, and what to read,
+    // which is 4 bytes more.
     let (shape_format, front_format) = (format(&fields, "shape"), format(&fields, "front"));
     let front_at = shape + 2 * length;
-    let upto = front_at + front + 2 * counted + 4 * staged - 1;
+    let upto = front_at + front + 2 * counted + 4 * staged + 4 - 1;
     let precomputed = format!("'<{shape_format}{front_format}I', '<{front_format}I', '{front_at}', '{upto}'");
     assert!(DECIDE.contains(&precomputed), "{precomputed}");
 }

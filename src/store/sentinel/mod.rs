@@ -19,7 +19,7 @@ use crate::config::{RedisNode, RedisSentinel};
 /// What sentinels announce when a replica is about to be promoted, when it has been, and when all is over.
 const EVENTS: [&str; 3] = ["+failover-state-send-slaveof-noone", "+promoted-slave", "+switch-master"];
 const LISTEN_PAUSE: Duration = Duration::from_secs(5);
-/// The last answers are waited for so long.
+/// How long the last answers are waited for.
 const LAST_ANSWERS: Duration = Duration::from_millis(100);
 /// Sentinels hear of a failover from one another within seconds.
 const LONGEST_OUTDATED: Duration = Duration::from_secs(30);
@@ -31,6 +31,8 @@ pub(super) struct Sentinels {
     service: Arc<str>,
     sentinels: Vec<Sentinel>,
     dialer: Dialer,
+    /// The last answers are waited for so long.
+    last_answers: Duration,
     memory: Mutex<Memory>,
     /// Notified when a sentinel announces a step of a failover.
     announced: Arc<Notify>,
@@ -51,7 +53,7 @@ struct Memory {
 
 struct Sentinel {
     node: RedisNode,
-    connection: ArcSwapOption<MultiplexedConnection>,
+    connection: Arc<ArcSwapOption<MultiplexedConnection>>,
 }
 
 /// The primary as one sentinel knows it.
@@ -68,7 +70,7 @@ struct PrimaryView {
 impl Sentinels {
     /// `dialer` is the one of the servers that hold data.
     pub(super) fn new(config: &RedisSentinel, dialer: &Dialer) -> Self {
-        let sentinel = |node: &RedisNode| Sentinel { node: node.clone(), connection: ArcSwapOption::empty() };
+        let sentinel = |node: &RedisNode| Sentinel { node: node.clone(), connection: Arc::default() };
         let dialer = dialer.with_login(config.login.as_ref());
         let announced = Arc::<Notify>::default();
         let listener = |node: &RedisNode| {
@@ -81,6 +83,7 @@ impl Sentinels {
             _listeners: config.nodes.iter().map(listener).collect(),
             announced,
             dialer,
+            last_answers: LAST_ANSWERS,
         }
     }
 
@@ -136,7 +139,7 @@ impl Sentinels {
                 Err(outage) => trouble = Some(outage),
             }
             if answered * 2 > self.sentinels.len() && newest.as_ref().is_some_and(|view| view.epoch >= known) {
-                until.get_or_insert_with(|| Instant::now() + LAST_ANSWERS);
+                until.get_or_insert_with(|| Instant::now() + self.last_answers);
             }
         }
         let mut view = newest.ok_or_else(|| match trouble {
@@ -163,14 +166,21 @@ impl Sentinels {
         answer
     }
 
+    /// Connects, also if the answer is not waited for any more: the next question finds the connection.
+    async fn connect(&self, sentinel: &Sentinel) -> Result<MultiplexedConnection, Outage> {
+        let (dialer, node, connection) = (self.dialer.clone(), sentinel.node.clone(), sentinel.connection.clone());
+        let dial = tokio::spawn(async move {
+            let made = dialer.dial(&node).await?;
+            connection.store(Some(Arc::new(made.clone())));
+            Ok(made)
+        });
+        dial.await.unwrap_or_else(|_| Err(Outage::Silent(sentinel.node.clone())))
+    }
+
     async fn exchange(&self, sentinel: &Sentinel) -> Result<PrimaryView, Outage> {
         let mut connection = match sentinel.connection.load_full() {
             Some(connection) => MultiplexedConnection::clone(&connection),
-            None => {
-                let made = self.dialer.dial(&sentinel.node).await?;
-                sentinel.connection.store(Some(Arc::new(made.clone())));
-                made
-            }
+            None => self.connect(sentinel).await?,
         };
         // The epoch first: a failover between the two answers makes it too old for the address, never too new.
         let mut questions = Pipeline::with_capacity(2);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
 use super::*;
 use crate::config::{OnFailure, RedisServers, RedisStore};
@@ -33,13 +34,20 @@ struct Stage {
 
 impl Stage {
     async fn new() -> Self {
+        Self::with_last(Arc::new(Semaphore::new(1))).await
+    }
+
+    /// The last sentinel takes connections when it has got this permission.
+    async fn with_last(permission: Arc<Semaphore>) -> Self {
         let (mut answers, mut nodes) = (Vec::new(), Vec::new());
-        for _ in 0..3 {
+        for i in 0..3 {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             nodes.push(node(listener.local_addr().unwrap().port()));
             let answer = Arc::new(Mutex::new(Some(BEFORE)));
             answers.push(answer.clone());
+            let permission = permission.clone();
             tokio::spawn(async move {
+                let _may = if i == 2 { Some(permission.acquire().await.unwrap()) } else { None };
                 while let Ok((socket, _)) = listener.accept().await {
                     tokio::spawn(serve(socket, answer.clone()));
                 }
@@ -197,4 +205,21 @@ fn neither_an_old_answer_nor_a_failover_that_hangs_counts_for_ever() {
     assert_eq!(judged(Duration::ZERO), (true, true));
     assert_eq!(judged(LONGEST_HANDOVER), (true, false));
     assert_eq!(judged(LONGEST_OUTDATED), (false, false));
+}
+
+#[tokio::test]
+async fn a_sentinel_that_connects_slowly_is_connected_all_the_same() {
+    let permission = Arc::new(Semaphore::new(0));
+    let mut stage = Stage::with_last(permission.clone()).await;
+    stage.sentinels.last_answers = Duration::ZERO;
+    assert_eq!(stage.primary([Some(BEFORE); 3]).await, OLD);
+    let last = &stage.sentinels.sentinels[2].connection;
+    assert!(last.load().is_none());
+    permission.add_permits(1);
+    let connected = async {
+        while last.load().is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), connected).await.expect("it is connected");
 }

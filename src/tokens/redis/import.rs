@@ -48,8 +48,7 @@ impl RedisTokens {
         if records.is_empty() {
             return Ok(Vec::new());
         }
-        let (seconds, micros): (u64, u64) = decode(self.redis.call(&redis::cmd("TIME")).await?)?;
-        let version = seconds * 1_000_000 + micros;
+        let version = self.present_version().await?;
         let line = |records: &[&Record]| {
             let entry = Entry::of_import(records.iter().copied(), by);
             let json = serde_json::to_string(&entry).expect("entries have only text keys");

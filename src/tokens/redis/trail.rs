@@ -37,10 +37,15 @@ impl RedisTokens {
         self.trim().await
     }
 
+    /// A version of this moment, by Redis's clock in microseconds.
+    pub(super) async fn present_version(&self) -> Result<u64, StoreError> {
+        let (seconds, micros): (u64, u64) = decode(self.redis.call(&redis::cmd("TIME")).await?)?;
+        Ok(seconds * 1_000_000 + micros)
+    }
+
     /// Adds an entry of what was done to a token beside its record.
     pub(in crate::tokens) async fn note(&self, entry: &Entry) -> Result<(), StoreError> {
-        let (seconds, micros): (u64, u64) = decode(self.redis.call(&redis::cmd("TIME")).await?)?;
-        let version = seconds * 1_000_000 + micros;
+        let version = self.present_version().await?;
         let json = serde_json::to_string(entry).expect("entries have only text keys");
         // Also if Redis is full.
         let line = format!("{version} {json}");

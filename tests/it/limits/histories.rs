@@ -61,6 +61,16 @@ pub(super) fn limits() -> impl Strategy<Value = Vec<(u32, u32)>> {
     })
 }
 
+/// Plans of different windows. (That a limit was raised need not be known at once, and matters when the windows change.)
+pub(super) fn plans() -> impl Strategy<Value = Vec<Vec<(u32, u32)>>> {
+    prop::collection::vec(limits(), 1..4).prop_map(|mut plans| {
+        let windows = |plan: &Vec<(u32, u32)>| plan.iter().map(|(_, window)| *window).collect::<Vec<_>>();
+        plans.sort_by_key(windows);
+        plans.dedup_by_key(|plan| windows(plan));
+        plans
+    })
+}
+
 pub(super) fn gap() -> impl Strategy<Value = Gap> {
     prop_oneof![
         8 => Just(Gap::By(0)),
@@ -83,12 +93,7 @@ fn history() -> impl Strategy<Value = History> {
     let step = (gap(), cost, change, route).prop_map(|(gap, cost, plan, route)| Step { gap, cost, plan, route });
     let routes = limits().prop_filter("no limits", |limits| !limits.is_empty());
     let start = 1_700_000_000_000i64..1_709_000_000_000;
-    (
-        start,
-        prop::collection::vec(limits(), 1..4),
-        prop::collection::vec(routes, 0..3),
-        prop::collection::vec(step, 1..400),
-    )
+    (start, plans(), prop::collection::vec(routes, 0..3), prop::collection::vec(step, 1..400))
         .prop_map(|(start_ms, plans, routes, steps)| History { start_ms, plans, routes, steps })
 }
 

@@ -1,7 +1,7 @@
 //! An answer of Redis that comes when the request has been decided already tells what it counted.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use callgate::config::OnFailure;
 use callgate::limits::{Charge, DenyCache, LimitSubject, Limiter, MemoryLimiter, PendingMerges, RedisLimiter, Source};
@@ -79,4 +79,31 @@ async fn a_request_that_was_refused_for_want_of_an_answer_is_not_counted() {
         (server.calls("del") > 0 && counted().await == [3, 3, 0]).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_decision_waits_for_a_silent_redis_once() {
+    const DEADLINE: Duration = Duration::from_secs(1);
+    let mut server = RedisServer::start();
+    let (limiter, redis) = instance_within(&server.url(), OnFailure::Local, DEADLINE).await;
+    let plan = plan(&[(1_000, 600_000)]);
+    issue(&redis, "t").await;
+    server.kill();
+    eventually("an admission that is to be merged", async || {
+        (decide(&limiter, "t", &plan).await.source == Source::Local).then_some(())
+    })
+    .await;
+    server.restart();
+    eventually("Redis to be back", async || redis.is_up().then_some(())).await;
+    server.pause();
+    let first = decide(&limiter, "t", &plan);
+    let second = async {
+        // It finds that the first one is merging, and sees that fail.
+        tokio::time::sleep(DEADLINE / 2).await;
+        let asked = Instant::now();
+        (decide(&limiter, "t", &plan).await, asked.elapsed())
+    };
+    let (first, (second, waited)) = tokio::join!(first, second);
+    assert_eq!((first.source, second.source), (Source::Local, Source::Local));
+    assert!(waited < DEADLINE, "{waited:?}");
 }

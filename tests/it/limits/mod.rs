@@ -11,6 +11,7 @@ mod late_answers;
 mod looking;
 mod merging;
 mod oracle;
+mod plan_changes;
 mod plans;
 mod real_clock;
 mod recovery;

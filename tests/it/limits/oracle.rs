@@ -10,6 +10,12 @@ pub(super) struct Oracle {
     admissions: Vec<i64>,
     /// The longest window of the plan at the last admission, in ms.
     longest: i64,
+    /// A longer one, in ms, that another plan asked for, and when it was asked for last; `None`: since the last admission.
+    kept: Option<(i64, Option<i64>)>,
+    /// The largest limit of all plans.
+    most: usize,
+    /// It never forgets anything.
+    keeps_all: bool,
 }
 
 /// The right answer.
@@ -23,6 +29,11 @@ pub(super) struct Expected {
 }
 
 impl Oracle {
+    /// One with all the memory that it needs.
+    pub(super) fn that_keeps_all() -> Self {
+        Self { keeps_all: true, ..Self::default() }
+    }
+
     /// All admissions that it remembers.
     pub(super) fn admissions(&self) -> &[i64] {
         &self.admissions
@@ -46,11 +57,12 @@ impl Oracle {
         let admitted = !refusing.concat().contains(&true);
         let mut windows = vec![];
         for (((log, limits), refusing), &now) in logs.iter_mut().zip(&refusing).zip(&times) {
-            if admitted && let Some(longest) = limits.iter().map(|(_, window)| i64::from(*window)).max() {
-                // An admission forgets what the plan's longest window no longer sees.
-                log.admissions.retain(|at| *at > now - longest);
-                log.admissions.extend((0..cost).map(|_| now));
-                log.longest = longest;
+            if admitted {
+                log.admit(limits, cost, now);
+            } else if let (Some((span, seen)), Some((_, longest))) = (&mut log.kept, limits.last())
+                && i64::from(*longest) >= *span
+            {
+                *seen = None;
             }
             windows.extend(log.windows(limits, refusing, cost, now));
         }
@@ -58,11 +70,33 @@ impl Oracle {
         Expected { admitted, windows, reported }
     }
 
+    fn admit(&mut self, limits: &[(u32, u32)], cost: u32, now: i64) {
+        let Some(longest) = limits.iter().map(|(_, window)| i64::from(*window)).max() else { return };
+        let largest = limits.iter().map(|(limit, _)| *limit as usize).max().unwrap();
+        // What some plan asked for within its own length, or else the plan before this one.
+        let kept = self.kept.filter(|(span, seen)| now - seen.unwrap_or(now) < *span);
+        let is_over = self.kept.is_some() && kept.is_none();
+        let (span, seen) = kept.unwrap_or((self.longest, None));
+        self.kept = (span > longest).then(|| (span, seen.or(Some(now))));
+        self.most = if is_over && self.kept.is_none() { largest } else { self.most.max(largest) };
+        self.longest = longest;
+        self.admissions.extend((0..cost).map(|_| now));
+        if self.keeps_all {
+            return;
+        }
+        let span = self.kept.map_or(longest, |(span, _)| span);
+        self.admissions.retain(|at| *at > now - span);
+        if self.kept.is_some() {
+            self.admissions.drain(..self.admissions.len().saturating_sub(self.most));
+        }
+    }
+
     /// The time that counts for this log. A clock that is far behind is a new one.
     pub(super) fn time(&mut self, clock: i64) -> i64 {
         let newest = self.admissions.last().copied().unwrap_or(clock);
         if clock < newest - JUMP_MS {
             self.admissions.iter_mut().for_each(|at| *at -= newest - clock);
+            self.kept = self.kept.map(|(span, seen)| (span, seen.map(|at| at - (newest - clock))));
             return clock;
         }
         clock.max(newest)
@@ -86,10 +120,16 @@ impl Oracle {
         limits.iter().zip(refusing).map(window).collect()
     }
 
-    /// Adds what was admitted elsewhere, `ages` ms ago, under a plan whose longest window this is. Answers how many count.
-    pub(super) fn merge(&mut self, longest: i64, ages: &[i64], clock: i64) -> i64 {
-        let longest = longest.max(if self.admissions.is_empty() { 0 } else { self.longest });
-        let mut merged = self.clone();
+    /// Adds what was admitted elsewhere, `ages` ms ago, under a plan of these limits. Answers how many count.
+    pub(super) fn merge(&mut self, limits: &[(u32, u32)], ages: &[i64], clock: i64) -> i64 {
+        let mut merged = if self.admissions.is_empty() { Self::default() } else { self.clone() };
+        let (longest, span) = (i64::from(limits.last().unwrap().1), merged.kept.map(|(span, _)| span));
+        merged.most = merged.most.max(limits.iter().map(|(limit, _)| *limit as usize).max().unwrap());
+        if longest > span.unwrap_or(merged.longest) {
+            (merged.longest, merged.kept) = (longest, None);
+        }
+        merged.kept = merged.kept.map(|(span, _)| (span, None));
+        let longest = merged.kept.map_or(merged.longest, |(span, _)| span);
         let now = merged.time(clock);
         let fresh: Vec<i64> = ages.iter().map(|age| clock - age).filter(|at| *at > now - longest).collect();
         if !fresh.is_empty() {
@@ -97,7 +137,7 @@ impl Oracle {
             merged.admissions.sort_unstable();
             let newest = merged.admissions[merged.admissions.len() - 1];
             merged.admissions.retain(|at| *at > newest - longest);
-            *self = Self { longest, ..merged };
+            *self = merged;
         }
         fresh.len() as i64
     }
@@ -107,7 +147,7 @@ impl Oracle {
         let newest = self.admissions.last().copied().unwrap_or(clock);
         let behind = newest - clock;
         let moved = if behind > JUMP_MS { behind } else { 0 };
-        let seen = Oracle { admissions: self.admissions.iter().map(|at| at - moved).collect(), longest: self.longest };
+        let seen = Oracle { admissions: self.admissions.iter().map(|at| at - moved).collect(), ..Self::default() };
         let now = clock.max(newest - moved);
         let look = |&(limit, window): &(u32, u32)| {
             let used = seen.used(window, now);

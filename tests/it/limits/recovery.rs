@@ -367,15 +367,28 @@ async fn the_gateway_reports_merged_and_dropped_admissions() {
     ask(4).await;
     assert_eq!(gateway.metric("callgate_unmerged_admissions").await, Some(4.0));
     redis.restart();
-    eventually("the merge to be told", async || {
-        said(&gateway, "merged 4 admissions made while Redis was unreachable into 1 logs").then_some(())
-    })
-    .await;
-    assert_eq!(gateway.metric("callgate_merged_admissions_total").await, Some(4.0));
-    assert_eq!(gateway.metric("callgate_unmerged_admissions").await, Some(0.0));
-    assert_eq!(gateway.metric("callgate_dropped_admissions_total").await, Some(0.0));
+    let merged = async |admissions: f64| {
+        eventually("admissions to be merged", async || {
+            (gateway.metric("callgate_merged_admissions_total").await == Some(admissions)).then_some(())
+        })
+        .await;
+    };
+    merged(4.0).await;
     let response = get(&client, &gateway, "/status/200", &token).await;
     assert_eq!(header(&response, "x-ratelimit-remaining"), "52");
+    // It breaks once more, for a moment; one line sums it up.
+    redis.kill();
+    ask(2).await;
+    redis.restart();
+    merged(6.0).await;
+    eventually("the merges to be reported", async || {
+        said(&gateway, "merged 6 admissions made while Redis was unreachable into 2 logs").then_some(())
+    })
+    .await;
+    assert_eq!(gateway.metric("callgate_unmerged_admissions").await, Some(0.0));
+    assert_eq!(gateway.metric("callgate_dropped_admissions_total").await, Some(0.0));
+    // Redis confirms the token.
+    ask(1).await;
 
     redis.kill();
     ask(2).await;

@@ -122,7 +122,7 @@ pub(super) fn with_set_clock(limiter: RedisLimiter) -> RedisLimiter {
 /// A store whose clock is set by hand.
 pub(super) enum Subject {
     Memory(Limiter),
-    Redis { limiter: Limiter, redis: Redis, denials: Arc<DenyCache>, _server: RedisServer },
+    Redis { limiter: Limiter, redis: Redis, denials: Arc<DenyCache>, server: Arc<RedisServer> },
 }
 
 impl Subject {
@@ -132,13 +132,24 @@ impl Subject {
 
     /// The script as it ships, except that its clock is read from the token's record.
     pub(super) async fn redis() -> Self {
-        let server = RedisServer::start();
+        Self::redis_on(Arc::new(RedisServer::start())).await
+    }
+
+    /// Another instance with the same Redis.
+    pub(super) async fn beside(&self) -> Self {
+        match self {
+            Self::Redis { server, .. } => Self::redis_on(server.clone()).await,
+            Self::Memory(_) => panic!("it is alone"),
+        }
+    }
+
+    async fn redis_on(server: Arc<RedisServer>) -> Self {
         let redis = connect(&server, OnFailure::Deny).await;
         let denials = Arc::new(DenyCache::new(64));
         let local = Arc::new(MemoryLimiter::new(64));
         let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials.clone(), Arc::default());
         let limiter = with_set_clock(limiter);
-        Self::Redis { limiter: Limiter::Redis(limiter), redis, denials, _server: server }
+        Self::Redis { limiter: Limiter::Redis(limiter), redis, denials, server }
     }
 
     /// Decides at `clock_ms`.
