@@ -17,7 +17,7 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
         ("trusted_proxies", old.trusted_proxies != new.trusted_proxies),
         ("log", old.log != new.log),
         ("drain", old.drain != new.drain),
-        ("runtime", old.runtime != new.runtime),
+        ("runtime", new.runtime.is_given && old.runtime != new.runtime),
     ];
     let sections = sections.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| format!("{name} changed"));
     let [plans_before, plans_after] = [old, new].map(|config| config.plans.values().cloned().collect::<Vec<_>>());
@@ -43,7 +43,7 @@ pub(crate) fn restart_needed(old: &Config, new: &Config) -> Vec<Problem> {
         ("listen.https", listen.https != now.https),
         ("listen.http", listen.http != now.http),
         ("listen.admin", listen.admin != now.admin),
-        ("runtime.workers", old.runtime.workers != new.runtime.workers),
+        ("runtime.workers", new.runtime.is_given && old.runtime.workers != new.runtime.workers),
         ("store", !same_store(&old.store, &new.store)),
         ("tokens.file", old.tokens.file != new.tokens.file),
         ("log.format", old.log.format != new.log.format),

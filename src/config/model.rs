@@ -52,6 +52,8 @@ pub struct Config {
 pub struct Runtime {
     /// Worker threads, each with its own event loop, upstream pool and Redis connection.
     pub workers: NonZeroUsize,
+    /// Whether the file says how many; otherwise they are as many as the processors of the machine.
+    pub is_given: bool,
 }
 
 /// The listeners.

@@ -94,7 +94,7 @@ async fn check(upstream: &UpstreamPools) {
 }
 
 async fn check_endpoint(upstream: &UpstreamPools, index: usize, health: &Health) {
-    let mut streak = Streak::default();
+    let mut streak = Streak { down: upstream.state.known_health(index), length: 0 };
     tokio::time::sleep(SPREAD.min(health.interval).mul_f64(fastrand::f64())).await;
     loop {
         let answer = tokio::time::timeout(health.timeout, probe(upstream, index, health)).await;

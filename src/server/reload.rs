@@ -114,9 +114,10 @@ impl Reloader {
         let state = self.state.clone();
         let before = state.snapshot.load_full();
         let file = before.config.source.clone();
+        self.files = self.files.look_again();
         // Files take a while to read. Tasks that begin in there belong to this runtime.
         let built = {
-            let (state, before, files) = (state.clone(), before.clone(), self.files.look_again());
+            let (state, before, files) = (state.clone(), before.clone(), self.files.clone());
             tokio::task::spawn_blocking(move || build(&state, &before, files)).await
         };
         let failed = |message: String| ReloadFailure { problems: vec![whole_file(&file, message)] };

@@ -6,7 +6,7 @@ use crate::tokens::Stamp;
 
 /// Files, and what they looked like when they were read. Their paths are followed through symbolic links, as by which Kubernetes
 /// exchanges them.
-#[derive(Default)]
+#[derive(Clone)]
 pub(super) struct WatchedFiles {
     read: Vec<(PathBuf, Option<Stamp>)>,
     /// What they looked like at the last look, if that was something else.

@@ -6,6 +6,7 @@ use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
 use super::principal::Principal;
@@ -51,6 +52,8 @@ impl Revocation {
 #[derive(Default)]
 pub struct OpenCalls {
     shards: Sharded<CallTable, SHARDS>,
+    /// The routes of the configuration in force, by name, once it is not the first.
+    routes: ArcSwap<HashMap<Arc<str>, Arc<Route>>>,
     pub(super) rechecks: Rechecks,
 }
 
@@ -91,11 +94,17 @@ impl OpenCalls {
         let mut table = self.table(&principal.id);
         table.count += 1;
         let key = (principal.id.clone(), table.count);
-        let entry = Entry { principal: principal.clone(), route: route.clone(), tell };
+        // The configuration may have changed since the request began. Read under the lock, as it is judged under the lock.
+        let route = self.routes.load().get(&route.name).unwrap_or(route).clone();
+        let is_allowed = may(principal, &route);
+        let entry = Entry { principal: principal.clone(), route, tell };
         if let Some(end) = principal.expires_at {
             table.ends.insert((end, key.clone()));
         }
         table.calls.insert(key.clone(), entry);
+        if !is_allowed {
+            table.revoke(&key, Revocation::Permission);
+        }
         drop(table);
         if self.rechecks.is_announced_since(&principal.id, era) {
             self.rechecks.add(&principal.id);
@@ -164,12 +173,14 @@ impl OpenCalls {
 
     /// Judges all calls by the routes of another configuration, each by the one of the same name. A call whose route is gone goes on.
     pub(crate) fn follow_routes(&self, routes: &[Arc<Route>]) {
-        let by_name: HashMap<&str, &Arc<Route>> = routes.iter().map(|route| (&*route.name, route)).collect();
+        let by_name: HashMap<_, _> = routes.iter().map(|route| (route.name.clone(), route.clone())).collect();
+        let by_name = Arc::new(by_name);
+        self.routes.store(by_name.clone());
         for mut table in self.shards.iter() {
             let mut lost = Vec::new();
             for (key, entry) in &mut table.calls {
-                let Some(route) = by_name.get(&*entry.route.name) else { continue };
-                entry.route = (*route).clone();
+                let Some(route) = by_name.get(&entry.route.name) else { continue };
+                entry.route = route.clone();
                 if !may(&entry.principal, route) {
                     lost.push(key.clone());
                 }

@@ -71,5 +71,6 @@ pub(super) fn drain(field: &Field<'_>) -> DrainSettings {
 pub(super) fn runtime(field: &Field<'_>) -> Runtime {
     let s = field.section();
     let machine = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    Runtime { workers: s.or("workers", machine, |f| NonZeroUsize::new(f.number(1..=1_024)?)) }
+    let given = s.optional("workers", |f| NonZeroUsize::new(f.number(1..=1_024)?));
+    Runtime { workers: given.unwrap_or(machine), is_given: given.is_some() }
 }

@@ -18,6 +18,8 @@ pub(super) struct EndpointState {
     pub(super) part: EndpointShare,
     /// The hash of its name: the same in every process.
     pub(super) seed: u64,
+    /// Whether there are health checks, without which nobody would find out that it is well again.
+    is_checked: bool,
     pub(super) live: Arc<LiveState>,
 }
 
@@ -39,8 +41,8 @@ pub(super) struct LiveState {
 pub(crate) struct InFlight(Arc<LiveState>);
 
 impl EndpointState {
-    pub(super) fn new(label: Arc<str>, part: EndpointShare, live: Arc<LiveState>) -> Self {
-        Self { seed: hash(label.as_bytes()), label, part, live }
+    pub(super) fn new(label: Arc<str>, part: EndpointShare, is_checked: bool, live: Arc<LiveState>) -> Self {
+        Self { seed: hash(label.as_bytes()), label, part, is_checked, live }
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -53,7 +55,7 @@ impl EndpointState {
     }
 
     pub(super) fn is_down(&self) -> bool {
-        self.live.down.load(Ordering::Relaxed)
+        self.is_checked && self.live.down.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_ejected(&self, now: u64) -> bool {

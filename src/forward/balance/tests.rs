@@ -145,7 +145,8 @@ fn a_budget_is_the_larger_of_its_two_parts() {
 
 #[test]
 fn an_endpoint_that_returns_starts_slowly() {
-    let endpoint = EndpointState::new("http://a:1".into(), EndpointShare { weight: 4, backup: false }, Arc::default());
+    let endpoint =
+        EndpointState::new("http://a:1".into(), EndpointShare { weight: 4, backup: false }, true, Arc::default());
     let slow = Some(Duration::from_secs(30));
     assert_eq!(endpoint.weight(slow, 1), 4_000, "it has always been in service");
     endpoint.live.ejected_until.store(10_000, Ordering::Relaxed);

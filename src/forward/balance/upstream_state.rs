@@ -30,6 +30,8 @@ pub(crate) struct UpstreamState {
     budget: Arc<Budget>,
     pub(crate) permits: Arc<Permits>,
     pub(crate) metrics: UpstreamMetrics,
+    /// Whether health checks have judged its endpoints before, by another configuration.
+    was_checked: bool,
     created: Instant,
 }
 
@@ -43,10 +45,16 @@ impl UpstreamState {
         let past =
             labels.iter().map(|label| before.and_then(|before| before.past_ejections(label)).unwrap_or_default());
         let past = past.collect();
+        let was_checked = before.is_some_and(|before| before.config.health.is_some());
         let endpoints = labels.into_iter().zip(&config.shares).map(|(label, part)| {
             let known = before.and_then(|before| before.endpoints.iter().find(|known| known.label == label));
             let live = known.map(|known| known.live.clone()).unwrap_or_default();
-            Arc::new(EndpointState::new(label, *part, live))
+            let state = EndpointState::new(label, *part, config.health.is_some(), live);
+            if !was_checked {
+                // What checks said in former times means nothing.
+                state.set_down(false, 0);
+            }
+            Arc::new(state)
         });
         let budget = before.filter(|before| before.config.retry == config.retry).map(|before| before.budget.clone());
         let permits = before.filter(|before| before.config.has_same_caps(&config)).map(|before| before.permits.clone());
@@ -58,15 +66,12 @@ impl UpstreamState {
             permits: permits.unwrap_or_else(|| Arc::new(Permits::new(&config, &metrics))),
             endpoints: endpoints.collect(),
             metrics,
+            was_checked,
             created: before.map_or_else(Instant::now, |before| before.created),
             config,
         };
         let now = state.now();
         for (endpoint, up) in state.endpoints.iter().zip(&state.metrics.up) {
-            if state.config.health.is_none() {
-                // Nobody would find out that it is well again.
-                endpoint.set_down(false, now);
-            }
             up.set(i64::from(state.is_up(endpoint, now)));
         }
         state
@@ -208,6 +213,11 @@ impl UpstreamState {
     /// Whether an endpoint gets requests and answers them, as far as is known.
     pub(super) fn is_up(&self, endpoint: &EndpointState, now: u64) -> bool {
         endpoint.is_available(now) && !self.is_failing(endpoint)
+    }
+
+    /// What health checks have said of an endpoint by another configuration; `None`: nothing.
+    pub(crate) fn known_health(&self, index: usize) -> Option<bool> {
+        self.was_checked.then(|| self.endpoints[index].is_down())
     }
 
     /// Sets and logs the result of an endpoint's health checks, if it is new.
