@@ -7,6 +7,7 @@ pub mod auth;
 mod backoff;
 mod bearer;
 mod body;
+mod certificates;
 pub mod cli;
 pub mod config;
 mod deadline;

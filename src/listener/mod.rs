@@ -21,6 +21,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod validity_watch;
 
 pub(crate) use crate::tls::TlsError;
 pub(crate) use bind::bind;
@@ -31,3 +32,4 @@ pub(crate) use peer::{ActiveRequest, Peer};
 pub(crate) use service::{Listener, Tls};
 pub(crate) use slot::ConnectionSlots;
 pub(crate) use tls::{Certificates, server_config};
+pub(crate) use validity_watch::ValidityWatch;

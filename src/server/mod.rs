@@ -17,7 +17,7 @@ use crate::admin::{Admin, AdminBackend, LimitService};
 use crate::auth::RecordWatch;
 use crate::config::{Config, OnFailure, RedisStore};
 use crate::limits::{Limiter, Moment};
-use crate::listener;
+use crate::listener::{self, ValidityWatch};
 use crate::store::Redis;
 use crate::telemetry::{self, Metrics};
 use crate::tokens::{Registry, UsageWriter};
@@ -107,6 +107,8 @@ impl Server {
                 () = shutdown.draining() => {}
             }
         });
+        let certificates = state.certificates.clone();
+        tokio::spawn(Arc::<ValidityWatch>::default().run(move || certificates.clone()));
         let calls = state.open_calls.clone();
         match &state.tokens {
             TokenSource::File { records, .. } => drop(tokio::spawn(records.clone().watch(calls))),

@@ -7,8 +7,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::process::networks;
+use crate::certificates::Purpose;
 use crate::config::units::{HOUR, MINUTE, SECOND};
-use crate::config::{CertificateFiles, Expected, Field, ListenSettings, TlsSettings};
+use crate::config::{CertificateFiles, Field, ListenSettings, TlsSettings};
 
 /// Shorter deadlines than this would cut honest clients off on any network.
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
@@ -95,7 +96,7 @@ pub(super) fn tls(field: &Field<'_>) -> TlsSettings {
 
 fn certificate(field: &Field<'_>) -> Option<CertificateFiles> {
     let s = field.section();
-    let cert = s.require("cert", "the PEM file of the chain, leaf first").and_then(|f| f.file(Expected::Anything));
-    let key = s.require("key", "the PEM file of the private key").and_then(|f| f.file(Expected::Anything));
-    Some(CertificateFiles { cert: cert?, key: key? })
+    let cert = s.require("cert", "the PEM file of the chain, leaf first");
+    let key = s.require("key", "the PEM file of the private key");
+    Field::certificate_files(&cert?, &key?, Purpose::Server)
 }

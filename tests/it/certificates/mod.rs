@@ -1,0 +1,4 @@
+//! Certificates of the HTTPS listener: bad ones, old ones.
+
+mod commands;
+mod validity;
