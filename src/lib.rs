@@ -29,5 +29,6 @@ mod sharded;
 mod shutdown;
 pub mod store;
 pub mod telemetry;
+mod ticket_keys;
 mod tls;
 pub mod tokens;

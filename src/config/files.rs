@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use super::Severity;
 use crate::certificates::{self, Finding, Purpose};
+use crate::ticket_keys;
 
 /// Mode bits for users that are neither a file's owner nor in its group.
 const OTHERS: u32 = 0o007;
@@ -24,11 +25,13 @@ pub(crate) enum Expected {
     ChainOf(PathBuf, Purpose),
     /// The private key, in PEM form, of the certificates in this other file.
     KeyOf(PathBuf),
+    /// Keys of session tickets.
+    TicketKeys,
 }
 
 impl Expected {
     fn is_secret(&self) -> bool {
-        matches!(self, Self::KeyOf(_))
+        matches!(self, Self::KeyOf(_) | Self::TicketKeys)
     }
 }
 
@@ -41,8 +44,9 @@ pub(super) fn check(file: &Path, expected: &Expected, now: SystemTime) -> Vec<(S
         Ok(metadata) => {
             let mut found = check_content(file, expected, now);
             if found.is_empty() && expected.is_secret() && metadata.permissions().mode() & OTHERS != 0 {
-                let message = "holds a private key that every user of this machine may read or change (chmod 600)";
-                found.push((Severity::Warning, message.to_owned()));
+                let what = if matches!(expected, Expected::KeyOf(_)) { "a private key" } else { "keys" };
+                let message = format!("holds {what} that every user of this machine may read or change (chmod 600)");
+                found.push((Severity::Warning, message));
             }
             found
         }
@@ -97,5 +101,6 @@ fn check_content(file: &Path, expected: &Expected, now: SystemTime) -> Vec<(Seve
             judged.collect()
         }
         Expected::KeyOf(cert) => unusable(certificates::check_key(file, cert)),
+        Expected::TicketKeys => unusable(ticket_keys::read(file).err()),
     }
 }

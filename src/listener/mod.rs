@@ -20,6 +20,7 @@ mod slot;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tickets;
 mod tls;
 mod validity_watch;
 

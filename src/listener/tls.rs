@@ -15,6 +15,8 @@ use crate::certificates::{Facts, Validity};
 use crate::config;
 use crate::tls::{self, TlsError};
 
+use super::tickets;
+
 /// The certificates of the HTTPS listener, found by server name: exact, then wildcard, then the first of all.
 pub(crate) struct Certificates {
     keys: Vec<Arc<CertifiedKey>>,
@@ -124,6 +126,9 @@ pub(crate) fn server_config(
         .with_no_client_auth()
         .with_cert_resolver(certificates);
     config.alpn_protocols = [&b"h2"[..], b"http/1.1", b"http/1.0"].map(<[u8]>::to_vec).into();
-    config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Settings)?;
+    config.ticketer = match tickets::shared(settings)? {
+        Some(shared) => shared,
+        None => aws_lc_rs::Ticketer::new().map_err(TlsError::Settings)?,
+    };
     Ok(config)
 }

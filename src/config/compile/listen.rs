@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::process::networks;
 use crate::certificates::Purpose;
 use crate::config::units::{HOUR, MINUTE, SECOND};
-use crate::config::{CertificateFiles, Field, ListenSettings, TlsSettings};
+use crate::config::{CertificateFiles, Expected, Field, ListenSettings, TlsSettings};
 
 /// Shorter deadlines than this would cut honest clients off on any network.
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
@@ -91,6 +91,7 @@ pub(super) fn tls(field: &Field<'_>) -> TlsSettings {
     TlsSettings {
         certificates: certificates.iter().filter_map(certificate).collect(),
         only_tls13: s.or("min_version", false, |f| f.choice(&[("1.2", false), ("1.3", true)])),
+        ticket_keys: s.optional("ticket_keys", |f| f.file(Expected::TicketKeys)),
     }
 }
 
