@@ -6,7 +6,6 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
@@ -14,6 +13,8 @@ use rustls::{
     SupportedProtocolVersion, version,
 };
 use x509_parser::time::ASN1Time;
+
+use crate::certificates;
 
 /// Why TLS can't be used as configured.
 #[derive(Debug, thiserror::Error)]
@@ -64,22 +65,12 @@ pub(crate) fn versions(only_tls13: bool) -> &'static [&'static SupportedProtocol
 
 /// The certificates of a file, at least one.
 pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    let some = found.and_then(|found| if found.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(found) });
-    some.map_err(|error| unusable(path, "certificate", &error))
+    certificates::certificates(path).map_err(|reason| TlsError::pem(path, reason))
 }
 
 /// The first private key of a file.
 pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| unusable(path, "private key", &error))
-}
-
-fn unusable(path: &Path, what: &str, error: &pem::Error) -> TlsError {
-    let reason = match error {
-        pem::Error::NoItemsFound => format!("holds no {what} in PEM form"),
-        other => format!("can't be read: {other}"),
-    };
-    TlsError::pem(path, reason)
+    certificates::private_key(path).map_err(|reason| TlsError::pem(path, reason))
 }
 
 /// TLS as a client. `ca`: the trusted certificates in place of the system's. `client`: certificate and key for servers that ask for one.

@@ -3,13 +3,11 @@
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-
-use rustls::pki_types::CertificateDer;
-use rustls::sign::CertifiedKey;
-use rustls::{InconsistentKeys, RootCertStore};
+use std::time::SystemTime;
 
 use super::Severity;
-use crate::tls::{self, TlsError};
+use crate::certificates::{self, Finding, Purpose};
+use crate::ticket_keys;
 
 /// Mode bits for users that are neither a file's owner nor in its group.
 const OTHERS: u32 = 0o007;
@@ -19,36 +17,55 @@ const MAX_SECRET_BYTES: u64 = 64 << 10;
 
 /// What a file is expected to hold.
 pub(crate) enum Expected {
-    /// Anything: the part of Callgate that uses the file looks closer.
-    Anything,
-    /// Tokens. Callgate can start without this file.
+    /// Tokens, which are checked elsewhere. Callgate can start without this file.
     Tokens,
-    /// Certificates in PEM form.
-    Certificates,
+    /// Trusted certificates in PEM form.
+    Trusted,
+    /// A chain of certificates in PEM form, the owner's first, whose private key is in this other file.
+    ChainOf(PathBuf, Purpose),
     /// The private key, in PEM form, of the certificates in this other file.
     KeyOf(PathBuf),
+    /// Keys of session tickets.
+    TicketKeys,
+}
+
+impl Expected {
+    fn is_secret(&self) -> bool {
+        matches!(self, Self::KeyOf(_) | Self::TicketKeys)
+    }
 }
 
 /// What is wrong with a file that the configuration names.
-pub(super) fn check(file: &Path, expected: &Expected) -> Option<(Severity, String)> {
+pub(super) fn check(file: &Path, expected: &Expected, now: SystemTime) -> Vec<(Severity, String)> {
+    let error = |message: String| vec![(Severity::Error, message)];
     let metadata = std::fs::File::open(file).and_then(|file| file.metadata());
-    let (severity, message) = match metadata {
-        Ok(metadata) if metadata.is_dir() => (Severity::Error, "is a folder, not a file".to_owned()),
-        Ok(metadata) => match check_content(file, expected) {
-            Err(message) => (Severity::Error, message),
-            Ok(()) if matches!(expected, Expected::KeyOf(_)) && metadata.permissions().mode() & OTHERS != 0 => {
-                let message = "holds a private key that every user of this machine may read or change (chmod 600)";
-                (Severity::Warning, message.to_owned())
+    let mut found = match metadata {
+        Ok(metadata) if metadata.is_dir() => error("is a folder, not a file".to_owned()),
+        Ok(metadata) => {
+            let mut found = check_content(file, expected, now);
+            if found.is_empty() && expected.is_secret() && metadata.permissions().mode() & OTHERS != 0 {
+                let what = if matches!(expected, Expected::KeyOf(_)) { "a private key" } else { "keys" };
+                let message = format!("holds {what} that every user of this machine may read or change (chmod 600)");
+                found.push((Severity::Warning, message));
             }
-            Ok(()) => return None,
-        },
-        Err(error) if matches!(expected, Expected::Tokens) && error.kind() == ErrorKind::NotFound => {
-            let message = "does not exist yet, so no token is valid (`callgate token create` makes it)";
-            (Severity::Warning, message.to_owned())
+            found
         }
-        Err(error) => (Severity::Error, reason(&error)),
+        Err(problem) if matches!(expected, Expected::Tokens) && problem.kind() == ErrorKind::NotFound => {
+            let message = "does not exist yet, so no token is valid (`callgate token create` makes it)";
+            vec![(Severity::Warning, message.to_owned())]
+        }
+        Err(problem) => error(reason(&problem)),
     };
-    Some((severity, format!("{} {message}", file.display())))
+    for (_, message) in &mut found {
+        *message = format!("{} {message}", file.display());
+    }
+    found
+}
+
+/// Servers' certificates that are for one name: the index of the later file, and what is wrong with it.
+pub(super) fn shared_names(files: &[PathBuf]) -> Vec<(usize, String)> {
+    let named = |(index, message): (usize, String)| (index, format!("{} {message}", files[index].display()));
+    certificates::shared_names(files).into_iter().map(named).collect()
 }
 
 /// The trimmed content of a file that holds a secret.
@@ -70,38 +87,20 @@ pub(super) fn reason(error: &std::io::Error) -> String {
     }
 }
 
-fn check_content(file: &Path, expected: &Expected) -> Result<(), String> {
+fn check_content(file: &Path, expected: &Expected, now: SystemTime) -> Vec<(Severity, String)> {
+    let unusable = |message: Option<String>| message.map(|message| (Severity::Error, message)).into_iter().collect();
     match expected {
-        Expected::Anything | Expected::Tokens => Ok(()),
-        Expected::Certificates => certificates(file).map(drop),
-        Expected::KeyOf(cert) => {
-            let key = tls::private_key(file).map_err(tls_reason)?;
-            // What is wrong with the certificate is reported where the certificate is named.
-            let Ok(chain) = certificates(cert) else { return Ok(()) };
-            match CertifiedKey::from_der(chain, key, &tls::provider()) {
-                Ok(_) => Ok(()),
-                Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-                    Err(format!("is not the key of the first certificate in {}", cert.display()))
-                }
-                Err(error) => Err(format!("holds a private key that can't be used: {error}")),
-            }
+        Expected::Tokens => Vec::new(),
+        Expected::Trusted => unusable(certificates::check_trusted(file)),
+        Expected::ChainOf(key, purpose) => {
+            let found = certificates::check_chain(file, key, *purpose, now).into_iter();
+            let judged = found.map(|finding| match finding {
+                Finding::Unusable(message) => (Severity::Error, message),
+                Finding::Doubtful(message) => (Severity::Warning, message),
+            });
+            judged.collect()
         }
-    }
-}
-
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let found = tls::certificates(file).map_err(tls_reason)?;
-    for certificate in &found {
-        let added = RootCertStore::empty().add(certificate.clone());
-        added.map_err(|error| format!("holds a certificate that can't be used: {error}"))?;
-    }
-    Ok(found)
-}
-
-/// What is wrong with a PEM file, without its name.
-fn tls_reason(error: TlsError) -> String {
-    match error {
-        TlsError::Pem { reason, .. } => reason,
-        other @ (TlsError::Pair { .. } | TlsError::ServerName(_) | TlsError::Settings(_)) => other.to_string(),
+        Expected::KeyOf(cert) => unusable(certificates::check_key(file, cert)),
+        Expected::TicketKeys => unusable(ticket_keys::read(file).err()),
     }
 }

@@ -5,12 +5,14 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::expand::expand;
 use super::files::{self, Expected};
 use super::key_path::KeyPath;
 use super::yaml::{Position, YamlEntry, YamlNode, YamlValue, parse, plain};
-use super::{Problem, Severity, quoted};
+use super::{CertificateFiles, Problem, Severity, quoted};
+use crate::certificates::Purpose;
 
 /// Keys of a map that are compared one by one. With more, a table is quicker.
 const FEW: usize = 16;
@@ -83,10 +85,18 @@ impl<'a> YamlReader<'a> {
 
     /// Reports what is wrong with the files that the configuration names.
     pub(super) fn check_files(&self) {
-        for (position, path, file, expected) in self.files.borrow().iter() {
-            if let Some((severity, message)) = files::check(file, expected) {
+        let (files, now) = (self.files.borrow(), SystemTime::now());
+        for (position, path, file, expected) in files.iter() {
+            for (severity, message) in files::check(file, expected, now) {
                 self.report(severity, *position, path.clone(), message);
             }
+        }
+        let is_servers = |expected: &Expected| matches!(expected, Expected::ChainOf(_, Purpose::Server));
+        let servers: Vec<_> = files.iter().filter(|(_, _, _, expected)| is_servers(expected)).collect();
+        let paths: Vec<PathBuf> = servers.iter().map(|(_, _, file, _)| file.clone()).collect();
+        for (index, message) in files::shared_names(&paths) {
+            let (position, path, ..) = servers[index];
+            self.report(Severity::Warning, *position, path.clone(), message);
         }
     }
 
@@ -306,15 +316,32 @@ impl<'a> Field<'a> {
         text.strip_prefix("file:").map(|path| self.reader.resolve(path))
     }
 
-    /// The path of a file, resolved against the configuration's folder.
+    /// The path of a file, resolved against the configuration's folder; the file is checked later.
     pub(crate) fn file(&self, expected: Expected) -> Option<PathBuf> {
+        let file = self.path_of_file()?;
+        self.expect(&file, expected);
+        Some(file)
+    }
+
+    /// The files of a certificate and of its private key, which are checked later.
+    pub(crate) fn certificate_files(cert: &Self, key: &Self, purpose: Purpose) -> Option<CertificateFiles> {
+        let (chain, secret) = (cert.path_of_file(), key.path_of_file());
+        let (chain, secret) = (chain?, secret?);
+        cert.expect(&chain, Expected::ChainOf(secret.clone(), purpose));
+        key.expect(&secret, Expected::KeyOf(chain.clone()));
+        Some(CertificateFiles { cert: chain, key: secret })
+    }
+
+    fn path_of_file(&self) -> Option<PathBuf> {
         let text = self.text()?;
         if text.is_empty() {
             return self.accept(Err("must be the path of a file, not an empty text"));
         }
-        let file = self.reader.resolve(&text);
-        self.reader.files.borrow_mut().push((self.position, self.path.to_string(), file.clone(), expected));
-        Some(file)
+        Some(self.reader.resolve(&text))
+    }
+
+    fn expect(&self, file: &Path, expected: Expected) {
+        self.reader.files.borrow_mut().push((self.position, self.path.to_string(), file.to_owned(), expected));
     }
 
     /// What kind of value this is, to say what is wrong with it.

@@ -9,6 +9,8 @@ pub struct TlsSettings {
     pub certificates: Vec<CertificateFiles>,
     /// Refuse TLS 1.2.
     pub only_tls13: bool,
+    /// The file with the keys of session tickets; `None`: random keys of this process.
+    pub ticket_keys: Option<PathBuf>,
 }
 
 /// The two PEM files of one certificate.

@@ -20,7 +20,9 @@ mod slot;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tickets;
 mod tls;
+mod validity_watch;
 
 pub(crate) use crate::tls::TlsError;
 pub(crate) use bind::bind;
@@ -31,3 +33,4 @@ pub(crate) use peer::{ActiveRequest, Peer, PeerCall};
 pub(crate) use service::{Listener, Serving, Tls};
 pub(crate) use slot::ConnectionSlots;
 pub(crate) use tls::{Certificates, Tickets, random_tickets, server_config};
+pub(crate) use validity_watch::ValidityWatch;

@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use crate::certificates::{Facts, Validity};
 use crate::config;
 use crate::tls::{self, TlsError};
+
+use super::tickets;
 
 /// The certificates of the HTTPS listener, found by server name: exact, then wildcard, then the first of all.
 pub(crate) struct Certificates {
@@ -21,6 +23,8 @@ pub(crate) struct Certificates {
     by_name: HashMap<String, usize>,
     addresses: Vec<IpAddr>,
     expiries: Vec<(PathBuf, i64)>,
+    /// In the order of `expiries`.
+    validities: Vec<Validity>,
 }
 
 impl Certificates {
@@ -29,21 +33,27 @@ impl Certificates {
     /// # Errors
     /// The first [`TlsError`] found.
     pub(crate) fn load(files: &[config::CertificateFiles]) -> Result<Self, TlsError> {
-        let mut loaded =
-            Self { keys: Vec::new(), by_name: HashMap::new(), addresses: Vec::new(), expiries: Vec::new() };
+        let mut loaded = Self {
+            keys: Vec::new(),
+            by_name: HashMap::new(),
+            addresses: Vec::new(),
+            expiries: Vec::new(),
+            validities: Vec::new(),
+        };
         for (index, pair) in files.iter().enumerate() {
             let chain = tls::certificates(&pair.cert)?;
             let key = tls::private_key(&pair.key)?;
-            let Inspected { names, addresses, expiry } = inspect(&pair.cert, &chain[0])?;
-            loaded.addresses.extend(addresses);
-            loaded.expiries.push((pair.cert.clone(), expiry));
+            let facts = Facts::read(&chain[0]).map_err(|reason| TlsError::pem(&pair.cert, reason))?;
+            loaded.addresses.extend(facts.addresses);
+            loaded.expiries.push((pair.cert.clone(), facts.validity.not_after));
+            loaded.validities.push(facts.validity);
             let certified = CertifiedKey::from_der(chain, key, &tls::provider()).map_err(|source| TlsError::Pair {
                 cert: pair.cert.clone(),
                 key: pair.key.clone(),
                 source,
             })?;
             loaded.keys.push(Arc::new(certified));
-            for name in names {
+            for name in facts.names {
                 // On a tie the certificate that stands first in the file wins.
                 loaded.by_name.entry(name).or_insert(index);
             }
@@ -86,6 +96,11 @@ impl Certificates {
     #[must_use]
     pub(crate) fn expiries(&self) -> &[(PathBuf, i64)] {
         &self.expiries
+    }
+
+    /// Each certificate's file, and when it is valid.
+    pub(super) fn validities(&self) -> impl Iterator<Item = (&Path, Validity)> {
+        self.expiries.iter().map(|(file, _)| &**file).zip(self.validities.iter().copied())
     }
 }
 
@@ -149,37 +164,6 @@ pub(crate) fn server_config(
         .with_no_client_auth()
         .with_cert_resolver(certificates);
     config.alpn_protocols = [&b"h2"[..], b"http/1.1", b"http/1.0"].map(<[u8]>::to_vec).into();
-    config.ticketer = tickets;
+    config.ticketer = tickets::shared(settings)?.unwrap_or(tickets);
     Ok(config)
-}
-
-/// What a certificate says.
-struct Inspected {
-    /// DNS names, in lower case.
-    names: Vec<String>,
-    addresses: Vec<IpAddr>,
-    /// In Unix seconds.
-    expiry: i64,
-}
-
-fn inspect(path: &Path, leaf: &CertificateDer<'_>) -> Result<Inspected, TlsError> {
-    use x509_parser::extensions::GeneralName;
-    let unreadable = |reason: String| TlsError::pem(path, reason);
-    let (_, certificate) = x509_parser::parse_x509_certificate(leaf)
-        .map_err(|error| unreadable(format!("the first certificate can't be read: {error}")))?;
-    let alternatives = certificate
-        .subject_alternative_name()
-        .map_err(|error| unreadable(format!("its alternative names can't be read: {error}")))?;
-    let (mut names, mut addresses) = (Vec::new(), Vec::new());
-    for name in alternatives.into_iter().flat_map(|extension| &extension.value.general_names) {
-        match name {
-            GeneralName::DNSName(name) => names.push(name.to_ascii_lowercase()),
-            GeneralName::IPAddress(bytes) => {
-                let v4 = || <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
-                addresses.extend(v4().or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from)));
-            }
-            _ => {}
-        }
-    }
-    Ok(Inspected { names, addresses, expiry: certificate.validity().not_after.timestamp() })
 }

@@ -23,7 +23,7 @@ use crate::admin::{Admin, LastReload};
 use crate::auth::RecordWatch;
 use crate::config::{self, Config};
 use crate::limits::Moment;
-use crate::listener;
+use crate::listener::{self, ValidityWatch};
 use crate::store::Redis;
 use crate::telemetry::{self, LogControl, Metrics};
 use crate::tokens::UsageWriter;
@@ -137,6 +137,8 @@ async fn spawn_background(
         let socket = TcpListener::from_std(socket).map_err(StartError::Worker)?;
         tokio::spawn(admin.clone().run(socket));
     }
+    let (validity, served) = (Arc::<ValidityWatch>::default(), state.clone());
+    tokio::spawn(validity.clone().run(move || served.snapshot.load().tls.certificates.clone()));
     let calls = state.open_calls.clone();
     match &state.tokens {
         TokenSource::File { records, .. } => {
@@ -164,6 +166,7 @@ async fn spawn_background(
         admin,
         stores,
         log,
+        validity,
         last,
     };
     let hangups = signal(SignalKind::hangup()).map_err(StartError::Worker)?;

@@ -14,6 +14,7 @@ use crate::admin::{Admin, LastReload, ReloadFailure, ReloadReport, ReloadResult}
 use crate::config::{self, Problem, Severity};
 use crate::forward::{HealthChecks, Upstreams};
 use crate::gateway::Snapshot;
+use crate::listener::ValidityWatch;
 use crate::telemetry::LogControl;
 
 use super::admin_stores::AdminStores;
@@ -31,6 +32,7 @@ pub(super) struct Reloader {
     pub(super) admin: Arc<Admin>,
     pub(super) stores: AdminStores,
     pub(super) log: LogControl,
+    pub(super) validity: Arc<ValidityWatch>,
     pub(super) last: LastReload,
     pub(super) tasks: UpstreamTasks,
     pub(super) files: WatchedFiles,
@@ -149,6 +151,7 @@ impl Reloader {
         }
         self.tasks = UpstreamTasks::start(state, &now.upstreams, Some(&self.tasks));
         self.admin.exchange(self.stores.backend(state, now));
+        self.validity.report(&now.tls.certificates, SystemTime::now());
     }
 }
 

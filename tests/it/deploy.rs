@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -299,7 +300,9 @@ fn every_configuration_loads() {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         fs::create_dir(folder.path().join("tls")).unwrap();
         fs::write(folder.path().join("tls/fullchain.pem"), made.cert.pem()).unwrap();
-        fs::write(folder.path().join("tls/privkey.pem"), made.signing_key.serialize_pem()).unwrap();
+        let key = folder.path().join("tls/privkey.pem");
+        fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
         let copy = folder.path().join("callgate.yaml");
         fs::copy(&path, &copy).unwrap();
         let loaded = callgate::config::load(&copy).unwrap_or_else(|problems| panic!("{}: {problems}", path.display()));

@@ -6,6 +6,7 @@ mod attack;
 mod auth;
 mod balancing;
 mod call_sides;
+mod certificates;
 mod config;
 mod contract;
 mod crowding;

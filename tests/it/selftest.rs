@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use crate::support::eventually;
-use crate::support::gateway::PROGRAM;
+use crate::support::gateway::{PROGRAM, write_pair};
 use crate::support::redis::RedisServer;
 use crate::support::topology::RedisCluster;
 
@@ -64,13 +64,11 @@ async fn a_good_redis_passes_and_keeps_its_data() {
 fn configuration(store: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let text = format!(
-        "tls: {{ certificates: [{{ cert: a.pem, key: b.pem }}] }}\nstore: {{ redis: {{ {store}, namespace: voice }} }}\n\
+        "tls: {{ certificates: [{{ cert: a.pem, key: a.pem }}] }}\nstore: {{ redis: {{ {store}, namespace: voice }} }}\n\
          routes: [{{ path: /, upstream: a }}]\nupstreams: {{ a: {{ endpoints: [\"http://127.0.0.1:1\"] }} }}\n"
     );
     std::fs::write(folder.path().join("callgate.yaml"), text).unwrap();
-    for name in ["a.pem", "b.pem"] {
-        std::fs::write(folder.path().join(name), "").unwrap();
-    }
+    write_pair(&folder.path().join("a.pem"));
     folder
 }
 

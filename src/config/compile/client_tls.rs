@@ -5,21 +5,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::address::is_host;
+use crate::certificates::Purpose;
 use crate::config::{CertificateFiles, Expected, Field, Section};
 
 /// `ca`, and `cert` with `key`, which must be given both or not at all.
 pub(super) fn client_tls(s: &Section<'_>) -> (Option<PathBuf>, Option<CertificateFiles>) {
-    let ca = s.optional("ca", |f| f.file(Expected::Certificates));
+    let ca = s.optional("ca", |f| f.file(Expected::Trusted));
     let (cert, key) = match (s.get("cert"), s.get("key")) {
         (Some(_), None) => (None, s.require("key", "the private key of `cert`")),
         (None, Some(_)) => (s.require("cert", "the certificate of `key`"), None),
         pair => pair,
     };
-    let client = cert.zip(key).and_then(|(cert, key)| {
-        let cert = cert.file(Expected::Certificates)?;
-        let key = key.file(Expected::KeyOf(cert.clone()))?;
-        Some(CertificateFiles { cert, key })
-    });
+    let client = cert.zip(key).and_then(|(cert, key)| Field::certificate_files(&cert, &key, Purpose::Client));
     (ca, client)
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::process::networks;
+use crate::certificates::Purpose;
 use crate::config::units::{HOUR, MINUTE, SECOND};
 use crate::config::{CertificateFiles, Expected, Field, ListenSettings, TlsSettings};
 
@@ -92,12 +93,13 @@ pub(super) fn tls(field: &Field<'_>) -> TlsSettings {
     TlsSettings {
         certificates: certificates.iter().filter_map(certificate).collect(),
         only_tls13: s.or("min_version", false, |f| f.choice(&[("1.2", false), ("1.3", true)])),
+        ticket_keys: s.optional("ticket_keys", |f| f.file(Expected::TicketKeys)),
     }
 }
 
 fn certificate(field: &Field<'_>) -> Option<CertificateFiles> {
     let s = field.section();
-    let cert = s.require("cert", "the PEM file of the chain, leaf first").and_then(|f| f.file(Expected::Anything));
-    let key = s.require("key", "the PEM file of the private key").and_then(|f| f.file(Expected::Anything));
-    Some(CertificateFiles { cert: cert?, key: key? })
+    let cert = s.require("cert", "the PEM file of the chain, leaf first");
+    let key = s.require("key", "the PEM file of the private key");
+    Field::certificate_files(&cert?, &key?, Purpose::Server)
 }

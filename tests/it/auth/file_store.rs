@@ -5,6 +5,7 @@ use callgate::telemetry::Metrics;
 use callgate::tokens::{Draft, NewToken, Registry};
 
 use super::*;
+use crate::support::gateway::write_pair;
 
 #[tokio::test]
 async fn a_running_instance_reloads_the_token_file() {
@@ -75,7 +76,7 @@ async fn all_tokens_of_a_file_are_listed_at_once_or_by_pages() {
 fn check_validates_the_token_file_too() {
     let folder = tempfile::tempdir().unwrap();
     let [config, tokens, certificate] = ["callgate.yaml", "tokens.yaml", "c.pem"].map(|name| folder.path().join(name));
-    std::fs::write(&certificate, "").unwrap();
+    write_pair(&certificate);
     let text = "tls: { certificates: [{ cert: c.pem, key: c.pem }] }\ntokens: { file: tokens.yaml }\n\
         routes: [{ path: /a, permission: \"calls:read\", upstream: up }]\nupstreams: { up: { endpoints: [\"http://127.0.0.1:9\"] } }\n";
     std::fs::write(&config, text).unwrap();

@@ -5,7 +5,8 @@ mod reports;
 mod shipped;
 mod values;
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,13 @@ fn messages(text: &str) -> String {
         Ok(loaded) => loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
         Err(problems) => problems.to_string(),
     }
+}
+
+/// The folder of bad configurations. Git doesn't keep that only the owner may read a file.
+fn bad_files() -> &'static Path {
+    let folder = Path::new("tests/config/bad");
+    fs::set_permissions(folder.join("here.pem"), Permissions::from_mode(0o600)).unwrap();
+    folder
 }
 
 /// All of a configuration, to compare two.

@@ -13,8 +13,7 @@ fn compare(expected: &Path, actual: &str) -> Result<(), String> {
 #[test]
 fn every_bad_file_is_reported_exactly() {
     // Relative, so that the texts are the same everywhere; cargo runs tests in the package's folder.
-    let mut files: Vec<PathBuf> =
-        fs::read_dir("tests/config/bad").unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> = fs::read_dir(bad_files()).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let bad: Vec<&PathBuf> = files.iter().filter(|path| path.extension().is_some_and(|ext| ext == "yaml")).collect();
     assert!(bad.len() >= 45, "only {} bad files", bad.len());
@@ -38,6 +37,7 @@ fn every_bad_file_is_reported_exactly() {
 
 #[test]
 fn many_mistakes_are_reported_at_once_in_the_order_of_the_file() {
+    bad_files();
     let path = Path::new("tests/config/many.yaml");
     let problems = config::load(path).unwrap_err();
     let places: Vec<_> = problems.iter().map(|problem| (problem.line, problem.column)).collect();
@@ -59,7 +59,7 @@ fn a_file_that_cannot_be_read_is_reported() {
 
 #[test]
 fn check_reports_to_people_and_programs() {
-    let path = Path::new("tests/config/bad/route-upstream-unknown.yaml");
+    let path = &bad_files().join("route-upstream-unknown.yaml");
     let (good, out, err) = checked(path);
     assert!(!good && out.is_empty());
     let line = "tests/config/bad/route-upstream-unknown.yaml:5:27: routes[0].upstream: no upstream is called \"cals\" (did you mean \"calls\"?)";

@@ -8,8 +8,14 @@ use super::*;
 fn the_shipped_files_load() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("tls")).unwrap();
-    for (file, text) in [("tls/fullchain.pem", ""), ("tls/privkey.pem", ""), ("tokens.yaml", "tokens: []\n")] {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    for (file, text) in [
+        ("tls/fullchain.pem", &*made.cert.pem()),
+        ("tls/privkey.pem", &made.signing_key.serialize_pem()),
+        ("tokens.yaml", "tokens: []\n"),
+    ] {
         fs::write(folder.path().join(file), text).unwrap();
+        fs::set_permissions(folder.path().join(file), Permissions::from_mode(0o600)).unwrap();
     }
     for (name, text, defines) in [
         ("callgate.yaml", SHIPPED, "4 routes, 3 upstreams, 2 plans, store memory"),

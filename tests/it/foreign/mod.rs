@@ -299,7 +299,7 @@ async fn two_certificates() -> (Upstream, Gateway, Token) {
     let site: Arc<Site> = Site::in_memory(upstream.address, "  - { path: \"/{*rest}\", upstream: up }");
     let other = rcgen::generate_simple_self_signed(["other.test".to_owned()]).unwrap();
     std::fs::write(site.path("other.pem"), other.cert.pem()).unwrap();
-    std::fs::write(site.path("other.key"), other.signing_key.serialize_pem()).unwrap();
+    site.write_secret("other.key", &other.signing_key.serialize_pem());
     let config = std::fs::read_to_string(site.config()).unwrap();
     let first = "{ cert: cert.pem, key: key.pem }";
     std::fs::write(site.config(), config.replace(first, &format!("{first}, {{ cert: other.pem, key: other.key }}")))

@@ -1,7 +1,8 @@
 //! The program itself, started as an operator starts it.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -38,6 +39,13 @@ pub struct Token {
     pub secret: String,
 }
 
+/// Writes a certificate for `localhost` and its key into one file.
+pub fn write_pair(file: &Path) {
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(file, pair.cert.pem() + &pair.signing_key.serialize_pem()).unwrap();
+    std::fs::set_permissions(file, Permissions::from_mode(0o600)).unwrap();
+}
+
 impl Site {
     /// Writes a configuration. `listen`, `tls` and `log` are there already; `rest` is everything else.
     pub fn new(rest: &str) -> Arc<Self> {
@@ -50,8 +58,8 @@ impl Site {
         let names = ["localhost", "127.0.0.1"].map(str::to_owned);
         let pair = rcgen::generate_simple_self_signed(names).unwrap();
         std::fs::write(folder.path().join("cert.pem"), pair.cert.pem()).unwrap();
-        std::fs::write(folder.path().join("key.pem"), pair.signing_key.serialize_pem()).unwrap();
         let site = Self { folder };
+        site.write_secret("key.pem", &pair.signing_key.serialize_pem());
         let tls = "tls: { certificates: [{ cert: cert.pem, key: key.pem }] }\nruntime: { workers: 2 }\n";
         let listen =
             format!("listen: {{ https: \"127.0.0.1:0\", admin: \"127.0.0.1:0\", max_connections: 2000{listen} }}\n");
@@ -64,6 +72,12 @@ impl Site {
         Self::new(&format!(
             "store: memory\ntokens: {{ file: tokens.yaml }}\nroutes:\n{routes}\nupstreams: {{ up: {{ endpoints: [\"http://{upstream}\"] }} }}"
         ))
+    }
+
+    /// Writes a file that only its owner may read.
+    pub fn write_secret(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).unwrap();
+        std::fs::set_permissions(self.path(name), Permissions::from_mode(0o600)).unwrap();
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -79,8 +79,7 @@ async fn upstream(
 }
 
 fn write_key(site: &Site, name: &str, key: &KeyPair) {
-    std::fs::write(site.path(name), key.serialize_pem()).unwrap();
-    std::fs::set_permissions(site.path(name), Permissions::from_mode(0o600)).unwrap();
+    site.write_secret(name, &key.serialize_pem());
 }
 
 /// The status of one request, with these keys of the upstream beside `ca`. There is a certificate `client.pem`, `client.key`, too.
