@@ -7,6 +7,8 @@ use super::{admin_client, reload, reload_with, replace, site, status};
 use crate::support::calls::{call, switchboard};
 use crate::support::client::{get, header, http1, http2};
 use crate::support::eventually;
+use crate::support::gateway::Site;
+use crate::support::redis::RedisServer;
 use crate::support::upstream::Upstream;
 
 #[tokio::test]
@@ -163,4 +165,23 @@ async fn the_log_level_changes_by_request_and_by_reload() {
     // The reload sets the level of the configuration before it tells of itself.
     assert_eq!(reload(&gateway).await.0, 200);
     eventually("a line on the reload", async || (reloads() == before + 1).then_some(())).await;
+}
+
+#[tokio::test]
+async fn plans_of_tokens_in_redis_follow_even_while_it_does_not_answer() {
+    let (upstream, redis) = (Upstream::start().await, RedisServer::start());
+    let plan = "plans: { standard: { limits: { minute: 10/1m } } }";
+    let site = Site::on_redis(&redis.url(), ", on_failure: local", upstream.address, plan);
+    let token = site.token(&[]);
+    let gateway = site.serve();
+    let client = http2(&gateway);
+    let limit = async || header(&get(&client, &gateway, "/a", &token).await, "x-ratelimit-limit").to_owned();
+    assert_eq!(limit().await, "10");
+    assert_eq!(reload_with(&gateway, "minute: 10/1m", "minute: 20/1m").await, ["plan standard changed"]);
+    assert_eq!(limit().await, "20");
+    redis.pause();
+    reload_with(&gateway, "minute: 20/1m", "minute: 30/1m").await;
+    let answer = get(&client, &gateway, "/a", &token).await;
+    // What Redis counted before is counted here, too.
+    assert_eq!((header(&answer, "x-ratelimit-limit"), header(&answer, "x-ratelimit-remaining")), ("30", "27"));
 }
