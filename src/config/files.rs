@@ -9,6 +9,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, RootCertStore};
 
 use super::Severity;
+use crate::accounts::why_unreadable;
 use crate::tls::{self, TlsError};
 
 /// Mode bits for users that are neither a file's owner nor in its group.
@@ -46,7 +47,7 @@ pub(super) fn check(file: &Path, expected: &Expected) -> Option<(Severity, Strin
             let message = "does not exist yet, so no token is valid (`callgate token create` makes it)";
             (Severity::Warning, message.to_owned())
         }
-        Err(error) => (Severity::Error, reason(&error)),
+        Err(error) => (Severity::Error, reason(file, &error)),
     };
     Some((severity, format!("{} {message}", file.display())))
 }
@@ -55,16 +56,16 @@ pub(super) fn check(file: &Path, expected: &Expected) -> Option<(Severity, Strin
 pub(super) fn read_secret(file: &Path) -> Result<String, String> {
     let mut text = String::new();
     std::fs::File::open(file)
-        .and_then(|file| file.take(MAX_SECRET_BYTES).read_to_string(&mut text))
-        .map_err(|error| format!("the file {} {}", file.display(), reason(&error)))?;
+        .and_then(|opened| opened.take(MAX_SECRET_BYTES).read_to_string(&mut text))
+        .map_err(|error| format!("the file {} {}", file.display(), reason(file, &error)))?;
     Ok(text.trim().to_owned())
 }
 
 /// Why a file can't be used, without the operating system's numbers.
-pub(super) fn reason(error: &std::io::Error) -> String {
+pub(super) fn reason(file: &Path, error: &std::io::Error) -> String {
     match error.kind() {
         ErrorKind::NotFound => "does not exist (paths are relative to the configuration's folder)".to_owned(),
-        ErrorKind::PermissionDenied => "can't be read by this user (change its owner or mode)".to_owned(),
+        ErrorKind::PermissionDenied => why_unreadable(file),
         ErrorKind::InvalidData => "is not UTF-8 text".to_owned(),
         _ => format!("can't be read: {error}"),
     }
