@@ -2,6 +2,7 @@
 //!
 //! `ARCHITECTURE.md` draws the way of a request through these modules; a module uses only what stands below it.
 
+mod accounts;
 mod admin;
 pub mod auth;
 mod backoff;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::Severity;
+use crate::accounts::why_unreadable;
 use crate::certificates::{self, Finding, Purpose};
 use crate::ticket_keys;
 
@@ -54,7 +55,7 @@ pub(super) fn check(file: &Path, expected: &Expected, now: SystemTime) -> Vec<(S
             let message = "does not exist yet, so no token is valid (`callgate token create` makes it)";
             vec![(Severity::Warning, message.to_owned())]
         }
-        Err(problem) => error(reason(&problem)),
+        Err(problem) => error(reason(file, &problem)),
     };
     for (_, message) in &mut found {
         *message = format!("{} {message}", file.display());
@@ -72,16 +73,16 @@ pub(super) fn shared_names(files: &[PathBuf]) -> Vec<(usize, String)> {
 pub(super) fn read_secret(file: &Path) -> Result<String, String> {
     let mut text = String::new();
     std::fs::File::open(file)
-        .and_then(|file| file.take(MAX_SECRET_BYTES).read_to_string(&mut text))
-        .map_err(|error| format!("the file {} {}", file.display(), reason(&error)))?;
+        .and_then(|opened| opened.take(MAX_SECRET_BYTES).read_to_string(&mut text))
+        .map_err(|error| format!("the file {} {}", file.display(), reason(file, &error)))?;
     Ok(text.trim().to_owned())
 }
 
 /// Why a file can't be used, without the operating system's numbers.
-pub(super) fn reason(error: &std::io::Error) -> String {
+pub(super) fn reason(file: &Path, error: &std::io::Error) -> String {
     match error.kind() {
         ErrorKind::NotFound => "does not exist (paths are relative to the configuration's folder)".to_owned(),
-        ErrorKind::PermissionDenied => "can't be read by this user (change its owner or mode)".to_owned(),
+        ErrorKind::PermissionDenied => why_unreadable(file),
         ErrorKind::InvalidData => "is not UTF-8 text".to_owned(),
         _ => format!("can't be read: {error}"),
     }

@@ -126,7 +126,7 @@ fn read(path: &Path) -> Result<String, (Position, String)> {
     std::fs::File::open(path).and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)).map_err(
         |error| match error.kind() {
             std::io::ErrorKind::NotFound => whole_file("does not exist".to_owned()),
-            _ => whole_file(files::reason(&error)),
+            _ => whole_file(files::reason(path, &error)),
         },
     )?;
     if bytes.len() > MAX_BYTES {

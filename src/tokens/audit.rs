@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::date::Date;
 use super::limit_text::limit_text;
 use super::record::Record;
+use crate::accounts::user_name;
 
 /// Entries that a store keeps; older ones are forgotten.
 pub const TRAIL_LENGTH: usize = 10_000;
@@ -26,15 +27,9 @@ impl Actor {
 
     /// The person behind sudo, or the account that this process runs as, on this machine.
     pub(crate) fn of_this_process() -> Self {
-        let uid = rustix::process::getuid().as_raw().to_string();
-        let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let named = |line: &str| {
-            let mut fields = line.split(':');
-            let name = fields.next()?;
-            (fields.nth(1) == Some(uid.as_str())).then(|| name.to_owned())
-        };
-        let behind_sudo = std::env::var("SUDO_USER").ok().filter(|user| uid == "0" && !user.is_empty());
-        let user = behind_sudo.or_else(|| accounts.lines().find_map(named)).unwrap_or_else(|| format!("uid{uid}"));
+        let uid = rustix::process::getuid().as_raw();
+        let behind_sudo = std::env::var("SUDO_USER").ok().filter(|user| uid == 0 && !user.is_empty());
+        let user = behind_sudo.or_else(|| user_name(uid)).unwrap_or_else(|| format!("uid{uid}"));
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         Self::person(&user, host.trim())
     }

@@ -150,12 +150,12 @@ fn unknown(id: &str, known: &[String]) -> String {
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// The operating system says no.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
         /// What it said.
-        source: io::Error,
+        error: io::Error,
     },
     /// What is in it is wrong: every problem, in the order of the file.
     #[error("{}", lines(.0))]

@@ -88,6 +88,19 @@ fn systemd_accepts_the_unit_and_rates_it_as_confined() {
     assert!(output.status.success(), "{}", said(&output));
 }
 
+#[test]
+fn the_token_file_of_the_recipe_is_where_the_unit_may_write() {
+    let unit = read("deploy/callgate.service");
+    let settings = ["ProtectSystem", "StateDirectory", "StateDirectoryMode"].map(|name| setting(&unit, name));
+    assert_eq!(settings, ["strict", "callgate", "0750"]);
+    let readme = read("deploy/README.md");
+    let recipe = readme.split("\n## systemd\n").nth(1).and_then(|text| text.split("\n## ").next()).unwrap();
+    let text = recipe.split("```yaml\n").nth(1).and_then(|text| text.split("```").next()).unwrap();
+    let loaded = callgate::config::parse(Path::new("/etc/callgate/callgate.yaml"), text, &|_| None).unwrap();
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    assert_eq!(loaded.config.tokens.file.as_deref(), Some(Path::new("/var/lib/callgate/tokens.yaml")));
+}
+
 /// The value of a setting in a unit.
 fn setting<'a>(unit: &'a str, name: &str) -> &'a str {
     unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or_else(|| panic!("no {name}"))

@@ -28,6 +28,7 @@ mod limits;
 mod metrics;
 mod mirroring;
 mod outage;
+mod owners;
 mod persistence;
 mod proof;
 mod proxied;

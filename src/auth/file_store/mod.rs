@@ -66,7 +66,7 @@ impl FileStore {
         };
         match store.read() {
             Ok(()) => Ok(store),
-            Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(FileError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
                 tracing::warn!("{} does not exist: no token is known", store.path.display());
                 Ok(store)
             }
@@ -147,7 +147,7 @@ impl FileStore {
         let stamp = loaded.as_ref().map_or_else(|_| Stamp::read(&self.path), |(_, stamp)| Some(*stamp));
         // Remembered whether the file is good or not, so that a bad one is complained of once.
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = stamp;
-        let (text, _) = loaded.map_err(|source| FileError::Io { path: self.path.clone(), source })?;
+        let (text, _) = loaded.map_err(|error| FileError::Io { path: self.path.clone(), error })?;
         let records = read_served_records(&self.path, &text, &self.plans.load())?;
         let _exchange = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
         let new = self.take_over(&self.records.load(), records);

@@ -2,10 +2,14 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use crate::accounts::{chown_error, is_root, read_error, write_error};
 use crate::tokens::error::{FileError, LOCK_WAIT, RegistryError, Result};
 
 /// A token file that is being changed, and its folder, locked for as long as this lives.
@@ -24,13 +28,13 @@ impl LockedFile {
             Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
             _ => PathBuf::from("."),
         };
-        let failed = |source| RegistryError::from(FileError::Io { path: folder.clone(), source });
-        let lock = File::open(&folder).map_err(failed)?;
+        let failed = |error| RegistryError::from(FileError::Io { path: folder.clone(), error });
+        let lock = File::open(&folder).map_err(|error| failed(read_error(&folder, error)))?;
         let deadline = Instant::now() + LOCK_WAIT;
         loop {
             match lock.try_lock() {
                 Ok(()) => return Ok(Self { path, folder, _lock: lock }),
-                Err(TryLockError::Error(source)) => return Err(failed(source)),
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
                 Err(TryLockError::WouldBlock) if Instant::now() > deadline => return Err(RegistryError::Locked(path)),
                 Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
             }
@@ -38,7 +42,8 @@ impl LockedFile {
     }
 
     /// Writes a file of this folder beside the old one and exchanges the two, so that a reader sees the one or the other and a crash
-    /// loses neither. A new file is for its owner alone; an old one keeps owner and group, and loses what it allowed to others.
+    /// loses neither. An old file keeps owner and group, and loses what it allowed to others. A new one is for its owner alone, for
+    /// only the service that serves the tokens has any use for it.
     pub(super) fn replace(&self, path: &Path, text: &str) -> Result<(), FileError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         self.clear_away(&format!(".{name}."));
@@ -46,13 +51,12 @@ impl LockedFile {
         let result = (|| {
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
             file.write_all(text.as_bytes())?;
-            // A file that is new gets the owner of the token file that it lies beside.
-            let old = fs::metadata(path);
-            if let Some(model) = old.as_ref().ok().cloned().or_else(|| fs::metadata(&self.path).ok()) {
-                own_like(&file, &temporary, &model)?;
-            }
-            if let Ok(old) = old {
-                file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o660 | 0o600))?;
+            match fs::metadata(path) {
+                Ok(old) => {
+                    own_like(&file, path, &old)?;
+                    file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o660 | 0o600))?;
+                }
+                Err(_) => self.give_away(&file)?,
             }
             file.sync_all()?;
             fs::rename(&temporary, path)?;
@@ -62,7 +66,7 @@ impl LockedFile {
             // The first error is the one to report.
             let _ = fs::remove_file(&temporary);
         }
-        result.map_err(|source| FileError::Io { path: path.to_owned(), source })
+        result.map_err(|error| FileError::Io { path: path.to_owned(), error: write_error(&self.folder, error) })
     }
 
     /// Removes what writers left behind that were killed. Nobody else writes, for the folder is locked.
@@ -77,15 +81,38 @@ impl LockedFile {
         }
     }
 
-    /// Opens a file of this folder for appending; a new one is for the token file's owner alone.
+    /// Opens a file of this folder for appending; a new one is for its owner alone. Links are refused: root would follow them
+    /// wherever the folder's owner wants.
     pub(super) fn append_to(&self, path: &Path) -> io::Result<File> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-        if file.metadata()?.len() == 0
-            && let Ok(model) = fs::metadata(&self.path)
-        {
-            own_like(&file, path, &model)?;
+        let mut options = OpenOptions::new();
+        options.append(true).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+        let opened = match options.clone().create_new(true).open(path) {
+            Ok(file) => {
+                let given = self.give_away(&file);
+                if given.is_err() {
+                    // The first error is the one to report.
+                    let _ = fs::remove_file(path);
+                }
+                given.map(|()| file)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path),
+            Err(error) => Err(error),
+        };
+        opened.map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::LOOP) => io::Error::other("is a symbolic link: put the file itself in its place"),
+            _ => write_error(&self.folder, error),
+        })
+    }
+
+    /// Gives a new file that root has made to the owner and group of the token file or, without one, of the folder: else the service
+    /// could not read it.
+    fn give_away(&self, file: &File) -> io::Result<()> {
+        if !is_root() {
+            return Ok(());
         }
-        Ok(file)
+        let models = [&self.path, &self.folder];
+        let model = models.into_iter().find_map(|path| fs::metadata(path).ok().map(|metadata| (path, metadata)));
+        model.map_or(Ok(()), |(path, metadata)| own_like(file, path, &metadata))
     }
 }
 
@@ -101,10 +128,14 @@ pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
+/// By the open file: a name in a folder of somebody else may lead elsewhere by now.
 fn own_like(file: &File, path: &Path, model: &fs::Metadata) -> io::Result<()> {
     let own = file.metadata()?;
-    if (model.uid(), model.gid()) != (own.uid(), own.gid()) {
-        chown(path, Some(model.uid()), Some(model.gid()))?;
+    if (model.uid(), model.gid()) == (own.uid(), own.gid()) {
+        return Ok(());
     }
-    Ok(())
+    fchown(file, Some(model.uid()), Some(model.gid())).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => chown_error(path, model),
+        _ => error,
+    })
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::parse::{Placed, parse, parse_with};
+use crate::accounts::read_error;
 use crate::tokens::error::{FileError, Result};
 use crate::tokens::plans::Plans;
 use crate::tokens::record::Record;
@@ -34,7 +35,7 @@ impl TokenFile {
 fn text_of(path: &Path) -> Result<String, FileError> {
     match fs::read_to_string(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        other => other.map_err(|source| FileError::Io { path: path.to_owned(), source }),
+        other => other.map_err(|error| FileError::Io { path: path.to_owned(), error: read_error(path, error) }),
     }
 }
 
@@ -66,7 +67,7 @@ impl Stamp {
 /// A file's text and what it looked like, from one handle. A file that is being written while it is read is read again later: its
 /// stamp will differ from the one that is returned.
 pub(crate) fn load(path: &Path) -> io::Result<(String, Stamp)> {
-    let mut file = File::open(path)?;
+    let mut file = File::open(path).map_err(|error| read_error(path, error))?;
     let stamp = Stamp::of(&file.metadata()?);
     let mut text = String::new();
     file.read_to_string(&mut text)?;

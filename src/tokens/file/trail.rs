@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::atomic_replace::{LockedFile, beside};
+use crate::accounts::read_error;
 use crate::tokens::audit::{Entry, TRAIL_LENGTH};
 use crate::tokens::error::FileError;
 use crate::tokens::token::TokenHash;
@@ -61,7 +62,7 @@ pub(super) fn read(token_file: &Path) -> Result<Vec<(u64, Entry)>, FileError> {
 fn read_lines(path: &Path) -> Result<Vec<TrailLine>, FileError> {
     let text = match fs::read_to_string(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        other => other.map_err(|source| FileError::Io { path: path.to_owned(), source })?,
+        other => other.map_err(|error| FileError::Io { path: path.to_owned(), error: read_error(path, error) })?,
     };
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
@@ -89,7 +90,7 @@ pub(super) fn settle(locked: &LockedFile) -> Result<(), FileError> {
         write(locked, trail, &lines)?;
     }
     match fs::remove_file(&path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(FileError::Io { path, source }),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FileError::Io { path, error }),
         _ => Ok(()),
     }
 }
@@ -116,7 +117,7 @@ fn write(locked: &LockedFile, mut old: Vec<TrailLine>, new: &[TrailLine]) -> Res
         old.drain(..too_many.min(old.len()));
         locked.replace(&path, &text_of(&old))?;
     }
-    append(locked, &path, &text_of(new)).map_err(|source| FileError::Io { path, source })
+    append(locked, &path, &text_of(new)).map_err(|error| FileError::Io { path, error })
 }
 
 fn append(locked: &LockedFile, path: &Path, lines: &str) -> io::Result<()> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::atomic_replace::{LockedFile, beside, target};
 use super::token_file::TokenFile;
+use crate::accounts::read_error;
 use crate::tokens::error::{FileError, Result};
 use crate::tokens::record::Usage;
 use crate::tokens::usage_counts::NewUsage;
@@ -38,7 +39,8 @@ impl TokenFile {
     pub(in crate::tokens) fn add_usage(&self, uses: &[(Arc<str>, NewUsage)]) -> Result<()> {
         let locked = LockedFile::wait_for(&self.path)?;
         let path = beside(&locked.path, ENDING);
-        let mut usages = load(&path).map_err(|source| FileError::Io { path: path.clone(), source })?;
+        let mut usages =
+            load(&path).map_err(|error| FileError::Io { path: path.clone(), error: read_error(&path, error) })?;
         for (id, new) in uses {
             let usage = usages.entry(id.to_string()).or_default();
             usage.requests = usage.requests.saturating_add(new.requests);
