@@ -69,6 +69,16 @@ impl LockedFile {
         result.map_err(|error| FileError::Io { path: path.to_owned(), error: write_error(&self.folder, error) })
     }
 
+    /// Removes a file of this folder, if it is there.
+    pub(super) fn remove(&self, path: &Path) -> Result<(), FileError> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(FileError::Io { path: path.to_owned(), error: write_error(&self.folder, error) })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Removes what writers left behind that were killed. Nobody else writes, for the folder is locked.
     fn clear_away(&self, start: &str) {
         for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {

@@ -83,16 +83,12 @@ pub(super) fn prepare(locked: &LockedFile, entries: &[Entry], new: &str, now: Sy
 
 /// Takes pending entries to the trail if their change was made, and forgets them otherwise.
 pub(super) fn settle(locked: &LockedFile) -> Result<(), FileError> {
-    let path = beside(&locked.path, PENDING);
     if let Some(pending) = Pending::read(&locked.path).filter(|pending| pending.is_made(&locked.path)) {
         let trail = read_lines(&beside(&locked.path, ENDING))?;
         let lines = newer(pending.lines, &trail);
         write(locked, trail, &lines)?;
     }
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FileError::Io { path, error }),
-        _ => Ok(()),
-    }
+    locked.remove(&beside(&locked.path, PENDING))
 }
 
 /// Adds an entry of what was done elsewhere.
