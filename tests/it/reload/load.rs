@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::{reload, write};
 use crate::support::calls::{call, switchboard};
-use crate::support::client::{header, http1, http2};
+use crate::support::client::{builder, header, http1, http2};
 use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::upstream::Upstream;
 
@@ -85,7 +85,9 @@ async fn nobody_notices() {
     }
     // Streams of events go on, whatever becomes of their route.
     let mut streams = JoinSet::new();
-    for client in [http1(&gateway), http2(&gateway)] {
+    for client in [builder(&gateway).http1_only(), builder(&gateway)] {
+        // The usual one is for a whole answer.
+        let client = client.timeout(Duration::from_secs(24 * 3_600)).build().unwrap();
         let request = client.get(gateway.url("/feed")).bearer_auth(&token.secret);
         let (mut stream, over) = (request.send().await.unwrap(), over.clone());
         streams.spawn(async move {
