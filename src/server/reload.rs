@@ -18,6 +18,7 @@ use crate::telemetry::LogControl;
 
 use super::admin_stores::AdminStores;
 use super::state::{ProcessState, TokenSource};
+use super::systemd;
 use super::watched_files::WatchedFiles;
 use super::worker::WorkerHandle;
 
@@ -72,7 +73,9 @@ impl Reloader {
                 }
                 () = shutdown.draining() => return,
             };
+            systemd::reloading();
             let result = self.reload().await;
+            systemd::ready();
             if let Some(answer) = answer {
                 // The caller may have gone.
                 let _ = answer.send(result);

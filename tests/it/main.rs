@@ -37,6 +37,7 @@ mod selftest;
 mod senders;
 mod streams;
 mod support;
+mod takeover;
 mod timeouts;
 mod topologies;
 mod upstreams;
