@@ -94,13 +94,18 @@ impl Admin {
         self.serving.store(Arc::new(AdminServing { access, backend }));
     }
 
-    /// Serves for as long as the process lives: during a drain, health matters most.
+    /// Serves for as long as the process lives (during a drain, health matters most), or until another process serves on this socket.
     pub(crate) async fn run(self: Arc<Self>, socket: TcpListener) {
         let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let shutdown = self.serving.load().backend.shutdown.clone();
         loop {
             // Nobody closes the semaphore.
             let permit = connections.clone().acquire_owned().await;
-            match socket.accept().await {
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                () = shutdown.handed_over() => return,
+            };
+            match accepted {
                 Ok((stream, client)) => {
                     let admin = self.clone();
                     tokio::spawn(async move {
@@ -142,10 +147,12 @@ impl Admin {
     async fn respond(&self, request: Request<Incoming>, client: SocketAddr) -> AdminResponse {
         let id = request_id(&request, SystemTime::now());
         let has_body = !request.body().is_end_stream();
-        let handled = self.serving.load_full().handle(request, client).await;
+        let serving = self.serving.load_full();
+        let shutdown = serving.backend.shutdown.clone();
+        let handled = serving.handle(request, client).await;
         let mut response = handled.unwrap_or_else(|error| error.into_response(&id));
-        if has_body && !response.status().is_success() {
-            // The rest of the body may not have come, and nobody reads it.
+        if (has_body && !response.status().is_success()) || shutdown.is_handed_over() {
+            // The rest of the body may not have come, and nobody reads it; or the next request is the successor's.
             set_header(&mut response, CONNECTION, HeaderValue::from_static("close"));
         }
         set_header(&mut response, REQUEST_ID, id);

@@ -49,6 +49,9 @@ enum Command {
         /// The configuration file
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        /// Take over from the process that answers at this Unix socket, if there is one, and answer there from then on
+        #[arg(long, value_name = "SOCKET")]
+        takeover: Option<PathBuf>,
     },
     /// Check a configuration file
     Check {
@@ -97,7 +100,7 @@ pub fn main() -> ExitCode {
             "this build has no demo: it was built without the default feature `demo`, as images and packages are. \
              From a checkout, `cargo run --release -- demo` runs it"
         )),
-        Command::Serve { config } => on_runtime(serve::run(config)),
+        Command::Serve { config, takeover } => on_runtime(serve::run(config, takeover)),
         Command::Check { file, json, online } => {
             match on_runtime(async { Ok(check::check(&file, json, online).await) }) {
                 Ok(code) => return code,

@@ -1,21 +1,25 @@
-//! `callgate serve`: the gateway on the operator's configuration, until a signal ends it.
+//! `callgate serve`: the gateway on the operator's configuration, until a signal ends it or another process takes over.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
 
 use crate::config;
-use crate::server::{ExitSignals, Server};
+use crate::server::{ActivatedSocket, End, ExitSignals, LaunchOptions, Server};
 
-pub(super) async fn run(file: PathBuf) -> anyhow::Result<()> {
+pub(super) async fn run(file: PathBuf, takeover: Option<PathBuf>) -> anyhow::Result<()> {
     let loaded = config::load(&file).map_err(|problems| anyhow!("the configuration is invalid\n{problems}"))?;
     for warning in &loaded.warnings {
         eprintln!("{warning}");
     }
     let mut signals = ExitSignals::listen().context("listening for signals")?;
     ExitSignals::ignore_others().context("ignoring other signals")?;
-    let server = Server::launch(loaded.config).await?;
-    signals.next().await;
-    server.stop(signals).await;
+    let activated = ActivatedSocket::all().context("taking the sockets of systemd")?;
+    let server = Server::launch(loaded.config, LaunchOptions { takeover, activated }).await?;
+    let end = tokio::select! {
+        () = signals.next() => End::Signal,
+        () = server.taken_over() => End::TakenOver,
+    };
+    server.stop(end, signals).await;
     Ok(())
 }

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config};
-use crate::server::{ExitSignals, Server};
+use crate::server::{End, ExitSignals, LaunchOptions, Server};
 use crate::tokens::{ActionContext, Actor, Draft, Origin, Registry};
 
 use files::DemoFiles;
@@ -39,10 +39,10 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
 
     let stop = CancellationToken::new();
     let voice = tokio::spawn(voice::serve(listener, stop.clone()));
-    let server = Server::launch(loaded.config).await?;
+    let server = Server::launch(loaded.config, LaunchOptions::default()).await?;
     print!("{}", files.instructions([server.https, server.admin, upstream], [&full, &read_only]));
     signals.next().await;
-    server.stop(signals).await;
+    server.stop(End::Signal, signals).await;
     stop.cancel();
     voice.await.context("the sample upstream panicked")
 }

@@ -105,6 +105,14 @@ impl<V> BoundedMap<V> {
         }
     }
 
+    /// What `collect` makes of the entries of each shard, one after the other.
+    pub(super) fn shards<R>(
+        &self,
+        mut collect: impl FnMut(&mut dyn Iterator<Item = (&str, &V)>) -> R,
+    ) -> impl Iterator<Item = R> {
+        self.shards.iter().map(move |shard| collect(&mut shard.entries.iter().map(|(id, value)| (&**id, value))))
+    }
+
     /// How many entries of some worth were evicted since the last time.
     pub(super) fn take_evicted(&self) -> u64 {
         self.evicted.swap(0, Ordering::Relaxed)

@@ -2,11 +2,50 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 
 /// The clocks are read one after the other, and to the millisecond: if they seem to be no further apart than this, they are as
 /// far apart as before.
 const TOLERANCE_MS: i64 = 5;
+
+/// When the clock that decides began, and Unix ms at that moment.
+static BEGUN: OnceLock<(Instant, u64)> = OnceLock::new();
+
+/// The beginning of the clock that decides, as another process of this machine understands it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockOrigin {
+    /// On the machine's monotonic clock.
+    monotonic_ns: u64,
+    unix_ms: u64,
+}
+
+impl ClockOrigin {
+    /// That of this process.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        let _ = Moment::now();
+        let &(begun, unix_ms) = BEGUN.get_or_init(|| (Instant::now(), unix_ms(SystemTime::now())));
+        let age = Instant::now().saturating_duration_since(begun);
+        Self { monotonic_ns: monotonic_ns().saturating_sub(age.as_nanos() as u64), unix_ms }
+    }
+
+    /// Goes on with the clock of another process, if this one has not read its own yet. Returns whether it does.
+    #[must_use]
+    pub fn adopt(self) -> bool {
+        let age = Duration::from_nanos(monotonic_ns().saturating_sub(self.monotonic_ns));
+        let Some(begun) = Instant::now().checked_sub(age) else { return false };
+        BEGUN.set((begun, self.unix_ms)).is_ok()
+    }
+}
+
+/// The clock behind [`Instant`] on Linux.
+fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
 
 /// A moment on both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +67,6 @@ impl Moment {
     /// The present.
     #[must_use]
     pub fn now() -> Self {
-        static BEGUN: OnceLock<(Instant, u64)> = OnceLock::new();
         static OFFSET_MS: AtomicI64 = AtomicI64::new(0);
         let (wall_ms, at) = (unix_ms(SystemTime::now()), Instant::now());
         let (begun, begun_ms) = *BEGUN.get_or_init(|| (at, wall_ms));

@@ -88,6 +88,11 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// What it counts.
+    pub(super) fn cost(&self) -> u32 {
+        self.cost
+    }
+
     pub(super) fn new(
         admitted: bool,
         source: Source,

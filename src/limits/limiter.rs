@@ -41,12 +41,17 @@ impl Limiter {
         let charge = Charge { cost: charge.cost.max(1), ..charge };
         let query = LimitQuery { subject: *subject, plan, charge, is_current };
         let mut outcome = match self {
-            Self::Memory(memory) => {
-                let decision = memory.decide_query(&query, steady_ms);
-                let takes_lease = decision.admitted && query.max_calls().is_some();
-                let lease = takes_lease.then(|| CallLease::counted(memory.clone(), subject.token_id));
-                LimitOutcome::Decided(decision, lease)
-            }
+            Self::Memory(memory) => loop {
+                if let Some(decision) = memory.decide_query(None, &query, steady_ms) {
+                    let takes_lease = decision.admitted && query.max_calls().is_some();
+                    let lease = takes_lease.then(|| CallLease::counted(memory.clone(), subject.token_id));
+                    break LimitOutcome::Decided(decision, lease);
+                }
+                // Boxed: only a process that is being drained needs it.
+                if let Some((decision, lease)) = Box::pin(memory.ask_successor(&query)).await {
+                    break LimitOutcome::Decided(decision, lease);
+                }
+            },
             Self::Redis(redis) => redis.decide(&query, steady_ms).await?,
         };
         if let LimitOutcome::Decided(decision, _) = &mut outcome {

@@ -7,11 +7,15 @@ use std::collections::VecDeque;
 use smallvec::SmallVec;
 
 use super::decision::{Decision, Source, WindowStatus, numbers};
+use super::log_bytes::{DamagedLogs, read_u32, read_u64};
 use crate::config::Limit;
 
 /// A clock that is this much (ms) behind the newest stamp is a new clock: the log moves to it. If it is less, time stops
 /// for this token until the clock has caught up.
 pub(super) const JUMP_MS: u64 = 5_000;
+
+/// No clock is later than this: times can be added without an overflow.
+const MAX_MS: u64 = 1 << 50;
 
 /// The smallest ring that is kept.
 const SMALLEST_RING: u32 = 4;
@@ -114,6 +118,47 @@ impl AdmissionLog {
     /// Whether all that it remembers has left all windows.
     pub(super) fn is_expired(&self, clock_ms: u64) -> bool {
         self.longest().is_none_or(|longest| self.newest_ms + u64::from(longest.length_ms) <= clock_ms)
+    }
+
+    /// Appends it as bytes.
+    pub(super) fn write_bytes(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.newest_ms.to_le_bytes());
+        let windows = self.windows.iter().flat_map(|window| [window.length_ms, window.count]);
+        let counts = [self.windows.len() as u32, self.stamps.len() as u32, self.most];
+        // Nothing is kept; what is kept is in use; or it was until then.
+        let kept: SmallVec<[u32; 4]> = match self.kept.as_deref() {
+            None => SmallVec::from_slice(&[0]),
+            Some(Kept { window, seen: None }) => SmallVec::from_slice(&[1, window.length_ms, window.count]),
+            Some(Kept { window, seen: Some(seen) }) => {
+                SmallVec::from_slice(&[2, window.length_ms, window.count, *seen])
+            }
+        };
+        for number in counts.into_iter().chain(kept).chain(windows).chain(self.stamps.iter().copied()) {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+
+    /// Reads it, and leaves what follows in `bytes`.
+    pub(super) fn read_bytes(bytes: &mut &[u8]) -> Result<Self, DamagedLogs> {
+        let newest_ms = read_u64(bytes)?;
+        let (windows, stamps, most) = (read_u32(bytes)?, read_u32(bytes)?, read_u32(bytes)?);
+        let window = |bytes: &mut &[u8]| Ok(Window { length_ms: read_u32(bytes)?, count: read_u32(bytes)? });
+        let kept = match read_u32(bytes)? {
+            0 => None,
+            1 => Some(Kept { window: window(bytes)?, seen: None }),
+            2 => Some(Kept { window: window(bytes)?, seen: Some(read_u32(bytes)?) }),
+            _ => return Err(DamagedLogs),
+        };
+        let windows = (0..windows).map(|_| window(bytes)).collect::<Result<SmallVec<[Window; 2]>, _>>()?;
+        // Every window counts stamps that are there, the longest one all of them.
+        let longest = kept.map(|kept| kept.window).or_else(|| windows.last().copied());
+        let counted = longest.map_or(0, |longest| longest.count);
+        let is_empty = stamps == 0 && !windows.is_empty();
+        if is_empty || counted > stamps || windows.iter().any(|window| window.count > counted) || newest_ms > MAX_MS {
+            return Err(DamagedLogs);
+        }
+        let stamps = (0..stamps).map(|_| read_u32(bytes)).collect::<Result<_, _>>()?;
+        Ok(Self { newest_ms, stamps, windows, kept: kept.map(Box::new), most })
     }
 
     fn read_clock(&mut self, clock_ms: u64) -> Moment {

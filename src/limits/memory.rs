@@ -1,12 +1,14 @@
 //! The limiter in this process's memory: the memory store, and the substitute while Redis does not answer.
 
-use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::bounded_map::BoundedMap;
+use super::call_counts::CallCounts;
 use super::decision::{Decision, Source};
 use super::log::JUMP_MS;
 use super::query::{Charge, LimitQuery, LimitSubject};
+use super::successor::{SuccessorRequest, SuccessorSender};
 use super::token_logs::TokenLogs;
 use crate::config::{Plan, RouteLimits};
 
@@ -19,9 +21,13 @@ const SWEEP: usize = 256;
 /// are all empty, or else the one not admitted for longest. Only then can a token be admitted beyond its limits, so the
 /// bound should exceed the tokens that are active within their longest window.
 pub struct MemoryLimiter {
-    logs: BoundedMap<TokenLogs>,
-    /// How many calls of a token are open in this process, if any and if their number is limited. Calls are few and long.
-    calls: Mutex<HashMap<Box<str>, u32>>,
+    pub(super) logs: BoundedMap<TokenLogs>,
+    /// How many calls of a token are open, if any and if their number is limited. Calls are few and long.
+    calls: Mutex<CallCounts>,
+    /// Whether a successor decides. It is read under the locks, so that it changes for all at one moment.
+    pub(super) frozen: AtomicBool,
+    /// The way to it.
+    pub(super) successor: Mutex<Option<SuccessorSender>>,
 }
 
 impl MemoryLimiter {
@@ -29,7 +35,12 @@ impl MemoryLimiter {
     /// admission in its longest window each.
     #[must_use]
     pub fn new(tokens: usize) -> Self {
-        Self { logs: BoundedMap::new(tokens), calls: Mutex::default() }
+        Self {
+            logs: BoundedMap::new(tokens),
+            calls: Mutex::default(),
+            frozen: AtomicBool::new(false),
+            successor: Mutex::default(),
+        }
     }
 
     /// Holds at most so many tokens from here on; those beyond leave one by one, as others come.
@@ -48,21 +59,34 @@ impl MemoryLimiter {
     }
 
     /// Decides on a request, and on the call that it opens if calls of its token are limited. An admitted call is counted
-    /// until [`MemoryLimiter::end_call`].
-    pub(super) fn decide_query(&self, query: &LimitQuery<'_>, now_ms: u64) -> Decision {
+    /// for its holder (`None`: this process) until it ends. `None`: a successor decides.
+    pub(super) fn decide_query(&self, holder: Option<u64>, query: &LimitQuery<'_>, now_ms: u64) -> Option<Decision> {
         let LimitQuery { subject: LimitSubject { token_id, .. }, plan, charge, .. } = *query;
-        let Some(max_calls) = query.max_calls() else { return self.decide(token_id, plan, charge, now_ms) };
+        let Some(max_calls) = query.max_calls() else {
+            return self.decide_unless_frozen(token_id, plan, charge, now_ms);
+        };
         let mut calls = self.calls();
-        let open = calls.get(token_id).copied().unwrap_or(0);
-        if open >= max_calls {
+        if self.frozen.load(Ordering::Relaxed) {
+            return None;
+        }
+        if calls.of(token_id) >= max_calls {
             let deny = |logs: &mut TokenLogs| logs.decide(plan, charge, now_ms, false);
-            return self.without_keeping(token_id, deny).with_too_many_calls(max_calls);
+            return Some(self.without_keeping(token_id, deny).with_too_many_calls(max_calls));
         }
-        let decision = self.decide(token_id, plan, charge, now_ms);
+        let decision = self.decide_unless_frozen(token_id, plan, charge, now_ms)?;
         if decision.admitted {
-            calls.insert(token_id.into(), open + 1);
+            calls.open(holder, token_id);
         }
-        decision
+        Some(decision)
+    }
+
+    fn decide_unless_frozen(&self, token_id: &str, plan: &Plan, charge: Charge<'_>, now_ms: u64) -> Option<Decision> {
+        if plan.limits.is_empty() && charge.limits.is_none() {
+            return Some(Decision::uncounted(Source::Local, now_ms));
+        }
+        self.with_logs(token_id, now_ms, |logs| {
+            (!self.frozen.load(Ordering::Relaxed)).then(|| logs.decide(plan, charge, now_ms, true))
+        })
     }
 
     /// Logs what Redis admitted, so that this limiter is warm when Redis stops answering.
@@ -75,25 +99,24 @@ impl MemoryLimiter {
 
     /// Counts a call that Redis admitted.
     pub(super) fn open_call(&self, token_id: &str) {
-        *self.calls().entry(token_id.into()).or_default() += 1;
+        self.calls().open(None, token_id);
     }
 
     /// Counts the end of a call.
     pub(super) fn end_call(&self, token_id: &str) {
         let mut calls = self.calls();
-        let Some(open) = calls.get_mut(token_id) else { return };
-        *open -= 1;
-        if *open == 0 {
-            calls.remove(token_id);
+        let ended = calls.end(token_id);
+        if self.frozen.load(Ordering::Relaxed) {
+            self.tell_successor(SuccessorRequest::EndCall { token: token_id.into(), ended });
         }
     }
 
     /// Calls of a token that are counted here.
     pub(super) fn open_calls(&self, token_id: &str) -> u32 {
-        self.calls().get(token_id).copied().unwrap_or(0)
+        self.calls().of(token_id)
     }
 
-    fn calls(&self) -> MutexGuard<'_, HashMap<Box<str>, u32>> {
+    pub(super) fn calls(&self) -> MutexGuard<'_, CallCounts> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -103,7 +126,7 @@ impl MemoryLimiter {
         self.without_keeping(token_id, |logs| logs.peek(plan, routes, now_ms))
     }
 
-    fn with_logs<R>(&self, token_id: &str, now_ms: u64, f: impl FnOnce(&mut TokenLogs) -> R) -> R {
+    pub(super) fn with_logs<R>(&self, token_id: &str, now_ms: u64, f: impl FnOnce(&mut TokenLogs) -> R) -> R {
         // An empty log is worth nothing, another one the more, the younger its newest admission.
         let worth = |logs: &TokenLogs| if logs.is_expired(now_ms) { 0 } else { logs.newest_ms() };
         self.logs.with_entry(token_id, TokenLogs::default, worth, f)
@@ -115,8 +138,11 @@ impl MemoryLimiter {
     }
 
     /// Clears all logs of a token.
-    pub(super) fn reset(&self, token_id: &str) {
+    pub fn reset(&self, token_id: &str) {
         self.logs.remove(token_id);
+        if self.frozen.load(Ordering::SeqCst) {
+            self.tell_successor(SuccessorRequest::Reset(token_id.into()));
+        }
     }
 
     /// Drops tokens whose windows are all empty at `now_ms` (Unix ms): a bounded part of them at each call, so that it

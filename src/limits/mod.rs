@@ -6,12 +6,15 @@
 
 mod answer;
 mod bounded_map;
+mod call_counts;
 mod calls;
 mod clock;
 mod decision;
 mod deny_cache;
+mod hand_over;
 mod limiter;
 mod log;
+mod log_bytes;
 mod memory;
 mod merge;
 mod outcome;
@@ -19,13 +22,16 @@ mod pending_merges;
 mod query;
 mod redis;
 mod report;
+mod successor;
 mod token_logs;
 
 pub use calls::CallLease;
-pub use clock::Moment;
+pub use clock::{ClockOrigin, Moment};
 pub use decision::{Decision, ReportedWindow, Source, WindowStatus};
 pub use deny_cache::DenyCache;
+pub use hand_over::CallsByHolder;
 pub use limiter::Limiter;
+pub use log_bytes::DamagedLogs;
 pub use memory::MemoryLimiter;
 pub use merge::MERGE;
 pub use outcome::{LimitOutcome, Unavailable};
@@ -33,3 +39,4 @@ pub use pending_merges::PendingMerges;
 pub use query::{Charge, IsCurrent, LimitSubject};
 pub use redis::{CALLS, ClockSkew, DECIDE, PAIR, RedisLimiter, on_invalidation};
 pub use report::{LimitReport, WindowReport};
+pub use successor::{LimitAnswer, LimitQuestion, SuccessorDecision, SuccessorRequest};

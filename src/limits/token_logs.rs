@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::decision::Decision;
 use super::log::{AdmissionLog, JUMP_MS};
+use super::log_bytes::{DamagedLogs, read_text, read_u32, write_text};
 use super::query::Charge;
 use crate::config::{Plan, RouteLimits};
 
@@ -66,6 +67,27 @@ impl TokenLogs {
     /// Whether all that it remembers has left all windows.
     pub(super) fn is_expired(&self, clock_ms: u64) -> bool {
         self.all().all(|log| log.is_expired(clock_ms))
+    }
+
+    /// Appends the logs as bytes.
+    pub(super) fn write_bytes(&self, out: &mut Vec<u8>) {
+        self.plan.write_bytes(out);
+        let routes = self.routes.as_deref().map_or(&[][..], |routes| routes);
+        out.extend_from_slice(&(routes.len() as u32).to_le_bytes());
+        for (route, log) in routes {
+            write_text(out, route);
+            log.write_bytes(out);
+        }
+    }
+
+    /// Reads the logs, and leaves what follows in `bytes`.
+    pub(super) fn read_bytes(bytes: &mut &[u8]) -> Result<Self, DamagedLogs> {
+        let plan = AdmissionLog::read_bytes(bytes)?;
+        let mut routes = RouteLogs::new();
+        for _ in 0..read_u32(bytes)? {
+            routes.push((read_text(bytes)?.into(), AdmissionLog::read_bytes(bytes)?));
+        }
+        Ok(Self { plan, routes: (!routes.is_empty()).then(|| Box::new(routes)) })
     }
 
     fn all(&self) -> impl Iterator<Item = &AdmissionLog> {

@@ -22,7 +22,7 @@ use super::gate::{Gate, Timeouts};
 use super::handler::Handler;
 use super::head::HeadLimits;
 use super::http2::Http2;
-use super::keep_alive::KeepAlive;
+use super::keep_alive::{self, KeepAlive};
 use super::peer::Peer;
 use super::proxy_protocol::{self, ProxyError};
 use super::service::{Listener, Tls};
@@ -40,7 +40,7 @@ pub(super) async fn serve<H: Handler>(
     let settings = &config.listen;
     let client = tokio::select! {
         client = client_address(listener, settings, &mut socket, address) => client,
-        () = listener.shutdown.draining() => return,
+        () = listener.shutdown.gives_up_handshakes() => return,
     };
     let Some(address) = client else { return };
     if !slot.assign(address.ip(), config) {
@@ -57,7 +57,7 @@ pub(super) async fn serve<H: Handler>(
     let handshake = tokio::time::timeout(settings.handshake_timeout, Box::pin(handshake(&tls, socket)));
     let shaken = tokio::select! {
         shaken = handshake => shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
-        () = listener.shutdown.draining() => return,
+        () = listener.shutdown.gives_up_handshakes() => return,
     };
     let stream = match shaken {
         Ok(stream) => stream,
@@ -138,6 +138,9 @@ where
             let (request, keep_alive) = KeepAlive::of(request, &peer.signals);
             let mut answer = handler.handle(request, &peer, interim).await;
             keep_alive.decide(&mut answer, &peer.signals);
+            if peer.shutdown.is_handed_over() {
+                keep_alive::end_with(&mut answer);
+            }
             Ok::<_, std::convert::Infallible>(answer)
         }
     });
@@ -151,7 +154,15 @@ where
         .max_buf_size((settings.max_head_bytes * 2).max(64 * 1024));
     let connection = pin!(builder.serve_connection(TokioIo::new(gate), service).with_upgrades());
     let idle = peer.idle(settings.idle_timeout);
-    let ended = drive(connection, &peer, idle, pending(), |it| it.graceful_shutdown()).await;
+    let ended = drive(connection, &peer, idle, pending(), |it, is_drained| {
+        // hyper closes an idle connection at once, and a request may be on its way. The next answer ends it instead.
+        let waits = is_drained && peer.shutdown.is_handed_over();
+        if !waits {
+            it.graceful_shutdown();
+        }
+        !waits
+    })
+    .await;
     log_end(peer.address, ended);
 }
 
@@ -164,7 +175,15 @@ where
     let idle = peer.idle(settings.idle_timeout);
     // The last piece of an answer can wait for a closed window even after its request is over.
     let lost = peer.idle(settings.idle_timeout + settings.body_idle_timeout);
-    let ended = drive(connection, &peer, idle, lost, |it| it.get_mut().close()).await;
+    let ended = drive(connection, &peer, idle, lost, |it, is_drained| {
+        let it = it.get_mut();
+        let waits = is_drained && peer.shutdown.is_handed_over() && it.is_opening();
+        if !waits {
+            it.close();
+        }
+        !waits
+    })
+    .await;
     log_end(peer.address, ended);
 }
 
@@ -177,7 +196,7 @@ async fn drive<C, E>(
     peer: &Peer,
     idle: impl Future<Output = ()>,
     lost: impl Future<Output = ()>,
-    close: impl Fn(Pin<&mut C>),
+    close: impl Fn(Pin<&mut C>, bool) -> bool,
 ) -> Result<(), E>
 where
     C: Future<Output = Result<(), E>>,
@@ -197,9 +216,11 @@ where
             listens = true;
             let _ = draining.as_mut().poll(cx);
         }
-        if !closing && (shutdown.is_draining() || peer.cancels_too_much(1) || idle.as_mut().poll(cx).is_ready()) {
-            closing = true;
-            close(connection.as_mut());
+        if !closing {
+            let ends = peer.cancels_too_much(1) || idle.as_mut().poll(cx).is_ready();
+            if ends || shutdown.is_draining() {
+                closing = close(connection.as_mut(), !ends);
+            }
         }
         if peer.cancels_too_much(2) {
             tracing::debug!(client = %peer.address, "the client makes requests only to cancel them");

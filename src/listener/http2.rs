@@ -118,6 +118,11 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<F, 
         }
     }
 
+    /// Whether no request can have come yet.
+    pub(super) fn is_opening(&self) -> bool {
+        matches!(self.state, ConnectionState::Opening(_))
+    }
+
     /// Ends the connection after its open streams.
     pub(super) fn close(&mut self) {
         match &mut self.state {

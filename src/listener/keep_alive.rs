@@ -1,7 +1,7 @@
 //! Whether a connection of HTTP/1.1 goes on after an answer, and that the answer says it if not (RFC 9112 §9.3).
 
 use http::header::{self, HeaderValue};
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
@@ -72,6 +72,13 @@ impl KeepAlive {
 
 fn say_close<B>(answer: &mut Response<B>) {
     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+}
+
+/// Has this answer be the last one on its connection, unless it is a call.
+pub(super) fn end_with<B>(answer: &mut Response<B>) {
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        say_close(answer);
+    }
 }
 
 fn says_close<B>(answer: &Response<B>) -> bool {

@@ -2,12 +2,15 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::gateway::SnapshotError;
 use crate::listener::TlsError;
 use crate::store::OpenError;
 use crate::telemetry::LogError;
 use crate::tokens::FileError;
+
+use super::takeover::TakeoverError;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
@@ -18,6 +21,14 @@ pub(crate) enum StartError {
         address: SocketAddr,
         #[source]
         source: io::Error,
+    },
+    #[error("the socket that systemd passes as {key} listens on {address}, but the configuration says {configured}")]
+    Activated { key: &'static str, address: SocketAddr, configured: SocketAddr },
+    #[error("can't take over by {}", path.display())]
+    Takeover {
+        path: PathBuf,
+        #[source]
+        source: TakeoverError,
     },
     #[error("can't seal session tickets")]
     Tickets(#[source] TlsError),

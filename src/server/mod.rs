@@ -6,24 +6,30 @@ mod error;
 mod open_files;
 mod reload;
 mod signals;
+mod sockets;
 mod state;
 mod store_watch;
+mod systemd;
+mod takeover;
 mod watched_files;
 mod worker;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, LastReload};
 use crate::auth::RecordWatch;
 use crate::config::{self, Config};
 use crate::limits::Moment;
-use crate::listener::{self, ValidityWatch};
+use crate::listener::ValidityWatch;
 use crate::store::Redis;
 use crate::telemetry::{self, LogControl, Metrics};
 use crate::tokens::UsageWriter;
@@ -32,14 +38,20 @@ use admin_stores::AdminStores;
 use drain::Drain;
 use error::StartError;
 use reload::{Reloader, UpstreamTasks, unix_seconds};
+use sockets::Sockets;
 use state::{ProcessState, TokenSource};
+use takeover::{HeldSocket, Holders, Inheritance, PathSocket, Predecessor, TakeoverError};
 use watched_files::WatchedFiles;
 use worker::Worker;
 
 pub(crate) use signals::ExitSignals;
+pub(crate) use sockets::ActivatedSocket;
 
 /// How often expired logs are removed from memory.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// How long Redis may take to answer a process that is to take over.
+const STORE_WAIT: Duration = Duration::from_secs(10);
+const STORE_PAUSE: Duration = Duration::from_millis(20);
 /// Reloads that may wait for one another.
 const MAX_WAITING_RELOADS: usize = 16;
 
@@ -51,6 +63,24 @@ pub(crate) struct Server {
     state: Arc<ProcessState>,
     usage_writer: Arc<UsageWriter>,
     workers: Vec<Worker>,
+    /// If it can be taken over.
+    predecessor: Option<Arc<Predecessor>>,
+}
+
+/// What a start may find.
+#[derive(Default)]
+pub(crate) struct LaunchOptions {
+    /// The path of the Unix socket by which processes take over from each other.
+    pub(crate) takeover: Option<PathBuf>,
+    pub(crate) activated: Vec<ActivatedSocket>,
+}
+
+/// How a process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Signal,
+    /// Another process has taken over.
+    TakenOver,
 }
 
 impl Server {
@@ -58,29 +88,41 @@ impl Server {
     /// run on the caller's runtime.
     ///
     /// # Errors
-    /// [`StartError`]; nothing is left running then.
-    pub(crate) async fn launch(config: Config) -> Result<Self, StartError> {
+    /// [`StartError`]; nothing is left running then, and a process that was to be taken over goes on as before.
+    pub(crate) async fn launch(config: Config, options: LaunchOptions) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new()?);
         let (log, log_control, guard) = telemetry::init(&config.log, metrics.clone())?;
         // Dropped with the runtime, after the last line.
         tokio::spawn(guard.watch());
         open_files::raise_limit(config.listen.max_connections);
         let count = config.runtime.workers.get();
-        let bind = |key, address, count| {
-            listener::bind(address, count).map_err(|source| StartError::Bind { key, address, source })
+        let LaunchOptions { takeover, activated } = options;
+        let inheritance = match takeover.clone() {
+            Some(path) => in_background(path, takeover::connect).await?,
+            None => None,
         };
-        let https = bind("listen.https", config.listen.https, count)?;
-        let http = config.listen.http.map(|address| bind("listen.http", address, count)).transpose()?;
-        let admin = bind("listen.admin", config.listen.admin, 1)?;
+        let mut sockets = Sockets { inheritance, activated };
+        let https = sockets.take("listen.https", config.listen.https, count)?;
+        let http = config.listen.http.map(|address| sockets.take("listen.http", address, count)).transpose()?;
+        let admin = sockets.take("listen.admin", config.listen.admin, 1)?;
+        sockets.warn_of_unused();
         let state = Arc::new(ProcessState::new(config, metrics, log)?);
         let address = |sockets: &[std::net::TcpListener]| sockets[0].local_addr().map_err(StartError::Worker);
         let (https_address, admin_address) = (address(&https)?, address(&admin)?);
         let http_address = http.as_deref().map(address).transpose()?;
 
+        let hold = |key, listeners: &[std::net::TcpListener]| sockets::hold(key, listeners).map_err(StartError::Worker);
+        let mut held = Vec::new();
+        if takeover.is_some() {
+            held.extend(hold("listen.https", &https)?);
+            held.extend(hold("listen.http", http.as_deref().unwrap_or_default())?);
+            held.extend(hold("listen.admin", &admin)?);
+        }
+        let share = |listeners| sockets::share(listeners, count).map_err(StartError::Worker);
+        let shares = share(https)?.into_iter().zip(share(http.unwrap_or_default())?);
         let mut workers = Vec::with_capacity(count);
-        let mut http = http.into_iter().flatten();
-        for (index, https) in https.into_iter().enumerate() {
-            match Worker::spawn(index, state.clone(), https, http.next()).await {
+        for (index, (https, http)) in shares.enumerate() {
+            match Worker::spawn(index, state.clone(), https, http).await {
                 Ok(worker) => workers.push(worker),
                 Err(error) => {
                     state.shutdown.drain();
@@ -90,17 +132,49 @@ impl Server {
             }
         }
         let usage_writer = spawn_background(&state, &workers, admin, log_control).await?;
+        let predecessor = match takeover {
+            Some(path) => match take_over(&state, path, held, sockets.inheritance).await {
+                Ok(predecessor) => Some(predecessor),
+                Err(error) => {
+                    state.shutdown.drain();
+                    state.shutdown.finish(Duration::ZERO).await;
+                    return Err(error);
+                }
+            },
+            None => None,
+        };
+        state.accepting.cancel();
         let (https, http) = (https_address, http_address.map(tracing::field::display));
-        let server = Self { https, admin: admin_address, state, usage_writer, workers };
+        let server = Self { https, admin: admin_address, state, usage_writer, workers, predecessor };
         tracing::info!(https = %server.https, http, admin = %server.admin, workers = count, "serving");
+        systemd::ready();
+        tokio::spawn(systemd::feed_watchdog());
         Ok(server)
+    }
+
+    /// Resolves when another process has taken over: then this one is to be stopped.
+    pub(crate) async fn taken_over(&self) {
+        match &self.predecessor {
+            Some(predecessor) => predecessor.taken_over.cancelled().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Ends the gateway: readiness fails at once. After `drain.delay` the listeners close; requests get `drain.timeout` to finish,
     /// calls get `drain.calls`. Further signals hurry that.
-    pub(crate) async fn stop(self, signals: ExitSignals) {
-        let (shutdown, hurry) = (&self.state.shutdown, signals.hurry());
-        let (settings, metrics) = (self.state.config().drain, &self.state.metrics.drain);
+    pub(crate) async fn stop(self, end: End, signals: ExitSignals) {
+        let (shutdown, metrics) = (&self.state.shutdown, &self.state.metrics.drain);
+        let mut settings = self.state.config().drain;
+        if end == End::TakenOver {
+            // Nobody has to notice.
+            settings.delay = Duration::ZERO;
+        }
+        let hurry = signals.hurry(end == End::TakenOver);
+        systemd::stopping();
+        shutdown.announce();
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.close_sockets();
+        }
         Drain { settings, shutdown, metrics, hurry }.run().await;
         for worker in self.workers {
             worker.join().await;
@@ -120,6 +194,74 @@ impl Server {
     }
 }
 
+/// Takes over from the process that was found, if one was; returns when this one has to accept. From then on it can be taken over
+/// itself.
+async fn take_over(
+    state: &Arc<ProcessState>,
+    path: PathBuf,
+    held: Vec<HeldSocket>,
+    inheritance: Option<Inheritance>,
+) -> Result<Arc<Predecessor>, StartError> {
+    let memory = match &state.tokens {
+        TokenSource::File { .. } => Some(state.limiter.clone()),
+        TokenSource::Redis { .. } => None,
+    };
+    if let (None, Some(_)) = (&memory, &inheritance) {
+        let failed = |trouble| StartError::Takeover { path: path.clone(), source: TakeoverError::StoreDown(trouble) };
+        store_answers(state).await.map_err(failed)?;
+    }
+    let predecessor = Predecessor {
+        path: path.clone(),
+        sockets: Mutex::new(Some(held)),
+        memory: memory.clone(),
+        shutdown: state.shutdown.clone(),
+        taken_over: CancellationToken::new(),
+        holders: Holders::default(),
+        busy: Mutex::default(),
+    };
+    let (predecessor, accepting) = (Arc::new(predecessor), state.accepting.clone());
+    let process = predecessor.clone();
+    in_background(path, move |path| {
+        let socket = PathSocket::bind(path)?;
+        if let Some(mut inheritance) = inheritance {
+            inheritance.take_state(memory.as_ref())?;
+            accepting.cancel();
+            inheritance.finish();
+            if let Err(error) = process.start(socket) {
+                // There is no way back: the other process drains.
+                tracing::error!(%error, "nobody can take over from this process");
+            }
+            return Ok(());
+        }
+        Ok(process.start(socket)?)
+    })
+    .await?;
+    Ok(predecessor)
+}
+
+/// Waits until Redis answers, at most for some seconds; an error says why it does not.
+async fn store_answers(state: &ProcessState) -> Result<(), String> {
+    let (health, deadline) = (&state.store_health, Instant::now() + STORE_WAIT);
+    loop {
+        match health.trouble() {
+            None if health.has_been_up() => return Ok(()),
+            trouble if Instant::now() > deadline => return Err(trouble.unwrap_or_default()),
+            _ => tokio::time::sleep(STORE_PAUSE).await,
+        }
+    }
+}
+
+/// Talks to another process on a thread that may wait.
+async fn in_background<T: Send + 'static>(
+    path: PathBuf,
+    talk: impl FnOnce(&std::path::Path) -> Result<T, TakeoverError> + Send + 'static,
+) -> Result<T, StartError> {
+    let with_path = path.clone();
+    let done = tokio::task::spawn_blocking(move || talk(&with_path)).await;
+    let done = done.unwrap_or_else(|panic| Err(std::io::Error::other(panic).into()));
+    done.map_err(|source| StartError::Takeover { path, source })
+}
+
 /// Starts the admin listener and all that runs in the background.
 async fn spawn_background(
     state: &Arc<ProcessState>,
@@ -135,7 +277,11 @@ async fn spawn_background(
     let admin = Arc::new(Admin::new(stores.backend(state, &snapshot)));
     for socket in sockets {
         let socket = TcpListener::from_std(socket).map_err(StartError::Worker)?;
-        tokio::spawn(admin.clone().run(socket));
+        let (admin, accepting) = (admin.clone(), state.accepting.clone());
+        tokio::spawn(async move {
+            accepting.cancelled().await;
+            admin.run(socket).await;
+        });
     }
     let (validity, served) = (Arc::<ValidityWatch>::default(), state.clone());
     tokio::spawn(validity.clone().run(move || served.snapshot.load().tls.certificates.clone()));

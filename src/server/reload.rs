@@ -19,6 +19,7 @@ use crate::telemetry::LogControl;
 
 use super::admin_stores::AdminStores;
 use super::state::{ProcessState, TokenSource};
+use super::systemd;
 use super::watched_files::WatchedFiles;
 use super::worker::WorkerHandle;
 
@@ -74,7 +75,9 @@ impl Reloader {
                 }
                 () = shutdown.draining() => return,
             };
+            systemd::reloading();
             let result = self.reload().await;
+            systemd::ready();
             if let Some(answer) = answer {
                 // The caller may have gone.
                 let _ = answer.send(result);

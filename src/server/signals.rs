@@ -44,11 +44,16 @@ impl ExitSignals {
         Ok(())
     }
 
-    /// Listens during a drain: a second signal cancels the token that this returns, a third one ends the process at once.
-    pub(super) fn hurry(mut self) -> CancellationToken {
+    /// Listens during a drain: a second signal cancels the token that this returns, a third one ends the process at once. If no
+    /// signal has begun the drain, the first one changes nothing.
+    pub(super) fn hurry(mut self, began_without: bool) -> CancellationToken {
         let hurry = CancellationToken::new();
         let hurried = hurry.clone();
         tokio::spawn(async move {
+            if began_without {
+                self.next().await;
+                tracing::info!("the drain goes on as it is");
+            }
             self.next().await;
             tracing::warn!(
                 "a second signal hurries the drain: calls are closed and requests are cut within {HURRIED:?}; a third signal \

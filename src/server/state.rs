@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
 
 use crate::auth::{FileStore, OpenCalls, TokenCache};
 use crate::config::{Config, OnFailure, RedisStore, Store};
@@ -39,6 +40,8 @@ pub(super) struct ProcessState {
     pub(super) store_health: Arc<StoreHealth>,
     pub(super) connection_slots: Arc<ConnectionSlots>,
     pub(super) shutdown: Shutdown,
+    /// Cancelled when connections are accepted: from the start on, or from a takeover on.
+    pub(super) accepting: CancellationToken,
 }
 
 /// Where token records come from.
@@ -85,6 +88,7 @@ impl ProcessState {
             store_health,
             connection_slots: Arc::default(),
             shutdown: Shutdown::default(),
+            accepting: CancellationToken::new(),
             metrics,
             plans: Arc::new(ArcSwap::new(snapshot.plans.clone())),
             snapshot: ArcSwap::from_pointee(snapshot),

@@ -38,19 +38,22 @@ pub(super) struct WorkerHandle {
 type Exchange = (Arc<Snapshot>, oneshot::Sender<()>);
 
 impl Worker {
-    /// Starts a worker's thread; returns when it accepts connections.
+    /// Starts a worker's thread; returns when it could accept connections. It does when `ProcessState::accepting` says so.
     pub(super) async fn spawn(
         index: usize,
         state: Arc<ProcessState>,
-        https: std::net::TcpListener,
-        http: Option<std::net::TcpListener>,
+        https: Vec<std::net::TcpListener>,
+        http: Vec<std::net::TcpListener>,
     ) -> Result<Self, StartError> {
         let (started, start) = oneshot::channel();
         let (exchanges, exchanged) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
         let run = async move {
-            let listener = |socket| TcpListener::from_std(socket).map_err(StartError::Worker);
-            let ready = async { Ok((gateway(&state).await?, listener(https)?, http.map(listener).transpose()?)) };
+            let listen = |sockets: Vec<std::net::TcpListener>| {
+                let listeners = sockets.into_iter().map(TcpListener::from_std);
+                listeners.collect::<Result<Vec<_>, _>>().map_err(StartError::Worker)
+            };
+            let ready = async { Ok((gateway(&state).await?, listen(https)?, listen(http)?)) };
             match ready.await {
                 Ok((gateway, https, http)) => {
                     // If nothing receives this, the start was abandoned: the shutdown ends the worker.
@@ -119,8 +122,8 @@ async fn gateway(state: &ProcessState) -> Result<Arc<Gateway>, StartError> {
 async fn serve(
     state: &ProcessState,
     mut gateway: Arc<Gateway>,
-    https: TcpListener,
-    http: Option<TcpListener>,
+    https: Vec<TcpListener>,
+    http: Vec<TcpListener>,
     mut exchanges: mpsc::UnboundedReceiver<Exchange>,
 ) {
     let listener = |name, gateway: &Arc<Gateway>| {
@@ -131,10 +134,16 @@ async fn serve(
             shutdown: state.shutdown.for_worker(),
         })
     };
-    let mut listeners = vec![(HTTPS, listener(HTTPS, &gateway), https)];
-    listeners.extend(http.map(|http| (HTTP, listener(HTTP, &gateway), http)));
-    let listeners = listeners.into_iter().map(|(name, listener, socket)| {
-        tokio::spawn(listener.clone().run(socket));
+    let listeners = [(HTTPS, https), (HTTP, http)].into_iter().filter(|(_, sockets)| !sockets.is_empty());
+    let listeners = listeners.map(|(name, sockets)| {
+        let listener = listener(name, &gateway);
+        for socket in sockets {
+            let (listener, accepting) = (listener.clone(), state.accepting.clone());
+            tokio::spawn(async move {
+                accepting.cancelled().await;
+                listener.run(socket).await;
+            });
+        }
         (name, listener)
     });
     let listeners: Vec<_> = listeners.collect();

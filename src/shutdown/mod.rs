@@ -33,6 +33,7 @@ struct Shared {
     /// A [`DrainPhase`]: it is read for every packet, so that a lock would be too dear.
     phase: AtomicU8,
     draining: CancellationToken,
+    handed_over: CancellationToken,
     requests_cut: CancellationToken,
     ended: CancellationToken,
     /// `None` while calls go on.
@@ -90,6 +91,7 @@ impl Default for Shutdown {
         let shared = Shared {
             phase: AtomicU8::new(DrainPhase::Serving as u8),
             draining: CancellationToken::new(),
+            handed_over: CancellationToken::new(),
             requests_cut: CancellationToken::new(),
             ended: CancellationToken::new(),
             closing: watch::Sender::default(),
@@ -126,6 +128,32 @@ impl Shutdown {
     pub fn drain(&self) {
         self.enter(DrainPhase::Draining);
         self.shared.draining.cancel();
+    }
+
+    /// Another process accepts on the same sockets from here on: to be said before the drain. Then nobody may notice the end, so that
+    /// connections which are just being made, and idle ones, get an answer to one more request.
+    pub fn hand_over(&self) {
+        self.shared.handed_over.cancel();
+    }
+
+    /// Whether another process has taken over.
+    #[must_use]
+    pub fn is_handed_over(&self) -> bool {
+        self.shared.handed_over.is_cancelled()
+    }
+
+    /// Resolves when another process has taken over.
+    pub fn handed_over(&self) -> WaitForCancellationFuture<'_> {
+        self.shared.handed_over.cancelled()
+    }
+
+    /// Resolves when a connection on which no request has come yet is given up: at the drain, and behind a successor only when
+    /// requests are cut.
+    pub async fn gives_up_handshakes(&self) {
+        self.draining().await;
+        if self.is_handed_over() {
+            self.requests_cut().await;
+        }
     }
 
     /// Cuts the requests that are left; calls go on. Returns how many requests that were.

@@ -39,6 +39,7 @@ mod selftest;
 mod senders;
 mod streams;
 mod support;
+mod takeover;
 mod timeouts;
 mod topologies;
 mod upstreams;

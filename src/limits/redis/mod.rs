@@ -237,7 +237,11 @@ impl RedisLimiter {
         self.redis.note_decided_without();
         let full = query.max_calls().filter(|max_calls| self.local.open_calls(query.subject.token_id) >= *max_calls);
         match (self.on_failure, full) {
-            (OnFailure::Local, _) => Ok(self.local.decide_query(query, now_ms)),
+            (OnFailure::Local, _) => {
+                let decision = self.local.decide_query(None, query, now_ms);
+                // Beside Redis nothing is handed over.
+                decision.ok_or(Unavailable)
+            }
             (OnFailure::Allow, _) => Ok(Decision::uncounted(Source::Local, now_ms)),
             (OnFailure::Deny, None) => Err(Unavailable),
             (OnFailure::Deny, Some(max_calls)) => {

@@ -133,23 +133,48 @@ impl Site {
 
     /// The same with more environment variables.
     pub fn serve_with(self: &Arc<Self>, environment: &[(&str, &str)]) -> Gateway {
+        self.try_serve(PROGRAM, environment, &[]).unwrap_or_else(|failure| panic!("the gateway ended {failure}"))
+    }
+
+    /// Starts one that takes over from the one that runs, if one does; an error is what it said at its end.
+    ///
+    /// # Errors
+    /// When it ends before it serves.
+    pub fn take_over(self: &Arc<Self>) -> Result<Gateway, String> {
+        let socket = self.path("takeover.sock");
+        self.try_serve(PROGRAM, &[], &["--takeover".as_ref(), socket.as_os_str()])
+    }
+
+    /// Starts a program that becomes a gateway, with these arguments behind those of `serve`.
+    ///
+    /// # Errors
+    /// When it ends before it serves: what it said.
+    pub fn try_serve(
+        self: &Arc<Self>,
+        program: &str,
+        environment: &[(&str, &str)],
+        more: &[&std::ffi::OsStr],
+    ) -> Result<Gateway, String> {
         static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (log, errors) = (self.path(&format!("log-{number}.jsonl")), self.path(&format!("stderr-{number}")));
-        let mut command = Command::new(PROGRAM);
-        command.args(["serve", "--config"]).arg(self.config()).stdin(Stdio::null());
+        let mut command = Command::new(program);
+        if program == PROGRAM {
+            command.args(["serve", "--config"]).arg(self.config());
+        }
+        command.args(more).stdin(Stdio::null());
         command.envs(environment.iter().copied());
         command.stdout(File::create(&log).unwrap()).stderr(File::create(&errors).unwrap());
         // Its own group: a Ctrl-C at the terminal of the tests is not for it.
         let mut child = command.process_group(0).spawn().unwrap();
         let serving = eventually_blocking("the gateway to serve", || {
             if let Some(status) = child.try_wait().unwrap() {
-                panic!("the gateway ended ({status}): {}{}", read(&errors), read(&log));
+                return Some(Err(format!("({status}): {}{}", read(&errors), read(&log))));
             }
-            lines(&log).into_iter().find(|line| line["message"] == "serving")
-        });
+            lines(&log).into_iter().find(|line| line["message"] == "serving").map(Ok)
+        })?;
         let address = |key: &str| serving[key].as_str().map(|text| text.parse().unwrap());
-        Gateway {
+        Ok(Gateway {
             https: address("https").unwrap(),
             http: address("http"),
             admin: address("admin").unwrap(),
@@ -157,7 +182,7 @@ impl Site {
             child,
             log,
             errors,
-        }
+        })
     }
 }
 
