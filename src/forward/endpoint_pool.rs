@@ -235,6 +235,12 @@ impl EndpointPool {
         });
     }
 
+    /// The configuration no longer has it as it is: no connection waits for another request.
+    pub(super) fn retire(&self) {
+        self.lock().is_retired = true;
+        self.close_all();
+    }
+
     /// Closes all connections, each as soon as it carries no request.
     pub(super) fn close_all(&self) {
         let mut kept = self.lock();
@@ -308,7 +314,7 @@ impl PooledConnection {
         connection.slot.end_call();
         let mut kept = self.pool.lock();
         kept.idle.push_back(connection);
-        if kept.idle.len() > self.pool.upstream.max_idle {
+        if kept.is_retired || kept.idle.len() > self.pool.upstream.max_idle {
             kept.idle.pop_front();
         }
         drop(kept);

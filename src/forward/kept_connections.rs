@@ -17,6 +17,8 @@ use super::wait_queue::WaitQueues;
 pub(super) struct KeptConnections {
     pub(super) idle: VecDeque<ExclusiveConnection>,
     pub(super) shared: Vec<Arc<SharedConnection>>,
+    /// Nothing is kept any longer.
+    pub(super) is_retired: bool,
 }
 
 /// All workers' connections to one endpoint.

@@ -103,6 +103,12 @@ impl Forwarder {
         }
     }
 
+    /// Closes idle connections to upstreams that another configuration has changed or left out: nobody sweeps them any longer.
+    pub fn retire_missing_from(&self, by: &Self) {
+        let gone = self.upstreams.iter().filter(|known| !by.upstreams.iter().any(|other| Arc::ptr_eq(known, other)));
+        gone.flat_map(|upstream| &upstream.endpoints).for_each(|endpoint| endpoint.retire());
+    }
+
     /// Closes connections that were idle too long; to be called every few seconds.
     pub fn sweep(&self) {
         for endpoint in self.upstreams.iter().flat_map(|upstream| &upstream.endpoints) {

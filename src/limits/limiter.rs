@@ -36,7 +36,7 @@ impl Limiter {
         now: impl Into<Moment>,
         is_current: IsCurrent<'_>,
     ) -> Result<LimitOutcome, Unavailable> {
-        let Moment { steady_ms, wall_offset_ms } = now.into();
+        let Moment { mut steady_ms, wall_offset_ms } = now.into();
         let charge = charge.into();
         let charge = Charge { cost: charge.cost.max(1), ..charge };
         let query = LimitQuery { subject: *subject, plan, charge, is_current };
@@ -51,6 +51,8 @@ impl Limiter {
                 if let Some((decision, lease)) = Box::pin(memory.ask_successor(&query)).await {
                     break LimitOutcome::Decided(decision, lease);
                 }
+                // It has waited; others were decided meanwhile.
+                steady_ms = steady_ms.max(Moment::now().steady_ms());
             },
             Self::Redis(redis) => redis.decide(&query, steady_ms).await?,
         };

@@ -22,8 +22,9 @@ impl<H: Handler> Listener<H> {
         let mut errors = AcceptErrors::default();
         loop {
             let accepted = tokio::select! {
-                accepted = socket.accept() => accepted,
+                biased;
                 () = self.shutdown.draining() => return,
+                accepted = socket.accept() => accepted,
             };
             match accepted {
                 Ok((stream, address)) => self.admit(stream, address),

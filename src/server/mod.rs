@@ -90,6 +90,8 @@ impl Server {
     /// # Errors
     /// [`StartError`]; nothing is left running then, and a process that was to be taken over goes on as before.
     pub(crate) async fn launch(config: Config, options: LaunchOptions) -> Result<Self, StartError> {
+        // Looked at before they are read.
+        let files = WatchedFiles::new(config::load_with_files(&config.source).1);
         let metrics = Arc::new(Metrics::new()?);
         let (log, log_control, guard) = telemetry::init(&config.log, metrics.clone())?;
         // Dropped with the runtime, after the last line.
@@ -131,7 +133,7 @@ impl Server {
                 }
             }
         }
-        let usage_writer = spawn_background(&state, &workers, admin, log_control).await?;
+        let usage_writer = spawn_background(&state, &workers, admin, log_control, files).await?;
         let predecessor = match takeover {
             Some(path) => match take_over(&state, path, held, sockets.inheritance).await {
                 Ok(predecessor) => Some(predecessor),
@@ -268,6 +270,7 @@ async fn spawn_background(
     workers: &[Worker],
     sockets: Vec<std::net::TcpListener>,
     log: LogControl,
+    files: WatchedFiles,
 ) -> Result<Arc<UsageWriter>, StartError> {
     let snapshot = state.snapshot.load_full();
     let (requests, requested) = mpsc::channel(MAX_WAITING_RELOADS);
@@ -306,7 +309,7 @@ async fn spawn_background(
     state.metrics.reload_success_time.set(unix_seconds(SystemTime::now()));
     let reloader = Reloader {
         tasks: UpstreamTasks::start(state, &snapshot.upstreams, None),
-        files: WatchedFiles::new(config::load_with_files(&snapshot.config.source).1),
+        files,
         state: state.clone(),
         workers: workers.iter().map(|worker| worker.handle.clone()).collect(),
         admin,

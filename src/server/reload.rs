@@ -68,12 +68,20 @@ impl Reloader {
                 Some(()) = hangups.recv() => None,
                 Some(answer) = requests.recv() => Some(answer),
                 _ = tick.tick() => {
-                    if !self.files.have_settled() {
+                    let files = self.files.clone();
+                    // A file system may hang.
+                    let Ok(now) = tokio::task::spawn_blocking(move || files.look()).await else { continue };
+                    if !self.files.have_settled(now) {
                         continue;
                     }
                     None
                 }
-                () = shutdown.draining() => return,
+                () = shutdown.draining() => {
+                    requests.close();
+                    while requests.try_recv().is_ok() {}
+                    // Until then upstreams are watched.
+                    return shutdown.ended().await;
+                }
             };
             systemd::reloading();
             let result = self.reload().await;

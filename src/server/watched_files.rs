@@ -28,14 +28,19 @@ impl WatchedFiles {
         files.iter().all(|file| self.read.iter().any(|(known, _)| known == file))
     }
 
+    /// What they look like now.
+    pub(super) fn look(&self) -> Vec<Option<Stamp>> {
+        self.read.iter().map(|(file, _)| Stamp::read(file)).collect()
+    }
+
     /// The same files as they are now.
     pub(super) fn look_again(&self) -> Self {
         Self::new(self.read.iter().map(|(file, _)| file.clone()).collect())
     }
 
     /// Whether they have changed since they were read and then stayed as they are for one look: what is being written is not read.
-    pub(super) fn have_settled(&mut self) -> bool {
-        let now: Vec<_> = self.read.iter().map(|(file, _)| Stamp::read(file)).collect();
+    /// `now`: what they look like.
+    pub(super) fn have_settled(&mut self, now: Vec<Option<Stamp>>) -> bool {
         if self.read.iter().map(|(_, stamp)| stamp).eq(&now) {
             self.changed = None;
             return false;

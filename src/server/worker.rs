@@ -139,9 +139,12 @@ async fn serve(
         let listener = listener(name, &gateway);
         for socket in sockets {
             let (listener, accepting) = (listener.clone(), state.accepting.clone());
-            tokio::spawn(async move {
-                accepting.cancelled().await;
-                listener.run(socket).await;
+            // The drain waits for it: what it has just accepted counts.
+            state.shutdown.tasks().spawn(async move {
+                tokio::select! {
+                    () = accepting.cancelled() => listener.run(socket).await,
+                    () = listener.shutdown.draining() => {}
+                }
             });
         }
         (name, listener)
@@ -154,7 +157,9 @@ async fn serve(
         tokio::select! {
             _ = tick.tick() => gateway.forwarder.sweep(),
             Some((snapshot, done)) = exchanges.recv() => {
-                gateway = Arc::new(gateway.under(snapshot, &state.metrics));
+                let next = Arc::new(gateway.under(snapshot, &state.metrics));
+                gateway.forwarder.retire_missing_from(&next.forwarder);
+                gateway = next;
                 for (name, listener) in &listeners {
                     listener.serving.store(Arc::new(serving(name, &gateway)));
                 }

@@ -54,6 +54,10 @@ where
     }
 
     fn remove(&self, labels: &OwnedLabels) {
+        let known = self.desc().iter().flat_map(|desc| &desc.variable_labels).collect::<Vec<_>>();
+        if !labels.iter().all(|(name, _)| known.iter().any(|known| known == name)) {
+            return;
+        }
         for family in self.collect() {
             for metric in family.get_metric() {
                 let of_metric: HashMap<&str, &str> =

@@ -33,6 +33,8 @@ pub struct FileStore {
     seen: Mutex<Option<Stamp>>,
     /// Whether the file was refused when it was last read.
     is_refused: AtomicBool,
+    /// It is to be read again although it has not changed.
+    must_read: AtomicBool,
 }
 
 #[derive(Default)]
@@ -63,6 +65,7 @@ impl FileStore {
             records: ArcSwap::default(),
             seen: Mutex::new(None),
             is_refused: AtomicBool::new(false),
+            must_read: AtomicBool::new(false),
         };
         match store.read() {
             Ok(()) => Ok(store),
@@ -115,7 +118,8 @@ impl FileStore {
 
     /// Reads the file if it has changed since it was last read.
     pub fn refresh(&self) {
-        if Stamp::read(&self.path) == *self.seen.lock().unwrap_or_else(PoisonError::into_inner) {
+        let must_read = self.must_read.swap(false, Ordering::Relaxed);
+        if !must_read && Stamp::read(&self.path) == *self.seen.lock().unwrap_or_else(PoisonError::into_inner) {
             return;
         }
         let read = self.read();
@@ -159,6 +163,8 @@ impl FileStore {
     pub(crate) fn follow_plans(&self, plans: Arc<Plans>) {
         let _exchange = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
         self.plans.store(plans.clone());
+        // A file that names unknown plans was refused, and they may be known now.
+        self.must_read.store(self.is_refused.load(Ordering::Relaxed), Ordering::Relaxed);
         let old = self.records.load();
         let under = |stored: &Stored| match &stored.principal {
             Ok(principal) => Ok(Arc::new(principal.under(&plans))),

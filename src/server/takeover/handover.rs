@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ use crate::shutdown::Shutdown;
 
 /// How long a new process may take from the sockets on until it is ready, and for each later step.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// The same while decisions wait for the new process to take over what the limiter knows.
+const FROZEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -99,8 +101,12 @@ impl Predecessor {
     }
 
     fn hand_over(&self, mut connection: Connection, pid: u32) -> io::Result<()> {
-        let Ok(_busy) = self.busy.try_lock() else {
-            return connection.send(&Welcome::Refused("another process is taking over".to_owned()));
+        let _busy = match self.busy.try_lock() {
+            Ok(busy) => busy,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                return connection.send(&Welcome::Refused("another process is taking over".to_owned()));
+            }
         };
         if self.taken_over.is_cancelled() {
             return connection.send(&Welcome::Moved);
@@ -121,6 +127,10 @@ impl Predecessor {
             }
             Err(error) => {
                 tracing::warn!(pid, %error, "a takeover failed, and this process goes on as before");
+                if let Some(memory) = &self.memory {
+                    // Some may have died while they were sent away.
+                    self.holders.expect_those_of(memory);
+                }
                 let _ = connection.send(&Verdict::KeepOut(error.to_string()));
                 Err(error)
             }
@@ -149,6 +159,7 @@ impl Predecessor {
             self.confirm(connection)?;
             return Ok(Outcome::HandedOver(None));
         };
+        connection.set_timeout(FROZEN_TIMEOUT)?;
         let requests = memory.freeze();
         let handed_over = send_state(connection, memory).and_then(|()| self.confirm(connection));
         match handed_over {
@@ -166,6 +177,7 @@ impl Predecessor {
             return Err(io::Error::other("the running process is being stopped"));
         }
         connection.send(&Verdict::GoOn)?;
+        connection.set_timeout(TIMEOUT)?;
         match connection.receive() {
             Ok(Serving) => Ok(()),
             // It is alive, and serves or is about to.

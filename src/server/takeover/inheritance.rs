@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// What a running process gives to this one.
 pub(crate) struct Inheritance {
+    path: PathBuf,
     connection: Connection,
     sockets: Vec<(String, SocketAddr, TcpListener)>,
 }
@@ -64,7 +65,7 @@ fn ask(path: &Path) -> io::Result<Answer> {
         );
     }
     let sockets = sockets.into_iter().zip(received).map(|((key, address), socket)| (key, address, socket)).collect();
-    Ok(Answer::Sockets(Inheritance { connection, sockets }))
+    Ok(Answer::Sockets(Inheritance { path: path.to_owned(), connection, sockets }))
 }
 
 /// Whether nobody is there, or whoever was has died.
@@ -86,12 +87,27 @@ impl Inheritance {
         match self.try_take_state(memory) {
             Ok(Verdict::GoOn) => Ok(()),
             Ok(Verdict::KeepOut(reason)) => Err(TakeoverError::Refused(reason)),
-            Err(error) if is_absent(&error) => {
+            Err(error) if is_absent(&error) && self.is_nobody_there() => {
                 tracing::warn!("the running process died while this one took over; this one goes on with its sockets");
                 Ok(())
             }
+            Err(error) if is_absent(&error) => {
+                Err(TakeoverError::Refused("it has waited too long, and goes on as before".to_owned()))
+            }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether the running process has died, and not only given up this takeover. Both end the connection.
+    fn is_nobody_there(&mut self) -> bool {
+        // What it said last may still be there to be read.
+        let verdict = self.connection.receive::<Verdict>();
+        !matches!(verdict, Ok(Verdict::KeepOut(_)))
+            && match ask(&self.path) {
+                Ok(Answer::Nobody) => true,
+                Ok(Answer::Sockets(_) | Answer::Moved | Answer::Refused(_)) => false,
+                Err(error) => is_absent(&error),
+            }
     }
 
     fn try_take_state(&mut self, memory: Option<&Arc<MemoryLimiter>>) -> io::Result<Verdict> {

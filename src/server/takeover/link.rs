@@ -18,6 +18,8 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const PING_INTERVAL: Duration = Duration::from_millis(200);
 /// How long to look for a process that answers.
 const SEARCH: Duration = Duration::from_secs(5);
+/// How long to wait while the process that answers is itself taken over.
+const MOVING: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Passes requests on from a thread of its own. When no process answers, this one decides by what it knows.
@@ -95,15 +97,20 @@ impl Link {
     }
 
     fn connected(&mut self) -> io::Result<&mut Connection> {
-        let deadline = Instant::now() + SEARCH;
+        let began = Instant::now();
+        let mut deadline = began + SEARCH;
         while self.connection.is_none() {
             match greet(&self.path, &self.memory) {
                 Ok(Some((connection, ends))) => {
                     (self.connection, self.known_ends) = (Some(connection), ends);
                 }
-                // Another process is about to answer here.
-                Ok(None) | Err(_) if Instant::now() < deadline => thread::sleep(PAUSE),
+                // Somebody is alive, and hands over to another process, which is about to answer here.
+                Ok(None) if began.elapsed() < MOVING => {
+                    deadline = Instant::now() + SEARCH;
+                    thread::sleep(PAUSE);
+                }
                 Ok(None) => return Err(io::ErrorKind::TimedOut.into()),
+                Err(_) if Instant::now() < deadline => thread::sleep(PAUSE),
                 Err(error) => return Err(error),
             }
         }

@@ -8,7 +8,8 @@
 //! | Imported | Verdict: go on |
 //! | accepts; Serving | drains, and asks the new one for decisions (`link.rs`, `holders.rs`) |
 //!
-//! Whatever fails before `Serving` leaves the old process as it was, because it has never stopped accepting.
+//! Whatever fails before the verdict leaves the old process as it was, because it has never stopped accepting. With the verdict the
+//! new one accepts, whether or not its `Serving` arrives.
 
 mod error;
 mod handover;

@@ -7,8 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use rustix::net::sockopt::socket_peercred;
-use rustix::process::getuid;
+use super::wire::is_trusted;
 
 /// A socket that listens under a name of its own until it takes the place at the path.
 pub(crate) struct PathSocket {
@@ -40,8 +39,7 @@ impl PathSocket {
     pub(super) fn accept(&self) -> io::Result<UnixStream> {
         loop {
             let (stream, _) = self.listener.accept()?;
-            let uid = socket_peercred(&stream)?.uid;
-            if uid == getuid() || uid.is_root() {
+            if is_trusted(&stream)? {
                 return Ok(stream);
             }
         }

@@ -8,10 +8,12 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
 };
+use rustix::process::getuid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -27,13 +29,23 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn open(path: &Path, timeout: Duration) -> io::Result<Self> {
-        Self::new(UnixStream::connect(path)?, timeout)
+        let stream = UnixStream::connect(path)?;
+        if !is_trusted(&stream)? {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the process there belongs to another user"));
+        }
+        Self::new(stream, timeout)
     }
 
     pub(super) fn new(stream: UnixStream, timeout: Duration) -> io::Result<Self> {
-        stream.set_read_timeout(Some(timeout))?;
-        stream.set_write_timeout(Some(timeout))?;
-        Ok(Self { stream })
+        let connection = Self { stream };
+        connection.set_timeout(timeout)?;
+        Ok(connection)
+    }
+
+    /// How long each step may take from here on.
+    pub(super) fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(timeout))?;
+        self.stream.set_write_timeout(Some(timeout))
     }
 
     /// Waits for the next message however long it takes.
@@ -105,6 +117,12 @@ impl Connection {
         }
         Ok(sockets)
     }
+}
+
+/// Whether the process at the other end belongs to the same user, or to root.
+pub(super) fn is_trusted(stream: &UnixStream) -> io::Result<bool> {
+    let uid = socket_peercred(stream)?.uid;
+    Ok(uid == getuid() || uid.is_root())
 }
 
 /// Whether sockets bound there serve a configuration that says `configured`: port 0 means any.

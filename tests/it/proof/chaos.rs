@@ -12,6 +12,7 @@
 //!   forgotten.
 //! - Redis forgets (it comes back without logs): what it admits from then on is exact by itself.
 //! - Redis fails over: what was answered may be forgotten if the replica was not seen to have it before the primary died.
+//! - An instance reads its configuration again: nothing.
 //! - An instance's clock is wrong, by up to an hour: nothing. (No two instances have the same, and Redis has another.)
 //!
 //! At all times: no status but 200, 101, 429 and that 503, which a Redis that took its whole deadline may cause as well; nobody is
@@ -32,6 +33,7 @@ use super::fleet::{By, Entry, Fleet};
 use super::judge::{Limit, Span};
 use super::law::{Facts, breaches};
 use crate::support::calls::switchboard;
+use crate::support::eventually;
 use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::upstream::Upstream;
 
@@ -112,6 +114,22 @@ impl Run {
         life.gateway.signal(signal);
         self.starts(place);
     }
+
+    /// An instance reads its configuration again.
+    pub async fn reloads(&mut self, place: usize) {
+        let Some(life) = self.fleet.at(place) else { return };
+        let site = &self.sites[place];
+        let text = std::fs::read_to_string(site.config()).unwrap();
+        let others = text.lines().filter(|line| !line.starts_with("plans: ")).collect::<Vec<_>>().join("\n");
+        let plans = plans(self.random.u32(2..1_000_000));
+        std::fs::write(site.path("next.yaml"), format!("{others}\n{plans}\n")).unwrap();
+        std::fs::rename(site.path("next.yaml"), site.config()).unwrap();
+        life.gateway.signal(Signal::HUP);
+        self.describe(format!("place {place}: reloads"));
+        // One that is ending meanwhile reads nothing.
+        let is_done = || life.ended.lock().unwrap().is_some() || life.gateway.output().contains("plan spare");
+        eventually("the reload", async || is_done().then_some(())).await;
+    }
 }
 
 /// The clock of a gateway that has just started is off by so many seconds; the runs would prove less otherwise.
@@ -145,13 +163,19 @@ fn holder(site: &Site, random: &mut Rng) -> Holder {
 fn site(store: &str, upstream: &Upstream, media: std::net::SocketAddr) -> Arc<Site> {
     Site::new(&format!(
         "store: {{ redis: {{ {store}, deadline: 1s, on_failure: local }} }}\n\
-         plans: {{ none: {{ limits: {{}} }} }}\n\
+         {}\ndefault_plan: none\n\
          drain: {{ timeout: 2s, calls: 2s, spread: 0s }}\n\
          routes:\n  - {{ path: /call, upstream: media }}\n  - {{ path: /dear, upstream: up, cost: 3 }}\n\
          \x20 - {{ path: \"/{{*rest}}\", upstream: up }}\n\
          upstreams: {{ up: {{ endpoints: [\"http://{}\"] }}, media: {{ endpoints: [\"http://{media}\"] }} }}",
+        plans(1),
         upstream.address
     ))
+}
+
+/// The plans of a configuration: that of all tokens, and one that is nobody's.
+fn plans(spare: u32) -> String {
+    format!("plans: {{ none: {{ limits: {{}} }}, spare: {{ limits: {{ w: {spare}/1s }} }} }}")
 }
 
 /// One run on a fresh installation.

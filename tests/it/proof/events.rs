@@ -23,6 +23,8 @@ pub enum Event {
     Killed,
     /// An instance is ended, as for a new version.
     Ended,
+    /// An instance reads its configuration again, in which other plans and routes have changed.
+    Reloads,
     /// Something happens to Redis, or to the way to it.
     Outage(Trouble),
 }
@@ -64,6 +66,7 @@ impl Event {
         match self {
             Self::Killed => run.replaces(place, Signal::KILL).await,
             Self::Ended => run.replaces(place, Signal::TERM).await,
+            Self::Reloads => run.reloads(place).await,
             Self::Outage(trouble) => {
                 run.describe(format!("Redis {trouble:?}"));
                 let from = run.fleet.now();
@@ -110,7 +113,7 @@ impl Alone {
 impl Installation for Alone {
     fn events(&self) -> Vec<Event> {
         let troubles = [Trouble::Dies, Trouble::Forgets, Trouble::Pauses, Trouble::IsCutOff, Trouble::IsUnheard];
-        [Event::Killed, Event::Ended].into_iter().chain(troubles.map(Event::Outage)).collect()
+        [Event::Killed, Event::Ended, Event::Reloads].into_iter().chain(troubles.map(Event::Outage)).collect()
     }
 
     fn stores(&self) -> Vec<String> {
@@ -167,7 +170,7 @@ impl Elected {
 
 impl Installation for Elected {
     fn events(&self) -> Vec<Event> {
-        vec![Event::Killed, Event::Ended, Event::Outage(Trouble::FailsOver)]
+        vec![Event::Killed, Event::Ended, Event::Reloads, Event::Outage(Trouble::FailsOver)]
     }
 
     fn stores(&self) -> Vec<String> {
