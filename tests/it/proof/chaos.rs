@@ -121,7 +121,7 @@ impl Run {
         let site = &self.sites[place];
         let text = std::fs::read_to_string(site.config()).unwrap();
         let others = text.lines().filter(|line| !line.starts_with("plans: ")).collect::<Vec<_>>().join("\n");
-        let plans = plans(self.random.u32(2..1_000_000));
+        let plans = plans(self.random.u32(11..1_000_000));
         std::fs::write(site.path("next.yaml"), format!("{others}\n{plans}\n")).unwrap();
         std::fs::rename(site.path("next.yaml"), site.config()).unwrap();
         life.gateway.signal(Signal::HUP);
@@ -168,7 +168,7 @@ fn site(store: &str, upstream: &Upstream, media: std::net::SocketAddr) -> Arc<Si
          routes:\n  - {{ path: /call, upstream: media }}\n  - {{ path: /dear, upstream: up, cost: 3 }}\n\
          \x20 - {{ path: \"/{{*rest}}\", upstream: up }}\n\
          upstreams: {{ up: {{ endpoints: [\"http://{}\"] }}, media: {{ endpoints: [\"http://{media}\"] }} }}",
-        plans(1),
+        plans(10),
         upstream.address
     ))
 }

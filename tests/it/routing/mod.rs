@@ -19,6 +19,8 @@ impl Stage {
     async fn new(routes: &str) -> Self {
         let upstream = Upstream::start().await;
         let site = Site::in_memory(upstream.address, routes);
+        // How many are asked without a token depends on the machine.
+        site.replace("file: tokens.yaml", "file: tokens.yaml, failures: { limit: none }");
         let token = site.token(&[]);
         let gateway = site.serve();
         let clients = [http1(&gateway), http2(&gateway)];
