@@ -106,6 +106,24 @@ async fn an_old_process_that_dies_in_the_middle_leaves_its_sockets() {
     }
 }
 
+/// One that gives up waiting closes the connection as one that dies, but goes on accepting: there must not be two.
+#[tokio::test]
+async fn an_old_process_that_gives_up_keeps_its_sockets() {
+    let (_upstream, site) = site().await;
+    let path = site.path("takeover.sock");
+    let patient = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let old = std::thread::spawn(move || {
+        for _ in 0..2 {
+            let (mut new, _) = patient.accept().unwrap();
+            let _hello = answer(&mut new);
+            message(&mut new, r#"{"Sockets":{"sockets":[],"clock":null}}"#);
+        }
+    });
+    let refused = site.take_over().err().expect("two processes would accept");
+    assert!(refused.contains("goes on as before"), "{refused}");
+    old.join().unwrap();
+}
+
 #[tokio::test]
 async fn killed_before_or_after_it_leaves_the_way_free() {
     let (_upstream, site) = site().await;
