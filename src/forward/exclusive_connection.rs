@@ -17,6 +17,9 @@ use super::resolve::EndpointAddr;
 /// How long a connection rests when a body may follow that nobody asked for: what comes meanwhile ends it.
 const REST: Duration = Duration::from_secs(1);
 
+/// How long another worker may take to run the task of a connection of its own.
+const MAX_BUSY: Duration = Duration::from_millis(100);
+
 pub(super) struct ExclusiveConnection {
     sender: SendRequest<Body>,
     pub(super) slot: ConnectionSlot,
@@ -84,7 +87,14 @@ impl ExclusiveConnection {
             tokio::task::yield_now().await;
         }
         let ready = std::future::poll_fn(|cx| std::task::Poll::Ready(self.sender.poll_ready(cx)));
-        matches!(ready.await, std::task::Poll::Ready(Ok(())))
+        match ready.await {
+            std::task::Poll::Ready(ready) => ready.is_ok(),
+            // The task of one that another worker has made runs there.
+            std::task::Poll::Pending => {
+                let ready = Box::pin(tokio::time::timeout(MAX_BUSY, self.sender.ready()));
+                matches!(ready.await, Ok(Ok(())))
+            }
+        }
     }
 
     /// Request and response are complete; `None`: it can't carry another request.

@@ -54,7 +54,7 @@ impl<'a> Target<'a> {
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
             return Err(Rejection::Method);
         }
-        if !certificate.serves(host_of(authority)) {
+        if !certificate.serves(|| host_of(authority)) {
             return Err(Rejection::Misdirected);
         }
         let path = request.uri().path();

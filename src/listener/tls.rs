@@ -118,9 +118,10 @@ impl ShownCertificate {
         Self { certificates: certificates.clone(), index }
     }
 
-    /// Whether a client that was shown it may ask for this host on the same connection (RFC 9113 §9.1.2).
-    pub(crate) fn serves(&self, host: &str) -> bool {
-        self.certificates.keys.len() == 1 || self.certificates.index_for(host) == self.index
+    /// Whether a client that was shown it may ask for this host on the same connection (RFC 9113 §9.1.2). The host is asked for only
+    /// if it matters.
+    pub(crate) fn serves<'a>(&self, host: impl FnOnce() -> &'a str) -> bool {
+        self.certificates.keys.len() == 1 || self.certificates.index_for(host()) == self.index
     }
 }
 

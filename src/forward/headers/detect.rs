@@ -62,6 +62,11 @@ pub(super) fn list_items<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl 
 
 /// Whether a request asks for server-sent events and takes nothing else, as a browser's EventSource does.
 pub fn asks_for_events<B>(request: &Request<B>) -> bool {
+    // Almost no request does, and all are asked.
+    let first = request.headers().get(header::ACCEPT).map(|line| line.as_bytes().trim_ascii_start());
+    if !first.is_some_and(|line| matches!(line, [b't' | b'T', ..])) {
+        return false;
+    }
     let mut kinds = list_items(request.headers(), &header::ACCEPT);
     kinds.next().is_some_and(is_event_stream) && kinds.next().is_none()
 }
