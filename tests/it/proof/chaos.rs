@@ -41,6 +41,10 @@ use crate::support::upstream::Upstream;
 pub const PLACES: usize = 3;
 const TOKENS: usize = 6;
 const LENGTH: Duration = Duration::from_secs(14);
+const MAX_LENGTH: Duration = Duration::from_secs(120);
+/// What a run must have tried to mean anything.
+const MIN_ADMITTED: usize = 100;
+const MIN_CALLS: usize = 5;
 /// A wrong clock in a process (libfaketime, which `tests/run` installs), as a shared library for each architecture.
 const FAKE_TIME: &str = "/usr/$LIB/faketime/libfaketime.so.1";
 
@@ -197,7 +201,11 @@ async fn run(name: &'static str, seed: u64, mut installation: impl Installation)
     }
     let (lanes, switchboard) = load(&run.fleet, &holders, lanes_of);
     let end = run.fleet.now() + LENGTH;
-    while run.fleet.now() < end {
+    // On a busy machine little happens in that time.
+    let has_tried_enough = |fleet: &Fleet| {
+        fleet.count(Entry::is_admitted) > MIN_ADMITTED && fleet.count(|entry| entry.status == Some(101)) > MIN_CALLS
+    };
+    while run.fleet.now() < end || (!has_tried_enough(&run.fleet) && run.fleet.now() < MAX_LENGTH) {
         let event = Event::any(&mut run.random, &installation.events());
         event.happens(&mut run, &mut installation).await;
         let pause = Duration::from_millis(run.random.u64(300..1_500));
@@ -277,7 +285,10 @@ fn summary(record: &[Entry], run: &Run) -> String {
     let by_itself = count(&|entry| entry.is_admitted() && entry.by == Some(By::Local));
     let calls = count(&|entry| entry.status == Some(101));
     let (lives, outages) = (run.fleet.lives().len(), run.facts.outages.len());
-    assert!(admitted > 100 && calls > 5, "hardly anything was tried: {admitted} requests, {calls} calls");
+    assert!(
+        admitted > MIN_ADMITTED && calls > MIN_CALLS,
+        "hardly anything was tried: {admitted} requests, {calls} calls"
+    );
     format!(
         "{} requests judged, {admitted} admitted ({by_itself} without Redis), {calls} calls, {lives} instances, {outages} outages",
         record.len()

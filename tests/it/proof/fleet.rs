@@ -121,6 +121,11 @@ impl Fleet {
         self.places[place].lock().unwrap().clone()
     }
 
+    /// How many answers by now are so.
+    pub fn count(&self, is_so: impl Fn(&Entry) -> bool) -> usize {
+        self.entries.lock().unwrap().iter().filter(|entry| is_so(entry)).count()
+    }
+
     pub fn lives(&self) -> Vec<Arc<Life>> {
         self.lives.lock().unwrap().clone()
     }
