@@ -19,7 +19,9 @@ use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::upstream::Upstream;
 
 const RELOADS: u32 = 24;
+/// Calls that are open; so many with CALLGATE_SOAK_MINUTES.
 const CALLS: usize = 40;
+const SOAK_CALLS: usize = 500;
 const CLIENTS: usize = 3;
 /// Of the token whose limit does not change.
 const TIGHT_LIMIT: u32 = 40;
@@ -37,7 +39,7 @@ fn configuration(generation: u32, services: &[SocketAddr; 2], calls: SocketAddr)
          - {{ path: /call, upstream: calls }}{odd}\n  - path: \"/{{*rest}}\"\n    upstream: up\n    \
          request_headers: {{ set: {{ x-generation: \"{generation}\" }} }}\n    \
          response_headers: {{ set: {{ x-generation: \"{generation}\" }} }}\n\
-         upstreams:\n  up: {{ endpoints: [\"http://{service}\"] }}\n  calls: {{ endpoints: [\"http://{calls}\"], max_connections: 500 }}\n"
+         upstreams:\n  up: {{ endpoints: [\"http://{service}\"] }}\n  calls: {{ endpoints: [\"http://{calls}\"], max_connections: 1000 }}\n"
     )
 }
 
@@ -72,8 +74,10 @@ async fn nobody_notices() {
     write(&site.config(), &configuration(0, &addresses, calls));
     let (token, tight) = (site.token(&[]), site.token_with(&[], &["--plan", "tight"]));
     let gateway = Arc::new(site.serve());
+    let soak = std::env::var("CALLGATE_SOAK_MINUTES").ok().map(|minutes| minutes.parse::<u32>().unwrap());
+    let held = if soak.is_some() { SOAK_CALLS } else { CALLS };
     let mut open = Vec::new();
-    for _ in 0..CALLS {
+    for _ in 0..held {
         open.push(call(&gateway, &token, "/call").await.unwrap());
     }
     let over = Arc::new(AtomicBool::new(false));
@@ -114,7 +118,6 @@ async fn nobody_notices() {
         });
     }
 
-    let soak = std::env::var("CALLGATE_SOAK_MINUTES").ok().map(|minutes| minutes.parse::<u32>().unwrap());
     let reloads = soak.map_or(RELOADS, |minutes| 100 * minutes);
     let (mut warm, mut slowest) = (0, Duration::ZERO);
     for number in 1..=reloads {
@@ -138,7 +141,7 @@ async fn nobody_notices() {
     assert!(asked_on.iter().all(|count| *count > reloads / 4), "too few requests to say anything: {asked_on:?}");
     assert_eq!(admitted.load(Ordering::SeqCst), asked.load(Ordering::SeqCst).min(TIGHT_LIMIT));
     // All calls are there, and take what is sent.
-    assert_eq!(gateway.metric(r#"callgate_calls_open{route="/call"}"#).await, Some(CALLS as f64));
+    assert_eq!(gateway.metric(r#"callgate_calls_open{route="/call"}"#).await, Some(held as f64));
     for call in &mut open {
         call.write_all(b"\x89\x80abcd").await.unwrap();
         let closed = tokio::time::timeout(Duration::from_millis(1), call.read_u8()).await;
