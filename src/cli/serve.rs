@@ -8,14 +8,15 @@ use crate::config;
 use crate::server::{ActivatedSocket, End, ExitSignals, LaunchOptions, Server};
 
 pub(super) async fn run(file: PathBuf, takeover: Option<PathBuf>) -> anyhow::Result<()> {
-    let loaded = config::load(&file).map_err(|problems| anyhow!("the configuration is invalid\n{problems}"))?;
+    let (loaded, files) = config::load_with_files(&file);
+    let loaded = loaded.map_err(|problems| anyhow!("the configuration is invalid\n{problems}"))?;
     for warning in &loaded.warnings {
         eprintln!("{warning}");
     }
     let mut signals = ExitSignals::listen().context("listening for signals")?;
     ExitSignals::ignore_others().context("ignoring other signals")?;
     let activated = ActivatedSocket::all().context("taking the sockets of systemd")?;
-    let server = Server::launch(loaded.config, LaunchOptions { takeover, activated }).await?;
+    let server = Server::launch(loaded.config, LaunchOptions { takeover, activated, files }).await?;
     let end = tokio::select! {
         () = signals.next() => End::Signal,
         () = server.taken_over() => End::TakenOver,

@@ -1,7 +1,6 @@
 //! Active health checks: one prober for the whole process asks every endpoint. It has connections of its own, made like those for
 //! requests, and its requests are not counted.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +22,7 @@ use super::endpoint_pool::NoConnection;
 use super::grpc_health::{self, HealthCheckError};
 use super::kept_connections::UpstreamConnections;
 use super::upstream_pools::UpstreamPools;
-use super::upstreams::Upstreams;
+use super::upstreams::{SharedUpstream, Upstreams};
 
 /// Bytes of an answer that are read at most.
 const MAX_READ: usize = 64 << 10;
@@ -45,46 +44,39 @@ enum ProbeError {
     Grpc(#[from] HealthCheckError),
 }
 
-/// The health checks of one configuration's upstreams, each a task of this runtime. Dropped, they end.
-pub struct HealthChecks {
-    /// Nothing else uses these connections.
-    pools: Vec<Arc<UpstreamPools>>,
-    /// By the name of the upstream.
-    tasks: HashMap<Arc<str>, Arc<AbortOnDropHandle<()>>>,
+/// The health checks of one configuration's upstreams.
+#[derive(Default)]
+pub struct HealthChecks(Vec<Arc<HealthCheck>>);
+
+/// The checks of one upstream, in a task of this runtime. Dropped, it ends.
+struct HealthCheck {
+    upstream: Arc<SharedUpstream>,
+    _task: AbortOnDropHandle<()>,
 }
 
 impl HealthChecks {
     /// Checks all endpoints again and again. What `before` does for unchanged upstreams goes on.
-    pub fn start(shared: &Upstreams, shutdown: &Shutdown, before: Option<&Self>) -> Self {
-        let pools = shared.all.iter().map(|upstream| {
-            let mut known = before.iter().flat_map(|before| &before.pools);
-            let known = known.find(|known| Arc::ptr_eq(&known.shared, upstream)).cloned();
-            // Their connections don't count in `max_connections`.
-            let connections = || UpstreamConnections::new(&upstream.config);
-            known.unwrap_or_else(|| Arc::new(UpstreamPools::new(upstream, &connections())))
+    pub fn start(shared: &Upstreams, shutdown: &Shutdown, before: &Self) -> Self {
+        let checked = shared.all.iter().filter(|upstream| upstream.config.balancing.health.is_some());
+        let checks = checked.map(|upstream| {
+            let known = before.0.iter().find(|known| Arc::ptr_eq(&known.upstream, upstream));
+            known.cloned().unwrap_or_else(|| Arc::new(HealthCheck::start(upstream, shutdown.clone())))
         });
-        let pools: Vec<_> = pools.collect();
-        let tasks = pools.iter().filter_map(|upstream| {
-            upstream.config.balancing.health.as_ref()?;
-            let task = before.and_then(|before| before.task_of(upstream)).unwrap_or_else(|| {
-                let (upstream, shutdown) = (upstream.clone(), shutdown.clone());
-                let checks = async move {
-                    tokio::select! {
-                        () = check(&upstream) => {}
-                        () = shutdown.draining() => {}
-                    }
-                };
-                Arc::new(AbortOnDropHandle::new(tokio::spawn(checks)))
-            });
-            Some((upstream.config.name.clone(), task))
-        });
-        Self { tasks: tasks.collect(), pools }
+        Self(checks.collect())
     }
+}
 
-    /// The task that checks this very upstream.
-    fn task_of(&self, upstream: &Arc<UpstreamPools>) -> Option<Arc<AbortOnDropHandle<()>>> {
-        let is_same = self.pools.iter().any(|known| Arc::ptr_eq(known, upstream));
-        self.tasks.get(&upstream.config.name).filter(|_| is_same).cloned()
+impl HealthCheck {
+    fn start(upstream: &Arc<SharedUpstream>, shutdown: Shutdown) -> Self {
+        // Nothing else uses these connections, and they don't count in `max_connections`.
+        let pools = UpstreamPools::new(upstream, &UpstreamConnections::new(&upstream.config));
+        let checks = async move {
+            tokio::select! {
+                () = check(&pools) => {}
+                () = shutdown.draining() => {}
+            }
+        };
+        Self { upstream: upstream.clone(), _task: AbortOnDropHandle::new(tokio::spawn(checks)) }
     }
 }
 

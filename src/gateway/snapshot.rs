@@ -93,9 +93,7 @@ impl Snapshot {
             config: Arc::new(config),
         })
     }
-}
 
-impl Snapshot {
     /// What has changed in files whose names are the same, in short texts.
     pub(crate) fn changed_files(&self, before: &Self) -> Vec<String> {
         let certificates = self.tls.certificates.changed(&before.tls.certificates);

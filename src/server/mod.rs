@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, LastReload};
 use crate::auth::RecordWatch;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::limits::Moment;
 use crate::listener::ValidityWatch;
 use crate::store::Redis;
@@ -67,12 +67,14 @@ pub(crate) struct Server {
     predecessor: Option<Arc<Predecessor>>,
 }
 
-/// What a start may find.
+/// What a start may find, and what it is to watch.
 #[derive(Default)]
 pub(crate) struct LaunchOptions {
     /// The path of the Unix socket by which processes take over from each other.
     pub(crate) takeover: Option<PathBuf>,
     pub(crate) activated: Vec<ActivatedSocket>,
+    /// The files that the configuration depends on: a change of one lets it be read again.
+    pub(crate) files: Vec<PathBuf>,
 }
 
 /// How a process ends.
@@ -91,14 +93,14 @@ impl Server {
     /// [`StartError`]; nothing is left running then, and a process that was to be taken over goes on as before.
     pub(crate) async fn launch(config: Config, options: LaunchOptions) -> Result<Self, StartError> {
         // Looked at before they are read.
-        let files = WatchedFiles::new(config::load_with_files(&config.source).1);
+        let files = WatchedFiles::new(options.files);
         let metrics = Arc::new(Metrics::new()?);
         let (log, log_control, guard) = telemetry::init(&config.log, metrics.clone())?;
         // Dropped with the runtime, after the last line.
         tokio::spawn(guard.watch());
         open_files::raise_limit(config.listen.max_connections);
         let count = config.runtime.workers.get();
-        let LaunchOptions { takeover, activated } = options;
+        let LaunchOptions { takeover, activated, .. } = options;
         let inheritance = match takeover.clone() {
             Some(path) => in_background(path, takeover::connect).await?,
             None => None,

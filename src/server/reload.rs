@@ -49,7 +49,11 @@ impl UpstreamTasks {
     pub(super) fn start(state: &ProcessState, upstreams: &Arc<Upstreams>, before: Option<&Self>) -> Self {
         let watched = upstreams.clone();
         let watch: JoinHandle<()> = tokio::spawn(async move { watched.watch().await });
-        let checks = HealthChecks::start(upstreams, &state.shutdown, before.map(|before| &before.checks));
+        let checks = HealthChecks::start(
+            upstreams,
+            &state.shutdown,
+            before.map_or(&HealthChecks::default(), |before| &before.checks),
+        );
         Self { checks, _watch: AbortOnDropHandle::new(watch) }
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::{reload, write};
 use crate::support::calls::{call, switchboard};
-use crate::support::client::{builder, header, http1, http2};
+use crate::support::client::{ask_until, builder, header, http1, http2};
 use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::upstream::Upstream;
 
@@ -101,21 +101,10 @@ async fn nobody_notices() {
         });
     }
     // One token's limit is exact over all configurations.
-    let (admitted, asked) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let mut limited = JoinSet::new();
     for client in [http1(&gateway), http2(&gateway)] {
-        let (gateway, over, tight) = (gateway.clone(), over.clone(), tight.clone());
-        let (admitted, asked) = (admitted.clone(), asked.clone());
-        streams.spawn(async move {
-            while !over.load(Ordering::Relaxed) {
-                let response = client.get(gateway.url("/a")).bearer_auth(&tight.secret).send().await.unwrap();
-                asked.fetch_add(1, Ordering::SeqCst);
-                match response.status().as_u16() {
-                    200 => drop(admitted.fetch_add(1, Ordering::SeqCst)),
-                    status => assert_eq!(status, 429),
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        });
+        let pause = Duration::from_millis(50);
+        limited.spawn(ask_until(client, gateway.clone(), tight.clone(), over.clone(), pause));
     }
 
     let reloads = soak.map_or(RELOADS, |minutes| 100 * minutes);
@@ -139,7 +128,8 @@ async fn nobody_notices() {
     let asked_on: Vec<u32> = clients.join_all().await;
     streams.join_all().await;
     assert!(asked_on.iter().all(|count| *count > reloads / 4), "too few requests to say anything: {asked_on:?}");
-    assert_eq!(admitted.load(Ordering::SeqCst), asked.load(Ordering::SeqCst).min(TIGHT_LIMIT));
+    let (admitted, asked): (Vec<u32>, Vec<u32>) = limited.join_all().await.into_iter().unzip();
+    assert_eq!(admitted.iter().sum::<u32>(), asked.iter().sum::<u32>().min(TIGHT_LIMIT));
     // All calls are there, and take what is sent.
     assert_eq!(gateway.metric(r#"callgate_calls_open{route="/call"}"#).await, Some(held as f64));
     for call in &mut open {

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use reqwest::{Client, ClientBuilder};
 use rustls::pki_types::pem::PemObject;
@@ -37,6 +39,25 @@ pub fn http1(gateway: &Gateway) -> Client {
 /// A GET with a token.
 pub async fn get(client: &Client, gateway: &Gateway, path: &str, token: &Token) -> reqwest::Response {
     client.get(gateway.url(path)).bearer_auth(&token.secret).send().await.unwrap()
+}
+
+/// Asks for `/a` with this pause in between until `over`: how many were admitted, and how many were asked. The others are over the limit.
+pub async fn ask_until(
+    client: Client,
+    gateway: Arc<Gateway>,
+    token: Token,
+    over: Arc<AtomicBool>,
+    pause: Duration,
+) -> (u32, u32) {
+    let (mut admitted, mut asked) = (0, 0);
+    while !over.load(Ordering::Relaxed) {
+        let status = get(&client, &gateway, "/a", &token).await.status().as_u16();
+        assert!(matches!(status, 200 | 429), "{status}");
+        admitted += u32::from(status == 200);
+        asked += 1;
+        tokio::time::sleep(pause).await;
+    }
+    (admitted, asked)
 }
 
 /// The text of a header; empty when it isn't there.

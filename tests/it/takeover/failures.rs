@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -137,4 +139,38 @@ async fn killed_before_or_after_it_leaves_the_way_free() {
     let third = site.take_over().unwrap();
     second.signal(Signal::KILL);
     assert_eq!(get(&http1(&third), &third, "/echo", &token).await.status(), 200);
+}
+
+/// The old process gets SIGKILL at some moment of the takeover, while clients ask: whatever the new one has by then, it serves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_in_the_middle_it_leaves_the_new_one() {
+    let (_upstream, site) = site().await;
+    let token = site.token(&[]);
+    let mut old = site.take_over().unwrap();
+    site.replace("https: \"127.0.0.1:0\"", &format!("https: \"{}\"", old.https));
+    // A takeover on an idle machine takes some 50 ms from the start of the process on.
+    for delay in [0, 10, 20, 30, 40, 60, 80, 120].map(Duration::from_millis) {
+        let over = Arc::new(AtomicBool::new(false));
+        let asking = {
+            let (client, url, token, over) = (http1(&old), old.url("/echo"), token.secret.clone(), over.clone());
+            tokio::spawn(async move {
+                // Requests break off when their process is killed.
+                while !over.load(Ordering::Relaxed) {
+                    let _ = client.get(&url).bearer_auth(&token).send().await;
+                }
+            })
+        };
+        let starting = tokio::task::spawn_blocking({
+            let site = site.clone();
+            move || site.take_over()
+        });
+        tokio::time::sleep(delay).await;
+        old.signal(Signal::KILL);
+        old.wait().await;
+        let new = starting.await.unwrap().unwrap_or_else(|said| panic!("after {delay:?}: {said}"));
+        assert_eq!(get(&http1(&new), &new, "/echo", &token).await.status(), 200, "after {delay:?}");
+        over.store(true, Ordering::Relaxed);
+        asking.await.unwrap();
+        old = new;
+    }
 }

@@ -3,14 +3,14 @@
 //! There are a few, and twenty when `CALLGATE_SOAK_MINUTES` is set.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
 use crate::support::calls::{call, switchboard};
-use crate::support::client::{http1, http2};
+use crate::support::client::{ask_until, http1, http2};
 use crate::support::eventually;
 use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::redis::RedisServer;
@@ -82,23 +82,10 @@ async fn upgrade(site: Arc<Site>) {
             clients.spawn(ask_on(make, first.clone(), token.clone(), over.clone()));
         }
     }
-    let (admitted, asked) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let mut limited = JoinSet::new();
-    for make in [http1 as fn(&Gateway) -> reqwest::Client, http2] {
-        let (gateway, over, tight) = (first.clone(), over.clone(), tight.clone());
-        let (admitted, asked) = (admitted.clone(), asked.clone());
-        limited.spawn(async move {
-            let client = make(&gateway);
-            while !over.load(Ordering::Relaxed) {
-                let response = client.get(gateway.url("/a")).bearer_auth(&tight.secret).send().await.unwrap();
-                asked.fetch_add(1, Ordering::SeqCst);
-                match response.status().as_u16() {
-                    200 => drop(admitted.fetch_add(1, Ordering::SeqCst)),
-                    status => assert_eq!(status, 429),
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        });
+    for client in [http1(&first), http2(&first)] {
+        let pause = Duration::from_millis(20);
+        limited.spawn(ask_until(client, first.clone(), tight.clone(), over.clone(), pause));
     }
     let upgrades = if std::env::var("CALLGATE_SOAK_MINUTES").is_ok() { 20 } else { UPGRADES };
     let (mut processes, mut open) = (vec![first.clone()], Vec::new());
@@ -114,10 +101,11 @@ async fn upgrade(site: Arc<Site>) {
     }
     over.store(true, Ordering::Relaxed);
     let asked_on: Vec<u32> = clients.join_all().await;
-    limited.join_all().await;
+    let (admitted, asked): (Vec<u32>, Vec<u32>) = limited.join_all().await.into_iter().unzip();
+    let (admitted, asked): (u32, u32) = (admitted.iter().sum(), asked.iter().sum());
     eprintln!("{upgrades} upgrades; requests: {asked_on:?}");
-    assert_eq!(admitted.load(Ordering::SeqCst), asked.load(Ordering::SeqCst).min(TIGHT_LIMIT));
-    assert!(asked.load(Ordering::SeqCst) > TIGHT_LIMIT / 2, "too few requests to say anything");
+    assert_eq!(admitted, asked.min(TIGHT_LIMIT));
+    assert!(asked > TIGHT_LIMIT / 2, "too few requests to say anything");
     for call in &mut open {
         call.write_all(b"\x89\x80abcd").await.unwrap();
         let closed = tokio::time::timeout(Duration::from_millis(50), call.read_u8()).await;
