@@ -23,7 +23,7 @@ pub(super) struct AdminTokenArgs {
     /// Name in the audit trail, for example of the person or service that uses the token
     #[arg(long, value_parser = parse_name)]
     name: String,
-    /// `read`: view and scrape metrics; `write`: change tokens and limits, too
+    /// `read`: view and scrape metrics; `write`: change tokens, limits and the log level, and reload, too
     #[arg(long, default_value = "read", value_parser = PossibleValuesParser::new(["read", "write"]))]
     role: String,
     /// Print JSON
@@ -49,7 +49,7 @@ pub(super) fn run(command: AdminTokenCommand) -> anyhow::Result<()> {
     // The token is printed already, so a failure here must not make the command fail.
     let _ = writeln!(
         std::io::stderr(),
-        "Save it now: it is not shown again. To activate it, add this line to admin.tokens and restart:\n\n    {line}\n"
+        "Save it now: it is not shown again. To activate it, add this line to admin.tokens; a running instance notices:\n\n    {line}\n"
     );
     Ok(())
 }

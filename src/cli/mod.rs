@@ -74,7 +74,7 @@ enum Command {
     /// Show how far a token's limits are used up, or clear its log
     #[command(subcommand)]
     Limits(limits::LimitsCommand),
-    /// Let a running instance read its configuration again, without touching its connections and calls
+    /// Let a running instance read its configuration again, without a restart
     Reload(reload::ReloadArgs),
     /// Ask a running instance whether it is ready, for container probes
     Healthcheck(healthcheck::HealthcheckArgs),

@@ -16,7 +16,7 @@ pub(super) async fn run(file: PathBuf, takeover: Option<PathBuf>) -> anyhow::Res
     let mut signals = ExitSignals::listen().context("listening for signals")?;
     ExitSignals::ignore_others().context("ignoring other signals")?;
     let activated = ActivatedSocket::all().context("taking the sockets of systemd")?;
-    let server = Server::launch(loaded.config, LaunchOptions { takeover, activated, files }).await?;
+    let server = Server::launch(loaded.config, files, LaunchOptions { takeover, activated }).await?;
     let end = tokio::select! {
         () = signals.next() => End::Signal,
         () = server.taken_over() => End::TakenOver,

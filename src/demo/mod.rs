@@ -33,13 +33,14 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("can't start the sample upstream")?;
     let upstream = listener.local_addr()?;
     let files = DemoFiles::create(free_address(args.listen)?, free_address(args.admin)?, upstream)?;
-    let loaded = config::load(&files.config).map_err(|problems| anyhow!("the demo's own configuration\n{problems}"))?;
+    let (loaded, watched) = config::load_with_files(&files.config);
+    let loaded = loaded.map_err(|problems| anyhow!("the demo's own configuration\n{problems}"))?;
     let full = create_token(&loaded.config, "demo", "calls:*").await?;
     let read_only = create_token(&loaded.config, "demo, read only", "calls:read").await?;
 
     let stop = CancellationToken::new();
     let voice = tokio::spawn(voice::serve(listener, stop.clone()));
-    let server = Server::launch(loaded.config, LaunchOptions::default()).await?;
+    let server = Server::launch(loaded.config, watched, LaunchOptions::default()).await?;
     print!("{}", files.instructions([server.https, server.admin, upstream], [&full, &read_only]));
     signals.next().await;
     server.stop(End::Signal, signals).await;

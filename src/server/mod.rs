@@ -67,14 +67,12 @@ pub(crate) struct Server {
     predecessor: Option<Arc<Predecessor>>,
 }
 
-/// What a start may find, and what it is to watch.
+/// What a start may find.
 #[derive(Default)]
 pub(crate) struct LaunchOptions {
     /// The path of the Unix socket by which processes take over from each other.
     pub(crate) takeover: Option<PathBuf>,
     pub(crate) activated: Vec<ActivatedSocket>,
-    /// The files that the configuration depends on: a change of one lets it be read again.
-    pub(crate) files: Vec<PathBuf>,
 }
 
 /// How a process ends.
@@ -87,20 +85,24 @@ pub(crate) enum End {
 
 impl Server {
     /// Starts a gateway with the metrics and the log of this process; returns when requests are served. Background tasks
-    /// run on the caller's runtime.
+    /// run on the caller's runtime. `files` are those that the configuration depends on: a change of one lets it be read again.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then, and a process that was to be taken over goes on as before.
-    pub(crate) async fn launch(config: Config, options: LaunchOptions) -> Result<Self, StartError> {
+    pub(crate) async fn launch(
+        config: Config,
+        files: Vec<PathBuf>,
+        options: LaunchOptions,
+    ) -> Result<Self, StartError> {
         // Looked at before they are read.
-        let files = WatchedFiles::new(options.files);
+        let files = WatchedFiles::new(files);
         let metrics = Arc::new(Metrics::new()?);
         let (log, log_control, guard) = telemetry::init(&config.log, metrics.clone())?;
         // Dropped with the runtime, after the last line.
         tokio::spawn(guard.watch());
         open_files::raise_limit(config.listen.max_connections);
         let count = config.runtime.workers.get();
-        let LaunchOptions { takeover, activated, .. } = options;
+        let LaunchOptions { takeover, activated } = options;
         let inheritance = match takeover.clone() {
             Some(path) => in_background(path, takeover::connect).await?,
             None => None,
