@@ -68,7 +68,6 @@ mod tests {
 
     const DAY: u64 = 86_400;
 
-    /// A certificate that is valid from day 10 to day 100, and the watch's view of it on a day.
     #[test]
     fn a_certificate_is_reported_once_a_day_from_fourteen_days_before_its_end() {
         let folder = tempfile::tempdir().unwrap();

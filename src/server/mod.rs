@@ -23,7 +23,6 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, LastReload};
 use crate::auth::RecordWatch;
@@ -160,10 +159,7 @@ impl Server {
 
     /// Resolves when another process has taken over: then this one is to be stopped.
     pub(crate) async fn taken_over(&self) {
-        match &self.predecessor {
-            Some(predecessor) => predecessor.taken_over.cancelled().await,
-            None => std::future::pending().await,
-        }
+        self.state.shutdown.handed_over().await;
     }
 
     /// Ends the gateway: readiness fails at once. After `drain.delay` the listeners close; requests get `drain.timeout` to finish,
@@ -221,7 +217,6 @@ async fn take_over(
         sockets: Mutex::new(Some(held)),
         memory: memory.clone(),
         shutdown: state.shutdown.clone(),
-        taken_over: CancellationToken::new(),
         holders: Holders::default(),
         busy: Mutex::default(),
     };

@@ -47,7 +47,7 @@ struct Shared {
 /// How far the end of an instance has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum DrainPhase {
+enum DrainPhase {
     /// There is no end in sight.
     Serving,
     /// Readiness fails; new connections are still taken.
@@ -63,10 +63,6 @@ pub enum DrainPhase {
 /// How far a drain has come, and what is left.
 #[derive(Debug, Clone, Copy)]
 pub struct DrainProgress {
-    /// The phase.
-    pub phase: DrainPhase,
-    /// Whether calls are being closed.
-    pub closes_calls: bool,
     /// Clients' connections.
     pub connections: usize,
     /// Requests in flight that are no calls.
@@ -280,8 +276,6 @@ impl Shutdown {
         let sum = |what| counts.iter().map(|worker| worker.of(what)).sum::<usize>();
         let calls = sum(Counted::Call);
         DrainProgress {
-            phase: self.phase(),
-            closes_calls: shared.closing.borrow().is_some(),
             connections: sum(Counted::Connection),
             requests: sum(Counted::Request).saturating_sub(calls),
             calls,
@@ -331,10 +325,10 @@ mod tests {
     #[test]
     fn phases_only_go_forward() {
         let shutdown = Shutdown::default();
-        assert_eq!(shutdown.progress().phase, DrainPhase::Serving);
+        assert_eq!(shutdown.phase(), DrainPhase::Serving);
         shutdown.drain();
         shutdown.announce();
-        assert_eq!(shutdown.progress().phase, DrainPhase::Draining);
+        assert_eq!(shutdown.phase(), DrainPhase::Draining);
         let _request = shutdown.count(Counted::Request);
         assert_eq!(shutdown.cut_requests(), 1);
         assert!(shutdown.are_requests_cut() && shutdown.is_draining() && shutdown.is_announced());

@@ -9,8 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use super::holders::Holders;
 use super::link;
 use super::message::{Hello, Imported, PROTOCOL, Ready, Role, Serving, State, Verdict, Welcome};
@@ -41,8 +39,6 @@ pub(crate) struct Predecessor {
     /// With the memory store.
     pub(crate) memory: Option<Arc<MemoryLimiter>>,
     pub(crate) shutdown: Shutdown,
-    /// Cancelled when another process has taken over.
-    pub(crate) taken_over: CancellationToken,
     pub(crate) holders: Holders,
     /// Held during a takeover.
     pub(crate) busy: Mutex<()>,
@@ -108,7 +104,7 @@ impl Predecessor {
                 return connection.send(&Welcome::Refused("another process is taking over".to_owned()));
             }
         };
-        if self.taken_over.is_cancelled() {
+        if self.shutdown.is_handed_over() {
             return connection.send(&Welcome::Moved);
         }
         tracing::info!(pid, "another process wants to take over");
@@ -120,9 +116,8 @@ impl Predecessor {
                     link::start(self.path.clone(), memory.clone(), requests);
                 }
                 self.holders.close();
-                self.shutdown.hand_over();
                 self.close_sockets();
-                self.taken_over.cancel();
+                self.shutdown.hand_over();
                 Ok(())
             }
             Err(error) => {

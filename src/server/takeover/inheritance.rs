@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::error::TakeoverError;
 use super::message::{Hello, Imported, Ready, Role, Serving, State, Verdict, Welcome};
 use super::wire::{Connection, fits};
-use crate::limits::{MemoryLimiter, Moment};
+use crate::limits::{ClockOrigin, MemoryLimiter, Moment};
 
 /// How long the running process may take for an answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,7 +30,14 @@ pub(crate) fn connect(path: &Path) -> Result<Option<Inheritance>, TakeoverError>
     let deadline = Instant::now() + MOVING;
     loop {
         match ask(path) {
-            Ok(Answer::Sockets(inheritance)) => return Ok(Some(inheritance)),
+            Ok(Answer::Sockets(inheritance, clock)) => {
+                if clock.is_some_and(|clock| !clock.adopt()) {
+                    tracing::warn!(
+                        "the clock of the running process can't be taken over: windows may be off by a correction of the clock"
+                    );
+                }
+                return Ok(Some(inheritance));
+            }
             Ok(Answer::Nobody) => return Ok(None),
             Ok(Answer::Refused(reason)) => return Err(TakeoverError::Refused(reason)),
             Ok(Answer::Moved) if Instant::now() < deadline => thread::sleep(PAUSE),
@@ -42,7 +49,8 @@ pub(crate) fn connect(path: &Path) -> Result<Option<Inheritance>, TakeoverError>
 }
 
 enum Answer {
-    Sockets(Inheritance),
+    /// With the memory store, also the clock of its logs.
+    Sockets(Inheritance, Option<ClockOrigin>),
     Nobody,
     Moved,
     Refused(String),
@@ -59,13 +67,8 @@ fn ask(path: &Path) -> io::Result<Answer> {
         Welcome::Holder => return Err(io::ErrorKind::InvalidData.into()),
     };
     let received = connection.receive_sockets(sockets.len())?;
-    if clock.is_some_and(|clock| !clock.adopt()) {
-        tracing::warn!(
-            "the clock of the running process can't be taken over: windows may be off by a correction of the clock"
-        );
-    }
     let sockets = sockets.into_iter().zip(received).map(|((key, address), socket)| (key, address, socket)).collect();
-    Ok(Answer::Sockets(Inheritance { path: path.to_owned(), connection, sockets }))
+    Ok(Answer::Sockets(Inheritance { path: path.to_owned(), connection, sockets }, clock))
 }
 
 /// Whether nobody is there, or whoever was has died.
@@ -105,7 +108,7 @@ impl Inheritance {
         !matches!(verdict, Ok(Verdict::KeepOut(_)))
             && match ask(&self.path) {
                 Ok(Answer::Nobody) => true,
-                Ok(Answer::Sockets(_) | Answer::Moved | Answer::Refused(_)) => false,
+                Ok(Answer::Sockets(..) | Answer::Moved | Answer::Refused(_)) => false,
                 Err(error) => is_absent(&error),
             }
     }

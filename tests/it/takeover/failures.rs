@@ -10,7 +10,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::support::client::{get, http1};
-use crate::support::gateway::Site;
+use crate::support::eventually;
+use crate::support::gateway::{Gateway, Site};
 use crate::support::upstream::Upstream;
 
 async fn site() -> (Upstream, Arc<Site>) {
@@ -33,6 +34,15 @@ fn answer(stream: &mut UnixStream) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
+/// Waits until so many takeovers have failed.
+async fn goes_on(old: &Gateway, failed: usize) {
+    const LINE: &str = "a takeover failed, and this process goes on as before";
+    eventually("the old process to go on", async || {
+        (old.log().iter().filter(|line| line["message"] == LINE).count() == failed).then_some(())
+    })
+    .await;
+}
+
 const HELLO: &str = r#"{"protocol":1,"version":"0","process":1,"pid":1,"role":"Successor"}"#;
 
 #[tokio::test]
@@ -44,10 +54,12 @@ async fn a_new_process_that_fails_leaves_the_old_one() {
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
     let good = std::fs::read_to_string(site.config()).unwrap();
     // A broken configuration, and an address that can't be bound.
-    for broken in [good.replace("upstream: up", "upstream: nowhere"), good.replace("127.0.0.1:0", "192.0.2.1:1")] {
+    for broken in [good.replace("upstream: up", "upstream: nowhere"), good.replacen("127.0.0.1:0", "192.0.2.1:1", 1)] {
         std::fs::write(site.config(), broken).unwrap();
         assert!(site.take_over().is_err());
     }
+    // The second one had asked for the sockets.
+    goes_on(&old, 1).await;
     // New processes that die: after each step.
     for steps in 0..=3 {
         let mut new = UnixStream::connect(&socket).unwrap();
@@ -67,6 +79,7 @@ async fn a_new_process_that_fails_leaves_the_old_one() {
             assert_eq!(answer(&mut new), r#""GoOn""#);
         }
         drop(new);
+        goes_on(&old, steps + 1).await;
         assert_eq!(get(&http1(&old), &old, "/echo", &token).await.status(), 200, "{steps}");
     }
     let mut foreign = UnixStream::connect(&socket).unwrap();
@@ -74,9 +87,9 @@ async fn a_new_process_that_fails_leaves_the_old_one() {
     assert!(answer(&mut foreign).contains("Refused"));
     assert!(!old.log().iter().any(|line| line["message"] == "draining"));
     // And then one succeeds.
-    std::fs::write(site.config(), good.replace("https: \"127.0.0.1:0\"", &format!("https: \"{}\"", old.https)))
-        .unwrap();
-    let new = crate::support::eventually("a takeover", async || site.take_over().ok()).await;
+    std::fs::write(site.config(), good).unwrap();
+    site.replace("https: \"127.0.0.1:0\"", &format!("https: \"{}\"", old.https));
+    let new = eventually("a takeover", async || site.take_over().ok()).await;
     assert_eq!(new.https, old.https);
     assert_eq!(get(&http1(&new), &new, "/echo", &token).await.status(), 200);
 }

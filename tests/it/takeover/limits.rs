@@ -62,9 +62,10 @@ async fn a_kept_connection_of_the_old_process_counts_in_the_new_one() {
 
 #[tokio::test]
 async fn open_calls_count_over_three_processes() {
-    let (_upstream, site) = site("{ limits: {}, concurrent_calls: 2 }").await;
+    let (_upstream, site) = site("{ limits: { hour: 100/1h }, concurrent_calls: 2 }").await;
     let token = site.token(&[]);
     let first = site.take_over().unwrap();
+    let mut kept = raw(&first, "http/1.1").await;
     site.replace("https: \"127.0.0.1:0\"", &format!("https: \"{}\"", first.https));
     let one = call(&first, &token, "/call").await.unwrap();
     let second = site.take_over().unwrap();
@@ -74,7 +75,11 @@ async fn open_calls_count_over_three_processes() {
     taken_over(&second).await;
     let refused = call(&third, &token, "/call").await.unwrap_err();
     assert!(refused.starts_with("HTTP/1.1 429 "), "{refused}");
-    // The first process tells the third one.
+    assert_eq!(get(&http1(&third), &third, "/echo", &token).await.status(), 200);
+    // The first process asks the third one by now: two calls, the refused one not, and two requests.
+    let head = ask(&mut kept, &token).await;
+    assert!(head.contains("x-ratelimit-remaining: 96\r\n"), "{head}");
+    // And tells it of the end of a call.
     drop(one);
     let three =
         eventually("the end of a call to free its place", async || call(&third, &token, "/call").await.ok()).await;
