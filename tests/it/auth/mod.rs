@@ -73,13 +73,8 @@ fn refusal(result: Result<Arc<Principal>, Refused>) -> Option<Refusal> {
     result.err().map(Refusal::from)
 }
 
-/// Waits until `condition` holds, and fails when it does not for long.
 async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + crate::support::WAIT_TIMEOUT;
-    while !condition().await {
-        assert!(Instant::now() < deadline, "never happened: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    crate::support::eventually(what, async || condition().await.then_some(())).await;
 }
 
 fn by() -> ActionContext {

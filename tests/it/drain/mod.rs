@@ -10,18 +10,13 @@ use rustix::process::Signal;
 
 use crate::support::client::{get, header, http1, http2};
 use crate::support::eventually;
-use crate::support::gateway::{Gateway, Site, Token};
+use crate::support::gateway::{Gateway, Token};
 use crate::support::upstream::Upstream;
 
+use stage::Stage;
+
 async fn stage(drain: &str) -> (Upstream, Gateway, Token) {
-    let upstream = Upstream::start().await;
-    let site = Site::new(&format!(
-        "store: memory\ntokens: {{ file: tokens.yaml }}\nroutes: [{{ path: \"/{{*rest}}\", upstream: up }}]\n\
-         upstreams: {{ up: {{ endpoints: [\"http://{}\"] }} }}\ndrain: {drain}",
-        upstream.address
-    ));
-    let token = site.token(&[]);
-    let gateway = site.serve();
+    let Stage { upstream, gateway, token, .. } = Stage::start(drain).await;
     (upstream, gateway, token)
 }
 

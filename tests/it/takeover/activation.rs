@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use crate::support::client::{get, http1};
 use crate::support::gateway::{PROGRAM, Site};
 use crate::support::upstream::Upstream;
-use crate::support::{WAIT_TIMEOUT, eventually};
+use crate::support::{WAIT_TIMEOUT, eventually, eventually_blocking};
 
 #[tokio::test]
 async fn the_sockets_of_systemd_are_used() {
@@ -22,14 +22,7 @@ async fn the_sockets_of_systemd_are_used() {
     let arguments: Vec<_> = arguments.into_iter().chain([config.as_os_str()]).collect();
     // It starts the program when the first connection comes, which waits meanwhile.
     let waiting = std::thread::spawn(move || {
-        let deadline = std::time::Instant::now() + WAIT_TIMEOUT;
-        loop {
-            match std::net::TcpStream::connect(address) {
-                Ok(stream) => return stream,
-                Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
+        eventually_blocking("the socket to be bound", || std::net::TcpStream::connect(address).ok())
     });
     let gateway = site.try_serve("systemd-socket-activate", &[], &arguments).unwrap();
     assert_eq!(gateway.https, address);
