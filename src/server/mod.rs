@@ -106,10 +106,13 @@ impl Server {
             Some(path) => in_background(path, takeover::connect).await?,
             None => None,
         };
-        let mut sockets = Sockets { inheritance, activated };
-        let https = sockets.take("listen.https", config.listen.https, count)?;
-        let http = config.listen.http.map(|address| sockets.take("listen.http", address, count)).transpose()?;
-        let admin = sockets.take("listen.admin", config.listen.admin, 1)?;
+        let mut sockets = Sockets { takes_over: takeover.is_some(), inheritance, activated };
+        let https = sockets.take("listen.https", config.listen.https, count).await?;
+        let http = match config.listen.http {
+            Some(address) => Some(sockets.take("listen.http", address, count).await?),
+            None => None,
+        };
+        let admin = sockets.take("listen.admin", config.listen.admin, 1).await?;
         sockets.warn_of_unused();
         let state = Arc::new(ProcessState::new(config, metrics, log)?);
         let address = |sockets: &[std::net::TcpListener]| sockets[0].local_addr().map_err(StartError::Worker);

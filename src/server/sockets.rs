@@ -2,16 +2,25 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use listenfd::ListenFd;
+use tokio::time::Instant;
 
 use super::error::StartError;
 use super::takeover::{HeldSocket, Inheritance, fits};
 use crate::listener;
 
+/// A process that was killed can be seen to be gone before its listening sockets are closed: they are for so long, at most.
+const MAX_CLOSING: Duration = Duration::from_secs(2);
+/// How often an address is tried meanwhile.
+const BIND_INTERVAL: Duration = Duration::from_millis(10);
+
 /// Sockets that exist before this process binds any.
 #[derive(Default)]
 pub(super) struct Sockets {
+    /// This process takes over, if there is somebody to take over from.
+    pub(super) takes_over: bool,
     pub(super) inheritance: Option<Inheritance>,
     pub(super) activated: Vec<ActivatedSocket>,
 }
@@ -42,7 +51,7 @@ impl ActivatedSocket {
 
 impl Sockets {
     /// The sockets for a key of the configuration, such as `listen.https`.
-    pub(super) fn take(
+    pub(super) async fn take(
         &mut self,
         key: &'static str,
         configured: SocketAddr,
@@ -56,7 +65,18 @@ impl Sockets {
         if !activated.is_empty() {
             return Ok(activated);
         }
-        listener::bind(configured, count).map_err(|source| StartError::Bind { key, address: configured, source })
+        let started = Instant::now();
+        loop {
+            match listener::bind(configured, count) {
+                Ok(sockets) => return Ok(sockets),
+                Err(error)
+                    if self.takes_over
+                        && error.kind() == io::ErrorKind::AddrInUse
+                        && started.elapsed() < MAX_CLOSING => {}
+                Err(source) => return Err(StartError::Bind { key, address: configured, source }),
+            }
+            tokio::time::sleep(BIND_INTERVAL).await;
+        }
     }
 
     /// Those with the key's last word as a name, and those without a known name that are bound there.
@@ -125,5 +145,22 @@ mod tests {
             assert!(addresses.iter().all(|address| shared.contains(address)), "{sockets} {workers}");
         }
         assert_eq!(share(Vec::new(), 2).unwrap().len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_sockets_of_a_dying_predecessor_are_waited_for() {
+        let dying = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = dying.local_addr().unwrap();
+        let mut first = Sockets::default();
+        assert!(first.take("listen.https", address, 1).await.is_err());
+        let mut next = Sockets { takes_over: true, ..Sockets::default() };
+        let closed = async {
+            tokio::time::sleep(MAX_CLOSING / 2).await;
+            drop(dying);
+        };
+        let (bound, ()) = tokio::join!(next.take("listen.https", address, 1), closed);
+        let bound = bound.unwrap();
+        assert!(next.take("listen.https", address, 1).await.is_err(), "somebody who stays");
+        drop(bound);
     }
 }
