@@ -26,6 +26,9 @@ pub enum BodyError {
     /// The connection that it came from failed.
     #[error("the body broke off")]
     Broken(#[source] hyper::Error),
+    /// An HTTP/1.1 client closed its connection in the middle, or broke the framing.
+    #[error("the client's body broke off, or its framing is broken")]
+    Incomplete,
     /// The stream of an HTTP/2 upstream that it came on was reset before its end, as if nothing were amiss.
     #[error("the body broke off: its stream was reset before its end")]
     Unfinished,
@@ -58,9 +61,13 @@ impl BodyError {
             Self::TooSlow => BodyFault::TooSlow,
             Self::TooLarge(_) => BodyFault::TooLarge,
             // What a client sends is not withdrawn and never late, what it is sent is.
-            Self::Broken(_) | Self::Unfinished | Self::Reset(_) | Self::Revoked(_) | Self::Ended | Self::Late(_) => {
-                BodyFault::Broken
-            }
+            Self::Broken(_)
+            | Self::Incomplete
+            | Self::Unfinished
+            | Self::Reset(_)
+            | Self::Revoked(_)
+            | Self::Ended
+            | Self::Late(_) => BodyFault::Broken,
         }
     }
 }

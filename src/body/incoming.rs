@@ -1,6 +1,6 @@
-//! Bodies as they arrive: from hyper, or on a stream of an HTTP/2 client.
+//! Bodies as they arrive: from clients on HTTP/1.1 and HTTP/2, and, by hyper, from upstreams.
 //!
-//! The rest of a client's body that nobody reads to its end is discarded for a moment. Otherwise the stream is reset right behind the
+//! The rest of an HTTP/2 client's body that nobody reads to its end is discarded for a moment. Otherwise the stream is reset right behind the
 //! answer, and although a client may not drop the answer for that (RFC 9113 §8.1), some do, as curl 7.88.
 
 use std::future::poll_fn;
@@ -12,14 +12,14 @@ use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::sync::oneshot;
 
 use super::error::BodyError;
+use super::pipe::PipeBody;
+use super::upgraded::UpgradedConnection;
 
 /// Long enough for what a client sends right behind the head of its request.
 const DISCARD_TIME: Duration = Duration::from_secs(2);
-/// The same on HTTP/1.1, where the next request comes behind it.
-const REST_TIME: Duration = Duration::from_secs(10);
 /// As much as a client may send before it hears of anything: the window of a stream.
 const MAX_DISCARDED: usize = 256 << 10;
 
@@ -28,10 +28,16 @@ pub(crate) type AskForBody = Box<dyn FnOnce() + Send + Sync>;
 
 /// A body that arrives.
 pub enum IncomingBody {
-    /// On an HTTP/1.1 connection, read by hyper.
+    /// None.
+    Empty,
+    /// An HTTP/1.1 client's that came with the head of its request.
+    Whole(Bytes),
+    /// An HTTP/1.1 client's.
+    Pipe(PipeBody),
+    /// No body, but the connection of an HTTP/1.1 client, once it has switched protocols; `None`: it was taken.
+    Upgrade(Option<oneshot::Receiver<UpgradedConnection>>),
+    /// On an upstream's HTTP/1.1 connection, read by hyper.
     Hyper(Incoming),
-    /// The same, and the connection may go on when the rest of it is read.
-    Lingering(LingeringBody),
     /// On an upstream's HTTP/2 stream, read by hyper, which takes a reset with NO_ERROR anywhere for the end.
     Answer(Incoming),
     /// On an HTTP/2 client's stream.
@@ -112,46 +118,7 @@ fn poll_data(stream: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Option<Resul
     Poll::Ready(polled)
 }
 
-/// The body of a request on HTTP/1.1, given back when it is left before its end.
-pub struct LingeringBody(Option<(Incoming, oneshot::Sender<Incoming>)>);
-
-impl Drop for LingeringBody {
-    fn drop(&mut self) {
-        if let Some((body, back)) = self.0.take().filter(|(body, _)| !body.is_end_stream()) {
-            // Nobody waits for it if the connection ends.
-            let _ = back.send(body);
-        }
-    }
-}
-
-/// The rest of a body that was left before its end, or will be.
-pub(crate) struct LeftBody(oneshot::Receiver<Incoming>);
-
-impl LeftBody {
-    /// Reads the rest, so that the next request can come.
-    pub(crate) fn discard(mut self) {
-        // Most often it has been read already.
-        let left = match self.0.try_recv() {
-            Err(TryRecvError::Closed) => return,
-            Err(TryRecvError::Empty) => None,
-            Ok(body) => Some(body),
-        };
-        let rest = async move {
-            let Some(mut body) = (if left.is_some() { left } else { self.0.await.ok() }) else { return };
-            let read = async { while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {} };
-            let _ = tokio::time::timeout(REST_TIME, read).await;
-        };
-        tokio::spawn(rest);
-    }
-}
-
 impl IncomingBody {
-    /// A client's body, and what will be left of it.
-    pub(crate) fn lingering(body: Incoming) -> (Self, LeftBody) {
-        let (back, left) = oneshot::channel();
-        (Self::Lingering(LingeringBody(Some((body, back)))), LeftBody(left))
-    }
-
     /// Has its stream reset as soon as it is left: its client waits for that to stop.
     pub(crate) fn stop_at_once(&mut self) {
         if let Self::Stream(body) = self {
@@ -161,37 +128,40 @@ impl IncomingBody {
 
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self {
-            Self::Hyper(incoming) | Self::Lingering(LingeringBody(Some((incoming, _)))) => {
-                Pin::new(incoming).poll_frame(cx).map_err(BodyError::Broken)
+            Self::Whole(bytes) => {
+                let piece = Some(std::mem::take(bytes)).filter(|piece| !piece.is_empty());
+                Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
             }
+            Self::Pipe(body) => body.poll_frame(cx),
+            Self::Hyper(incoming) => Pin::new(incoming).poll_frame(cx).map_err(BodyError::Broken),
             Self::Answer(incoming) => match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
                 None if !incoming.is_end_stream() => Poll::Ready(Some(Err(BodyError::Unfinished))),
                 frame => Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken))),
             },
             // A stream that its client has reset ends like this too: what came of the body is not the whole of it.
             Self::Stream(body) => body.poll_frame(cx).map_err(BodyError::Reset),
-            Self::Call(_) | Self::Lingering(LingeringBody(None)) => Poll::Ready(None),
+            Self::Empty | Self::Upgrade(_) | Self::Call(_) => Poll::Ready(None),
         }
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
         match self {
-            Self::Hyper(incoming) | Self::Answer(incoming) | Self::Lingering(LingeringBody(Some((incoming, _)))) => {
-                incoming.is_end_stream()
-            }
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Pipe(body) => body.is_end_stream(),
+            Self::Hyper(incoming) | Self::Answer(incoming) => incoming.is_end_stream(),
             Self::Stream(body) => body.stream.as_ref().is_none_or(RecvStream::is_end_stream),
-            Self::Call(_) | Self::Lingering(LingeringBody(None)) => true,
+            Self::Empty | Self::Upgrade(_) | Self::Call(_) => true,
         }
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Hyper(incoming) | Self::Answer(incoming) | Self::Lingering(LingeringBody(Some((incoming, _)))) => {
-                incoming.size_hint()
-            }
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Pipe(body) => body.size_hint(),
+            Self::Hyper(incoming) | Self::Answer(incoming) => incoming.size_hint(),
             // The header says it, which goes along.
             Self::Stream(_) => SizeHint::default(),
-            Self::Call(_) | Self::Lingering(LingeringBody(None)) => SizeHint::with_exact(0),
+            Self::Empty | Self::Upgrade(_) | Self::Call(_) => SizeHint::with_exact(0),
         }
     }
 }

@@ -40,7 +40,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, Uri, Version};
-use hyper::upgrade::OnUpgrade;
 
 use crate::body::{Body, IncomingBody, Progress};
 use crate::config::{self, HeaderCase, Protocol};
@@ -141,12 +140,6 @@ impl Forwarder {
             RequestContext { forward: context, interim, keeps_limits, progress, websocket, is_call, key, copy };
         let answered = {
             let sent = pin!(upstream.send(request, attempts));
-            let sent = pin!(async {
-                match interim {
-                    None => sent.await,
-                    Some(interim) => interim.beside(sent).await,
-                }
-            });
             before(&mut awaited.deadline, sent).await
         };
         let (guard, response) = answered.unwrap_or_else(|after| Err(upstream.timed_out(after, context)))?;
@@ -163,7 +156,7 @@ impl Forwarder {
         let (route, is_grpc) = (context.route, headers::is_grpc(&request));
         let upstream = &self.upstreams[context.upstream].config;
         let is_extended = extended_connect::was_extended_connect(&request);
-        let client_end = websocket.then(|| ClientEnd::of(&mut request));
+        let client_end = if websocket { ClientEnd::of(&mut request) } else { None };
         let (mut parts, mut incoming) = request.into_parts();
         if is_grpc {
             incoming.stop_at_once();
@@ -175,9 +168,7 @@ impl Forwarder {
             parts.uri = Uri::from(target.clone());
         }
         // They belong to the client's connection, but for the case of header names, which hyper keeps in one that it alone can name.
-        if client_version != Version::HTTP_2 && upstream.header_case == HeaderCase::Preserve {
-            parts.extensions.remove::<OnUpgrade>();
-        } else {
+        if client_version == Version::HTTP_2 || upstream.header_case != HeaderCase::Preserve {
             parts.extensions.clear();
         }
         let clean = headers::clean_trailers_for_upstream;

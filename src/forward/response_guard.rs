@@ -86,7 +86,7 @@ impl ResponseGuard {
             }
             BodyError::Stalled(_) => self.verdict != EndpointVerdict::Streaming,
             // Clients reset requests; answers are never reset so.
-            BodyError::Reset(_)
+            BodyError::Reset(_) | BodyError::Incomplete
             | BodyError::TooLarge(_)
             | BodyError::TooSlow
             | BodyError::Late(_)

@@ -16,13 +16,13 @@ use std::sync::atomic::AtomicU32;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, Uri, header};
 
 use crate::auth::{Principal, Reason, Refusal};
 use crate::body::{Body, IncomingBody};
 use crate::config::{self, RouteAccess};
 use crate::forward::{self, ForwardContext, ForwardedResponse, Forwarder, Tunnel, is_grpc};
-use crate::listener::{Handler, Interim, Peer};
+use crate::listener::{Handler, Interim, Peer, RequestFault};
 use crate::response::{self, Rejection};
 use crate::route::RouteMatch;
 use crate::shutdown::Shutdown;
@@ -71,20 +71,13 @@ impl Handler for Gateway {
         // Boxed: it moves with the answer, and is large.
         let mut life =
             Box::new(RequestLife::begin(&self.metrics, &request, peer, &self.snapshot.config.trusted_proxies));
-        let (is_head, is_grpc) = (request.method() == Method::HEAD, is_grpc(&request));
+        let (is_head, is_grpc) = (*request.method() == Method::HEAD, is_grpc(&request));
         let origin = request.headers().get(header::ORIGIN).cloned();
         // Boxed: otherwise every idle connection's task reserves this future's 5 KB.
         let served = Box::pin(self.serve(request, peer, interim, &mut life)).await;
         life.stage = Stage::Answering;
-        let (mut response, tunnel) = served.unwrap_or_else(|rejection| {
-            life.rejected(&rejection);
-            let realm = &self.snapshot.config.tokens.realm;
-            let response = match is_grpc {
-                true => rejection.into_grpc_response(realm),
-                false => rejection.into_response(realm, &life.record.request_id, is_head),
-            };
-            (response, None)
-        });
+        let (mut response, tunnel) =
+            served.unwrap_or_else(|rejection| (self.reject(rejection, &mut life, is_head, is_grpc), None));
         self.stamp(&mut response, &mut life, origin.as_ref());
         let Some(tunnel) = tunnel else {
             if life.stream.is_none() {
@@ -93,7 +86,6 @@ impl Handler for Gateway {
             }
             return response.map(|body| AnswerBody::new(body, Some(life)));
         };
-        peer.became_tunnel();
         life.drained_call = Some(peer.begin_call(None));
         let peer = peer.clone();
         self.shutdown.tasks().spawn(async move {
@@ -101,6 +93,19 @@ impl Handler for Gateway {
             drop(peer);
         });
         response.map(|body| AnswerBody::new(body, None))
+    }
+
+    fn refuse(self: &Arc<Self>, fault: RequestFault, peer: &Arc<Peer>) -> Response<Self::Body> {
+        // Nothing of it is the client's. A hyphen is a token, and so a method.
+        let mut request = Request::new(IncomingBody::Empty);
+        *request.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
+        *request.uri_mut() = Uri::from_static("-");
+        let mut life =
+            Box::new(RequestLife::begin(&self.metrics, &request, peer, &self.snapshot.config.trusted_proxies));
+        life.stage = Stage::Answering;
+        let mut response = self.reject(Rejection::Fault(fault), &mut life, false, false);
+        self.stamp(&mut response, &mut life, None);
+        response.map(|body| AnswerBody::new(body, Some(life)))
     }
 }
 
@@ -236,6 +241,16 @@ impl Gateway {
         }
         life.answered_by(answer.endpoint, answer.guard);
         Ok((answer.response, answer.tunnel))
+    }
+
+    /// The answer to a request that a step refused.
+    fn reject(&self, rejection: Rejection, life: &mut RequestLife, is_head: bool, is_grpc: bool) -> Response<Body> {
+        life.rejected(&rejection);
+        let realm = &self.snapshot.config.tokens.realm;
+        match is_grpc {
+            true => rejection.into_grpc_response(realm),
+            false => rejection.into_response(realm, &life.record.request_id, is_head),
+        }
     }
 
     /// Adds the headers of every answer: request id, limits, and what lets pages read it.

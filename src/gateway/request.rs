@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderValue, Request, StatusCode, Uri};
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
@@ -89,17 +89,12 @@ impl RequestLife {
         trusted: &[IpNet],
     ) -> Self {
         let received = SystemTime::now();
-        // A stand-in for a refused request has nothing of the client's. A hyphen is a token, and so a method.
-        let (method, uri) = match peer.is_stand_in(request) {
-            true => (Method::from_bytes(b"-").unwrap_or_default(), Uri::from_static("-")),
-            false => (request.method().clone(), request.uri().clone()),
-        };
         let record = AccessRecord {
             started: Instant::now(),
             received,
             client: client_address(request.headers(), peer.address, trusted),
-            method,
-            uri,
+            method: request.method().clone(),
+            uri: request.uri().clone(),
             version: request.version(),
             request_id: request_id(request, received),
             route: None,

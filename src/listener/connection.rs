@@ -1,4 +1,4 @@
-//! One client connection, from handshake to close: protocol by ALPN, HTTP/1.1 by hyper or HTTP/2 by h2, drained when the time comes.
+//! One client connection, from handshake to close: protocol by ALPN, drained when the time comes.
 
 use std::future::{pending, poll_fn};
 use std::io;
@@ -8,21 +8,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use http::Request;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::{Config, ListenSettings};
 
-use super::gate::{Gate, Timeouts};
 use super::handler::Handler;
 use super::head::HeadLimits;
+use super::http1::Http1;
 use super::http2::Http2;
-use super::keep_alive::{self, KeepAlive};
 use super::peer::Peer;
 use super::proxy_protocol::{self, ProxyError};
 use super::service::{Listener, Tls};
@@ -130,35 +125,13 @@ async fn serve_http1<H: Handler, S>(listener: &Listener<H>, settings: &ListenSet
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let gate = Gate::http1(io, HeadLimits::of(settings), Timeouts::of(settings), peer.signals.clone());
-    let service = service_fn(|request: Request<Incoming>| {
-        let (handler, peer) = (listener.handler(), peer.clone());
-        async move {
-            let interim = peer.interim(&request);
-            let (request, keep_alive) = KeepAlive::of(request, &peer.signals);
-            let mut answer = handler.handle(request, &peer, interim).await;
-            keep_alive.decide(&mut answer, &peer.signals);
-            if peer.shutdown.is_handed_over() {
-                keep_alive::end_with(&mut answer);
-            }
-            Ok::<_, std::convert::Infallible>(answer)
-        }
-    });
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    builder
-        // The gate bounds a slow head, and `idle` the time before its first byte. hyper's timer would close the connection without
-        // TLS's close_notify.
-        .header_read_timeout(None)
-        .preserve_header_case(settings.remembers_header_case)
-        // The gate's bounds are tighter; hyper must never be the one to refuse.
-        .max_buf_size((settings.max_head_bytes * 2).max(64 * 1024));
-    let connection = pin!(builder.serve_connection(TokioIo::new(gate), service).with_upgrades());
+    let connection = pin!(Http1::new(|| listener.handler(), peer.clone(), io, settings));
     let idle = peer.idle(settings.idle_timeout);
     let ended = drive(connection, &peer, idle, pending(), |it, is_drained| {
-        // hyper closes an idle connection at once, and a request may be on its way. The next answer ends it instead.
+        // An idle connection closes at once, and a request may be on its way. The next answer ends it instead.
         let waits = is_drained && peer.shutdown.is_handed_over();
         if !waits {
-            it.graceful_shutdown();
+            it.get_mut().close();
         }
         !waits
     })
@@ -170,8 +143,7 @@ async fn serve_http2<H: Handler, S>(listener: &Listener<H>, settings: &ListenSet
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let gate = Gate::http2(io, Timeouts::of(settings), peer.signals.clone());
-    let connection = pin!(Http2::new(|| listener.handler(), peer.clone(), gate, settings));
+    let connection = pin!(Http2::new(|| listener.handler(), peer.clone(), io, settings));
     let idle = peer.idle(settings.idle_timeout);
     // The last piece of an answer can wait for a closed window even after its request is over.
     let lost = peer.idle(settings.idle_timeout + settings.body_idle_timeout);

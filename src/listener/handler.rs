@@ -8,13 +8,14 @@ use http::{Request, Response};
 
 use crate::body::{BodyError, IncomingBody};
 
+use super::head::RequestFault;
 use super::interim::Interim;
 use super::peer::Peer;
 
 /// What answers requests.
 pub(crate) trait Handler: Send + Sync + 'static {
     /// The body of its answers.
-    type Body: http_body::Body<Data = Bytes, Error = BodyError> + Send + 'static;
+    type Body: http_body::Body<Data = Bytes, Error = BodyError> + Send + Unpin + 'static;
 
     /// Answers one request. `interim` passes interim answers on; `None` where the client can't be sent any.
     fn handle(
@@ -23,4 +24,7 @@ pub(crate) trait Handler: Send + Sync + 'static {
         peer: &Arc<Peer>,
         interim: Option<Interim>,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
+
+    /// Answers what is no request.
+    fn refuse(self: &Arc<Self>, fault: RequestFault, peer: &Arc<Peer>) -> Response<Self::Body>;
 }

@@ -46,8 +46,10 @@ pub(super) enum BodyLength {
 
 /// A head that may pass.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Head {
-    pub(super) length: usize,
+pub(super) struct Head<'h> {
+    pub(super) method: &'h [u8],
+    pub(super) target: &'h [u8],
+    pub(super) is_http10: bool,
     pub(super) body: BodyLength,
 }
 
@@ -60,8 +62,9 @@ pub(super) struct Search {
     past_first_line: bool,
 }
 
-/// Reads the head at the start of `bytes`; `None` while it isn't complete. `search` begins anew with each head.
-pub(super) fn read(bytes: &[u8], limits: &HeadLimits, search: &mut Search) -> Result<Option<Head>, RequestFault> {
+/// The length of the head at the start of `bytes`, its empty line included; `None` while it isn't complete. `search` begins anew with
+/// each head.
+pub(super) fn find_end(bytes: &[u8], limits: &HeadLimits, search: &mut Search) -> Result<Option<usize>, RequestFault> {
     let from = search.seen.saturating_sub(3);
     let end = memmem::find(&bytes[from..], b"\r\n\r\n").map(|at| from + at);
     let head = &bytes[..end.map_or(bytes.len(), |at| at + 2)];
@@ -75,16 +78,27 @@ pub(super) fn read(bytes: &[u8], limits: &HeadLimits, search: &mut Search) -> Re
         search.seen = bytes.len();
         return fault.map_or(Ok(None), Err);
     }
+    Ok(Some(head.len() + 2))
+}
+
+/// Judges a whole head, and shows each name and value of it.
+pub(super) fn judge<'h>(
+    head: &'h [u8],
+    limits: &HeadLimits,
+    mut field: impl FnMut(&'h [u8], &'h [u8]),
+) -> Result<Head<'h>, RequestFault> {
+    let head = &head[..head.len() - 2];
     let line_end = find_line_end(head)?;
-    let version_11 = request_line(&head[..line_end], limits)?;
-    let mut seen = HeadFields { version_11, ..HeadFields::default() };
+    let (method, target, is_http10) = request_line(&head[..line_end], limits)?;
+    let mut seen = HeadFields { version_11: !is_http10, ..HeadFields::default() };
     let mut at = line_end + 2;
     while at < head.len() {
         let length = find_line_end(&head[at..])?;
-        seen.line(&head[at..at + length], limits)?;
+        let (name, value) = seen.line(&head[at..at + length], limits)?;
+        field(name, value);
         at += length + 2;
     }
-    Ok(Some(Head { length: head.len() + 2, body: seen.body()? }))
+    Ok(Head { method, target, is_http10, body: seen.body()? })
 }
 
 /// What a header counts beside its name and value (RFC 9113 §6.5.2).
@@ -161,24 +175,25 @@ fn find_line_end(bytes: &[u8]) -> Result<usize, RequestFault> {
     }
 }
 
-/// Judges a request line; says whether its version is HTTP/1.1.
-fn request_line(line: &[u8], limits: &HeadLimits) -> Result<bool, RequestFault> {
+/// Judges a request line: method, target, and whether its version is HTTP/1.0.
+fn request_line<'h>(line: &'h [u8], limits: &HeadLimits) -> Result<(&'h [u8], &'h [u8], bool), RequestFault> {
     const BAD: RequestFault = RequestFault::Malformed("malformed request line");
     let method_end = memchr::memchr(b' ', line).ok_or(BAD)?;
     let target_end = memchr::memrchr(b' ', line).ok_or(BAD)?;
-    if method_end == 0 || method_end > 32 || !line[..method_end].iter().copied().all(is_tchar) {
+    let method = &line[..method_end];
+    if method.is_empty() || method.len() > 32 || !method.iter().copied().all(is_tchar) {
         return Err(BAD);
     }
     let target = line.get(method_end + 1..target_end).filter(|target| !target.is_empty()).ok_or(BAD)?;
     if target.len() > limits.target {
         return Err(RequestFault::TargetTooLong);
     }
-    if !is_target(&line[..method_end], target) || !has_target_chars(target) {
+    if !is_target(method, target) || !has_target_chars(target) {
         return Err(RequestFault::Malformed("malformed request target"));
     }
     match &line[target_end + 1..] {
-        b"HTTP/1.1" => Ok(true),
-        b"HTTP/1.0" => Ok(false),
+        b"HTTP/1.1" => Ok((method, target, false)),
+        b"HTTP/1.0" => Ok((method, target, true)),
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
             Err(RequestFault::UnknownVersion)
         }
@@ -213,7 +228,8 @@ struct HeadFields {
 }
 
 impl HeadFields {
-    fn line(&mut self, line: &[u8], limits: &HeadLimits) -> Result<(), RequestFault> {
+    /// Takes in one line; returns its name and its value.
+    fn line<'h>(&mut self, line: &'h [u8], limits: &HeadLimits) -> Result<(&'h [u8], &'h [u8]), RequestFault> {
         self.lines += 1;
         if self.lines > limits.lines {
             return Err(RequestFault::HeadersTooLarge);
@@ -228,13 +244,15 @@ impl HeadFields {
         if !value.iter().copied().all(is_value_char) {
             return Err(RequestFault::Malformed("malformed header value"));
         }
+        let value = value.trim_ascii();
         match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => self.host(value.trim_ascii()),
-            10 if name.eq_ignore_ascii_case(b"connection") => self.connection(value),
-            14 if name.eq_ignore_ascii_case(b"content-length") => self.content_length(value.trim_ascii()),
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.transfer_encoding(value.trim_ascii()),
-            _ => Ok(()),
+            4 if name.eq_ignore_ascii_case(b"host") => self.host(value)?,
+            10 if name.eq_ignore_ascii_case(b"connection") => self.connection(value)?,
+            14 if name.eq_ignore_ascii_case(b"content-length") => self.content_length(value)?,
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.transfer_encoding(value)?,
+            _ => {}
         }
+        Ok((name, value))
     }
 
     fn host(&mut self, value: &[u8]) -> Result<(), RequestFault> {
@@ -333,12 +351,23 @@ pub(crate) fn is_authority(value: &[u8]) -> bool {
     host_is_good && port_is_good
 }
 
-pub(super) const fn is_tchar(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
+/// The characters of a token (RFC 9110 §5.6.2).
+const TCHARS: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let is_mark = matches!(
+            byte as u8,
             b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-        )
+        );
+        table[byte] = is_mark || (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    table
+};
+
+pub(super) const fn is_tchar(byte: u8) -> bool {
+    TCHARS[byte as usize]
 }
 
 /// What browsers send in a path or query beside what RFC 3986 allows passes (the percent-encode sets of WHATWG URL); what no client means

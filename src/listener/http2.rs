@@ -15,11 +15,10 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::config::ListenSettings;
 use crate::http2::FrameGuard;
 
-use super::gate::Gate;
 use super::handler::Handler;
-use super::interim::StreamQueue;
+use super::heard::{Heard, HeardStream};
+use super::interim::InterimQueue;
 use super::peer::Peer;
-use super::signals::Signals;
 use super::stream;
 
 /// A client that is silent for so long is pinged.
@@ -54,7 +53,7 @@ pub(super) struct Http2<F, S> {
 /// The streams of a connection, for the drain.
 #[derive(Default)]
 struct Streams {
-    open: Vec<Weak<StreamQueue>>,
+    open: Vec<Weak<InterimQueue>>,
     /// How many to have before those that are over are forgotten.
     forget_at: usize,
     are_cut: bool,
@@ -62,12 +61,12 @@ struct Streams {
 
 impl Streams {
     /// One more stream begins.
-    fn begin(&mut self) -> Arc<StreamQueue> {
+    fn begin(&mut self) -> Arc<InterimQueue> {
         if self.open.len() >= self.forget_at {
             self.open.retain(|stream| stream.strong_count() > 0);
             self.forget_at = (2 * self.open.len()).max(MIN_FORGOTTEN);
         }
-        let stream = Arc::<StreamQueue>::default();
+        let stream = Arc::<InterimQueue>::default();
         self.open.push(Arc::downgrade(&stream));
         if self.are_cut {
             stream.cut();
@@ -83,15 +82,16 @@ impl Streams {
 }
 
 enum ConnectionState<S> {
-    Opening(Handshake<FrameGuard<Gate<S>>, Bytes>),
-    Open(Connection<FrameGuard<Gate<S>>, Bytes>, Option<Liveness>),
+    Opening(Handshake<FrameGuard<HeardStream<S>>, Bytes>),
+    Open(Connection<FrameGuard<HeardStream<S>>, Bytes>, Option<Liveness>),
     /// Closed before it was open.
     Closed,
 }
 
 impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<F, S> {
     /// Takes over a connection from its first byte.
-    pub(super) fn new(handler: F, peer: Arc<Peer>, io: Gate<S>, settings: &ListenSettings) -> Self {
+    pub(super) fn new(handler: F, peer: Arc<Peer>, io: S, settings: &ListenSettings) -> Self {
+        let io = HeardStream::new(io, settings.body_idle_timeout, peer.heard.clone());
         let mut builder = Builder::new();
         builder
             .max_concurrent_streams(settings.max_concurrent_streams)
@@ -134,11 +134,11 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<F, 
 
     fn poll_open(
         &mut self,
-        connection: &mut Connection<FrameGuard<Gate<S>>, Bytes>,
+        connection: &mut Connection<FrameGuard<HeardStream<S>>, Bytes>,
         liveness: &mut Option<Liveness>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), h2::Error>> {
-        if liveness.as_mut().is_some_and(|liveness| liveness.poll(&self.peer.signals, cx).is_ready()) {
+        if liveness.as_mut().is_some_and(|liveness| liveness.poll(&self.peer.heard, cx).is_ready()) {
             tracing::debug!(client = %self.peer.address, "the client does not answer pings");
             *liveness = None;
             connection.abrupt_shutdown(Reason::NO_ERROR);
@@ -190,10 +190,10 @@ impl Liveness {
     }
 
     /// Ready when it was pinged and has sent nothing since. Any byte counts as an answer.
-    fn poll(&mut self, signals: &Signals, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, heard: &Heard, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             ready!(self.timer.as_mut().poll(cx));
-            let was_heard = signals.take_heard();
+            let was_heard = heard.take();
             if self.is_pinged && !was_heard {
                 return Poll::Ready(());
             }
@@ -229,10 +229,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_answers_no_ping_is_dropped() {
         let (mut liveness, mut connection, _client) = silent().await;
-        let (signals, began) = (Signals::default(), Instant::now());
+        let (heard, began) = (Heard::default(), Instant::now());
         tokio::select! {
             _ = connection.accept() => panic!("the connection has ended"),
-            () = poll_fn(|cx| liveness.poll(&signals, cx)) => {}
+            () = poll_fn(|cx| liveness.poll(&heard, cx)) => {}
         }
         assert_eq!(began.elapsed().as_secs(), 25);
     }
@@ -240,18 +240,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn any_byte_of_a_client_counts_as_an_answer() {
         let (mut liveness, mut connection, _client) = silent().await;
-        let (signals, began) = (Signals::default(), Instant::now());
+        let (heard, began) = (Heard::default(), Instant::now());
         let speaks = async {
             for at in [15, 37, 55] {
                 tokio::time::sleep_until(began + Duration::from_secs(at)).await;
-                signals.note_heard();
+                heard.note();
             }
             std::future::pending::<()>().await;
         };
         tokio::select! {
             _ = connection.accept() => panic!("the connection has ended"),
             () = speaks => {}
-            () = poll_fn(|cx| liveness.poll(&signals, cx)) => {}
+            () = poll_fn(|cx| liveness.poll(&heard, cx)) => {}
         }
         // After 20, 40 and 60 seconds it has sent something; after 80 it is pinged.
         assert_eq!(began.elapsed().as_secs(), 85);

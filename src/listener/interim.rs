@@ -1,71 +1,73 @@
-//! Interim answers (1xx) on their way to a client. On HTTP/1.1 hyper's server does not send any but 100, so the gate writes them:
-//! between two answers, when hyper has handed over all that came before, and not a byte of the answer that they announce. On HTTP/2
-//! the task that carries the stream sends them.
+//! Interim answers (1xx) on their way to a client, and how the drain reaches a request on HTTP/2. What carries the request (the
+//! connection on HTTP/1.1, the stream's task on HTTP/2) sends them before the answer.
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::Context;
 
 use futures_util::task::AtomicWaker;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::HeaderMap;
 use http::{Response, StatusCode};
 
-use super::interim_queue::InterimBudget;
-use super::signals::Signals;
+/// Interim answers that one request may get.
+const MAX_INTERIMS: usize = 16;
+/// Bytes of all of them.
+const MAX_INTERIM_BYTES: usize = 64 << 10;
 
 /// A request whose interim answers are passed on until its answer comes.
 #[derive(Debug)]
 pub struct Interim {
-    path: InterimPath,
+    queue: Arc<InterimQueue>,
 }
 
 /// Tells them.
 #[derive(Debug)]
 pub struct InterimSender {
-    path: InterimPath,
+    queue: Arc<InterimQueue>,
 }
 
-#[derive(Debug, Clone)]
-enum InterimPath {
-    /// On HTTP/1.1: through the gate, in the exchange with this number.
-    Gate(Arc<Signals>, u64),
-    Stream(Arc<StreamQueue>),
-}
-
-/// What waits on a stream of HTTP/2: the task that carries the stream sends it. And how the drain reaches that task.
+/// What waits to be sent.
 #[derive(Debug, Default)]
-pub(super) struct StreamQueue {
-    waiting: Mutex<QueuedAnswers>,
-    stream: AtomicWaker,
+pub(super) struct InterimQueue {
+    waiting: Mutex<Waiting>,
+    is_any: AtomicBool,
+    carrier: AtomicWaker,
     is_call: AtomicBool,
     is_cut: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct QueuedAnswers {
+struct Waiting {
     answers: Vec<Response<()>>,
-    budget: InterimBudget,
+    count: usize,
+    bytes: usize,
     /// The answer proper has been given.
     is_over: bool,
 }
 
-impl StreamQueue {
-    /// To be called by the task that carries the stream: it is woken when there is something to send.
+impl InterimQueue {
+    /// To be called by what carries the request: it is woken when there is something to send.
     pub(super) fn watch(&self, cx: &Context<'_>) {
-        self.stream.register(cx.waker());
+        self.carrier.register(cx.waker());
     }
 
     /// What is to be sent next.
     pub(super) fn take(&self) -> Vec<Response<()>> {
+        if !self.is_any.swap(false, Ordering::Acquire) {
+            return Vec::new();
+        }
         std::mem::take(&mut self.lock().answers)
     }
 
     /// The answer proper comes: from here on nothing is told, and nobody woken.
     pub(super) fn over(&self) {
-        drop(self.stream.take());
+        drop(self.carrier.take());
         self.lock().is_over = true;
+    }
+
+    /// The next request begins.
+    pub(super) fn begin(&mut self) {
+        *self = Self::default();
     }
 
     /// The request is a call, which goes on when requests are cut.
@@ -77,207 +79,95 @@ impl StreamQueue {
     pub(super) fn cut(&self) {
         if !self.is_call.load(Ordering::Acquire) {
             self.is_cut.store(true, Ordering::Release);
-            self.stream.wake();
+            self.carrier.wake();
         }
     }
 
-    /// Whether it was cut. The task that has called [`StreamQueue::watch`] is woken for it.
+    /// Whether it was cut. The task that has called [`InterimQueue::watch`] is woken for it.
     pub(super) fn is_cut(&self) -> bool {
         self.is_cut.load(Ordering::Acquire)
     }
 
-    /// Tells the client to send its body (RFC 9110 §10.1.1).
+    /// Tells the client to send its body (RFC 9110 §10.1.1). It gets that whatever the upstream sent before.
     pub(super) fn go_on(&self) {
         self.push(StatusCode::CONTINUE, HeaderMap::new(), |_| true);
     }
 
-    fn push(&self, status: StatusCode, headers: HeaderMap, admits: impl FnOnce(&mut InterimBudget) -> bool) {
+    fn push(&self, status: StatusCode, headers: HeaderMap, admits: impl FnOnce(&mut Waiting) -> bool) {
         let mut waiting = self.lock();
-        if waiting.is_over || !admits(&mut waiting.budget) {
+        if waiting.is_over || !admits(&mut waiting) {
             return;
         }
         let mut answer = Response::new(());
         (*answer.status_mut(), *answer.headers_mut()) = (status, headers);
         waiting.answers.push(answer);
+        self.is_any.store(true, Ordering::Release);
         drop(waiting);
-        self.stream.wake();
+        self.carrier.wake();
     }
 
-    fn lock(&self) -> MutexGuard<'_, QueuedAnswers> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Interim {
-    /// An exchange begins on this connection of HTTP/1.1.
-    pub(super) fn open(signals: &Arc<Signals>) -> Self {
-        Self { path: InterimPath::Gate(signals.clone(), signals.interims.begin()) }
-    }
-
-    /// An exchange is carried by this stream of HTTP/2.
-    pub(super) fn on(stream: &Arc<StreamQueue>) -> Self {
-        Self { path: InterimPath::Stream(stream.clone()) }
-    }
-
-    /// What tells the client of this exchange.
-    #[must_use]
-    pub fn sender(&self) -> InterimSender {
-        InterimSender { path: self.path.clone() }
-    }
-
-    /// The request is a call, which goes on when requests are cut. On HTTP/1.1 its connection knows that.
-    pub(super) fn becomes_call(&self) {
-        if let InterimPath::Stream(stream) = &self.path {
-            stream.becomes_call();
+impl Waiting {
+    /// Whether there may be one more of so many bytes; it is counted then.
+    fn admits(&mut self, bytes: usize) -> bool {
+        let admitted = self.count < MAX_INTERIMS && self.bytes + bytes <= MAX_INTERIM_BYTES;
+        if admitted {
+            (self.count, self.bytes) = (self.count + 1, self.bytes + bytes);
         }
-    }
-
-    /// Waits for the answer, on the task of the exchange. On HTTP/1.1, what was told before it came is written when this returns, or
-    /// the connection has broken off: the client has the time that it has for every answer. A stream sends it before the answer.
-    pub async fn beside<F: Future>(&self, mut answer: Pin<&mut F>) -> F::Output {
-        let InterimPath::Gate(signals, _) = &self.path else { return answer.await };
-        let interims = &signals.interims;
-        let output = poll_fn(|cx| {
-            interims.watch(cx);
-            answer.as_mut().poll(cx)
-        });
-        let output = output.await;
-        let written = poll_fn(|cx| {
-            interims.watch(cx);
-            if interims.is_any() { Poll::Pending } else { Poll::Ready(()) }
-        });
-        written.await;
-        output
+        admitted
     }
 }
 
-impl Drop for Interim {
-    fn drop(&mut self) {
-        if let InterimPath::Gate(signals, number) = &self.path {
-            signals.interims.end(*number);
-        }
+impl Interim {
+    pub(super) fn on(queue: &Arc<InterimQueue>) -> Self {
+        Self { queue: queue.clone() }
+    }
+
+    /// What tells the client of this request.
+    #[must_use]
+    pub fn sender(&self) -> InterimSender {
+        InterimSender { queue: self.queue.clone() }
+    }
+
+    /// The request is a call, which goes on when requests are cut. A connection of HTTP/1.1 knows that.
+    pub(super) fn becomes_call(&self) {
+        self.queue.becomes_call();
     }
 }
 
 impl InterimSender {
     /// Tells an interim answer. One that comes too late, or is one too many, is dropped.
     pub fn send(&self, status: StatusCode, headers: HeaderMap) {
-        match &self.path {
-            InterimPath::Gate(signals, number) => signals.interims.push(*number, &head(status, &headers)),
-            InterimPath::Stream(stream) => {
-                // As much as on HTTP/1.1.
-                let length = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
-                let bytes = headers.iter().map(length).sum();
-                stream.push(status, headers, |budget| budget.admits(bytes));
-            }
-        }
+        let bytes = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        self.queue.push(status, headers, |waiting| waiting.admits(bytes));
     }
-}
-
-/// As it stands on the wire.
-fn head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
-    let mut head = Vec::with_capacity(256);
-    let reason = status.canonical_reason().unwrap_or_default();
-    head.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).as_bytes());
-    for (name, value) in headers {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            head.extend_from_slice(part);
-        }
-    }
-    head.extend_from_slice(b"\r\n");
-    head
 }
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
-
-    use futures_util::FutureExt;
-
-    use super::super::interim_queue::{MAX_INTERIM_BYTES, MAX_INTERIMS};
     use super::*;
 
-    /// A teller's answers on HTTP/1.1, by what they say.
-    fn tell(sender: &InterimSender, text: &[u8]) {
-        let InterimPath::Gate(signals, number) = &sender.path else { panic!("a teller of HTTP/1.1") };
-        signals.interims.push(*number, text);
-    }
-
-    fn told(signals: &Signals) -> Vec<u8> {
-        let told = signals.interims.take().to_vec();
-        signals.interims.written();
-        told
-    }
-
     #[test]
-    fn interim_answers_end_with_the_answer_of_their_request() {
-        let signals = Arc::<Signals>::default();
-        let first = Interim::open(&signals);
-        let late = first.sender();
-        tell(&late, b"a");
-        tell(&late, b"b");
-        assert!(signals.interims.is_any());
-        assert_eq!(told(&signals), b"ab");
-        assert!(!signals.interims.is_any());
-        tell(&late, b"not written in time");
-        drop(first);
-        assert!(!signals.interims.is_any());
-        tell(&late, b"too late");
-        let second = Interim::open(&signals);
-        tell(&late, b"for another");
-        assert_eq!(told(&signals), b"");
-        tell(&second.sender(), b"c");
-        assert_eq!(told(&signals), b"c");
-    }
-
-    #[test]
-    fn an_exchange_that_is_over_lets_go_of_its_task() {
+    fn a_queue_that_is_over_lets_go_of_its_task() {
         struct Task;
         impl std::task::Wake for Task {
             fn wake(self: Arc<Self>) {}
         }
-        let (signals, task) = (Arc::<Signals>::default(), Arc::new(Task));
+        let (queue, task) = (Arc::<InterimQueue>::default(), Arc::new(Task));
         let waker = task.clone().into();
-        let interim = Interim::open(&signals);
-        {
-            let never = pin!(std::future::pending::<()>());
-            let answer = pin!(interim.beside(never));
-            assert!(answer.poll(&mut std::task::Context::from_waker(&waker)).is_pending());
-        }
-        drop((waker, interim));
+        queue.watch(&Context::from_waker(&waker));
+        queue.over();
+        drop(waker);
         assert_eq!(Arc::strong_count(&task), 1);
     }
 
     #[test]
-    fn interim_answers_of_a_request_are_bounded() {
-        let signals = Arc::<Signals>::default();
-        let few = Interim::open(&signals);
-        for _ in 0..2 * MAX_INTERIMS {
-            tell(&few.sender(), b"x");
-        }
-        assert_eq!(told(&signals).len(), MAX_INTERIMS);
-        drop(few);
-        let large = Interim::open(&signals);
-        for _ in 0..3 {
-            tell(&large.sender(), &[b'x'; MAX_INTERIM_BYTES / 2]);
-        }
-        assert_eq!(told(&signals).len(), MAX_INTERIM_BYTES);
-    }
-
-    #[tokio::test]
-    async fn an_answer_waits_until_what_came_before_it_is_written() {
-        let signals = Arc::<Signals>::default();
-        let interim = Interim::open(&signals);
-        let answer = pin!(async { tell(&interim.sender(), b"x") });
-        let mut answer = pin!(interim.beside(answer));
-        assert!(answer.as_mut().now_or_never().is_none());
-        assert_eq!(told(&signals), b"x");
-        assert!(answer.now_or_never().is_some());
-    }
-
-    #[test]
-    fn interim_answers_of_a_stream_end_with_its_answer() {
-        let stream = Arc::<StreamQueue>::default();
+    fn interim_answers_end_with_the_answer_and_are_bounded() {
+        let stream = Arc::<InterimQueue>::default();
         let sender = Interim::on(&stream).sender();
         let statuses = || stream.take().iter().map(|answer| answer.status().as_u16()).collect::<Vec<_>>();
         for _ in 0..2 * MAX_INTERIMS {
@@ -291,7 +181,7 @@ mod tests {
         stream.go_on();
         sender.send(StatusCode::EARLY_HINTS, HeaderMap::new());
         assert!(statuses().is_empty());
-        let large = Arc::<StreamQueue>::default();
+        let large = Arc::<InterimQueue>::default();
         let half = HeaderMap::from_iter([(http::header::LINK, "x".repeat(MAX_INTERIM_BYTES / 2 - 8).parse().unwrap())]);
         for _ in 0..3 {
             Interim::on(&large).sender().send(StatusCode::EARLY_HINTS, half.clone());

@@ -1,7 +1,7 @@
 //! The other end of a connection, and the requests in flight on it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::body::Progress;
 use crate::shutdown::{CountGuard, Counted, Shutdown};
 
 use super::head::{self, HeadLimits, RequestFault};
+use super::heard::Heard;
 use super::interim::Interim;
-use super::signals::Signals;
 use super::slot::ConnectionSlot;
 use super::tls::ShownCertificate;
 
@@ -29,7 +29,10 @@ pub(crate) struct Peer {
     pub address: SocketAddr,
     /// The certificate that it was shown; `None` on the plain listener.
     pub certificate: Option<ShownCertificate>,
-    pub(super) signals: Arc<Signals>,
+    /// On HTTP/2.
+    pub(super) heard: Arc<Heard>,
+    /// Why what it sent behind a request for another protocol was refused.
+    refusal: OnceLock<RequestFault>,
     limits: HeadLimits,
     /// Requests, and uploads that outlive their answers.
     active: AtomicUsize,
@@ -56,7 +59,8 @@ impl Peer {
         Arc::new(Self {
             address,
             certificate,
-            signals: Arc::default(),
+            heard: Arc::default(),
+            refusal: OnceLock::new(),
             limits,
             active: AtomicUsize::new(0),
             cancelled: AtomicUsize::new(0),
@@ -68,35 +72,22 @@ impl Peer {
         })
     }
 
-    /// Why this request can't be served: it is a stand-in for a refused one, or breaks a bound of HTTP/2; `None` for a good one.
+    /// Why this request of HTTP/2 can't be served; `None` for a good one.
     #[must_use]
     pub(crate) fn fault<B>(&self, request: &Request<B>) -> Option<RequestFault> {
-        if request.version() == Version::HTTP_2 {
-            return head::fault_of_http2(request, &self.limits);
-        }
-        self.signals.fault(request)
+        if request.version() == Version::HTTP_2 { head::fault_of_http2(request, &self.limits) } else { None }
     }
 
-    /// Whether this is a stand-in for bytes that were no request.
-    #[must_use]
-    pub(crate) fn is_stand_in<B>(&self, request: &Request<B>) -> bool {
-        self.signals.is_stand_in(request)
+    /// What was sent behind a request for another protocol is no request.
+    pub(super) fn refuse(&self, fault: RequestFault) {
+        // The first is as good as the next.
+        let _ = self.refusal.set(fault);
     }
 
-    /// Why the bytes behind this request were refused, if they were: then nothing more comes from this client.
+    /// Why the bytes behind this request for another protocol were refused, if they were.
     #[must_use]
     pub(crate) fn refusal(&self) -> Option<RequestFault> {
-        self.signals.refusal()
-    }
-
-    /// Passes interim answers on over HTTP/1.1; `None` on HTTP/1.0, which has none (RFC 9110 §15.2).
-    pub(super) fn interim<B>(&self, request: &Request<B>) -> Option<Interim> {
-        (request.version() == Version::HTTP_11).then(|| Interim::open(&self.signals))
-    }
-
-    /// From here on the connection is a tunnel (or, on HTTP/2, carries one), and its bytes are no longer judged as requests.
-    pub(crate) fn became_tunnel(&self) {
-        self.signals.tunnel();
+        self.refusal.get().copied()
     }
 }
 
@@ -134,9 +125,7 @@ impl ActiveRequest {
 
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
-        let peer = &self.begin_activity.peer;
-        peer.shutdown.uncount(Counted::Request);
-        peer.signals.exchange_over();
+        self.begin_activity.peer.shutdown.uncount(Counted::Request);
     }
 }
 

@@ -9,7 +9,6 @@ use crate::config::{Config, ListenSettings};
 use crate::shutdown::Shutdown;
 use crate::telemetry::ListenerMetrics;
 
-use super::gate::Timeouts;
 use super::head::HeadLimits;
 use super::slot::ConnectionSlots;
 use super::tls::Certificates;
@@ -57,14 +56,8 @@ impl HeadLimits {
         Self {
             bytes: settings.max_head_bytes,
             lines: settings.max_headers,
-            // hyper, which must never be the one to refuse, takes no longer ones.
+            // `http` has no longer ones.
             target: settings.max_target_bytes.min(usize::from(u16::MAX) - 1),
         }
-    }
-}
-
-impl Timeouts {
-    pub(super) fn of(settings: &ListenSettings) -> Self {
-        Self { head: settings.header_timeout, write: settings.body_idle_timeout }
     }
 }

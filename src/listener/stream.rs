@@ -21,7 +21,7 @@ use crate::deadline::Deadline;
 
 use super::date;
 use super::handler::Handler;
-use super::interim::{Interim, StreamQueue};
+use super::interim::{Interim, InterimQueue};
 use super::peer::Peer;
 
 /// Headers of HTTP/1.1 connections, which a stream must not have (RFC 9113 §8.2.2).
@@ -43,7 +43,7 @@ pub(super) async fn carry<H: Handler>(
     peer: Arc<Peer>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    interims: Arc<StreamQueue>,
+    interims: Arc<InterimQueue>,
     write_timeout: Duration,
 ) {
     let Some((request, call)) = accept(request, &interims) else {
@@ -87,7 +87,7 @@ pub(super) async fn carry<H: Handler>(
 /// A request as the handler gets it, and, for a CONNECT, where its call starts; `None` for a CONNECT that has a body.
 fn accept(
     request: Request<RecvStream>,
-    interims: &Arc<StreamQueue>,
+    interims: &Arc<InterimQueue>,
 ) -> Option<(Request<IncomingBody>, Option<CallStart>)> {
     let (parts, stream) = request.into_parts();
     if parts.method == Method::CONNECT {
@@ -114,7 +114,7 @@ fn expects_continue(headers: &HeaderMap) -> bool {
 /// has cut it.
 async fn await_answer<F: Future>(
     mut handled: Pin<&mut F>,
-    interims: &StreamQueue,
+    interims: &InterimQueue,
     respond: &mut SendResponse<Bytes>,
 ) -> Option<F::Output> {
     poll_fn(|cx| {
@@ -142,7 +142,7 @@ async fn await_answer<F: Future>(
 }
 
 /// Sends a body to its end, or until the drain cuts it: dropped unfinished, the stream is reset.
-async fn unless_cut(mut sent: Pin<&mut impl Future<Output = ()>>, stream: &StreamQueue) {
+async fn unless_cut(mut sent: Pin<&mut impl Future<Output = ()>>, stream: &InterimQueue) {
     poll_fn(|cx| {
         if sent.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());

@@ -10,18 +10,19 @@ use http::Request;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
 use tokio_util::either::Either;
 
-use crate::body::{CallHalves, IncomingBody};
+use crate::body::{CallHalves, IncomingBody, UpgradedConnection};
 
 /// The client's end, before the call begins.
 pub(crate) enum ClientEnd {
-    Connection(OnUpgrade),
+    Connection(oneshot::Receiver<UpgradedConnection>),
     Stream(CallHalves),
 }
 
 /// One end of a call, as bytes.
-pub(super) type CallIo = Either<TokioIo<Upgraded>, CallStream>;
+pub(super) type CallIo = Either<Either<TokioIo<Upgraded>, UpgradedConnection>, CallStream>;
 
 /// A stream of HTTP/2 that has become a call.
 pub(crate) struct CallStream {
@@ -33,14 +34,13 @@ pub(crate) struct CallStream {
 }
 
 impl ClientEnd {
-    /// Takes it from the request that asks for a call.
-    pub(crate) fn of(request: &mut Request<IncomingBody>) -> Self {
-        if let IncomingBody::Call(halves) = request.body_mut()
-            && let Some(halves) = halves.take()
-        {
-            return Self::Stream(halves);
+    /// Takes it from the request that asks for a call; `None` if that has none.
+    pub(crate) fn of(request: &mut Request<IncomingBody>) -> Option<Self> {
+        match request.body_mut() {
+            IncomingBody::Call(halves) => halves.take().map(Self::Stream),
+            IncomingBody::Upgrade(upgrade) => upgrade.take().map(Self::Connection),
+            _ => None,
         }
-        Self::Connection(hyper::upgrade::on(request))
     }
 
     /// Waits until the client has got the answer that opens the call.
@@ -49,7 +49,10 @@ impl ClientEnd {
     /// When it could not be sent.
     pub(super) async fn open(self) -> io::Result<CallIo> {
         match self {
-            Self::Connection(upgrade) => upgraded(upgrade).await,
+            Self::Connection(upgrade) => {
+                let connection = upgrade.await.map_err(|_| io::Error::from(io::ErrorKind::ConnectionReset))?;
+                Ok(Either::Left(Either::Right(connection)))
+            }
             Self::Stream(CallHalves { receive, send }) => {
                 let send = send.await.map_err(|_| io::Error::from(io::ErrorKind::ConnectionReset))?;
                 Ok(Either::Right(CallStream { receive, send, received: Bytes::new(), is_shut_down: false }))
@@ -58,10 +61,10 @@ impl ClientEnd {
     }
 }
 
-/// The end of a call on a connection that switches protocols.
+/// The upstream's end, on a connection that switches protocols.
 pub(super) async fn upgraded(upgrade: OnUpgrade) -> io::Result<CallIo> {
     let connection = upgrade.await.map_err(io::Error::other)?;
-    Ok(Either::Left(TokioIo::new(connection)))
+    Ok(Either::Left(Either::Left(TokioIo::new(connection))))
 }
 
 impl AsyncRead for CallStream {
