@@ -86,7 +86,8 @@ impl ResponseGuard {
             }
             BodyError::Stalled(_) => self.verdict != EndpointVerdict::Streaming,
             // Clients reset requests; answers are never reset so.
-            BodyError::Reset(_) | BodyError::Incomplete
+            BodyError::Reset(_)
+            | BodyError::Incomplete
             | BodyError::TooLarge(_)
             | BodyError::TooSlow
             | BodyError::Late(_)

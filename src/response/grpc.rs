@@ -48,7 +48,8 @@ pub fn grpc_trailers(error: &BodyError) -> Option<HeaderMap> {
         | BodyError::TooSlow
         | BodyError::Broken(_)
         | BodyError::Unfinished
-        | BodyError::Reset(_) | BodyError::Incomplete => return None,
+        | BodyError::Reset(_)
+        | BodyError::Incomplete => return None,
     };
     let status = HeaderValue::from(grpc_status(status));
     Some(HeaderMap::from_iter([(GRPC_STATUS, status), (GRPC_MESSAGE, HeaderValue::from_static(message))]))

@@ -61,7 +61,11 @@ impl Chunks {
                 held.advance(at);
                 return Ok(Some(Part::End(self.trailers(limits)?)));
             }
-            self.place = self.step(byte, limits).ok_or(ReadFault::Body)?;
+            let Some(next) = self.step(byte, limits) else {
+                held.advance(at - 1);
+                return Err(ReadFault::Body);
+            };
+            self.place = next;
         }
         held.advance(at);
         Ok(None)

@@ -8,6 +8,8 @@ mod output;
 mod reader;
 mod request;
 mod response;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -220,8 +222,7 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin + Send + '
     /// What follows is no request.
     fn refuse(&mut self, fault: RequestFault) -> Poll<io::Result<()>> {
         let answer = (self.handler)().refuse(fault, &self.peer);
-        let exchange =
-            Exchange { asked: Asked::by_nobody(), upload: Upload::Over, upgrade: None, is_last: true };
+        let exchange = Exchange { asked: Asked::by_nobody(), upload: Upload::Over, upgrade: None, is_last: true };
         self.answer(answer, exchange);
         Poll::Ready(Ok(()))
     }
@@ -470,9 +471,7 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin + Send + '
     /// Gives the connection away as soon as the answer that says so is written.
     fn poll_upgrading(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
-        if let (Stage::Upgrading(call), Some(io)) =
-            (std::mem::replace(&mut self.stage, Stage::Over), self.io.take())
-        {
+        if let (Stage::Upgrading(call), Some(io)) = (std::mem::replace(&mut self.stage, Stage::Over), self.io.take()) {
             let received = std::mem::take(&mut self.held).freeze();
             // The call may be gone; then the connection closes.
             let _ = call.send(UpgradedConnection::new(Box::new(io), received));

@@ -1,8 +1,7 @@
-//! What holds for every byte stream that a client can send, tried on many of them: the gate's verdict does not depend on how the
+//! What holds for every byte stream that a client can send, tried on many of them: the reader's verdict does not depend on how the
 //! bytes are cut, nothing panics, and whatever passes has one reading only, hyper's among them.
 
-mod gate;
-mod hyper;
+mod connection;
 mod readers;
 mod streams;
 
@@ -11,8 +10,10 @@ use std::cell::Cell;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::framing::{EMPTY_LINE, Framing, FramingVerdict};
-use super::head::{HeadLimits, RequestFault};
+use bytes::BytesMut;
+
+use super::super::head::{HeadLimits, RequestFault};
+use super::reader::{Part, ReadFault, Reader};
 
 use readers::{Length, Quirks, read_all};
 use streams::{Cuts, cuts, stream};
@@ -29,31 +30,34 @@ enum End {
     Broken,
 }
 
-/// Shows a stream to the framing as the gate does: what is left of a head comes again with more. Returns what passed.
+/// Shows a stream to the reader, piece by piece. Returns what passed, but for empty lines between messages.
 fn judge(pieces: &[&[u8]], limits: HeadLimits) -> (Vec<u8>, End) {
-    let mut framing = Framing::new(limits);
-    let (mut passed, mut held) = (Vec::new(), Vec::new());
-    for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
+    let mut reader = Reader::new(limits, false);
+    let (mut passed, mut held) = (Vec::new(), BytesMut::new());
+    for piece in pieces {
         held.extend_from_slice(piece);
         loop {
-            match framing.judge(&held) {
-                FramingVerdict::Pass => passed.append(&mut held),
-                FramingVerdict::Partial(count) => passed.extend(held.drain(..count)),
-                FramingVerdict::Skip(count) => {
-                    passed.extend(held.drain(..count));
-                    held.drain(..EMPTY_LINE);
-                    continue;
+            let (before, is_between) = (held.clone(), !reader.is_within_message());
+            let part = reader.next(&mut held);
+            let taken = &before[..before.len() - held.len()];
+            match part {
+                Ok(Some(part)) => {
+                    let is_line_left_out = is_between && taken.starts_with(b"\r\n");
+                    passed.extend_from_slice(if is_line_left_out { &taken[2..] } else { taken });
+                    if let Part::Data(data) = part {
+                        assert!(taken.ends_with(&data), "{taken:?} {data:?}");
+                    }
                 }
-                FramingVerdict::Refuse(count, fault) => {
-                    passed.extend(held.drain(..count));
-                    return (passed, End::Refused(fault));
+                Ok(None) => {
+                    passed.extend_from_slice(if is_between { b"" } else { taken });
+                    break;
                 }
-                FramingVerdict::Broken(count) => {
-                    passed.extend(held.drain(..count));
+                Err(ReadFault::Request(fault)) => return (passed, End::Refused(fault)),
+                Err(ReadFault::Body) => {
+                    passed.extend_from_slice(taken);
                     return (passed, End::Broken);
                 }
             }
-            break;
         }
     }
     (passed, End::Open(held.len()))
@@ -176,15 +180,30 @@ fn a_head_of_the_maximum_size_passes_however_it_is_split() {
 }
 
 #[test]
-fn after_an_upgrade_everything_passes_and_after_a_refusal_nothing_does() {
-    let mut framing = Framing::new(LIMITS);
-    assert_eq!(framing.judge(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"), FramingVerdict::Pass);
-    framing.tunnel();
-    assert_eq!(framing.judge(b"\x81\x05hello\r\n\r\n"), FramingVerdict::Pass);
-    let mut framing = Framing::new(LIMITS);
-    assert!(matches!(framing.judge(b"\x81\x05"), FramingVerdict::Refuse(0, _)));
-    framing.tunnel();
-    assert_eq!(framing.judge(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"), FramingVerdict::Broken(0));
+fn after_a_refusal_nothing_passes() {
+    let (mut reader, mut held) = (Reader::new(LIMITS, false), BytesMut::from(&b"\x81\x05"[..]));
+    assert!(matches!(reader.next(&mut held), Err(ReadFault::Request(_))));
+    held = BytesMut::from(&b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"[..]);
+    assert!(matches!(reader.next(&mut held), Err(ReadFault::Request(_))));
+    assert!(reader.is_within_message());
+}
+
+#[test]
+fn trailers_are_read_as_headers_and_no_more_of_them_than_headers() {
+    let opening = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n";
+    for (lines, passes) in [(LIMITS.lines, true), (LIMITS.lines + 1, false)] {
+        let bytes = format!("{opening}{}\r\n", "X-Sum: \t1 2\t\r\n".repeat(lines));
+        let (mut reader, mut held) = (Reader::new(LIMITS, false), BytesMut::from(bytes.as_bytes()));
+        assert!(matches!(reader.next(&mut held), Ok(Some(Part::Head(..)))));
+        match reader.next(&mut held) {
+            Ok(Some(Part::End(Some(trailers)))) if passes => {
+                assert!(trailers.get_all("x-sum").iter().all(|value| value == "1 2"));
+                assert_eq!(trailers.len(), lines);
+            }
+            Err(ReadFault::Body) if !passes => {}
+            other => panic!("{lines}: {other:?}"),
+        }
+    }
 }
 
 #[test]
@@ -208,12 +227,15 @@ fn a_head_that_comes_byte_by_byte_is_searched_once() {
         format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "t".repeat(60_000)),
         format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "v".repeat(500_000)),
     ] {
-        let mut framing = Framing::new(limits);
+        let (mut reader, mut held) = (Reader::new(limits, false), BytesMut::new());
         let started = std::time::Instant::now();
-        for end in 1..head.len() {
-            assert_eq!(framing.judge(&head.as_bytes()[..end]), FramingVerdict::Partial(0));
+        let (last, bytes) = head.as_bytes().split_last().unwrap();
+        for byte in bytes {
+            held.extend_from_slice(&[*byte]);
+            assert!(matches!(reader.next(&mut held), Ok(None)));
         }
-        assert_eq!(framing.judge(head.as_bytes()), FramingVerdict::Pass);
+        held.extend_from_slice(&[*last]);
+        assert!(matches!(reader.next(&mut held), Ok(Some(Part::Head(..)))));
         // Searched anew each time it takes minutes.
         assert!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
     }
