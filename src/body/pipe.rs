@@ -82,6 +82,11 @@ impl PipeSender {
         }
     }
 
+    /// Whether nobody takes the body any more.
+    pub(crate) fn is_left(&self) -> bool {
+        lock(&self.shared).is_left
+    }
+
     /// Hands over the next piece.
     pub(crate) fn push(&self, piece: Bytes) {
         let mut pipe = lock(&self.shared);

@@ -5,7 +5,7 @@ use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
 use super::super::head::{self, HeadLimits};
-use super::reader::{Part, ReadFault};
+use super::part::{Part, ReadFault};
 
 /// Chunk extensions of one body may take so many bytes together: nobody uses them but attackers.
 const MAX_EXTENSION_BYTES: usize = 1024;

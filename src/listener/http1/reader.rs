@@ -5,31 +5,13 @@
 //! in, requests and parts of bodies out (RFC 9112 §2.2, §3, §5, §6, §7.1).
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, Request};
 
 use super::super::head::{self, BodyLength, HeadLimits, RequestFault, Search};
 use super::chunks::Chunks;
+use super::part::{Part, ReadFault};
 use super::request;
 
 const EMPTY_LINE: &[u8] = b"\r\n";
-
-/// What comes next on a connection.
-#[derive(Debug)]
-pub(super) enum Part {
-    Head(Request<()>, BodyLength),
-    Data(Bytes),
-    /// The end of a chunked body. One of known length ends with its last byte.
-    End(Option<HeaderMap>),
-}
-
-/// Why nothing more is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ReadFault {
-    /// What follows is no request.
-    Request(RequestFault),
-    /// The body of a request breaks its framing.
-    Body,
-}
 
 /// Where on a connection.
 #[derive(Debug)]

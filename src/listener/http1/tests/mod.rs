@@ -13,7 +13,8 @@ use proptest::test_runner::{Config, TestRunner};
 use bytes::BytesMut;
 
 use super::super::head::{HeadLimits, RequestFault};
-use super::reader::{Part, ReadFault, Reader};
+use super::part::{Part, ReadFault};
+use super::reader::Reader;
 
 use readers::{Length, Quirks, read_all};
 use streams::{Cuts, cuts, stream};
