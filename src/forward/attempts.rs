@@ -1,8 +1,10 @@
 //! The attempts at one request: which endpoint gets it, and when another one follows.
 
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use smallvec::SmallVec;
 
 use crate::body::{Body, BodyCopy, Progress};
 use crate::config::{HeaderCase, RetryOn};
+use crate::deadline::Deadline;
 
 use super::acquire::Reserved;
 use super::balance::{InFlight, NoPermit};
@@ -215,10 +218,14 @@ impl UpstreamPools {
         let head = self.replayable_head(&request, connection.shared().is_some(), is_repeatable);
         let deadline = context.forward.route.first_byte_timeout.unwrap_or(self.config.first_byte_timeout);
         let started = Instant::now();
+        let mut timer = connection.timer().map(std::mem::take).unwrap_or_default();
         let sent = {
             let sent = pin!(connection.send(request));
-            within(deadline, context.progress.as_deref(), sent).await
+            within(deadline, &mut timer, context.progress.as_deref(), sent).await
         };
+        if let Some(kept) = connection.timer() {
+            *kept = timer;
+        }
         match sent {
             Some(Ok(response)) => {
                 self.metrics.seconds.observe(started.elapsed().as_secs_f64());
@@ -365,14 +372,26 @@ impl FailedAttempt {
 /// client's body, that has a deadline of its own.
 async fn within<F: Future>(
     deadline: Duration,
+    timer: &mut Deadline,
     progress: Option<&Progress>,
     mut sent: Pin<&mut F>,
 ) -> Option<F::Output> {
     let mut wait = deadline;
-    loop {
-        match tokio::time::timeout(wait, sent.as_mut()).await {
-            Ok(output) => return Some(output),
-            Err(_) => wait = deadline.checked_sub(progress?.hesitation()).filter(|left| !left.is_zero())?,
+    let output = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(output) = sent.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
+            }
+            ready!(timer.poll(cx, wait));
+            timer.disarm();
+            let left = progress.and_then(|progress| deadline.checked_sub(progress.hesitation()));
+            match left.filter(|left| !left.is_zero()) {
+                Some(left) => wait = left,
+                None => return Poll::Ready(None),
+            }
         }
-    }
+    });
+    let output = output.await;
+    timer.disarm();
+    output
 }

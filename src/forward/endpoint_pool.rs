@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 use crate::body::Body;
 use crate::config::{Endpoint, EndpointAddress, Protocol, Upstream};
+use crate::deadline::Deadline;
 
 use super::connect::{self, Connected};
 use super::connection_slot::ConnectionSlot;
@@ -278,6 +279,14 @@ impl PooledConnection {
                 onto_http2(&mut request, self.pool.tls.is_some(), &self.pool.authority);
                 Either::Right(permit.sender.try_send_request(request))
             }
+        }
+    }
+
+    /// The timer of a connection that carries one request at a time.
+    pub(super) fn timer(&mut self) -> Option<&mut Deadline> {
+        match &mut self.channel {
+            Channel::Exclusive(connection) => Some(&mut connection.timer),
+            Channel::Shared(_) => None,
         }
     }
 

@@ -8,6 +8,7 @@ use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
 
 use crate::body::Body;
+use crate::deadline::Deadline;
 
 use super::connection_slot::ConnectionSlot;
 use super::headers::announces_body;
@@ -25,6 +26,8 @@ pub(super) struct ExclusiveConnection {
     pub(super) slot: ConnectionSlot,
     last_used: Instant,
     late_body: LateBody,
+    /// For the first byte of each answer: a timer that exists already is cheaper than a new one.
+    pub(super) timer: Deadline,
 }
 
 /// Whether a service may send, behind an answer that must not have a body (RFC 9112 §6.3), the body that the answer announced. It
@@ -52,7 +55,7 @@ impl LateBody {
 
 impl ExclusiveConnection {
     pub(super) fn new(sender: SendRequest<Body>, slot: ConnectionSlot) -> Self {
-        Self { sender, slot, last_used: Instant::now(), late_body: LateBody::No }
+        Self { sender, slot, last_used: Instant::now(), late_body: LateBody::No, timer: Deadline::default() }
     }
 
     /// Sends a request and waits for the head of the answer.

@@ -73,8 +73,7 @@ impl Handler for Gateway {
             Box::new(RequestLife::begin(&self.metrics, &request, peer, &self.snapshot.config.trusted_proxies));
         let (is_head, is_grpc) = (*request.method() == Method::HEAD, is_grpc(&request));
         let origin = request.headers().get(header::ORIGIN).cloned();
-        // Boxed: otherwise every idle connection's task reserves this future's 5 KB.
-        let served = Box::pin(self.serve(request, peer, interim, &mut life)).await;
+        let served = self.serve(request, peer, interim, &mut life).await;
         life.stage = Stage::Answering;
         let (mut response, tunnel) =
             served.unwrap_or_else(|rejection| (self.reject(rejection, &mut life, is_head, is_grpc), None));

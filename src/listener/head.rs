@@ -51,6 +51,22 @@ pub(super) struct Head<'h> {
     pub(super) target: &'h [u8],
     pub(super) is_http10: bool,
     pub(super) body: BodyLength,
+    pub(super) asks: Asks,
+}
+
+/// What a head asks of its connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Asks {
+    /// `Connection: close`.
+    pub(super) close: bool,
+    /// `Connection: keep-alive`.
+    pub(super) keep_alive: bool,
+    /// `TE: trailers`.
+    pub(super) trailers: bool,
+    /// There is an `Expect`.
+    pub(super) expects: bool,
+    /// There is an `Upgrade`.
+    pub(super) upgrade: bool,
 }
 
 /// What is known of a head that isn't complete, so that it isn't searched anew with every byte that comes.
@@ -98,7 +114,7 @@ pub(super) fn judge<'h>(
         field(name, value);
         at += length + 2;
     }
-    Ok(Head { method, target, is_http10, body: seen.body()? })
+    Ok(Head { method, target, is_http10, body: seen.body()?, asks: seen.asks })
 }
 
 /// What a header counts beside its name and value (RFC 9113 §6.5.2).
@@ -225,6 +241,7 @@ struct HeadFields {
     length: Option<u64>,
     chunked: bool,
     connection_options: usize,
+    asks: Asks,
 }
 
 impl HeadFields {
@@ -247,6 +264,9 @@ impl HeadFields {
         let value = value.trim_ascii();
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => self.host(value)?,
+            2 if name.eq_ignore_ascii_case(b"te") => self.asks.trailers |= lists(value, b"trailers"),
+            6 if name.eq_ignore_ascii_case(b"expect") => self.asks.expects = true,
+            7 if name.eq_ignore_ascii_case(b"upgrade") => self.asks.upgrade = true,
             10 if name.eq_ignore_ascii_case(b"connection") => self.connection(value)?,
             14 if name.eq_ignore_ascii_case(b"content-length") => self.content_length(value)?,
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.transfer_encoding(value)?,
@@ -271,6 +291,8 @@ impl HeadFields {
         if self.connection_options > MAX_CONNECTION_OPTIONS {
             return Err(RequestFault::Malformed("too many Connection options"));
         }
+        self.asks.close |= lists(value, b"close");
+        self.asks.keep_alive |= lists(value, b"keep-alive");
         Ok(())
     }
 
@@ -319,6 +341,11 @@ impl HeadFields {
             (false, Some(length)) => Ok(BodyLength::Sized(length)),
         }
     }
+}
+
+/// Whether a list has this item, in any case.
+fn lists(list: &[u8], item: &[u8]) -> bool {
+    list.split(|byte| *byte == b',').any(|given| given.trim_ascii().eq_ignore_ascii_case(item))
 }
 
 /// `host`, `host:port` or `host:`, as RFC 3986 spells them; no userinfo, no path.

@@ -131,48 +131,32 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<F, 
             ConnectionState::Closed => {}
         }
     }
-
-    fn poll_open(
-        &mut self,
-        connection: &mut Connection<FrameGuard<HeardStream<S>>, Bytes>,
-        liveness: &mut Option<Liveness>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), h2::Error>> {
-        if liveness.as_mut().is_some_and(|liveness| liveness.poll(&self.peer.heard, cx).is_ready()) {
-            tracing::debug!(client = %self.peer.address, "the client does not answer pings");
-            *liveness = None;
-            connection.abrupt_shutdown(Reason::NO_ERROR);
-        }
-        if !self.streams.are_cut && self.peer.shutdown.are_requests_cut() {
-            self.streams.cut();
-        }
-        while let Some(accepted) = ready!(connection.poll_accept(cx)) {
-            let (request, respond) = accepted?;
-            let (handler, peer, stream) = ((self.handler)(), self.peer.clone(), self.streams.begin());
-            tokio::spawn(stream::carry(handler, peer, request, respond, stream, self.write_timeout));
-        }
-        Poll::Ready(Ok(()))
-    }
 }
 
 impl<F: Fn() -> Arc<H> + Unpin, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Future for Http2<F, S> {
     type Output = Result<(), h2::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        if let ConnectionState::Opening(handshake) = &mut this.state {
+        let Self { handler, peer, write_timeout, ping_timeout, state, streams } = self.get_mut();
+        if let ConnectionState::Opening(handshake) = state {
             let mut connection = ready!(Pin::new(handshake).poll(cx))?;
-            let liveness = connection.ping_pong().map(|ping| Liveness::new(ping, this.ping_timeout));
-            this.state = ConnectionState::Open(connection, liveness);
+            let liveness = connection.ping_pong().map(|ping| Liveness::new(ping, *ping_timeout));
+            *state = ConnectionState::Open(connection, liveness);
         }
-        let ConnectionState::Open(mut connection, mut liveness) =
-            std::mem::replace(&mut this.state, ConnectionState::Closed)
-        else {
-            return Poll::Ready(Ok(()));
-        };
-        let polled = this.poll_open(&mut connection, &mut liveness, cx);
-        this.state = ConnectionState::Open(connection, liveness);
-        polled
+        let ConnectionState::Open(connection, liveness) = state else { return Poll::Ready(Ok(())) };
+        if liveness.as_mut().is_some_and(|liveness| liveness.poll(&peer.heard, cx).is_ready()) {
+            tracing::debug!(client = %peer.address, "the client does not answer pings");
+            *liveness = None;
+            connection.abrupt_shutdown(Reason::NO_ERROR);
+        }
+        if !streams.are_cut && peer.shutdown.are_requests_cut() {
+            streams.cut();
+        }
+        while let Some(accepted) = ready!(connection.poll_accept(cx)) {
+            let (request, respond) = accepted?;
+            tokio::spawn(stream::carry(handler(), peer.clone(), request, respond, streams.begin(), *write_timeout));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -51,8 +51,9 @@ pub(super) async fn carry<H: Handler>(
         return;
     };
     let answer = {
-        let handled = pin!(handler.handle(request, &peer, Some(Interim::on(&interims))));
-        await_answer(handled, &interims, &mut respond).await
+        // Boxed: it is large, and the task is moved several times, and lasts as long as the answer.
+        let mut handled = Box::pin(handler.handle(request, &peer, Some(Interim::on(&interims))));
+        await_answer(handled.as_mut(), &interims, &mut respond).await
     };
     // A long answer doesn't keep what a past configuration was served with.
     drop(handler);
@@ -155,7 +156,10 @@ async fn unless_cut(mut sent: Pin<&mut impl Future<Output = ()>>, stream: &Inter
 
 /// Makes the headers of an answer fit for HTTP/2.
 fn clean_headers(headers: &mut HeaderMap) {
-    for name in &CONNECTION_HEADERS {
+    // The first letter rules out most names.
+    let is_about_connection =
+        |name: &&HeaderName| b"ctukp".contains(&name.as_str().as_bytes()[0]) && CONNECTION_HEADERS.contains(name);
+    while let Some(name) = headers.keys().find(is_about_connection).cloned() {
         headers.remove(name);
     }
     headers.entry(header::DATE).or_insert_with(date::now);

@@ -10,6 +10,13 @@ const MAX_LENGTH: usize = 128;
 
 /// The client's request id if it is short and plain enough for a log, otherwise a new UUIDv7 (RFC 9562 §5.7).
 pub fn request_id<B>(request: &Request<B>, now: SystemTime) -> HeaderValue {
+    let mut id = given_or_new(request, now);
+    // HPACK keeps it out of its table: it never comes again, and would drive out what does.
+    id.set_sensitive(true);
+    id
+}
+
+fn given_or_new<B>(request: &Request<B>, now: SystemTime) -> HeaderValue {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte);
     if let Some(given) = request.headers().get(REQUEST_ID)
         && (1..=MAX_LENGTH).contains(&given.len())

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode, Version, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
@@ -29,7 +29,7 @@ use crate::config::ListenSettings;
 use crate::deadline::{Deadline, WriteTimeout};
 
 use super::handler::Handler;
-use super::head::{BodyLength, HeadLimits, RequestFault};
+use super::head::{Asks, BodyLength, HeadLimits, RequestFault};
 use super::interim::{Interim, InterimQueue};
 use super::peer::Peer;
 
@@ -109,9 +109,9 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin + Send + '
         ready!(self.wire.poll_flush(cx))?;
         self.stage = loop {
             match self.wire.next() {
-                Ok(Some(Part::Head(request, length))) => {
+                Ok(Some(Part::Head(request, length, asks))) => {
                     self.head_timer.disarm();
-                    break self.begin(request, length);
+                    break self.begin(request, length, asks);
                 }
                 Ok(Some(Part::Data(_) | Part::End(_)) | None) => {}
                 Err(ReadFault::Request(fault)) => break self.refuse(fault),
@@ -136,9 +136,8 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin + Send + '
     }
 
     /// A request begins.
-    fn begin(&mut self, request: Request<()>, length: BodyLength) -> Stage<H::Body> {
-        let asked = Asked::by(&request);
-        let awaited = request.headers().contains_key(header::EXPECT);
+    fn begin(&mut self, request: Request<()>, length: BodyLength, asks: Asks) -> Stage<H::Body> {
+        let (asked, awaited) = (Asked::by(&request, asks), asks.expects);
         let mut exchange = Exchange { asked, upload: Upload::Over, upgrade: None, is_last: !asked.keeps_alive };
         let mut piped = |length| {
             let (pipe, body) = pipe(length);
@@ -146,7 +145,8 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin + Send + '
             IncomingBody::Pipe(body)
         };
         let body = match length {
-            BodyLength::None if may_switch(&request) => {
+            // Who asks for another protocol sends a GET without a body.
+            BodyLength::None if asks.upgrade && !asked.is_http10 && *request.method() == Method::GET => {
                 let (sender, receiver) = oneshot::channel();
                 exchange.upgrade = Some(sender);
                 self.look_ahead();
@@ -339,11 +339,4 @@ where
             })?;
         }
     }
-}
-
-/// Whether an answer could switch protocols: who asks for that sends a GET without a body.
-fn may_switch(request: &Request<()>) -> bool {
-    request.version() == Version::HTTP_11
-        && *request.method() == Method::GET
-        && request.headers().contains_key(header::UPGRADE)
 }

@@ -85,13 +85,13 @@ impl Reader {
         // A copy: what else was read with it would be kept for as long as one of its headers.
         let head = Bytes::copy_from_slice(&held[..length]);
         held.advance(length);
-        let (request, body) = request::build(&head, &self.limits, self.remembers_case)?;
+        let (request, body, asks) = request::build(&head, &self.limits, self.remembers_case)?;
         self.place = match body {
             BodyLength::None => Place::Head,
             BodyLength::Sized(length) => Place::Sized(length),
             BodyLength::Chunked => Place::Chunked(Chunks::new()),
         };
-        Ok(Some(Part::Head(request, body)))
+        Ok(Some(Part::Head(request, body, asks)))
     }
 
     /// Nothing more is read.

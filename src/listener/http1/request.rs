@@ -12,7 +12,7 @@ use http::{Extensions, Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 
-use super::super::head::{self, BodyLength, HeadLimits, RequestFault};
+use super::super::head::{self, Asks, BodyLength, HeadLimits, RequestFault};
 
 /// Room for the headers of most requests, and for those that are added on the way.
 const HEADERS: usize = 24;
@@ -22,7 +22,7 @@ pub(super) fn build(
     bytes: &Bytes,
     limits: &HeadLimits,
     remembers_case: bool,
-) -> Result<(Request<()>, BodyLength), RequestFault> {
+) -> Result<(Request<()>, BodyLength, Asks), RequestFault> {
     let mut headers = HeaderMap::with_capacity(HEADERS);
     let mut is_odd = false;
     let head = head::judge(bytes, limits, |name, value| {
@@ -43,7 +43,7 @@ pub(super) fn build(
     if remembers_case {
         *request.extensions_mut() = header_case(bytes);
     }
-    Ok((request, head.body))
+    Ok((request, head.body, head.asks))
 }
 
 const BAD_TARGET: RequestFault = RequestFault::Malformed("malformed request target");

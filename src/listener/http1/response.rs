@@ -8,6 +8,7 @@ use http_body::{Frame, SizeHint};
 use hyper::ext::ReasonPhrase;
 
 use super::super::date;
+use super::super::head::Asks;
 use super::output::Output;
 
 /// What a request says of the answer to it.
@@ -32,19 +33,13 @@ pub(super) enum Encoding {
 }
 
 impl Asked {
-    pub(super) fn by(request: &Request<()>) -> Self {
-        let headers = request.headers();
-        let lists = |name, wanted: &str| lists(headers, name, wanted);
+    pub(super) fn by(request: &Request<()>, asks: Asks) -> Self {
         let is_http10 = request.version() == Version::HTTP_10;
         Self {
             is_http10,
-            keeps_alive: if is_http10 {
-                lists(header::CONNECTION, "keep-alive") && !lists(header::CONNECTION, "close")
-            } else {
-                !lists(header::CONNECTION, "close")
-            },
+            keeps_alive: !asks.close && (!is_http10 || asks.keep_alive),
             is_head: *request.method() == Method::HEAD,
-            takes_trailers: lists(header::TE, "trailers"),
+            takes_trailers: asks.trailers,
         }
     }
 
@@ -193,10 +188,4 @@ fn write_hexadecimal(size: usize, out: &mut Vec<u8>) {
     let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
     out.extend((0..digits).rev().map(|digit| b"0123456789abcdef"[size >> (4 * digit) & 15]));
     out.extend_from_slice(b"\r\n");
-}
-
-/// Whether the lines of a header list this, in any case.
-fn lists(headers: &HeaderMap, name: header::HeaderName, wanted: &str) -> bool {
-    let mut items = headers.get_all(name).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    items.any(|item| item.trim_ascii().eq_ignore_ascii_case(wanted.as_bytes()))
 }
