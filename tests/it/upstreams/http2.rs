@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::stage;
-use crate::support::client::{exchange, get, header, http1, http2, raw};
+use crate::support::client::{exchange, get, header, http1, http2, raw, read_to_end};
 use crate::support::gateway::{Gateway, Token};
 use crate::support::upstream::Upstream;
 use crate::support::{WAIT_TIMEOUT, eventually};
@@ -125,6 +125,28 @@ async fn trailers_pass_both_ways() {
     let reported: Value = serde_json::from_slice(&answer.data().await.unwrap().unwrap()).unwrap();
     assert_eq!((&reported["trailers"], &reported["body_length"]), (&serde_json::json!({ "x-sum": "7" }), &2.into()));
     assert_eq!(upstream.seen()[1].headers["te"], "trailers");
+}
+
+/// A client that does not say that it takes trailers may not know them (RFC 9110 §6.5.1).
+#[tokio::test]
+async fn trailers_pass_both_ways_over_http1() {
+    let (_upstream, gateway, token) = http2_stage(10, "", "").await;
+    let ask = async |path: &str, te: &str| {
+        let mut stream = raw(&gateway, "http/1.1").await;
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n{te}connection: close\r\n\
+             transfer-encoding: chunked\r\n\r\n2\r\nup\r\n0\r\nx-sum: 7\r\nX-Callgate-Account: somebody\r\n\r\n",
+            token.secret
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        read_to_end(&mut stream).await
+    };
+    let answer = ask("/trailers", "te: trailers\r\n").await;
+    assert!(answer.ends_with("\r\n\r\n4\r\nbody\r\n0\r\nx-sum: 42\r\n\r\n"), "{answer}");
+    let answer = ask("/trailers", "").await;
+    assert!(answer.ends_with("\r\n\r\n4\r\nbody\r\n0\r\n\r\n"), "{answer}");
+    let answer = ask("/echo", "te: trailers\r\n").await;
+    assert!(answer.contains(r#""trailers":{"x-sum":"7"}"#), "{answer}");
 }
 
 /// A server that merges trailers into headers would otherwise get headers that the route removed or set.
