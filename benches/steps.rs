@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use callgate::auth::{Authenticator, Failures, FileStore, Refusal};
 use callgate::config::{self, Config, Route};
-use callgate::forward::{ForwardContext, onto_client, onto_upstream};
+use callgate::forward::{ForwardContext, ForwardedClient, onto_client, onto_upstream};
 use callgate::response::{self, Rejection};
 use callgate::route::{self, RouteTable};
 use callgate::telemetry::{AccessRecord, WindowUse, json_line};
@@ -101,8 +101,7 @@ fn headers(criterion: &mut Criterion) {
     let onward = ForwardContext {
         route: &route,
         upstream: 0,
-        peer: "192.0.2.17:40000".parse().expect("an address"),
-        https: true,
+        client: &ForwardedClient::new("192.0.2.17:40000".parse().expect("an address"), true),
         authority: "api.example.com",
         request_id: &REQUEST,
         identity: &identity,

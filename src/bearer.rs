@@ -30,12 +30,25 @@ pub(crate) fn bearer_token(headers: &HeaderMap) -> Result<&str, BearerError> {
     std::str::from_utf8(token).ok().filter(|token| is_bearer_token(token)).ok_or(BearerError::Malformed)
 }
 
-/// Whether a text has the syntax of a Bearer token: RFC 6750's `b64token`, which may also hold `|`, for Laravel Sanctum.
+/// The characters of RFC 6750's `b64token` before its `=`, and `|`, for Laravel Sanctum.
+const TOKEN_CHARS: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let is_mark = matches!(byte as u8, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'|');
+        table[byte] = is_mark || (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    table
+};
+
+/// Whether a text has the syntax of a Bearer token.
 pub(crate) fn is_bearer_token(text: &str) -> bool {
-    let is_token =
-        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'|');
-    let significant = text.trim_end_matches('=');
-    !significant.is_empty() && significant.bytes().all(is_token)
+    let mut significant = text.as_bytes();
+    while let [rest @ .., b'='] = significant {
+        significant = rest;
+    }
+    !significant.is_empty() && significant.iter().all(|byte| TOKEN_CHARS[usize::from(*byte)])
 }
 
 #[cfg(test)]

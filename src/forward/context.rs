@@ -1,6 +1,5 @@
 //! What the gateway has decided about a request that is to be forwarded.
 
-use std::net::SocketAddr;
 use std::sync::atomic::AtomicU32;
 
 use http::header::{HeaderName, HeaderValue};
@@ -9,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::body::BodyGuard;
 use crate::config::Route;
-use crate::listener::Interim;
+use crate::listener::{ForwardedClient, Interim};
 
 /// What is settled about a request when it is forwarded.
 pub struct ForwardContext<'a> {
@@ -17,10 +16,8 @@ pub struct ForwardContext<'a> {
     pub route: &'a Route,
     /// The upstream: an index in [`crate::config::Config::upstreams`].
     pub upstream: usize,
-    /// The address at the other end of the client's connection.
-    pub peer: SocketAddr,
-    /// Whether the client's connection uses TLS.
-    pub https: bool,
+    /// The client's end of its connection.
+    pub client: &'a ForwardedClient,
     /// The host (and port) that the client asked for.
     pub authority: &'a str,
     /// Path and query where they are not the client's own.

@@ -63,6 +63,8 @@ pub use extended_connect::extended_connect_to_upgrade;
 pub use headers::{asks_for_events, asks_for_websocket, is_grpc, is_last_hop};
 // For the benchmarks alone.
 #[doc(hidden)]
+pub use crate::listener::ForwardedClient;
+#[doc(hidden)]
 pub use headers::{onto_client, onto_upstream};
 pub use probe::HealthChecks;
 pub use response_guard::ResponseGuard;

@@ -179,8 +179,7 @@ impl Gateway {
         let context = ForwardContext {
             route,
             upstream,
-            peer: peer.address,
-            https: peer.certificate.is_some(),
+            client: &peer.client,
             authority: &target.authority,
             target: target.rewritten.as_ref(),
             request_id: &life.record.request_id,

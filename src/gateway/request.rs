@@ -92,7 +92,7 @@ impl RequestLife {
         let record = AccessRecord {
             started: Instant::now(),
             received,
-            client: client_address(request.headers(), peer.address, trusted),
+            client: client_address(request.headers(), peer.client.address, trusted),
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),

@@ -136,7 +136,7 @@ where
         !waits
     })
     .await;
-    log_end(peer.address, ended);
+    log_end(peer.client.address, ended);
 }
 
 async fn serve_http2<H: Handler, S>(listener: &Listener<H>, settings: &ListenSettings, io: S, peer: Arc<Peer>)
@@ -156,7 +156,7 @@ where
         !waits
     })
     .await;
-    log_end(peer.address, ended);
+    log_end(peer.client.address, ended);
 }
 
 /// Polls a connection until it ends. It is asked to end when it is `idle`, drained, or cancels its requests; it must end when it is
@@ -195,7 +195,7 @@ where
             }
         }
         if peer.cancels_too_much(2) {
-            tracing::debug!(client = %peer.address, "the client makes requests only to cancel them");
+            tracing::debug!(client = %peer.client.address, "the client makes requests only to cancel them");
             return Poll::Ready(Ok(()));
         }
         if lost.as_mut().poll(cx).is_ready() || (shutdown.is_draining() && cut.as_mut().poll(cx).is_ready()) {

@@ -145,7 +145,7 @@ impl<F: Fn() -> Arc<H> + Unpin, H: Handler, S: AsyncRead + AsyncWrite + Unpin> F
         }
         let ConnectionState::Open(connection, liveness) = state else { return Poll::Ready(Ok(())) };
         if liveness.as_mut().is_some_and(|liveness| liveness.poll(&peer.heard, cx).is_ready()) {
-            tracing::debug!(client = %peer.address, "the client does not answer pings");
+            tracing::debug!(client = %peer.client.address, "the client does not answer pings");
             *liveness = None;
             connection.abrupt_shutdown(Reason::NO_ERROR);
         }

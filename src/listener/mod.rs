@@ -4,6 +4,7 @@ mod accept;
 mod bind;
 mod connection;
 mod date;
+mod forwarded;
 mod handler;
 mod head;
 mod heard;
@@ -21,6 +22,7 @@ mod validity_watch;
 
 pub(crate) use crate::tls::TlsError;
 pub(crate) use bind::bind;
+pub use forwarded::ForwardedClient;
 pub(crate) use handler::Handler;
 pub(crate) use head::{RequestFault, is_authority};
 pub(crate) use interim::Interim;

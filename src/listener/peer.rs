@@ -10,6 +10,7 @@ use http::{Request, Version};
 use crate::body::Progress;
 use crate::shutdown::{CountGuard, Counted, Shutdown};
 
+use super::forwarded::ForwardedClient;
 use super::head::{self, HeadLimits, RequestFault};
 use super::heard::Heard;
 use super::interim::Interim;
@@ -25,8 +26,8 @@ const CANCELLED_AT_ONCE: Duration = Duration::from_secs(1);
 /// The other end of a connection.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    /// The client's address, as the socket says, or a proxy that speaks the PROXY protocol.
-    pub address: SocketAddr,
+    /// The client's address, as the socket says, or a proxy that speaks the PROXY protocol, and what services are told of it.
+    pub client: ForwardedClient,
     /// The certificate that it was shown; `None` on the plain listener.
     pub certificate: Option<ShownCertificate>,
     /// On HTTP/2.
@@ -57,7 +58,7 @@ impl Peer {
         shutdown: &Shutdown,
     ) -> Arc<Self> {
         Arc::new(Self {
-            address,
+            client: ForwardedClient::new(address, certificate.is_some()),
             certificate,
             heard: Arc::default(),
             refusal: OnceLock::new(),

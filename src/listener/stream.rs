@@ -51,12 +51,13 @@ pub(super) async fn carry<H: Handler>(
         return;
     };
     let answer = {
-        // Boxed: it is large, and the task is moved several times, and lasts as long as the answer.
-        let mut handled = Box::pin(handler.handle(request, &peer, Some(Interim::on(&interims))));
+        let interims_of_request = interims.clone();
+        // Boxed: it is large, and the task lasts as long as the answer. Made inside of the box, it is never copied. And a long answer
+        // doesn't keep what a past configuration was served with.
+        let mut handled =
+            Box::pin(async move { handler.handle(request, &peer, Some(Interim::on(&interims_of_request))).await });
         await_answer(handled.as_mut(), &interims, &mut respond).await
     };
-    // A long answer doesn't keep what a past configuration was served with.
-    drop(handler);
     let Some(answer) = answer else { return };
     let (parts, body) = answer.into_parts();
     let mut head = Response::from_parts(parts, ());

@@ -14,6 +14,14 @@ pub(super) fn digits(mut number: u128, count: usize) -> String {
     digits.iter().map(|&digit| char::from(digit)).collect()
 }
 
+/// Writes a number like [`digits`] into `text`.
+pub(super) fn write(mut number: u32, text: &mut [u8]) {
+    for digit in text.iter_mut().rev() {
+        *digit = ALPHABET[(number % 62) as usize];
+        number /= 62;
+    }
+}
+
 /// `count` characters drawn from the operating system's randomness, each of the 62 equally likely.
 ///
 /// # Errors
@@ -47,6 +55,9 @@ mod tests {
         assert_eq!(digits(62 * 62 + 36, 3), "10a");
         // The largest CRC-32 fits six digits.
         assert_eq!(digits(u128::from(u32::MAX), 6), "4gfFC3");
+        let mut text = [0; 6];
+        write(u32::MAX, &mut text);
+        assert_eq!(&text, b"4gfFC3");
         // Higher digits are cut off.
         assert_eq!(digits(62 * 62, 2), "00");
     }

@@ -53,7 +53,7 @@ impl NewToken {
     /// As [`Self::generate`].
     pub(super) fn with_id(prefix: &str, id: String) -> Result<Self, getrandom::Error> {
         let mut text = format!("{prefix}_{id}{}", base62::random(SECRET_LEN)?);
-        text += &checksum(&text);
+        text.extend(checksum(&text).map(char::from));
         let hash = TokenHash::of(&text);
         Ok(Self { id, secret: Secret::new(text), hash })
     }
@@ -79,9 +79,10 @@ impl<'a> Shape<'a> {
     /// Looks at a token's text.
     pub(crate) fn of(token: &'a str, prefix: &str) -> Self {
         let current_prefix = token.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('_'));
-        match token.rsplit_once('_') {
-            Some((head, body)) if body.len() == BODY_LEN && base62::is_base62(body) && checksum_holds(token) => {
-                Self::Own { id: &body[..ID_LEN], current_prefix: current_prefix && head.len() == prefix.len() }
+        let underscore = memchr::memrchr(b'_', token.as_bytes()).map(|at| (at, &token[at + 1..]));
+        match underscore {
+            Some((at, body)) if body.len() == BODY_LEN && base62::is_base62(body) && checksum_holds(token) => {
+                Self::Own { id: &body[..ID_LEN], current_prefix: current_prefix && at == prefix.len() }
             }
             _ if current_prefix => Self::Broken,
             _ => Self::Foreign,
@@ -92,11 +93,13 @@ impl<'a> Shape<'a> {
 /// Whether the last six characters are the CRC-32 of the others. `token` must be ASCII and longer than that.
 fn checksum_holds(token: &str) -> bool {
     let (text, given) = token.split_at(token.len() - CHECKSUM_LEN);
-    checksum(text) == given
+    checksum(text) == given.as_bytes()
 }
 
-fn checksum(text: &str) -> String {
-    base62::digits(crc32fast::hash(text.as_bytes()).into(), CHECKSUM_LEN)
+fn checksum(text: &str) -> [u8; CHECKSUM_LEN] {
+    let mut digits = [0; CHECKSUM_LEN];
+    base62::write(crc32fast::hash(text.as_bytes()), &mut digits);
+    digits
 }
 
 /// Whether `id` can stand in an own token.

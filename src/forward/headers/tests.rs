@@ -7,6 +7,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::{HeaderEdits, Route};
 use crate::forward::context::ForwardContext;
+use crate::listener::ForwardedClient;
 
 use super::{clean_trailers_for_client, clean_trailers_for_upstream, has_websocket, onto_client, onto_upstream};
 
@@ -28,8 +29,7 @@ fn sent(lines: &[(&str, &str)], version: Version, trusted: &[&str], websocket: b
     let context = ForwardContext {
         route: &route(false),
         upstream: 0,
-        peer: "[2001:db8::7]:5000".parse().unwrap(),
-        https: true,
+        client: &ForwardedClient::new("[2001:db8::7]:5000".parse().unwrap(), true),
         authority: "api.test:8443",
         request_id: &HeaderValue::from_static("id-1"),
         identity: &[(HeaderName::from_static("x-callgate-token-id"), HeaderValue::from_static("t1"))],

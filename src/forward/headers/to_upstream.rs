@@ -3,12 +3,11 @@
 use std::net::IpAddr;
 
 use http::Version;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::{HostHeader, REQUEST_ID};
 use crate::forward::client_address::{X_FORWARDED_FOR, forwarded_hops, is_trusted};
 use crate::forward::context::ForwardContext;
-use crate::telemetry::push_ip;
 
 use super::edits::{edit, remove_respelled};
 use super::kinds::{HeaderKind, strip, write_length_plainly};
@@ -18,7 +17,7 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 
 /// Turns a client's headers into those of a request to the upstream.
 pub fn onto_upstream(headers: &mut HeaderMap, version: Version, context: &ForwardContext<'_>, websocket: bool) {
-    let address = context.peer.ip().to_canonical();
+    let address = context.client.address.ip().to_canonical();
     let trusted = is_trusted(address, context.trusted_proxies);
     let wants_trailers =
         headers.get(header::TE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
@@ -36,21 +35,19 @@ pub fn onto_upstream(headers: &mut HeaderMap, version: Version, context: &Forwar
     join_cookies(headers, version);
     write_length_plainly(headers);
 
-    let mut address_text = String::with_capacity("255.255.255.255".len());
-    push_ip(&mut address_text, address);
-    put(headers, X_FORWARDED_FOR, forwarded_for, HeaderValue::from_str(&address_text));
-    headers.insert(X_FORWARDED_PROTO, proto.unwrap_or(HeaderValue::from_static(scheme(context))));
+    let client = context.client.values(context.authority);
+    put(headers, X_FORWARDED_FOR, forwarded_for, &client.address);
+    headers.insert(X_FORWARDED_PROTO, proto.unwrap_or_else(|| client.proto.clone()));
     if let Some(host) = host.filter(|host| !host.is_empty()).or_else(|| authority(headers, context)) {
         headers.insert(X_FORWARDED_HOST, host);
     }
-    let element = forwarded_element(address, &address_text, context);
-    put(headers, header::FORWARDED, forwarded, HeaderValue::try_from(element));
+    put(headers, header::FORWARDED, forwarded, &client.element);
     let via = match version {
         Version::HTTP_2 => "2.0 callgate",
         Version::HTTP_10 => "1.0 callgate",
         _ => "1.1 callgate",
     };
-    put(headers, header::VIA, joined(headers, &header::VIA), Ok(HeaderValue::from_static(via)));
+    put(headers, header::VIA, joined(headers, &header::VIA), &HeaderValue::from_static(via));
     headers.insert(REQUEST_ID, context.request_id.clone());
     for (name, value) in context.identity {
         headers.insert(name, value.clone());
@@ -101,17 +98,6 @@ fn hops(headers: &HeaderMap) -> String {
     hops.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
-fn scheme(context: &ForwardContext<'_>) -> &'static str {
-    if context.https { "https" } else { "http" }
-}
-
-/// `for=…;proto=…;host=…` (RFC 7239 §4): IPv6 addresses and hosts with a port are quoted.
-fn forwarded_element(address: IpAddr, text: &str, context: &ForwardContext<'_>) -> String {
-    let (open, close) = if address.is_ipv6() { ("for=\"[", "]\"") } else { ("for=", "") };
-    let host = if context.authority.is_empty() { ["", "", ""] } else { [";host=\"", context.authority, "\""] };
-    [open, text, close, ";proto=", scheme(context), host[0], host[1], host[2]].concat()
-}
-
 /// All lines of a header as one list; `None` when there is none.
 fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let mut lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
@@ -124,16 +110,11 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 }
 
 /// Sets a header to an element, after the list that comes before it.
-fn put(
-    headers: &mut HeaderMap,
-    name: HeaderName,
-    list: Option<String>,
-    element: Result<HeaderValue, InvalidHeaderValue>,
-) {
-    let value = element.and_then(|element| match list {
+fn put(headers: &mut HeaderMap, name: HeaderName, list: Option<String>, element: &HeaderValue) {
+    let value = match list {
         Some(list) => HeaderValue::try_from([list.as_str(), ", ", element.to_str().unwrap_or_default()].concat()),
-        None => Ok(element),
-    });
+        None => Ok(element.clone()),
+    };
     // It consists of headers and an address, so it is valid.
     if let Ok(value) = value {
         headers.insert(name, value);
