@@ -33,3 +33,7 @@ pub mod telemetry;
 mod ticket_keys;
 mod tls;
 pub mod tokens;
+
+/// What the fuzz targets call.
+#[cfg(feature = "fuzz")]
+pub use listener::fuzzing;

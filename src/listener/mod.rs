@@ -25,6 +25,8 @@ pub(crate) use bind::bind;
 pub use forwarded::ForwardedClient;
 pub(crate) use handler::Handler;
 pub(crate) use head::{RequestFault, is_authority};
+#[cfg(feature = "fuzz")]
+pub use http1::fuzzing;
 pub(crate) use interim::Interim;
 pub(crate) use peer::{ActiveRequest, Peer, PeerCall};
 pub(crate) use service::{Listener, Serving, Tls};

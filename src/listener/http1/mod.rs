@@ -2,6 +2,10 @@
 //! of the request is read as its taker wants it, and otherwise the client is watched, so that its leaving ends what it has asked for.
 
 mod chunks;
+#[cfg(feature = "fuzz")]
+pub mod fuzzing;
+#[cfg(any(test, feature = "fuzz"))]
+mod harness;
 mod output;
 mod part;
 mod reader;

@@ -15,14 +15,10 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use crate::body::{Body, IncomingBody};
-use crate::config::ListenSettings;
 use crate::listener::head::{HeadLimits, RequestFault};
-use crate::listener::http1::Http1;
+use crate::listener::http1::harness::connect;
 use crate::listener::interim::Interim;
-use crate::listener::slot::ConnectionSlots;
 use crate::listener::{Handler, Peer};
-use crate::shutdown::Shutdown;
-use crate::telemetry::Metrics;
 
 use super::readers::{Message, Quirks, read_all};
 use super::streams::{Cuts, cuts, stream};
@@ -79,41 +75,6 @@ impl Handler for Reads {
     }
 }
 
-fn settings(limits: HeadLimits) -> ListenSettings {
-    let address = "127.0.0.1:0".parse().unwrap();
-    ListenSettings {
-        https: address,
-        http: None,
-        redirect: false,
-        admin: address,
-        proxy_protocol: Vec::new(),
-        max_connections: 10,
-        max_connections_per_client: 10,
-        handshake_timeout: Duration::from_secs(10),
-        header_timeout: Duration::from_secs(10),
-        idle_timeout: Duration::from_secs(60),
-        body_idle_timeout: Duration::from_secs(10),
-        max_head_bytes: limits.bytes,
-        max_headers: limits.lines,
-        remembers_header_case: false,
-        max_target_bytes: limits.target,
-        max_concurrent_streams: 10,
-    }
-}
-
-/// A connection of a client, and the client's end of it.
-fn connect<H: Handler>(
-    handler: &Arc<H>,
-    limits: HeadLimits,
-) -> (Http1<impl Fn() -> Arc<H> + use<H>, H, DuplexStream>, DuplexStream) {
-    let (client, server) = tokio::io::duplex(1 << 20);
-    let metrics = Metrics::new().unwrap().listener("https");
-    let slot = Arc::<ConnectionSlots>::default().take(1, &metrics).unwrap();
-    let peer = Peer::new("127.0.0.1:1".parse().unwrap(), None, limits, slot, &Shutdown::default());
-    let handler = handler.clone();
-    (Http1::new(move || handler.clone(), peer, server, &settings(limits)), client)
-}
-
 async fn talk(mut client: DuplexStream, pieces: &[&[u8]]) -> String {
     for piece in pieces {
         // The gateway may have closed already.
@@ -128,7 +89,8 @@ async fn talk(mut client: DuplexStream, pieces: &[&[u8]]) -> String {
 
 async fn serve(pieces: &[&[u8]], limits: HeadLimits) -> (Seen, String) {
     let handler = Arc::<Reads>::default();
-    let (connection, client) = connect(&handler, limits);
+    let (client, server) = tokio::io::duplex(1 << 20);
+    let connection = connect(&handler, limits, server);
     let connection = tokio::spawn(connection);
     let answer = talk(client, pieces).await;
     let _ = connection.await.unwrap();
@@ -255,7 +217,8 @@ fn the_longest_accepted_head_makes_a_request() {
 #[tokio::test(start_paused = true)]
 async fn a_client_refused_as_too_slow_receives_the_reason() {
     let handler = Arc::<Reads>::default();
-    let (connection, mut client) = connect(&handler, LIMITS);
+    let (mut client, server) = tokio::io::duplex(1 << 20);
+    let connection = connect(&handler, LIMITS, server);
     let connection = tokio::spawn(connection);
     client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
     let mut answer = Vec::new();
