@@ -1,67 +1,113 @@
 //! Large lists in the layout that Callgate and most people write, read line by line: faster than by the YAML parser, and one
-//! item at a time. Whatever is laid out otherwise is for the parser; both make the same values with the same positions of the rest.
+//! item at a time, so that neither the text nor its values need be in memory as a whole. Whatever is laid out otherwise is for the
+//! parser; both make the same values with the same positions of the rest.
 //!
 //! The layout: `KEY:` alone on a line, then items, each with its keys below each other (`- id: a`, `  name: b`) or in braces on one line.
 //! Values are scalars of one line without escapes, or lists and maps of those in brackets. Comments and empty lines may be anywhere.
+
+use std::io::{self, BufRead};
 
 use super::Position;
 use super::yaml::{YamlEntry, YamlNode, YamlValue, plain};
 
 /// Braces within braces: limits in a record have two.
 const MAX_DEPTH: usize = 2;
+/// Keys of an item for which there is room at once.
+const USUAL_KEYS: usize = 8;
 
 /// The text has another layout from here on.
 pub(crate) struct OtherLayout;
 
+impl From<io::Error> for OtherLayout {
+    /// Whoever reads the text as a whole meets the error again, and reports it.
+    fn from(_: io::Error) -> Self {
+        Self
+    }
+}
+
 /// The items of a list under the only key of a file.
-pub(crate) struct SimpleList<'a> {
-    lines: std::iter::Peekable<std::iter::Enumerate<std::str::Split<'a, char>>>,
+pub(crate) struct SimpleList<R> {
+    lines: Lines<R>,
     /// Blanks before the dash of each item.
     indent: Option<usize>,
 }
 
-impl<'a> SimpleList<'a> {
+impl<R: BufRead> SimpleList<R> {
     /// Finds the list; `None` if the text begins in another way.
-    pub(crate) fn find(text: &'a str, key: &str) -> Option<Self> {
-        let mut lines = text.split('\n').enumerate().peekable();
-        let head = lines.by_ref().map(|(_, line)| line).find(|line| !is_remark(line))?;
-        let is_head = head.strip_prefix(key).and_then(|rest| rest.strip_prefix(':')).is_some_and(is_blank);
+    pub(crate) fn find(text: R, key: &str) -> Option<Self> {
+        let mut lines = Lines { text, line: String::new(), number: 0 };
+        let head = lines.skip_remarks().ok()??;
+        let is_head = head.text.strip_prefix(key).and_then(|rest| rest.strip_prefix(':')).is_some_and(is_blank);
+        lines.step();
         is_head.then_some(Self { lines, indent: None })
     }
 
-    fn item(&mut self, number: usize, line: &'a str) -> Result<YamlNode, OtherLayout> {
-        let indent = line.bytes().take_while(|byte| *byte == b' ').count();
-        if *self.indent.get_or_insert(indent) != indent || !line[indent..].starts_with("- ") {
+    fn item(&mut self) -> Result<Option<YamlNode>, OtherLayout> {
+        let Some(mut line) = self.lines.skip_remarks()? else { return Ok(None) };
+        let indent = line.indent();
+        if *self.indent.get_or_insert(indent) != indent || !line.text[indent..].starts_with("- ") {
             return Err(OtherLayout);
         }
         let column = indent + 2;
-        let mut text = Line { number, text: line, at: column };
-        let position = text.position();
-        if text.rest().starts_with('{') {
-            let node = text.braces(0)?;
-            return text.end().map(|()| node);
+        line.at = column;
+        let position = line.position();
+        if line.rest().starts_with('{') {
+            let node = line.braces(0)?;
+            line.end()?;
+            self.lines.step();
+            return Ok(Some(node));
         }
-        let mut entries = vec![text.entry()?];
-        while let Some((index, line)) = self.lines.peek().copied() {
-            let keys = line.bytes().take_while(|byte| *byte == b' ').count();
-            if !is_remark(line) {
-                if keys != column {
-                    break;
-                }
-                entries.push(Line { number: index + 1, text: line, at: column }.entry()?);
+        let mut entries = Vec::with_capacity(USUAL_KEYS);
+        entries.push(line.entry()?);
+        self.lines.step();
+        while let Some(mut line) = self.lines.skip_remarks()? {
+            if line.indent() != column {
+                break;
             }
-            self.lines.next();
+            line.at = column;
+            entries.push(line.entry()?);
+            self.lines.step();
         }
-        Ok(YamlNode { position, value: YamlValue::Map(entries) })
+        Ok(Some(YamlNode { position, value: YamlValue::Map(entries) }))
     }
 }
 
-impl Iterator for SimpleList<'_> {
+impl<R: BufRead> Iterator for SimpleList<R> {
     type Item = Result<YamlNode, OtherLayout>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (index, line) = self.lines.by_ref().find(|(_, line)| !is_remark(line))?;
-        Some(self.item(index + 1, line))
+        self.item().transpose()
+    }
+}
+
+/// The lines of a text, of which one is in memory.
+struct Lines<R> {
+    text: R,
+    /// The present line without its end; empty: it is still to be read.
+    line: String,
+    /// The number of the present line.
+    number: usize,
+}
+
+impl<R: BufRead> Lines<R> {
+    /// Steps over empty lines and comments to a line that is neither; `None` at the end.
+    fn skip_remarks(&mut self) -> io::Result<Option<Line<'_>>> {
+        while is_remark(&self.line) {
+            self.line.clear();
+            if self.text.read_line(&mut self.line)? == 0 {
+                return Ok(None);
+            }
+            self.number += 1;
+            if self.line.ends_with('\n') {
+                self.line.pop();
+            }
+        }
+        Ok(Some(Line { number: self.number, text: &self.line, at: 0 }))
+    }
+
+    /// Leaves the present line.
+    fn step(&mut self) {
+        self.line.clear();
     }
 }
 
@@ -73,6 +119,11 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
+    /// Blanks at its beginning.
+    fn indent(&self) -> usize {
+        self.text.bytes().take_while(|byte| *byte == b' ').count()
+    }
+
     fn rest(&self) -> &'a str {
         &self.text[self.at..]
     }
@@ -247,7 +298,7 @@ mod tests {
 
     /// The items, as far as their layout is simple to the end.
     fn simple(text: &str) -> Option<Vec<YamlNode>> {
-        SimpleList::find(text, "tokens")?.collect::<Result<_, _>>().ok()
+        SimpleList::find(text.as_bytes(), "tokens")?.collect::<Result<_, _>>().ok()
     }
 
     fn parsed(text: &str) -> Option<Vec<YamlNode>> {

@@ -10,7 +10,9 @@ mod text;
 mod token_file;
 mod trail;
 mod usage;
+#[cfg(test)]
+mod usage_tests;
 
 pub(crate) use check::check_tokens;
 pub(super) use token_file::TokenFile;
-pub(crate) use token_file::{Stamp, load, read_served_records};
+pub(crate) use token_file::{ServedFile, Stamp};
