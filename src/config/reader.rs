@@ -100,10 +100,6 @@ impl<'a> YamlReader<'a> {
         }
     }
 
-    pub(crate) fn has_problems(&self) -> bool {
-        !self.problems.borrow().is_empty()
-    }
-
     /// All problems, in the order of the file; of two at one position, the one found first comes first.
     pub(crate) fn into_problems(self) -> Vec<Problem> {
         let mut problems = self.problems.into_inner();

@@ -3,6 +3,7 @@
 mod atomic_replace;
 mod check;
 mod edit;
+mod fast_path;
 mod parse;
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,6 @@
 //! From the text of a token file to records: everything that is wrong is found at once, each with its position and a remedy.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::BuildHasher;
-use std::io::BufRead;
+use std::collections::HashMap;
 use std::iter;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -31,7 +29,7 @@ pub(super) struct Placed {
 }
 
 /// The keys of a token.
-const KEYS: [&str; 15] = [
+pub(super) const KEYS: [&str; 15] = [
     "id",
     "hash",
     "name",
@@ -99,45 +97,6 @@ fn simple_list<T>(
     Ok(if problems.is_empty() { Ok(kept) } else { Err(problems) })
 }
 
-/// Adds the records of a file to `all`, one by one, so that neither its text nor its values are in memory as a whole. `None`: its layout
-/// is not the simple one, or something may be wrong with it, which only [`parse_with`] tells.
-pub(super) fn fold_good<T>(
-    file: &Path,
-    source: impl BufRead,
-    plans: &Plans,
-    mut all: T,
-    mut add: impl FnMut(&mut T, Record),
-) -> Option<T> {
-    let list = SimpleList::find(source, "tokens")?;
-    let reader = YamlReader::new(file, FileKind::Tokens);
-    let (parser, mut seen) = (TokenParser::new(plans), Seen::default());
-    for (index, node) in list.enumerate() {
-        let node = node.ok()?;
-        let record = parser.record(&reader.item("tokens", index, &node))?;
-        if reader.has_problems() || !seen.is_new(&record) {
-            return None;
-        }
-        add(&mut all, record);
-    }
-    Some(all)
-}
-
-/// Ids and hashes that were seen, by 64 bits of each: in a small part of the memory that they take themselves. Two that differ may
-/// look alike, once in many millions of files of 100,000 tokens.
-#[derive(Default)]
-struct Seen {
-    hasher: RandomState,
-    ids: HashSet<u64, RandomState>,
-    hashes: HashSet<u64, RandomState>,
-}
-
-impl Seen {
-    fn is_new(&mut self, record: &Record) -> bool {
-        self.ids.insert(self.hasher.hash_one(&record.id))
-            && record.hashes.iter().all(|hash| self.hashes.insert(hash.sha256.first_64_bits()))
-    }
-}
-
 struct TokenParser<'a> {
     plans: &'a Plans,
     lines_of_ids: HashMap<String, usize, RandomState>,
@@ -149,27 +108,8 @@ impl<'a> TokenParser<'a> {
         Self { plans, lines_of_ids: HashMap::default(), lines_of_hashes: HashMap::default() }
     }
 
-    /// The record, if it has all that is required and shares nothing with those before it. Everything that is wrong is reported.
+    /// The record, if it has all that is required. Everything that is wrong is reported.
     fn token(&mut self, token: &Field<'_>) -> Option<Record> {
-        let record = self.record(token)?;
-        let line = token.position.line;
-        let complain = |key: &str, what: &str, line: usize| {
-            let entry = token.map().iter().find(|entry| entry.key == key);
-            let error = format!("the token at line {line} has this {what}, too");
-            entry.map_or(token.clone(), |entry| token.value(entry)).error(error);
-        };
-        if let Some(line) = self.lines_of_ids.insert(record.id.clone(), line) {
-            complain("id", "id", line);
-        }
-        for (hash, key) in record.hashes.iter().zip(iter::once("hash").chain(iter::repeat("old_hashes"))) {
-            if let Some(line) = self.lines_of_hashes.insert(hash.sha256, line) {
-                complain(key, "hash", line);
-            }
-        }
-        Some(record)
-    }
-
-    fn record(&self, token: &Field<'_>) -> Option<Record> {
         let s = token.section();
         let id = s.require("id", "the name that logs and `callgate token` show").and_then(|f| text(&f, check_id));
         let hash = s.require("hash", "the SHA-256 of the token").and_then(|f| hash(&f));
@@ -178,7 +118,7 @@ impl<'a> TokenParser<'a> {
             s.require("account", "the account that the token belongs to").and_then(|f| text(&f, record::check_account));
         let plan = s.optional("plan", |f| self.plan(f));
         let old_hashes = s.optional("old_hashes", |f| Some(old_hashes(f))).unwrap_or_default();
-        Some(Record {
+        let record = Record {
             limits: s.optional("limits", |f| Some(self.limits(f, plan.as_deref()))).unwrap_or_default(),
             permissions: s.optional("permissions", |f| Some(permissions(f))).unwrap_or_default(),
             plan,
@@ -194,7 +134,17 @@ impl<'a> TokenParser<'a> {
             account: account?,
             hashes: iter::once(StoredHash { sha256: hash?, expires_at: None }).chain(old_hashes).collect(),
             others: Others::default(),
-        })
+        };
+        let position = token.position;
+        if let Some(line) = self.lines_of_ids.insert(record.id.clone(), position.line) {
+            s.field_of("id").error(format!("the token at line {line} has this id, too"));
+        }
+        for (hash, key) in record.hashes.iter().zip(iter::once("hash").chain(iter::repeat("old_hashes"))) {
+            if let Some(line) = self.lines_of_hashes.insert(hash.sha256, position.line) {
+                s.field_of(key).error(format!("the token at line {line} has this hash, too"));
+            }
+        }
+        Some(record)
     }
 
     fn plan(&self, field: &Field<'_>) -> Option<String> {
@@ -221,7 +171,7 @@ fn text(field: &Field<'_>, check: fn(&str) -> Result<(), &'static str>) -> Optio
     field.accept(check(&text).map(|()| text))
 }
 
-fn check_id(id: &str) -> Result<(), &'static str> {
+pub(super) fn check_id(id: &str) -> Result<(), &'static str> {
     if is_id(id) { Ok(()) } else { Err("must be 1 to 64 letters, digits, \".\", \"_\" and \"-\"") }
 }
 
@@ -271,9 +221,17 @@ fn date(field: &Field<'_>) -> Option<Date> {
 
 /// `true` or `false`, or a word that YAML 1.1 has for them.
 fn enabled(field: &Field<'_>) -> Option<bool> {
-    match field.scalar()?.as_text().map(str::to_ascii_lowercase).as_deref() {
-        Some("y" | "yes" | "on") => Some(true),
-        Some("n" | "no" | "off") => Some(false),
+    match field.scalar()?.as_text() {
+        Some(text) if is_yes(text) => Some(true),
+        Some(text) if is_no(text) => Some(false),
         _ => field.flag(),
     }
+}
+
+pub(super) fn is_yes(text: &str) -> bool {
+    ["y", "yes", "on"].iter().any(|word| text.eq_ignore_ascii_case(word))
+}
+
+pub(super) fn is_no(text: &str) -> bool {
+    ["n", "no", "off"].iter().any(|word| text.eq_ignore_ascii_case(word))
 }

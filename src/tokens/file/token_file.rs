@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::parse::{Placed, fold_good, parse, parse_with};
+use super::fast_path::fold_good;
+use super::parse::{Placed, parse, parse_with};
 use crate::accounts::read_error;
 use crate::tokens::error::{FileError, Result};
 use crate::tokens::plans::Plans;
@@ -115,7 +116,7 @@ impl ServedFile {
     ) -> Result<T, FileError> {
         let mut count = 0;
         let lines = BufReader::with_capacity(READ_BUFFER, &self.file);
-        let folded = fold_good(&self.path, lines, plans, new(), |all, record| {
+        let folded = fold_good(lines, plans, new(), |all, record| {
             count += 1;
             add(all, record);
         });
