@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::super::Position;
-use super::{OtherLayout, SimpleEntry, SimpleNode, SimpleValue};
+use super::value::{OtherLayout, SimpleEntry, SimpleNode, SimpleValue};
+use crate::config::Position;
 
 /// Braces within braces: limits in a record have two.
 const MAX_DEPTH: usize = 2;
@@ -23,7 +23,7 @@ impl<'a> Line<'a> {
 
     /// Blanks at its beginning.
     pub(super) fn indent(&self) -> usize {
-        self.text.bytes().take_while(|byte| *byte == b' ').count()
+        blanks(self.text)
     }
 
     /// Steps over the dash of an item.
@@ -53,7 +53,7 @@ impl<'a> Line<'a> {
     }
 
     fn skip_blanks(&mut self) {
-        self.at += self.rest().bytes().take_while(|byte| *byte == b' ').count();
+        self.at += blanks(self.rest());
     }
 
     /// Nothing more but blanks and a comment.
@@ -104,9 +104,13 @@ impl<'a> Line<'a> {
 
     fn plain(&mut self, inside: bool) -> Result<&'a str, OtherLayout> {
         let rest = self.rest();
-        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.:/*+-@".contains(byte);
-        let length = rest.bytes().take_while(|byte| is_plain(byte) || (*byte == b' ' && !inside)).count();
-        let text = rest[..length].trim_end();
+        let is_plain = |byte: u8| {
+            byte.is_ascii_alphanumeric()
+                || matches!(byte, b'_' | b'.' | b':' | b'/' | b'*' | b'+' | b'-' | b'@')
+                || (byte == b' ' && !inside)
+        };
+        let length = rest.bytes().position(|byte| !is_plain(byte)).unwrap_or(rest.len());
+        let text = rest[..length].trim_end_matches(' ');
         self.at += text.len();
         let starts = text.starts_with(|first: char| first.is_ascii_alphanumeric());
         let is_simple = starts && !text.ends_with(':') && !text.contains(": ");
@@ -117,7 +121,7 @@ impl<'a> Line<'a> {
         let text = self.rest()[1..].split_once('\'').ok_or(OtherLayout)?.0;
         self.at += text.len() + 2;
         // A quote in quotes is written twice.
-        let is_simple = !self.rest().starts_with('\'') && text.chars().all(is_ordinary);
+        let is_simple = !self.rest().starts_with('\'') && self.is_ordinary(text);
         is_simple.then_some(text).ok_or(OtherLayout)
     }
 
@@ -125,9 +129,9 @@ impl<'a> Line<'a> {
         let mut text = Cow::Borrowed("");
         self.at += 1;
         loop {
-            let length = self.rest().find(['"', '\\']).ok_or(OtherLayout)?;
+            let length = memchr::memchr2(b'"', b'\\', self.rest().as_bytes()).ok_or(OtherLayout)?;
             let (piece, rest) = self.rest().split_at(length);
-            if !piece.chars().all(is_ordinary) {
+            if !self.is_ordinary(piece) {
                 return Err(OtherLayout);
             }
             // Without an escape it stays a part of the line.
@@ -140,6 +144,15 @@ impl<'a> Line<'a> {
             let escaped = rest.get(1..2).filter(|escaped| matches!(*escaped, "\"" | "\\")).ok_or(OtherLayout)?;
             text += escaped;
             self.at += length + 2;
+        }
+    }
+
+    /// Whether this piece of the line has ordinary characters alone.
+    fn is_ordinary(&self, text: &str) -> bool {
+        if self.is_ascii {
+            text.bytes().all(|byte| byte >= b' ' && byte != b'\\' && byte != 0x7f)
+        } else {
+            text.chars().all(is_ordinary)
         }
     }
 
@@ -207,13 +220,17 @@ fn is_ordinary(character: char) -> bool {
     character != '\\' && !character.is_control() && !matches!(character, '\u{2028}' | '\u{2029}' | '\u{feff}')
 }
 
+fn blanks(text: &str) -> usize {
+    text.bytes().position(|byte| byte != b' ').unwrap_or(text.len())
+}
+
 pub(super) fn is_blank(text: &str) -> bool {
-    text.bytes().all(|byte| byte == b' ')
+    blanks(text) == text.len()
 }
 
 /// An empty line or a comment. A comment must be made of ordinary characters, too.
 pub(super) fn is_remark(line: &str) -> bool {
-    let text = line.trim_start_matches(' ');
+    let text = &line[blanks(line)..];
     text.is_empty()
         || (text.starts_with('#') && text.chars().all(|character| is_ordinary(character) || character == '\\'))
 }

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 
 use foldhash::fast::RandomState;
 
-use super::parse::{KEYS, check_id, is_no, is_yes};
+use super::parse::{check_id, is_no, is_yes};
 use crate::config::{CONCURRENT_CALLS, IN_FLIGHT, Limit, SimpleEntry, SimpleList, SimpleValue};
 use crate::tokens::date::Date;
 use crate::tokens::limit_text::parse_limit;
@@ -30,7 +30,7 @@ pub(super) fn fold_good<T>(
     loop {
         let mut token = GoodToken::default();
         let mut is_good = true;
-        let item = list.next_item(|entry| is_good = is_good && token.set(entry).is_some()).ok()?;
+        let item = list.next_item(|entry| is_good = is_good && token.set(&entry).is_some()).ok()?;
         if item.is_none() {
             return Some(all);
         }
@@ -61,53 +61,45 @@ impl Seen {
 /// What a token has said so far.
 #[derive(Default)]
 struct GoodToken {
-    /// A bit for each of [`KEYS`] that it had.
-    keys: u16,
     id: Option<String>,
     hash: Option<TokenHash>,
     name: Option<String>,
     account: Option<String>,
-    permissions: Vec<String>,
+    permissions: Option<Vec<String>>,
     plan: Option<String>,
     limits: Option<Vec<Limit>>,
     concurrent_calls: Option<u32>,
     in_flight: Option<u32>,
     created_at: Option<Date>,
     expires_at: Option<Date>,
-    is_disabled: bool,
+    enabled: Option<bool>,
     revoked_at: Option<Date>,
-    old_hashes: Vec<StoredHash>,
+    old_hashes: Option<Vec<StoredHash>>,
     request: Option<String>,
 }
 
 impl GoodToken {
     /// Takes the value of a key; `None` if it is not certainly good.
-    fn set(&mut self, entry: SimpleEntry<'_>) -> Option<()> {
-        let key = 1 << KEYS.iter().position(|key| *key == entry.key)?;
-        if self.keys & key != 0 {
-            return None;
-        }
-        self.keys |= key;
-        let value = entry.node.value;
+    fn set(&mut self, entry: &SimpleEntry<'_>) -> Option<()> {
+        let value = &entry.node.value;
         match entry.key {
-            "id" => self.id = Some(text(&value, check_id)?),
-            "hash" => self.hash = Some(TokenHash::from_hex(word(&value)?)?),
-            "name" => self.name = Some(text(&value, check_name)?),
-            "account" => self.account = Some(text(&value, check_account)?),
-            "permissions" => self.permissions = permissions(&value)?,
-            "plan" => self.plan = Some(word(&value)?.to_owned()),
-            "limits" => self.limits = Some(limits(&value)?),
-            "concurrent_calls" => self.concurrent_calls = Some(number(&value, CONCURRENT_CALLS)?),
-            "in_flight" => self.in_flight = Some(number(&value, IN_FLIGHT)?),
-            "created_at" => self.created_at = Some(Date::parse(word(&value)?)?),
-            "expires_at" => self.expires_at = Some(Date::parse(word(&value)?)?),
-            "enabled" => self.is_disabled = !flag(&value)?,
-            "revoked_at" => self.revoked_at = Some(Date::parse(word(&value)?)?),
-            "old_hashes" => self.old_hashes = old_hashes(&value)?,
-            "request" => self.request = Some(word(&value)?.to_owned()),
-            _ => return None,
+            "id" => fill(&mut self.id, text(value, check_id)),
+            "hash" => fill(&mut self.hash, TokenHash::from_hex(word(value)?)),
+            "name" => fill(&mut self.name, text(value, check_name)),
+            "account" => fill(&mut self.account, text(value, check_account)),
+            "permissions" => fill(&mut self.permissions, permissions(value)),
+            "plan" => fill(&mut self.plan, word(value).map(str::to_owned)),
+            "limits" => fill(&mut self.limits, limits(value)),
+            "concurrent_calls" => fill(&mut self.concurrent_calls, number(value, CONCURRENT_CALLS)),
+            "in_flight" => fill(&mut self.in_flight, number(value, IN_FLIGHT)),
+            "created_at" => fill(&mut self.created_at, Date::parse(word(value)?)),
+            "expires_at" => fill(&mut self.expires_at, Date::parse(word(value)?)),
+            "enabled" => fill(&mut self.enabled, flag(value)),
+            "revoked_at" => fill(&mut self.revoked_at, Date::parse(word(value)?)),
+            "old_hashes" => fill(&mut self.old_hashes, old_hashes(value)),
+            "request" => fill(&mut self.request, word(value).map(str::to_owned)),
+            _ => None,
         }
-        Some(())
     }
 
     fn into_record(self, plans: &Plans) -> Option<Record> {
@@ -116,14 +108,13 @@ impl GoodToken {
         if !limits.is_empty() {
             plans::check_overrides(plan, &limits).ok()?;
         }
-        let mut hashes = Vec::with_capacity(1 + self.old_hashes.len());
-        hashes.push(StoredHash { sha256: self.hash?, expires_at: None });
-        hashes.extend(self.old_hashes);
+        let mut hashes = vec![StoredHash { sha256: self.hash?, expires_at: None }];
+        hashes.extend(self.old_hashes.into_iter().flatten());
         Some(Record {
             id: self.id?,
             name: self.name?,
             account: self.account?,
-            permissions: self.permissions,
+            permissions: self.permissions.unwrap_or_default(),
             plan: self.plan,
             limits,
             concurrent_calls: self.concurrent_calls,
@@ -131,12 +122,21 @@ impl GoodToken {
             hashes,
             created_at: self.created_at,
             expires_at: self.expires_at,
-            enabled: !self.is_disabled,
+            enabled: self.enabled.unwrap_or(true),
             revoked_at: self.revoked_at,
             request: self.request,
             others: Others::default(),
         })
     }
+}
+
+/// A key may be given once.
+fn fill<T>(field: &mut Option<T>, value: Option<T>) -> Option<()> {
+    if field.is_some() {
+        return None;
+    }
+    *field = Some(value?);
+    Some(())
 }
 
 /// A text, or a number as it is written.
@@ -198,7 +198,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::parse::parse;
+    use super::super::parse::{KEYS, parse};
     use super::super::text::rendered;
     use super::*;
     use crate::tokens::plans::tests::plans;

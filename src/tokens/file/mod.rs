@@ -11,8 +11,6 @@ mod text;
 mod token_file;
 mod trail;
 mod usage;
-#[cfg(test)]
-mod usage_tests;
 
 pub(crate) use check::check_tokens;
 pub(super) use token_file::TokenFile;

@@ -4,6 +4,9 @@
 //! appended, which costs as much as it is long. The lines are merged when the file has doubled since they were merged last, and when
 //! the token file has changed: tokens that are in it no more are forgotten then.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, Metadata};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
