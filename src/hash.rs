@@ -20,7 +20,12 @@ impl TokenHash {
     /// Reads 64 hexadecimal digits, small or capital.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
-        HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?.try_into().ok().map(Self)
+        let mut hash = [0; 32];
+        if text.len() != 2 * hash.len() {
+            return None;
+        }
+        HEXLOWER_PERMISSIVE.decode_mut(text.as_bytes(), &mut hash).ok()?;
+        Some(Self(hash))
     }
 
     /// 64 small hexadecimal digits: for the store, and nowhere else.

@@ -152,7 +152,7 @@ mod tests {
 
     fn principal() -> Arc<Principal> {
         let record = record_of("secret-token");
-        Arc::new(Principal::new(&record, &record.hashes[0], 1, &plans(), std::time::UNIX_EPOCH))
+        Arc::new(Principal::of(&record, 1, &plans(), std::time::UNIX_EPOCH))
     }
 
     #[tokio::test]

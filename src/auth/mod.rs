@@ -11,6 +11,7 @@ mod principal;
 mod rechecks;
 mod record_watch;
 mod refusal;
+mod served_token;
 
 pub use authenticator::Authenticator;
 pub use cache::TokenCache;

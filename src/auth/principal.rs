@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderName, HeaderValue};
 
-use super::refusal::{Reason, Refusal, Refused};
+use super::refusal::Refused;
+use super::served_token::ServedToken;
 use crate::config::Plan;
-use crate::tokens::{PlanChoice, Plans, Record, State, StoredHash, TokenHash, covers};
+use crate::tokens::{PlanChoice, Plans, Record, TokenHash, covers};
 
 /// What tells an upstream who a request is. A gateway removes the client's own copies of these.
 pub const IDENTITY_HEADERS: [HeaderName; 4] = [
@@ -37,10 +38,10 @@ pub struct Principal {
     /// The plans that it is one of, by their id.
     plans: u64,
     /// What the record says of it; `None`: nothing.
-    choice: Option<Box<PlanChoice>>,
+    choice: Option<Arc<PlanChoice>>,
     /// Which of the record's hashes the presented token has.
     pub(super) hash: TokenHash,
-    permissions: Box<[Box<str>]>,
+    permissions: Arc<[Box<str>]>,
     pub(super) expires_at: Option<SystemTime>,
     /// What tells an upstream who this is: [`IDENTITY_HEADERS`] with their values.
     pub identity_headers: [(HeaderName, HeaderValue); 4],
@@ -51,26 +52,24 @@ pub struct Principal {
 }
 
 impl Principal {
-    /// Builds a principal from a record that is neither revoked nor disabled. `hash` is the one that the presented token has.
-    pub(super) fn new(record: &Record, hash: &StoredHash, version: u64, plans: &Plans, now: SystemTime) -> Self {
-        let plan = plans.resolve(record);
-        let choice = Some(PlanChoice::of(record)).filter(|choice| *choice != PlanChoice::default());
+    /// Builds a principal from a token that is neither revoked nor disabled. `hash` is the one that the presented token has.
+    pub(super) fn new(token: &ServedToken, hash: TokenHash, version: u64, plans: &Plans, now: SystemTime) -> Self {
+        let plan = plans.resolve_choice(&token.id, token.choice.as_deref().unwrap_or(&PlanChoice::default()));
         // Permissions are joined by spaces as an OAuth scope is (RFC 6749 section 3.3).
-        let texts = [record.id.as_str(), &record.account, &record.permissions.join(" "), &plan.name].map(header_value);
+        let texts = [&*token.id, &token.account, &token.permissions.join(" "), &plan.name].map(header_value);
         let mut texts = texts.into_iter();
         let identity_headers = IDENTITY_HEADERS.map(|name| (name, texts.next().expect("as many values as names")));
-        let ends = [record.expires_at, hash.expires_at];
         Self {
-            id: record.id.as_str().into(),
+            id: token.id.clone(),
             version,
-            name: record.name.as_str().into(),
-            account: record.account.as_str().into(),
+            name: token.name.clone(),
+            account: token.account.clone(),
             plan,
             plans: plans.id(),
-            choice: choice.map(Box::new),
-            hash: hash.sha256,
-            permissions: record.permissions.iter().map(|permission| permission.as_str().into()).collect(),
-            expires_at: ends.into_iter().flatten().min().map(|date| date.time()),
+            choice: token.choice.clone(),
+            hash,
+            permissions: token.permissions.clone(),
+            expires_at: token.expires_at,
             identity_headers,
             confirmed_ms: AtomicU64::new(unix_ms(now)),
             confirmed_at: AtomicU64::new(0),
@@ -169,18 +168,17 @@ pub(super) fn principal_of(
     plans: &Plans,
     now: SystemTime,
 ) -> Result<Arc<Principal>, Refused> {
-    let hash = record.holding(hash).ok_or(Refused::UNKNOWN)?;
-    let token = || Some((record.id.as_str().into(), record.name.as_str().into()));
-    usable(record).map_err(|refusal| Refused { refusal, token: token() })?;
-    Ok(Arc::new(Principal::new(record, hash, version, plans, now)))
+    let token = ServedToken::of(record, record.holding(hash).ok_or(Refused::UNKNOWN)?);
+    token.usable()?;
+    Ok(Arc::new(Principal::new(&token, hash, version, plans, now)))
 }
 
-/// Refuses records that are revoked or switched off. Their end is judged at every use, by [`unexpired`].
-fn usable(record: &Record) -> Result<(), Refusal> {
-    match record.state(SystemTime::UNIX_EPOCH) {
-        State::Revoked => Err(Refusal::Invalid(Reason::Revoked)),
-        State::Disabled => Err(Refusal::Invalid(Reason::Disabled)),
-        State::Active | State::Expired => Ok(()),
+#[cfg(test)]
+impl Principal {
+    /// The principal of a record's first hash.
+    pub(super) fn of(record: &Record, version: u64, plans: &Plans, now: SystemTime) -> Self {
+        let hash = &record.hashes[0];
+        Self::new(&ServedToken::of(record, hash), hash.sha256, version, plans, now)
     }
 }
 
@@ -195,7 +193,7 @@ mod tests {
     }
 
     fn principal(record: &Record) -> Principal {
-        Principal::new(record, &record.hashes[0], 7, &test_plans(), at(10_000))
+        Principal::of(record, 7, &test_plans(), at(10_000))
     }
 
     #[test]

@@ -23,6 +23,12 @@ impl From<Refused> for Refusal {
     }
 }
 
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self::Invalid(reason)
+    }
+}
+
 impl Refused {
     /// No record has the token's hash.
     pub(super) const UNKNOWN: Self = Self { refusal: Refusal::Invalid(Reason::Unknown), token: None };

@@ -52,7 +52,7 @@ pub use route::{
 };
 pub(crate) use scalars::is_name;
 pub use secret::Secret;
-pub(crate) use simple_yaml::{OtherLayout, SimpleList};
+pub(crate) use simple_yaml::{OtherLayout, SimpleEntry, SimpleList, SimpleValue};
 pub use split::{Split, SplitBy};
 pub use tls::{CertificateFiles, TlsSettings};
 pub(crate) use units::parse_limit;

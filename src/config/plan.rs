@@ -40,7 +40,7 @@ pub struct RouteLimits {
 }
 
 /// The most requests in a window.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Limit {
     /// Its name, for example `minute`.
     pub name: Arc<str>,

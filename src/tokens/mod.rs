@@ -28,7 +28,7 @@ pub use date::Date;
 pub(crate) use draft::shortened;
 pub use draft::{Change, Draft};
 pub use error::{Fault, FileError, RedisTokensError, RegistryError};
-pub(crate) use file::{Stamp, check_tokens, load, read_served_records};
+pub(crate) use file::{ServedFile, Stamp, check_tokens};
 pub use import::{COLUMNS, Defaults, Export, ExportError, LONGEST_EXPORT};
 pub(crate) use limit_text::limit_text;
 pub use operation::{MAX_GRACE, Operation};

@@ -51,7 +51,18 @@ impl Plans {
 
     /// The same for what is kept of the record of a `token`.
     pub(crate) fn resolve_choice(&self, token: &str, choice: &PlanChoice) -> Arc<Plan> {
-        let plan = self.get(choice.plan.as_deref()).unwrap_or_else(|| {
+        let plan = self.named(token, choice);
+        if choice.limits.is_empty() && choice.concurrent_calls.is_none() && choice.in_flight.is_none() {
+            return plan.clone();
+        }
+        let concurrent_calls = choice.concurrent_calls.or(plan.concurrent_calls);
+        let in_flight = choice.in_flight.or(plan.in_flight);
+        Arc::new(Plan { concurrent_calls, in_flight, ..with_overrides(plan, &choice.limits) })
+    }
+
+    /// The plan without overrides.
+    pub(crate) fn named(&self, token: &str, choice: &PlanChoice) -> &Arc<Plan> {
+        self.get(choice.plan.as_deref()).unwrap_or_else(|| {
             let (name, default) = (choice.plan.as_deref().unwrap_or_default(), &self.default.name);
             self.complain_once(&format!("plan {name}"), || {
                 tracing::warn!(
@@ -61,13 +72,7 @@ impl Plans {
                 );
             });
             &self.default
-        });
-        if choice.limits.is_empty() && choice.concurrent_calls.is_none() && choice.in_flight.is_none() {
-            return plan.clone();
-        }
-        let concurrent_calls = choice.concurrent_calls.or(plan.concurrent_calls);
-        let in_flight = choice.in_flight.or(plan.in_flight);
-        Arc::new(Plan { concurrent_calls, in_flight, ..with_overrides(plan, &choice.limits) })
+        })
     }
 
     /// Runs `complain` unless it ran for this subject before. After a hundred subjects it stays silent: a log is no list.
@@ -81,7 +86,7 @@ impl Plans {
 }
 
 /// What a record says of its token's plan: the name, and what replaces limits of it.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct PlanChoice {
     plan: Option<Box<str>>,
     limits: Box<[Limit]>,

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -15,9 +15,10 @@ use prometheus::IntGauge;
 
 use super::credential::Credential;
 use super::open_calls::OpenCalls;
-use super::principal::{Principal, principal_of};
+use super::principal::Principal;
 use super::refusal::Refused;
-use crate::tokens::{FileError, Plans, Record, Stamp, TokenHash, load, read_served_records};
+use super::served_token::{CommonValues, ServedToken};
+use crate::tokens::{FileError, Plans, Record, ServedFile, Stamp, TokenHash};
 
 /// How often a running instance looks whether the file has changed.
 const POLL: Duration = Duration::from_millis(500);
@@ -26,7 +27,7 @@ const POLL: Duration = Duration::from_millis(500);
 pub struct FileStore {
     path: PathBuf,
     plans: ArcSwap<Plans>,
-    /// Held while the records are exchanged.
+    /// Held while other records are made and exchanged for these.
     exchange: Mutex<()>,
     records: ArcSwap<Records>,
     /// What the file looked like when it was last read, for good or ill.
@@ -47,9 +48,22 @@ struct Records {
 }
 
 struct Stored {
-    record: Arc<Record>,
-    /// The token's principal, or why the token is refused. Expiry is checked at every use.
-    principal: Result<Arc<Principal>, Refused>,
+    token: ServedToken,
+    version: u64,
+    /// Made for the token's first request: most tokens of a large file are not in use, and it takes more memory than they do.
+    principal: OnceLock<Arc<Principal>>,
+}
+
+impl Stored {
+    /// The token's principal, or why the token is refused. The caller checks whether it has expired.
+    fn principal(&self, hash: &TokenHash, plans: &ArcSwap<Plans>) -> Result<Arc<Principal>, Refused> {
+        if let Some(principal) = self.principal.get() {
+            return Ok(principal.clone());
+        }
+        self.token.usable()?;
+        let new = || Principal::new(&self.token, *hash, self.version, &plans.load(), SystemTime::now());
+        Ok(self.principal.get_or_init(|| Arc::new(new())).clone())
+    }
 }
 
 impl FileStore {
@@ -113,7 +127,7 @@ impl FileStore {
     /// The principal of this stored hash, by the records of now.
     fn known(&self, hash: &TokenHash) -> Result<Arc<Principal>, Refused> {
         let records = self.records.load();
-        records.by_hash.get(hash).map_or(Err(Refused::UNKNOWN), |stored| stored.principal.clone())
+        records.by_hash.get(hash).map_or(Err(Refused::UNKNOWN), |stored| stored.principal(hash, &self.plans))
     }
 
     /// Reads the file if it has changed since it was last read.
@@ -141,21 +155,22 @@ impl FileStore {
     /// The principal of this credential. The caller checks whether the token has expired.
     pub(super) fn find(&self, credential: &Credential<'_>) -> Result<Arc<Principal>, Refused> {
         let records = self.records.load();
-        let find = |hash: &TokenHash| records.by_hash.get(hash);
-        let stored = find(&credential.hash).or_else(|| find(&credential.hash_behind_bar()?));
-        stored.map_or(Err(Refused::UNKNOWN), |stored| stored.principal.clone())
+        let find = |hash: &TokenHash| records.by_hash.get_key_value(hash);
+        let found = find(&credential.hash).or_else(|| find(&credential.hash_behind_bar()?));
+        found.map_or(Err(Refused::UNKNOWN), |(hash, stored)| stored.principal(hash, &self.plans))
     }
 
     fn read(&self) -> Result<(), FileError> {
-        let loaded = load(&self.path);
-        let stamp = loaded.as_ref().map_or_else(|_| Stamp::read(&self.path), |(_, stamp)| Some(*stamp));
+        let opened = ServedFile::open(&self.path);
+        let stamp = opened.as_ref().map_or_else(|_| Stamp::read(&self.path), |file| Some(file.stamp));
         // Remembered whether the file is good or not, so that a bad one is complained of once.
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = stamp;
-        let (text, _) = loaded.map_err(|error| FileError::Io { path: self.path.clone(), error })?;
-        let records = read_served_records(&self.path, &text, &self.plans.load())?;
+        let file = opened?;
         let _exchange = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = self.take_over(&self.records.load(), records);
-        self.records.store(Arc::new(new));
+        let old = self.records.load_full();
+        let new = || NewRecords::after(&old);
+        let NewRecords { records, .. } = file.fold(&self.plans.load(), new, |new, record| new.add(&record, &old))?;
+        self.records.store(Arc::new(records));
         Ok(())
     }
 
@@ -166,39 +181,48 @@ impl FileStore {
         // A file that names unknown plans was refused, and they may be known now.
         self.must_read.store(self.is_refused.load(Ordering::Relaxed), Ordering::Relaxed);
         let old = self.records.load();
-        let under = |stored: &Stored| match &stored.principal {
-            Ok(principal) => Ok(Arc::new(principal.under(&plans))),
-            Err(refused) => Err(refused.clone()),
+        let under = |stored: &Stored| {
+            let ServedToken { id, choice, .. } = &stored.token;
+            if let Some(choice) = choice {
+                plans.named(id, choice);
+            }
+            let principal = stored.principal.get().map(|principal| Arc::new(principal.under(&plans)));
+            let principal = principal.map_or_else(OnceLock::new, OnceLock::from);
+            Arc::new(Stored { token: stored.token.clone(), version: stored.version, principal })
         };
-        let by_hash = old.by_hash.iter().map(|(hash, stored)| {
-            (*hash, Arc::new(Stored { record: stored.record.clone(), principal: under(stored) }))
-        });
+        let by_hash = old.by_hash.iter().map(|(hash, stored)| (*hash, under(stored)));
         let new = Records { by_hash: by_hash.collect(), count: old.count, version: old.version };
         self.records.store(Arc::new(new));
     }
+}
 
-    /// Records that did not change keep their version and their principal.
-    fn take_over(&self, old: &Records, records: Vec<Record>) -> Records {
-        let mut new = Records { version: old.version, ..Records::default() };
-        for record in records {
-            let record = Arc::new(record);
-            let unchanged = |stored: &&Arc<Stored>| stored.record == record;
-            let mut version = None;
-            for hash in &record.hashes {
-                let same = old.by_hash.get(&hash.sha256).filter(unchanged).cloned();
-                let stored = same.unwrap_or_else(|| {
-                    let version = *version.get_or_insert_with(|| {
-                        new.version += 1;
-                        new.version
-                    });
-                    let now = SystemTime::now();
-                    let principal = principal_of(&record, version, hash.sha256, &self.plans.load(), now);
-                    Arc::new(Stored { principal, record: record.clone() })
+/// Records that are being read.
+struct NewRecords {
+    records: Records,
+    common: CommonValues,
+}
+
+impl NewRecords {
+    fn after(old: &Records) -> Self {
+        Self { records: Records { version: old.version, ..Records::default() }, common: CommonValues::default() }
+    }
+
+    /// Adds a record. One that did not change keeps its version and its principal.
+    fn add(&mut self, record: &Record, old: &Records) {
+        let mut version = None;
+        for hash in &record.hashes {
+            let mut token = ServedToken::of(record, hash);
+            let same = old.by_hash.get(&hash.sha256).filter(|stored| stored.token == token).cloned();
+            let stored = same.unwrap_or_else(|| {
+                self.common.share(&mut token);
+                let version = *version.get_or_insert_with(|| {
+                    self.records.version += 1;
+                    self.records.version
                 });
-                new.by_hash.insert(hash.sha256, stored);
-            }
-            new.count += 1;
+                Arc::new(Stored { token, version, principal: OnceLock::new() })
+            });
+            self.records.by_hash.insert(hash.sha256, stored);
         }
-        new
+        self.records.count += 1;
     }
 }

@@ -12,7 +12,7 @@ fn at(seconds: u64) -> SystemTime {
 }
 
 fn principal(record: &Record, version: u64) -> Arc<Principal> {
-    Arc::new(Principal::new(record, &record.hashes[0], version, &test_plans(), at(0)))
+    Arc::new(Principal::of(record, version, &test_plans(), at(0)))
 }
 
 fn route(permission: &str) -> Arc<Route> {

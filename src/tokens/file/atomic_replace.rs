@@ -1,7 +1,7 @@
 //! One writer at a time, and a new file in place of the old one in one step.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -45,12 +45,24 @@ impl LockedFile {
     /// loses neither. An old file keeps owner and group, and loses what it allowed to others. A new one is for its owner alone, for
     /// only the service that serves the tokens has any use for it.
     pub(super) fn replace(&self, path: &Path, text: &str) -> Result<(), FileError> {
+        self.replace_with(path, |file| file.write_all(text.as_bytes()))
+    }
+
+    /// The same with a text that `write` writes piece by piece.
+    pub(super) fn replace_with(
+        &self,
+        path: &Path,
+        write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+    ) -> Result<(), FileError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         self.clear_away(&format!(".{name}."));
         let temporary = self.folder.join(format!(".{name}.{}.{:08x}.tmp", std::process::id(), fastrand::u32(..)));
         let result = (|| {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-            file.write_all(text.as_bytes())?;
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+            let mut writer = BufWriter::new(&file);
+            write(&mut writer)?;
+            writer.flush()?;
+            drop(writer);
             match fs::metadata(path) {
                 Ok(old) => {
                     own_like(&file, path, &old)?;

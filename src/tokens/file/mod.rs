@@ -3,6 +3,7 @@
 mod atomic_replace;
 mod check;
 mod edit;
+mod fast_path;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -13,4 +14,4 @@ mod usage;
 
 pub(crate) use check::check_tokens;
 pub(super) use token_file::TokenFile;
-pub(crate) use token_file::{Stamp, load, read_served_records};
+pub(crate) use token_file::{ServedFile, Stamp};

@@ -29,7 +29,7 @@ pub(super) struct Placed {
 }
 
 /// The keys of a token.
-const KEYS: [&str; 15] = [
+pub(super) const KEYS: [&str; 15] = [
     "id",
     "hash",
     "name",
@@ -64,8 +64,8 @@ pub(super) fn parse_with<T>(
     plans: &Plans,
     mut keep: impl FnMut(Record, &Field<'_>) -> T,
 ) -> Result<Vec<T>, Vec<Problem>> {
-    let simple = SimpleList::find(source, "tokens").and_then(|list| simple_list(file, list, plans, &mut keep).ok());
-    if let Some(done) = simple {
+    let list = SimpleList::find(source.as_bytes(), "tokens");
+    if let Some(Ok(done)) = list.map(|list| simple_list(file, list, plans, &mut keep)) {
         return done;
     }
     let reader = YamlReader::new(file, FileKind::Tokens);
@@ -82,7 +82,7 @@ pub(super) fn parse_with<T>(
 /// The same for a list of simple layout: one token after the other, so that the values of all don't fill memory.
 fn simple_list<T>(
     file: &Path,
-    list: SimpleList<'_>,
+    list: SimpleList<&[u8]>,
     plans: &Plans,
     keep: &mut impl FnMut(Record, &Field<'_>) -> T,
 ) -> Result<Result<Vec<T>, Vec<Problem>>, OtherLayout> {
@@ -171,7 +171,7 @@ fn text(field: &Field<'_>, check: fn(&str) -> Result<(), &'static str>) -> Optio
     field.accept(check(&text).map(|()| text))
 }
 
-fn check_id(id: &str) -> Result<(), &'static str> {
+pub(super) fn check_id(id: &str) -> Result<(), &'static str> {
     if is_id(id) { Ok(()) } else { Err("must be 1 to 64 letters, digits, \".\", \"_\" and \"-\"") }
 }
 
@@ -221,9 +221,17 @@ fn date(field: &Field<'_>) -> Option<Date> {
 
 /// `true` or `false`, or a word that YAML 1.1 has for them.
 fn enabled(field: &Field<'_>) -> Option<bool> {
-    match field.scalar()?.as_text().map(str::to_ascii_lowercase).as_deref() {
-        Some("y" | "yes" | "on") => Some(true),
-        Some("n" | "no" | "off") => Some(false),
+    match field.scalar()?.as_text() {
+        Some(text) if is_yes(text) => Some(true),
+        Some(text) if is_no(text) => Some(false),
         _ => field.flag(),
     }
+}
+
+pub(super) fn is_yes(text: &str) -> bool {
+    ["y", "yes", "on"].iter().any(|word| text.eq_ignore_ascii_case(word))
+}
+
+pub(super) fn is_no(text: &str) -> bool {
+    ["n", "no", "off"].iter().any(|word| text.eq_ignore_ascii_case(word))
 }

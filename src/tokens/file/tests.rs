@@ -35,7 +35,7 @@ fn editor(text: Option<&str>) -> (tempfile::TempDir, TokenFile, PathBuf) {
     if let Some(text) = text {
         fs::write(&path, text).unwrap();
     }
-    let file = TokenFile { path: path.clone(), plans: Arc::new(plans()) };
+    let file = TokenFile::new(&path, Arc::new(plans()));
     (folder, file, path)
 }
 
@@ -211,7 +211,7 @@ fn a_change_that_fails_leaves_no_entry_in_the_trail() {
     let long = folder.path().join("x".repeat(240));
     fs::rename(&path, &long).unwrap();
     fs::write(folder.path().join(format!("{}.audit", "x".repeat(240))), &trail).unwrap();
-    let file = TokenFile { path: long.clone(), plans: Arc::new(plans()) };
+    let file = TokenFile::new(&long, Arc::new(plans()));
     assert!(matches!(revoke(&file, "a", now()), Err(RegistryError::File(FileError::Io { .. }))));
     assert_eq!(fs::read_to_string(long).unwrap(), text);
     assert_eq!(file.trail(None, 10).unwrap().len(), 1);
@@ -306,7 +306,7 @@ fn a_link_stays_a_link_and_others_lose_access() {
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let link = folder.path().join("link.yaml");
     std::os::unix::fs::symlink(&path, &link).unwrap();
-    TokenFile { path: link.clone(), plans: Arc::new(plans()) }.create(record("b", B), &by()).unwrap();
+    TokenFile::new(&link, Arc::new(plans())).create(record("b", B), &by()).unwrap();
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(file.list().unwrap().len(), 2);
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);

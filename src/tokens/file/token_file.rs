@@ -1,11 +1,13 @@
 //! The token file, read: its text, its state on the disk, its records.
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
+use super::fast_path::fold_good;
 use super::parse::{Placed, parse, parse_with};
 use crate::accounts::read_error;
 use crate::tokens::error::{FileError, Result};
@@ -16,9 +18,15 @@ use crate::tokens::record::Record;
 pub(in crate::tokens) struct TokenFile {
     pub(in crate::tokens) path: PathBuf,
     pub(in crate::tokens) plans: Arc<Plans>,
+    /// Bytes of the file of usage when it was merged last.
+    pub(super) merged_usage_len: AtomicU64,
 }
 
 impl TokenFile {
+    pub(in crate::tokens) fn new(path: &Path, plans: Arc<Plans>) -> Self {
+        Self { path: path.to_owned(), plans, merged_usage_len: AtomicU64::new(0) }
+    }
+
     /// All records, in the order of the file.
     pub(in crate::tokens) fn list(&self) -> Result<Vec<Record>> {
         Ok(read_records(&self.path, &text_of(&self.path)?, &self.plans)?)
@@ -38,6 +46,9 @@ fn text_of(path: &Path) -> Result<String, FileError> {
         other => other.map_err(|error| FileError::Io { path: path.to_owned(), error: read_error(path, error) }),
     }
 }
+
+/// Bytes of a token file that are read at one time.
+const READ_BUFFER: usize = 64 << 10;
 
 /// What tells one state of a file from another without reading it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,13 +85,53 @@ pub(crate) fn load(path: &Path) -> io::Result<(String, Stamp)> {
     Ok((text, stamp))
 }
 
-/// The records in a text that came from the file at `path`, in the order of the file.
-///
-/// # Errors
-/// [`FileError::Invalid`], [`FileError::Empty`]
-pub(crate) fn read_served_records(path: &Path, text: &str, plans: &Plans) -> Result<Vec<Record>, FileError> {
-    let records = read_records(path, text, plans)?;
-    if records.is_empty() && is_empty(text) { Err(FileError::Empty(path.to_owned())) } else { Ok(records) }
+/// A token file that was opened to be served.
+pub(crate) struct ServedFile {
+    path: PathBuf,
+    file: File,
+    /// What it looked like then. If it is written while it is read, it will look different.
+    pub(crate) stamp: Stamp,
+}
+
+impl ServedFile {
+    /// # Errors
+    /// [`FileError::Io`]
+    pub(crate) fn open(path: &Path) -> Result<Self, FileError> {
+        let failed = |error| FileError::Io { path: path.to_owned(), error };
+        let file = File::open(path).map_err(|error| failed(read_error(path, error)))?;
+        let stamp = Stamp::of(&file.metadata().map_err(failed)?);
+        Ok(Self { path: path.to_owned(), file, stamp })
+    }
+
+    /// Adds all records to what `new` makes, in the order of the file. Starts anew if the file turns out to be one that must be read as a
+    /// whole.
+    ///
+    /// # Errors
+    /// [`FileError`]
+    pub(crate) fn fold<T>(
+        mut self,
+        plans: &Plans,
+        new: impl Fn() -> T,
+        mut add: impl FnMut(&mut T, Record),
+    ) -> Result<T, FileError> {
+        let mut count = 0;
+        let lines = BufReader::with_capacity(READ_BUFFER, &self.file);
+        let folded = fold_good(lines, plans, new(), |all, record| {
+            count += 1;
+            add(all, record);
+        });
+        if let Some(all) = folded.filter(|_| count > 0) {
+            return Ok(all);
+        }
+        let (mut text, mut all) = (String::new(), new());
+        let read = self.file.rewind().and_then(|()| self.file.read_to_string(&mut text));
+        read.map_err(|error| FileError::Io { path: self.path.clone(), error })?;
+        let records = parse_with(&self.path, &text, plans, |record, _| add(&mut all, record));
+        if records.map_err(FileError::Invalid)?.is_empty() && is_empty(&text) {
+            return Err(FileError::Empty(self.path));
+        }
+        Ok(all)
+    }
 }
 
 /// Whether a file without tokens doesn't even have an empty list of them.

@@ -52,7 +52,7 @@ impl Registry {
     /// Manages the records of a token file.
     pub fn with_file(config: &Config, path: &Path) -> Self {
         let plans = Arc::new(Plans::new(config));
-        let file = TokenFile { path: path.to_owned(), plans: plans.clone() };
+        let file = TokenFile::new(path, plans.clone());
         Self { store: TokenStore::File(Arc::new(file)), plans, prefix: config.tokens.prefix.clone() }
     }
 

@@ -62,8 +62,10 @@ async fn usage_is_saved_in_a_file_beside_the_token_file() {
     use_and_end(&site).await;
     let beside = site.path("tokens.yaml.usage");
     assert_eq!(std::fs::metadata(&beside).unwrap().permissions().mode() & 0o777, 0o600);
-    // With a damaged usage file, tokens are still listed and uses still counted.
+    // With a damaged usage file, tokens are still listed and uses still counted. What is not in the token file is forgotten.
     std::fs::write(&beside, "{\"half").unwrap();
+    let mut tokens = std::fs::OpenOptions::new().append(true).open(site.path("tokens.yaml")).unwrap();
+    std::io::Write::write_all(&mut tokens, b"# One was removed.\n").unwrap();
     let config = callgate::config::load(&site.config()).unwrap().config;
     let registry = Arc::new(Registry::with_file(&config, &site.path("tokens.yaml")));
     let records = all(&registry).await.unwrap();
