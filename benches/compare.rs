@@ -103,7 +103,7 @@ fn measure(row: &Row, site: &Site, most: usize) -> Figures {
         }
         let mut round = [const { None }; Proxy::ALL.len()];
         for contender in &mut contenders {
-            round[contender.proxy as usize] = Some(contender.slice());
+            round[contender.proxy as usize] = Some(contender.slice(row, site));
         }
         figures.push(round);
         // Each has its turn at being the first.
@@ -153,16 +153,16 @@ fn three_digits(value: f64) -> String {
 /// What the numbers depend on.
 fn print_settings(cores: Cores) {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let processor = read("/proc/cpuinfo");
-    let processor = processor.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let processors = read("/proc/cpuinfo");
+    let mut processors = processors.lines().filter_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let commit = version("git", &["describe", "--always", "--dirty"]).map(|commit| format!("commit {commit}"));
     println!(
         "\nSettings: one worker (thread or process) each, {}. TLS 1.3, AES-128-GCM, X25519, ECDSA P-256, no resumption of \
          sessions. Connections to the service are kept, at least 64 of them. Rounds are interleaved: in each, every program has \
          a slice of the load. Medians; in brackets the middle half of the rounds' ratios. \
-         Load, service and Redis are on another core than the programs, and are not counted.",
+         Load and service are not counted. There are no rows in clear: Callgate serves routes over TLS only.",
         match cores {
-            Cores::Pinned => "all of them on one core",
+            Cores::Pinned => "all of them on one core; load, service and Redis on another",
             Cores::Free => "nothing pinned",
         }
     );
@@ -170,9 +170,9 @@ fn print_settings(cores: Cores) {
         Proxy::ALL.into_iter().filter_map(Proxy::version).chain(commit).chain(version("redis-server", &["-v"]));
     println!("\nVersions: {}", versions.collect::<Vec<_>>().join("; "));
     println!(
-        "\nMachine: {}, {} processors, Linux {}, load average at the end {}",
-        processor.map_or("", |(_, name)| name),
-        std::thread::available_parallelism().map_or(1, usize::from),
+        "\nMachine: {} and {} more, Linux {}, load average at the end {}",
+        processors.next().map_or("a processor", |(_, name)| name),
+        processors.count(),
         read("/proc/sys/kernel/osrelease").trim(),
         read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" ")
     );

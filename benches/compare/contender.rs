@@ -22,7 +22,6 @@ const CALLS: (usize, Duration, Duration) = (64, Duration::from_millis(20), Durat
 pub(crate) struct Contender {
     pub(crate) proxy: Proxy,
     program: Program,
-    work: Work,
     load: RowLoad,
 }
 
@@ -55,16 +54,18 @@ impl Contender {
                 RowLoad::Calls(way, runtime())
             }
         };
-        Self { proxy, program, work: row.work, load }
+        Self { proxy, program, load }
     }
 
     /// Puts a slice of load on it; returns the figures of the row.
-    pub(crate) fn slice(&mut self) -> Vec<f64> {
+    pub(crate) fn slice(&mut self, row: &Row, site: &Site) -> Vec<f64> {
         let before = self.program.cpu();
-        match (&mut self.load, self.work) {
+        match (&mut self.load, row.work) {
             (RowLoad::Requests(client), Work::Requests(count)) => {
+                let redis_before = redis_cpu_us(site);
                 client.send(count);
-                vec![(self.program.cpu() - before) / count as f64]
+                let spent = [self.program.cpu() - before, redis_cpu_us(site) - redis_before];
+                spent[..row.units().len()].iter().map(|us| us / count as f64).collect()
             }
             (RowLoad::Requests(client), Work::Download(count) | Work::Upload(count)) => {
                 client.send(count);
@@ -94,6 +95,15 @@ impl Contender {
 pub(crate) fn direct_us(site: &Site) -> [f64; 2] {
     let way = Way::direct(site.calls);
     runtime().block_on(async { latencies_us(&Calls::open(&way, CALLS.0, OPENING).await.speak(CALLS.1, CALLS.2).await) })
+}
+
+fn redis_cpu_us(site: &Site) -> f64 {
+    let text: String = site.redis.say(&["INFO", "cpu"]);
+    let field = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)).expect("a field of Redis");
+        value.trim().parse::<f64>().expect("seconds")
+    };
+    (field("used_cpu_user:") + field("used_cpu_sys:")) * 1e6
 }
 
 fn latencies_us(heard: &TransferStats) -> [f64; 2] {

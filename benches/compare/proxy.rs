@@ -8,6 +8,8 @@ use crate::program::{Program, callgate, free_port};
 use crate::site::{Site, Store, Tokens};
 
 const NGINX_CONFIG: &str = include_str!("nginx.conf");
+/// Of Debian's packages libnginx-mod-http-lua and lua-nginx-redis.
+const NGINX_NEEDS: [&str; 2] = ["/usr/lib/nginx/modules/ngx_http_lua_module.so", "/usr/share/lua/5.1/nginx/redis.lua"];
 const LIMITS: &str = include_str!("limits.lua");
 const HAPROXY_CONFIG: &str = include_str!("haproxy.cfg");
 
@@ -23,8 +25,11 @@ impl Proxy {
     /// In the order of the table's columns.
     pub(crate) const ALL: [Self; 3] = [Self::Nginx, Self::HaProxy, Self::Callgate];
 
-    /// What the program says of its version; `None` if it is not installed.
+    /// What the program says of its version; `None` if it, or what its configuration needs, is not installed.
     pub(crate) fn version(self) -> Option<String> {
+        if self == Self::Nginx && !NGINX_NEEDS.iter().all(|file| Path::new(file).exists()) {
+            return None;
+        }
         let (program, order) = match self {
             Self::Nginx => ("nginx".to_owned(), "-v"),
             Self::HaProxy => ("haproxy".to_owned(), "-v"),

@@ -9,7 +9,7 @@ use crate::upstream::BULK_PATH;
 /// What a slice of the load is, and what it costs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// So many requests; CPU time of each.
+    /// So many requests; CPU time of each, of Redis too if they need it.
     Requests(u64),
     /// So many large bodies, to clients or from them; CPU time of each GB.
     Download(u64),
@@ -34,16 +34,20 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// Whether it takes Redis: refusals may be remembered anywhere, admissions that all instances count together may not.
+    pub(crate) fn needs_redis(&self) -> bool {
+        self.scenario.store == Store::Redis && self.scenario.status == 200
+    }
+
     /// Whether a program can do it.
     pub(crate) fn is_done_by(&self, proxy: Proxy) -> bool {
-        // Refusals may be remembered anywhere; admissions that all instances count together need Redis.
-        let needs_redis = self.scenario.store == Store::Redis && self.scenario.status == 200;
-        proxy != Proxy::HaProxy || !needs_redis
+        proxy != Proxy::HaProxy || !self.needs_redis()
     }
 
     /// What its figures are.
     pub(crate) fn units(&self) -> &'static [&'static str] {
         match self.work {
+            Work::Requests(_) if self.needs_redis() => &["CPU µs", "CPU µs of Redis"],
             Work::Requests(_) => &["CPU µs"],
             Work::Download(_) | Work::Upload(_) => &["CPU s per GB"],
             Work::Calls => &["p50 µs", "p99 µs", "CPU µs per message"],
@@ -112,13 +116,13 @@ fn note(scenario: &Scenario) -> &'static str {
         }
         (401, ..) => "a token that is none. nginx and HAProxy look it up in a list in memory and send a fixed answer.",
         (_, Store::Redis, _) => {
-            "nginx: Lua with lua-nginx-redis on connections that are kept; one script looks the token up, unhashed, and counts it in \
-             two exact windows (limits.lua). HAProxy can't do it."
+            "nginx: Lua with lua-nginx-redis on connections that are kept; one script looks the token up and counts it in two \
+             exact windows (limits.lua). HAProxy has no client for Redis."
         }
         (_, Store::Memory, "/api/ping") => {
             "nginx: a map of tokens and two leaky buckets (limit_req). HAProxy: a list of tokens and two tables of rates, which it \
-             estimates. Neither reports limits to clients, hashes tokens or checks permissions; Callgate's windows are exact."
+             estimates. Neither reports limits to clients or checks permissions; Callgate's windows are exact."
         }
-        _ => "Callgate and the others forward the request and set X-Forwarded-For and X-Forwarded-Proto.",
+        _ => "no token is asked for; all forward the request and set X-Forwarded-For and X-Forwarded-Proto.",
     }
 }
