@@ -123,7 +123,7 @@ fn print(row: &Row, figures: &Figures) {
             values(proxy).iter().zip(values(Proxy::Nginx)).map(|(ours, nginx)| ours / nginx).collect()
         };
         print!("| {}, {unit} | {} |", row.name, median(values(Proxy::Nginx)));
-        for proxy in [Proxy::HaProxy, Proxy::Callgate] {
+        for proxy in [Proxy::Haproxy, Proxy::Callgate] {
             print!(" {} | {} |", median(values(proxy)), with_spread(ratios(proxy)));
         }
         println!(" {} |", figures.len());

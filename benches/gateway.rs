@@ -94,7 +94,8 @@ fn main() -> ExitCode {
     if writes {
         committed.write();
     } else if checks && !dearer.is_empty() {
-        eprintln!("\nDearer than committed by more than {:.0} %: {}.", committed::TOLERANCE * 100.0, dearer.join("; "));
+        let percent = committed::TOLERANCE * 100.0;
+        eprintln!("\nMore than {percent:.0} % above the committed figures, or without one: {}.", dearer.join("; "));
         eprintln!("Find the reason; if it is worth its price, `.ci/instructions write` writes the figures anew.");
         return ExitCode::FAILURE;
     }

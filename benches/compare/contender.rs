@@ -5,16 +5,18 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 use crate::line::{Calls, TransferStats, Way};
-use crate::load::Client;
+use crate::load::{Client, Load};
 use crate::program::Program;
 use crate::proxy::Proxy;
 use crate::row::{Row, Work};
 use crate::site::{Site, Tokens};
 use crate::upstream::BULK;
 
+/// Large bodies at one time.
+const BODIES_IN_FLIGHT: usize = 4;
 /// Connections between two requests whose memory is measured, beyond those that were there before.
 const IDLE: (usize, usize) = (100, 1_000);
-/// Connections that are opened at one time.
+/// Of these and of calls, so many are opened at one time.
 const OPENING: usize = 64;
 /// Calls, each of which sends a frame in every period, and for how long in a slice.
 const CALLS: (usize, Duration, Duration) = (64, Duration::from_millis(20), Duration::from_secs(1));
@@ -26,8 +28,12 @@ pub(crate) struct Contender {
 }
 
 enum RowLoad {
-    Requests(Client),
+    /// So many requests in a slice.
+    Requests(Client, u64),
+    /// So many large bodies in a slice.
+    Bodies(Client, u64),
     Calls(Way, Runtime),
+    Idle(Way, Runtime),
 }
 
 impl Contender {
@@ -35,50 +41,46 @@ impl Contender {
     pub(crate) fn start(proxy: Proxy, row: &Row, site: &Site) -> Self {
         let scenario = &row.scenario;
         let program = proxy.start(site, scenario.store, scenario.access_log);
+        let load = scenario.load(program.port, site);
+        let client = |load, count| {
+            let mut client = Client::open(load);
+            client.send(count / 2);
+            client
+        };
+        let way = || Way::through(program.port, &site.certificate(), &site.tokens(scenario.store, Tokens::Roomy)[0]);
         let load = match row.work {
-            Work::Requests(count) | Work::Download(count) | Work::Upload(count) => {
-                let mut load = scenario.load(program.port, site);
-                if row.work.moves_bodies() {
-                    load.concurrency = 4;
-                }
-                if let Work::Upload(_) = row.work {
-                    load.body = BULK;
-                }
-                let mut client = Client::open(load);
-                client.send(count / 2);
-                RowLoad::Requests(client)
+            Work::Requests(count) => RowLoad::Requests(client(load, count), count),
+            Work::Bodies { count, upload } => {
+                let body = if upload { BULK } else { 0 };
+                RowLoad::Bodies(client(Load { concurrency: BODIES_IN_FLIGHT, body, ..load }, count), count)
             }
-            Work::Calls | Work::Idle => {
-                let token = &site.tokens(scenario.store, Tokens::Roomy)[0];
-                let way = Way::through(program.port, &site.certificate(), token);
-                RowLoad::Calls(way, runtime())
-            }
+            Work::Calls => RowLoad::Calls(way(), runtime()),
+            Work::Idle => RowLoad::Idle(way(), runtime()),
         };
         Self { proxy, program, load }
     }
 
     /// Puts a slice of load on it; returns the figures of the row.
     pub(crate) fn slice(&mut self, row: &Row, site: &Site) -> Vec<f64> {
-        let before = self.program.cpu();
-        match (&mut self.load, row.work) {
-            (RowLoad::Requests(client), Work::Requests(count)) => {
-                let redis_before = redis_cpu_us(site);
-                client.send(count);
+        let (before, redis_before) = (self.program.cpu(), redis_cpu_us(site));
+        match &mut self.load {
+            RowLoad::Requests(client, count) => {
+                client.send(*count);
                 let spent = [self.program.cpu() - before, redis_cpu_us(site) - redis_before];
-                spent[..row.units().len()].iter().map(|us| us / count as f64).collect()
+                spent[..row.units().len()].iter().map(|us| us / *count as f64).collect()
             }
-            (RowLoad::Requests(client), Work::Download(count) | Work::Upload(count)) => {
-                client.send(count);
-                let (seconds, gigabytes) = ((self.program.cpu() - before) / 1e6, (count * BULK as u64) as f64 / 1e9);
+            RowLoad::Bodies(client, count) => {
+                client.send(*count);
+                let (seconds, gigabytes) = ((self.program.cpu() - before) / 1e6, (*count * BULK as u64) as f64 / 1e9);
                 vec![seconds / gigabytes]
             }
-            (RowLoad::Calls(way, runtime), Work::Idle) => runtime.block_on(async {
+            RowLoad::Idle(way, runtime) => runtime.block_on(async {
                 let _warm = way.waiting(IDLE.0, OPENING).await;
                 let before = self.program.resident();
                 let _connections = way.waiting(IDLE.1, OPENING).await;
                 vec![(self.program.resident() as f64 - before as f64) / 1024.0 / IDLE.1 as f64]
             }),
-            (RowLoad::Calls(way, runtime), _) => {
+            RowLoad::Calls(way, runtime) => {
                 let calls = runtime.block_on(Calls::open(way, CALLS.0, OPENING));
                 let before = self.program.cpu();
                 let heard = runtime.block_on(calls.speak(CALLS.1, CALLS.2));
@@ -86,7 +88,6 @@ impl Contender {
                 let [p50, p99] = latencies_us(&heard);
                 vec![p50, p99, spent / heard.echoed() as f64]
             }
-            (RowLoad::Requests(_), Work::Calls | Work::Idle) => unreachable!("such work has another load"),
         }
     }
 }

@@ -17,13 +17,13 @@ const HAPROXY_CONFIG: &str = include_str!("haproxy.cfg");
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Proxy {
     Nginx,
-    HaProxy,
+    Haproxy,
     Callgate,
 }
 
 impl Proxy {
     /// In the order of the table's columns.
-    pub(crate) const ALL: [Self; 3] = [Self::Nginx, Self::HaProxy, Self::Callgate];
+    pub(crate) const ALL: [Self; 3] = [Self::Nginx, Self::Haproxy, Self::Callgate];
 
     /// What the program says of its version; `None` if it, or what its configuration needs, is not installed.
     pub(crate) fn version(self) -> Option<String> {
@@ -32,7 +32,7 @@ impl Proxy {
         }
         let (program, order) = match self {
             Self::Nginx => ("nginx".to_owned(), "-v"),
-            Self::HaProxy => ("haproxy".to_owned(), "-v"),
+            Self::Haproxy => ("haproxy".to_owned(), "-v"),
             Self::Callgate => (callgate(), "--version"),
         };
         version(&program, &[order])
@@ -42,7 +42,7 @@ impl Proxy {
     pub(crate) fn start(self, site: &Site, store: Store, access_log: bool) -> Program {
         match self {
             Self::Nginx => start_nginx(site, access_log),
-            Self::HaProxy => start_haproxy(site, access_log),
+            Self::Haproxy => start_haproxy(site, access_log),
             Self::Callgate => site.callgate(store, access_log, None),
         }
     }

@@ -12,18 +12,11 @@ pub(crate) enum Work {
     /// So many requests; CPU time of each, of Redis too if they need it.
     Requests(u64),
     /// So many large bodies, to clients or from them; CPU time of each GB.
-    Download(u64),
-    Upload(u64),
+    Bodies { count: u64, upload: bool },
     /// Calls that speak; what their echoes take, and CPU time of each message.
     Calls,
     /// Connections between two requests; memory of each.
     Idle,
-}
-
-impl Work {
-    pub(crate) fn moves_bodies(self) -> bool {
-        matches!(self, Self::Download(_) | Self::Upload(_))
-    }
 }
 
 pub(crate) struct Row {
@@ -41,7 +34,7 @@ impl Row {
 
     /// Whether a program can do it.
     pub(crate) fn is_done_by(&self, proxy: Proxy) -> bool {
-        proxy != Proxy::HaProxy || !self.needs_redis()
+        proxy != Proxy::Haproxy || !self.needs_redis()
     }
 
     /// What its figures are.
@@ -49,7 +42,7 @@ impl Row {
         match self.work {
             Work::Requests(_) if self.needs_redis() => &["CPU µs", "CPU µs of Redis"],
             Work::Requests(_) => &["CPU µs"],
-            Work::Download(_) | Work::Upload(_) => &["CPU s per GB"],
+            Work::Bodies { .. } => &["CPU s per GB"],
             Work::Calls => &["p50 µs", "p99 µs", "CPU µs per message"],
             Work::Idle => &["KiB"],
         }
@@ -80,13 +73,13 @@ pub(crate) fn rows() -> Vec<Row> {
         Row {
             name: "bodies of 8 MiB to clients, h1",
             scenario: bulk,
-            work: Work::Download(BODIES),
+            work: Work::Bodies { count: BODIES, upload: false },
             note: "four at one time; nginx with larger buffers, and without files for what a client does not take yet.",
         },
         Row {
             name: "bodies of 8 MiB from clients, h1",
             scenario: Scenario { path: PLAIN.path, ..bulk },
-            work: Work::Upload(BODIES),
+            work: Work::Bodies { count: BODIES, upload: true },
             note: "four at one time; nginx passes them as they come.",
         },
         Row {
