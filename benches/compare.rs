@@ -97,7 +97,7 @@ fn measure(row: &Row, site: &Site, most: usize) -> Figures {
     let mut contenders = start();
     let mut figures = Figures::new();
     while figures.len() < most && (figures.len() < MIN_ROUNDS || began.elapsed() < ROW_TIMEOUT) {
-        if row.work == Work::Idle {
+        if row.work == Work::Idle && !figures.is_empty() {
             // Memory that a process has used once, it often keeps.
             contenders = start();
         }
@@ -141,7 +141,11 @@ fn with_spread(values: Vec<f64>) -> String {
 /// The median, and between which bounds the middle half of the values is.
 fn quartiles(mut values: Vec<f64>) -> Option<[f64; 3]> {
     values.sort_by(f64::total_cmp);
-    let at = |part: f64| values.get(((values.len().max(1) - 1) as f64 * part).round() as usize).copied();
+    let at = |part: f64| {
+        let position = (values.len().max(1) - 1) as f64 * part;
+        let [below, above] = [position.floor(), position.ceil()].map(|index| values.get(index as usize));
+        Some(below? + (above? - below?) * position.fract())
+    };
     Some([at(0.25)?, at(0.5)?, at(0.75)?])
 }
 
