@@ -14,16 +14,17 @@ mod line;
 mod program;
 #[path = "calls/streams.rs"]
 mod streams;
+#[path = "gateway/tls.rs"]
+mod tls;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 
 use line::{Calls, TransferStats, Way};
-use program::{Cores, Program, callgate, create_token, free_port};
+use program::{Cores, Program, callgate, create_token, free_port, raise_file_limit};
 use streams::Stream;
 
 /// How an active call speaks: a frame of audio each 20 ms.
@@ -77,7 +78,7 @@ fn main() {
         return echo::serve();
     }
     let mut plan = Plan::read();
-    plan.fit(most_files());
+    plan.fit(raise_file_limit().saturating_sub(BESIDE));
     let cores = Cores::choose();
     let echo = echo::start();
     let upstream = echo.port;
@@ -214,14 +215,6 @@ fn serve(cores: Cores, folder: &Path, upstream: u16, calls: usize) -> (Program, 
     let log = folder.join("log");
     let serves = || std::fs::read_to_string(&log).is_ok_and(|text| text.contains(r#""message":"serving""#));
     (Program::start(command, port, &log, serves), token)
-}
-
-/// The gateway may have as many open files as the hard limit of this process says.
-fn most_files() -> usize {
-    let limits = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, maximum: limits.maximum }).expect("the hard limit");
-    let files = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |files| files as usize);
-    files.saturating_sub(BESIDE)
 }
 
 /// Open files that are no calls.

@@ -7,14 +7,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
 use rustls::ClientConfig;
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::HOST;
+use crate::tls::client_config;
 
 /// 20 ms of audio, 8 kHz and 16 bits.
 pub(crate) const FRAME: usize = 320;
@@ -59,14 +58,7 @@ impl Way {
     }
 
     pub(crate) fn through(port: u16, certificate: &Path, token: &str) -> Self {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(certificate).expect("a certificate")).expect("a good one");
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("TLS 1.3")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Self { port, tls: Some(config), authorization: format!("Bearer {token}") }
+        Self { port, tls: Some(client_config(certificate)), authorization: format!("Bearer {token}") }
     }
 
     /// A connection on which this protocol is spoken.

@@ -3,170 +3,174 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// HTTP/1.1 connections.
-const CONNECTIONS: usize = 64;
-/// HTTP/2 connections, and streams at one time on each.
-const STREAMS: (usize, usize) = (8, 8);
+use crate::tls::client_config;
+
+/// Streams at one time on each HTTP/2 connection.
+const STREAMS: usize = 8;
+/// What is read at one time.
+const READ_BUFFER: usize = 64 * 1024;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http1,
     Http2,
+    /// HTTP/1.1 with a connection, and a full handshake, for each request.
+    Http1Once,
 }
 
 /// What is sent where, and what must come back.
 pub(crate) struct Load {
     pub(crate) port: u16,
     pub(crate) protocol: Protocol,
-    pub(crate) path: String,
-    /// Each connection uses one of them, in turn; without any, requests carry no token.
+    /// Requests in flight.
+    pub(crate) concurrency: usize,
+    pub(crate) path: &'static str,
+    /// Bytes of a body to send (HTTP/1.1 only).
+    pub(crate) body: usize,
+    /// Each connection or stream uses one of them, in turn; without any, requests carry no token.
     pub(crate) tokens: Vec<String>,
     pub(crate) status: u16,
     /// The certificate that the server must show.
     pub(crate) trust: PathBuf,
 }
 
-/// What a load found out.
-#[derive(Clone, Copy)]
-pub(crate) struct Cost {
-    /// CPU time of the server per request, in microseconds.
-    pub(crate) cpu_us: f64,
-    /// Requests per second.
-    pub(crate) rate: f64,
-}
-
-/// What all connections count, and when they stop.
-#[derive(Default)]
-struct Progress {
-    begun: AtomicU64,
-    answered: AtomicU64,
-    limit: Option<u64>,
-    over: AtomicBool,
-}
-
-impl Progress {
-    /// Whether another request may be sent.
-    fn begin(&self) -> bool {
-        let number = self.begun.fetch_add(1, Ordering::Relaxed);
-        !self.over.load(Ordering::Relaxed) && self.limit.is_none_or(|limit| number < limit)
-    }
+/// A load whose connections are open.
+pub(crate) struct Client {
+    load: Arc<Load>,
+    runtime: Runtime,
+    connector: Connector,
+    channels: Vec<Channel>,
 }
 
 /// Something that carries one request at a time.
-enum Way {
+enum Channel {
     Connection(Box<TlsStream<TcpStream>>),
     Stream(SendRequest<Empty<Bytes>>),
+    /// Connects for each request.
+    None,
+}
+
+/// How many requests are to be sent, and how many were begun.
+struct Requests {
+    begun: AtomicU64,
+    count: u64,
+}
+
+impl Requests {
+    /// Whether another request is to be sent.
+    fn begin(&self) -> bool {
+        self.begun.fetch_add(1, Ordering::Relaxed) < self.count
+    }
+}
+
+impl Client {
+    pub(crate) fn open(load: Load) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let connector = Connector::new(&load);
+        let channels = runtime.block_on(async {
+            let mut channels = Vec::new();
+            match load.protocol {
+                Protocol::Http1 => {
+                    for _ in 0..load.concurrency {
+                        channels.push(Channel::Connection(Box::new(connector.connect().await)));
+                    }
+                }
+                Protocol::Http2 => {
+                    for _ in 0..load.concurrency / STREAMS {
+                        let io = TokioIo::new(connector.connect().await);
+                        let (sender, connection) =
+                            http2::handshake(TokioExecutor::new(), io).await.expect("an HTTP/2 connection");
+                        tokio::spawn(connection);
+                        channels.extend((0..STREAMS).map(|_| Channel::Stream(sender.clone())));
+                    }
+                }
+                Protocol::Http1Once => channels.extend((0..load.concurrency).map(|_| Channel::None)),
+            }
+            channels
+        });
+        Self { load: Arc::new(load), runtime, connector, channels }
+    }
+
+    /// Sends so many requests on the open connections, and waits until all are answered.
+    pub(crate) fn send(&mut self, count: u64) {
+        let requests = Arc::new(Requests { begun: AtomicU64::new(0), count });
+        let mut loops = JoinSet::new();
+        let _entered = self.runtime.enter();
+        for (index, channel) in self.channels.drain(..).enumerate() {
+            let (load, requests, connector) = (self.load.clone(), requests.clone(), self.connector.clone());
+            loops.spawn(channel.carry(index, load, requests, connector));
+        }
+        self.channels = self.runtime.block_on(loops.join_all());
+    }
+}
+
+impl Channel {
+    /// Sends one request after the other until there are no more; returns itself.
+    async fn carry(self, index: usize, load: Arc<Load>, requests: Arc<Requests>, connector: Connector) -> Self {
+        let mut answer = Vec::with_capacity(READ_BUFFER);
+        match self {
+            Self::Connection(mut stream) => {
+                let request = load.http1_request(index);
+                while requests.begin() {
+                    exchange(&mut stream, &request, load.status, &mut answer).await;
+                }
+                Self::Connection(stream)
+            }
+            Self::Stream(mut sender) => {
+                let request = load.http2_request(index);
+                while requests.begin() {
+                    let answer = sender.send_request(request.clone()).await.expect("an answer");
+                    assert_eq!(answer.status(), load.status);
+                    answer.into_body().collect().await.expect("a whole body");
+                }
+                Self::Stream(sender)
+            }
+            Self::None => {
+                let request = load.http1_request(index);
+                while requests.begin() {
+                    let mut stream = connector.connect().await;
+                    exchange(&mut stream, &request, load.status, &mut answer).await;
+                }
+                Self::None
+            }
+        }
+    }
 }
 
 impl Load {
-    /// Loads for a while, not counted, and for another, counted; `cpu` tells the server's CPU time in microseconds so far.
-    pub(crate) fn for_a_while(&self, (warm_up, measured): (Duration, Duration), cpu: impl Fn() -> f64) -> Cost {
-        runtime().block_on(async {
-            let progress = Arc::new(Progress::default());
-            let look = || (Instant::now(), progress.answered.load(Ordering::Relaxed), cpu());
-            let ways = self.open().await;
-            let looks = async {
-                tokio::time::sleep(warm_up).await;
-                let before = look();
-                tokio::time::sleep(measured).await;
-                let after = look();
-                progress.over.store(true, Ordering::Relaxed);
-                let requests = (after.1 - before.1) as f64;
-                let rate = requests / (after.0 - before.0).as_secs_f64();
-                Cost { cpu_us: (after.2 - before.2) / requests, rate }
-            };
-            tokio::join!(looks, self.run(ways, &progress)).0
-        })
-    }
-
-    /// Sends `warm_up` requests, then calls `between`, then sends `counted` more, all on the same connections.
-    pub(crate) fn so_many(&self, warm_up: u64, counted: u64, between: impl Fn()) {
-        let limited = |limit| Arc::new(Progress { limit: Some(limit), ..Progress::default() });
-        runtime().block_on(async {
-            let ways = self.run(self.open().await, &limited(warm_up)).await;
-            between();
-            self.run(ways, &limited(counted)).await;
-        });
-    }
-
-    async fn open(&self) -> Vec<Way> {
-        let mut ways = Vec::new();
-        match self.protocol {
-            Protocol::Http1 => {
-                for _ in 0..CONNECTIONS {
-                    ways.push(Way::Connection(Box::new(self.connect("http/1.1").await)));
-                }
-            }
-            Protocol::Http2 => {
-                for _ in 0..STREAMS.0 {
-                    let io = TokioIo::new(self.connect("h2").await);
-                    let (sender, connection) =
-                        http2::handshake(TokioExecutor::new(), io).await.expect("an HTTP/2 connection");
-                    tokio::spawn(connection);
-                    ways.extend((0..STREAMS.1).map(|_| Way::Stream(sender.clone())));
-                }
-            }
-        }
-        ways
-    }
-
-    /// Loads all ways until there is nothing more to send; gives them back.
-    async fn run(&self, ways: Vec<Way>, progress: &Arc<Progress>) -> Vec<Way> {
-        let mut loops = JoinSet::new();
-        for (index, way) in ways.into_iter().enumerate() {
-            let (status, progress) = (self.status, progress.clone());
-            match way {
-                Way::Connection(stream) => loops.spawn(http1_loop(stream, self.http1_request(index), status, progress)),
-                Way::Stream(sender) => loops.spawn(http2_loop(sender, self.http2_request(index), status, progress)),
-            };
-        }
-        loops.join_all().await
-    }
-
-    async fn connect(&self, alpn: &str) -> TlsStream<TcpStream> {
-        let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.expect("a connection");
-        socket.set_nodelay(true).expect("TCP_NODELAY");
-        // One cipher suite for every server: which one they would choose must not decide.
-        let mut provider = aws_lc_rs::default_provider();
-        provider.cipher_suites = vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256];
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(&self.trust).expect("a certificate")).expect("a good one");
-        let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("TLS 1.3 with its suite")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
-        let name = ServerName::try_from("localhost").expect("a name");
-        TlsConnector::from(Arc::new(config)).connect(name, socket).await.expect("a TLS handshake")
-    }
-
     fn authorization(&self, index: usize) -> Option<String> {
         (!self.tokens.is_empty()).then(|| format!("Bearer {}", self.tokens[index % self.tokens.len()]))
     }
 
     fn http1_request(&self, index: usize) -> Vec<u8> {
         let token = self.authorization(index).map_or(String::new(), |value| format!("authorization: {value}\r\n"));
+        let (method, length) = match self.body {
+            0 => ("GET", String::new()),
+            body => ("POST", format!("content-length: {body}\r\n")),
+        };
         let Self { path, port, .. } = self;
-        format!("GET {path} HTTP/1.1\r\nhost: localhost:{port}\r\naccept: */*\r\nuser-agent: bench\r\n{token}\r\n")
-            .into()
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost:{port}\r\naccept: */*\r\nuser-agent: bench\r\n{token}{length}\r\n"
+        );
+        let mut request = head.into_bytes();
+        request.resize(request.len() + self.body, b'.');
+        request
     }
 
     fn http2_request(&self, index: usize) -> Request<Empty<Bytes>> {
@@ -180,53 +184,60 @@ impl Load {
     }
 }
 
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+/// Connects to the server.
+#[derive(Clone)]
+struct Connector {
+    port: u16,
+    tls: TlsConnector,
 }
 
-async fn http1_loop(
-    mut stream: Box<TlsStream<TcpStream>>,
-    request: Vec<u8>,
-    status: u16,
-    progress: Arc<Progress>,
-) -> Way {
-    let first_line = format!("HTTP/1.1 {status} ");
-    let mut answer = Vec::with_capacity(8192);
-    while progress.begin() {
-        stream.write_all(&request).await.expect("a request sent");
-        answer.clear();
-        let mut length = None;
-        while length.is_none_or(|length| answer.len() < length) {
-            let read = stream.read_buf(&mut answer).await.expect("an answer");
-            assert!(read > 0, "the connection was closed");
-            length = length.or_else(|| whole_length(&answer));
+impl Connector {
+    fn new(load: &Load) -> Self {
+        let mut config = client_config(&load.trust);
+        config.resumption = Resumption::disabled();
+        let protocol = if load.protocol == Protocol::Http2 { "h2" } else { "http/1.1" };
+        config.alpn_protocols = vec![protocol.into()];
+        Self { port: load.port, tls: TlsConnector::from(Arc::new(config)) }
+    }
+
+    async fn connect(&self) -> TlsStream<TcpStream> {
+        let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.expect("a connection");
+        socket.set_nodelay(true).expect("TCP_NODELAY");
+        let name = ServerName::try_from("localhost").expect("a name");
+        self.tls.connect(name, socket).await.expect("a TLS handshake")
+    }
+}
+
+/// Sends a request and reads its whole answer, of which only the head is kept.
+async fn exchange(stream: &mut TlsStream<TcpStream>, request: &[u8], status: u16, answer: &mut Vec<u8>) {
+    stream.write_all(request).await.expect("a request sent");
+    stream.flush().await.expect("a request sent");
+    answer.clear();
+    let (mut received, mut length) = (0, None);
+    while length.is_none_or(|length| received < length) {
+        if length.is_some() {
+            answer.clear();
         }
-        assert!(answer.starts_with(first_line.as_bytes()), "{}", String::from_utf8_lossy(&answer));
-        progress.answered.fetch_add(1, Ordering::Relaxed);
+        let read = stream.read_buf(answer).await.expect("an answer");
+        assert!(read > 0, "the connection was closed");
+        received += read;
+        if length.is_none() {
+            length = whole_length(answer);
+            let first_line = format!("HTTP/1.1 {status} ");
+            assert!(
+                length.is_none() || answer.starts_with(first_line.as_bytes()),
+                "{}",
+                String::from_utf8_lossy(answer)
+            );
+        }
     }
-    Way::Connection(stream)
 }
 
-/// Bytes of a whole answer, once its head is there. Every answer here says how long it is.
-fn whole_length(answer: &[u8]) -> Option<usize> {
+/// Bytes of a whole message, once its head is there. Messages with bodies say here how long they are.
+pub(crate) fn whole_length(message: &[u8]) -> Option<usize> {
     const NAME: &[u8] = b"content-length: ";
-    let head = memchr::memmem::find(answer, b"\r\n\r\n")?;
-    let at = answer[..head].windows(NAME.len()).position(|part| part.eq_ignore_ascii_case(NAME))?;
-    let digits = answer[at + NAME.len()..].iter().take_while(|byte| byte.is_ascii_digit());
+    let head = memchr::memmem::find(message, b"\r\n\r\n")?;
+    let at = message[..head].windows(NAME.len()).position(|part| part.eq_ignore_ascii_case(NAME));
+    let digits = at.map_or(&[][..], |at| &message[at + NAME.len()..]).iter().take_while(|byte| byte.is_ascii_digit());
     Some(head + 4 + digits.fold(0, |number, digit| number * 10 + usize::from(digit - b'0')))
-}
-
-async fn http2_loop(
-    mut sender: SendRequest<Empty<Bytes>>,
-    request: Request<Empty<Bytes>>,
-    status: u16,
-    progress: Arc<Progress>,
-) -> Way {
-    while progress.begin() {
-        let answer = sender.send_request(request.clone()).await.expect("an answer");
-        assert_eq!(answer.status(), status);
-        answer.into_body().collect().await.expect("a whole body");
-        progress.answered.fetch_add(1, Ordering::Relaxed);
-    }
-    Way::Stream(sender)
 }

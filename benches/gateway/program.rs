@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 /// The program under test, unless the environment names another build of it in `CALLGATE_PROGRAM`.
 const CALLGATE: &str = env!("CARGO_BIN_EXE_callgate");
@@ -68,20 +68,22 @@ impl Program {
         program
     }
 
-    /// CPU time of the process and its children so far, in microseconds (in steps of 10 ms, as `/proc` has it).
+    /// CPU time of the process and its children so far, in microseconds.
     pub(crate) fn cpu(&self) -> f64 {
+        self.processes().into_iter().map(cpu_ns).sum::<u64>() as f64 / 1e3
+    }
+
+    /// Resident memory of the process and its children, in bytes.
+    pub(crate) fn resident(&self) -> u64 {
+        self.processes().into_iter().map(resident).sum()
+    }
+
+    /// The process and its children.
+    fn processes(&self) -> Vec<u32> {
         let pid = self.child.id();
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
-        let ticks: u64 = std::iter::once(pid).chain(children).map(ticks).sum();
-        ticks as f64 * 1e6 / rustix::param::clock_ticks_per_second() as f64
-    }
-
-    /// Resident memory, in bytes.
-    pub(crate) fn resident(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a running process");
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-        kib.expect("its memory").trim().parse::<u64>().expect("a number") * 1024
+        std::iter::once(pid).chain(children).collect()
     }
 
     /// Lets callgrind, under which it runs, count from zero.
@@ -91,9 +93,10 @@ impl Program {
 
     /// What callgrind has counted; what ending takes is not in it.
     pub(crate) fn instructions(self, profile: &Path) -> u64 {
-        self.tell_callgrind("--dump");
-        // Callgrind numbers what it writes on demand.
+        // Callgrind numbers what it writes on demand. The file of another run may still be there.
         let dump = profile.with_extension("out.1");
+        let _ = std::fs::remove_file(&dump);
+        self.tell_callgrind("--dump");
         let deadline = Instant::now() + START_DEADLINE;
         let is_whole = || std::fs::read_to_string(&dump).is_ok_and(|text| text.contains("totals: "));
         while !is_whole() {
@@ -107,7 +110,8 @@ impl Program {
 
     fn tell_callgrind(&self, order: &str) {
         let mut command = Command::new("callgrind_control");
-        let done = command.arg(order).arg(self.child.id().to_string()).stdout(Stdio::null()).status();
+        let done =
+            command.arg(order).arg(self.child.id().to_string()).stdout(Stdio::null()).stderr(Stdio::null()).status();
         assert!(done.expect("callgrind_control, which comes with valgrind").success());
     }
 }
@@ -121,11 +125,27 @@ impl Drop for Program {
     }
 }
 
-/// User and system time of one process: the 14th and 15th field of its `stat`, counted behind the name in parentheses.
-fn ticks(pid: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running process");
-    let (_, fields) = stat.rsplit_once(") ").expect("a name in parentheses");
-    fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")).sum()
+/// User and system time of one process: the first field of each of its threads' `schedstat`.
+fn cpu_ns(pid: u32) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a running process");
+    let used = threads.map(|thread| {
+        let stat = std::fs::read_to_string(thread.expect("a thread").path().join("schedstat")).unwrap_or_default();
+        stat.split(' ').next().and_then(|field| field.parse::<u64>().ok()).unwrap_or(0)
+    });
+    used.sum()
+}
+
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    kib.expect("its memory").trim().parse::<u64>().expect("a number") * 1024
+}
+
+/// Lets this process and its children have as many open files as the hard limit says; returns how many.
+pub(crate) fn raise_file_limit() -> usize {
+    let limits = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, maximum: limits.maximum }).expect("the hard limit");
+    limits.maximum.map_or(usize::MAX, |files| files as usize)
 }
 
 /// A port of 127.0.0.1 that was free a moment ago.

@@ -1,14 +1,11 @@
-//! A folder with everything that the servers need: a certificate, configurations, tokens; and beside it the upstream and Redis.
+//! A folder with everything that the servers need: a certificate, configurations, tokens; and beside it Redis.
 
-use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use tempfile::TempDir;
 
 use crate::program::{Cores, Program, callgate, create_token, free_port};
 use crate::server::RedisServer;
-use crate::upstream;
 
 /// Tokens that share the load.
 const TOKENS: usize = 64;
@@ -16,11 +13,13 @@ const TOKENS: usize = 64;
 const MALFORMED: &str = "kal_live_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKL";
 const PUBLIC_ROUTE: &str = r#"{ path: "/public/{*rest}", auth: none, upstream: up }"#;
 const API_ROUTE: &str = r#"{ path: "/api/{*rest}", permission: "calls:read", upstream: up }"#;
+const SHARED_ROUTE: &str = r#"{ path: "/shared/{*rest}", permission: "calls:read", upstream: up }"#;
+const CALL_ROUTE: &str = r#"{ path: "/call", permission: "calls:read", upstream: calls }"#;
 const PLANS: &str =
     "{ roomy: { limits: { minute: 1000000/1m, hour: 1000000/1h } }, closed: { limits: { hour: 0/1h } } }";
 
 /// Where tokens and limits live.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Store {
     Memory,
     Redis,
@@ -41,17 +40,20 @@ pub(crate) enum Tokens {
 /// Everything that the servers need.
 pub(crate) struct Site {
     folder: TempDir,
-    cores: Cores,
-    upstream: u16,
-    redis: RedisServer,
+    pub(crate) cores: Cores,
+    /// The port of the service.
+    pub(crate) upstream: u16,
+    /// The port of the service that takes calls.
+    pub(crate) calls: u16,
+    pub(crate) redis: RedisServer,
     /// Of [`Store::Memory`] and of [`Store::Redis`].
     roomy: [Vec<String>; 2],
     used_up: [Vec<String>; 2],
 }
 
 impl Site {
-    /// Starts the upstream and Redis, and makes the tokens.
-    pub(crate) fn new(cores: Cores) -> Self {
+    /// Starts Redis, and makes the tokens.
+    pub(crate) fn new(cores: Cores, upstream: u16, calls: u16) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         std::fs::write(folder.path().join("cert.pem"), pair.cert.pem()).expect("a written file");
@@ -59,7 +61,8 @@ impl Site {
         let mut site = Self {
             folder,
             cores,
-            upstream: upstream::start(),
+            upstream,
+            calls,
             redis: RedisServer::start(),
             roomy: Default::default(),
             used_up: Default::default(),
@@ -78,13 +81,6 @@ impl Site {
 
     pub(crate) fn certificate(&self) -> PathBuf {
         self.path("cert.pem")
-    }
-
-    pub(crate) fn cores(&self) -> &'static str {
-        match self.cores {
-            Cores::Pinned => "server on a core of its own",
-            Cores::Free => "nothing pinned",
-        }
     }
 
     pub(crate) fn tokens(&self, store: Store, tokens: Tokens) -> Vec<String> {
@@ -110,22 +106,10 @@ impl Site {
             }
         };
         command.args(["serve", "--config"]).arg(config);
-        let log = self.path("log");
+        let log = self.path("callgate.log");
         // That its port answers is not enough: it looks first who listens there.
         let serves = || std::fs::read_to_string(&log).is_ok_and(|text| text.contains(r#""message":"serving""#));
         Program::start(command, port, &log, serves)
-    }
-
-    /// Starts nginx with one worker; `None` where it isn't installed.
-    pub(crate) fn nginx(&self, access_log: bool) -> Option<Program> {
-        Command::new("nginx").arg("-v").stderr(std::process::Stdio::null()).status().ok()?;
-        let port = free_port();
-        let config = self.path("nginx.conf");
-        std::fs::write(&config, self.nginx_config(access_log, port)).expect("a written file");
-        let mut command = self.cores.server("nginx");
-        command.arg("-p").arg(self.folder.path()).arg("-c").arg(config);
-        let listens = || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
-        Some(Program::start(command, port, &self.path("log"), listens))
     }
 
     /// Writes a configuration of Callgate.
@@ -146,37 +130,13 @@ impl Site {
         let config = format!(
             "listen: {{ https: \"127.0.0.1:{port}\", admin: \"127.0.0.1:0\" }}\n\
              tls: {{ certificates: [{{ cert: cert.pem, key: key.pem }}] }}\n{store}\nplans: {PLANS}\ndefault_plan: roomy\n\
-             routes: [{PUBLIC_ROUTE}, {API_ROUTE}]\n\
-             upstreams: {{ up: {{ endpoints: [\"http://127.0.0.1:{}\"] }} }}\n\
+             routes: [{PUBLIC_ROUTE}, {API_ROUTE}, {SHARED_ROUTE}, {CALL_ROUTE}]\n\
+             upstreams: {{ up: {{ endpoints: [\"http://127.0.0.1:{}\"] }}, calls: {{ endpoints: [\"http://127.0.0.1:{}\"] }} }}\n\
              log: {{ access: {access_log} }}\nruntime: {{ workers: 1 }}\n",
-            self.upstream
+            self.upstream, self.calls
         );
         let path = self.path(name);
         std::fs::write(&path, config).expect("a written file");
         path
-    }
-
-    /// nginx as a TLS proxy in front of the same upstream, as fast as it can be configured; `/refused/N` it answers itself.
-    fn nginx_config(&self, access_log: bool, port: u16) -> String {
-        let access_log = if access_log { "access.log" } else { "off" };
-        let folders =
-            ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|name| format!("{name}_temp_path {name};"));
-        let refusals = [401, 429].map(|status| {
-            let body = r#"{"message":"The request is refused.","code":"refused","request_id":"0"}"#;
-            format!("location /refused/{status} {{ default_type application/json; return {status} '{body}'; }}")
-        });
-        format!(
-            "daemon off; worker_processes 1; pid nginx.pid; error_log nginx.err; user root;\n\
-             events {{ worker_connections 1024; }}\n\
-             http {{ access_log {access_log}; {folders} keepalive_requests 1000000000;\n\
-             upstream up {{ server 127.0.0.1:{upstream}; keepalive 128; keepalive_requests 1000000000; }}\n\
-             server {{ listen 127.0.0.1:{port} ssl http2; ssl_certificate cert.pem; ssl_certificate_key key.pem; ssl_protocols TLSv1.3;\n\
-             location / {{ proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $host;\n\
-             proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto https; }}\n\
-             {refusals} }} }}\n",
-            folders = folders.concat(),
-            refusals = refusals.concat(),
-            upstream = self.upstream,
-        )
     }
 }
