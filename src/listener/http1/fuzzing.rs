@@ -2,8 +2,8 @@
 
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::body::{Body, IncomingBody};
 use crate::listener::head::{HeadLimits, RequestFault};
@@ -126,8 +127,9 @@ impl AsyncWrite for Client {
 /// # Panics
 /// When the connection doesn't end, or there are more answers than the reader has seen requests.
 pub fn serve(bytes: &[u8], cut: u8) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let _entered = runtime.enter();
+    static RUNTIME: LazyLock<Runtime> =
+        LazyLock::new(|| Builder::new_current_thread().enable_time().build().expect("a runtime"));
+    let _entered = RUNTIME.enter();
     let handler = Arc::<Echo>::default();
     let client = Client { left: bytes.to_vec(), cut: usize::from(cut).max(1), received: Vec::new() };
     let mut connection = pin!(connect(&handler, LIMITS, client));

@@ -1,6 +1,6 @@
 //! What tests and fuzz targets have in common: a connection without sockets.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -13,13 +13,15 @@ use crate::listener::{Handler, Peer};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
+static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics::new().expect("metrics without a process of their own"));
+
 /// A client's connection, whose requests this handler answers.
 pub(super) fn connect<H: Handler, S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     handler: &Arc<H>,
     limits: HeadLimits,
     io: S,
 ) -> Http1<impl Fn() -> Arc<H> + use<H, S>, H, S> {
-    let metrics = Metrics::new().expect("metrics without a process of their own").listener("https");
+    let metrics = METRICS.listener("https");
     let slot = Arc::<ConnectionSlots>::default().take(1, &metrics).expect("the first slot");
     let address = ([127, 0, 0, 1], 1).into();
     let peer = Peer::new(address, None, limits, slot, &Shutdown::default());
