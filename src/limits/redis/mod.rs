@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use question::Question;
+use question::{Question, RequestedCall};
 use redis::Value;
 pub use skew::ClockSkew;
 use smallvec::SmallVec;
@@ -127,7 +127,7 @@ impl RedisLimiter {
         let answer = match caught_up {
             Ok(()) => {
                 // An answer that a broken connection takes along may count twice.
-                let question = Question::new(self, query, lease.as_ref());
+                let question = self.question(query, lease.as_ref());
                 self.redis.ask(&question).await.and_then(|answer| read_answer(answer, |bytes| read_for(query, bytes)))
             }
             Err(error) => Err(error),
@@ -171,6 +171,18 @@ impl RedisLimiter {
         }
         let logs = self.logs(query);
         Box::pin(self.merger.catch_up(logs.iter().map(|(log, _)| &log[..]))).await
+    }
+
+    /// What Redis is asked, with the keys of [`RedisLimiter::key`].
+    fn question<'a>(&'a self, query: &'a LimitQuery<'a>, lease: Option<&CallLease>) -> Question<'a> {
+        let call = query.max_calls().zip(lease.and_then(CallLease::name)).map(|(max_calls, lease)| {
+            // What this process holds by itself is known without Redis, which may have lost it.
+            let is_free = self.local.open_calls(query.subject.token_id) < max_calls;
+            let max_calls = if is_free { max_calls } else { 0 };
+            RequestedCall { max_calls, lease, unrenewed_ms: self.unrenewed_ms() }
+        });
+        let script = if query.charge.limits.is_some() { &self.pair } else { &self.decide };
+        Question { namespace: self.redis.namespace(), script, query, call }
     }
 
     /// Decides while Redis does not answer. It may have taken the lease before it fell silent: one that this process does not

@@ -202,7 +202,8 @@ async fn a_connection_is_closed_with_its_last_user() {
     expect(&mut server, [0]).await;
     reply(&mut server, 0).await;
     assert_eq!(late.await, Ok(text(0)));
-    assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
+    let end = tokio::time::timeout(DEADLINE, server.read(&mut [0])).await;
+    assert_eq!(end.expect("it is closed").unwrap(), 0);
 }
 
 /// A connection whose writes are recorded.
