@@ -23,6 +23,8 @@ use crate::tls::{self, TlsError};
 /// A silent peer is probed after this time, and given up when it has not confirmed for the second one.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const USER_TIMEOUT: Duration = Duration::from_secs(3);
+/// What CLIENT LIST shows of a connection: name and version.
+const LIBRARY: (&str, &str) = ("callgate", env!("CARGO_PKG_VERSION"));
 
 /// Why the configured Redis can't be used at all.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +106,8 @@ impl Dialer {
     }
 
     fn settings(&self) -> RedisConnectionInfo {
-        let mut settings = RedisConnectionInfo::default().set_db(i64::from(self.database));
+        let settings = RedisConnectionInfo::default().set_lib_name(LIBRARY.0, LIBRARY.1);
+        let mut settings = settings.set_db(i64::from(self.database));
         if let Some(login) = &*self.login.load() {
             settings = settings.set_password(login.password.expose());
             if let Some(user) = &login.user {
@@ -140,12 +143,8 @@ impl Dialer {
         // An older server, or one that doesn't permit it, goes without.
         let name = async |what, text| pipeline.ask(redis::cmd("CLIENT").arg("SETINFO").arg(what).arg(text)).await.ok();
         let ping = redis::cmd("PING");
-        let (database, _, _, answer) = futures_util::join!(
-            select,
-            name("LIB-NAME", "callgate"),
-            name("LIB-VER", env!("CARGO_PKG_VERSION")),
-            pipeline.ask(&ping)
-        );
+        let (database, _, _, answer) =
+            futures_util::join!(select, name("LIB-NAME", LIBRARY.0), name("LIB-VER", LIBRARY.1), pipeline.ask(&ping));
         database.and(answer)?;
         Ok(pipeline)
     }

@@ -27,13 +27,13 @@ impl Request for Question<'_> {
         self.script.write_call(out, 2 + routes + calls, 2 + routes + 3 * calls);
         // All of them are in one slot of a cluster, that of what is in braces.
         let key = |out: &mut Vec<u8>, name: &str, route: &str| {
-            let parts = [self.namespace, ":{", subject.token_id, "}:", name, route];
+            let parts = [self.namespace, ":{", subject.token_id, name, route];
             write_bulk_of(out, &parts.map(str::as_bytes));
         };
-        key(out, "token", "");
-        key(out, "log", "");
-        own.iter().for_each(|own| key(out, "log/", &own.route));
-        self.call.iter().for_each(|_| key(out, "calls", ""));
+        key(out, "}:token", "");
+        key(out, "}:log", "");
+        own.iter().for_each(|own| key(out, "}:log/", &own.route));
+        self.call.iter().for_each(|_| key(out, "}:calls", ""));
         write_number(out, subject.version);
         write_bulk(out, &pack(cost, &plan.limits));
         own.iter().for_each(|own| write_bulk(out, &pack(cost, &own.limits)));

@@ -46,22 +46,29 @@ impl Pipeline {
     /// Sends a request, as soon as there is room for it; `None`: there was none before the deadline. `asking` announces that a
     /// node is meant that is about to take over the key's slot.
     pub(super) async fn send(&self, request: &dyn Request, asking: bool, ends: Option<Instant>) -> Option<Answer> {
-        let sent = self.try_send(request, asking, ends);
-        if sent.is_some() {
-            return sent;
+        match self.try_send(request, asking, ends) {
+            // Boxed: that there is none is rare.
+            None => Box::pin(self.send_when_there_is_room(request, asking, ends)).await,
+            sent => sent,
         }
-        let wait = async {
-            loop {
-                let room = self.0.shared.room.notified();
-                if let Some(answer) = self.try_send(request, asking, ends) {
-                    return answer;
-                }
-                room.await;
+    }
+
+    async fn send_when_there_is_room(
+        &self,
+        request: &dyn Request,
+        asking: bool,
+        ends: Option<Instant>,
+    ) -> Option<Answer> {
+        loop {
+            let room = self.0.shared.room.notified();
+            let sent = self.try_send(request, asking, ends);
+            if sent.is_some() {
+                return sent;
             }
-        };
-        match ends {
-            Some(ends) => Box::pin(tokio::time::timeout_at(ends, wait)).await.ok(),
-            None => Some(Box::pin(wait).await),
+            match ends {
+                Some(ends) => tokio::time::timeout_at(ends, room).await.ok()?,
+                None => room.await,
+            }
         }
     }
 
