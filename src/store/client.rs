@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Cmd, Value};
+use tokio::time::Instant;
 
 use super::cluster::Cluster;
 use super::dial::{Dialer, OpenError};
 use super::error::StoreError;
 use super::health::StoreHealth;
 use super::link::{Again, Link, LinkTarget, Recovery};
+use super::request::{Request, ScriptRun};
 use super::script::Script;
 use super::sentinel::Sentinels;
 use crate::config::{RedisServers, RedisStore};
@@ -127,20 +129,15 @@ impl Redis {
     /// # Errors
     /// [`StoreError`]; a command that met its deadline may have been carried out all the same.
     pub async fn call(&self, command: &Cmd) -> Result<Value, StoreError> {
-        self.send(command.clone(), None, Again::May).await
+        self.send(command, Again::May).await
     }
 
-    /// The same as [`Redis::run`] for a script that may be carried out twice: it is sent again if the connection breaks.
+    /// The same for any request that may be carried out twice.
     ///
     /// # Errors
     /// [`StoreError`], as [`Redis::call`].
-    pub(crate) fn run_again<'a>(
-        &'a self,
-        script: &'a Script,
-        keys: &[&[u8]],
-        args: &[&[u8]],
-    ) -> impl Future<Output = Result<Value, StoreError>> + use<'a> {
-        self.send(script.by_digest(keys, args), Some(script), Again::May)
+    pub(crate) async fn ask(&self, request: &dyn Request) -> Result<Value, StoreError> {
+        self.send(request, Again::May).await
     }
 
     /// Runs a script by its digest, within the configured deadline. A server that doesn't know it is given it, in place. With a
@@ -148,28 +145,29 @@ impl Redis {
     ///
     /// # Errors
     /// [`StoreError`], as [`Redis::call`].
-    pub fn run<'a>(
-        &'a self,
-        script: &'a Script,
-        keys: &[&[u8]],
-        args: &[&[u8]],
-    ) -> impl Future<Output = Result<Value, StoreError>> + use<'a> {
-        self.send(script.by_digest(keys, args), Some(script), Again::MustNot)
+    pub async fn run(&self, script: &Script, keys: &[&[u8]], args: &[&[u8]]) -> Result<Value, StoreError> {
+        self.send(&ScriptRun { script, keys, args }, Again::MustNot).await
     }
 
-    async fn send(&self, mut command: Cmd, script: Option<&Script>, again: Again) -> Result<Value, StoreError> {
+    async fn send(&self, request: &dyn Request, again: Again) -> Result<Value, StoreError> {
+        let ends = self.ends();
         match &self.shared.servers {
-            Servers::One(link) => link.call(&mut command, script, false, again, self.shared.deadline).await,
-            Servers::Cluster(cluster) => cluster.call(&mut command, script, again, self.shared.deadline).await,
+            Servers::One(link) => link.call(request, false, again, ends).await,
+            Servers::Cluster(cluster) => cluster.call(request, again, ends).await,
         }
+    }
+
+    /// When a call ends that begins now.
+    fn ends(&self) -> Instant {
+        Instant::now() + self.shared.deadline
     }
 
     /// Whether a replica has what this connection has written last beside `key`; `None`: there is no replica, or it can't be asked.
     /// It waits a moment for one.
     pub(crate) async fn has_replicated(&self, key: &str) -> Option<bool> {
         let ask = async |command: &Cmd| match &self.shared.servers {
-            Servers::One(_) => self.send(command.clone(), None, Again::MustNot).await.ok(),
-            Servers::Cluster(cluster) => cluster.call_owner(key, &mut command.clone(), self.shared.deadline).await.ok(),
+            Servers::One(_) => self.send(command, Again::MustNot).await.ok(),
+            Servers::Cluster(cluster) => cluster.call_owner(key, command, self.ends()).await.ok(),
         };
         // ("master", offset, replicas)
         let Value::Array(role) = ask(&redis::cmd("ROLE")).await? else { return None };
@@ -203,7 +201,7 @@ impl Redis {
     pub async fn call_server(&self, server: usize, command: &Cmd) -> Result<Value, StoreError> {
         match &self.shared.servers {
             Servers::One(_) => self.call(command).await,
-            Servers::Cluster(cluster) => cluster.call_member(server, &mut command.clone(), self.shared.deadline).await,
+            Servers::Cluster(cluster) => cluster.call_member(server, command, self.ends()).await,
         }
     }
 }

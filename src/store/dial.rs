@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use redis::aio::{MultiplexedConnection, PubSub};
-use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, RedisError, RedisResult, Value};
+use redis::aio::PubSub;
+use redis::{ErrorKind, RedisConnectionInfo, RedisError, RedisResult, Value};
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
@@ -16,12 +16,15 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use super::outage::Outage;
+use super::pipeline::Pipeline;
 use crate::config::{RedisLogin, RedisNode, RedisStore, RedisTls};
 use crate::tls::{self, TlsError};
 
 /// A silent peer is probed after this time, and given up when it has not confirmed for the second one.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const USER_TIMEOUT: Duration = Duration::from_secs(3);
+/// What CLIENT LIST shows of a connection: name and version.
+const LIBRARY: (&str, &str) = ("callgate", env!("CARGO_PKG_VERSION"));
 
 /// Why the configured Redis can't be used at all.
 #[derive(Debug, thiserror::Error)]
@@ -64,11 +67,12 @@ impl Dialer {
     }
 
     /// Makes a connection that has answered once, and starts its task.
-    pub(super) async fn dial(&self, node: &RedisNode) -> Result<MultiplexedConnection, Outage> {
+    pub(super) async fn dial(&self, node: &RedisNode) -> Result<Pipeline, Outage> {
         let ends = Instant::now() + self.timeout;
         let attempt = async || {
             let transport = self.transport(node, ends).await?;
-            timeout_at(ends, self.greet(node, transport)).await.unwrap_or_else(|_| Err(Outage::Silent(node.clone())))
+            let greeted = timeout_at(ends, self.greet(transport)).await.map_err(|_| Outage::Silent(node.clone()))?;
+            greeted.map_err(|error| self.sort(node, error))
         };
         match attempt().await {
             Err(Outage::Login(..)) if self.read_login_again() => attempt().await,
@@ -102,7 +106,8 @@ impl Dialer {
     }
 
     fn settings(&self) -> RedisConnectionInfo {
-        let mut settings = RedisConnectionInfo::default().set_db(i64::from(self.database));
+        let settings = RedisConnectionInfo::default().set_lib_name(LIBRARY.0, LIBRARY.1);
+        let mut settings = settings.set_db(i64::from(self.database));
         if let Some(login) = &*self.login.load() {
             settings = settings.set_password(login.password.expose());
             if let Some(user) = &login.user {
@@ -123,17 +128,25 @@ impl Dialer {
         Ok(Either::Right(stream.map_err(|_| Outage::NoHandshake(node.clone()))?.map_err(failed)?))
     }
 
-    async fn greet(&self, node: &RedisNode, transport: Transport) -> Result<MultiplexedConnection, Outage> {
-        // Deadlines are the caller's.
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(None)
-            .set_pipeline_buffer_size(1024);
-        let made = MultiplexedConnection::new_with_config(&self.settings(), transport, config).await;
-        let (mut connection, driver) = made.map_err(|error| self.sort(node, error))?;
-        tokio::spawn(driver);
-        ask(&mut connection, &redis::cmd("PING")).await.map_err(|error| self.sort(node, error))?;
-        Ok(connection)
+    /// Logs in, chooses the database, and has the server answer. The client library does the same for a subscription.
+    async fn greet(&self, transport: Transport) -> RedisResult<Pipeline> {
+        let pipeline = Pipeline::start(transport);
+        if let Some(login) = self.login.load_full() {
+            log_in(&pipeline, &login).await?;
+        }
+        let select = async {
+            match self.database {
+                0 => Ok(Value::Okay),
+                database => pipeline.ask(redis::cmd("SELECT").arg(database)).await,
+            }
+        };
+        // An older server, or one that doesn't permit it, goes without.
+        let name = async |what, text| pipeline.ask(redis::cmd("CLIENT").arg("SETINFO").arg(what).arg(text)).await.ok();
+        let ping = redis::cmd("PING");
+        let (database, _, _, answer) =
+            futures_util::join!(select, name("LIB-NAME", LIBRARY.0), name("LIB-VER", LIBRARY.1), pipeline.ask(&ping));
+        database.and(answer)?;
+        Ok(pipeline)
     }
 
     /// A server that refuses a client's certificate says so in place of its first answer (TLS 1.3).
@@ -147,9 +160,26 @@ impl Dialer {
     }
 }
 
-/// Sends a command. An error that the server answers with is an error here, not a value.
-pub(super) async fn ask(connection: &mut MultiplexedConnection, command: &Cmd) -> RedisResult<Value> {
-    connection.send_packed_command(command).await.and_then(Value::extract_error)
+async fn log_in(pipeline: &Pipeline, login: &RedisLogin) -> RedisResult<()> {
+    let auth = async |user: Option<&str>| {
+        let mut command = redis::cmd("AUTH");
+        if let Some(user) = user {
+            command.arg(user);
+        }
+        pipeline.ask(command.arg(login.password.expose())).await
+    };
+    let mut answer = auth(login.user.as_deref()).await;
+    // Before version 6 there were no users.
+    if login.user.is_some()
+        && let Err(error) = &answer
+        && error.detail().is_some_and(|detail| detail.contains("wrong number of arguments for 'auth' command"))
+    {
+        answer = auth(None).await;
+    }
+    answer.map(drop).map_err(|error| match error.code() {
+        Some(_) => RedisError::from((ErrorKind::AuthenticationFailed, "Password authentication failed")),
+        None => error,
+    })
 }
 
 async fn tcp(node: &RedisNode) -> io::Result<TcpStream> {

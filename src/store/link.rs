@@ -5,18 +5,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use redis::aio::MultiplexedConnection;
-use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{ServerErrorKind, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::dial::{Dialer, ask};
+use super::dial::Dialer;
 use super::error::StoreError;
 use super::health::StoreHealth;
-use super::late::AnswerInFlight;
+use super::late::LateAnswer;
 use super::outage::{Outage, is_outage};
-use super::script::Script;
+use super::pipeline::Pipeline;
+use super::request::Request;
 use super::sentinel::Sentinels;
 use crate::backoff::Backoff;
 use crate::config::RedisNode;
@@ -109,7 +109,7 @@ pub struct Recovery {
 }
 
 struct Connection {
-    redis: MultiplexedConnection,
+    pipeline: Pipeline,
     node: RedisNode,
     made: Instant,
     /// Calls in a row that met their deadline. A late one that was sent on an earlier connection says nothing of this one.
@@ -160,27 +160,23 @@ impl Link {
         over.map(|at| Recovery { at, outage: at.saturating_duration_since(lost) })
     }
 
-    /// Sends a command and waits for its answer. If it runs a `script` that the server doesn't know, the server is given it.
+    /// Sends a request and waits for its answer. If it runs a script that the server doesn't know, the server is given it.
     /// `asking` announces that the answer of a node that is about to take over the key's slot is wanted.
     pub(super) async fn call(
         &self,
-        command: &mut Cmd,
-        script: Option<&Script>,
+        request: &dyn Request,
         asking: bool,
         again: Again,
-        deadline: Duration,
+        ends: Instant,
     ) -> Result<Value, StoreError> {
-        let ends = Instant::now() + deadline;
-        let mut answer = self.state.call(command, asking, deadline).await;
+        let mut answer = self.state.call(request, asking, ends).await;
         if matches!(answer, Err(StoreError::Down)) && again == Again::May && self.state.is_replaced() {
-            let left = ends.saturating_duration_since(Instant::now());
-            answer = self.state.call(command, asking, left).await;
+            answer = self.state.call(request, asking, ends).await;
         }
-        match (answer, script) {
+        match (answer, request.script()) {
             (Err(StoreError::Refused(error)), Some(script)) if error.kind() == ServerErrorKind::NoScript.into() => {
-                let left = || ends.saturating_duration_since(Instant::now());
-                self.state.call(&mut script.load(), false, left()).await.map_err(StoreError::without_answer)?;
-                self.state.call(command, asking, left()).await
+                self.state.call(&script.load(), false, ends).await.map_err(StoreError::without_answer)?;
+                self.state.call(request, asking, ends).await
             }
             (answer, _) => answer,
         }
@@ -212,9 +208,9 @@ impl LinkState {
 
     async fn connect(&self) -> Result<(), Outage> {
         let node = self.target.node().await?;
-        let mut redis = self.dialer.dial(&node).await?;
+        let pipeline = self.dialer.dial(&node).await?;
         if !matches!(self.target, LinkTarget::Member(_)) {
-            let role = tokio::time::timeout(self.dialer.timeout, ask(&mut redis, &redis::cmd("ROLE"))).await;
+            let role = tokio::time::timeout(self.dialer.timeout, pipeline.ask(&redis::cmd("ROLE"))).await;
             // A server that does not answer this, for lack of the permission or of the command, is trusted.
             if role.map_err(|_| Outage::Silent(node.clone()))?.is_ok_and(|role| is_replica(&role)) {
                 return Err(Outage::Replica(node));
@@ -225,7 +221,7 @@ impl LinkState {
         if let Some(outage) = &mut *self.outage() {
             outage.over = Some(std::time::Instant::now());
         }
-        self.connection.store(Some(Arc::new(Connection { redis, node, made, misses })));
+        self.connection.store(Some(Arc::new(Connection { pipeline, node, made, misses })));
         Ok(())
     }
 
@@ -241,8 +237,8 @@ impl LinkState {
                 () = tokio::time::sleep(PROBE_INTERVAL) => {}
             }
             // A failed probe reports itself through `give_up`.
-            let mut ping = redis::cmd("PING");
-            let probe = self.call(&mut ping, false, self.dialer.timeout);
+            let ping = redis::cmd("PING");
+            let probe = self.call(&ping, false, Instant::now() + self.dialer.timeout);
             let _ = tokio::join!(probe, self.follow());
         }
     }
@@ -271,27 +267,29 @@ impl LinkState {
         self.connection.load_full()
     }
 
-    async fn call(&self, command: &mut Cmd, asking: bool, deadline: Duration) -> Result<Value, StoreError> {
-        let ends = Instant::now() + deadline;
+    async fn call(&self, request: &dyn Request, asking: bool, ends: Instant) -> Result<Value, StoreError> {
         let Some(connection) = self.connection(ends).await else { return Err(StoreError::Down) };
-        let mut answer: AnswerInFlight = Box::pin(connection.clone().send(std::mem::take(command), asking));
-        let in_time = tokio::time::timeout_at(ends, &mut answer).await;
-        match in_time.map(|(sent, answer)| (*command = sent, answer).1) {
-            Ok(Err(error)) if is_outage(&error) => {
+        let mut sent = connection.pipeline.send(request, asking, Some(ends)).await;
+        let in_time = match &mut sent {
+            Some(answer) => answer.in_time().await,
+            None => None,
+        };
+        match in_time {
+            Some(Err(error)) if is_outage(&error) => {
                 self.give_up(&connection, &Outage::of(&connection.node, error));
                 Err(StoreError::Down)
             }
-            Ok(answer) => {
+            Some(answer) => {
                 if connection.misses.load(Ordering::Relaxed) != 0 {
                     connection.misses.store(0, Ordering::Relaxed);
                 }
                 answer.map_err(StoreError::Refused)
             }
-            Err(_) => {
+            None => {
                 if connection.misses.fetch_add(1, Ordering::Relaxed) + 1 >= MISSES_BEFORE_RECONNECT {
                     self.give_up(&connection, &Outage::Silent(connection.node.clone()));
                 }
-                Err(StoreError::Deadline(Some(answer.into())))
+                Err(StoreError::Deadline(sent.map(LateAnswer)))
             }
         }
     }
@@ -321,25 +319,6 @@ impl LinkState {
 impl Drop for LinkState {
     fn drop(&mut self) {
         self.health.leave(self.connection.load().is_some());
-    }
-}
-
-impl Connection {
-    /// Sends a command. Its answer is waited for on this connection, even when that has been replaced.
-    async fn send(self: Arc<Self>, command: Cmd, asking: bool) -> (Cmd, RedisResult<Value>) {
-        let mut redis = self.redis.clone();
-        let answer =
-            if asking { Self::send_asking(&mut redis, &command).await } else { ask(&mut redis, &command).await };
-        (command, answer)
-    }
-
-    async fn send_asking(redis: &mut MultiplexedConnection, command: &Cmd) -> RedisResult<Value> {
-        // As one, for the permission holds for the very next command of the connection.
-        let mut both = redis::Pipeline::with_capacity(2);
-        both.cmd("ASKING").add_command(command.clone());
-        let mut answers = redis.send_packed_commands(&both, 0, 2).await?;
-        let nothing = || RedisError::from((ErrorKind::UnexpectedReturnType, "no answer to a command after ASKING"));
-        answers.pop().ok_or_else(nothing)?.extract_error()
     }
 }
 

@@ -2,28 +2,30 @@
 
 use redis::Cmd;
 
+use super::resp::{write_array, write_bulk, write_number};
+
 /// A Lua script and the SHA-1 digest by which Redis knows it.
 pub struct Script {
     source: &'static str,
-    digest: Box<str>,
+    /// `EVALSHA` and the digest, as they are sent.
+    call: Box<[u8]>,
 }
 
 impl Script {
     /// Prepares a script.
     #[must_use]
     pub fn new(source: &'static str) -> Self {
-        Self { source, digest: redis::Script::new(source).get_hash().into() }
+        let mut call = Vec::new();
+        write_bulk(&mut call, b"EVALSHA");
+        write_bulk(&mut call, redis::Script::new(source).get_hash().as_bytes());
+        Self { source, call: call.into() }
     }
 
-    /// The EVALSHA command.
-    pub(super) fn by_digest(&self, keys: &[&[u8]], args: &[&[u8]]) -> Cmd {
-        let bytes: usize = keys.iter().chain(args).map(|part| part.len()).sum();
-        let mut command = Cmd::with_capacity(3 + keys.len() + args.len(), bytes + 64);
-        command.arg("EVALSHA").arg(&*self.digest).arg(keys.len());
-        for part in keys.iter().chain(args) {
-            command.arg(*part);
-        }
-        command
+    /// Begins a command that runs it: so many keys follow, and then so many arguments.
+    pub(crate) fn write_call(&self, out: &mut Vec<u8>, keys: usize, args: usize) {
+        write_array(out, 3 + keys + args);
+        out.extend_from_slice(&self.call);
+        write_number(out, keys);
     }
 
     /// The command that makes the server know it.

@@ -39,8 +39,8 @@ const CRC16: [u16; 256] = {
     table
 };
 
-/// The slot of a command that names its key first, as those do that Callgate sends; `None`: any node may answer.
-pub(super) fn slot_of_command(command: &Cmd) -> Option<u16> {
+/// The first key of a command that names it first, as those do that Callgate sends; `None`: it has none.
+pub(super) fn key_of_command(command: &Cmd) -> Option<&[u8]> {
     const KEYLESS: [&[u8]; 10] =
         [b"PING", b"TIME", b"SCRIPT", b"INFO", b"CONFIG", b"DBSIZE", b"CLUSTER", b"CLIENT", b"ROLE", b"SCAN"];
     let mut words = command.args_iter().map(|word| match word {
@@ -49,16 +49,16 @@ pub(super) fn slot_of_command(command: &Cmd) -> Option<u16> {
     });
     let name = words.next()?;
     if name.eq_ignore_ascii_case(b"EVALSHA") || name.eq_ignore_ascii_case(b"EVAL") {
-        return words.nth(1).filter(|count| **count != *b"0").and_then(|_| words.next()).map(slot_of);
+        return words.nth(1).filter(|count| **count != *b"0").and_then(|_| words.next());
     }
     if KEYLESS.iter().any(|keyless| keyless.eq_ignore_ascii_case(name)) {
         return None;
     }
     if name.eq_ignore_ascii_case(b"MEMORY") {
         // MEMORY USAGE key
-        return words.nth(1).map(slot_of);
+        return words.nth(1);
     }
-    words.next().map(slot_of)
+    words.next()
 }
 
 /// A range of slots and the primary that serves it.
@@ -129,7 +129,7 @@ mod tests {
         let slot = |words: &[&str]| {
             let mut command = redis::cmd(words[0]);
             command.arg(&words[1..]);
-            slot_of_command(&command)
+            key_of_command(&command).map(slot_of)
         };
         assert_eq!(slot(&["HMGET", "foo", "version"]), Some(12182));
         assert_eq!(slot(&["EVALSHA", "abc", "2", "{foo}:a", "{foo}:b", "1"]), Some(12182));

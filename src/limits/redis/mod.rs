@@ -2,18 +2,20 @@
 
 mod background;
 mod late;
+mod question;
 mod skew;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use question::{Question, RequestedCall};
 use redis::Value;
 pub use skew::ClockSkew;
 use smallvec::SmallVec;
 
 use super::answer::{read, read_pair};
-use super::calls::{CallLease, CallLeases, LeaseName};
+use super::calls::{CallLease, CallLeases};
 use super::decision::{Decision, Source};
 use super::deny_cache::{CacheAnswer, DenyCache};
 use super::memory::MemoryLimiter;
@@ -122,10 +124,11 @@ impl RedisLimiter {
         let caught_up = self.catch_up(query).await;
         // From here on the lease may be taken, even if the request goes away before the answer.
         let lease = self.new_lease(query);
-        let name = lease.as_ref().and_then(CallLease::name);
         let answer = match caught_up {
             Ok(()) => {
-                self.ask(query, name).await.and_then(|answer| read_answer(answer, |bytes| read_for(query, bytes)))
+                // An answer that a broken connection takes along may count twice.
+                let question = self.question(query, lease.as_ref());
+                self.redis.ask(&question).await.and_then(|answer| read_answer(answer, |bytes| read_for(query, bytes)))
             }
             Err(error) => Err(error),
         };
@@ -170,35 +173,16 @@ impl RedisLimiter {
         Box::pin(self.merger.catch_up(logs.iter().map(|(log, _)| &log[..]))).await
     }
 
-    /// Asks Redis.
-    fn ask(
-        &self,
-        query: &LimitQuery<'_>,
-        lease: Option<LeaseName>,
-    ) -> impl Future<Output = Result<Value, StoreError>> + use<'_> {
-        let LimitQuery { subject, plan, charge: Charge { cost, limits: own, .. }, .. } = *query;
-        let [token, log] = ["token", "log"].map(|name| self.key(subject.token_id, name));
-        let calls = query.max_calls().map(|max_calls| (max_calls, self.key(subject.token_id, "calls")));
-        let (mut version, mut digits, mut unrenewed) = (itoa::Buffer::new(), itoa::Buffer::new(), itoa::Buffer::new());
-        let (version, limits) = (version.format(subject.version).as_bytes(), pack(cost, &plan.limits));
-        let route = own.map(|own| (self.route_key(subject.token_id, own), pack(cost, &own.limits)));
-        let mut keys = SmallVec::<[&[u8]; 4]>::from_slice(&[&token, &log]);
-        let mut args = SmallVec::<[&[u8]; 6]>::from_slice(&[version, &limits]);
-        if let Some((log, limits)) = &route {
-            keys.push(log);
-            args.push(limits);
-        }
-        if let (Some((max_calls, calls)), Some(lease)) = (&calls, &lease) {
-            let max_calls = *max_calls;
-            keys.push(calls);
+    /// What Redis is asked, with the keys of [`RedisLimiter::key`].
+    fn question<'a>(&'a self, query: &'a LimitQuery<'a>, lease: Option<&CallLease>) -> Question<'a> {
+        let call = query.max_calls().zip(lease.and_then(CallLease::name)).map(|(max_calls, lease)| {
             // What this process holds by itself is known without Redis, which may have lost it.
-            let max_calls = if self.local.open_calls(subject.token_id) < max_calls { max_calls } else { 0 };
-            let unrenewed = unrenewed.format(self.unrenewed_ms()).as_bytes();
-            args.extend_from_slice(&[digits.format(max_calls).as_bytes(), lease, unrenewed]);
-        }
-        let script = if own.is_some() { &self.pair } else { &self.decide };
-        // An answer that a broken connection takes along may count twice.
-        self.redis.run_again(script, &keys, &args)
+            let is_free = self.local.open_calls(query.subject.token_id) < max_calls;
+            let max_calls = if is_free { max_calls } else { 0 };
+            RequestedCall { max_calls, lease, unrenewed_ms: self.unrenewed_ms() }
+        });
+        let script = if query.charge.limits.is_some() { &self.pair } else { &self.decide };
+        Question { namespace: self.redis.namespace(), script, query, call }
     }
 
     /// Decides while Redis does not answer. It may have taken the lease before it fell silent: one that this process does not

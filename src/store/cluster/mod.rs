@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
-use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
+use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -20,8 +20,8 @@ use super::error::StoreError;
 use super::health::StoreHealth;
 use super::link::{Again, Link, LinkTarget, Recovery};
 use super::outage::Outage;
-use super::script::Script;
-use super::slots::{SLOTS, read_address, slot_of, slot_of_command};
+use super::request::Request;
+use super::slots::{SLOTS, read_address, slot_of};
 use crate::backoff::Backoff;
 use crate::config::RedisNode;
 
@@ -120,44 +120,38 @@ impl Cluster {
         self.state.map.load().members.len()
     }
 
-    /// Sends a command to one of them.
+    /// Sends a request to one of them.
     pub(super) async fn call_member(
         &self,
         at: usize,
-        command: &mut Cmd,
-        deadline: Duration,
+        request: &dyn Request,
+        ends: Instant,
     ) -> Result<Value, StoreError> {
         let member = self.state.map.load().members.get(at).cloned().ok_or(StoreError::Down)?;
-        member.link.call(command, None, false, Again::May, deadline).await
+        member.link.call(request, false, Again::May, ends).await
     }
 
-    /// Sends a command to the node that serves the slot of a key.
+    /// Sends a request to the node that serves the slot of a key.
     pub(super) async fn call_owner(
         &self,
         key: &str,
-        command: &mut Cmd,
-        deadline: Duration,
+        request: &dyn Request,
+        ends: Instant,
     ) -> Result<Value, StoreError> {
         let member = self.state.owner(Some(slot_of(key.as_bytes()))).ok_or(StoreError::Down)?;
-        member.link.call(command, None, false, Again::MustNot, deadline).await
+        member.link.call(request, false, Again::MustNot, ends).await
     }
 
-    /// Sends a command to the node that serves its slot, or to any if it has none. `script` is what the command runs.
-    pub(super) async fn call(
-        &self,
-        command: &mut Cmd,
-        script: Option<&Script>,
-        again: Again,
-        deadline: Duration,
-    ) -> Result<Value, StoreError> {
-        let (ends, slot) = (Instant::now() + deadline, slot_of_command(command));
+    /// Sends a request to the node that serves its slot, or to any if it has none.
+    pub(super) async fn call(&self, request: &dyn Request, again: Again, ends: Instant) -> Result<Value, StoreError> {
+        let slot = request.key().map(slot_of);
         let left = || ends.saturating_duration_since(Instant::now());
         let mut member = self.state.owner(slot).ok_or(StoreError::Down)?;
         let mut asking = false;
         let mut redirections = 0;
         let mut backoff = MOVING;
         while !left().is_zero() {
-            let error = match member.link.call(command, script, asking, again, left()).await {
+            let error = match member.link.call(request, asking, again, ends).await {
                 Err(StoreError::Refused(error)) => error,
                 other => return other,
             };

@@ -6,10 +6,10 @@ use std::sync::{Arc, PoisonError};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use redis::{Cmd, FromRedisValue, Value};
+use tokio::time::Instant;
 
 use super::{ClusterState, Member, SlotMap, UNSERVED};
 use crate::config::RedisNode;
-use crate::store::dial::ask;
 use crate::store::link::Again;
 use crate::store::outage::Outage;
 use crate::store::slots::{SLOTS, SlotRange, read_slots};
@@ -71,15 +71,15 @@ impl ClusterState {
 
     async fn ask_member(&self, member: &Member) -> Option<ClusterView> {
         // Whatever is wrong with this member, another one may know.
-        let ask =
-            async |what| member.link.call(&mut cluster(what), None, false, Again::May, self.dialer.timeout).await.ok();
+        let ends = Instant::now() + self.dialer.timeout;
+        let ask = async |what| member.link.call(&cluster(what), false, Again::May, ends).await.ok();
         let (info, slots) = tokio::join!(ask("INFO"), ask("SLOTS"));
         view(&member.node, info?, &slots?)
     }
 
     async fn ask_seed(&self, seed: &RedisNode) -> Result<ClusterView, Outage> {
         let connection = self.dialer.dial(seed).await?;
-        let ask = async |what| ask(&mut connection.clone(), &cluster(what)).await;
+        let ask = async |what| connection.ask(&cluster(what)).await;
         let both = async { tokio::join!(ask("INFO"), ask("SLOTS")) };
         let answers = tokio::time::timeout(self.dialer.timeout, both).await;
         let (info, slots) = answers.map_err(|_| Outage::Silent(seed.clone()))?;

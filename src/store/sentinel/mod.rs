@@ -3,8 +3,7 @@
 use arc_swap::ArcSwapOption;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use redis::aio::MultiplexedConnection;
-use redis::{FromRedisValue, Pipeline, RedisResult, Value};
+use redis::{FromRedisValue, Value};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::dial::Dialer;
 use super::outage::Outage;
+use super::pipeline::Pipeline;
 use crate::config::{RedisNode, RedisSentinel};
 
 /// What sentinels announce when a replica is about to be promoted, when it has been, and when all is over.
@@ -53,7 +53,7 @@ struct Memory {
 
 struct Sentinel {
     node: RedisNode,
-    connection: Arc<ArcSwapOption<MultiplexedConnection>>,
+    connection: Arc<ArcSwapOption<Pipeline>>,
 }
 
 /// The primary as one sentinel knows it.
@@ -167,7 +167,7 @@ impl Sentinels {
     }
 
     /// Connects, also if the answer is not waited for any more: the next question finds the connection.
-    async fn connect(&self, sentinel: &Sentinel) -> Result<MultiplexedConnection, Outage> {
+    async fn connect(&self, sentinel: &Sentinel) -> Result<Pipeline, Outage> {
         let (dialer, node, connection) = (self.dialer.clone(), sentinel.node.clone(), sentinel.connection.clone());
         let dial = tokio::spawn(async move {
             let made = dialer.dial(&node).await?;
@@ -178,24 +178,21 @@ impl Sentinels {
     }
 
     async fn exchange(&self, sentinel: &Sentinel) -> Result<PrimaryView, Outage> {
-        let mut connection = match sentinel.connection.load_full() {
-            Some(connection) => MultiplexedConnection::clone(&connection),
+        let connection = match sentinel.connection.load_full() {
+            Some(connection) => Pipeline::clone(&connection),
             None => self.connect(sentinel).await?,
         };
         // The epoch first: a failover between the two answers makes it too old for the address, never too new.
-        let mut questions = Pipeline::with_capacity(2);
-        questions.cmd("SENTINEL").arg("MASTER").arg(&*self.service);
-        questions.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&*self.service);
-        let answers = connection.send_packed_commands(&questions, 0, 2).await;
-        let answers = answers.and_then(|both| both.into_iter().map(Value::extract_error).collect::<RedisResult<_>>());
-        let answers: Vec<Value> = answers.map_err(|error| {
+        let ask = async |what| connection.ask(redis::cmd("SENTINEL").arg(what).arg(&*self.service)).await;
+        let (master, address) = futures_util::join!(ask("MASTER"), ask("GET-MASTER-ADDR-BY-NAME"));
+        let answers = master.and_then(|master| Ok((master, address?))).map_err(|error| {
             let text = error.detail().unwrap_or_default();
             match text.contains("No such master") {
                 true => Outage::UnknownService(Box::from(&*self.service)),
                 false => Outage::of(&sentinel.node, error),
             }
         })?;
-        read(answers).ok_or_else(|| Outage::Unexpected(sentinel.node.clone()))
+        read(answers.0, answers.1).ok_or_else(|| Outage::Unexpected(sentinel.node.clone()))
     }
 }
 
@@ -240,8 +237,7 @@ async fn listen(dialer: Dialer, node: RedisNode, announced: Arc<Notify>) {
 
 /// `SENTINEL MASTER` gives the epoch. Its address is the old primary's on the sentinel that leads a failover, until that is
 /// over, while the epoch is the new one already; `GET-MASTER-ADDR-BY-NAME` names the new primary as soon as it is one.
-fn read(answers: Vec<Value>) -> Option<PrimaryView> {
-    let [master, address] = <[Value; 2]>::try_from(answers).ok()?;
+fn read(master: Value, address: Value) -> Option<PrimaryView> {
     let facts = HashMap::<String, String>::from_redis_value(master).ok()?;
     let (host, port) = <(String, u16)>::from_redis_value(address).ok().filter(|(host, _)| !host.is_empty())?;
     let primary = RedisNode { host: Arc::from(host), port };
