@@ -165,3 +165,127 @@ fn keep(slot: &mut Option<Waker>, cx: &Context<'_>) {
         _ => *slot = Some(cx.waker().clone()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    /// A task that may run.
+    #[derive(Default)]
+    struct Runnable(AtomicBool);
+
+    impl Wake for Runnable {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// What the two ends do.
+    #[derive(Clone, Copy, Debug)]
+    struct Script {
+        pieces: u64,
+        /// The length is known.
+        sized: bool,
+        /// The sender breaks off in place of finishing.
+        breaks: bool,
+        /// The taker leaves after so many pieces.
+        leaves_after: Option<u64>,
+    }
+
+    /// Runs both ends as the choices say, and the rest in turn. Returns how many choices there were at each step. Each method of the
+    /// pipe holds its lock, so this tries all that threads can do.
+    fn run(script: Script, choices: &[usize]) -> Vec<usize> {
+        let (sender, body) = pipe(script.sized.then_some(script.pieces));
+        let (mut sender, mut body, mut sent, mut taken) = (Some(sender), Some(body), 0, 0);
+        let tasks = [(); 2].map(|()| Arc::new(Runnable(true.into())));
+        let wakers = tasks.clone().map(Waker::from);
+        let mut counts = Vec::new();
+        while sender.is_some() || body.is_some() {
+            let is_there = [sender.is_some(), body.is_some()];
+            let runnable: Vec<usize> =
+                (0..2).filter(|task| is_there[*task] && tasks[*task].0.load(Ordering::Relaxed)).collect();
+            assert!(!runnable.is_empty(), "{script:?} {choices:?}: both wait for ever after {sent} and {taken}");
+            let task = runnable[choices.get(counts.len()).copied().unwrap_or(0)];
+            counts.push(runnable.len());
+            tasks[task].0.store(false, Ordering::Relaxed);
+            let cx = Context::from_waker(&wakers[task]);
+            let goes_on = match (task, &sender, &mut body) {
+                (0, Some(end), _) => match end.watch(&cx) {
+                    Taker::Waits => false,
+                    Taker::Left => {
+                        sender = None;
+                        false
+                    }
+                    Taker::Wants if sent < script.pieces => {
+                        sent += 1;
+                        end.push(Bytes::from_static(b"x"));
+                        if sent == script.pieces && script.sized && !script.breaks {
+                            sender.take().unwrap().finish(None);
+                        }
+                        true
+                    }
+                    Taker::Wants => {
+                        let end = sender.take().unwrap();
+                        if !script.breaks {
+                            end.finish(None);
+                        }
+                        false
+                    }
+                },
+                (1, _, Some(end)) => match end.poll_frame(&cx) {
+                    Poll::Pending => false,
+                    Poll::Ready(Some(Ok(frame))) => {
+                        taken += frame.data_ref().map_or(0, Bytes::len) as u64;
+                        if script.leaves_after == Some(taken) {
+                            body = None;
+                        }
+                        true
+                    }
+                    Poll::Ready(end) => {
+                        let is_whole = end.is_none();
+                        assert_eq!(
+                            (taken, is_whole),
+                            (script.pieces, !script.breaks || script.sized),
+                            "{script:?} {choices:?}"
+                        );
+                        body = None;
+                        false
+                    }
+                },
+                _ => unreachable!("a task that is over does not run"),
+            };
+            if goes_on {
+                tasks[task].0.store(true, Ordering::Relaxed);
+            }
+        }
+        counts
+    }
+
+    #[test]
+    fn however_its_ends_run_no_piece_is_lost_and_nobody_waits_for_ever() {
+        let mut runs = 0;
+        for pieces in [1, 3] {
+            for (sized, breaks) in [(true, false), (false, false), (false, true)] {
+                for leaves_after in [None, Some(1), Some(2)] {
+                    let script = Script { pieces, sized, breaks, leaves_after };
+                    // All sequences of choices, like the readings of an odometer.
+                    let mut choices = Vec::new();
+                    loop {
+                        let counts = run(script, &choices);
+                        runs += 1;
+                        choices.resize(counts.len(), 0);
+                        let Some(last) = (0..counts.len()).rfind(|step| choices[*step] + 1 < counts[*step]) else {
+                            break;
+                        };
+                        choices[last] += 1;
+                        choices.truncate(last + 1);
+                    }
+                }
+            }
+        }
+        assert!(runs > 100, "{runs}");
+    }
+}
