@@ -74,7 +74,11 @@ impl PipeSender {
         let mut pipe = lock(&self.shared);
         match (pipe.is_left, pipe.is_wanted && pipe.piece.is_none()) {
             (true, _) => Taker::Left,
-            (false, true) => Taker::Wants,
+            (false, true) => {
+                // It may leave while the sender waits for the next piece.
+                keep(&mut pipe.sender, cx);
+                Taker::Wants
+            }
             (false, false) => {
                 keep(&mut pipe.sender, cx);
                 Taker::Waits

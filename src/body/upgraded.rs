@@ -33,6 +33,10 @@ impl AsyncRead for UpgradedConnection {
         let length = self.received.len().min(buf.remaining());
         buf.put_slice(&self.received[..length]);
         self.received.advance(length);
+        if self.received.is_empty() {
+            // Even an empty slice keeps the buffer that it is of.
+            self.received = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }

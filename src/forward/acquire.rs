@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::deadline::Deadline;
+
 use super::connection_slot::ConnectionSlot;
 use super::endpoint_pool::{Channel, EndpointPool, NoConnection, PooledConnection, is_other};
 use super::exclusive_connection::ExclusiveConnection;
@@ -111,7 +113,12 @@ impl EndpointPool {
                 if let Some(permit) = shared.into_iter().find_map(SharedConnection::try_stream) {
                     return Some(Reserved::Stream(permit));
                 }
-                take_idle(kept)
+                let mut reserved = take_idle(kept);
+                if let Some(Reserved::Idle(connection)) = &mut reserved {
+                    // A timer belongs to the runtime of its worker.
+                    connection.timer = Deadline::default();
+                }
+                reserved
             })
         });
         kept.or_else(|| {

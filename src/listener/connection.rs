@@ -126,8 +126,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let connection = pin!(Http1::new(|| listener.handler(), peer.clone(), io, settings));
-    let idle = peer.idle(settings.idle_timeout);
-    let ended = drive(connection, &peer, idle, pending(), |it, is_drained| {
+    let idle = pin!(peer.idle(settings.idle_timeout));
+    let ended = drive(connection, &peer, idle, pin!(pending()), |it, is_drained| {
         // An idle connection closes at once, and a request may be on its way. The next answer ends it instead.
         let waits = is_drained && peer.shutdown.is_handed_over();
         if !waits {
@@ -144,9 +144,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let connection = pin!(Http2::new(|| listener.handler(), peer.clone(), io, settings));
-    let idle = peer.idle(settings.idle_timeout);
+    let idle = pin!(peer.idle(settings.idle_timeout));
     // The last piece of an answer can wait for a closed window even after its request is over.
-    let lost = peer.idle(settings.idle_timeout + settings.body_idle_timeout);
+    let lost = pin!(peer.idle(settings.idle_timeout + settings.body_idle_timeout));
     let ended = drive(connection, &peer, idle, lost, |it, is_drained| {
         let it = it.get_mut();
         let waits = is_drained && peer.shutdown.is_handed_over() && it.is_opening();
@@ -166,8 +166,8 @@ where
 async fn drive<C, E>(
     mut connection: Pin<&mut C>,
     peer: &Peer,
-    idle: impl Future<Output = ()>,
-    lost: impl Future<Output = ()>,
+    mut idle: Pin<&mut impl Future<Output = ()>>,
+    mut lost: Pin<&mut impl Future<Output = ()>>,
     close: impl Fn(Pin<&mut C>, bool) -> bool,
 ) -> Result<(), E>
 where
@@ -181,7 +181,7 @@ where
         }
     };
     let mut draining = pin!(shutdown.draining());
-    let (mut idle, mut lost, mut cut) = (pin!(idle), pin!(lost), pin!(cut));
+    let mut cut = pin!(cut);
     let (mut listens, mut closing) = (false, false);
     poll_fn(|cx: &mut Context<'_>| {
         if !listens {

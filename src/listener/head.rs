@@ -3,6 +3,8 @@
 use http::{Request, header};
 use memchr::memmem;
 
+use super::authority::is_authority;
+
 /// What a head may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HeadLimits {
@@ -63,7 +65,7 @@ pub(super) struct Asks {
     pub(super) keep_alive: bool,
     /// `TE: trailers`.
     pub(super) trailers: bool,
-    /// There is an `Expect`.
+    /// `Expect: 100-continue`, which HTTP/1.0 doesn't know (RFC 9110 §10.1.1).
     pub(super) expects: bool,
     /// There is an `Upgrade`.
     pub(super) upgrade: bool,
@@ -265,7 +267,9 @@ impl HeadFields {
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => self.host(value)?,
             2 if name.eq_ignore_ascii_case(b"te") => self.asks.trailers |= lists(value, b"trailers"),
-            6 if name.eq_ignore_ascii_case(b"expect") => self.asks.expects = true,
+            6 if name.eq_ignore_ascii_case(b"expect") => {
+                self.asks.expects |= self.version_11 && value.eq_ignore_ascii_case(b"100-continue");
+            }
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.asks.upgrade = true,
             10 if name.eq_ignore_ascii_case(b"connection") => self.connection(value)?,
             14 if name.eq_ignore_ascii_case(b"content-length") => self.content_length(value)?,
@@ -346,36 +350,6 @@ impl HeadFields {
 /// Whether a list has this item, in any case.
 fn lists(list: &[u8], item: &[u8]) -> bool {
     list.split(|byte| *byte == b',').any(|given| given.trim_ascii().eq_ignore_ascii_case(item))
-}
-
-/// `host`, `host:port` or `host:`, as RFC 3986 spells them; no userinfo, no path.
-#[must_use]
-pub(crate) fn is_authority(value: &[u8]) -> bool {
-    let (host, port) = match (value.first(), value.iter().rposition(|byte| *byte == b':')) {
-        (Some(b'['), _) => match value.iter().position(|byte| *byte == b']') {
-            Some(close) => match &value[close + 1..] {
-                [] => (&value[..=close], None),
-                [b':', port @ ..] => (&value[..=close], Some(port)),
-                _ => return false,
-            },
-            None => return false,
-        },
-        (_, Some(colon)) => (&value[..colon], Some(&value[colon + 1..])),
-        (_, None) => (value, None),
-    };
-    let host_is_good = match host {
-        [] => false,
-        [b'[', inside @ .., b']'] => {
-            std::str::from_utf8(inside).is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok())
-        }
-        name => name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')),
-    };
-    let port_is_good = port.is_none_or(|port| {
-        port.len() <= 5
-            && port.iter().all(u8::is_ascii_digit)
-            && port.iter().fold(0u32, |number, digit| number * 10 + u32::from(digit - b'0')) <= 65_535
-    });
-    host_is_good && port_is_good
 }
 
 /// The characters of a token (RFC 9110 §5.6.2).

@@ -1,6 +1,7 @@
 //! Listeners: bound sockets, what accepts on them, and the connections that come out.
 
 mod accept;
+mod authority;
 mod bind;
 mod connection;
 mod date;
@@ -21,10 +22,11 @@ mod tls;
 mod validity_watch;
 
 pub(crate) use crate::tls::TlsError;
+pub(crate) use authority::is_authority;
 pub(crate) use bind::bind;
 pub use forwarded::ForwardedClient;
 pub(crate) use handler::Handler;
-pub(crate) use head::{RequestFault, is_authority};
+pub(crate) use head::RequestFault;
 #[cfg(feature = "fuzz")]
 pub use http1::fuzzing;
 pub(crate) use interim::Interim;

@@ -143,9 +143,10 @@ impl Dialer {
         // An older server, or one that doesn't permit it, goes without.
         let name = async |what, text| pipeline.ask(redis::cmd("CLIENT").arg("SETINFO").arg(what).arg(text)).await.ok();
         let ping = redis::cmd("PING");
-        let (database, _, _, answer) =
-            futures_util::join!(select, name("LIB-NAME", LIBRARY.0), name("LIB-VER", LIBRARY.1), pipeline.ask(&ping));
-        database.and(answer)?;
+        // The first answer tells why a server wants no connection.
+        let (answer, database, _, _) =
+            futures_util::join!(pipeline.ask(&ping), select, name("LIB-NAME", LIBRARY.0), name("LIB-VER", LIBRARY.1));
+        answer.and(database)?;
         Ok(pipeline)
     }
 

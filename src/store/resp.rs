@@ -70,9 +70,15 @@ impl ReplyReader {
     }
 }
 
+/// Redis's own bound of a text, and more than any line of its answers has.
+const MAX_TEXT: usize = 512 << 20;
+const MAX_LINE: usize = 64 << 10;
+
 /// The length of the first value, or of an array's header with the number of values in it; `None` before all of that is there.
 fn part(bytes: &[u8]) -> RedisResult<Option<(usize, usize)>> {
-    let Some(end) = memchr(b'\n', bytes) else { return Ok(None) };
+    let Some(end) = memchr(b'\n', bytes) else {
+        return if bytes.len() > MAX_LINE { Err(no_reply()) } else { Ok(None) };
+    };
     let header = end + 1;
     let number = || {
         let digits = bytes[..end].strip_suffix(b"\r").and_then(|line| std::str::from_utf8(&line[1..]).ok());
@@ -83,8 +89,16 @@ fn part(bytes: &[u8]) -> RedisResult<Option<(usize, usize)>> {
         b'+' | b'-' | b':' => Ok(Some((header, 0))),
         b'*' => Ok(Some((header, usize::try_from(number()?).unwrap_or(0)))),
         b'$' => {
-            let length = header + usize::try_from(number()?).map_or(0, |text| text + 2);
-            Ok((bytes.len() >= length).then_some((length, 0)))
+            let text = usize::try_from(number()?).ok();
+            if text.is_some_and(|text| text > MAX_TEXT) {
+                return Err(no_reply());
+            }
+            let length = header + text.map_or(0, |text| text + 2);
+            let is_there = bytes.len() >= length;
+            if is_there && !bytes[..length].ends_with(b"\r\n") {
+                return Err(no_reply());
+            }
+            Ok(is_there.then_some((length, 0)))
         }
         _ => Err(no_reply()),
     }
@@ -154,7 +168,11 @@ mod tests {
     #[test]
     fn what_is_no_reply_is_an_error() {
         let deep = b"*1\r\n".repeat(200);
-        let cases: [&[u8]; 7] = [
+        let line = b"+x".repeat(40_000);
+        let cases: [&[u8]; 10] = [
+            b"$1\r\nab\r\n",
+            b"$536870913\r\n",
+            &line,
             b"HTTP/1.1 400 Bad Request\r\n",
             b"\r\n",
             b"$x\r\n",

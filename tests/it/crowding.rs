@@ -93,6 +93,9 @@ async fn one_warning_tells_that_all_connections_are_taken() {
         .await;
         drop(held);
         eventually("room", async || (lines("connections are accepted again") == round as usize).then_some(())).await;
+        // It says so as soon as there is some.
+        let series = r#"callgate_connections_open{listener="https"}"#;
+        eventually("all to be closed", async || (gateway.metric(series).await == Some(0.0)).then_some(())).await;
     }
 }
 

@@ -132,6 +132,8 @@ impl FileStore {
 
     /// Reads the file if it has changed since it was last read.
     pub fn refresh(&self) {
+        // Whoever comes second waits for the first, and finds what the file says by then.
+        let _exchange = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
         let must_read = self.must_read.swap(false, Ordering::Relaxed);
         if !must_read && Stamp::read(&self.path) == *self.seen.lock().unwrap_or_else(PoisonError::into_inner) {
             return;
@@ -160,13 +162,13 @@ impl FileStore {
         found.map_or(Err(Refused::UNKNOWN), |(hash, stored)| stored.principal(hash, &self.plans))
     }
 
+    /// Nobody else may exchange the records meanwhile.
     fn read(&self) -> Result<(), FileError> {
         let opened = ServedFile::open(&self.path);
         let stamp = opened.as_ref().map_or_else(|_| Stamp::read(&self.path), |file| Some(file.stamp));
         // Remembered whether the file is good or not, so that a bad one is complained of once.
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = stamp;
         let file = opened?;
-        let _exchange = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.records.load_full();
         let new = || NewRecords::after(&old);
         let NewRecords { records, .. } = file.fold(&self.plans.load(), new, |new, record| new.add(&record, &old))?;

@@ -84,6 +84,8 @@ struct Exchange {
     upgrade: Option<oneshot::Sender<UpgradedConnection>>,
     /// The answer is the last one.
     is_last: bool,
+    /// A body that somebody takes is read to its end behind the answer.
+    upload_outlives: bool,
 }
 
 impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Http1<F, H, S> {
@@ -129,7 +131,11 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin + Send + '
             match self.wire.poll_fill(cx) {
                 Poll::Ready(Ok(0)) => break Stage::Closing(Closing::default()),
                 Poll::Ready(read) => drop(read?),
-                Poll::Pending if rests => return Poll::Pending,
+                Poll::Pending if rests => {
+                    // An empty line may have come.
+                    self.head_timer.disarm();
+                    return Poll::Pending;
+                }
                 Poll::Pending => {
                     ready!(self.head_timer.poll(cx, self.head_timeout));
                     self.wire.refuse(RequestFault::TooSlow);
@@ -141,8 +147,9 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin + Send + '
 
     /// A request begins.
     fn begin(&mut self, request: Request<()>, length: BodyLength, asks: Asks) -> Stage<H::Body> {
-        let (asked, awaited) = (Asked::by(&request, asks), asks.expects);
-        let mut exchange = Exchange { asked, upload: Upload::Over, upgrade: None, is_last: !asked.keeps_alive };
+        // Who has begun to send the body waits for nothing.
+        let (asked, awaited) = (Asked::by(&request, asks), asks.expects && !self.wire.holds(1));
+        let mut exchange = Exchange::new(asked);
         let mut piped = |length| {
             let (pipe, body) = pipe(length);
             exchange.upload = Upload::Piped { pipe, awaited };
@@ -171,6 +178,7 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin + Send + '
         }
         // HTTP/1.0 has none (RFC 9110 §15.2).
         let interim = (!asked.is_http10).then(|| Interim::on(&self.interims));
+        self.wire.free_read();
         let (handler, peer, request) = ((self.handler)(), self.peer.clone(), request.map(|()| body));
         Stage::Serving(Box::pin(async move { handler.handle(request, &peer, interim).await }), exchange)
     }
@@ -178,8 +186,7 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin + Send + '
     /// What follows is no request.
     fn refuse(&mut self, fault: RequestFault) -> Stage<H::Body> {
         let answer = (self.handler)().refuse(fault, &self.peer);
-        let exchange = Exchange { asked: Asked::by_nobody(), upload: Upload::Over, upgrade: None, is_last: true };
-        self.answer(answer, exchange)
+        self.answer(answer, Exchange::new(Asked::by_nobody()))
     }
 
     fn poll_serving(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -199,7 +206,7 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin + Send + '
                 }
                 return Poll::Ready(Ok(()));
             }
-            let moved = poll_beside(&mut self.wire, &mut exchange.upload, cx);
+            let moved = poll_beside(&mut self.wire, &mut exchange.upload, true, cx);
             if exchange.upgrade.is_some() {
                 self.look_ahead();
             }
@@ -226,7 +233,8 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin + Send + '
             || self.is_closing
             || encoding == Encoding::UntilClose
             || self.peer.shutdown.is_handed_over()
-            || (is_refusal && !exchange.upload.can_end(&self.wire));
+            || ((is_refusal || exchange.upload.is_awaited()) && !exchange.upload.can_end(&self.wire));
+        exchange.upload_outlives = !is_refusal && encoding != Encoding::UntilClose;
         exchange.asked.write_head(&head, encoding, exchange.is_last, &mut self.wire.output);
         let upgrade = exchange.upgrade.take().filter(|_| head.status == StatusCode::SWITCHING_PROTOCOLS);
         match (upgrade, encoding) {
@@ -244,7 +252,8 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin + Send + '
             {
                 let (is_good, is_over) = match frame {
                     Some(Ok(frame)) => {
-                        (encoding.write(frame, &exchange.asked, &mut self.wire.output), body.is_end_stream())
+                        let is_good = encoding.write(frame, &exchange.asked, &mut self.wire.output);
+                        (is_good, body.is_end_stream() || *encoding == Encoding::None)
                     }
                     Some(Err(_)) => (false, true),
                     None => (true, true),
@@ -261,15 +270,15 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin + Send + '
                     return Poll::Ready(Ok(()));
                 }
             }
-            ready!(poll_beside(&mut self.wire, &mut exchange.upload, cx))?;
+            ready!(poll_beside(&mut self.wire, &mut exchange.upload, false, cx))?;
         }
     }
 
     /// Reads the rest of a request's body, so that the next request can come.
     fn poll_resting(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Stage::Resting(rest) = &mut self.stage else { return Poll::Ready(Ok(())) };
-        let is_read = ready!(rest.poll(&mut self.wire, cx))?;
-        self.stage = if is_read { Stage::Idle } else { Stage::Closing(Closing::default()) };
+        let goes_on = ready!(rest.poll(&mut self.wire, cx))?;
+        self.stage = if goes_on { Stage::Idle } else { Stage::Closing(Closing::default()) };
         Poll::Ready(Ok(()))
     }
 
@@ -295,13 +304,20 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin + Send + '
 }
 
 impl Exchange {
+    fn new(asked: Asked) -> Self {
+        Self { asked, upload: Upload::Over, upgrade: None, is_last: !asked.keeps_alive, upload_outlives: false }
+    }
+
     /// What comes behind the answer.
     fn end<B, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, wire: &Wire<S>) -> Stage<B> {
         match self.upload {
+            upload @ Upload::Piped { awaited: false, .. } if self.is_last && self.upload_outlives => {
+                Stage::Resting(Rest::of(upload, true))
+            }
             _ if self.is_last => Stage::Closing(Closing::default()),
             Upload::Over if wire.is_within_message() => Stage::Closing(Closing::default()),
             Upload::Over => Stage::Idle,
-            upload => Stage::Resting(Rest::of(upload)),
+            upload => Stage::Resting(Rest::of(upload, false)),
         }
     }
 }
@@ -311,9 +327,10 @@ impl Exchange {
 fn poll_beside<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     wire: &mut Wire<S>,
     upload: &mut Upload,
+    may_ask: bool,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<()>> {
-    let moved = upload.poll(wire, cx)?;
+    let moved = upload.poll(wire, may_ask, cx)?;
     let _ = wire.poll_flush(cx)?;
     if let (Poll::Pending, Upload::Over) = (moved, &upload) {
         wire.poll_watch(cx)?;

@@ -56,12 +56,20 @@ impl Output {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            let bytes = &self.bytes[self.written..];
-            if bytes.is_empty() && self.piece.is_empty() && self.tail.is_empty() {
+            if self.written == self.bytes.len() && self.piece.is_empty() && self.tail.is_empty() {
+                if self.bytes.capacity() > FULL {
+                    self.bytes = Vec::new();
+                }
                 self.bytes.clear();
                 self.written = 0;
                 return Poll::Ready(Ok(()));
             }
+            if self.written >= FULL {
+                // A client that never takes all of what waits would let it grow for ever.
+                self.bytes.drain(..self.written);
+                self.written = 0;
+            }
+            let bytes = &self.bytes[self.written..];
             let mut count = if self.piece.is_empty() && self.tail.is_empty() {
                 ready!(Pin::new(&mut *io).poll_write(cx, bytes))?
             } else {
@@ -98,5 +106,44 @@ impl Output {
     /// Frees the memory. To be called when all is written.
     pub(super) fn free(&mut self) {
         self.bytes = Vec::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Never takes all that there is.
+    struct Reluctant(Vec<u8>);
+
+    impl AsyncWrite for Reluctant {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            let Some(count) = bytes.len().checked_sub(10).filter(|count| *count > 0) else { return Poll::Pending };
+            self.0.extend_from_slice(&bytes[..count]);
+            Poll::Ready(Ok(count))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_not_kept() {
+        let (mut output, mut io, mut cx) =
+            (Output::default(), Reluctant(Vec::new()), Context::from_waker(Waker::noop()));
+        for number in 0..1_000_u32 {
+            output.push(Bytes::from(format!("{number:>1000}")), b"\r\n");
+            let _ = output.poll_write(&mut io, &mut cx).map(Result::unwrap);
+        }
+        assert!(output.bytes.len() < 2 * FULL, "{}", output.bytes.len());
+        let expected: String = (0..1_000).map(|number| format!("{number:>1000}\r\n")).collect();
+        assert!(expected.as_bytes().starts_with(&io.0) && io.0.len() > 900_000);
     }
 }

@@ -30,6 +30,8 @@ pub(super) enum Upload {
 /// What is left of a request when its answer is sent.
 pub(super) struct Rest {
     upload: Upload,
+    /// The connection ends behind it.
+    is_last: bool,
     /// For what nobody takes.
     timer: Deadline,
     /// Bytes of that which may still come.
@@ -37,8 +39,8 @@ pub(super) struct Rest {
 }
 
 impl Upload {
-    /// Reads as much as its taker wants; ready when it has moved.
-    pub(super) fn poll<S>(&mut self, wire: &mut Wire<S>, cx: &mut Context<'_>) -> io::Result<Poll<()>>
+    /// Reads as much as its taker wants; ready when it has moved. `may_ask`: the client may be asked for it, because no answer has begun.
+    pub(super) fn poll<S>(&mut self, wire: &mut Wire<S>, may_ask: bool, cx: &mut Context<'_>) -> io::Result<Poll<()>>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -54,6 +56,7 @@ impl Upload {
         let trailers = loop {
             match wire.next() {
                 Ok(Some(Part::Data(piece))) => {
+                    *awaited = false;
                     pipe.push(piece);
                     if wire.is_within_message() {
                         return Ok(Poll::Ready(()));
@@ -62,7 +65,7 @@ impl Upload {
                 }
                 Ok(Some(Part::End(trailers))) => break trailers,
                 Ok(None) => {
-                    if std::mem::take(awaited) {
+                    if may_ask && std::mem::take(awaited) {
                         write_interim(StatusCode::CONTINUE, &HeaderMap::new(), &mut wire.output);
                     }
                     let Poll::Ready(read) = wire.poll_fill(cx) else { return Ok(Poll::Pending) };
@@ -80,6 +83,11 @@ impl Upload {
             pipe.finish(trailers);
         }
         Ok(Poll::Ready(()))
+    }
+
+    /// Whether its client waits to be asked for it.
+    pub(super) fn is_awaited(&self) -> bool {
+        matches!(self, Self::Piped { awaited: true, .. } | Self::Left { awaited: true })
     }
 
     /// Throws away what has come of a body that nobody takes.
@@ -117,27 +125,28 @@ impl Upload {
 }
 
 impl Rest {
-    pub(super) fn of(upload: Upload) -> Self {
-        Self { upload, timer: Deadline::default(), left: REST.0 }
+    pub(super) fn of(upload: Upload, is_last: bool) -> Self {
+        Self { upload, is_last, timer: Deadline::default(), left: REST.0 }
     }
 
-    /// Reads it to its end; ready with false if that can't be.
+    /// Reads it to its end; ready with whether the connection goes on.
     pub(super) fn poll<S>(&mut self, wire: &mut Wire<S>, cx: &mut Context<'_>) -> Poll<io::Result<bool>>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         ready!(wire.poll_flush(cx))?;
         while let Upload::Piped { .. } = self.upload {
-            if self.upload.poll(wire, cx)?.is_pending() {
+            if self.upload.poll(wire, false, cx)?.is_pending() {
                 let _ = wire.poll_flush(cx)?;
                 return Poll::Pending;
             }
-            if matches!(self.upload, Upload::Left { .. }) && !self.upload.can_end(wire) {
+            let is_left = matches!(self.upload, Upload::Left { .. });
+            if is_left && (self.is_last || !self.upload.can_end(wire)) {
                 return Poll::Ready(Ok(false));
             }
         }
         if matches!(self.upload, Upload::Over) {
-            return Poll::Ready(Ok(!wire.is_within_message()));
+            return Poll::Ready(Ok(!self.is_last && !wire.is_within_message()));
         }
         while wire.is_within_message() {
             match wire.next() {

@@ -20,10 +20,12 @@ use super::reader::Reader;
 
 thread_local! {
     /// What is read first of all.
-    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 16 << 10]);
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SMALL]);
 }
 
-/// A body of which so much is still to come is read without a copy, in pieces of so many bytes.
+/// What the buffer of a thread holds.
+const SMALL: usize = 16 << 10;
+/// A body that comes faster than that, and of which so much is still to come, is read without a copy, in pieces of so many bytes.
 const BULK: (u64, usize) = (16 << 10, 64 << 10);
 /// Bytes that are read of further requests while one is answered.
 const MAX_AHEAD: usize = 16 << 10;
@@ -39,6 +41,8 @@ pub(super) struct Wire<S> {
     /// Read, and not understood yet.
     held: BytesMut,
     pub(super) output: Output,
+    /// The last read filled the buffer.
+    is_fast: bool,
     /// The client has ended its side.
     is_ended: bool,
 }
@@ -53,7 +57,7 @@ pub(super) struct Closing {
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Wire<S> {
     pub(super) fn new(io: WriteTimeout<S>, reader: Reader) -> Self {
-        Self { io: Some(io), reader, held: BytesMut::new(), output: Output::default(), is_ended: false }
+        Self { io: Some(io), reader, held: BytesMut::new(), output: Output::default(), is_fast: false, is_ended: false }
     }
 
     /// Takes the next part of what is held; `None` when more must be read first.
@@ -64,12 +68,19 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Wire<S> {
     /// Reads what is there; 0 at the end.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(io) = self.io.as_mut().filter(|_| !self.is_ended) else { return Poll::Ready(Ok(0)) };
-        let read = if self.held.is_empty() && self.reader.is_within_message() && self.reader.owed() > BULK.0 {
+        let is_body = self.reader.is_within_message() && self.reader.owed() > BULK.0;
+        let read = if self.is_fast && self.held.is_empty() && is_body {
             self.held.reserve(BULK.1);
-            ready!(tokio_util::io::poll_read_buf(Pin::new(io), cx, &mut self.held))?
+            let read = tokio_util::io::poll_read_buf(Pin::new(io), cx, &mut self.held);
+            if read.is_pending() {
+                // Whoever waits holds no buffer.
+                (self.held, self.is_fast) = (BytesMut::new(), false);
+            }
+            ready!(read)?
         } else {
             ready!(poll_read_small(io, cx, &mut self.held))?
         };
+        self.is_fast = read >= SMALL;
         self.is_ended = read == 0;
         Poll::Ready(Ok(read))
     }
@@ -92,9 +103,17 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Wire<S> {
 
     /// Frees the memory, if nothing is held and all is written; false if something is held.
     pub(super) fn rest(&mut self) -> bool {
+        let rests = self.free_read();
+        if rests {
+            self.output.free();
+        }
+        rests
+    }
+
+    /// Frees what was read into, if nothing is held; false if something is.
+    pub(super) fn free_read(&mut self) -> bool {
         if self.held.is_empty() {
             self.held = BytesMut::new();
-            self.output.free();
         }
         self.held.is_empty()
     }
@@ -107,8 +126,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Wire<S> {
                 Poll::Ready(read) => drop(read?),
             }
         }
-        // The last of its requests is the one that it does not wait for.
-        if self.is_ended && self.held.is_empty() && !self.reader.is_within_message() {
+        // The last of its requests is the one that it does not wait for. An empty line is no request.
+        let is_nothing = self.held.is_empty() || *self.held == *b"\r\n";
+        if self.is_ended && is_nothing && !self.reader.is_within_message() {
             return Err(io::Error::new(io::ErrorKind::ConnectionReset, "the client left before the answer"));
         }
         Ok(())
@@ -141,6 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Wire<S> {
 
     /// Gives the connection away, with what was read and not understood.
     pub(super) fn give_away(&mut self) -> Option<UpgradedConnection> {
+        self.free_read();
         let received = std::mem::take(&mut self.held).freeze();
         Some(UpgradedConnection::new(Box::new(self.io.take()?), received))
     }

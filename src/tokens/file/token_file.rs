@@ -126,10 +126,11 @@ impl ServedFile {
         let (mut text, mut all) = (String::new(), new());
         let read = self.file.rewind().and_then(|()| self.file.read_to_string(&mut text));
         read.map_err(|error| FileError::Io { path: self.path.clone(), error })?;
-        let records = parse_with(&self.path, &text, plans, |record, _| add(&mut all, record));
-        if records.map_err(FileError::Invalid)?.is_empty() && is_empty(&text) {
+        let records = read_records(&self.path, &text, plans)?;
+        if records.is_empty() && is_empty(&text) {
             return Err(FileError::Empty(self.path));
         }
+        records.into_iter().for_each(|record| add(&mut all, record));
         Ok(all)
     }
 }

@@ -60,7 +60,7 @@ async fn usage_is_saved_in_a_file_beside_the_token_file() {
     let upstream = Upstream::start().await;
     let site = Site::in_memory(upstream.address, "  - { path: \"/{*rest}\", upstream: up }");
     use_and_end(&site).await;
-    let beside = site.path("tokens.yaml.usage");
+    let beside = site.path("tokens.yaml.usage.log");
     assert_eq!(std::fs::metadata(&beside).unwrap().permissions().mode() & 0o777, 0o600);
     // With a damaged usage file, tokens are still listed and uses still counted. What is not in the token file is forgotten.
     std::fs::write(&beside, "{\"half").unwrap();

@@ -2,6 +2,7 @@
 
 mod httpbin;
 mod others;
+mod readings;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -91,6 +92,14 @@ fn stage(upstream: SocketAddr) -> (Gateway, Token) {
 
 /// nginx on a folder with one file; it ends every connection after three requests.
 fn nginx() -> (Process, TempDir, SocketAddr) {
+    nginx_with(
+        "types { text/plain txt; } keepalive_requests 3;",
+        "root files; location /live/ { ssi on; ssi_types *; }",
+    )
+}
+
+/// nginx with these settings of `http` and of its one server.
+fn nginx_with(http: &str, server: &str) -> (Process, TempDir, SocketAddr) {
     for _ in 0..5 {
         let folder = TempDir::new().unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -102,8 +111,7 @@ fn nginx() -> (Process, TempDir, SocketAddr) {
             ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|it| format!("{it}_temp_path {it};")).concat();
         let config = format!(
             "daemon off; master_process off; pid nginx.pid; error_log stderr; events {{}} http {{ access_log off; {temporary} \
-             types {{ text/plain txt; }} keepalive_requests 3; \
-             server {{ listen 127.0.0.1:{port}; root files; location /live/ {{ ssi on; ssi_types *; }} }} }}"
+             {http} server {{ listen 127.0.0.1:{port}; {server} }} }}"
         );
         std::fs::write(folder.path().join("nginx.conf"), config).unwrap();
         let mut command = Command::new("nginx");

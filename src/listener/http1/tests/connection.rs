@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use crate::body::{Body, IncomingBody};
+use crate::body::{Body, BodyError, IncomingBody};
 use crate::listener::head::{HeadLimits, RequestFault};
 use crate::listener::http1::harness::connect;
 use crate::listener::interim::Interim;
@@ -230,4 +230,147 @@ async fn a_client_refused_as_too_slow_receives_the_reason() {
     assert!(!connection.is_finished());
     drop(client);
     tokio::time::timeout(Duration::from_millis(100), connection).await.unwrap().unwrap().unwrap();
+}
+
+/// Answers at once, and reads the body afterwards, in another task.
+struct AnswersFirst {
+    bodies: tokio::sync::mpsc::UnboundedSender<Result<Bytes, BodyError>>,
+}
+
+impl Handler for AnswersFirst {
+    type Body = Body;
+
+    async fn handle(
+        self: &Arc<Self>,
+        request: Request<IncomingBody>,
+        _: &Arc<Peer>,
+        _: Option<Interim>,
+    ) -> Response<Body> {
+        let bodies = self.bodies.clone();
+        let body = Body::relay(request.into_body(), None, u64::MAX, |_, _| {}, &Arc::default());
+        tokio::spawn(async move { bodies.send(body.collect().await.map(http_body_util::Collected::to_bytes)) });
+        Response::new(Body::Full(Bytes::from_static(b"early")))
+    }
+
+    fn refuse(self: &Arc<Self>, _: RequestFault, _: &Arc<Peer>) -> Response<Body> {
+        Response::builder().status(400).body(Body::Empty).unwrap()
+    }
+}
+
+/// What a client receives that sends these pieces, one a second, to a handler that answers first; and the bodies that are read.
+async fn answered_first(pieces: &[&str]) -> (String, Vec<Option<Bytes>>) {
+    let (sender, mut bodies) = tokio::sync::mpsc::unbounded_channel();
+    let handler = Arc::new(AnswersFirst { bodies: sender });
+    let (mut client, server) = tokio::io::duplex(1 << 16);
+    let connection = tokio::spawn(connect(&handler, LIMITS, server));
+    drop(handler);
+    for piece in pieces {
+        let _ = client.write_all(piece.as_bytes()).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(30), client.read_to_end(&mut answer)).await;
+    drop(client);
+    let _ = connection.await.unwrap();
+    let mut read = Vec::new();
+    while let Some(body) = bodies.recv().await {
+        read.push(body.ok());
+    }
+    (String::from_utf8(answer).unwrap(), read)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_outlives_the_last_answer() {
+    for last in ["HTTP/1.1\r\nhost: a\r\nconnection: close", "HTTP/1.0"] {
+        let head = format!("POST / {last}\r\ncontent-length: 10\r\n\r\nhello");
+        let (answer, bodies) = answered_first(&[&head, "world", "GET / HTTP/1.0\r\n\r\n"]).await;
+        assert!(answer.contains("connection: close\r\n") && answer.ends_with("early"), "{answer}");
+        assert_eq!(bodies, [Some(Bytes::from("helloworld"))], "{last}");
+        assert_eq!(answer.matches("HTTP/1.").count(), 1, "{answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_asked_for_a_body_once_there_is_an_answer() {
+    let head = "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 10\r\n\r\n";
+    let (answer, bodies) = answered_first(&[head, "GET / HTTP/1.1\r\nhost: a\r\n\r\n"]).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close\r\n"), "{answer}");
+    assert!(!answer.contains(" 100 ") && answer.ends_with("early"), "{answer}");
+    assert_eq!(bodies, [None]);
+    // Who has begun to send it waits for nothing.
+    let (answer, bodies) =
+        answered_first(&[&format!("{head}hello"), "world", "GET / HTTP/1.1\r\nhost: a\r\n\r\n"]).await;
+    assert!(!answer.contains(" 100 ") && answer.matches("early").count() == 2, "{answer}");
+    assert_eq!(bodies, [Some(Bytes::from("helloworld")), Some(Bytes::new())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_who_may_expect_it_is_told_to_go_on() {
+    for (head, is_told) in [
+        ("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-Continue\r\n", true),
+        ("POST / HTTP/1.1\r\nhost: a\r\nexpect: 200-ok\r\n", false),
+        ("POST / HTTP/1.0\r\nexpect: 100-continue\r\n", false),
+    ] {
+        let handler = Arc::<Reads>::default();
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        let connection = tokio::spawn(connect(&handler, LIMITS, server));
+        client.write_all(format!("{head}content-length: 2\r\n\r\n").as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        client.write_all(b"hi").await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        client.shutdown().await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        let _ = connection.await.unwrap();
+        assert_eq!(answer.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 "), is_told, "{head}: {answer}");
+        assert_eq!(answer.contains(" 100 "), is_told, "{head}: {answer}");
+        assert_eq!(handler.seen.lock().unwrap().whole[0].1, b"hi", "{head}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_for_a_head_begins_with_it_and_not_with_an_empty_line() {
+    let handler = Arc::<Reads>::default();
+    let (mut client, server) = tokio::io::duplex(1 << 16);
+    let _connection = tokio::spawn(connect(&handler, LIMITS, server));
+    for piece in ["\r", "\n", "GET / HTTP/1.1\r\n", "host: a\r\nconnection: close\r\n\r\n"] {
+        client.write_all(piece.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(6)).await;
+    }
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rest_that_its_taker_leaves_is_not_waited_for() {
+    let (mut client, server) = tokio::io::duplex(1 << 16);
+    struct Leaves;
+    impl Handler for Leaves {
+        type Body = Body;
+
+        async fn handle(
+            self: &Arc<Self>,
+            request: Request<IncomingBody>,
+            _: &Arc<Peer>,
+            _: Option<Interim>,
+        ) -> Response<Body> {
+            let body =
+                Body::relay(request.into_body(), Some(Duration::from_secs(5)), u64::MAX, |_, _| {}, &Arc::default());
+            tokio::spawn(body.collect());
+            Response::new(Body::Empty)
+        }
+
+        fn refuse(self: &Arc<Self>, _: RequestFault, _: &Arc<Peer>) -> Response<Body> {
+            Response::new(Body::Empty)
+        }
+    }
+    let began = tokio::time::Instant::now();
+    let connection = tokio::spawn(connect(&Arc::new(Leaves), LIMITS, server));
+    client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhello").await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    let _ = connection.await.unwrap();
+    // 5 s until it leaves, 10 for the rest, and one for the client to read what there is.
+    assert!((15..17).contains(&began.elapsed().as_secs()), "{:?}: {answer}", began.elapsed());
 }

@@ -23,7 +23,9 @@ use crate::tokens::record::{Record, Usage};
 use crate::tokens::usage_counts::NewUsage;
 
 /// What the file is called, behind the token file's name.
-const ENDING: &str = ".usage";
+const ENDING: &str = ".usage.log";
+/// The file of older versions, one object. It is read and never written: an older process that drains may write it.
+const OLD_ENDING: &str = ".usage";
 /// Tokens in a line, so that no long one need be in memory.
 const LINE_TOKENS: usize = 256;
 /// A file of this many bytes, and twice those after its last merge, is merged.
@@ -33,7 +35,11 @@ pub(super) type Usages = BTreeMap<String, Usage>;
 
 /// The use of all tokens of the token file at `path`. A file that can't be read tells of none: it is no reason to show no tokens.
 pub(super) fn read(path: &Path) -> Usages {
-    load(&beside(&target(path), ENDING)).unwrap_or_default()
+    let path = target(path);
+    let mut usages = load(&beside(&path, ENDING)).unwrap_or_default();
+    let old = load(&beside(&path, OLD_ENDING)).unwrap_or_default();
+    old.into_iter().for_each(|(id, usage)| add(&mut usages, id, usage));
+    usages
 }
 
 /// A line that is damaged, and a file that is not there, tell of none. A file that may not be read is an error, so that it is not

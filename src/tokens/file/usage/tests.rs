@@ -18,7 +18,7 @@ fn tokens(count: usize) -> (tempfile::TempDir, TokenFile, PathBuf) {
     let path = folder.path().join("tokens.yaml");
     let entries: String = (0..count).map(|number| entry(&format!("t{number}"))).collect();
     fs::write(&path, format!("tokens:\n{entries}")).unwrap();
-    let usage = folder.path().join("tokens.yaml.usage");
+    let usage = folder.path().join("tokens.yaml.usage.log");
     (folder, TokenFile::new(&path, Arc::new(plans())), usage)
 }
 
@@ -70,9 +70,13 @@ fn lines_are_merged_before_they_are_many() {
 }
 
 #[test]
-fn a_file_of_one_object_is_continued() {
-    let (_folder, file, path) = tokens(1);
-    fs::write(&path, "{\"t0\":{\"last_used\":\"2026-11-23T10:00:00Z\",\"requests\":5}}\n").unwrap();
+fn what_an_older_process_counts_is_added_up() {
+    let (folder, file, _path) = tokens(1);
+    fs::write(
+        folder.path().join("tokens.yaml.usage"),
+        "{\"t0\":{\"last_used\":\"2026-11-23T10:00:00Z\",\"requests\":5}}\n",
+    )
+    .unwrap();
     note(&file, &["t0".to_owned()]);
     assert_eq!(requests(&file, "t0"), 7);
     assert_eq!(read(&file.path)["t0"].last_used, Date::parse("2026-11-24T10:00:00Z"));
