@@ -1,7 +1,7 @@
 //! What services are told of a client (RFC 7239): the same for all requests on a connection, as long as they are for one host.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 
 use http::HeaderValue;
@@ -48,7 +48,7 @@ impl ForwardedClient {
         let address = self.address.ip().to_canonical();
         let mut text = String::with_capacity("255.255.255.255".len());
         push_ip(&mut text, address);
-        let (open, close) = if let IpAddr::V6(_) = address { ("for=\"[", "]\"") } else { ("for=", "") };
+        let (open, close) = if address.is_ipv6() { ("for=\"[", "]\"") } else { ("for=", "") };
         let proto = if self.https { "https" } else { "http" };
         let host = if authority.is_empty() { ["", "", ""] } else { [";host=\"", authority, "\""] };
         let element = [open, &text, close, ";proto=", proto, host[0], host[1], host[2]].concat();
