@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::demand::Pattern;
 use super::judge::{Limit, Span, refused_for_nothing};
-use super::strategy::{Entry, STRATEGIES};
+use super::strategy::{Entry, STRATEGIES, Strategy};
 use super::world::LIMITS;
+
+const PATTERNS: usize = Pattern::ALL.len();
 
 /// The counts of one strategy over all tokens of one pattern.
 #[derive(Default)]
@@ -53,6 +55,14 @@ impl Verdict {
     fn refused_percent(&self) -> f64 {
         100.0 * self.for_nothing as f64 / (self.admitted + self.for_nothing).max(1) as f64
     }
+
+    /// The median and the 99th percentile of what decisions take beyond one within the region, in ms.
+    fn latencies(&self) -> String {
+        let mut sorted_us = self.extra_us.clone();
+        sorted_us.sort_unstable();
+        let [p50, p99] = [50, 99].map(|percent| quantile_ms(&sorted_us, percent));
+        format!("{p50:.0} / {p99:.0}")
+    }
 }
 
 /// The most admissions in one window for certain, the error of the clocks taken off it.
@@ -70,35 +80,30 @@ fn quantile_ms(sorted_us: &[u64], percent: usize) -> f64 {
     sorted_us.get(rank - 1).map_or(0.0, |extra_us| *extra_us as f64 / 1_000.0)
 }
 
-/// Prints the table.
-pub(crate) fn print(verdicts: &[[Verdict; Pattern::ALL.len()]], runs: u64, hours: u64) {
+/// Prints the tables.
+pub(crate) fn print(verdicts: &[[Verdict; PATTERNS]], runs: u64, hours: u64) {
     let requests: usize = verdicts.first().map_or(0, |first| first.iter().map(|verdict| verdict.requests).sum());
     println!(
         "{runs} runs of {hours} h, {requests} requests for each strategy; limits {LIMITS:?} (count, window in ms)\n"
     );
-    let patterns = Pattern::ALL.map(|pattern| format!("refused with room, {}", pattern.name())).join(" | ");
-    println!(
-        "| strategy | most in a minute | most in an hour | admitted beyond a limit | {patterns} | p50 ms | p99 ms |"
-    );
-    println!("|{}", " --- |".repeat(6 + Pattern::ALL.len()));
+    println!("| | most in a minute | most in an hour | beyond a limit | admitted, of what the home admits |");
+    println!("| --- | --- | --- | --- | --- |");
+    let admitted = |verdicts: &[Verdict]| verdicts.iter().map(|verdict| verdict.admitted).sum::<usize>();
+    let exact = STRATEGIES.iter().zip(verdicts).find(|(strategy, _)| matches!(strategy, Strategy::HomeAsked));
+    let exact = exact.map_or(0, |(_, verdicts)| admitted(verdicts)).max(1);
     for (strategy, verdicts) in STRATEGIES.iter().zip(verdicts) {
-        let most: [usize; 2] =
-            std::array::from_fn(|at| verdicts.iter().map(|verdict| verdict.most[at]).max().unwrap_or(0));
-        let (beyond, admitted) = verdicts
-            .iter()
-            .fold((0, 0), |(beyond, admitted), verdict| (beyond + verdict.beyond(), admitted + verdict.admitted));
-        let refused = verdicts
-            .iter()
-            .map(|verdict| format!("{:.1} %", verdict.refused_percent()))
-            .collect::<Vec<_>>()
-            .join(" | ");
-        let mut extra_us: Vec<u64> = verdicts.iter().flat_map(|verdict| verdict.extra_us.iter().copied()).collect();
-        extra_us.sort_unstable();
-        let [p50, p99] = [50, 99].map(|percent| quantile_ms(&extra_us, percent));
-        let [minute, hour] = most;
-        println!(
-            "| {} | {minute} | {hour} | {beyond} of {admitted} | {refused} | {p50:.0} | {p99:.0} |",
-            strategy.name()
-        );
+        let most = |at: usize| verdicts.iter().map(|verdict| verdict.most[at]).max().unwrap_or(0);
+        let (minute, hour, admitted) = (most(0), most(1), admitted(verdicts));
+        let beyond: usize = verdicts.iter().map(Verdict::beyond).sum();
+        let percent = 100.0 * admitted as f64 / exact as f64;
+        println!("| {} | {minute} | {hour} | {beyond} of {admitted} | {percent:.1} % |", strategy.name());
+    }
+    let columns = |of: &str| Pattern::ALL.map(|pattern| format!("{of}, {}", pattern.name())).join(" | ");
+    println!("\n| | {} | {} |", columns("refused with room"), columns("extra p50 / p99 ms"));
+    println!("|{}", " --- |".repeat(1 + 2 * PATTERNS));
+    for (strategy, verdicts) in STRATEGIES.iter().zip(verdicts) {
+        let cells = |cell: fn(&Verdict) -> String| verdicts.iter().map(cell).collect::<Vec<_>>().join(" | ");
+        let refused = cells(|verdict| format!("{:.1} %", verdict.refused_percent()));
+        println!("| {} | {refused} | {} |", strategy.name(), cells(Verdict::latencies));
     }
 }
