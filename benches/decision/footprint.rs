@@ -60,10 +60,11 @@ async fn rows(server: &RedisServer) {
     let mut row = |name: &str, count: usize| {
         let now = read(server);
         let per = |pick: fn(&Reading) -> f64| (pick(&now) - pick(&before)) / count as f64;
-        let (memory, to_replica) = (per(|reading| reading.memory), per(|reading| reading.to_replica));
+        let memory = per(|reading| reading.memory).round() as i64;
+        let to_replica = per(|reading| reading.to_replica);
         let (from, to) = (per(|reading| reading.from_clients), per(|reading| reading.to_clients));
         let cpu_us = per(|reading| reading.cpu_us);
-        println!("{name:56}{memory:>10.0}{from:>8.0}{to:>8.0}{to_replica:>14.0}{cpu_us:>9.1}");
+        println!("{name:56}{memory:>10}{from:>8.0}{to:>8.0}{to_replica:>14.0}{cpu_us:>9.1}");
         before = read(server);
     };
     let subjects = issue(&registry, TOKENS).await;

@@ -1,9 +1,9 @@
 //! Shares of one token's limits, leased to regions and moved between them by one of them, the coordinator.
 //!
 //! A round: the coordinator asks all regions what they use and how much is asked of them, then lowers some shares, and raises
-//! others when it knows that the first are lower. A region never gives away what it has admitted before that has left the window.
-//! So the shares never add up to more than the limit, and no region admits beyond its own: neither do all together, whatever
-//! their clocks say.
+//! others when it knows that the first are lower. A region keeps what it has admitted until that has left its window. So
+//! the shares never add up to more than the limit, and no region admits beyond its own: neither do all together, whatever their
+//! clocks say.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -46,11 +46,11 @@ enum Event {
         used: Share,
         demand: u32,
     },
-    /// A region is told its share; `is_lower`: it has to confirm it.
+    /// A region is told its share; `confirms`: it has to confirm that.
     Told {
         region: usize,
         share: Share,
-        is_lower: bool,
+        confirms: bool,
     },
     Confirmed {
         region: usize,
@@ -141,7 +141,7 @@ impl<'a> Leases<'a> {
                     self.share_out([one, two, three], now_us, random);
                 }
             }
-            Event::Told { region, share, is_lower } => {
+            Event::Told { region, share, confirms } => {
                 let used = match self.sharing {
                     Sharing::AtOnce { .. } => [0; 2],
                     Sharing::Even | Sharing::Unused { .. } => self.world.used(region, self.token, now_us),
@@ -150,7 +150,7 @@ impl<'a> Leases<'a> {
                 let old = self.shares[region];
                 let share = std::array::from_fn(|at| share[at].max(used[at].min(old[at])));
                 self.shares[region] = share;
-                if is_lower {
+                if confirms {
                     self.send(region, Event::Confirmed { region, share }, now_us, random);
                 }
             }
@@ -171,7 +171,7 @@ impl<'a> Leases<'a> {
             self.targets = split(counts(), demand);
             for region in 0..REGIONS {
                 let share = self.targets[region];
-                self.send(region, Event::Told { region, share, is_lower: false }, now_us, random);
+                self.send(region, Event::Told { region, share, confirms: false }, now_us, random);
             }
             self.begin_again(every_s, now_us);
             return;
@@ -184,7 +184,7 @@ impl<'a> Leases<'a> {
         self.unconfirmed = REGIONS;
         for region in 0..REGIONS {
             let share = std::array::from_fn(|at| self.targets[region][at].min(self.granted[region][at]));
-            self.send(region, Event::Told { region, share, is_lower: true }, now_us, random);
+            self.send(region, Event::Told { region, share, confirms: true }, now_us, random);
         }
     }
 
@@ -200,7 +200,7 @@ impl<'a> Leases<'a> {
         }
         for region in 0..REGIONS {
             let share = self.granted[region];
-            self.send(region, Event::Told { region, share, is_lower: false }, now_us, random);
+            self.send(region, Event::Told { region, share, confirms: false }, now_us, random);
         }
         if let Sharing::Unused { every_s } = self.sharing {
             self.begin_again(every_s, now_us);
