@@ -52,7 +52,8 @@ pub(crate) fn run() {
 }
 
 async fn rows(server: &RedisServer) {
-    let store = store(server);
+    // The usual namespace: it is in every key.
+    let store = RedisStore { namespace: "callgate".into(), ..store(server) };
     let mut connections = vec![open(&store).await];
     let registry = Arc::new(Registry::with_redis(&configuration(&store), connections[0].clone()));
     issue(&registry, TRAIL_LENGTH).await;
