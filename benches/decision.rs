@@ -1,10 +1,12 @@
 //! What one decision costs: in memory, through Redis, and Redis itself, compared with other ways to limit.
 //!
-//! `cargo bench --bench decision` runs all; `-- memory`, `-- redis/` and `-- compare` one part each. It starts its own
-//! redis-server.
+//! `cargo bench --bench decision` runs all; `-- memory`, `-- redis/`, `-- compare` and `-- footprint` one part each. It starts its
+//! own redis-server.
 
 #[path = "decision/compare.rs"]
 mod compare;
+#[path = "decision/footprint.rs"]
+mod footprint;
 #[path = "../tests/it/support/redis.rs"]
 #[allow(dead_code, clippy::unwrap_used, reason = "shared with the tests")]
 mod server;
@@ -82,21 +84,7 @@ fn memory(criterion: &mut Criterion) {
 fn through_redis(criterion: &mut Criterion) {
     let server = RedisServer::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let url = server.url();
-    let (host, port) = url.trim_start_matches("redis://").split_once(':').expect("a host and a port");
-    let node = RedisNode { host: host.into(), port: port.parse().expect("a port") };
-    let config = RedisStore {
-        servers: RedisServers::Single(node),
-        login: None,
-        database: 0,
-        tls: None,
-        namespace: "cg".into(),
-        deadline: Duration::from_secs(1),
-        connect_timeout: Duration::from_secs(5),
-        on_failure: OnFailure::Local,
-    };
-    let gauge = prometheus::IntGauge::new("store_up", "whether Redis answers").expect("a valid name");
-    let redis = runtime.block_on(Redis::open(&config, Arc::new(StoreHealth::new(gauge)))).expect("a valid URL");
+    let redis = runtime.block_on(open(&store(&server)));
     let tokens = tokens(1_000);
     runtime.block_on(async {
         for token in &tokens {
@@ -143,6 +131,25 @@ fn through_redis(criterion: &mut Criterion) {
     group.finish();
 }
 
+fn store(server: &RedisServer) -> RedisStore {
+    let node = RedisNode { host: "127.0.0.1".into(), port: server.port() };
+    RedisStore {
+        servers: RedisServers::Single(node),
+        login: None,
+        database: 0,
+        tls: None,
+        namespace: "cg".into(),
+        deadline: Duration::from_secs(1),
+        connect_timeout: Duration::from_secs(5),
+        on_failure: OnFailure::Local,
+    }
+}
+
+async fn open(store: &RedisStore) -> Redis {
+    let gauge = prometheus::IntGauge::new("store_up", "whether Redis answers").expect("a valid name");
+    Redis::open(store, Arc::new(StoreHealth::new(gauge))).await.expect("a valid URL")
+}
+
 fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
@@ -159,7 +166,13 @@ fn main() {
         through_redis(&mut criterion);
     }
     criterion.final_summary();
-    if wants("compare") && !std::env::args().any(|word| word == "--test") {
+    if std::env::args().any(|word| word == "--test") {
+        return;
+    }
+    if wants("compare") {
         compare::run();
+    }
+    if wants("footprint") {
+        footprint::run();
     }
 }

@@ -30,7 +30,7 @@ const SLEWED: u32 = 1_000;
 
 impl Limit {
     /// The window, shortened by the error of the clocks: in doubt the limiter is right.
-    fn surely(&self) -> Duration {
+    pub fn surely(&self) -> Duration {
         self.window.saturating_sub(TICK + self.window / SLEWED)
     }
 
