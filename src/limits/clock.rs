@@ -27,7 +27,7 @@ impl ClockOrigin {
     #[must_use]
     pub fn of_this_process() -> Self {
         let _ = Moment::now();
-        let &(begun, unix_ms) = BEGUN.get_or_init(|| (Instant::now(), unix_ms(SystemTime::now())));
+        let &(begun, unix_ms) = BEGUN.get_or_init(|| begin(Instant::now(), SystemTime::now()));
         let age = Instant::now().saturating_duration_since(begun);
         Self { monotonic_ns: monotonic_ns().saturating_sub(age.as_nanos() as u64), unix_ms }
     }
@@ -68,8 +68,10 @@ impl Moment {
     #[must_use]
     pub fn now() -> Self {
         static OFFSET_MS: AtomicI64 = AtomicI64::new(0);
-        let (wall_ms, at) = (unix_ms(SystemTime::now()), Instant::now());
-        let (begun, begun_ms) = *BEGUN.get_or_init(|| (at, wall_ms));
+        // In this order: what a client does in the first moment of a second must not count to the second before.
+        let (at, wall) = (Instant::now(), SystemTime::now());
+        let wall_ms = unix_ms(wall);
+        let (begun, begun_ms) = *BEGUN.get_or_init(|| begin(at, wall));
         let steady_ms = begun_ms + at.saturating_duration_since(begun).as_millis() as u64;
         let known_ms = OFFSET_MS.load(Ordering::Relaxed);
         let wall_offset_ms = offset(wall_ms, steady_ms, known_ms);
@@ -84,6 +86,12 @@ impl Moment {
     pub fn steady_ms(&self) -> u64 {
         self.steady_ms
     }
+}
+
+/// The beginning of a millisecond, so that both clocks change theirs at one time.
+fn begin(at: Instant, wall: SystemTime) -> (Instant, u64) {
+    let past = wall.duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos() % 1_000_000;
+    (at.checked_sub(Duration::from_nanos(past.into())).unwrap_or(at), unix_ms(wall))
 }
 
 fn offset(wall_ms: u64, steady_ms: u64, known_ms: i64) -> i64 {
@@ -105,6 +113,13 @@ mod tests {
         assert_eq!([1_000, 1_003, 995].map(|wall_ms| offset(wall_ms, 1_000, 0)), [0; 3]);
         assert_eq!([61_000, 940].map(|wall_ms| offset(wall_ms, 1_000, 0)), [60_000, -60]);
         assert_eq!([1_062, 1_000].map(|wall_ms| offset(wall_ms, 1_000, 60)), [60, 0]);
+    }
+
+    #[test]
+    fn both_clocks_change_their_millisecond_at_one_time() {
+        let (at, wall) = (Instant::now(), UNIX_EPOCH + Duration::from_nanos(1_000_000_999_999));
+        let (begun, unix_ms) = begin(at, wall);
+        assert_eq!((at - begun, unix_ms), (Duration::from_nanos(999_999), 1_000_000));
     }
 
     #[test]
