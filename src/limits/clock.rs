@@ -68,7 +68,7 @@ impl Moment {
     #[must_use]
     pub fn now() -> Self {
         static OFFSET_MS: AtomicI64 = AtomicI64::new(0);
-        // In this order: what a client does in the first moment of a second must not count to the second before.
+        // In this order: a request in the first moment of a second must not count to the second before.
         let (at, wall) = (Instant::now(), SystemTime::now());
         let wall_ms = unix_ms(wall);
         let (begun, begun_ms) = *BEGUN.get_or_init(|| begin(at, wall));

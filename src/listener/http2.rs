@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -11,12 +12,13 @@ use h2::server::{Builder, Connection, Handshake};
 use h2::{Ping, PingPong, Reason};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::io::InspectReader;
 
 use crate::config::ListenSettings;
+use crate::deadline::WriteTimeout;
 use crate::http2::FrameGuard;
 
 use super::handler::Handler;
-use super::heard::{Heard, HeardStream};
 use super::interim::InterimQueue;
 use super::peer::Peer;
 use super::stream;
@@ -46,6 +48,8 @@ pub(super) struct Http2<F, S> {
     write_timeout: Duration,
     /// How long it may leave a ping unanswered.
     ping_timeout: Duration,
+    /// The client has sent something since this was looked at last.
+    has_sent: Arc<AtomicBool>,
     state: ConnectionState<S>,
     streams: Streams,
 }
@@ -81,9 +85,12 @@ impl Streams {
     }
 }
 
+/// A client's bytes. It must take what is written, and whatever it sends is noted, for [`Liveness`].
+type ClientStream<S> = InspectReader<WriteTimeout<S>, Box<dyn FnMut(&[u8]) + Send>>;
+
 enum ConnectionState<S> {
-    Opening(Handshake<FrameGuard<HeardStream<S>>, Bytes>),
-    Open(Connection<FrameGuard<HeardStream<S>>, Bytes>, Option<Liveness>),
+    Opening(Handshake<FrameGuard<ClientStream<S>>, Bytes>),
+    Open(Connection<FrameGuard<ClientStream<S>>, Bytes>, Option<Liveness>),
     /// Closed before it was open.
     Closed,
 }
@@ -91,7 +98,12 @@ enum ConnectionState<S> {
 impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<F, S> {
     /// Takes over a connection from its first byte.
     pub(super) fn new(handler: F, peer: Arc<Peer>, io: S, settings: &ListenSettings) -> Self {
-        let io = HeardStream::new(io, settings.body_idle_timeout, peer.heard.clone());
+        let has_sent = Arc::<AtomicBool>::default();
+        let note = Box::new({
+            let has_sent = has_sent.clone();
+            move |_: &[u8]| has_sent.store(true, Ordering::Relaxed)
+        });
+        let io = InspectReader::new(WriteTimeout::new(io, settings.body_idle_timeout), note as _);
         let mut builder = Builder::new();
         builder
             .max_concurrent_streams(settings.max_concurrent_streams)
@@ -113,6 +125,7 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<F, 
             peer,
             write_timeout: settings.body_idle_timeout,
             ping_timeout: settings.header_timeout,
+            has_sent,
             state: ConnectionState::Opening(builder.handshake(FrameGuard::of_client(io))),
             streams: Streams::default(),
         }
@@ -137,14 +150,14 @@ impl<F: Fn() -> Arc<H> + Unpin, H: Handler, S: AsyncRead + AsyncWrite + Unpin> F
     type Output = Result<(), h2::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { handler, peer, write_timeout, ping_timeout, state, streams } = self.get_mut();
+        let Self { handler, peer, write_timeout, ping_timeout, has_sent, state, streams } = self.get_mut();
         if let ConnectionState::Opening(handshake) = state {
             let mut connection = ready!(Pin::new(handshake).poll(cx))?;
             let liveness = connection.ping_pong().map(|ping| Liveness::new(ping, *ping_timeout));
             *state = ConnectionState::Open(connection, liveness);
         }
         let ConnectionState::Open(connection, liveness) = state else { return Poll::Ready(Ok(())) };
-        if liveness.as_mut().is_some_and(|liveness| liveness.poll(&peer.heard, cx).is_ready()) {
+        if liveness.as_mut().is_some_and(|liveness| liveness.poll(has_sent, cx).is_ready()) {
             tracing::debug!(client = %peer.client.address, "the client does not answer pings");
             *liveness = None;
             connection.abrupt_shutdown(Reason::NO_ERROR);
@@ -174,14 +187,14 @@ impl Liveness {
     }
 
     /// Ready when it was pinged and has sent nothing since. Any byte counts as an answer.
-    fn poll(&mut self, heard: &Heard, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, has_sent: &AtomicBool, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             ready!(self.timer.as_mut().poll(cx));
-            let was_heard = heard.take();
-            if self.is_pinged && !was_heard {
+            let is_there = has_sent.swap(false, Ordering::Relaxed);
+            if self.is_pinged && !is_there {
                 return Poll::Ready(());
             }
-            self.is_pinged = !was_heard;
+            self.is_pinged = !is_there;
             if self.is_pinged {
                 // The answer to the last ping makes room for the next.
                 let _ = self.ping.poll_pong(cx);
@@ -213,10 +226,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_answers_no_ping_is_dropped() {
         let (mut liveness, mut connection, _client) = silent().await;
-        let (heard, began) = (Heard::default(), Instant::now());
+        let (has_sent, began) = (AtomicBool::default(), Instant::now());
         tokio::select! {
             _ = connection.accept() => panic!("the connection has ended"),
-            () = poll_fn(|cx| liveness.poll(&heard, cx)) => {}
+            () = poll_fn(|cx| liveness.poll(&has_sent, cx)) => {}
         }
         assert_eq!(began.elapsed().as_secs(), 25);
     }
@@ -224,18 +237,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn any_byte_of_a_client_counts_as_an_answer() {
         let (mut liveness, mut connection, _client) = silent().await;
-        let (heard, began) = (Heard::default(), Instant::now());
+        let (has_sent, began) = (AtomicBool::default(), Instant::now());
         let speaks = async {
             for at in [15, 37, 55] {
                 tokio::time::sleep_until(began + Duration::from_secs(at)).await;
-                heard.note();
+                has_sent.store(true, Ordering::Relaxed);
             }
             std::future::pending::<()>().await;
         };
         tokio::select! {
             _ = connection.accept() => panic!("the connection has ended"),
             () = speaks => {}
-            () = poll_fn(|cx| liveness.poll(&heard, cx)) => {}
+            () = poll_fn(|cx| liveness.poll(&has_sent, cx)) => {}
         }
         // After 20, 40 and 60 seconds it has sent something; after 80 it is pinged.
         assert_eq!(began.elapsed().as_secs(), 85);

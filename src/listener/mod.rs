@@ -8,7 +8,6 @@ mod date;
 mod forwarded;
 mod handler;
 mod head;
-mod heard;
 mod http1;
 mod http2;
 mod interim;

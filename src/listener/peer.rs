@@ -12,7 +12,6 @@ use crate::shutdown::{CountGuard, Counted, Shutdown};
 
 use super::forwarded::ForwardedClient;
 use super::head::{self, HeadLimits, RequestFault};
-use super::heard::Heard;
 use super::interim::Interim;
 use super::slot::ConnectionSlot;
 use super::tls::ShownCertificate;
@@ -30,8 +29,6 @@ pub(crate) struct Peer {
     pub client: ForwardedClient,
     /// The certificate that it was shown; `None` on the plain listener.
     pub certificate: Option<ShownCertificate>,
-    /// On HTTP/2.
-    pub(super) heard: Arc<Heard>,
     /// Why what it sent behind a request for another protocol was refused.
     refusal: OnceLock<RequestFault>,
     limits: HeadLimits,
@@ -60,7 +57,6 @@ impl Peer {
         Arc::new(Self {
             client: ForwardedClient::new(address, certificate.is_some()),
             certificate,
-            heard: Arc::default(),
             refusal: OnceLock::new(),
             limits,
             active: AtomicUsize::new(0),

@@ -147,7 +147,7 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin + Send + '
 
     /// A request begins.
     fn begin(&mut self, request: Request<()>, length: BodyLength, asks: Asks) -> Stage<H::Body> {
-        // Who has begun to send the body waits for nothing.
+        // A client that has begun to send the body waits for nothing.
         let (asked, awaited) = (Asked::by(&request, asks), asks.expects && !self.wire.holds(1));
         let mut exchange = Exchange::new(asked);
         let mut piped = |length| {
@@ -156,7 +156,7 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin + Send + '
             IncomingBody::Pipe(body)
         };
         let body = match length {
-            // Who asks for another protocol sends a GET without a body.
+            // A request for another protocol is a GET without a body.
             BodyLength::None if asks.upgrade && !asked.is_http10 && *request.method() == Method::GET => {
                 let (sender, receiver) = oneshot::channel();
                 exchange.upgrade = Some(sender);

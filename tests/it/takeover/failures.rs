@@ -158,7 +158,7 @@ async fn killed_before_or_after_it_leaves_the_way_free() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_in_the_middle_it_leaves_the_new_one() {
     let (_upstream, site) = site().await;
-    // Who asks in between soon has used up the minute; who is judged hasn't.
+    // The requests in between soon use up the minute of their token. The last request has a token of its own.
     let (token, asking_token) = (site.token(&[]), site.token(&[]));
     let mut old = site.take_over().unwrap();
     site.replace("https: \"127.0.0.1:0\"", &format!("https: \"{}\"", old.https));

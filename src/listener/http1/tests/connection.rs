@@ -297,7 +297,7 @@ async fn nobody_is_asked_for_a_body_once_there_is_an_answer() {
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close\r\n"), "{answer}");
     assert!(!answer.contains(" 100 ") && answer.ends_with("early"), "{answer}");
     assert_eq!(bodies, [None]);
-    // Who has begun to send it waits for nothing.
+    // A client that has begun to send it waits for nothing.
     let (answer, bodies) =
         answered_first(&[&format!("{head}hello"), "world", "GET / HTTP/1.1\r\nhost: a\r\n\r\n"]).await;
     assert!(!answer.contains(" 100 ") && answer.matches("early").count() == 2, "{answer}");
