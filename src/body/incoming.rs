@@ -1,4 +1,4 @@
-//! Bodies as they arrive: from clients on HTTP/1.1 and HTTP/2, and, by hyper, from upstreams.
+//! Bodies as they arrive: from clients on HTTP/1.1 and HTTP/2, and from services.
 //!
 //! The rest of an HTTP/2 client's body that nobody reads to its end is discarded for a moment. Otherwise the stream is reset right behind the
 //! answer, and although a client may not drop the answer for that (RFC 9113 §8.1), some do, as curl 7.88.
@@ -11,11 +11,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use super::error::BodyError;
 use super::pipe::PipeBody;
+use super::service::ServiceBody;
 use super::upgraded::UpgradedConnection;
 
 /// Long enough for what a client sends right behind the head of its request.
@@ -36,10 +36,8 @@ pub enum IncomingBody {
     Pipe(PipeBody),
     /// No body, but the connection of an HTTP/1.1 client, once it has switched protocols; `None`: it was taken.
     Upgrade(Option<oneshot::Receiver<UpgradedConnection>>),
-    /// On an upstream's HTTP/1.1 connection, read by hyper.
-    Hyper(Incoming),
-    /// On an upstream's HTTP/2 stream, read by hyper, which takes a reset with NO_ERROR anywhere for the end.
-    Answer(Incoming),
+    /// A service's.
+    Service(ServiceBody),
     /// On an HTTP/2 client's stream.
     Stream(StreamBody),
     /// No body, but what follows an HTTP/2 client's CONNECT once that is accepted; `None`: it was taken.
@@ -133,11 +131,7 @@ impl IncomingBody {
                 Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
             }
             Self::Pipe(body) => body.poll_frame(cx),
-            Self::Hyper(incoming) => Pin::new(incoming).poll_frame(cx).map_err(BodyError::Broken),
-            Self::Answer(incoming) => match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
-                None if !incoming.is_end_stream() => Poll::Ready(Some(Err(BodyError::Unfinished))),
-                frame => Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken))),
-            },
+            Self::Service(body) => Pin::new(body).poll_frame(cx),
             // A stream that its client has reset ends like this too: what came of the body is not the whole of it.
             Self::Stream(body) => body.poll_frame(cx).map_err(BodyError::Reset),
             Self::Empty | Self::Upgrade(_) | Self::Call(_) => Poll::Ready(None),
@@ -148,17 +142,22 @@ impl IncomingBody {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
             Self::Pipe(body) => body.is_end_stream(),
-            Self::Hyper(incoming) | Self::Answer(incoming) => incoming.is_end_stream(),
+            Self::Service(body) => body.is_end_stream(),
             Self::Stream(body) => body.stream.as_ref().is_none_or(RecvStream::is_end_stream),
             Self::Empty | Self::Upgrade(_) | Self::Call(_) => true,
         }
+    }
+
+    /// Whether all of it is there.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self, Self::Whole(_)) || self.is_end_stream()
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Pipe(body) => body.size_hint(),
-            Self::Hyper(incoming) | Self::Answer(incoming) => incoming.size_hint(),
+            Self::Service(body) => body.size_hint(),
             // The header says it, which goes along.
             Self::Stream(_) => SizeHint::default(),
             Self::Empty | Self::Upgrade(_) | Self::Call(_) => SizeHint::with_exact(0),

@@ -121,6 +121,14 @@ impl Body {
         Some(receiver)
     }
 
+    /// Whether all of it is there: nothing more has to come from the other side.
+    pub(crate) fn is_whole(&self) -> bool {
+        match self {
+            Self::Empty | Self::Full(_) => true,
+            Self::Relay(relay) => relay.incoming.is_whole(),
+        }
+    }
+
     /// Measures the silence of a body together with that of the body in the other direction: one is silent while the other
     /// speaks.
     #[must_use]

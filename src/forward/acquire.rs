@@ -4,8 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::deadline::Deadline;
-
 use super::connection_slot::ConnectionSlot;
 use super::endpoint_pool::{Channel, EndpointPool, NoConnection, PooledConnection, is_other};
 use super::exclusive_connection::ExclusiveConnection;
@@ -115,8 +113,7 @@ impl EndpointPool {
                 }
                 let mut reserved = take_idle(kept);
                 if let Some(Reserved::Idle(connection)) = &mut reserved {
-                    // A timer belongs to the runtime of its worker.
-                    connection.timer = Deadline::default();
+                    connection.leave_worker();
                 }
                 reserved
             })

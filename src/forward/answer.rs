@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Response, StatusCode, Version};
-use hyper::body::Incoming;
+use http::{Response, StatusCode};
 
-use crate::body::{Body, IncomingBody, Progress};
+use crate::body::{Body, IncomingBody, Progress, ServiceBody};
 use crate::config::Route;
 use crate::deadline::Deadline;
 
@@ -59,7 +58,7 @@ impl AwaitedAnswer {
     /// When the client would misread it, or when it is a stream and there are as many as allowed.
     pub(super) fn pass_on(
         self,
-        mut response: Response<Incoming>,
+        mut response: Response<ServiceBody>,
         mut guard: ResponseGuard,
         upstream: &UpstreamPools,
         route: &Route,
@@ -74,10 +73,7 @@ impl AwaitedAnswer {
         let tunnel = client_end
             .map(|client| Box::new(Tunnel { client, upstream: hyper::upgrade::on(&mut response), limits: route.call }));
         let (mut parts, body) = response.into_parts();
-        let body = match parts.version {
-            Version::HTTP_2 => IncomingBody::Answer(body),
-            _ => IncomingBody::Hyper(body),
-        };
+        let body = IncomingBody::Service(body);
         headers::head_onto_client(&mut parts, route, self.keeps_limits);
         let is_stream = switched || self.is_grpc || headers::has_events(&parts.headers);
         if is_stream && !guard.begin_stream() {
@@ -101,7 +97,7 @@ impl AwaitedAnswer {
     }
 
     /// Why an answer must not be passed on, if the client would misread it.
-    fn defect(&self, response: &mut Response<Incoming>) -> Option<&'static str> {
+    fn defect(&self, response: &mut Response<ServiceBody>) -> Option<&'static str> {
         if let Err(why) = headers::settle_length(response.headers_mut()) {
             return Some(why);
         }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
-use hyper::body::{Body as _, Incoming};
+use http_body::Body as _;
 use smallvec::SmallVec;
 
-use crate::body::{Body, BodyCopy, Progress};
+use crate::body::{Body, BodyCopy, Progress, ServiceBody};
 use crate::config::{HeaderCase, RetryOn};
 use crate::deadline::Deadline;
 
@@ -50,7 +50,7 @@ struct RetryState {
     avoid: Option<Arc<SharedConnection>>,
 }
 
-type Answered = (PooledConnection, InFlight, Response<Incoming>);
+type Answered = (PooledConnection, InFlight, Response<ServiceBody>);
 
 /// An attempt that another one may follow.
 struct FailedAttempt {
@@ -80,7 +80,7 @@ impl UpstreamPools {
         self: &Arc<Self>,
         mut request: Request<Body>,
         mut context: RequestContext<'_>,
-    ) -> Result<(ResponseGuard, Response<Incoming>), ForwardError> {
+    ) -> Result<(ResponseGuard, Response<ServiceBody>), ForwardError> {
         let permit = self.state.admit().await.map_err(|why| self.overloaded("requests", why))?;
         if let Some(copy) = context.copy.take() {
             // At the end of a drain the copy's task is gone.
@@ -179,6 +179,8 @@ impl UpstreamPools {
     fn next(&self, index: usize, failed: &FailedAttempt, retry: &mut RetryState, key: Option<u64>) -> Option<usize> {
         let FailureKind::Failed(on) = failed.kind else {
             retry.stale += 1;
+            // What has closed one connection may have closed others.
+            self.endpoints[index].sweep();
             return (retry.stale <= MAX_STALE).then_some(index);
         };
         retry.tried.push(index);

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::body::Body;
+use crate::body::{Body, Driver};
 use crate::config::{HeaderCase, Protocol, Upstream};
 use crate::deadline::WriteTimeout;
 
@@ -30,11 +30,11 @@ const MAX_BUFFER: usize = 64 * 1024;
 
 /// A connection that requests can be sent on.
 pub(super) enum Connected {
-    Http1(SendRequest<Body>, ConnectionSlot),
+    Http1(SendRequest<Body>, Driver, ConnectionSlot),
     Http2(Arc<SharedConnection>),
 }
 
-/// Makes a connection and starts its task. It breaks off when the endpoint takes nothing of what is sent for the upstream's
+/// Makes a connection. It breaks off when the endpoint takes nothing of what is sent for the upstream's
 /// `idle_timeout`.
 ///
 /// # Errors
@@ -128,11 +128,11 @@ where
         // hyper writes names that it remembers in their own case, without being asked.
         .title_case_headers(upstream.header_case != HeaderCase::Lower);
     let (sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
-    tokio::spawn(async move {
+    let driver = Driver::new(async move {
         // The request on this connection gets an error of its own.
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "an upstream connection broke off");
         }
     });
-    Ok(Connected::Http1(sender, slot))
+    Ok(Connected::Http1(sender, driver, slot))
 }

@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::Either;
 use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use smallvec::SmallVec;
 
-use crate::body::Body;
+use crate::body::{Body, ServiceBody};
 use crate::config::{Endpoint, EndpointAddress, Protocol, Upstream};
 use crate::deadline::Deadline;
 
@@ -191,12 +190,12 @@ impl EndpointPool {
         let connecting = Box::pin(connect::connect(addr, self.tls.as_ref(), protocol, &self.upstream, slot));
         let connected = tokio::time::timeout(self.upstream.connect_timeout, connecting).await;
         match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))? {
-            Connected::Http1(sender, slot) => {
+            Connected::Http1(sender, driver, slot) => {
                 // An exclusive connection offered nothing else, so it says nothing of the endpoint.
                 if !exclusive && self.protocol == Protocol::Auto {
                     lock(&self.attempts).only_http1 = true;
                 }
-                Ok(Channel::Exclusive(ExclusiveConnection::new(sender, slot)))
+                Ok(Channel::Exclusive(ExclusiveConnection::new(sender, driver, slot)))
             }
             Connected::Http2(shared) => {
                 let permit = shared.try_stream();
@@ -227,7 +226,10 @@ impl EndpointPool {
     pub(super) fn sweep(&self) {
         let now = Instant::now();
         let mut kept = self.lock();
-        kept.idle.retain(|connection| self.is_fresh(connection, now));
+        kept.idle.retain(|connection| {
+            connection.look();
+            self.is_fresh(connection, now)
+        });
         // A connection with requests on it ends with the last of them.
         kept.shared.retain(|shared| {
             shared.is_usable()
@@ -272,12 +274,13 @@ impl PooledConnection {
     pub(super) fn send(
         &mut self,
         mut request: Request<Body>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>> {
+    ) -> impl Future<Output = Result<Response<ServiceBody>, TrySendError<Request<Body>>>> {
         match &mut self.channel {
             Channel::Exclusive(connection) => Either::Left(connection.send(request)),
             Channel::Shared(permit) => {
                 onto_http2(&mut request, self.pool.tls.is_some(), &self.pool.authority);
-                Either::Right(permit.sender.try_send_request(request))
+                let answer = permit.sender.try_send_request(request);
+                Either::Right(async move { Ok(answer.await?.map(ServiceBody::http2)) })
             }
         }
     }

@@ -1,13 +1,15 @@
 //! An HTTP/1.1 connection, which carries one request at a time, and whether it may carry another.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
+use tokio::time::timeout;
 
-use crate::body::Body;
+use crate::body::{Body, Driver, ServiceBody};
 use crate::deadline::Deadline;
 
 use super::connection_slot::ConnectionSlot;
@@ -21,8 +23,12 @@ const REST: Duration = Duration::from_secs(1);
 /// How long another worker may take to run the task of a connection of its own.
 const MAX_BUSY: Duration = Duration::from_millis(100);
 
+/// A connection that has carried a request within this time is still open, most likely. One that is not returns its next request unsent.
+const LATELY: Duration = Duration::from_millis(100);
+
 pub(super) struct ExclusiveConnection {
     sender: SendRequest<Body>,
+    driver: Driver,
     pub(super) slot: ConnectionSlot,
     last_used: Instant,
     late_body: LateBody,
@@ -42,7 +48,7 @@ enum LateBody {
 }
 
 impl LateBody {
-    fn of(is_head: bool, answer: &Response<Incoming>) -> Self {
+    fn of<B>(is_head: bool, answer: &Response<B>) -> Self {
         match answer.status() {
             StatusCode::NO_CONTENT if announces_body(answer.headers()) => Self::Likely,
             status if (is_head || status == StatusCode::NOT_MODIFIED) && announces_body(answer.headers()) => {
@@ -54,22 +60,31 @@ impl LateBody {
 }
 
 impl ExclusiveConnection {
-    pub(super) fn new(sender: SendRequest<Body>, slot: ConnectionSlot) -> Self {
-        Self { sender, slot, last_used: Instant::now(), late_body: LateBody::No, timer: Deadline::default() }
+    pub(super) fn new(sender: SendRequest<Body>, driver: Driver, slot: ConnectionSlot) -> Self {
+        Self { sender, driver, slot, last_used: Instant::now(), late_body: LateBody::No, timer: Deadline::default() }
     }
 
     /// Sends a request and waits for the head of the answer.
     pub(super) fn send(
         &mut self,
         mut request: Request<Body>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>> {
+    ) -> impl Future<Output = Result<Response<ServiceBody>, TrySendError<Request<Body>>>> {
         onto_http1(&mut request);
         let is_head = *request.method() == Method::HEAD;
+        if !request.body().is_whole() {
+            // The rest of it may come while nobody waits for the answer.
+            self.driver.detach();
+        }
         let answer = self.sender.try_send_request(request);
         async move {
-            let answer = answer.await?;
+            let mut answer = pin!(answer);
+            let answer = poll_fn(|cx| self.driver.poll(cx, |cx| answer.as_mut().poll(cx))).await?;
             self.late_body = LateBody::of(is_head, &answer);
-            Ok(answer)
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                // It gives the connection away.
+                self.driver.detach();
+            }
+            Ok(answer.map(|body| ServiceBody::http1(body, self.driver.clone())))
         }
     }
 
@@ -85,23 +100,35 @@ impl ExclusiveConnection {
 
     /// Whether it takes the next request now.
     pub(super) async fn is_ready(&mut self) -> bool {
-        // The connection's task may not have run since the last response ended: let it run once.
-        if !self.sender.is_ready() {
-            tokio::task::yield_now().await;
+        if self.last_used.elapsed() < LATELY && self.sender.is_ready() {
+            return true;
         }
-        let ready = std::future::poll_fn(|cx| std::task::Poll::Ready(self.sender.poll_ready(cx)));
-        match ready.await {
-            std::task::Poll::Ready(ready) => ready.is_ok(),
-            // The task of one that another worker has made runs there.
-            std::task::Poll::Pending => {
-                let ready = Box::pin(tokio::time::timeout(MAX_BUSY, self.sender.ready()));
-                matches!(ready.await, Ok(Ok(())))
-            }
+        // The service may have closed it.
+        let is_here = !self.driver.rest();
+        if self.sender.is_ready() || is_here {
+            return self.sender.is_ready();
         }
+        // Its task may not have run since the last response ended: let it run once.
+        tokio::task::yield_now().await;
+        // That of one that another worker has made runs there.
+        self.sender.is_ready() || matches!(timeout(MAX_BUSY, Box::pin(self.sender.ready())).await, Ok(Ok(())))
+    }
+
+    /// Another worker gets it: what it needs of its own worker stays there.
+    pub(super) fn leave_worker(&mut self) {
+        self.driver.detach();
+        // A timer belongs to the runtime of its worker.
+        self.timer = Deadline::default();
+    }
+
+    /// Looks whether the service has closed it.
+    pub(super) fn look(&self) {
+        self.driver.rest();
     }
 
     /// Request and response are complete; `None`: it can't carry another request.
     pub(super) fn into_idle(mut self) -> Option<Self> {
+        self.driver.unwatch();
         if self.sender.is_closed() || self.late_body == LateBody::Likely {
             return None;
         }

@@ -10,10 +10,9 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Request, Response};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::body::{Body, BodyCopy};
+use crate::body::{Body, BodyCopy, ServiceBody};
 use crate::config;
 use crate::shutdown::{Counted, Shutdown};
 use crate::telemetry::{Metrics, MirrorMetrics};
@@ -185,7 +184,7 @@ impl RequestMirror {
 }
 
 /// Reads an answer to its end if that is near, so that its connection can be used again.
-async fn discard(connection: PooledConnection, response: Response<Incoming>) -> CopyOutcome {
+async fn discard(connection: PooledConnection, response: Response<ServiceBody>) -> CopyOutcome {
     let is_failure = response.status().is_server_error();
     let outcome = if is_failure { CopyOutcome::ServerError } else { CopyOutcome::Answered };
     let is_endless = headers::has_events(response.headers());

@@ -10,10 +10,9 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::response::Parts;
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::body::Body;
+use crate::body::{Body, BodyError, ServiceBody};
 use crate::config::{Health, HealthProbe};
 use crate::shutdown::Shutdown;
 
@@ -36,6 +35,8 @@ enum ProbeError {
     Connect(#[source] io::Error),
     #[error("the exchange broke off: {0}")]
     Broken(#[source] hyper::Error),
+    #[error("the exchange broke off: {0}")]
+    BrokenBody(#[source] BodyError),
     #[error("it answers with {0}")]
     Status(StatusCode),
     #[error("no answer within {0:?}")]
@@ -137,11 +138,11 @@ fn get(path: &str) -> Request<Body> {
 }
 
 /// Reads an answer, up to [`MAX_READ`].
-async fn read(response: Response<Incoming>) -> Result<(Parts, Vec<u8>, Option<HeaderMap>), ProbeError> {
+async fn read(response: Response<ServiceBody>) -> Result<(Parts, Vec<u8>, Option<HeaderMap>), ProbeError> {
     let (parts, mut body) = response.into_parts();
     let (mut read, mut trailers) = (Vec::new(), None);
     while let Some(frame) = body.frame().await {
-        match frame.map_err(ProbeError::Broken)?.into_data() {
+        match frame.map_err(ProbeError::BrokenBody)?.into_data() {
             Ok(data) => read.extend_from_slice(&data),
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
