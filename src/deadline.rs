@@ -12,28 +12,31 @@ use tokio::time::{Instant, Sleep};
 #[derive(Default)]
 pub(crate) struct Deadline {
     timer: Option<Pin<Box<Sleep>>>,
-    armed: bool,
+    /// `None`: disarmed.
+    end: Option<Instant>,
 }
 
 impl Deadline {
     /// Ready `after` the first poll since it was disarmed.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, after: Duration) -> Poll<()> {
-        let timer = match &mut self.timer {
-            Some(timer) => {
-                if !self.armed {
-                    timer.as_mut().reset(Instant::now() + after);
-                }
-                timer
+        let end = *self.end.get_or_insert_with(|| Instant::now() + after);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
+        // A timer that ends too early is set anew when it does: that costs less than with every silence.
+        if timer.deadline() > end {
+            timer.as_mut().reset(end);
+        }
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= end {
+                return Poll::Ready(());
             }
-            empty => empty.insert(Box::pin(tokio::time::sleep(after))),
-        };
-        self.armed = true;
-        timer.as_mut().poll(cx)
+            timer.as_mut().reset(end);
+        }
     }
 
     /// Something moved: the next silence starts anew.
     pub(crate) fn disarm(&mut self) {
-        self.armed = false;
+        self.end = None;
     }
 }
 
@@ -96,5 +99,30 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.io).poll_shutdown(cx);
         this.bounded(cx, polled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_silence_has_the_whole_time() {
+        let second = Duration::from_secs(1);
+        let (mut deadline, began) = (Deadline::default(), Instant::now());
+        for (length, silence) in [(10, 4), (10, 9), (3, 2), (10, 9)] {
+            let waited = tokio::time::timeout(silence * second, poll_fn(|cx| deadline.poll(cx, length * second)));
+            assert!(waited.await.is_err(), "{silence} of {length} seconds");
+            deadline.disarm();
+        }
+        poll_fn(|cx| deadline.poll(cx, 10 * second)).await;
+        assert_eq!(began.elapsed().as_secs(), 4 + 9 + 2 + 9 + 10);
+        // It is over until it is disarmed.
+        poll_fn(|cx| deadline.poll(cx, 10 * second)).await;
+        deadline.disarm();
+        poll_fn(|cx| deadline.poll(cx, 5 * second)).await;
+        assert_eq!(began.elapsed().as_secs(), 39);
     }
 }

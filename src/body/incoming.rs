@@ -3,6 +3,7 @@
 //! The rest of an HTTP/2 client's body that nobody reads to its end is discarded for a moment. Otherwise the stream is reset right behind the
 //! answer, and although a client may not drop the answer for that (RFC 9113 §8.1), some do, as curl 7.88.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -60,6 +61,12 @@ pub struct CallHalves {
     pub receive: RecvStream,
     /// To the client, from when it was told that the call may begin; never, if it was told otherwise.
     pub send: oneshot::Receiver<SendStream<Bytes>>,
+}
+
+impl fmt::Debug for IncomingBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IncomingBody").field("length", &self.size_hint()).finish_non_exhaustive()
+    }
 }
 
 impl StreamBody {

@@ -1,10 +1,8 @@
 //! The attempts at one request: which endpoint gets it, and when another one follows.
 
-use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,13 +12,13 @@ use smallvec::SmallVec;
 
 use crate::body::{Body, BodyCopy, Progress, ServiceBody};
 use crate::config::{HeaderCase, RetryOn};
-use crate::deadline::Deadline;
 
 use super::acquire::Reserved;
 use super::balance::{InFlight, NoPermit};
 use super::context::ForwardContext;
 use super::endpoint_pool::{EndpointPool, NoConnection, PooledConnection};
 use super::error::ForwardError;
+use super::first_byte::within;
 use super::replayable_head::ReplayableHead;
 use super::request_context::RequestContext;
 use super::response_guard::{ResponseGuard, gateway_error};
@@ -57,7 +55,7 @@ struct FailedAttempt {
     /// The outcome if none does.
     outcome: Result<Answered, ForwardError>,
     /// The request, as long as sending it again can't make anything happen twice.
-    request: Option<Request<Body>>,
+    request: Option<Box<Request<Body>>>,
     kind: FailureKind,
     /// Whether the same endpoint may be tried if there is no other: its connection failed, not itself.
     same_endpoint: bool,
@@ -78,7 +76,7 @@ impl UpstreamPools {
     /// Tries one endpoint after the other until one answers, as long as nothing can happen twice by that and the retry budget lasts.
     pub(super) async fn send(
         self: &Arc<Self>,
-        mut request: Request<Body>,
+        mut request: Box<Request<Body>>,
         mut context: RequestContext<'_>,
     ) -> Result<(ResponseGuard, Response<ServiceBody>), ForwardError> {
         let permit = self.state.admit().await.map_err(|why| self.overloaded("requests", why))?;
@@ -196,7 +194,7 @@ impl UpstreamPools {
     async fn attempt(
         &self,
         index: usize,
-        mut request: Request<Body>,
+        mut request: Box<Request<Body>>,
         context: &RequestContext<'_>,
         retry: &mut RetryState,
     ) -> Result<Answered, Box<FailedAttempt>> {
@@ -222,7 +220,7 @@ impl UpstreamPools {
         let started = Instant::now();
         let mut timer = connection.timer().map(std::mem::take).unwrap_or_default();
         let sent = {
-            let sent = pin!(connection.send(request));
+            let sent = pin!(connection.send(*request));
             within(deadline, &mut timer, context.progress.as_deref(), sent).await
         };
         if let Some(kept) = connection.timer() {
@@ -248,7 +246,7 @@ impl UpstreamPools {
                 }
             }
             Some(Err(mut error)) => {
-                let (unsent, error) = (error.take_message(), error.into_error());
+                let (unsent, error) = (error.take_message().map(Box::new), error.into_error());
                 let head = head.map(|head| (head, is_idempotent));
                 Err(self.broken(index, &connection, unsent, error, head, context, retry.stale == 0))
             }
@@ -278,7 +276,7 @@ impl UpstreamPools {
         &self,
         index: usize,
         reason: NoConnection,
-        request: Request<Body>,
+        request: Box<Request<Body>>,
         context: &RequestContext<'_>,
     ) -> Box<FailedAttempt> {
         let (error, kind) = match reason {
@@ -304,7 +302,7 @@ impl UpstreamPools {
         &self,
         index: usize,
         connection: &PooledConnection,
-        unsent: Option<Request<Body>>,
+        unsent: Option<Box<Request<Body>>>,
         source: hyper::Error,
         head: Option<(ReplayableHead, bool)>,
         context: &RequestContext<'_>,
@@ -365,35 +363,11 @@ impl UpstreamPools {
 
 impl FailedAttempt {
     /// `request`: what may be sent again, to another endpoint.
-    fn new(outcome: Result<Answered, ForwardError>, kind: FailureKind, request: Option<Request<Body>>) -> Box<Self> {
+    fn new(
+        outcome: Result<Answered, ForwardError>,
+        kind: FailureKind,
+        request: Option<Box<Request<Body>>>,
+    ) -> Box<Self> {
         Box::new(Self { outcome, request, kind, same_endpoint: false, shared: None })
     }
-}
-
-/// Waits for the head of a response. While the request's body is moving, the deadline moves with it; while the upstream waits for the
-/// client's body, that has a deadline of its own.
-async fn within<F: Future>(
-    deadline: Duration,
-    timer: &mut Deadline,
-    progress: Option<&Progress>,
-    mut sent: Pin<&mut F>,
-) -> Option<F::Output> {
-    let mut wait = deadline;
-    let output = poll_fn(|cx| {
-        loop {
-            if let Poll::Ready(output) = sent.as_mut().poll(cx) {
-                return Poll::Ready(Some(output));
-            }
-            ready!(timer.poll(cx, wait));
-            timer.disarm();
-            let left = progress.and_then(|progress| deadline.checked_sub(progress.hesitation()));
-            match left.filter(|left| !left.is_zero()) {
-                Some(left) => wait = left,
-                None => return Poll::Ready(None),
-            }
-        }
-    });
-    let output = output.await;
-    timer.disarm();
-    output
 }

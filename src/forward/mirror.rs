@@ -98,7 +98,7 @@ impl RequestMirror {
         let upstream = &self.upstream.config;
         let host = headers::preserved_host(request.headers(), context, upstream.host);
         let key = affinity::key_of(&upstream.balancing.balance, request.headers(), context);
-        let copy = ReplayableHead::of(request).into_request();
+        let copy = *ReplayableHead::of(request).into_request();
         let (send, body) = match request.body_mut().copy(self.settings.max_body) {
             Some(body) => (None, body),
             None => {

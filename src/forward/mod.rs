@@ -14,6 +14,7 @@ mod endpoint_pool;
 mod error;
 mod exclusive_connection;
 mod extended_connect;
+mod first_byte;
 mod grpc_health;
 mod headers;
 mod interim;
@@ -123,7 +124,7 @@ impl Forwarder {
     /// [`ForwardError`]; the client has got no answer then.
     pub async fn forward(
         &self,
-        request: Request<IncomingBody>,
+        request: Box<Request<IncomingBody>>,
         context: &ForwardContext<'_>,
     ) -> Result<ForwardedResponse, ForwardError> {
         let (upstream, route) = (&self.upstreams[context.upstream], context.route);
@@ -151,10 +152,10 @@ impl Forwarder {
     /// Turns the client's request into one to the upstream.
     fn prepare(
         &self,
-        mut request: Request<IncomingBody>,
+        mut request: Box<Request<IncomingBody>>,
         context: &ForwardContext<'_>,
         websocket: bool,
-    ) -> (Request<Body>, Option<Arc<Progress>>, AwaitedAnswer) {
+    ) -> (Box<Request<Body>>, Option<Arc<Progress>>, AwaitedAnswer) {
         let (route, is_grpc) = (context.route, headers::is_grpc(&request));
         let upstream = &self.upstreams[context.upstream].config;
         let is_extended = extended_connect::was_extended_connect(&request);
@@ -184,7 +185,7 @@ impl Forwarder {
         let deadline = whole.map(|timeout| (Deadline::default(), timeout));
         let keeps_limits = self.keeps_limits;
         let awaited = AwaitedAnswer { client_end, handshake, is_grpc, upload, deadline, keeps_limits };
-        (Request::from_parts(parts, body), progress, awaited)
+        (Box::new(Request::from_parts(parts, body)), progress, awaited)
     }
 }
 

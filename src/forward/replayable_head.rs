@@ -47,8 +47,8 @@ impl ReplayableHead {
     }
 
     /// The request again, without a body.
-    pub(super) fn into_request(self) -> Request<Body> {
-        let mut request = Request::new(Body::Empty);
+    pub(super) fn into_request(self) -> Box<Request<Body>> {
+        let mut request = Box::new(Request::new(Body::Empty));
         *request.method_mut() = self.method;
         *request.uri_mut() = self.uri;
         *request.version_mut() = self.version;

@@ -63,7 +63,7 @@ impl Handler for Gateway {
     /// The outer half: makes the record, turns an error into an answer, stamps it. Every path is logged and counted once.
     async fn handle(
         self: &Arc<Self>,
-        mut request: Request<IncomingBody>,
+        mut request: Box<Request<IncomingBody>>,
         peer: &Arc<Peer>,
         interim: Option<Interim>,
     ) -> Response<Self::Body> {
@@ -130,7 +130,7 @@ impl Gateway {
     /// The inner half: the steps, each of which may refuse.
     async fn serve(
         &self,
-        mut request: Request<IncomingBody>,
+        mut request: Box<Request<IncomingBody>>,
         peer: &Arc<Peer>,
         interim: Option<Interim>,
         life: &mut RequestLife,

@@ -17,10 +17,10 @@ pub(crate) trait Handler: Send + Sync + 'static {
     /// The body of its answers.
     type Body: http_body::Body<Data = Bytes, Error = BodyError> + Send + Unpin + 'static;
 
-    /// Answers one request. `interim` passes interim answers on; `None` where the client can't be sent any.
+    /// Answers one request, which is boxed because it passes through many hands. `interim` passes interim answers on; `None` where the client can't be sent any.
     fn handle(
         self: &Arc<Self>,
-        request: Request<IncomingBody>,
+        request: Box<Request<IncomingBody>>,
         peer: &Arc<Peer>,
         interim: Option<Interim>,
     ) -> impl Future<Output = Response<Self::Body>> + Send;

@@ -55,7 +55,9 @@ pub(super) async fn carry<H: Handler>(
         // Boxed: it is large, and the task lasts as long as the answer. Made inside of the box, it is never copied. And a long answer
         // doesn't keep what a past configuration was served with.
         let mut handled =
-            Box::pin(async move { handler.handle(request, &peer, Some(Interim::on(&interims_of_request))).await });
+            Box::pin(
+                async move { handler.handle(Box::new(request), &peer, Some(Interim::on(&interims_of_request))).await },
+            );
         await_answer(handled.as_mut(), &interims, &mut respond).await
     };
     let Some(answer) = answer else { return };
@@ -181,7 +183,11 @@ where
         let Some(frame) = polled.await else { return };
         let frame = match frame {
             Some(Ok(frame)) => frame,
-            Some(Err(error)) => return send.send_reset(reason(&error)),
+            Some(Err(error)) => {
+                // A reset takes back what is not sent yet: what came before the error leaves first.
+                tokio::task::yield_now().await;
+                return send.send_reset(reason(&error));
+            }
             None => {
                 let _ = send.send_data(Bytes::new(), true);
                 return;

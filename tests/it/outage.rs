@@ -48,14 +48,15 @@ impl Stage {
         eventually("the gauge to follow", async || (self.gateway.metric(UP).await == Some(up)).then_some(())).await;
     }
 
-    /// The lines that say how Redis is, in order: `true` for "answers".
-    fn changes(&self) -> Vec<bool> {
+    /// Waits until the log has told how Redis is, in this order and no more: `true` for "answers".
+    async fn tells(&self, changes: &[bool]) {
         let about_redis = |line: &Value| {
             let message = line["message"].as_str().unwrap_or_default();
             (message == "Redis answers" || message.contains("store.redis.on_failure decides"))
                 .then(|| message == "Redis answers")
         };
-        self.gateway.log().iter().filter_map(about_redis).collect()
+        let told = || self.gateway.log().iter().filter_map(about_redis).collect::<Vec<_>>();
+        eventually("the log to tell", async || (told() == changes).then_some(())).await;
     }
 }
 
@@ -93,14 +94,14 @@ async fn an_instance_starts_without_redis_and_serves_once_redis_answers() {
     }
     // A few attempts to connect later it has still been said once.
     tokio::time::sleep(Duration::from_millis(600)).await;
-    assert_eq!(stage.changes(), [false]);
+    stage.tells(&[false]).await;
 
     stage.redis.restart();
     eventually("readiness", async || (stage.gateway.admin("/readyz").await.0 == 200).then_some(())).await;
     stage.is_up(1.0).await;
     let token = stage.gateway.site.token(&[]);
     assert_eq!(stage.remaining(&token).await, 59);
-    assert_eq!(stage.changes(), [false, true]);
+    stage.tells(&[false, true]).await;
     assert_eq!(stage.upstream.seen().len(), 1);
 }
 
@@ -158,7 +159,7 @@ async fn redis_killed_under_load_is_replaced_by_the_local_limiter_without_an_err
     let before = stage.gateway.metric(redis).await;
     assert_eq!(stage.remaining(&spare).await, 58, "Redis has kept its log");
     assert!(stage.gateway.metric(redis).await > before);
-    assert_eq!(stage.changes(), [true, false, true]);
+    stage.tells(&[true, false, true]).await;
 }
 
 #[tokio::test]
@@ -190,7 +191,7 @@ async fn policy_deny_rejects_every_request_without_redis() {
     stage.redis.restart();
     stage.is_up(1.0).await;
     assert_eq!(stage.remaining(&token).await, 58);
-    assert_eq!(stage.changes(), [true, false, true]);
+    stage.tells(&[true, false, true]).await;
 }
 
 #[tokio::test]
@@ -251,7 +252,7 @@ async fn flushed_scripts_are_loaded_again() {
         assert_eq!(stage.remaining(&token).await, remaining);
         stage.redis.say::<()>(&["SCRIPT", "FLUSH"]);
     }
-    assert_eq!(stage.changes(), [true]);
+    stage.tells(&[true]).await;
 }
 
 #[tokio::test]

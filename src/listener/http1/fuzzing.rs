@@ -73,7 +73,7 @@ impl Handler for Echo {
 
     async fn handle(
         self: &Arc<Self>,
-        request: Request<IncomingBody>,
+        request: Box<Request<IncomingBody>>,
         _: &Arc<Peer>,
         _: Option<Interim>,
     ) -> Response<Body> {

@@ -146,7 +146,7 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin + Send + '
     }
 
     /// A request begins.
-    fn begin(&mut self, request: Request<()>, length: BodyLength, asks: Asks) -> Stage<H::Body> {
+    fn begin(&mut self, mut request: Box<Request<IncomingBody>>, length: BodyLength, asks: Asks) -> Stage<H::Body> {
         // A client that has begun to send the body waits for nothing.
         let (asked, awaited) = (Asked::by(&request, asks), asks.expects && !self.wire.holds(1));
         let mut exchange = Exchange::new(asked);
@@ -179,7 +179,8 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin + Send + '
         // HTTP/1.0 has none (RFC 9110 §15.2).
         let interim = (!asked.is_http10).then(|| Interim::on(&self.interims));
         self.wire.free_read();
-        let (handler, peer, request) = ((self.handler)(), self.peer.clone(), request.map(|()| body));
+        *request.body_mut() = body;
+        let (handler, peer) = ((self.handler)(), self.peer.clone());
         Stage::Serving(Box::pin(async move { handler.handle(request, &peer, interim).await }), exchange)
     }
 

@@ -3,12 +3,14 @@
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 
+use crate::body::IncomingBody;
+
 use super::super::head::{Asks, BodyLength, RequestFault};
 
 /// What comes next on a connection.
 #[derive(Debug)]
 pub(super) enum Part {
-    Head(Request<()>, BodyLength, Asks),
+    Head(Box<Request<IncomingBody>>, BodyLength, Asks),
     Data(Bytes),
     /// The end of a chunked body. One of known length ends with its last byte.
     End(Option<HeaderMap>),

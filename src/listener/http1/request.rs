@@ -12,17 +12,19 @@ use http::{Extensions, Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 
+use crate::body::IncomingBody;
+
 use super::super::head::{self, Asks, BodyLength, HeadLimits, RequestFault};
 
 /// Room for the headers of most requests, and for those that are added on the way.
 const HEADERS: usize = 24;
 
-/// Judges a whole head and makes a request of it.
+/// Judges a whole head and makes a request of it, still without its body.
 pub(super) fn build(
     bytes: &Bytes,
     limits: &HeadLimits,
     remembers_case: bool,
-) -> Result<(Request<()>, BodyLength, Asks), RequestFault> {
+) -> Result<(Box<Request<IncomingBody>>, BodyLength, Asks), RequestFault> {
     let mut headers = HeaderMap::with_capacity(HEADERS);
     let mut is_odd = false;
     let head = head::judge(bytes, limits, |name, value| {
@@ -35,7 +37,7 @@ pub(super) fn build(
     if is_odd {
         return Err(RequestFault::HeadersTooLarge);
     }
-    let mut request = Request::new(());
+    let mut request = Box::new(Request::new(IncomingBody::Empty));
     *request.method_mut() = Method::from_bytes(head.method).map_err(|_| BAD_TARGET)?;
     *request.uri_mut() = target(bytes.slice_ref(head.target))?;
     *request.version_mut() = if head.is_http10 { Version::HTTP_10 } else { Version::HTTP_11 };

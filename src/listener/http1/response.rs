@@ -33,7 +33,7 @@ pub(super) enum Encoding {
 }
 
 impl Asked {
-    pub(super) fn by(request: &Request<()>, asks: Asks) -> Self {
+    pub(super) fn by<B>(request: &Request<B>, asks: Asks) -> Self {
         let is_http10 = request.version() == Version::HTTP_10;
         Self {
             is_http10,

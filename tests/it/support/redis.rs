@@ -115,10 +115,11 @@ impl Drop for RedisServer {
     }
 }
 
-/// A port of 127.0.0.1 that was free a moment ago.
+/// A port of 127.0.0.1 that was free a moment ago. The kernel gives it to nobody who asks for any port, so that a server that is down for
+/// a while finds it free again.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    std::iter::repeat_with(|| fastrand::u16(10_000..32_768)).take(1_000).find(is_free).expect("a free port")
 }
 
 /// `None` if it ended before it answered, for example because another process took the port.

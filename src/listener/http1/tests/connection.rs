@@ -55,7 +55,7 @@ impl Handler for Reads {
 
     async fn handle(
         self: &Arc<Self>,
-        request: Request<IncomingBody>,
+        request: Box<Request<IncomingBody>>,
         _: &Arc<Peer>,
         _: Option<Interim>,
     ) -> Response<Body> {
@@ -242,7 +242,7 @@ impl Handler for AnswersFirst {
 
     async fn handle(
         self: &Arc<Self>,
-        request: Request<IncomingBody>,
+        request: Box<Request<IncomingBody>>,
         _: &Arc<Peer>,
         _: Option<Interim>,
     ) -> Response<Body> {
@@ -351,7 +351,7 @@ async fn a_rest_that_its_taker_leaves_is_not_waited_for() {
 
         async fn handle(
             self: &Arc<Self>,
-            request: Request<IncomingBody>,
+            request: Box<Request<IncomingBody>>,
             _: &Arc<Peer>,
             _: Option<Interim>,
         ) -> Response<Body> {
