@@ -2,7 +2,8 @@
 //! is followed: none may be lost or overtaken.
 //!
 //! `cargo bench --bench calls` measures 10,000 idle calls and, at the same time, 1,000 active ones, and before that connections between
-//! two requests; `-- idle=2000 shared=100 active=100 connections=100 seconds=5` other numbers (`shared`: idle calls over HTTP/2).
+//! two requests; `-- idle=2000 shared=100 active=100 connections=100 seconds=5` other numbers (`shared`: idle
+//! calls over HTTP/2; `period`: milliseconds between the frames of an active call).
 //! README.md in this folder says how to read the numbers.
 
 #[path = "calls/echo.rs"]
@@ -27,8 +28,6 @@ use line::{Calls, TransferStats, Way};
 use program::{Cores, Program, callgate, create_token, free_port, raise_file_limit};
 use streams::Stream;
 
-/// How an active call speaks: a frame of audio each 20 ms.
-const PERIOD: Duration = Duration::from_millis(20);
 /// Calls that are opened at one time.
 const OPENING: usize = 64;
 
@@ -39,13 +38,15 @@ struct Plan {
     shared: usize,
     active: usize,
     connections: usize,
+    /// Each active call says a frame so often.
+    period: Duration,
     time: Duration,
 }
 
 impl Plan {
     fn read() -> Self {
-        let mut plan =
-            Self { idle: 10_000, shared: 0, active: 1_000, connections: 2_000, time: Duration::from_secs(10) };
+        let (period, time) = (Duration::from_millis(20), Duration::from_secs(10));
+        let mut plan = Self { idle: 10_000, shared: 0, active: 1_000, connections: 2_000, period, time };
         for word in std::env::args().skip(1).filter(|word| !word.starts_with("--")) {
             let (name, number) = word.split_once('=').unwrap_or((&word, ""));
             let number: u32 = number.parse().unwrap_or_else(|_| panic!("{word}: NAME=NUMBER is needed"));
@@ -54,8 +55,9 @@ impl Plan {
                 "shared" => plan.shared = number as usize,
                 "active" => plan.active = number as usize,
                 "connections" => plan.connections = number as usize,
+                "period" => plan.period = Duration::from_millis(number.into()),
                 "seconds" => plan.time = Duration::from_secs(number.into()),
-                _ => panic!("{name}: there are idle, shared, active, connections and seconds"),
+                _ => panic!("{name}: there are idle, shared, active, connections, period and seconds"),
             }
         }
         plan
@@ -166,7 +168,7 @@ async fn active(name: &str, way: &Way, plan: &Plan, program: Option<&Program>) -
     let calls = Calls::open(way, plan.active, OPENING).await;
     let cpu = || program.map_or(0.0, Program::cpu);
     let before = cpu();
-    let heard = calls.speak(PERIOD, plan.time).await;
+    let heard = calls.speak(plan.period, plan.time).await;
     let spent = cpu() - before;
     let [p50, p99, max] = [0.5, 0.99, 1.0].map(|quantile| heard.latency_us(quantile));
     print!(
