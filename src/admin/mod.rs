@@ -5,7 +5,6 @@ mod audit;
 mod backend;
 mod body;
 mod configuration;
-mod console;
 mod error;
 mod fields;
 mod guard;
@@ -166,9 +165,6 @@ impl AdminServing {
     /// response show what exists.
     async fn handle(&self, request: Request<Incoming>, client: SocketAddr) -> Result<AdminResponse, ApiError> {
         let path = request.uri().path().to_owned();
-        if let Some(answer) = console::answer(request.method(), &path, request.headers()) {
-            return Ok(answer);
-        }
         let lookup = router::find(request.method(), &path);
         let access = match &lookup {
             RouteLookup::Found(route, _) => route.access,
