@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use http::{Method, Request, Response, StatusCode};
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
+use tokio::task::unconstrained;
 use tokio::time::timeout;
 
 use crate::body::{Body, Driver, ServiceBody};
@@ -77,7 +78,8 @@ impl ExclusiveConnection {
         }
         let answer = self.sender.try_send_request(request);
         async move {
-            let mut answer = pin!(answer);
+            // Its waker is nobody's, so a task whose budget is over must not have to wait for it.
+            let mut answer = pin!(unconstrained(answer));
             let answer = poll_fn(|cx| self.driver.poll(cx, |cx| answer.as_mut().poll(cx))).await?;
             self.late_body = LateBody::of(is_head, &answer);
             if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -129,7 +131,9 @@ impl ExclusiveConnection {
     /// Request and response are complete; `None`: it can't carry another request.
     pub(super) fn into_idle(mut self) -> Option<Self> {
         self.driver.unwatch();
-        if self.sender.is_closed() || self.late_body == LateBody::Likely {
+        // A service may have answered before it took the whole request: the rest of that still has to be sent.
+        let is_unsent = !self.sender.is_ready() && !self.driver.rest() && !self.sender.is_ready();
+        if is_unsent || self.sender.is_closed() || self.late_body == LateBody::Likely {
             return None;
         }
         self.last_used = Instant::now();

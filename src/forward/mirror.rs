@@ -171,7 +171,11 @@ impl RequestMirror {
                     return discard(connection, response).await;
                 }
                 Err(mut error) => match error.take_message() {
-                    Some(unsent) if connection.reused => request = unsent,
+                    Some(unsent) if connection.reused => {
+                        request = unsent;
+                        // What has closed one connection may have closed others.
+                        pool.sweep();
+                    }
                     Some(_) | None => {
                         tracing::debug!(endpoint = &*pool.label, error = %error.into_error(), "a mirrored copy broke off");
                         return CopyOutcome::Failed;
