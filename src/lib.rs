@@ -34,6 +34,10 @@ mod ticket_keys;
 mod tls;
 pub mod tokens;
 
+// For the benchmarks alone.
+#[doc(hidden)]
+pub use server::InProcess;
+
 /// What the fuzz targets call.
 #[cfg(feature = "fuzz")]
 pub use listener::fuzzing;

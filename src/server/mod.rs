@@ -3,6 +3,7 @@
 mod admin_stores;
 mod drain;
 mod error;
+mod in_process;
 mod open_files;
 mod reload;
 mod signals;
@@ -43,6 +44,8 @@ use takeover::{HeldSocket, Holders, Inheritance, PathSocket, Predecessor, Takeov
 use watched_files::WatchedFiles;
 use worker::Worker;
 
+// For the benchmarks alone.
+pub use in_process::InProcess;
 pub(crate) use signals::ExitSignals;
 pub(crate) use sockets::ActivatedSocket;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::auth::Authenticator;
@@ -47,7 +48,7 @@ impl Worker {
     ) -> Result<Self, StartError> {
         let (started, start) = oneshot::channel();
         let (exchanges, exchanged) = mpsc::unbounded_channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
+        let runtime = runtime()?;
         let run = async move {
             let listen = |sockets: Vec<std::net::TcpListener>| {
                 let listeners = sockets.into_iter().map(TcpListener::from_std);
@@ -92,7 +93,13 @@ impl WorkerHandle {
     }
 }
 
-async fn gateway(state: &ProcessState) -> Result<Arc<Gateway>, StartError> {
+/// A worker's event loop.
+pub(super) fn runtime() -> Result<Runtime, StartError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)
+}
+
+/// What a worker serves requests with.
+pub(super) async fn gateway(state: &ProcessState) -> Result<Arc<Gateway>, StartError> {
     let snapshot = state.snapshot.load_full();
     let Snapshot { config, plans, failures, .. } = &*snapshot;
     let (config, plans, failures) = (config.clone(), plans.clone(), failures.clone());
@@ -119,7 +126,7 @@ async fn gateway(state: &ProcessState) -> Result<Arc<Gateway>, StartError> {
 }
 
 /// Serves until the instance has ended.
-async fn serve(
+pub(super) async fn serve(
     state: &ProcessState,
     mut gateway: Arc<Gateway>,
     https: Vec<TcpListener>,

@@ -1,7 +1,7 @@
 //! The log: a bounded queue to standard output that never makes a worker wait.
 
 use std::fs::File;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -110,4 +110,10 @@ pub fn init(log: &LogSettings, metrics: Arc<Metrics>) -> Result<(AccessLog, LogC
     }
     let access = Arc::new(AtomicBool::new(log.access));
     Ok((AccessLog::new(writer, log.format, access.clone()), LogControl { filter: handle, access }, guard))
+}
+
+/// An access log alone, and what writes its last lines when it is dropped.
+pub(crate) fn access_log(output: impl Write + Send + 'static, log: &LogSettings) -> (AccessLog, WorkerGuard) {
+    let (writer, guard, _) = LogWriter::start(output, log.format);
+    (AccessLog::new(writer, log.format, Arc::new(log.access.into())), guard)
 }

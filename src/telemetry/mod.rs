@@ -18,6 +18,7 @@ mod visible_writer;
 pub use access::json_line;
 pub use access::{AccessLog, AccessRecord, Phase, WindowUse};
 pub use families::SeriesGuard;
+pub(crate) use log::access_log;
 pub use log::{LogControl, LogError, LogGuard, init};
 pub use metrics::{
     CertificateMetrics, DrainMetrics, ListenerMetrics, MergeMetrics, Metrics, MirrorMetrics, NameMetrics,

@@ -1,0 +1,65 @@
+//! Workers inside another program, on threads of its choice. For the benchmarks alone.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tracing_appender::non_blocking::WorkerGuard;
+
+use crate::config::Config;
+use crate::telemetry::{self, Metrics};
+
+use super::error::StartError;
+use super::state::ProcessState;
+use super::worker;
+
+/// What the workers of one process share. It serves HTTPS on the sockets that its workers get, without an admin listener.
+pub struct InProcess {
+    state: Arc<ProcessState>,
+    _log: WorkerGuard,
+}
+
+impl InProcess {
+    /// Must be called on a runtime that lives as long as the workers. Access lines go to `log`.
+    ///
+    /// # Errors
+    /// When the configuration can't be put into force.
+    pub fn new(config: Config, log: impl Write + Send + 'static) -> Result<Self, Box<dyn std::error::Error>> {
+        let (access, guard) = telemetry::access_log(log, &config.log);
+        let metrics = Arc::new(Metrics::new()?);
+        let state = Arc::new(ProcessState::new(config, metrics, access)?);
+        state.accepting.cancel();
+        Ok(Self { state, _log: guard })
+    }
+
+    /// Makes this thread a worker that serves on a socket, until the guest, which shares its event loop, is done.
+    ///
+    /// # Errors
+    /// When the socket can't be used.
+    pub fn work<T>(
+        &self,
+        socket: TcpListener,
+        guest: impl Future<Output = T>,
+    ) -> Result<T, Box<dyn std::error::Error>> {
+        let runtime = worker::runtime()?;
+        let done = runtime.block_on(async {
+            let gateway = worker::gateway(&self.state).await?;
+            let sockets = vec![tokio::net::TcpListener::from_std(socket).map_err(StartError::Worker)?];
+            let (_exchanges, exchanged) = mpsc::unbounded_channel();
+            tokio::select! {
+                done = guest => Ok(Some(done)),
+                () = worker::serve(&self.state, gateway, sockets, Vec::new(), exchanged) => Ok::<_, StartError>(None),
+            }
+        })?;
+        done.ok_or_else(|| "the worker ended".into())
+    }
+
+    /// The metrics of all workers.
+    ///
+    /// # Errors
+    /// When a metric can't be encoded.
+    pub fn metrics(&self) -> Result<String, Box<dyn std::error::Error>> {
+        Ok(self.state.metrics.encode()?)
+    }
+}
