@@ -18,13 +18,14 @@ mod tls;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::time::Duration;
 
 use callgate::InProcess;
 use rustls::ClientConfig;
 use tempfile::TempDir;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use guest::{Guest, Load};
 
@@ -62,7 +63,7 @@ struct Cost {
 
 /// A thread that is a worker.
 struct Worker {
-    orders: Sender<Order>,
+    orders: UnboundedSender<Order>,
     costs: Receiver<Cost>,
 }
 
@@ -189,7 +190,7 @@ impl Site {
 
     /// Starts a worker; returns when all of its connections are open, so that no other has taken one of them.
     fn worker(&self, row: &Row, process: Arc<InProcess>) -> Worker {
-        let (orders, ordered) = channel::<Order>();
+        let (orders, mut ordered) = unbounded_channel::<Order>();
         let (cost, costs) = channel();
         let (ready, is_ready) = channel();
         let socket = listener();
@@ -204,7 +205,7 @@ impl Site {
             let guest = async {
                 let mut guest = Guest::open(load, service).await;
                 ready.send(()).expect("a running benchmark");
-                while let Ok(barrier) = ordered.recv() {
+                while let Some(barrier) = ordered.recv().await {
                     barrier.wait();
                     let before = cpu_ns();
                     let requests = guest.send_for(SLICE).await;

@@ -40,6 +40,7 @@ pub(crate) struct Guest {
 impl Guest {
     /// Begins to serve, and opens all connections.
     pub(crate) async fn open(load: Load, service: Vec<std::net::TcpListener>) -> Self {
+        let endpoints = service.len();
         for listener in service {
             let listener = TcpListener::from_std(listener).expect("a listener");
             tokio::spawn(async move {
@@ -53,9 +54,8 @@ impl Guest {
             "GET {} HTTP/1.1\r\nhost: localhost:{}\r\naccept: */*\r\nuser-agent: bench\r\n{token}\r\n",
             load.path, load.port
         );
-        let connector = TlsConnector::from(load.tls);
-        let mut connections = Vec::new();
-        for _ in 0..CLIENTS {
+        let (connector, mut connections) = (TlsConnector::from(load.tls), Vec::new());
+        for _ in 0..CLIENTS * endpoints * 2 {
             let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, load.port)).await.expect("a connection");
             socket.set_nodelay(true).expect("TCP_NODELAY");
             let name = ServerName::try_from("localhost").expect("a name");
@@ -63,6 +63,8 @@ impl Guest {
         }
         let mut guest = Self { request: request.into_bytes().into(), connections };
         guest.send_for(WARM_UP).await;
+        // All endpoints have more connections now than these clients can use.
+        guest.connections.truncate(CLIENTS);
         guest
     }
 
