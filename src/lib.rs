@@ -22,6 +22,7 @@ mod http2;
 pub mod limits;
 mod listener;
 mod occupancy;
+mod per_worker;
 pub mod response;
 pub mod route;
 mod selftest;

@@ -228,7 +228,7 @@ impl UpstreamPools {
         }
         match sent {
             Some(Ok(response)) => {
-                self.metrics.seconds.observe(started.elapsed().as_secs_f64());
+                self.metrics.seconds.observe(started.elapsed());
                 if let Some(why) = gateway_error(response.status()) {
                     self.state.failed(index, why);
                 }

@@ -168,7 +168,7 @@ impl RequestMirror {
             let started = Instant::now();
             match connection.send(request).await {
                 Ok(response) => {
-                    upstream.metrics.seconds.observe(started.elapsed().as_secs_f64());
+                    upstream.metrics.seconds.observe(started.elapsed());
                     return discard(connection, response).await;
                 }
                 Err(mut error) => match error.take_message() {

@@ -274,7 +274,7 @@ impl Drop for RequestLife {
         let metrics = self.route_metrics();
         metrics.count(&self.record.method, self.record.status);
         if !is_call {
-            metrics.seconds.observe(took.as_secs_f64());
+            metrics.seconds.observe(took);
         }
         self.metrics.log.write(&self.record);
     }

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tracing_appender::non_blocking::WorkerGuard;
 
 use crate::config::Config;
+use crate::per_worker::WorkerThread;
 use crate::telemetry::{self, Metrics};
 
 use super::error::StartError;
@@ -42,7 +43,7 @@ impl InProcess {
         socket: TcpListener,
         guest: impl Future<Output = T>,
     ) -> Result<T, Box<dyn std::error::Error>> {
-        let runtime = worker::runtime()?;
+        let (_worker, runtime) = (WorkerThread::register(), worker::runtime()?);
         let done = runtime.block_on(async {
             let gateway = worker::gateway(&self.state).await?;
             let sockets = vec![tokio::net::TcpListener::from_std(socket).map_err(StartError::Worker)?];

@@ -15,6 +15,7 @@ use crate::forward::Forwarder;
 use crate::gateway::{Admission, Gateway, Snapshot};
 use crate::limits::Limiter;
 use crate::listener::{Listener, Serving};
+use crate::per_worker::WorkerThread;
 use crate::store::Redis;
 
 use super::error::StartError;
@@ -67,6 +68,7 @@ impl Worker {
         let thread = thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || {
+                let _worker = WorkerThread::register();
                 runtime.block_on(run);
                 // Dropping the runtime would wait for DNS look-ups in flight, which can't be cancelled.
                 runtime.shutdown_background();

@@ -1,6 +1,7 @@
 //! Metrics, the access log and diagnostics.
 
 mod access;
+mod cells;
 mod families;
 mod help;
 mod log;
@@ -17,6 +18,7 @@ mod visible_writer;
 #[doc(hidden)]
 pub use access::json_line;
 pub use access::{AccessLog, AccessRecord, Phase, WindowUse};
+pub use cells::{Counter, Histogram, UpDownCounter};
 pub use families::SeriesGuard;
 pub(crate) use log::access_log;
 pub use log::{LogControl, LogError, LogGuard, init};
