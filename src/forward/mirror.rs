@@ -153,7 +153,7 @@ impl RequestMirror {
             return CopyOutcome::Busy;
         };
         let Some(index) = upstream.choose(key, &[]) else { return CopyOutcome::Failed };
-        let _in_flight = upstream.state.begin(index);
+        let _in_flight = upstream.loads[index].begin();
         let pool = &upstream.endpoints[index];
         for _ in 0..MAX_STALE {
             let mut connection = match pool.connection(Wanted::default()).await {

@@ -9,6 +9,7 @@ use crate::limits::{Decision, Source};
 use crate::telemetry::{AccessLog, Counter, Histogram, Metrics, RouteMetrics};
 
 /// Where requests are counted, logged and looked up while they last.
+#[derive(Clone)]
 pub(crate) struct RequestMetrics {
     pub(super) log: AccessLog,
     pub(super) open_calls: Arc<OpenCalls>,
@@ -38,6 +39,11 @@ impl RequestMetrics {
             decision_seconds: metrics.decision_seconds.clone(),
             calls_ended: ENDED_BY.map(|by| metrics.calls_ended(by.as_str())),
         }
+    }
+
+    /// The same for one worker: its requests write their lines into a buffer of their own, and share no counter of references with others.
+    pub(crate) fn for_worker(&self) -> Arc<Self> {
+        Arc::new(Self { log: self.log.for_worker(), ..self.clone() })
     }
 
     /// Counts an authentication by its outcome.

@@ -134,7 +134,7 @@ impl RequestLife {
     }
 
     pub(super) fn set_route(&mut self, served: &Arc<ServedRoute>) {
-        self.record.route = Some(served.route.name.clone());
+        self.record.route = Some(served.name.clone());
         self.route = Some(served.clone());
     }
 
@@ -276,6 +276,6 @@ impl Drop for RequestLife {
         if !is_call {
             metrics.seconds.observe(took);
         }
-        self.metrics.log.write(&self.record);
+        self.metrics.log.write(&self.record, took);
     }
 }

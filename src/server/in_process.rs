@@ -2,14 +2,13 @@
 
 use std::io::Write;
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
-use tracing_appender::non_blocking::WorkerGuard;
 
 use crate::config::Config;
 use crate::per_worker::WorkerThread;
-use crate::telemetry::{self, Metrics};
+use crate::telemetry::{self, LogGuard, Metrics};
 
 use super::error::StartError;
 use super::state::ProcessState;
@@ -18,7 +17,7 @@ use super::worker;
 /// What the workers of one process share. It serves HTTPS on the sockets that its workers get, without an admin listener.
 pub struct InProcess {
     state: Arc<ProcessState>,
-    _log: WorkerGuard,
+    _log: Mutex<LogGuard>,
 }
 
 impl InProcess {
@@ -27,11 +26,11 @@ impl InProcess {
     /// # Errors
     /// When the configuration can't be put into force.
     pub fn new(config: Config, log: impl Write + Send + 'static) -> Result<Self, Box<dyn std::error::Error>> {
-        let (access, guard) = telemetry::access_log(log, &config.log);
+        let (access, guard) = telemetry::access_log(log, &config.log)?;
         let metrics = Arc::new(Metrics::new()?);
         let state = Arc::new(ProcessState::new(config, metrics, access)?);
         state.accepting.cancel();
-        Ok(Self { state, _log: guard })
+        Ok(Self { state, _log: Mutex::new(guard) })
     }
 
     /// Makes this thread a worker that serves on a socket, until the guest, which shares its event loop, is done.

@@ -99,9 +99,12 @@ impl Server {
         // Looked at before they are read.
         let files = WatchedFiles::new(files);
         let metrics = Arc::new(Metrics::new()?);
-        let (log, log_control, guard) = telemetry::init(&config.log, metrics.clone())?;
+        let (log, log_control, guard) = telemetry::init(&config.log, &metrics)?;
         // Dropped with the runtime, after the last line.
-        tokio::spawn(guard.watch());
+        tokio::spawn(async move {
+            let _guard = guard;
+            std::future::pending::<()>().await;
+        });
         open_files::raise_limit(config.listen.max_connections);
         let count = config.runtime.workers.get();
         let LaunchOptions { takeover, activated } = options;

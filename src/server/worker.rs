@@ -117,10 +117,11 @@ pub(super) async fn gateway(state: &ProcessState) -> Result<Arc<Gateway>, StartE
         }
     };
     let (in_flight, usage) = (state.in_flight.clone(), state.usage.clone());
-    let (metrics, shutdown) = (state.request_metrics.clone(), state.shutdown.clone());
+    let (metrics, shutdown) = (state.request_metrics.for_worker(), state.shutdown.clone());
     Ok(Arc::new(Gateway {
         admission: Admission { authenticator, limiter: Arc::new(limiter), in_flight, usage },
         forwarder: Forwarder::new(&snapshot.config, &snapshot.upstreams, &state.metrics, &shutdown, None),
+        routes: snapshot.routes_for_worker(),
         snapshot,
         metrics,
         shutdown,

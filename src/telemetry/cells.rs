@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::core::{Collector, Describer, Metric, MetricVec, MetricVecBuilder};
+use prometheus::core::{Describer, Metric, MetricVec, MetricVecBuilder};
 use prometheus::proto::{self, LabelPair, MetricType};
 use prometheus::{Opts, Result};
 
@@ -24,6 +24,13 @@ pub struct Histogram {
     /// A number for each bound, one for what is above the last, and the sum in nanoseconds.
     numbers: Arc<Numbers>,
     bounds: Arc<[Duration]>,
+}
+
+/// A counter of no family.
+impl Default for Counter {
+    fn default() -> Self {
+        Self(Arc::new(Numbers::new(1)))
+    }
 }
 
 impl Counter {
@@ -173,6 +180,8 @@ fn histogram(numbers: &Numbers, bounds: &[Duration]) -> proto::Histogram {
 
 #[cfg(test)]
 mod tests {
+    use prometheus::core::Collector;
+
     use super::*;
 
     #[test]

@@ -1,81 +1,127 @@
-//! The queue of log lines: bounded in bytes, so that a reader of standard output that stalls costs lines and not memory. Lines that are
-//! lost, here or because they can't be written, are counted, and one line tells of them afterwards.
+//! The queue of log lines. Each worker writes its lines into a buffer of its own, and one thread gathers them all a few milliseconds later
+//! and writes them with one system call. It is bounded in bytes, so that a reader of standard output that stalls costs lines and not
+//! memory.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
-
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, Thread};
+use std::time::Duration;
 
 use crate::config::LogFormat;
 
-/// Bytes of lines that wait to be written.
-const MAX_QUEUED_BYTES: usize = 32 << 20;
-/// What a line takes besides its text. It bounds the number of lines, too.
-const LINE_OVERHEAD: usize = 256;
-/// Bytes that one write may have.
-const MAX_BATCH_BYTES: usize = 64 * 1024;
-/// Losses are told of once in so long.
-const WARN_INTERVAL: Duration = Duration::from_secs(10);
-/// A pause for a standard output that doesn't block and is full.
-const FULL_PAUSE: Duration = Duration::from_millis(10);
+use super::cells::Counter;
+use super::log_output::{LogOutput, MAX_BATCH_BYTES};
 
-/// What both ends of the queue know.
-#[derive(Default)]
-pub(super) struct QueueState {
-    bytes: AtomicUsize,
-    lost: AtomicU64,
-}
+/// Bytes of full blocks that wait to be written.
+pub(super) const MAX_QUEUED_BYTES: usize = 32 << 20;
+/// A block is full at this size. Lines of a worker that nobody gathers are in blocks.
+pub(super) const BLOCK_BYTES: usize = 64 * 1024;
+/// The longest time that a line waits for others.
+const GATHER_TIME: Duration = Duration::from_millis(3);
+/// How long the end waits for a standard output that is not read.
+const MAX_END_WAIT: Duration = Duration::from_secs(1);
 
-impl QueueState {
-    /// Lines that were lost so far.
-    pub(super) fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
-    }
-}
-
-/// Puts lines into the queue; never waits.
+/// Takes lines; never waits for standard output. Clones share a buffer.
 #[derive(Clone)]
 pub(super) struct LogWriter {
-    inner: NonBlocking,
-    state: Arc<QueueState>,
+    queue: Arc<LogQueue>,
+    buffer: Arc<LineBuffer>,
+}
+
+/// What all writers share. Requests only read it.
+struct LogQueue {
+    buffers: Mutex<Vec<Arc<LineBuffer>>>,
+    /// Bytes of full blocks.
+    bytes: AtomicUsize,
+    lost: Counter,
+    /// There was nothing to write: the first line wakes the thread.
+    is_asleep: AtomicBool,
+    is_over: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+/// The lines of one writer, on cache lines of its own.
+#[derive(Default)]
+#[repr(align(128))]
+struct LineBuffer(Mutex<Lines>);
+
+#[derive(Default)]
+struct Lines {
+    full: VecDeque<String>,
+    /// What lines are written into.
+    block: String,
+}
+
+/// When this is dropped, what is queued is written.
+pub struct LogGuard {
+    queue: Arc<LogQueue>,
+    /// Disconnected when the thread has written everything.
+    written: Receiver<()>,
 }
 
 impl LogWriter {
-    /// A queue to `output`. When the guard is dropped, what is queued is written.
+    /// A queue to `output`, and its first writer. Lines that are lost are counted.
     pub(super) fn start(
         output: impl Write + Send + 'static,
         format: LogFormat,
-    ) -> (Self, WorkerGuard, Arc<QueueState>) {
-        let state = Arc::<QueueState>::default();
-        let sink = Sink {
-            output,
-            format,
-            state: state.clone(),
-            batch: Vec::with_capacity(MAX_BATCH_BYTES),
-            is_cut: false,
-            told: 0,
-            last_told: None,
-            last_complaint: None,
-        };
-        // As many places as lines can be: what the bytes admit is never refused.
-        let builder = NonBlockingBuilder::default().buffered_lines_limit(MAX_QUEUED_BYTES / LINE_OVERHEAD + 1);
-        let (inner, guard) = builder.thread_name("callgate-log").finish(sink);
-        (Self { inner, state: state.clone() }, guard, state)
+        lost: Counter,
+    ) -> io::Result<(Self, LogGuard)> {
+        let buffer = Arc::<LineBuffer>::default();
+        let queue = Arc::new(LogQueue {
+            buffers: Mutex::new(vec![buffer.clone()]),
+            bytes: AtomicUsize::new(0),
+            lost: lost.clone(),
+            is_asleep: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            thread: OnceLock::new(),
+        });
+        let (writes, written) = channel();
+        let (of_thread, mut output) = (queue.clone(), LogOutput::new(output, format, lost));
+        let thread = thread::Builder::new().name("callgate-log".to_owned()).spawn(move || {
+            // What an output that panics did not take is written in the next round.
+            while catch_unwind(AssertUnwindSafe(|| of_thread.run(&mut output))).is_err() {
+                thread::sleep(GATHER_TIME);
+            }
+            drop(writes);
+        })?;
+        // It was not set before.
+        let _ = queue.thread.set(thread.thread().clone());
+        Ok((Self { queue: queue.clone(), buffer }, LogGuard { queue, written }))
+    }
+
+    /// Another writer, with a buffer of its own.
+    pub(super) fn for_worker(&self) -> Self {
+        let buffer = Arc::<LineBuffer>::default();
+        lock(&self.queue.buffers).push(buffer.clone());
+        Self { queue: self.queue.clone(), buffer }
+    }
+
+    /// Writes a whole line with `write`, or drops it.
+    pub(super) fn write_line(&self, write: impl FnOnce(&mut String)) {
+        let mut lines = lock(&self.buffer.0);
+        if lines.block.len() >= BLOCK_BYTES && !self.queue.take_full(&mut lines) {
+            self.queue.lost.inc();
+            return;
+        }
+        let is_first = lines.block.is_empty();
+        write(&mut lines.block);
+        drop(lines);
+        if is_first && self.queue.is_asleep.load(Ordering::Relaxed) {
+            self.queue.wake();
+        }
     }
 }
 
 impl Write for LogWriter {
     /// Takes a whole line or drops it.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let size = line.len() + LINE_OVERHEAD;
-        if self.state.bytes.fetch_add(size, Ordering::Relaxed) + size > MAX_QUEUED_BYTES {
-            self.state.bytes.fetch_sub(size, Ordering::Relaxed);
-            self.state.lost.fetch_add(1, Ordering::Relaxed);
-            return Ok(line.len());
-        }
-        self.inner.write(line)
+        self.write_line(|block| block.push_str(&String::from_utf8_lossy(line)));
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -83,120 +129,152 @@ impl Write for LogWriter {
     }
 }
 
-/// The end of the queue, on a thread of its own, which alone may wait for standard output.
-struct Sink<W> {
-    output: W,
-    format: LogFormat,
-    state: Arc<QueueState>,
-    batch: Vec<u8>,
-    /// The last thing that was written is a part of a line.
-    is_cut: bool,
-    /// How many lost lines were told of.
-    told: u64,
-    last_told: Option<Instant>,
-    last_complaint: Option<Instant>,
-}
-
-impl<W: Write> Sink<W> {
-    fn write_batch(&mut self) {
-        let mut rest = &self.batch[..];
-        if self.is_cut && !rest.is_empty() && self.output.write(b"\n").is_ok_and(|written| written == 1) {
-            self.is_cut = false;
+impl LogQueue {
+    /// Queues a full block, if there is room.
+    fn take_full(&self, lines: &mut Lines) -> bool {
+        let size = lines.block.len();
+        if self.bytes.fetch_add(size, Ordering::Relaxed) + size > MAX_QUEUED_BYTES {
+            self.bytes.fetch_sub(size, Ordering::Relaxed);
+            return false;
         }
-        while !rest.is_empty() {
-            match self.output.write(rest) {
-                Ok(0) => break,
-                Ok(written) => rest = &rest[written..],
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(FULL_PAUSE),
-                Err(error) => {
-                    if is_due(&mut self.last_complaint) {
-                        // Nobody else can be told.
-                        eprintln!(
-                            "callgate: log lines are lost, because they can't be written to standard output: {error}"
-                        );
-                    }
+        let next = String::with_capacity(size);
+        lines.full.push_back(mem::replace(&mut lines.block, next));
+        self.wake();
+        true
+    }
+
+    fn wake(&self) {
+        self.is_asleep.store(false, Ordering::Relaxed);
+        self.thread.get().inspect(|thread| thread.unpark());
+    }
+
+    /// Writes what comes until it is over.
+    fn run(&self, output: &mut LogOutput<impl Write>) {
+        // What was written before the end is gathered after it.
+        while !self.is_over.load(Ordering::Acquire) {
+            if !self.write_all(output) {
+                self.sleep();
+            }
+            // Full blocks and the end come sooner.
+            thread::park_timeout(GATHER_TIME);
+        }
+        self.write_all(output);
+    }
+
+    /// Waits for a line. Whoever writes the first one after this has looked into its buffer knows that it must wake this thread, because
+    /// both of them lock that buffer.
+    fn sleep(&self) {
+        self.is_asleep.store(true, Ordering::Relaxed);
+        while self.is_asleep.load(Ordering::Relaxed)
+            && !self.is_over.load(Ordering::Acquire)
+            && lock(&self.buffers).iter().all(|buffer| buffer.is_empty())
+        {
+            thread::park();
+        }
+        self.is_asleep.store(false, Ordering::Relaxed);
+    }
+
+    /// Writes the lines of all buffers; returns whether there were any.
+    fn write_all(&self, output: &mut LogOutput<impl Write>) -> bool {
+        // No lock may be held while standard output is waited for.
+        let buffers = lock(&self.buffers).clone();
+        let mut has_written = false;
+        for buffer in &buffers {
+            while let Some((mut block, is_full)) = buffer.next() {
+                has_written = true;
+                if is_full {
+                    self.bytes.fetch_sub(block.len(), Ordering::Relaxed);
+                }
+                output.push(&block);
+                if !is_full {
+                    block.clear();
+                    buffer.give_back(block);
                     break;
                 }
             }
         }
-        let written = self.batch.len() - rest.len();
-        if written > 0 {
-            self.is_cut = self.batch[written - 1] != b'\n';
-        }
-        let lost = memchr::memchr_iter(b'\n', rest).count() as u64;
-        self.state.lost.fetch_add(lost, Ordering::Relaxed);
-        self.batch.clear();
-    }
-
-    /// A line on what was lost since the last one.
-    fn tell_losses(&mut self) {
-        let lost = self.state.lost();
-        if lost == self.told || !is_due(&mut self.last_told) {
-            return;
-        }
-        let (new, time) = (lost - self.told, humantime::format_rfc3339_micros(std::time::SystemTime::now()));
-        let message = format!("{new} log lines were lost, because standard output did not take them");
-        let line = match self.format {
-            LogFormat::Json => {
-                format!("{{\"timestamp\":\"{time}\",\"level\":\"WARN\",\"message\":\"{message}\",\"lost\":{new}}}\n")
-            }
-            LogFormat::Human => format!("{time}  WARN {message}\n"),
-        };
-        self.told = lost;
-        self.batch.extend_from_slice(line.as_bytes());
+        output.flush();
+        drop(buffers);
+        // Nobody can write into a buffer that only this list has.
+        lock(&self.buffers).retain(|buffer| Arc::strong_count(buffer) > 1 || !buffer.is_empty());
+        has_written
     }
 }
 
-impl<W: Write> Write for Sink<W> {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.state.bytes.fetch_sub(line.len() + LINE_OVERHEAD, Ordering::Relaxed);
-        self.batch.extend_from_slice(line);
-        if self.batch.len() >= MAX_BATCH_BYTES {
-            self.write_batch();
+impl LineBuffer {
+    fn is_empty(&self) -> bool {
+        let lines = lock(&self.0);
+        lines.full.is_empty() && lines.block.is_empty()
+    }
+
+    /// The oldest block, and whether it is full.
+    fn next(&self) -> Option<(String, bool)> {
+        let mut lines = lock(&self.0);
+        if let Some(full) = lines.full.pop_front() {
+            return Some((full, true));
         }
-        Ok(line.len())
+        Some((mem::take(&mut lines.block), false)).filter(|(block, _)| !block.is_empty())
     }
 
-    /// Called when the queue is empty.
-    fn flush(&mut self) -> io::Result<()> {
-        self.write_batch();
-        self.tell_losses();
-        self.write_batch();
-        Ok(())
+    /// Takes a block's memory for further lines, if they have none yet.
+    fn give_back(&self, block: String) {
+        let mut lines = lock(&self.0);
+        if lines.block.capacity() == 0 {
+            lines.block = block;
+        }
     }
 }
 
-/// Whether the last time is long enough ago; if so, it is now.
-fn is_due(last: &mut Option<Instant>) -> bool {
-    let is_due = last.is_none_or(|last| last.elapsed() >= WARN_INTERVAL);
-    if is_due {
-        *last = Some(Instant::now());
+impl Drop for LogGuard {
+    fn drop(&mut self) {
+        self.queue.is_over.store(true, Ordering::Release);
+        self.queue.wake();
+        // Nothing is ever sent: this ends with the thread, or too late for a reader that has stalled.
+        let _ = self.written.recv_timeout(MAX_END_WAIT);
     }
-    is_due
 }
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// A batch has room for a block.
+const _: () = assert!(BLOCK_BYTES <= MAX_BATCH_BYTES);
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Mutex, mpsc};
+    use std::sync::mpsc::Sender;
+    use std::time::Instant;
 
     use super::*;
 
-    /// An output that waits for a word before each write, and fails on demand. It takes seven bytes of a write that is to fail.
+    /// An output that waits for a word before each write.
     struct Output {
-        words: mpsc::Receiver<bool>,
+        words: Receiver<Word>,
+        next: Word,
         written: Arc<Mutex<Vec<u8>>>,
-        fails: bool,
+        writes: Arc<AtomicUsize>,
+    }
+
+    #[derive(Clone, Copy, PartialEq)]
+    enum Word {
+        Take,
+        /// Takes seven bytes, and then fails.
+        Cut,
+        Panic,
     }
 
     impl Write for Output {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            if std::mem::take(&mut self.fails) {
+            if self.next == Word::Cut {
+                self.next = Word::Take;
                 return Err(io::ErrorKind::StorageFull.into());
             }
             // Without a sender there is nothing to wait for.
-            self.fails = self.words.recv().is_ok_and(|works| !works);
-            let bytes = if self.fails { &bytes[..7] } else { bytes };
+            self.next = self.words.recv().unwrap_or(Word::Take);
+            assert!(self.next != Word::Panic, "the output panics, as the test demands");
+            self.writes.fetch_add(1, Ordering::Relaxed);
+            let bytes = if self.next == Word::Cut { &bytes[..7] } else { bytes };
             self.written.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
         }
@@ -206,60 +284,152 @@ mod tests {
         }
     }
 
-    fn queue() -> (LogWriter, WorkerGuard, mpsc::Sender<bool>, Arc<Mutex<Vec<u8>>>) {
-        let (word, words) = mpsc::channel();
-        let written = Arc::<Mutex<Vec<u8>>>::default();
-        let output = Output { words, written: written.clone(), fails: false };
-        let (writer, guard, _) = LogWriter::start(output, LogFormat::Json);
-        (writer, guard, word, written)
+    struct Queue {
+        writer: LogWriter,
+        guard: Option<LogGuard>,
+        word: Option<Sender<Word>>,
+        written: Arc<Mutex<Vec<u8>>>,
+        writes: Arc<AtomicUsize>,
     }
 
-    fn text(written: &Mutex<Vec<u8>>) -> String {
-        String::from_utf8(written.lock().unwrap().clone()).unwrap()
+    impl Queue {
+        fn new() -> Self {
+            let (word, words) = channel();
+            let (written, writes) = (Arc::<Mutex<Vec<u8>>>::default(), Arc::<AtomicUsize>::default());
+            let output = Output { words, next: Word::Take, written: written.clone(), writes: writes.clone() };
+            let (writer, guard) = LogWriter::start(output, LogFormat::Json, Counter::default()).unwrap();
+            Self { writer, guard: Some(guard), word: Some(word), written, writes }
+        }
+
+        fn text(&self) -> String {
+            String::from_utf8(self.written.lock().unwrap().clone()).unwrap()
+        }
+
+        fn lost(&self) -> u64 {
+            self.writer.queue.lost.get()
+        }
+
+        /// From here on the output takes everything.
+        fn let_go(&mut self) {
+            self.word = None;
+        }
+
+        fn wait(&self, what: &str, is_true: impl Fn(&Self) -> bool) {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while !is_true(self) {
+                assert!(Instant::now() < deadline, "{what} does not come: {}", self.text());
+                thread::yield_now();
+            }
+        }
+    }
+
+    fn write(writer: &LogWriter, line: &str) {
+        writer.write_line(|block| {
+            block.push_str(line);
+            block.push('\n');
+        });
+    }
+
+    #[test]
+    fn lines_of_all_workers_are_whole_in_order_and_written_together() {
+        const LINES: usize = 20_000;
+        let mut queue = Queue::new();
+        queue.let_go();
+        thread::scope(|scope| {
+            for worker in 0..4 {
+                let writer = queue.writer.for_worker();
+                scope.spawn(move || (0..LINES).for_each(|line| write(&writer, &format!("{worker} {line} end"))));
+            }
+            for line in 0..100 {
+                queue.writer.clone().write_all(format!("diagnostics {line} end\n").as_bytes()).unwrap();
+            }
+        });
+        drop(queue.guard.take());
+        let (text, mut next) = (queue.text(), std::collections::HashMap::<&str, usize>::new());
+        for line in text.lines() {
+            let parts: Vec<_> = line.split(' ').collect();
+            let &[writer, number, "end"] = &parts[..] else { panic!("{line:?}") };
+            let expected = next.entry(writer).or_default();
+            assert_eq!(number.parse(), Ok(*expected), "{writer}");
+            *expected += 1;
+        }
+        assert!((0..4).all(|worker| next[&*worker.to_string()] == LINES) && next["diagnostics"] == 100);
+        let writes = queue.writes.load(Ordering::Relaxed);
+        assert!(writes < LINES / 10, "{writes} writes");
+        assert_eq!(lock(&queue.writer.queue.buffers).len(), 1, "the buffers of writers that are gone are gone");
+    }
+
+    #[test]
+    fn a_single_line_is_written_soon() {
+        let mut queue = Queue::new();
+        queue.let_go();
+        for round in 1..=50 {
+            // The thread sleeps, or is about to.
+            if round % 2 == 0 {
+                queue.wait("its sleep", |queue| queue.writer.queue.is_asleep.load(Ordering::Relaxed));
+            }
+            write(&queue.writer, "a line");
+            queue.wait("the line", |queue| queue.text().lines().count() == round);
+        }
     }
 
     #[test]
     fn a_stalled_output_costs_lines_and_a_bounded_number_of_bytes() {
-        let (mut writer, guard, word, written) = queue();
-        let line = format!("{}\n", "x".repeat(1_000));
-        for _ in 0..100_000 {
-            writer.write_all(line.as_bytes()).unwrap();
-        }
-        let lost = writer.state.lost();
+        let mut queue = Queue::new();
+        let line = "x".repeat(1_000);
+        let writers = [queue.writer.clone(), queue.writer.for_worker()];
+        (0..100_000).for_each(|number| write(&writers[number % 2], &line));
+        let lost = queue.lost();
         let kept = (100_000 - lost) as usize;
-        assert!(kept * line.len() <= MAX_QUEUED_BYTES + 2 * MAX_BATCH_BYTES, "{kept} lines are kept");
-        assert!(kept * (line.len() + LINE_OVERHEAD) > MAX_QUEUED_BYTES / 2, "{kept} lines are kept");
-        drop(word);
-        while !text(&written).contains("log lines were lost") {
-            std::thread::yield_now();
-        }
-        drop(guard);
-        let text = text(&written);
+        let most = MAX_QUEUED_BYTES + 2 * MAX_BATCH_BYTES + 2 * (BLOCK_BYTES + line.len());
+        assert!(kept * (line.len() + 1) <= most, "{kept} lines are kept");
+        assert!(kept * (line.len() + 1) > MAX_QUEUED_BYTES / 2, "{kept} lines are kept");
+        queue.let_go();
+        queue.wait("the loss", |queue| queue.text().contains("log lines were lost"));
+        drop(queue.guard.take());
+        let text = queue.text();
         assert_eq!(text.matches(&line).count(), kept);
         assert!(text.ends_with(&format!(",\"lost\":{lost}}}\n")), "{}", &text[text.len() - 200..]);
-        assert_eq!(writer.state.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(queue.writer.queue.bytes.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn a_line_cut_by_a_full_disk_is_counted_and_the_next_is_whole() {
-        let (mut writer, guard, word, written) = queue();
-        word.send(false).unwrap();
-        writer.write_all(b"a line that is cut\n").unwrap();
-        while writer.state.lost() == 0 {
-            std::thread::yield_now();
-        }
-        drop(word);
-        writer.write_all(b"a whole line\n").unwrap();
-        while !text(&written).contains("a whole line") {
-            std::thread::yield_now();
-        }
-        drop(guard);
-        let text = text(&written);
+        let mut queue = Queue::new();
+        queue.word.as_ref().unwrap().send(Word::Cut).unwrap();
+        write(&queue.writer, "a line that is cut");
+        queue.wait("the loss", |queue| queue.lost() > 0);
+        queue.let_go();
+        write(&queue.writer, "a whole line");
+        queue.wait("the line", |queue| queue.text().contains("a whole line"));
+        drop(queue.guard.take());
+        let text = queue.text();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!((lines[0], writer.state.lost()), ("a line ", 1), "{text}");
+        assert_eq!((lines[0], queue.lost()), ("a line ", 1), "{text}");
         assert!(
             lines[1..].contains(&"a whole line") && lines[1..].iter().any(|line| line.contains("\"lost\":1")),
             "{text}"
         );
+    }
+
+    #[test]
+    fn nothing_is_lost_when_the_thread_panics() {
+        let mut queue = Queue::new();
+        queue.word.as_ref().unwrap().send(Word::Panic).unwrap();
+        (0..100).for_each(|line| write(&queue.writer, &format!("line {line}")));
+        queue.let_go();
+        drop(queue.guard.take());
+        let expected: String = (0..100).map(|line| format!("line {line}\n")).collect();
+        assert_eq!((queue.text(), queue.lost()), (expected, 0));
+    }
+
+    #[test]
+    fn the_end_does_not_wait_for_ever() {
+        let mut queue = Queue::new();
+        write(&queue.writer, "a line that nobody takes");
+        let began = Instant::now();
+        drop(queue.guard.take());
+        assert!(began.elapsed() < MAX_END_WAIT * 10);
+        assert_eq!(queue.text(), "");
     }
 }

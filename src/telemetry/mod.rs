@@ -5,6 +5,7 @@ mod cells;
 mod families;
 mod help;
 mod log;
+mod log_output;
 mod log_queue;
 mod metrics;
 mod process;
@@ -16,12 +17,13 @@ mod visible_writer;
 
 // For the benchmarks alone.
 #[doc(hidden)]
-pub use access::json_line;
+pub use access::push_json_line;
 pub use access::{AccessLog, AccessRecord, Phase, WindowUse};
 pub use cells::{Counter, Histogram, UpDownCounter};
 pub use families::SeriesGuard;
 pub(crate) use log::access_log;
-pub use log::{LogControl, LogError, LogGuard, init};
+pub use log::{LogControl, LogError, init};
+pub use log_queue::LogGuard;
 pub use metrics::{
     CertificateMetrics, DrainMetrics, ListenerMetrics, MergeMetrics, Metrics, MirrorMetrics, NameMetrics,
 };
