@@ -5,7 +5,6 @@ mod cells;
 mod families;
 mod help;
 mod log;
-mod log_output;
 mod log_queue;
 mod metrics;
 mod process;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::LogFormat;
 
-use super::cells::Counter;
+use super::super::cells::Counter;
 
 /// Bytes that one write may have.
 pub(super) const MAX_BATCH_BYTES: usize = 128 * 1024;
