@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::TcpListener;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
@@ -17,7 +17,7 @@ use super::worker;
 /// What the workers of one process share. It serves HTTPS on the sockets that its workers get, without an admin listener.
 pub struct InProcess {
     state: Arc<ProcessState>,
-    _log: Mutex<LogGuard>,
+    _log: LogGuard,
 }
 
 impl InProcess {
@@ -30,7 +30,7 @@ impl InProcess {
         let metrics = Arc::new(Metrics::new()?);
         let state = Arc::new(ProcessState::new(config, metrics, access)?);
         state.accepting.cancel();
-        Ok(Self { state, _log: Mutex::new(guard) })
+        Ok(Self { state, _log: guard })
     }
 
     /// Makes this thread a worker that serves on a socket, until the guest, which shares its event loop, is done.

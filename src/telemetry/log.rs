@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -16,8 +16,11 @@ use crate::config::{LogFormat, LogSettings};
 use super::Metrics;
 use super::access::AccessLog;
 use super::cells::Counter;
-use super::log_queue::{LogGuard, LogWriter};
+use super::log_queue::{LogGuard, LogQueue, LogWriter};
 use super::visible_writer::VisibleWriter;
+
+/// The queue of this process.
+static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
 
 /// Why logging can't start.
 #[derive(Debug, thiserror::Error)]
@@ -88,8 +91,15 @@ pub fn init(log: &LogSettings, metrics: &Metrics) -> Result<(AccessLog, LogContr
         LogFormat::Json => registry.with(lines.json().flatten_event(true).with_current_span(false)).try_init()?,
         LogFormat::Human => registry.with(lines.with_target(false).with_ansi(has_colours)).try_init()?,
     }
+    // A second one can't come here.
+    let _ = QUEUE.set(guard.0.clone());
     let access = Arc::new(AtomicBool::new(log.access));
     Ok((AccessLog::new(writer, log.format, access.clone()), LogControl { filter: handle, access }, guard))
+}
+
+/// Writes what is queued, in a process that exits before its [`LogGuard`] is dropped.
+pub(crate) fn write_last_lines() {
+    QUEUE.get().inspect(|queue| queue.end());
 }
 
 /// An access log alone.

@@ -20,8 +20,8 @@ pub use access::push_json_line;
 pub use access::{AccessLog, AccessRecord, Phase, WindowUse};
 pub use cells::{Counter, Histogram, UpDownCounter};
 pub use families::SeriesGuard;
-pub(crate) use log::access_log;
 pub use log::{LogControl, LogError, init};
+pub(crate) use log::{access_log, write_last_lines};
 pub use log_queue::LogGuard;
 pub use metrics::{
     CertificateMetrics, DrainMetrics, ListenerMetrics, MergeMetrics, Metrics, MirrorMetrics, NameMetrics,

@@ -39,7 +39,7 @@ pub(super) struct LogWriter {
 }
 
 /// What all writers share. Requests only read it.
-struct LogQueue {
+pub(super) struct LogQueue {
     buffers: Mutex<Vec<Arc<LineBuffer>>>,
     /// Bytes of full blocks.
     bytes: AtomicUsize,
@@ -48,6 +48,8 @@ struct LogQueue {
     is_asleep: AtomicBool,
     is_over: AtomicBool,
     thread: OnceLock<Thread>,
+    /// Disconnected when the thread has written everything.
+    written: Mutex<Receiver<()>>,
 }
 
 /// The lines of one writer, on cache lines of its own.
@@ -63,11 +65,7 @@ struct Lines {
 }
 
 /// When this is dropped, what is queued is written.
-pub struct LogGuard {
-    queue: Arc<LogQueue>,
-    /// Disconnected when the thread has written everything.
-    written: Receiver<()>,
-}
+pub struct LogGuard(pub(super) Arc<LogQueue>);
 
 impl LogWriter {
     /// A queue to `output`, and its first writer. Lines that are lost are counted.
@@ -77,6 +75,7 @@ impl LogWriter {
         lost: Counter,
     ) -> io::Result<(Self, LogGuard)> {
         let buffer = Arc::<LineBuffer>::default();
+        let (writes, written) = channel();
         let queue = Arc::new(LogQueue {
             buffers: Mutex::new(vec![buffer.clone()]),
             bytes: AtomicUsize::new(0),
@@ -84,8 +83,8 @@ impl LogWriter {
             is_asleep: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             thread: OnceLock::new(),
+            written: Mutex::new(written),
         });
-        let (writes, written) = channel();
         let (of_thread, mut output) = (queue.clone(), LogOutput::new(output, format, lost));
         let thread = thread::Builder::new().name("callgate-log".to_owned()).spawn(move || {
             // What an output that panics did not take is written in the next round.
@@ -96,7 +95,7 @@ impl LogWriter {
         })?;
         // It was not set before.
         let _ = queue.thread.set(thread.thread().clone());
-        Ok((Self { queue: queue.clone(), buffer }, LogGuard { queue, written }))
+        Ok((Self { queue: queue.clone(), buffer }, LogGuard(queue)))
     }
 
     /// Another writer, with a buffer of its own.
@@ -151,6 +150,14 @@ impl LogQueue {
     fn wake(&self) {
         self.is_asleep.store(false, Ordering::Relaxed);
         self.thread.get().inspect(|thread| thread.unpark());
+    }
+
+    /// Writes what was queued before this. What comes later is lost.
+    pub(super) fn end(&self) {
+        self.is_over.store(true, Ordering::Release);
+        self.wake();
+        // Nothing is ever sent: this ends with the thread, or too late for a reader that has stalled.
+        let _ = lock(&self.written).recv_timeout(MAX_END_WAIT);
     }
 
     /// Writes what comes until it is over.
@@ -232,10 +239,7 @@ impl LineBuffer {
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
-        self.queue.is_over.store(true, Ordering::Release);
-        self.queue.wake();
-        // Nothing is ever sent: this ends with the thread, or too late for a reader that has stalled.
-        let _ = self.written.recv_timeout(MAX_END_WAIT);
+        self.0.end();
     }
 }
 
