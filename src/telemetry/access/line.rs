@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{Method, Uri, Version};
 
 use super::super::text::{push, push_ip, push_json_string, push_millis, push_number, push_text};
-use super::record::AccessRecord;
+use super::record::{AccessRecord, WindowUse};
 
 /// Bytes of a path that are logged. Clients choose paths, and lines must not fill the log.
 const MAX_PATH_BYTES: usize = 1_024;
@@ -34,7 +34,7 @@ fn logged_method(method: &Method) -> &str {
 
 /// Adds the JSON form of a request that took so long, with its line end. It is made for every request, so it avoids `format!` where that
 /// is easy.
-pub fn push_json_line(line: &mut String, record: &AccessRecord, took: Duration) {
+pub fn push_json_line(line: &mut String, record: &AccessRecord, windows: &[WindowUse<'_>], took: Duration) {
     line.push_str(r#"{"timestamp":""#);
     push(line, format_args!("{}", humantime::format_rfc3339_millis(record.received)));
     line.push_str(r#"","level":"INFO","message":"request""#);
@@ -63,14 +63,14 @@ pub fn push_json_line(line: &mut String, record: &AccessRecord, took: Duration) 
     push_ip(line, record.client);
     line.push('"');
     push_number(line, r#","status":"#, record.status.as_u16().into());
-    for (at, window) in record.windows.iter().enumerate() {
+    for (at, window) in windows.iter().enumerate() {
         line.push_str(if at == 0 { r#","limits":{"# } else { "," });
-        push_json_string(line, &window.name);
+        push_json_string(line, window.name);
         push_number(line, r#":{"used":"#, window.used.into());
         push_number(line, r#","limit":"#, window.limit.into());
         line.push('}');
     }
-    if !record.windows.is_empty() {
+    if !windows.is_empty() {
         line.push('}');
     }
     if record.shadow_denied {
@@ -99,11 +99,11 @@ pub fn push_json_line(line: &mut String, record: &AccessRecord, took: Duration) 
     line.push_str("}\n");
 }
 
-pub(super) fn push_human_line(line: &mut String, record: &AccessRecord, took: Duration) {
+pub(super) fn push_human_line(line: &mut String, record: &AccessRecord, windows: &[WindowUse<'_>], took: Duration) {
     let (received, path) = (humantime::format_rfc3339_millis(record.received), logged_path(&record.uri));
     let (status, method, millis) = (record.status.as_u16(), logged_method(&record.method), took.as_secs_f64() * 1e3);
     push(line, format_args!("{received} {status} {method} {path} {millis:.1}ms"));
-    for window in &record.windows {
+    for window in windows {
         push(line, format_args!(" {}={}/{}", window.name, window.used, window.limit));
     }
     push_some(line, " by=", record.decided_by);
@@ -174,10 +174,10 @@ pub(super) mod tests {
     use std::time::{Duration, Instant, SystemTime};
 
     use http::{HeaderValue, StatusCode};
-    use smallvec::SmallVec;
 
-    use super::super::record::WindowUse;
     use super::*;
+
+    const WINDOWS: [WindowUse<'_>; 1] = [WindowUse { name: "minute", used: 60, limit: 60 }];
 
     pub(crate) fn record() -> AccessRecord {
         AccessRecord {
@@ -198,7 +198,6 @@ pub(super) mod tests {
             endpoint: None,
             attempts: 1,
             decided_by: Some("redis"),
-            windows: SmallVec::from_vec(vec![WindowUse { name: "minute".into(), used: 60, limit: 60 }]),
             shadow_denied: true,
             phases: [1_500, 7, 12_034].map(|us| Some(Duration::from_micros(us))),
             bytes_out: 7,
@@ -211,13 +210,13 @@ pub(super) mod tests {
 
     fn json_line(record: &AccessRecord) -> String {
         let mut line = String::new();
-        push_json_line(&mut line, record, Duration::from_millis(7));
+        push_json_line(&mut line, record, &WINDOWS, Duration::from_millis(7));
         line
     }
 
     fn human_line(record: &AccessRecord) -> String {
         let mut line = String::new();
-        push_human_line(&mut line, record, Duration::from_millis(7));
+        push_human_line(&mut line, record, &WINDOWS, Duration::from_millis(7));
         line
     }
 

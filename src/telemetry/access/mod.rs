@@ -38,16 +38,19 @@ impl AccessLog {
         Self { writer: self.writer.for_worker(), ..self.clone() }
     }
 
-    /// Writes the line of a request that took so long; drops it when the queue is full.
-    pub fn write(&self, record: &AccessRecord, took: Duration) {
-        if !self.is_on.load(Ordering::Relaxed) {
-            return;
-        }
+    /// Whether there are to be lines.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.is_on.load(Ordering::Relaxed)
+    }
+
+    /// Writes the line of a request that took so long, with the windows of its decision; drops it when the queue is full.
+    pub fn write(&self, record: &AccessRecord, windows: &[WindowUse<'_>], took: Duration) {
         self.writer.write_line(|lines| match self.format {
-            LogFormat::Json => push_json_line(lines, record, took),
+            LogFormat::Json => push_json_line(lines, record, windows, took),
             LogFormat::Human => {
                 let begin = lines.len();
-                push_human_line(lines, record, took);
+                push_human_line(lines, record, windows, took);
                 make_visible(lines, begin);
             }
         });
@@ -84,9 +87,9 @@ mod tests {
             let (writer, guard) = LogWriter::start(output.clone(), format, Counter::default()).unwrap();
             let mut record = record();
             record.uri = "/\u{9b}2J\u{202e}gnp\u{2028}forged".parse().unwrap();
-            record.windows[0].name = "a\u{1b}[31m".into();
+            let windows = [WindowUse { name: "a\u{1b}[31m", used: 60, limit: 60 }];
             record.error = Some("\u{9b}1m\nforged\u{2066}".into());
-            AccessLog::new(writer, format, Arc::new(true.into())).write(&record, Duration::ZERO);
+            AccessLog::new(writer, format, Arc::new(true.into())).write(&record, &windows, Duration::ZERO);
             drop(guard);
             let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
             let line = text.strip_suffix('\n').unwrap();
