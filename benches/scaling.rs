@@ -89,9 +89,39 @@ fn main() {
         "\nCPU µs per request on 1 to {MAX_THREADS} workers, with clients and service; the best quarter of {rounds} rounds"
     );
     println!("{:28}{:>9}{:>9}{:>9}{:>9}{:>22}", "", "1", "2", "3", "4", "ratios to 1");
+    if words.is_empty() || words.iter().any(|word| "counting alone".contains(word.as_str())) {
+        measure_counting(rounds);
+    }
     for row in ROWS.iter().filter(|row| words.is_empty() || words.iter().any(|word| row.name.contains(word.as_str()))) {
         measure(row, rounds);
     }
+}
+
+/// Measures what requests count in metrics, and nothing else: threads that count the same all the time meet as often as they can.
+fn measure_counting(rounds: usize) {
+    const TIMES: u32 = 20_000;
+    let site = Site::new(&ROWS[0]);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let _entered = runtime.enter();
+    let process = site.process();
+    let mut times = [const { Vec::new() }; MAX_THREADS];
+    for index in (0..rounds).flat_map(|_| 0..MAX_THREADS) {
+        let threads = index + 1;
+        let barrier = Barrier::new(threads);
+        let count = || {
+            barrier.wait();
+            let before = cpu_ns();
+            process.count(TIMES);
+            cpu_ns() - before
+        };
+        let spent: u64 = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(count)).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a count")).sum()
+        });
+        times[index].push(spent as f64 / f64::from(TIMES) / threads as f64);
+    }
+    print_line("counting alone, in ns", &times.map(quartile));
 }
 
 /// Measures both kinds of workers in turns: a slow minute of the machine is the same for all.

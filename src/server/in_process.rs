@@ -3,7 +3,9 @@
 use std::io::Write;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
+use http::{Method, StatusCode};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
@@ -53,6 +55,18 @@ impl InProcess {
             }
         })?;
         done.ok_or_else(|| "the worker ended".into())
+    }
+
+    /// Counts what a plain request counts in metrics, so often on this thread, which is a worker meanwhile.
+    pub fn count(&self, times: u32) {
+        let _worker = WorkerThread::register();
+        let (route, upstream) = (self.state.metrics.route("counted", &[]), self.state.metrics.upstream("counted", &[]));
+        for number in 0..times {
+            let took = Duration::from_micros((number % 1_000).into());
+            route.count(&Method::GET, StatusCode::OK);
+            route.seconds.observe(took);
+            upstream.seconds.observe(took);
+        }
     }
 
     /// The metrics of all workers.
