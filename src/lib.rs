@@ -22,6 +22,7 @@ mod http2;
 pub mod limits;
 mod listener;
 mod occupancy;
+mod per_worker;
 pub mod response;
 pub mod route;
 mod selftest;
@@ -33,6 +34,10 @@ pub mod telemetry;
 mod ticket_keys;
 mod tls;
 pub mod tokens;
+
+// For the benchmarks alone.
+#[doc(hidden)]
+pub use server::InProcess;
 
 /// What the fuzz targets call.
 #[cfg(feature = "fuzz")]

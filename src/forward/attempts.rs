@@ -199,7 +199,7 @@ impl UpstreamPools {
         retry: &mut RetryState,
     ) -> Result<Answered, Box<FailedAttempt>> {
         let pool = &self.endpoints[index];
-        let in_flight = self.state.begin(index);
+        let in_flight = self.loads[index].begin();
         context.forward.attempts.store(retry.attempts, Ordering::Relaxed);
         let wanted = context.wanted(retry.avoid.as_deref());
         let connection = match retry.reserved.take() {
@@ -228,7 +228,7 @@ impl UpstreamPools {
         }
         match sent {
             Some(Ok(response)) => {
-                self.metrics.seconds.observe(started.elapsed().as_secs_f64());
+                self.metrics.seconds.observe(started.elapsed());
                 if let Some(why) = gateway_error(response.status()) {
                     self.state.failed(index, why);
                 }

@@ -152,7 +152,7 @@ impl RequestMirror {
             return CopyOutcome::Busy;
         };
         let Some(index) = upstream.choose(key, &[]) else { return CopyOutcome::Failed };
-        let _in_flight = upstream.state.begin(index);
+        let _in_flight = upstream.loads[index].begin();
         let pool = &upstream.endpoints[index];
         for _ in 0..MAX_STALE {
             let mut connection = match pool.connection(Wanted::default()).await {
@@ -167,7 +167,7 @@ impl RequestMirror {
             let started = Instant::now();
             match connection.send(request).await {
                 Ok(response) => {
-                    upstream.metrics.seconds.observe(started.elapsed().as_secs_f64());
+                    upstream.metrics.seconds.observe(started.elapsed());
                     return discard(connection, response).await;
                 }
                 Err(mut error) => match error.take_message() {

@@ -111,6 +111,12 @@ impl Forwarder {
         gone.flat_map(|upstream| &upstream.endpoints).for_each(|endpoint| endpoint.retire());
     }
 
+    /// An upstream's name, by its index in the configuration.
+    #[must_use]
+    pub fn name_of(&self, upstream: usize) -> &Arc<str> {
+        &self.upstreams[upstream].name
+    }
+
     /// Closes connections that were idle too long; to be called every few seconds.
     pub fn sweep(&self) {
         for endpoint in self.upstreams.iter().flat_map(|upstream| &upstream.endpoints) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config;
 use crate::telemetry::UpstreamMetrics;
 
-use super::balance::{RoundRobin, UpstreamState};
+use super::balance::{EndpointLoad, RoundRobin, UpstreamState};
 use super::endpoint_pool::EndpointPool;
 use super::kept_connections::UpstreamConnections;
 use super::upstreams::{SharedUpstream, Upstreams};
@@ -19,8 +19,12 @@ pub(super) struct UpstreamPools {
     /// What all workers share.
     pub(super) shared: Arc<SharedUpstream>,
     pub(super) config: Arc<config::Upstream>,
+    /// This worker's copy: its requests keep it.
+    pub(super) name: Arc<str>,
     pub(super) state: Arc<UpstreamState>,
     pub(super) endpoints: Vec<Arc<EndpointPool>>,
+    /// What of each endpoint is counted while a request is in flight.
+    pub(super) loads: Vec<EndpointLoad>,
     pub(super) round_robin: RoundRobin,
     /// The requests of all workers that wait for a connection.
     pub(super) queues: Arc<WaitQueues>,
@@ -46,6 +50,8 @@ impl UpstreamPools {
         });
         Self {
             endpoints: endpoints.collect(),
+            loads: shared.state.loads(),
+            name: (*config.name).into(),
             round_robin: RoundRobin::new(config.endpoints.len()),
             queues: connections.queues.clone(),
             metrics: shared.state.metrics.clone(),

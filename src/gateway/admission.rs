@@ -85,7 +85,7 @@ impl Admission {
                         self.authenticator.confirm(&principal, asked, now);
                     }
                     let refusal = refusal(&decision, charge, &principal);
-                    life.set_decision(decision, charge, &principal);
+                    life.set_decision(decision);
                     refusal
                 }
                 Ok(LimitOutcome::Stale) => {

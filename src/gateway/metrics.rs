@@ -3,24 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{Histogram, IntCounter};
-
 use crate::auth::{self, OpenCalls, Refusal};
 use crate::forward::EndedBy;
 use crate::limits::{Decision, Source};
-use crate::telemetry::{AccessLog, Metrics, RouteMetrics};
+use crate::telemetry::{AccessLog, Counter, Histogram, Metrics, RouteMetrics};
 
 /// Where requests are counted, logged and looked up while they last.
+#[derive(Clone)]
 pub(crate) struct RequestMetrics {
     pub(super) log: AccessLog,
     pub(super) open_calls: Arc<OpenCalls>,
-    pub(super) shadow_denials: IntCounter,
+    pub(super) shadow_denials: Counter,
     /// The cells of requests for which no route was found.
     pub(super) no_route: Arc<RouteMetrics>,
-    auth: Vec<(&'static str, IntCounter)>,
-    decisions: [[IntCounter; 3]; 2],
+    auth: Vec<(&'static str, Counter)>,
+    decisions: [[Counter; 3]; 2],
     decision_seconds: Histogram,
-    calls_ended: [IntCounter; ENDED_BY.len()],
+    calls_ended: [Counter; ENDED_BY.len()],
 }
 
 /// The order of the cells of `calls_ended`, which is that of [`EndedBy`].
@@ -42,6 +41,11 @@ impl RequestMetrics {
         }
     }
 
+    /// The same for one worker: its requests write their lines into a buffer of their own, and share no counter of references with others.
+    pub(crate) fn for_worker(&self) -> Arc<Self> {
+        Arc::new(Self { log: self.log.for_worker(), ..self.clone() })
+    }
+
     /// Counts an authentication by its outcome.
     pub(super) fn authenticated(&self, refusal: Option<Refusal>) {
         let outcome = refusal.map_or(auth::OUTCOMES[0], Refusal::outcome);
@@ -52,7 +56,7 @@ impl RequestMetrics {
 
     pub(super) fn decided(&self, decision: &Decision, took: Duration) {
         self.decisions[usize::from(decision.admitted)][decision.source as usize].inc();
-        self.decision_seconds.observe(took.as_secs_f64());
+        self.decision_seconds.observe(took);
     }
 
     pub(super) fn call_ended(&self, by: EndedBy) {

@@ -35,7 +35,7 @@ use target::{Preflight, Target};
 pub(crate) use admission::Admission;
 pub(crate) use admission::TokensInFlight;
 pub(crate) use metrics::RequestMetrics;
-pub(crate) use snapshot::{Snapshot, SnapshotError};
+pub(crate) use snapshot::{ServedRoute, Snapshot, SnapshotError};
 
 /// Requests whose answer comes sooner need not be watched.
 const WATCHED_AFTER: Duration = Duration::from_millis(500);
@@ -47,6 +47,8 @@ type Served = (Response<Body>, Option<Box<Tunnel>>);
 pub(crate) struct Gateway {
     /// All that the configuration means.
     pub snapshot: Arc<Snapshot>,
+    /// In the order of the configuration.
+    pub routes: Vec<Arc<ServedRoute>>,
     /// Authentication and limits.
     pub admission: Admission,
     /// To the upstream and back.
@@ -123,6 +125,7 @@ impl Gateway {
             forwarder: Forwarder::new(config, upstreams, metrics, &self.shutdown, Some(&self.forwarder)),
             metrics: self.metrics.clone(),
             shutdown: self.shutdown.clone(),
+            routes: snapshot.routes_for_worker(),
             snapshot,
         }
     }
@@ -144,13 +147,13 @@ impl Gateway {
         // Browsers send a preflight without a token.
         if let Some(Preflight { route, cors, method }) = &target.preflight {
             if let Some(index) = route {
-                life.set_route(&snapshot.routes[*index]);
+                life.set_route(&self.routes[*index]);
             }
             return Ok((response::preflight(cors, method), None));
         }
         let route = target.route().map(|index| {
-            life.set_route(&snapshot.routes[index]);
-            &*snapshot.routes[index].route
+            life.set_route(&self.routes[index]);
+            &*self.routes[index].route
         });
         // Without a good token nobody learns which routes there are: authentication comes before 404 and 405.
         let principal = match route.map(|route| &route.access) {
@@ -175,7 +178,7 @@ impl Gateway {
             life.drained_call = Some(peer.begin_call(interim.as_ref()));
         }
         let upstream = route.upstream.choose(principal.as_deref().map(|principal| &*principal.id));
-        life.record.upstream = Some(config.upstreams[upstream].name.clone());
+        life.record.upstream = Some(self.forwarder.name_of(upstream).clone());
         let context = ForwardContext {
             route,
             upstream,

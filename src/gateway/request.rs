@@ -13,7 +13,7 @@ use crate::auth::{OpenCall, Principal, Refused};
 use crate::body::BodyError;
 use crate::config::{Plan, Route};
 use crate::forward::{CutReason, EndedBy, ResponseGuard, client_address};
-use crate::limits::{CallLease, Charge, Decision};
+use crate::limits::{CallLease, Decision};
 use crate::listener::{ActiveRequest, Peer, PeerCall};
 use crate::occupancy::Occupied;
 use crate::response::Rejection;
@@ -32,6 +32,8 @@ pub(super) struct RequestLife {
     pub(super) record: AccessRecord,
     /// Known even where nothing was decided, because Redis does not answer and the plan is in shadow mode.
     pub(super) principal: Option<Arc<Principal>>,
+    /// The principal that was decided for and then turned out to be none.
+    revoked: Option<Arc<Principal>>,
     pub(super) decision: Option<Decision>,
     /// Held for as long as the call lasts that this may become.
     pub(super) call_lease: Option<CallLease>,
@@ -107,7 +109,6 @@ impl RequestLife {
             endpoint: None,
             attempts: 0,
             decided_by: None,
-            windows: SmallVec::new(),
             shadow_denied: false,
             phases: [None; 3],
             bytes_out: 0,
@@ -119,6 +120,7 @@ impl RequestLife {
         Self {
             record,
             principal: None,
+            revoked: None,
             decision: None,
             call_lease: None,
             stream: None,
@@ -134,7 +136,7 @@ impl RequestLife {
     }
 
     pub(super) fn set_route(&mut self, served: &Arc<ServedRoute>) {
-        self.record.route = Some(served.route.name.clone());
+        self.record.route = Some(served.name.clone());
         self.route = Some(served.clone());
     }
 
@@ -153,21 +155,26 @@ impl RequestLife {
 
     /// The request is nobody's: notes why, and whose token it has if that is known.
     pub(super) fn unauthenticated(&mut self, refused: Refused) -> Rejection {
-        self.principal = None;
+        self.revoked = self.principal.take();
         self.record.reason = Some(refused.refusal.outcome());
         self.record.token = refused.token.or(self.record.token.take());
         Rejection::Unauthenticated(refused.refusal)
     }
 
-    pub(super) fn set_decision(&mut self, decision: Decision, charge: Charge<'_>, principal: &Principal) {
+    pub(super) fn set_decision(&mut self, decision: Decision) {
         let took = self.record.phases[Phase::Decision as usize].unwrap_or(Duration::ZERO);
         self.metrics.decided(&decision, took);
         self.record.decided_by = Some(decision.source.as_str());
-        let windows = principal.plan.limits_with(charge.limits).zip(decision.windows());
-        self.record.windows = windows
-            .map(|(limit, window)| WindowUse { name: limit.name.clone(), used: window.used, limit: window.limit })
-            .collect();
         self.decision = Some(decision);
+    }
+
+    /// The windows of the decision.
+    fn windows(&self) -> SmallVec<[WindowUse<'_>; 2]> {
+        let principal = self.principal.as_ref().or(self.revoked.as_ref());
+        let (Some(decision), Some(principal)) = (&self.decision, principal) else { return SmallVec::new() };
+        let limits = principal.plan.limits_with(self.route().and_then(|route| route.limits.as_ref()));
+        let windows = limits.zip(decision.windows());
+        windows.map(|(limit, window)| WindowUse { name: &limit.name, used: window.used, limit: window.limit }).collect()
     }
 
     /// The plan denies the request. If it is in shadow mode, the request is marked, counted once, and goes on.
@@ -274,8 +281,10 @@ impl Drop for RequestLife {
         let metrics = self.route_metrics();
         metrics.count(&self.record.method, self.record.status);
         if !is_call {
-            metrics.seconds.observe(took.as_secs_f64());
+            metrics.seconds.observe(took);
         }
-        self.metrics.log.write(&self.record);
+        if self.metrics.log.is_on() {
+            self.metrics.log.write(&self.record, &self.windows(), took);
+        }
     }
 }

@@ -28,12 +28,14 @@ pub(crate) struct Snapshot {
     pub failures: Arc<Failures>,
     pub(super) table: RouteTable,
     /// In the order of the configuration.
-    pub(super) routes: Vec<Arc<ServedRoute>>,
+    routes: Vec<ServedRoute>,
     _certificates: Vec<CertificateMetrics>,
 }
 
 /// A route and what is counted on it. A request keeps it to its end.
+#[derive(Clone)]
 pub(crate) struct ServedRoute {
+    pub(super) name: Arc<str>,
     pub(super) route: Arc<config::Route>,
     pub(super) metrics: Arc<RouteMetrics>,
 }
@@ -76,7 +78,7 @@ impl Snapshot {
         });
         let routes = config.routes.iter().map(|route| {
             let metrics = metrics.route(&route.name, initial_methods(route));
-            Arc::new(ServedRoute { route: route.clone(), metrics })
+            ServedRoute { name: route.name.clone(), route: route.clone(), metrics }
         });
         let same_plans = before
             .filter(|before| before.config.plans == config.plans && before.config.default_plan == config.default_plan);
@@ -92,6 +94,12 @@ impl Snapshot {
             tls: Tls { acceptor: TlsAcceptor::from(Arc::new(settings)), certificates },
             config: Arc::new(config),
         })
+    }
+
+    /// The routes for one worker. Its requests hold them, and so change no counter of references that others change.
+    pub(crate) fn routes_for_worker(&self) -> Vec<Arc<ServedRoute>> {
+        let of_worker = |served: &ServedRoute| Arc::new(ServedRoute { name: (*served.name).into(), ..served.clone() });
+        self.routes.iter().map(of_worker).collect()
     }
 
     /// What has changed in files whose names are the same, in short texts.

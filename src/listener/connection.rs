@@ -62,7 +62,7 @@ pub(super) async fn serve<H: Handler>(
             return;
         }
     };
-    listener.metrics.handshake_seconds.observe(started.elapsed().as_secs_f64());
+    listener.metrics.handshake_seconds.observe(started.elapsed());
     let session = stream.get_ref().1;
     let is_http2 = session.alpn_protocol() == Some(b"h2");
     let certificate = ShownCertificate::new(&tls.certificates, session.server_name());

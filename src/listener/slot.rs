@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::config::Config;
 use crate::gcra::network_of;
 use crate::occupancy::{Occupancy, Occupied};
-use crate::telemetry::ListenerMetrics;
+use crate::telemetry::{ListenerMetrics, UpDownCounter};
 
 /// All slots of a process, over all listeners and workers.
 #[derive(Default)]
@@ -21,7 +21,7 @@ pub(crate) struct ConnectionSlots {
 /// One open connection. Dropped, it makes room for another.
 pub(super) struct ConnectionSlot {
     all: Arc<ConnectionSlots>,
-    gauge: prometheus::IntGauge,
+    gauge: UpDownCounter,
     /// Its share of what its client may have, once that is known.
     client: Option<Occupied<IpAddr>>,
 }

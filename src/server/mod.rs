@@ -3,6 +3,7 @@
 mod admin_stores;
 mod drain;
 mod error;
+mod in_process;
 mod open_files;
 mod reload;
 mod signals;
@@ -43,6 +44,8 @@ use takeover::{HeldSocket, Holders, Inheritance, PathSocket, Predecessor, Takeov
 use watched_files::WatchedFiles;
 use worker::Worker;
 
+// For the benchmarks alone.
+pub use in_process::InProcess;
 pub(crate) use signals::ExitSignals;
 pub(crate) use sockets::ActivatedSocket;
 
@@ -96,9 +99,12 @@ impl Server {
         // Looked at before they are read.
         let files = WatchedFiles::new(files);
         let metrics = Arc::new(Metrics::new()?);
-        let (log, log_control, guard) = telemetry::init(&config.log, metrics.clone())?;
+        let (log, log_control, guard) = telemetry::init(&config.log, &metrics)?;
         // Dropped with the runtime, after the last line.
-        tokio::spawn(guard.watch());
+        tokio::spawn(async move {
+            let _guard = guard;
+            std::future::pending::<()>().await;
+        });
         open_files::raise_limit(config.listen.max_connections);
         let count = config.runtime.workers.get();
         let LaunchOptions { takeover, activated } = options;

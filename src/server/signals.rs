@@ -6,6 +6,8 @@ use rustix::process::Signal as SignalNumber;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::telemetry;
+
 use super::drain::HURRIED;
 
 /// SIGTERM from a service manager, SIGINT and SIGQUIT from a terminal.
@@ -69,6 +71,7 @@ impl ExitSignals {
     pub(crate) async fn exit_at_next(mut self) {
         self.next().await;
         eprintln!("callgate: stopped at once, at one more signal");
+        telemetry::write_last_lines();
         std::process::exit(1);
     }
 

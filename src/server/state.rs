@@ -27,7 +27,7 @@ pub(super) struct ProcessState {
     /// Its plans.
     pub(super) plans: Arc<ArcSwap<Plans>>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) request_metrics: Arc<RequestMetrics>,
+    pub(super) request_metrics: RequestMetrics,
     pub(super) tickets: Tickets,
     pub(super) tokens: TokenSource,
     pub(super) limiter: Arc<MemoryLimiter>,
@@ -75,7 +75,7 @@ impl ProcessState {
         };
         let open_calls = Arc::<OpenCalls>::default();
         Ok(Self {
-            request_metrics: Arc::new(RequestMetrics::new(&metrics, log, open_calls.clone())),
+            request_metrics: RequestMetrics::new(&metrics, log, open_calls.clone()),
             open_calls,
             in_flight: Arc::default(),
             usage: Arc::default(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::auth::Authenticator;
@@ -14,6 +15,7 @@ use crate::forward::Forwarder;
 use crate::gateway::{Admission, Gateway, Snapshot};
 use crate::limits::Limiter;
 use crate::listener::{Listener, Serving};
+use crate::per_worker::WorkerThread;
 use crate::store::Redis;
 
 use super::error::StartError;
@@ -47,7 +49,7 @@ impl Worker {
     ) -> Result<Self, StartError> {
         let (started, start) = oneshot::channel();
         let (exchanges, exchanged) = mpsc::unbounded_channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
+        let runtime = runtime()?;
         let run = async move {
             let listen = |sockets: Vec<std::net::TcpListener>| {
                 let listeners = sockets.into_iter().map(TcpListener::from_std);
@@ -66,6 +68,7 @@ impl Worker {
         let thread = thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || {
+                let _worker = WorkerThread::register();
                 runtime.block_on(run);
                 // Dropping the runtime would wait for DNS look-ups in flight, which can't be cancelled.
                 runtime.shutdown_background();
@@ -92,7 +95,13 @@ impl WorkerHandle {
     }
 }
 
-async fn gateway(state: &ProcessState) -> Result<Arc<Gateway>, StartError> {
+/// A worker's event loop.
+pub(super) fn runtime() -> Result<Runtime, StartError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)
+}
+
+/// What a worker serves requests with.
+pub(super) async fn gateway(state: &ProcessState) -> Result<Arc<Gateway>, StartError> {
     let snapshot = state.snapshot.load_full();
     let Snapshot { config, plans, failures, .. } = &*snapshot;
     let (config, plans, failures) = (config.clone(), plans.clone(), failures.clone());
@@ -108,10 +117,11 @@ async fn gateway(state: &ProcessState) -> Result<Arc<Gateway>, StartError> {
         }
     };
     let (in_flight, usage) = (state.in_flight.clone(), state.usage.clone());
-    let (metrics, shutdown) = (state.request_metrics.clone(), state.shutdown.clone());
+    let (metrics, shutdown) = (state.request_metrics.for_worker(), state.shutdown.clone());
     Ok(Arc::new(Gateway {
         admission: Admission { authenticator, limiter: Arc::new(limiter), in_flight, usage },
         forwarder: Forwarder::new(&snapshot.config, &snapshot.upstreams, &state.metrics, &shutdown, None),
+        routes: snapshot.routes_for_worker(),
         snapshot,
         metrics,
         shutdown,
@@ -119,7 +129,7 @@ async fn gateway(state: &ProcessState) -> Result<Arc<Gateway>, StartError> {
 }
 
 /// Serves until the instance has ended.
-async fn serve(
+pub(super) async fn serve(
     state: &ProcessState,
     mut gateway: Arc<Gateway>,
     https: Vec<TcpListener>,

@@ -5,10 +5,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 
+use super::cells::{Cell, CellVec, Counter, Histogram, Kind, UpDownCounter};
 use super::help::HELP;
 
 /// Seconds; from a local response to a slow upstream.
@@ -72,24 +71,32 @@ where
 }
 
 impl Families {
-    pub(super) fn counter(&self, name: &'static str, labels: Labels<'_>) -> IntCounter {
-        let (names, values) = split(labels);
-        self.counters(name, &names).with_label_values(&values)
+    pub(super) fn counter(&self, name: &'static str, labels: Labels<'_>) -> Counter {
+        self.cell(name, Kind::Counter, labels).counter()
     }
 
-    pub(super) fn counters(&self, name: &'static str, labels: &[&str]) -> IntCounterVec {
-        self.family(name, || IntCounterVec::new(Opts::new(name, help(name)), labels))
+    pub(super) fn up_down_counter(&self, name: &'static str, labels: Labels<'_>) -> UpDownCounter {
+        self.cell(name, Kind::UpDown, labels).up_down()
     }
 
+    pub(super) fn histogram(&self, name: &'static str, buckets: &[f64], labels: Labels<'_>) -> Histogram {
+        self.cell(name, Kind::histogram(buckets), labels).histogram()
+    }
+
+    /// A gauge that is set, and seldom.
     pub(super) fn gauge(&self, name: &'static str, labels: Labels<'_>) -> IntGauge {
         let (names, values) = split(labels);
         self.family(name, || IntGaugeVec::new(Opts::new(name, help(name)), &names)).with_label_values(&values)
     }
 
-    pub(super) fn histogram(&self, name: &'static str, buckets: &[f64], labels: Labels<'_>) -> Histogram {
+    pub(super) fn cells(&self, name: &'static str, kind: Kind, labels: &[&'static str]) -> CellVec {
+        let labels = || labels.iter().map(|name| (*name).to_owned()).collect();
+        self.family(name, || kind.family(Opts::new(name, help(name)).variable_labels(labels())))
+    }
+
+    fn cell(&self, name: &'static str, kind: Kind, labels: Labels<'_>) -> Cell {
         let (names, values) = split(labels);
-        let options = || HistogramOpts::new(name, help(name)).buckets(buckets.to_vec());
-        self.family(name, || HistogramVec::new(options(), &names)).with_label_values(&values)
+        self.cells(name, kind, &names).with_label_values(&values)
     }
 
     /// Keeps the series with these labels, for as long as the guard lives. Take it before the first of their cells.

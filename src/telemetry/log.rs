@@ -1,13 +1,11 @@
 //! The log: a bounded queue to standard output that never makes a worker wait.
 
 use std::fs::File;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
-use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -17,8 +15,12 @@ use crate::config::{LogFormat, LogSettings};
 
 use super::Metrics;
 use super::access::AccessLog;
-use super::log_queue::{LogWriter, QueueState};
+use super::cells::Counter;
+use super::log_queue::{LogGuard, LogQueue, LogWriter};
 use super::visible_writer::VisibleWriter;
+
+/// The queue of this process.
+static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
 
 /// Why logging can't start.
 #[derive(Debug, thiserror::Error)]
@@ -32,24 +34,6 @@ pub enum LogError {
     /// The process has a logger already.
     #[error("the process has a logger already")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
-}
-
-/// Writes what is queued when it is dropped.
-pub struct LogGuard {
-    _worker: WorkerGuard,
-    queue: Arc<QueueState>,
-    metrics: Arc<Metrics>,
-}
-
-impl LogGuard {
-    /// Updates the metric of lost lines once a second, for ever.
-    pub async fn watch(self) {
-        let mut tick = tokio::time::interval(Duration::from_secs(1));
-        loop {
-            tick.tick().await;
-            self.metrics.log_dropped.inc_by(self.queue.lost().saturating_sub(self.metrics.log_dropped.get()));
-        }
-    }
 }
 
 /// Changes what is logged while the process runs.
@@ -91,11 +75,10 @@ fn filter(level: &str) -> Result<Targets, ParseError> {
 ///
 /// # Errors
 /// [`LogError`].
-pub fn init(log: &LogSettings, metrics: Arc<Metrics>) -> Result<(AccessLog, LogControl, LogGuard), LogError> {
+pub fn init(log: &LogSettings, metrics: &Metrics) -> Result<(AccessLog, LogControl, LogGuard), LogError> {
     // A file of its own has no buffer that an error could leave half written.
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    let (writer, worker, queue) = LogWriter::start(output, log.format);
-    let guard = LogGuard { _worker: worker, queue, metrics };
+    let (writer, guard) = LogWriter::start(output, log.format, metrics.log_dropped.clone())?;
     let (filter, handle) = reload::Layer::new(filter(&log.level)?);
     let has_colours = log.format == LogFormat::Human && io::stdout().is_terminal();
     let visible = {
@@ -108,6 +91,19 @@ pub fn init(log: &LogSettings, metrics: Arc<Metrics>) -> Result<(AccessLog, LogC
         LogFormat::Json => registry.with(lines.json().flatten_event(true).with_current_span(false)).try_init()?,
         LogFormat::Human => registry.with(lines.with_target(false).with_ansi(has_colours)).try_init()?,
     }
+    // A second one can't come here.
+    let _ = QUEUE.set(guard.0.clone());
     let access = Arc::new(AtomicBool::new(log.access));
     Ok((AccessLog::new(writer, log.format, access.clone()), LogControl { filter: handle, access }, guard))
+}
+
+/// Writes what is queued, in a process that exits before its [`LogGuard`] is dropped.
+pub(crate) fn write_last_lines() {
+    QUEUE.get().inspect(|queue| queue.end());
+}
+
+/// An access log alone.
+pub(crate) fn access_log(output: impl Write + Send + 'static, log: &LogSettings) -> io::Result<(AccessLog, LogGuard)> {
+    let (writer, guard) = LogWriter::start(output, log.format, Counter::default())?;
+    Ok((AccessLog::new(writer, log.format, Arc::new(log.access.into())), guard))
 }

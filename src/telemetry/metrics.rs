@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use http::Method;
-use prometheus::{Histogram, IntCounter, IntGauge, TextEncoder};
+use prometheus::{IntGauge, TextEncoder};
 
+use super::cells::{Counter, Histogram, UpDownCounter};
 use super::families::{Families, LATENCY_BUCKETS, SeriesGuard};
 use super::process::ProcessMetrics;
 use super::route::RouteMetrics;
@@ -19,29 +20,29 @@ pub struct Metrics {
     families: Arc<Families>,
     process: ProcessMetrics,
     pub(crate) decision_seconds: Histogram,
-    pub(crate) shadow_denials: IntCounter,
+    pub(crate) shadow_denials: Counter,
     pub(crate) store_up: IntGauge,
     pub(crate) store_clock_skew: IntGauge,
     pub(crate) merging: MergeMetrics,
     pub(crate) drain: DrainMetrics,
-    pub(crate) log_dropped: IntCounter,
+    pub(crate) log_dropped: Counter,
     /// Whether the last attempt to read the configuration again was successful.
     pub(crate) reload_successful: IntGauge,
     /// The Unix second of the last successful one, or of the start.
     pub(crate) reload_success_time: IntGauge,
     pub(crate) tokens_cached: IntGauge,
     pub(crate) tokens_limited: IntGauge,
-    pub(crate) tokens_forgotten: IntCounter,
+    pub(crate) tokens_forgotten: Counter,
 }
 
 /// The cells of one listener.
 #[derive(Clone)]
 pub struct ListenerMetrics {
-    pub(crate) open: IntGauge,
-    pub(crate) refused: IntCounter,
-    pub(crate) refused_to_client: IntCounter,
-    pub(crate) proxy_failures: IntCounter,
-    pub(crate) handshake_failures: IntCounter,
+    pub(crate) open: UpDownCounter,
+    pub(crate) refused: Counter,
+    pub(crate) refused_to_client: Counter,
+    pub(crate) proxy_failures: Counter,
+    pub(crate) handshake_failures: Counter,
     pub(crate) handshake_seconds: Histogram,
 }
 
@@ -49,8 +50,8 @@ pub struct ListenerMetrics {
 #[derive(Clone)]
 pub struct MergeMetrics {
     pub(crate) waiting: IntGauge,
-    pub(crate) merged: IntCounter,
-    pub(crate) dropped: IntCounter,
+    pub(crate) merged: Counter,
+    pub(crate) dropped: Counter,
 }
 
 /// The cells of the drain.
@@ -65,7 +66,7 @@ pub struct DrainMetrics {
 /// The cells of one host name.
 #[derive(Clone)]
 pub struct NameMetrics {
-    pub(crate) failures: IntCounter,
+    pub(crate) failures: Counter,
     pub(crate) addresses: IntGauge,
     _series: Arc<SeriesGuard>,
 }
@@ -78,7 +79,7 @@ pub struct CertificateMetrics {
 
 /// The cells of one route's copies to one upstream.
 pub struct MirrorMetrics<const OUTCOMES: usize> {
-    pub(crate) copies: [IntCounter; OUTCOMES],
+    pub(crate) copies: [Counter; OUTCOMES],
     _series: SeriesGuard,
 }
 
@@ -155,7 +156,7 @@ impl Metrics {
     pub fn listener(&self, name: &str) -> ListenerMetrics {
         let label = &[("listener", name)];
         ListenerMetrics {
-            open: self.families.gauge("callgate_connections_open", label),
+            open: self.families.up_down_counter("callgate_connections_open", label),
             refused: self.families.counter("callgate_connections_refused_total", label),
             refused_to_client: self.families.counter("callgate_client_connections_refused_total", label),
             proxy_failures: self.families.counter("callgate_proxy_protocol_failures_total", label),
@@ -170,17 +171,17 @@ impl Metrics {
     }
 
     /// Calls that `by` ended.
-    pub fn calls_ended(&self, by: &str) -> IntCounter {
+    pub fn calls_ended(&self, by: &str) -> Counter {
         self.families.counter("callgate_calls_ended_total", &[("by", by)])
     }
 
     /// Authentications with this outcome.
-    pub fn auth(&self, outcome: &str) -> IntCounter {
+    pub fn auth(&self, outcome: &str) -> Counter {
         self.families.counter("callgate_auth_total", &[("outcome", outcome)])
     }
 
     /// Decisions with this outcome from this source.
-    pub fn decisions(&self, outcome: &str, source: &str) -> IntCounter {
+    pub fn decisions(&self, outcome: &str, source: &str) -> Counter {
         self.families.counter("callgate_decisions_total", &[("outcome", outcome), ("source", source)])
     }
 

@@ -1,6 +1,7 @@
 //! Metrics, the access log and diagnostics.
 
 mod access;
+mod cells;
 mod families;
 mod help;
 mod log;
@@ -15,10 +16,13 @@ mod visible_writer;
 
 // For the benchmarks alone.
 #[doc(hidden)]
-pub use access::json_line;
+pub use access::push_json_line;
 pub use access::{AccessLog, AccessRecord, Phase, WindowUse};
+pub use cells::{Counter, Histogram, UpDownCounter};
 pub use families::SeriesGuard;
-pub use log::{LogControl, LogError, LogGuard, init};
+pub use log::{LogControl, LogError, init};
+pub(crate) use log::{access_log, write_last_lines};
+pub use log_queue::LogGuard;
 pub use metrics::{
     CertificateMetrics, DrainMetrics, ListenerMetrics, MergeMetrics, Metrics, MirrorMetrics, NameMetrics,
 };

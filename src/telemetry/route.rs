@@ -3,10 +3,9 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::{Method, StatusCode};
-use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
-
+use super::cells::{CellVec, Counter, Histogram, Kind, UpDownCounter};
 use super::families::{Families, LATENCY_BUCKETS, SeriesGuard};
+use http::{Method, StatusCode};
 
 const METHODS: [&str; 8] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "other"];
 /// Statuses with a cell of their own; others are looked up by label.
@@ -26,8 +25,8 @@ const SENDERS: [&str; 2] = ["client", "upstream"];
 /// The cells of one route.
 pub struct RouteMetrics {
     name: Box<str>,
-    requests: IntCounterVec,
-    cells: Box<[OnceLock<IntCounter>]>,
+    requests: CellVec,
+    cells: Box<[OnceLock<Counter>]>,
     pub(crate) seconds: Histogram,
     /// `None`: no call can begin on the route.
     pub(crate) calls: Option<CallMetrics>,
@@ -40,7 +39,7 @@ impl RouteMetrics {
         let route = Self {
             _series: families.keep(&[("route", name)]),
             name: name.into(),
-            requests: families.counters("callgate_requests_total", &["route", "method", "status"]),
+            requests: families.cells("callgate_requests_total", Kind::Counter, &["route", "method", "status"]),
             cells: (0..METHODS.len() * STATUSES.len()).map(|_| OnceLock::new()).collect(),
             seconds: families.histogram("callgate_request_duration_seconds", LATENCY_BUCKETS, &[("route", name)]),
             calls: methods.contains(&Method::GET).then(|| CallMetrics::new(families, name)),
@@ -54,12 +53,12 @@ impl RouteMetrics {
     }
 
     pub(crate) fn count(&self, method: &Method, status: StatusCode) {
-        self.cell(method, status, IntCounter::inc);
+        self.cell(method, status, Counter::inc);
     }
 
-    fn cell(&self, method: &Method, status: StatusCode, then: impl FnOnce(&IntCounter)) {
+    fn cell(&self, method: &Method, status: StatusCode, then: impl FnOnce(&Counter)) {
         let method = method_index(method);
-        let by_label = || self.requests.with_label_values(&[&*self.name, METHODS[method], status.as_str()]);
+        let by_label = || self.requests.with_label_values(&[&*self.name, METHODS[method], status.as_str()]).counter();
         match STATUSES.binary_search(&status.as_u16()) {
             Ok(index) => then(self.cells[method * STATUSES.len() + index].get_or_init(by_label)),
             Err(_) => then(&by_label()),
@@ -73,17 +72,17 @@ fn method_index(method: &Method) -> usize {
 
 /// The cells of one route's calls.
 pub struct CallMetrics {
-    pub(crate) open: IntGauge,
+    pub(crate) open: UpDownCounter,
     seconds: Histogram,
-    bytes: [IntCounter; 2],
-    messages: [IntCounter; 2],
+    bytes: [Counter; 2],
+    messages: [Counter; 2],
 }
 
 impl CallMetrics {
     pub(super) fn new(families: &Families, route: &str) -> Self {
         let by_sender = |name| SENDERS.map(|from| families.counter(name, &[("route", route), ("from", from)]));
         Self {
-            open: families.gauge("callgate_calls_open", &[("route", route)]),
+            open: families.up_down_counter("callgate_calls_open", &[("route", route)]),
             seconds: families.histogram("callgate_call_duration_seconds", CALL_BUCKETS, &[("route", route)]),
             bytes: by_sender("callgate_call_bytes_total"),
             messages: by_sender("callgate_call_messages_total"),
@@ -92,7 +91,7 @@ impl CallMetrics {
 
     /// Counts a call that has ended, with bytes and messages from the client and from the upstream.
     pub(crate) fn ended(&self, took: Duration, bytes: [u64; 2], messages: [u64; 2]) {
-        self.seconds.observe(took.as_secs_f64());
+        self.seconds.observe(took);
         for (cells, numbers) in [(&self.bytes, bytes), (&self.messages, messages)] {
             for (cell, number) in cells.iter().zip(numbers) {
                 cell.inc_by(number);

@@ -57,6 +57,14 @@ pub(super) fn visible_line(line: &str) -> Cow<'_, str> {
     visible.into()
 }
 
+/// The same for the last line of a text, which begins at `begin`.
+pub(super) fn make_visible(text: &mut String, begin: usize) {
+    if let Cow::Owned(visible) = visible_line(&text[begin..]) {
+        text.truncate(begin);
+        text.push_str(&visible);
+    }
+}
+
 pub(super) fn push_visible(line: &mut String, text: &str) {
     for character in text.chars() {
         if !is_hidden(character) {

@@ -2,33 +2,34 @@
 
 use std::sync::Arc;
 
-use prometheus::{Histogram, IntCounter, IntGauge};
+use prometheus::IntGauge;
 
 use crate::config::RetryOn;
 
+use super::cells::{Counter, Histogram};
 use super::families::{Families, LATENCY_BUCKETS, SeriesGuard};
 
 /// The cells of one upstream.
 #[derive(Clone)]
 pub struct UpstreamMetrics {
     pub(crate) seconds: Histogram,
-    pub(crate) connect_failures: IntCounter,
+    pub(crate) connect_failures: Counter,
     /// Requests that an endpoint refused unprocessed.
-    pub(crate) refused: IntCounter,
+    pub(crate) refused: Counter,
     /// Attempts whose connection failed before a response, or whose response was not HTTP.
-    pub(crate) broken: IntCounter,
-    pub(crate) timeouts: IntCounter,
+    pub(crate) broken: Counter,
+    pub(crate) timeouts: Counter,
     /// Responses that failed or stalled after their head, or could not be forwarded.
-    pub(crate) bad_answers: IntCounter,
+    pub(crate) bad_answers: Counter,
     /// By the index of the endpoint.
     pub(crate) up: Vec<IntGauge>,
     /// By the index of the endpoint.
-    pub(crate) ejections: Vec<IntCounter>,
+    pub(crate) ejections: Vec<Counter>,
     /// By [`RetryOn`].
-    pub(crate) retries: [IntCounter; RetryOn::ALL.len()],
-    pub(crate) exhausted: IntCounter,
-    pub(crate) queue_full: IntCounter,
-    pub(crate) waited: IntCounter,
+    pub(crate) retries: [Counter; RetryOn::ALL.len()],
+    pub(crate) exhausted: Counter,
+    pub(crate) queue_full: Counter,
+    pub(crate) waited: Counter,
     pub(crate) waiting: IntGauge,
     pub(crate) in_flight: IntGauge,
     _series: Arc<[SeriesGuard]>,

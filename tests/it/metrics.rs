@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use futures_util::future::join_all;
 use http::Method;
+use rustix::process::Signal;
 
 use crate::support::client::{exchange, get, http1, http2};
+use crate::support::eventually;
 use crate::support::gateway::{Gateway, Site, Token};
 use crate::support::redis::RedisServer;
 use crate::support::upstream::Upstream;
@@ -161,6 +164,47 @@ async fn no_secret_is_in_the_metrics_or_in_the_log_at_any_level() {
         assert!(!rest.contains(MARK), "{line}");
     }
     assert!(!page.contains(MARK), "{page}");
+}
+
+/// Four workers count side by side. Every sum is exact, nothing falls when the configuration is exchanged, and each request has its access
+/// line when the process has ended.
+#[tokio::test]
+async fn counts_of_all_workers_are_exact_and_every_request_has_its_line() {
+    const CLIENTS: usize = 24;
+    const EACH: usize = 40;
+    let upstream = Upstream::start().await;
+    let site = Site::in_memory(upstream.address, "  - { path: /echo, auth: none, upstream: up }");
+    site.replace("workers: 2", "workers: 4");
+    let mut gateway = site.serve();
+    for round in 1..=3 {
+        let clients = (0..CLIENTS).map(|_| async {
+            let client = http1(&gateway);
+            for _ in 0..EACH {
+                assert_eq!(client.get(gateway.url("/echo")).send().await.unwrap().status(), 200);
+            }
+        });
+        join_all(clients).await;
+        let all = (round * CLIENTS * EACH) as f64;
+        for series in [
+            r#"callgate_requests_total{method="GET",route="/echo",status="200"}"#,
+            r#"callgate_request_duration_seconds_count{route="/echo"}"#,
+            r#"callgate_request_duration_seconds_bucket{route="/echo",le="+Inf"}"#,
+            r#"callgate_upstream_duration_seconds_count{upstream="up"}"#,
+        ] {
+            let is_exact = async || (gateway.metric(series).await == Some(all)).then_some(());
+            eventually(&format!("{series} to be {all}"), is_exact).await;
+        }
+        site.replace(
+            "  - { path: /echo,",
+            &format!("  - {{ path: /other/{round}, upstream: up }}\n  - {{ path: /echo,"),
+        );
+        let reloaded = reqwest::Client::new().post(format!("http://{}/api/reload", gateway.admin));
+        assert_eq!(reloaded.header("x-callgate-admin", "1").send().await.unwrap().status(), 200);
+    }
+    gateway.signal(Signal::TERM);
+    assert!(gateway.wait().await.success());
+    let lines = gateway.log().into_iter().filter(|line| line["message"] == "request" && line["path"] == "/echo");
+    assert_eq!(lines.count(), 3 * CLIENTS * EACH);
 }
 
 /// Every series of the page, without its value.

@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::per_worker::Numbers;
+
 /// Requests and retries are compared over this many seconds.
 const WINDOW: usize = 10;
 
@@ -10,17 +12,24 @@ const WINDOW: usize = 10;
 pub(super) struct Budget {
     percent: u64,
     min_per_second: u64,
-    requests: SecondCounts,
-    retries: SecondCounts,
+    requests: RequestCounts,
+    retries: RetryCounts,
 }
 
-/// Counts of the last seconds, each in one word with its second.
-struct SecondCounts([AtomicU64; WINDOW]);
+/// Requests of the last seconds, each in one word with its second. Each worker counts its own.
+struct RequestCounts(Numbers);
+
+/// The same of retries. They are few, and must not be too many: all workers count them in one place.
+struct RetryCounts([AtomicU64; WINDOW]);
 
 impl Budget {
     pub(super) fn new(percent: u32, min_per_second: u32) -> Self {
-        let counts = || SecondCounts(std::array::from_fn(|_| AtomicU64::new(0)));
-        Self { percent: percent.into(), min_per_second: min_per_second.into(), requests: counts(), retries: counts() }
+        Self {
+            percent: percent.into(),
+            min_per_second: min_per_second.into(),
+            requests: RequestCounts(Numbers::new(WINDOW)),
+            retries: RetryCounts(std::array::from_fn(|_| AtomicU64::new(0))),
+        }
     }
 
     pub(super) fn count_request(&self, now: u64) {
@@ -46,7 +55,24 @@ fn second(now: u64) -> u64 {
     now / 1_000 + 1
 }
 
-impl SecondCounts {
+/// The sum of the counts that belong to the seconds up to this one.
+fn sum(counts: impl Iterator<Item = u64>, second: u64) -> u64 {
+    let oldest = second.saturating_sub(WINDOW as u64 - 1);
+    counts.filter(|seen| (oldest..=second).contains(&(seen >> 32))).map(|seen| seen & u64::from(u32::MAX)).sum()
+}
+
+impl RequestCounts {
+    fn add(&self, second: u64) {
+        self.0
+            .update(second as usize % WINDOW, |seen| if seen >> 32 == second { seen + 1 } else { (second << 32) + 1 });
+    }
+
+    fn sum(&self, second: u64) -> u64 {
+        sum((0..WINDOW).flat_map(|slot| self.0.of_all(slot)), second)
+    }
+}
+
+impl RetryCounts {
     /// Adds one, and returns the count of this second.
     fn add(&self, second: u64) -> u64 {
         let slot = &self.0[second as usize % WINDOW];
@@ -71,8 +97,6 @@ impl SecondCounts {
     }
 
     fn sum(&self, second: u64) -> u64 {
-        let oldest = second.saturating_sub(WINDOW as u64 - 1);
-        let counts = self.0.iter().map(|slot| slot.load(Ordering::Relaxed));
-        counts.filter(|seen| (oldest..=second).contains(&(seen >> 32))).map(|seen| seen & u64::from(u32::MAX)).sum()
+        sum(self.0.iter().map(|slot| slot.load(Ordering::Relaxed)), second)
     }
 }

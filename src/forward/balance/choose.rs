@@ -8,14 +8,14 @@ pub(super) struct EndpointCandidate {
     pub(super) index: usize,
     /// At least 1.
     pub(super) weight: u64,
-    pub(super) in_flight: usize,
 }
 
 /// Draws two different endpoints by weight; the one with fewer requests for its weight wins (Mitzenmacher, "The power of two choices in
 /// randomized load balancing", 2001). On a tie the first drawn wins, so that an idle upstream is used by weight too.
-/// `draw` returns a random number below its argument.
+/// `in_flight` sums what all workers have sent to an endpoint; `draw` returns a random number below its argument.
 pub(super) fn least_requests(
     candidates: impl Iterator<Item = EndpointCandidate> + Clone,
+    in_flight: impl Fn(usize) -> usize,
     mut draw: impl FnMut(u64) -> u64,
 ) -> Option<usize> {
     let total: u64 = candidates.clone().map(|candidate| candidate.weight).sum();
@@ -31,7 +31,8 @@ pub(super) fn least_requests(
     }
     let second = at(others, draw(rest)).unwrap_or(first);
     // In flight per weight, without a division.
-    let load = |one: &EndpointCandidate, other: &EndpointCandidate| one.in_flight as u128 * u128::from(other.weight);
+    let load =
+        |one: &EndpointCandidate, other: &EndpointCandidate| in_flight(one.index) as u128 * u128::from(other.weight);
     Some(if load(&second, &first) < load(&first, &second) { second.index } else { first.index })
 }
 

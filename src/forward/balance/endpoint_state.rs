@@ -1,10 +1,11 @@
-//! The state of one endpoint, shared by all workers. All of it is atomic: requests read it without a lock.
+//! The state of one endpoint, shared by all workers. Requests read it without a lock, and write only what each worker counts for itself.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::config::EndpointShare;
+use crate::per_worker::Numbers;
 
 use super::rendezvous::hash;
 
@@ -24,9 +25,8 @@ pub(super) struct EndpointState {
 }
 
 /// What changes: it outlives a change of the endpoint's weight.
-#[derive(Default)]
 pub(super) struct LiveState {
-    in_flight: AtomicUsize,
+    in_flight: Numbers,
     /// Failed requests since the last success.
     pub(super) failures: AtomicU32,
     /// 0: it never was.
@@ -37,16 +37,41 @@ pub(super) struct LiveState {
     up_since: AtomicU64,
 }
 
+/// An endpoint's requests in flight, as one worker counts them.
+pub(crate) struct EndpointLoad(Arc<LoadHandle>);
+
 /// A request in flight to an endpoint; dropped, it is over.
-pub(crate) struct InFlight(Arc<LiveState>);
+pub(crate) struct InFlight(Arc<LoadHandle>);
+
+/// Each worker has its own, so that requests change no counter of references that others change.
+struct LoadHandle(Arc<LiveState>);
+
+impl Default for LiveState {
+    fn default() -> Self {
+        Self {
+            in_flight: Numbers::new(1),
+            failures: AtomicU32::default(),
+            ejected_until: AtomicU64::default(),
+            down: AtomicBool::default(),
+            up_since: AtomicU64::default(),
+        }
+    }
+}
 
 impl EndpointState {
     pub(super) fn new(label: Arc<str>, part: EndpointShare, is_checked: bool, live: Arc<LiveState>) -> Self {
         Self { seed: hash(label.as_bytes()), label, part, is_checked, live }
     }
 
+    /// For one worker.
+    pub(super) fn load(&self) -> EndpointLoad {
+        EndpointLoad(Arc::new(LoadHandle(self.live.clone())))
+    }
+
+    /// Of all workers.
     pub(super) fn in_flight(&self) -> usize {
-        self.live.in_flight.load(Ordering::Relaxed)
+        // A request may end on another worker than it began on, between two of the numbers that are summed.
+        usize::try_from(self.live.in_flight.sum(0).cast_signed()).unwrap_or(0)
     }
 
     /// Whether requests should go to it at `now` (milliseconds).
@@ -87,15 +112,16 @@ impl EndpointState {
     }
 }
 
-impl InFlight {
-    pub(super) fn begin(endpoint: &Arc<EndpointState>) -> Self {
-        endpoint.live.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(endpoint.live.clone())
+impl EndpointLoad {
+    /// A request goes to this endpoint.
+    pub(crate) fn begin(&self) -> InFlight {
+        self.0.0.in_flight.add(0, 1);
+        InFlight(self.0.clone())
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.in_flight.add(0, 1_u64.wrapping_neg());
     }
 }

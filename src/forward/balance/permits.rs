@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use prometheus::IntCounter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Balancing;
 use crate::forward::wait_queue::Waiting;
-use crate::telemetry::UpstreamMetrics;
+use crate::telemetry::{Counter, UpstreamMetrics};
 
 /// The permits of one upstream, for all workers.
 pub(crate) struct Permits {
@@ -18,8 +17,8 @@ pub(crate) struct Permits {
     waiting: AtomicUsize,
     max_waiting: usize,
     max_wait: Duration,
-    queue_full: IntCounter,
-    waited: IntCounter,
+    queue_full: Counter,
+    waited: Counter,
 }
 
 /// The right to send one request; dropped, the next request may have it.

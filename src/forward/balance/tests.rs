@@ -1,13 +1,14 @@
 //! Choosing, ejecting and budgets, with numbers.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use crate::config::{Ejection, EndpointShare};
+use crate::per_worker::WorkerThread;
 
 use super::budget::Budget;
 use super::choose::{EndpointCandidate, RoundRobin, least_requests};
@@ -15,11 +16,8 @@ use super::ejections::{Ejections, PastEjections};
 use super::endpoint_state::EndpointState;
 use super::rendezvous::{self, hash};
 
-fn candidates(weights: &[u64], in_flight: &[usize]) -> Vec<EndpointCandidate> {
-    let pairs = weights.iter().zip(in_flight).enumerate();
-    pairs
-        .map(|(index, (weight, in_flight))| EndpointCandidate { index, weight: *weight, in_flight: *in_flight })
-        .collect()
+fn candidates(weights: &[u64]) -> Vec<EndpointCandidate> {
+    weights.iter().enumerate().map(|(index, weight)| EndpointCandidate { index, weight: *weight }).collect()
 }
 
 fn ejection(failures: u32, max_share: u32) -> Ejection {
@@ -28,9 +26,10 @@ fn ejection(failures: u32, max_share: u32) -> Ejection {
 
 #[test]
 fn an_idle_upstream_is_used_by_weight() {
-    let all = candidates(&[1_000, 3_000], &[0, 0]);
+    let all = candidates(&[1_000, 3_000]);
     let mut chance = fastrand::Rng::with_seed(7);
-    let second = (0..10_000).filter(|_| least_requests(all.iter().copied(), |n| chance.u64(..n)) == Some(1)).count();
+    let second =
+        (0..10_000).filter(|_| least_requests(all.iter().copied(), |_| 0, |n| chance.u64(..n)) == Some(1)).count();
     assert!((7_300..7_700).contains(&second), "{second} of 10000");
 }
 
@@ -41,20 +40,21 @@ fn the_endpoint_with_fewer_requests_for_its_weight_wins() {
         move |_: u64| left.next().unwrap()
     };
     // Drawn are 0 and 1, in both orders; the second draw is without the first.
-    let busy = candidates(&[1_000, 3_000], &[2, 5]);
-    assert_eq!(least_requests(busy.iter().copied(), draws([0, 0])), Some(1), "5/3 is less than 2");
-    assert_eq!(least_requests(busy.iter().copied(), draws([1_000, 0])), Some(1));
-    let equal = candidates(&[1_000, 3_000], &[1, 3]);
-    assert_eq!(least_requests(equal.iter().copied(), draws([0, 0])), Some(0), "on a tie the first drawn wins");
-    assert_eq!(least_requests([].into_iter(), |_| 0), None);
+    let (busy, load) = (candidates(&[1_000, 3_000]), |index: usize| [2, 5][index]);
+    assert_eq!(least_requests(busy.iter().copied(), load, draws([0, 0])), Some(1), "5/3 is less than 2");
+    assert_eq!(least_requests(busy.iter().copied(), load, draws([1_000, 0])), Some(1));
+    let (equal, load) = (candidates(&[1_000, 3_000]), |index: usize| [1, 3][index]);
+    assert_eq!(least_requests(equal.iter().copied(), load, draws([0, 0])), Some(0), "on a tie the first drawn wins");
+    assert_eq!(least_requests([].into_iter(), |_| 0, |_| 0), None);
 }
 
 #[test]
 fn least_requests_evens_out_what_takes_long() {
     let (mut in_flight, mut chance) = ([0_usize; 4], fastrand::Rng::with_seed(11));
     for _ in 0..4_000 {
-        let all = candidates(&[1_000; 4], &in_flight);
-        in_flight[least_requests(all.iter().copied(), |n| chance.u64(..n)).unwrap()] += 1;
+        let (all, load) = (candidates(&[1_000; 4]), |index: usize| in_flight[index]);
+        let chosen = least_requests(all.iter().copied(), load, |n| chance.u64(..n)).unwrap();
+        in_flight[chosen] += 1;
     }
     let (least, most) = (in_flight.iter().min().unwrap(), in_flight.iter().max().unwrap());
     assert!(most - least <= 10, "{in_flight:?}");
@@ -63,7 +63,7 @@ fn least_requests_evens_out_what_takes_long() {
 #[test]
 fn round_robin_is_exact_and_interleaved() {
     let round_robin = RoundRobin::new(3);
-    let all = candidates(&[5_000, 1_000, 1_000], &[0; 3]);
+    let all = candidates(&[5_000, 1_000, 1_000]);
     let order: Vec<usize> = (0..70).map(|_| round_robin.next(all.iter().copied()).unwrap()).collect();
     let count = |index: usize| order.iter().filter(|chosen| **chosen == index).count();
     assert_eq!((count(0), count(1), count(2)), (50, 10, 10));
@@ -159,6 +159,53 @@ fn an_endpoint_that_returns_starts_slowly() {
     assert!(!endpoint.is_available(50_000));
     endpoint.set_down(false, 60_000);
     assert_eq!(endpoint.weight(slow, 75_000), 2_000);
+}
+
+/// Requests that begin on one worker and end on another, and those of workers that have ended, are counted as if there were one worker.
+#[test]
+fn requests_in_flight_are_those_of_all_workers() {
+    let share = EndpointShare { weight: 1, backup: false };
+    let endpoint = EndpointState::new("http://a:1".into(), share, false, Arc::default());
+    let on_worker = |work: &(dyn Fn() + Sync)| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let _worker = WorkerThread::register();
+                work();
+            });
+        });
+    };
+    let held = Mutex::new(Vec::new());
+    let begin = |count| (0..count).for_each(|_| held.lock().unwrap().push(endpoint.load().begin()));
+    on_worker(&|| begin(1_000));
+    begin(10);
+    assert_eq!(endpoint.in_flight(), 1_010);
+    let end = |count: usize| held.lock().unwrap().truncate(1_010 - count);
+    std::thread::scope(|scope| {
+        // Another worker goes on meanwhile.
+        scope.spawn(|| on_worker(&|| (0..10_000).for_each(|_| drop(endpoint.load().begin()))));
+        on_worker(&|| end(500));
+    });
+    assert_eq!(endpoint.in_flight(), 510);
+    end(1_010);
+    assert_eq!(endpoint.in_flight(), 0);
+}
+
+#[test]
+fn a_budget_counts_the_requests_of_all_workers() {
+    let budget = Budget::new(20, 0);
+    std::thread::scope(|scope| {
+        for is_worker in [true, true, true, false, false] {
+            let budget = &budget;
+            scope.spawn(move || {
+                let _worker = is_worker.then(WorkerThread::register);
+                for now in 0..10_000 {
+                    budget.count_request(now);
+                }
+            });
+        }
+    });
+    assert_eq!((0..20_000).filter(|_| budget.try_retry(9_999)).count(), 10_000, "a fifth of 50,000");
+    assert_eq!((0..20_000).filter(|_| budget.try_retry(30_000)).count(), 0);
 }
 
 proptest! {

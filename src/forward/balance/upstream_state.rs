@@ -12,7 +12,7 @@ use crate::telemetry::{Metrics, UpstreamMetrics};
 use super::budget::Budget;
 use super::choose::{self, EndpointCandidate, RoundRobin};
 use super::ejections::{Ejections, PastEjections};
-use super::endpoint_state::{EndpointState, InFlight};
+use super::endpoint_state::{EndpointLoad, EndpointState};
 use super::permits::{NoPermit, Permit, Permits};
 use super::rendezvous;
 
@@ -103,6 +103,9 @@ impl UpstreamState {
         tried: &[usize],
         now: u64,
     ) -> Option<usize> {
+        if let ([_], []) = (&self.endpoints[..], tried) {
+            return Some(0);
+        }
         let rank_of = move |endpoint: &EndpointState| match (endpoint.is_available(now), endpoint.part.backup) {
             (true, false) => 0,
             (true, true) => 1,
@@ -112,11 +115,9 @@ impl UpstreamState {
         (0..=2).find_map(|rank| {
             let all = self.endpoints.iter().enumerate();
             let fitting = all.filter(move |(index, endpoint)| !tried.contains(index) && rank_of(endpoint) <= rank);
-            let candidates = fitting.clone().map(|(index, endpoint)| EndpointCandidate {
-                index,
-                weight: endpoint.weight(slow_start, now),
-                in_flight: endpoint.in_flight(),
-            });
+            let candidates = fitting
+                .clone()
+                .map(|(index, endpoint)| EndpointCandidate { index, weight: endpoint.weight(slow_start, now) });
             match (&self.config.balance, key) {
                 (Balance::RoundRobin, _) => round_robin.next(candidates),
                 (Balance::Hash(_), Some(key)) => {
@@ -125,7 +126,8 @@ impl UpstreamState {
                     rendezvous::choose(key, fitting.map(seeded))
                 }
                 (Balance::LeastRequests | Balance::Hash(_), _) => {
-                    choose::least_requests(candidates, |below| fastrand::u64(..below))
+                    let in_flight = |index: usize| self.endpoints[index].in_flight();
+                    choose::least_requests(candidates, in_flight, |below| fastrand::u64(..below))
                 }
             }
         })
@@ -151,9 +153,9 @@ impl UpstreamState {
         self.choose(round_robin, key, &excluded, now)
     }
 
-    /// A request goes to this endpoint.
-    pub(crate) fn begin(&self, index: usize) -> InFlight {
-        InFlight::begin(&self.endpoints[index])
+    /// The endpoints' requests in flight, for one worker to count.
+    pub(crate) fn loads(&self) -> Vec<EndpointLoad> {
+        self.endpoints.iter().map(|endpoint| endpoint.load()).collect()
     }
 
     /// Whether a request that failed so may be retried: this is configured, there are `attempts` left, and the budget allows it.

@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
+use std::time::Duration;
 
 use http::{Method, Uri, Version};
 
 use super::super::text::{push, push_ip, push_json_string, push_millis, push_number, push_text};
-use super::record::AccessRecord;
+use super::record::{AccessRecord, WindowUse};
 
 /// Bytes of a path that are logged. Clients choose paths, and lines must not fill the log.
 const MAX_PATH_BYTES: usize = 1_024;
@@ -31,16 +32,16 @@ fn logged_method(method: &Method) -> &str {
     &method.as_str()[..method.as_str().len().min(MAX_METHOD_BYTES)]
 }
 
-/// The JSON form, with its line end. It is made for every request, so it avoids `format!` where that is easy.
-pub fn json_line(record: &AccessRecord) -> String {
-    let mut line = String::with_capacity(640);
+/// Adds the JSON form of a request that took so long, with its line end. It is made for every request, so it avoids `format!` where that
+/// is easy.
+pub fn push_json_line(line: &mut String, record: &AccessRecord, windows: &[WindowUse<'_>], took: Duration) {
     line.push_str(r#"{"timestamp":""#);
-    push(&mut line, format_args!("{}", humantime::format_rfc3339_millis(record.received)));
+    push(line, format_args!("{}", humantime::format_rfc3339_millis(record.received)));
     line.push_str(r#"","level":"INFO","message":"request""#);
-    push_text(&mut line, "request_id", record.request_id.to_str().unwrap_or_default());
-    push_text(&mut line, "method", logged_method(&record.method));
-    push_text(&mut line, "path", &logged_path(&record.uri));
-    push_text(&mut line, "protocol", protocol(record.version));
+    push_text(line, "request_id", record.request_id.to_str().unwrap_or_default());
+    push_text(line, "method", logged_method(&record.method));
+    push_text(line, "path", &logged_path(&record.uri));
+    push_text(line, "protocol", protocol(record.version));
     let (id, name) = record.token.as_ref().map(|(id, name)| (&**id, &**name)).unzip();
     for (key, value) in [
         ("route", record.route.as_deref()),
@@ -55,80 +56,76 @@ pub fn json_line(record: &AccessRecord) -> String {
         ("decided_by", record.decided_by),
     ] {
         if let Some(value) = value {
-            push_text(&mut line, key, value);
+            push_text(line, key, value);
         }
     }
     line.push_str(r#","client":""#);
-    push_ip(&mut line, record.client);
+    push_ip(line, record.client);
     line.push('"');
-    push_number(&mut line, r#","status":"#, record.status.as_u16().into());
-    for (at, window) in record.windows.iter().enumerate() {
+    push_number(line, r#","status":"#, record.status.as_u16().into());
+    for (at, window) in windows.iter().enumerate() {
         line.push_str(if at == 0 { r#","limits":{"# } else { "," });
-        push_json_string(&mut line, &window.name);
-        push_number(&mut line, r#":{"used":"#, window.used.into());
-        push_number(&mut line, r#","limit":"#, window.limit.into());
+        push_json_string(line, window.name);
+        push_number(line, r#":{"used":"#, window.used.into());
+        push_number(line, r#","limit":"#, window.limit.into());
         line.push('}');
     }
-    if !record.windows.is_empty() {
+    if !windows.is_empty() {
         line.push('}');
     }
     if record.shadow_denied {
         line.push_str(r#","shadow":"denied""#);
     }
-    push_number(&mut line, r#","bytes_out":"#, record.bytes_out);
+    push_number(line, r#","bytes_out":"#, record.bytes_out);
     if record.bytes_in > 0 {
-        push_number(&mut line, r#","bytes_in":"#, record.bytes_in);
+        push_number(line, r#","bytes_in":"#, record.bytes_in);
     }
     if let Some([from_client, from_upstream]) = record.messages {
-        push_number(&mut line, r#","messages_in":"#, from_client);
-        push_number(&mut line, r#","messages_out":"#, from_upstream);
+        push_number(line, r#","messages_in":"#, from_client);
+        push_number(line, r#","messages_out":"#, from_upstream);
     }
     if record.cut {
         line.push_str(r#","cut":true"#);
     }
     if record.attempts > 1 {
-        push_number(&mut line, r#","attempts":"#, record.attempts.into());
+        push_number(line, r#","attempts":"#, record.attempts.into());
     }
     for (key, took) in [r#","auth_ms":"#, r#","decision_ms":"#, r#","upstream_ms":"#].into_iter().zip(record.phases) {
         if let Some(took) = took {
-            push_millis(&mut line, key, took);
+            push_millis(line, key, took);
         }
     }
-    push_millis(&mut line, r#","duration_ms":"#, record.started.elapsed());
+    push_millis(line, r#","duration_ms":"#, took);
     line.push_str("}\n");
-    line
 }
 
-pub(super) fn human_line(record: &AccessRecord) -> String {
-    let mut line = String::with_capacity(256);
+pub(super) fn push_human_line(line: &mut String, record: &AccessRecord, windows: &[WindowUse<'_>], took: Duration) {
     let (received, path) = (humantime::format_rfc3339_millis(record.received), logged_path(&record.uri));
-    let (status, method, millis) =
-        (record.status.as_u16(), logged_method(&record.method), record.started.elapsed().as_secs_f64() * 1e3);
-    push(&mut line, format_args!("{received} {status} {method} {path} {millis:.1}ms"));
-    for window in &record.windows {
-        push(&mut line, format_args!(" {}={}/{}", window.name, window.used, window.limit));
+    let (status, method, millis) = (record.status.as_u16(), logged_method(&record.method), took.as_secs_f64() * 1e3);
+    push(line, format_args!("{received} {status} {method} {path} {millis:.1}ms"));
+    for window in windows {
+        push(line, format_args!(" {}={}/{}", window.name, window.used, window.limit));
     }
-    push_some(&mut line, " by=", record.decided_by);
+    push_some(line, " by=", record.decided_by);
     if record.shadow_denied {
         line.push_str(" shadow=denied");
     }
-    push_some(&mut line, " token=", record.token.as_ref().map(|(id, _)| id));
-    push_some(&mut line, " ", record.rejection);
-    push_some(&mut line, " reason=", record.reason);
+    push_some(line, " token=", record.token.as_ref().map(|(id, _)| id));
+    push_some(line, " ", record.rejection);
+    push_some(line, " reason=", record.reason);
     if let Some(error) = &record.error {
         line.push(' ');
-        push_json_string(&mut line, error);
+        push_json_string(line, error);
     }
     if let Some([from_client, from_upstream]) = record.messages {
-        push(&mut line, format_args!(" messages={from_client}/{from_upstream}"));
+        push(line, format_args!(" messages={from_client}/{from_upstream}"));
     }
-    push_some(&mut line, " ended_by=", record.ended_by);
-    push_some(&mut line, " attempts=", Some(record.attempts).filter(|attempts| *attempts > 1));
+    push_some(line, " ended_by=", record.ended_by);
+    push_some(line, " attempts=", Some(record.attempts).filter(|attempts| *attempts > 1));
     if record.cut {
         line.push_str(" cut");
     }
-    push(&mut line, format_args!(" client={} id={}\n", record.client, record.request_id.to_str().unwrap_or_default()));
-    line
+    push(line, format_args!(" client={} id={}\n", record.client, record.request_id.to_str().unwrap_or_default()));
 }
 
 fn push_some(line: &mut String, before: &str, value: Option<impl Display>) {
@@ -177,10 +174,10 @@ pub(super) mod tests {
     use std::time::{Duration, Instant, SystemTime};
 
     use http::{HeaderValue, StatusCode};
-    use smallvec::SmallVec;
 
-    use super::super::record::WindowUse;
     use super::*;
+
+    const WINDOWS: [WindowUse<'_>; 1] = [WindowUse { name: "minute", used: 60, limit: 60 }];
 
     pub(crate) fn record() -> AccessRecord {
         AccessRecord {
@@ -201,7 +198,6 @@ pub(super) mod tests {
             endpoint: None,
             attempts: 1,
             decided_by: Some("redis"),
-            windows: SmallVec::from_vec(vec![WindowUse { name: "minute".into(), used: 60, limit: 60 }]),
             shadow_denied: true,
             phases: [1_500, 7, 12_034].map(|us| Some(Duration::from_micros(us))),
             bytes_out: 7,
@@ -210,6 +206,18 @@ pub(super) mod tests {
             cut: false,
             ended_by: None,
         }
+    }
+
+    fn json_line(record: &AccessRecord) -> String {
+        let mut line = String::new();
+        push_json_line(&mut line, record, &WINDOWS, Duration::from_millis(7));
+        line
+    }
+
+    fn human_line(record: &AccessRecord) -> String {
+        let mut line = String::new();
+        push_human_line(&mut line, record, &WINDOWS, Duration::from_millis(7));
+        line
     }
 
     #[test]

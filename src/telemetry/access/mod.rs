@@ -1,22 +1,22 @@
 //! The access log: one line per request, written when the request ends.
 //!
-//! It does without `tracing`, whose JSON layer takes ten times as long as [`json_line`].
+//! It does without `tracing`, whose JSON layer takes ten times as long as [`push_json_line`].
 
 mod line;
 mod record;
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::log_queue::LogWriter;
 use crate::config::LogFormat;
 
-use super::text::visible_line;
+use super::text::make_visible;
 
-use line::human_line;
+use line::push_human_line;
 
-pub use line::json_line;
+pub use line::push_json_line;
 pub use record::{AccessRecord, Phase, WindowUse};
 
 /// Writes the lines.
@@ -33,16 +33,27 @@ impl AccessLog {
         Self { writer, format, is_on }
     }
 
-    /// Drops the line when the queue is full.
-    pub fn write(&self, record: &AccessRecord) {
-        if !self.is_on.load(Ordering::Relaxed) {
-            return;
-        }
-        // The queue takes whole lines or none, and counts those that it drops.
-        let _ = match self.format {
-            LogFormat::Json => self.writer.clone().write_all(json_line(record).as_bytes()),
-            LogFormat::Human => self.writer.clone().write_all(visible_line(&human_line(record)).as_bytes()),
-        };
+    /// The same log for a worker, which has a buffer of its own.
+    pub(crate) fn for_worker(&self) -> Self {
+        Self { writer: self.writer.for_worker(), ..self.clone() }
+    }
+
+    /// Whether there are to be lines.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.is_on.load(Ordering::Relaxed)
+    }
+
+    /// Writes the line of a request that took so long, with the windows of its decision; drops it when the queue is full.
+    pub fn write(&self, record: &AccessRecord, windows: &[WindowUse<'_>], took: Duration) {
+        self.writer.write_line(|lines| match self.format {
+            LogFormat::Json => push_json_line(lines, record, windows, took),
+            LogFormat::Human => {
+                let begin = lines.len();
+                push_human_line(lines, record, windows, took);
+                make_visible(lines, begin);
+            }
+        });
     }
 }
 
@@ -51,6 +62,7 @@ mod tests {
     use std::io;
     use std::sync::Mutex;
 
+    use super::super::cells::Counter;
     use super::line::tests::record;
     use super::*;
 
@@ -72,12 +84,12 @@ mod tests {
     fn no_line_of_either_form_has_anything_hidden() {
         for format in [LogFormat::Json, LogFormat::Human] {
             let output = Output::default();
-            let (writer, guard, _) = LogWriter::start(output.clone(), format);
+            let (writer, guard) = LogWriter::start(output.clone(), format, Counter::default()).unwrap();
             let mut record = record();
             record.uri = "/\u{9b}2J\u{202e}gnp\u{2028}forged".parse().unwrap();
-            record.windows[0].name = "a\u{1b}[31m".into();
+            let windows = [WindowUse { name: "a\u{1b}[31m", used: 60, limit: 60 }];
             record.error = Some("\u{9b}1m\nforged\u{2066}".into());
-            AccessLog::new(writer, format, Arc::new(true.into())).write(&record);
+            AccessLog::new(writer, format, Arc::new(true.into())).write(&record, &windows, Duration::ZERO);
             drop(guard);
             let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
             let line = text.strip_suffix('\n').unwrap();

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
-use smallvec::SmallVec;
 
 /// A timed part of a request's life.
 #[derive(Debug, Clone, Copy)]
@@ -20,9 +19,9 @@ pub enum Phase {
 
 /// One window of a decision.
 #[derive(Debug, Clone)]
-pub struct WindowUse {
+pub struct WindowUse<'a> {
     /// The name of the limit.
-    pub name: Arc<str>,
+    pub name: &'a str,
     /// Requests counted.
     pub used: u32,
     /// Requests allowed.
@@ -66,8 +65,6 @@ pub struct AccessRecord {
     pub attempts: u32,
     /// The source of the decision.
     pub decided_by: Option<&'static str>,
-    /// The windows of the decision.
-    pub windows: SmallVec<[WindowUse; 2]>,
     /// Denied by its limits, but forwarded because the plan has `shadow: true`.
     pub shadow_denied: bool,
     /// Indexed by [`Phase`].
