@@ -66,8 +66,8 @@ impl<S> FrameGuard<S> {
     }
 
     fn new(io: S, skip: usize, answers: Option<Answers>) -> Self {
-        let frames =
-            Frames { blocks: FieldBlocks::default(), skip, is_readable: true, ended: VecDeque::new(), answers };
+        let (blocks, ended) = (FieldBlocks::default(), VecDeque::new());
+        let frames = Frames { blocks, skip, is_readable: true, ended, highest_ended: 0, answers };
         Self { io, frames, held: BytesMut::new(), ready: BytesMut::new() }
     }
 
@@ -168,6 +168,8 @@ struct Frames {
     is_readable: bool,
     /// By the peer, the last of them.
     ended: VecDeque<u32>,
+    /// The highest of all that have ended.
+    highest_ended: u32,
     /// Of a server.
     answers: Option<Answers>,
 }
@@ -264,6 +266,10 @@ impl Frames {
     }
 
     fn has_ended(&self, stream: u32) -> bool {
+        // A new one has a higher number than all before.
+        if stream > self.highest_ended {
+            return false;
+        }
         let (newer, older) = self.ended.as_slices();
         newer.contains(&stream) || older.contains(&stream)
     }
@@ -286,6 +292,7 @@ impl Frames {
             }
             self.ended.truncate(ENDED_STREAMS - 1);
             self.ended.push_front(head.stream);
+            self.highest_ended = self.highest_ended.max(head.stream);
         }
     }
 
