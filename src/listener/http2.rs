@@ -1,27 +1,30 @@
-//! An HTTP/2 connection, by h2: each stream becomes a task of its own, and a silent client is pinged.
+//! An HTTP/2 connection, by h2: its streams are polled in its own task, and a silent client is pinged.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection, Handshake};
 use h2::{Ping, PingPong, Reason};
+use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, Sleep, sleep};
-use tokio_util::io::InspectReader;
 
+use crate::body::BodyError;
 use crate::config::ListenSettings;
 use crate::deadline::WriteTimeout;
 use crate::http2::FrameGuard;
 
-use super::handler::Handler;
-use super::interim::InterimQueue;
+use super::client_stream::{ClientStream, Reads};
+use super::open_streams::OpenStreams;
 use super::peer::Peer;
-use super::stream;
+use super::room::Desk;
+use super::wakeups::Wakeups;
 
 /// A client that is silent for so long is pinged.
 const PING_AFTER: Duration = Duration::from_secs(20);
@@ -36,57 +39,24 @@ const MAX_WINDOW: u32 = (1 << 31) - 1;
 /// Streams that Callgate has reset and whose late frames it ignores, and how long: a slow client learns of the reset after seconds.
 const MAX_RESET_STREAMS: usize = 1000;
 const RESET_STREAM_TIME: Duration = Duration::from_secs(30);
-/// Streams that are over are forgotten when there are as many of them as others, and at least so many.
-const MIN_FORGOTTEN: usize = 8;
+/// How often in one turn streams and h2 are polled that wake each other, before other tasks have theirs.
+const MAX_ROUNDS: usize = 4;
 
-/// A connection of HTTP/2; as a future it ends when the connection does.
-pub(super) struct Http2<F, S> {
-    /// Answers a request that begins now.
-    handler: F,
+/// A connection of HTTP/2; as a future it ends when the connection does. `A` and `B` are those of its
+/// rooms.
+pub(super) struct Http2<F, S, A, B> {
+    /// Answers the requests that come to a desk.
+    answers: F,
     peer: Arc<Peer>,
-    /// How long a client may leave a piece of an answer where it is.
-    write_timeout: Duration,
-    /// How long it may leave a ping unanswered.
+    /// How long a client may leave a ping unanswered.
     ping_timeout: Duration,
-    /// The client has sent something since this was looked at last.
-    has_sent: Arc<AtomicBool>,
+    reads: Arc<Reads>,
     state: ConnectionState<S>,
-    streams: Streams,
+    streams: OpenStreams<A, B>,
+    wakeups: Arc<Wakeups>,
+    /// Wakes h2.
+    waker: Waker,
 }
-
-/// The streams of a connection, for the drain.
-#[derive(Default)]
-struct Streams {
-    open: Vec<Weak<InterimQueue>>,
-    /// How many to have before those that are over are forgotten.
-    forget_at: usize,
-    are_cut: bool,
-}
-
-impl Streams {
-    /// One more stream begins.
-    fn begin(&mut self) -> Arc<InterimQueue> {
-        if self.open.len() >= self.forget_at {
-            self.open.retain(|stream| stream.strong_count() > 0);
-            self.forget_at = (2 * self.open.len()).max(MIN_FORGOTTEN);
-        }
-        let stream = Arc::<InterimQueue>::default();
-        self.open.push(Arc::downgrade(&stream));
-        if self.are_cut {
-            stream.cut();
-        }
-        stream
-    }
-
-    /// Cuts the requests among them.
-    fn cut(&mut self) {
-        self.are_cut = true;
-        self.open.iter().filter_map(Weak::upgrade).for_each(|stream| stream.cut());
-    }
-}
-
-/// A client's bytes. It must take what is written, and whatever it sends is noted, for [`Liveness`].
-type ClientStream<S> = InspectReader<WriteTimeout<S>, Box<dyn FnMut(&[u8]) + Send>>;
 
 enum ConnectionState<S> {
     Opening(Handshake<FrameGuard<ClientStream<S>>, Bytes>),
@@ -95,39 +65,27 @@ enum ConnectionState<S> {
     Closed,
 }
 
-impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<F, S> {
+impl<F, S, A, B> Http2<F, S, A, B>
+where
+    F: Fn(Arc<Desk<B>>) -> A,
+    S: AsyncRead + AsyncWrite + Unpin,
+    A: Future<Output = ()>,
+    B: Body<Data = Bytes, Error = BodyError> + Unpin,
+{
     /// Takes over a connection from its first byte.
-    pub(super) fn new(handler: F, peer: Arc<Peer>, io: S, settings: &ListenSettings) -> Self {
-        let has_sent = Arc::<AtomicBool>::default();
-        let note = Box::new({
-            let has_sent = has_sent.clone();
-            move |_: &[u8]| has_sent.store(true, Ordering::Relaxed)
-        });
-        let io = InspectReader::new(WriteTimeout::new(io, settings.body_idle_timeout), note as _);
-        let mut builder = Builder::new();
-        builder
-            .max_concurrent_streams(settings.max_concurrent_streams)
-            // For WebSockets (RFC 8441).
-            .enable_connect_protocol()
-            // h2 refuses larger heads without an answer. With room for twice the limit, most of them get one.
-            .max_header_list_size(u32::try_from(settings.max_head_bytes * 2).unwrap_or(u32::MAX))
-            .initial_window_size(STREAM_WINDOW)
-            // As much as all streams together: a body that an upstream leaves unread must not stop the others.
-            .initial_connection_window_size(
-                STREAM_WINDOW.saturating_mul(settings.max_concurrent_streams).min(MAX_WINDOW),
-            )
-            .max_concurrent_reset_streams(MAX_RESET_STREAMS)
-            .reset_stream_duration(RESET_STREAM_TIME)
-            .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-            .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS));
+    pub(super) fn new(answers: F, peer: Arc<Peer>, io: S, settings: &ListenSettings) -> Self {
+        let reads = Arc::<Reads>::default();
+        let io = ClientStream::new(WriteTimeout::new(io, settings.body_idle_timeout), reads.clone());
+        let wakeups = Arc::<Wakeups>::default();
         Self {
-            handler,
+            answers,
             peer,
-            write_timeout: settings.body_idle_timeout,
             ping_timeout: settings.header_timeout,
-            has_sent,
-            state: ConnectionState::Opening(builder.handshake(FrameGuard::of_client(io))),
-            streams: Streams::default(),
+            reads,
+            state: ConnectionState::Opening(builder(settings).handshake(FrameGuard::of_client(io))),
+            streams: OpenStreams::new(wakeups.clone(), settings.body_idle_timeout),
+            waker: wakeups.clone().into(),
+            wakeups,
         }
     }
 
@@ -140,36 +98,93 @@ impl<F: Fn() -> Arc<H>, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Http2<F, 
     pub(super) fn close(&mut self) {
         match &mut self.state {
             ConnectionState::Opening(_) => self.state = ConnectionState::Closed,
-            ConnectionState::Open(connection, _) => connection.graceful_shutdown(),
+            ConnectionState::Open(connection, _) => {
+                connection.graceful_shutdown();
+                self.waker.wake_by_ref();
+            }
             ConnectionState::Closed => {}
         }
     }
 }
 
-impl<F: Fn() -> Arc<H> + Unpin, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Future for Http2<F, S> {
+fn builder(settings: &ListenSettings) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(settings.max_concurrent_streams)
+        // For WebSockets (RFC 8441).
+        .enable_connect_protocol()
+        // h2 refuses larger heads without an answer. With room for twice the limit, most of them get one.
+        .max_header_list_size(u32::try_from(settings.max_head_bytes * 2).unwrap_or(u32::MAX))
+        .initial_window_size(STREAM_WINDOW)
+        // As much as all streams together: a body that an upstream leaves unread must not stop the others.
+        .initial_connection_window_size(STREAM_WINDOW.saturating_mul(settings.max_concurrent_streams).min(MAX_WINDOW))
+        .max_concurrent_reset_streams(MAX_RESET_STREAMS)
+        .reset_stream_duration(RESET_STREAM_TIME)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS));
+    builder
+}
+
+impl<F, S, A, B> Future for Http2<F, S, A, B>
+where
+    F: Fn(Arc<Desk<B>>) -> A + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
+    A: Future<Output = ()>,
+    B: Body<Data = Bytes, Error = BodyError> + Unpin,
+{
     type Output = Result<(), h2::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { handler, peer, write_timeout, ping_timeout, has_sent, state, streams } = self.get_mut();
+        let Self { answers, peer, ping_timeout, reads, state, streams, wakeups, waker } = self.get_mut();
         if let ConnectionState::Opening(handshake) = state {
+            reads.go_on();
             let mut connection = ready!(Pin::new(handshake).poll(cx))?;
             let liveness = connection.ping_pong().map(|ping| Liveness::new(ping, *ping_timeout));
             *state = ConnectionState::Open(connection, liveness);
+            waker.wake_by_ref();
         }
         let ConnectionState::Open(connection, liveness) = state else { return Poll::Ready(Ok(())) };
-        if liveness.as_mut().is_some_and(|liveness| liveness.poll(has_sent, cx).is_ready()) {
+        wakeups.begin_turn();
+        if liveness.as_mut().is_some_and(|liveness| liveness.poll(&reads.has_sent, cx).is_ready()) {
             tracing::debug!(client = %peer.client.address, "the client does not answer pings");
             *liveness = None;
             connection.abrupt_shutdown(Reason::NO_ERROR);
+            waker.wake_by_ref();
         }
-        if !streams.are_cut && peer.shutdown.are_requests_cut() {
+        if liveness.as_ref().is_some_and(|liveness| liveness.is_pinged) {
+            streams.shrink();
+        }
+        if !streams.are_cut() && peer.shutdown.are_requests_cut() {
             streams.cut();
         }
-        while let Some(accepted) = ready!(connection.poll_accept(cx)) {
-            let (request, respond) = accepted?;
-            tokio::spawn(stream::carry(handler(), peer.clone(), request, respond, streams.begin(), *write_timeout));
+        // What the streams send leaves in the same turn, and requests that come in it begin in it.
+        for _ in 0..MAX_ROUNDS {
+            let are_polled = streams.poll_woken();
+            if wakeups.take_h2() {
+                reads.go_on();
+                let mut cx = Context::from_waker(waker);
+                while let Poll::Ready(accepted) = connection.poll_accept(&mut cx) {
+                    let Some(accepted) = accepted else { return Poll::Ready(Ok(())) };
+                    let (request, respond) = accepted?;
+                    streams.begin(request, respond, &*answers);
+                }
+            }
+            if are_polled && wakeups.rests(cx) {
+                return Poll::Pending;
+            }
+            if !has_budget_remaining() {
+                break;
+            }
         }
-        Poll::Ready(Ok(()))
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl<F, S, A, B> Drop for Http2<F, S, A, B> {
+    /// What still has a waker of a stream must not keep the memory of the task.
+    fn drop(&mut self) {
+        self.wakeups.begin_turn();
     }
 }
 
