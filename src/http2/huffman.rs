@@ -67,13 +67,19 @@ const fn build() -> Code {
 /// Decodes a string to the end of `out`; `false` when it is not a code of bytes, or not padded as the code asks (RFC 7541 §5.2).
 pub(super) fn decode(coded: &[u8], out: &mut Vec<u8>) -> bool {
     let (mut bits, mut count) = (0_u64, 0);
-    let mut rest = coded.iter();
+    let mut rest = coded;
     loop {
+        if count <= 32
+            && let Some((four, behind)) = rest.split_first_chunk()
+        {
+            bits |= u64::from(u32::from_be_bytes(*four)) << (32 - count);
+            (rest, count) = (behind, count + 32);
+        }
         while count <= 32
-            && let Some(byte) = rest.next()
+            && let Some((byte, behind)) = rest.split_first()
         {
             bits |= u64::from(*byte) << (56 - count);
-            count += 8;
+            (rest, count) = (behind, count + 8);
         }
         let window = (bits >> 32) as u32;
         let (byte, length) = match CODE.short[(window >> (32 - SHORT)) as usize] {

@@ -15,6 +15,7 @@ use tokio::task::coop::has_budget_remaining;
 
 use crate::body::BodyError;
 
+use super::interim::InterimQueue;
 use super::room::{Desk, Room};
 use super::stream::Stream;
 use super::wakeups::{StreamWaker, Wakeups};
@@ -39,8 +40,16 @@ pub(super) struct OpenStreams<A, B> {
 
 struct Place<A, B> {
     stream: Option<Stream<A, B>>,
+    interims: Arc<InterimQueue>,
     wakes: Arc<StreamWaker>,
     waker: Waker,
+}
+
+impl<A, B> Place<A, B> {
+    fn new(number: usize, wakeups: &Arc<Wakeups>) -> Self {
+        let wakes = StreamWaker::new(number, wakeups);
+        Self { stream: None, interims: Arc::default(), waker: wakes.clone().into(), wakes }
+    }
 }
 
 impl<A, B> OpenStreams<A, B>
@@ -60,18 +69,23 @@ where
         respond: SendResponse<Bytes>,
         answers: impl FnOnce(Arc<Desk<B>>) -> A,
     ) {
-        let room = || self.rooms.pop().unwrap_or_else(|| Room::new(answers));
-        let Some(stream) = Stream::begin(request, respond, room) else { return };
-        if self.are_cut {
-            stream.cut();
-        }
-        let place = self.vacant.pop().unwrap_or_else(|| {
-            let wakes = StreamWaker::new(self.places.len(), &self.wakeups);
-            self.places.push(Place { stream: None, waker: wakes.clone().into(), wakes });
+        let number = self.vacant.pop().unwrap_or_else(|| {
+            self.places.push(Place::new(self.places.len(), &self.wakeups));
             self.places.len() - 1
         });
-        let place = &mut self.places[place];
-        place.stream = Some(stream);
+        let place = &mut self.places[number];
+        match Arc::get_mut(&mut place.interims) {
+            Some(interims) => interims.begin(),
+            // Something still has the last one.
+            None => place.interims = Arc::default(),
+        }
+        let room = || self.rooms.pop().unwrap_or_else(|| Room::new(answers));
+        place.stream = Stream::begin(request, respond, place.interims.clone(), room);
+        match &place.stream {
+            Some(stream) if self.are_cut => stream.cut(),
+            Some(_) => {}
+            None => return self.vacant.push(number),
+        }
         place.waker.wake_by_ref();
     }
 

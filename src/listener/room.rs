@@ -21,57 +21,41 @@ pub(super) struct Room<A, B> {
     answers: Pin<Box<A>>,
 }
 
-/// Where a room's requests and answers lie.
+/// Where a room's next request lies, and its last answer.
 pub(super) struct Desk<B> {
-    content: Mutex<Content<B>>,
-}
-
-enum Content<B> {
-    Nothing,
-    Request(Request<IncomingBody>, Interim),
-    Answer(Response<B>),
+    request: Mutex<Option<(Request<IncomingBody>, Interim)>>,
+    answer: Mutex<Option<Response<B>>>,
 }
 
 impl<A: Future<Output = ()>, B> Room<A, B> {
     /// `answers`: begins to wait for requests.
     pub(super) fn new(answers: impl FnOnce(Arc<Desk<B>>) -> A) -> Self {
-        let desk = Arc::new(Desk { content: Mutex::new(Content::Nothing) });
+        let desk = Arc::new(Desk { request: Mutex::default(), answer: Mutex::default() });
         Self { answers: Box::pin(answers(desk.clone())), desk }
     }
 
     /// Takes a request, if the last one is answered.
     pub(super) fn ask(&self, request: Request<IncomingBody>, interim: Interim) {
-        *self.desk.lock() = Content::Request(request, interim);
+        *locked(&self.desk.request) = Some((request, interim));
     }
 
     /// Ready with the answer.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response<B>> {
         // It never ends by itself.
         let _ = self.answers.as_mut().poll(cx);
-        match self.desk.take_if(|content| matches!(content, Content::Answer(_))) {
-            Some(Content::Answer(answer)) => Poll::Ready(answer),
-            _ => Poll::Pending,
-        }
+        locked(&self.desk.answer).take().map_or(Poll::Pending, Poll::Ready)
     }
 }
 
 impl<B> Desk<B> {
-    fn lock(&self) -> MutexGuard<'_, Content<B>> {
-        self.content.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take_if(&self, is_wanted: impl FnOnce(&Content<B>) -> bool) -> Option<Content<B>> {
-        let mut content = self.lock();
-        is_wanted(&content).then(|| std::mem::replace(&mut *content, Content::Nothing))
-    }
-
     /// Takes the next request. Nobody is woken for it: its room is polled.
     fn poll_request(&self) -> Poll<(Request<IncomingBody>, Interim)> {
-        match self.take_if(|content| matches!(content, Content::Request(..))) {
-            Some(Content::Request(request, interim)) => Poll::Ready((request, interim)),
-            _ => Poll::Pending,
-        }
+        locked(&self.request).take().map_or(Poll::Pending, Poll::Ready)
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Answers the requests that come to a desk, each with what the listener serves at that moment.
@@ -79,6 +63,6 @@ pub(super) async fn answer_all<H: Handler>(listener: &Listener<H>, peer: Arc<Pee
     loop {
         let (request, interim) = poll_fn(|_| desk.poll_request()).await;
         let answer = listener.handler().handle(request, &peer, Some(interim)).await;
-        *desk.lock() = Content::Answer(answer);
+        *locked(&desk.answer) = Some(answer);
     }
 }

@@ -72,9 +72,9 @@ where
     pub(super) fn begin(
         request: Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
+        interims: Arc<InterimQueue>,
         room: impl FnOnce() -> Room<A, B>,
     ) -> Option<Self> {
-        let interims = Arc::<InterimQueue>::default();
         let Some((request, call)) = accept(request, &interims) else {
             respond.send_reset(Reason::PROTOCOL_ERROR);
             return None;
