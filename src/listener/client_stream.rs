@@ -4,50 +4,66 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Wake, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::deadline::WriteTimeout;
 
+use super::wakeups::Wakeups;
+
 /// A client's bytes. It must take what is written, and what it sends is noted.
 pub(super) struct ClientStream<S> {
     io: WriteTimeout<S>,
     reads: Arc<Reads>,
+    /// `reads`, as a waker.
+    waker: Waker,
 }
 
-/// What is known of reading.
-#[derive(Default)]
+/// What is known of reading. As a waker: there may be more to read.
 pub(super) struct Reads {
     /// The client has sent something since this was looked at last.
     pub(super) has_sent: AtomicBool,
-    /// All that had come is read. h2 reads before it gives out each request, mostly in vain.
+    /// All that had come is read. Whenever h2 is polled it reads, mostly in vain.
     is_drained: AtomicBool,
+    wakeups: Arc<Wakeups>,
 }
 
 impl Reads {
-    /// More may have come.
-    pub(super) fn go_on(&self) {
-        self.is_drained.store(false, Ordering::Relaxed);
+    pub(super) fn new(wakeups: Arc<Wakeups>) -> Arc<Self> {
+        Arc::new(Self { has_sent: AtomicBool::default(), is_drained: AtomicBool::default(), wakeups })
+    }
+}
+
+impl Wake for Reads {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.is_drained.store(false, Ordering::Release);
+        self.wakeups.wake_by_ref();
     }
 }
 
 impl<S> ClientStream<S> {
-    pub(super) fn new(io: WriteTimeout<S>, reads: Arc<Reads>) -> Self {
-        Self { io, reads }
+    pub(super) fn new(io: WriteTimeout<S>, reads: &Arc<Reads>) -> Self {
+        Self { io, reads: reads.clone(), waker: reads.clone().into() }
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // The reader is woken for more, as the read that found nothing has seen to.
-        if self.reads.is_drained.load(Ordering::Relaxed) {
+    /// h2 is woken for more by way of [`Wakeups`], whatever `_cx` has.
+    fn poll_read(self: Pin<&mut Self>, _cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { io, reads, waker } = self.get_mut();
+        // Noted beforehand, because it may be woken at once.
+        if reads.is_drained.swap(true, Ordering::AcqRel) {
             return Poll::Pending;
         }
-        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        self.reads.is_drained.store(polled.is_pending(), Ordering::Relaxed);
-        ready!(polled)?;
-        self.reads.has_sent.store(true, Ordering::Relaxed);
+        let read = ready!(Pin::new(io).poll_read(&mut Context::from_waker(waker), buf));
+        reads.is_drained.store(false, Ordering::Release);
+        read?;
+        reads.has_sent.store(true, Ordering::Relaxed);
         Poll::Ready(Ok(()))
     }
 }

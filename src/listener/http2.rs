@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -51,6 +51,9 @@ pub(super) struct Http2<F, S, A, B> {
     /// How long a client may leave a ping unanswered.
     ping_timeout: Duration,
     reads: Arc<Reads>,
+    /// Heads that have come, and requests that h2 has given out.
+    heads: Arc<AtomicUsize>,
+    accepted: usize,
     state: ConnectionState<S>,
     streams: OpenStreams<A, B>,
     wakeups: Arc<Wakeups>,
@@ -74,15 +77,18 @@ where
 {
     /// Takes over a connection from its first byte.
     pub(super) fn new(answers: F, peer: Arc<Peer>, io: S, settings: &ListenSettings) -> Self {
-        let reads = Arc::<Reads>::default();
-        let io = ClientStream::new(WriteTimeout::new(io, settings.body_idle_timeout), reads.clone());
         let wakeups = Arc::<Wakeups>::default();
+        let reads = Reads::new(wakeups.clone());
+        let io = ClientStream::new(WriteTimeout::new(io, settings.body_idle_timeout), &reads);
+        let guard = FrameGuard::of_client(io);
         Self {
             answers,
             peer,
             ping_timeout: settings.header_timeout,
             reads,
-            state: ConnectionState::Opening(builder(settings).handshake(FrameGuard::of_client(io))),
+            heads: guard.heads(),
+            accepted: 0,
+            state: ConnectionState::Opening(builder(settings).handshake(guard)),
             streams: OpenStreams::new(wakeups.clone(), settings.body_idle_timeout),
             waker: wakeups.clone().into(),
             wakeups,
@@ -135,16 +141,23 @@ where
     type Output = Result<(), h2::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { answers, peer, ping_timeout, reads, state, streams, wakeups, waker } = self.get_mut();
+        let Self { answers, peer, ping_timeout, reads, heads, accepted, state, streams, wakeups, waker } =
+            self.get_mut();
+        wakeups.begin_turn();
         if let ConnectionState::Opening(handshake) = state {
-            reads.go_on();
-            let mut connection = ready!(Pin::new(handshake).poll(cx))?;
+            wakeups.take_h2();
+            let Poll::Ready(opened) = Pin::new(handshake).poll(&mut Context::from_waker(waker)) else {
+                if !wakeups.rests(cx) {
+                    cx.waker().wake_by_ref();
+                }
+                return Poll::Pending;
+            };
+            let mut connection = opened?;
             let liveness = connection.ping_pong().map(|ping| Liveness::new(ping, *ping_timeout));
             *state = ConnectionState::Open(connection, liveness);
             waker.wake_by_ref();
         }
         let ConnectionState::Open(connection, liveness) = state else { return Poll::Ready(Ok(())) };
-        wakeups.begin_turn();
         if liveness.as_mut().is_some_and(|liveness| liveness.poll(&reads.has_sent, cx).is_ready()) {
             tracing::debug!(client = %peer.client.address, "the client does not answer pings");
             *liveness = None;
@@ -161,12 +174,16 @@ where
         for _ in 0..MAX_ROUNDS {
             let are_polled = streams.poll_woken();
             if wakeups.take_h2() {
-                reads.go_on();
                 let mut cx = Context::from_waker(waker);
-                while let Poll::Ready(accepted) = connection.poll_accept(&mut cx) {
-                    let Some(accepted) = accepted else { return Poll::Ready(Ok(())) };
-                    let (request, respond) = accepted?;
+                while let Poll::Ready(next) = connection.poll_accept(&mut cx) {
+                    let Some(next) = next else { return Poll::Ready(Ok(())) };
+                    let (request, respond) = next?;
                     streams.begin(request, respond, &*answers);
+                    *accepted += 1;
+                    // h2 has no more, so that it need not be asked. It has waited for the client before it gave this one out.
+                    if *accepted == heads.load(Ordering::Relaxed) {
+                        break;
+                    }
                 }
             }
             if are_polled && wakeups.rests(cx) {
