@@ -3,17 +3,16 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::Reason;
 use h2::server::{Builder, Connection, Handshake};
-use h2::{Ping, PingPong, Reason};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::coop::has_budget_remaining;
-use tokio::time::{Instant, Sleep, sleep};
 
 use crate::body::BodyError;
 use crate::config::ListenSettings;
@@ -21,13 +20,12 @@ use crate::deadline::WriteTimeout;
 use crate::http2::FrameGuard;
 
 use super::client_stream::{ClientStream, Reads};
+use super::liveness::Liveness;
 use super::open_streams::OpenStreams;
 use super::peer::Peer;
 use super::room::Desk;
 use super::wakeups::Wakeups;
 
-/// A client that is silent for so long is pinged.
-const PING_AFTER: Duration = Duration::from_secs(20);
 /// Streams of a connection that Callgate may have to reset for errors of the client (CVE-2025-8671).
 const MAX_LOCAL_RESETS: usize = 100;
 /// Streams that a client may reset before they are accepted (CVE-2023-44487).
@@ -164,7 +162,7 @@ where
             connection.abrupt_shutdown(Reason::NO_ERROR);
             waker.wake_by_ref();
         }
-        if liveness.as_ref().is_some_and(|liveness| liveness.is_pinged) {
+        if liveness.as_ref().is_some_and(|liveness| liveness.is_pinged()) {
             streams.shrink();
         }
         if !streams.are_cut() && peer.shutdown.are_requests_cut() {
@@ -205,84 +203,88 @@ impl<F, S, A, B> Drop for Http2<F, S, A, B> {
     }
 }
 
-/// Finds out whether a silent client is still there.
-struct Liveness {
-    ping: PingPong,
-    timeout: Duration,
-    timer: Pin<Box<Sleep>>,
-    is_pinged: bool,
-}
-
-impl Liveness {
-    fn new(ping: PingPong, timeout: Duration) -> Self {
-        Self { ping, timeout, timer: Box::pin(sleep(PING_AFTER)), is_pinged: false }
-    }
-
-    /// Ready when it was pinged and has sent nothing since. Any byte counts as an answer.
-    fn poll(&mut self, has_sent: &AtomicBool, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            ready!(self.timer.as_mut().poll(cx));
-            let is_there = has_sent.swap(false, Ordering::Relaxed);
-            if self.is_pinged && !is_there {
-                return Poll::Ready(());
-            }
-            self.is_pinged = !is_there;
-            if self.is_pinged {
-                // The answer to the last ping makes room for the next.
-                let _ = self.ping.poll_pong(cx);
-                let _ = self.ping.send_ping(Ping::opaque());
-            }
-            let wait = if self.is_pinged { self.timeout } else { PING_AFTER };
-            self.timer.as_mut().reset(Instant::now() + wait);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
+    use std::sync::atomic::AtomicUsize;
 
-    use tokio::io::AsyncWriteExt;
+    use h2::client::SendRequest;
+    use http::{Request, Response};
 
     use super::*;
+    use crate::body::Body as AnswerBody;
+    use crate::listener::head::HeadLimits;
+    use crate::listener::http1::harness;
 
-    /// A connection whose client says hello, and nothing more.
-    async fn silent() -> (Liveness, Connection<tokio::io::DuplexStream, Bytes>, tokio::io::DuplexStream) {
-        let (mut client, server) = tokio::io::duplex(1 << 16);
-        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
-        let mut connection = Builder::new().handshake(server).await.unwrap();
-        let ping = connection.ping_pong().unwrap();
-        (Liveness::new(ping, Duration::from_secs(5)), connection, client)
-    }
+    const LIMITS: HeadLimits = HeadLimits { bytes: 4096, lines: 20, target: 1000 };
 
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_answers_no_ping_is_dropped() {
-        let (mut liveness, mut connection, _client) = silent().await;
-        let (has_sent, began) = (AtomicBool::default(), Instant::now());
-        tokio::select! {
-            _ = connection.accept() => panic!("the connection has ended"),
-            () = poll_fn(|cx| liveness.poll(&has_sent, cx)) => {}
-        }
-        assert_eq!(began.elapsed().as_secs(), 25);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn any_byte_of_a_client_counts_as_an_answer() {
-        let (mut liveness, mut connection, _client) = silent().await;
-        let (has_sent, began) = (AtomicBool::default(), Instant::now());
-        let speaks = async {
-            for at in [15, 37, 55] {
-                tokio::time::sleep_until(began + Duration::from_secs(at)).await;
-                has_sent.store(true, Ordering::Relaxed);
+    /// A client of a connection that answers at once, panics for `/panic`, and leaves `/slow` without an answer; and how many rooms
+    /// there have been.
+    async fn connect() -> (SendRequest<Bytes>, Arc<AtomicUsize>) {
+        let (client, server) = tokio::io::duplex(1 << 16);
+        let (peer, settings) = harness::client(LIMITS);
+        let rooms = Arc::<AtomicUsize>::default();
+        let answers = {
+            let rooms = rooms.clone();
+            move |desk: Arc<Desk<AnswerBody>>| {
+                rooms.fetch_add(1, Ordering::Relaxed);
+                async move {
+                    loop {
+                        let (request, _interim) = desk.next().await;
+                        match request.uri().path() {
+                            "/panic" => panic!("as it was asked to"),
+                            "/slow" => std::future::pending::<()>().await,
+                            _ => desk.answer(Response::new(AnswerBody::Full(Bytes::from("an answer")))),
+                        }
+                    }
+                }
             }
-            std::future::pending::<()>().await;
         };
-        tokio::select! {
-            _ = connection.accept() => panic!("the connection has ended"),
-            () = speaks => {}
-            () = poll_fn(|cx| liveness.poll(&has_sent, cx)) => {}
+        tokio::spawn(Http2::new(answers, peer, server, &settings));
+        let (send, connection) = h2::client::handshake(client).await.unwrap();
+        tokio::spawn(connection);
+        (send, rooms)
+    }
+
+    /// Sends a request; returns what comes of it.
+    fn ask(send: &SendRequest<Bytes>, path: &str) -> impl Future<Output = Result<usize, h2::Error>> + use<> {
+        let request = Request::get(format!("http://localhost{path}")).body(()).unwrap();
+        let (answer, _) = send.clone().send_request(request, true).unwrap();
+        async move {
+            let mut body = answer.await?.into_body();
+            let mut length = 0;
+            while let Some(piece) = body.data().await {
+                length += piece?.len();
+            }
+            Ok(length)
         }
-        // After 20, 40 and 60 seconds it has sent something; after 80 it is pinged.
-        assert_eq!(began.elapsed().as_secs(), 85);
+    }
+
+    #[tokio::test]
+    async fn a_panic_and_a_slow_answer_cost_one_stream_each() {
+        let (send, _) = connect().await;
+        let mut slow = std::pin::pin!(ask(&send, "/slow"));
+        let (panics, good) = (ask(&send, "/panic"), ask(&send, "/"));
+        tokio::select! {
+            _ = &mut slow => panic!("an answer from nobody"),
+            (panicked, length) = async { tokio::join!(panics, good) } => {
+                assert!(panicked.unwrap_err().is_reset());
+                assert_eq!(length.unwrap(), 9);
+            }
+        }
+        assert_eq!(ask(&send, "/").await.unwrap(), 9);
+    }
+
+    #[tokio::test]
+    async fn a_room_serves_one_request_after_the_other() {
+        let (send, rooms) = connect().await;
+        for _ in 0..5 {
+            assert_eq!(ask(&send, "/").await.unwrap(), 9);
+        }
+        assert_eq!(rooms.load(Ordering::Relaxed), 1);
+        let answers = [ask(&send, "/"), ask(&send, "/"), ask(&send, "/")];
+        for length in futures_util::future::join_all(answers).await {
+            assert_eq!(length.unwrap(), 9);
+        }
+        assert!(rooms.load(Ordering::Relaxed) <= 3);
     }
 }

@@ -12,6 +12,7 @@ mod head;
 mod http1;
 mod http2;
 mod interim;
+mod liveness;
 mod open_streams;
 mod peer;
 mod proxy_protocol;

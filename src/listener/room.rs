@@ -2,7 +2,7 @@
 //! request after the other, and is neither allocated nor filled anew for each.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -48,9 +48,14 @@ impl<A: Future<Output = ()>, B> Room<A, B> {
 }
 
 impl<B> Desk<B> {
-    /// Takes the next request. Nobody is woken for it: its room is polled.
-    fn poll_request(&self) -> Poll<(Request<IncomingBody>, Interim)> {
-        locked(&self.request).take().map_or(Poll::Pending, Poll::Ready)
+    /// The next request. Nobody is woken for it: its room is polled.
+    pub(super) async fn next(&self) -> (Request<IncomingBody>, Interim) {
+        poll_fn(|_| locked(&self.request).take().map_or(Poll::Pending, Poll::Ready)).await
+    }
+
+    /// The answer to the last one.
+    pub(super) fn answer(&self, answer: Response<B>) {
+        *locked(&self.answer) = Some(answer);
     }
 }
 
@@ -61,8 +66,13 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Answers the requests that come to a desk, each with what the listener serves at that moment.
 pub(super) async fn answer_all<H: Handler>(listener: &Listener<H>, peer: Arc<Peer>, desk: Arc<Desk<H::Body>>) {
     loop {
-        let (request, interim) = poll_fn(|_| desk.poll_request()).await;
-        let answer = listener.handler().handle(request, &peer, Some(interim)).await;
-        *locked(&desk.answer) = Some(answer);
+        let (request, interim) = desk.next().await;
+        let answer = {
+            let handler = listener.handler();
+            let mut handled = pin!(handler.handle(request, &peer, Some(interim)));
+            // Polled in place: awaited, it would be copied, and it is large.
+            poll_fn(|cx| handled.as_mut().poll(cx)).await
+        };
+        desk.answer(answer);
     }
 }
