@@ -280,7 +280,7 @@ fn is_value(kind: Kind, value: &[u8]) -> bool {
         Kind::Field => value.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f)),
         Kind::Status => matches!(value, [b'1'..=b'9', b'0'..=b'9', b'0'..=b'9']),
         Kind::Method => !value.is_empty() && value.iter().all(|byte| is_token(*byte)),
-        Kind::Text => std::str::from_utf8(value).is_ok(),
+        Kind::Text => value.is_ascii() || std::str::from_utf8(value).is_ok(),
     }
 }
 

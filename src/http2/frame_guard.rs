@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -15,28 +17,17 @@ use tokio_util::io::poll_read_buf;
 
 use super::answers::Answers;
 use super::field_block::{FORBIDDEN_FIELD, FieldBlocks, Undecodable, Verdict};
+use super::frame::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEAD_LENGTH, HEADERS, Head, MAX_PAYLOAD, PRIORITY, PUSH_PROMISE,
+    WINDOW_UPDATE, first_fragment, frames_of_block,
+};
 
 /// What a client sends before its first frame (RFC 9113 §3.4).
 const PREFACE_LENGTH: usize = 24;
-const HEAD_LENGTH: usize = 9;
-/// Payload of a frame; Callgate's settings don't allow more.
-const MAX_PAYLOAD: usize = 16_384;
 /// Frames of one block of fields: more is an error of the connection, which h2 finds.
 const MAX_FRAMES_OF_BLOCK: usize = 32;
 /// Read at once behind a frame that has come in part.
 const READ_SIZE: usize = 4096;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const PUSH_PROMISE: u8 = 5;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-
-const END_STREAM: u8 = 0x1;
-const END_HEADERS: u8 = 0x4;
-const PADDED: u8 = 0x8;
-const WITH_PRIORITY: u8 = 0x20;
 
 /// Streams that the peer has ended last, which it may not send more on (RFC 9113 §5.1).
 const ENDED_STREAMS: usize = 128;
@@ -66,9 +57,15 @@ impl<S> FrameGuard<S> {
     }
 
     fn new(io: S, skip: usize, answers: Option<Answers>) -> Self {
+        let (blocks, ended) = (FieldBlocks::default(), VecDeque::new());
         let frames =
-            Frames { blocks: FieldBlocks::default(), skip, is_readable: true, ended: VecDeque::new(), answers };
+            Frames { blocks, skip, is_readable: true, ended, highest_ended: 0, answers, heads: Arc::default() };
         Self { io, frames, held: BytesMut::new(), ready: BytesMut::new() }
+    }
+
+    /// How many heads of messages and trailers have passed: at least as many as h2 has messages. [`usize::MAX`]: nobody knows.
+    pub(crate) fn heads(&self) -> Arc<AtomicUsize> {
+        self.frames.heads.clone()
     }
 
     /// Moves what of the held bytes can go on to `ready`.
@@ -168,8 +165,11 @@ struct Frames {
     is_readable: bool,
     /// By the peer, the last of them.
     ended: VecDeque<u32>,
+    /// The highest of all that have ended.
+    highest_ended: u32,
     /// Of a server.
     answers: Option<Answers>,
+    heads: Arc<AtomicUsize>,
 }
 
 /// What is known of bytes that have come.
@@ -186,28 +186,6 @@ struct Replacement {
     frames: Bytes,
 }
 
-#[derive(Clone, Copy)]
-struct Head {
-    length: usize,
-    kind: u8,
-    flags: u8,
-    stream: u32,
-}
-
-impl Head {
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let [a, b, c, kind, flags, stream @ ..] = *bytes.first_chunk::<HEAD_LENGTH>()?;
-        let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-        Some(Self { length, kind, flags, stream: u32::from_be_bytes(stream) & (u32::MAX >> 1) })
-    }
-
-    fn write(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&(self.length as u32).to_be_bytes()[1..]);
-        out.extend_from_slice(&[self.kind, self.flags]);
-        out.extend_from_slice(&self.stream.to_be_bytes());
-    }
-}
-
 impl Frames {
     fn judge(&mut self, bytes: &[u8]) -> Judged {
         let mut passed = 0;
@@ -217,6 +195,7 @@ impl Frames {
             self.skip -= skipped;
             let rest = &bytes[passed..];
             if !self.is_readable {
+                self.heads.store(usize::MAX, Ordering::Relaxed);
                 return Judged { passed: bytes.len(), replacement: None };
             }
             let Some(head) = Head::parse(rest) else { return Judged { passed, replacement: None } };
@@ -264,6 +243,10 @@ impl Frames {
     }
 
     fn has_ended(&self, stream: u32) -> bool {
+        // A new one has a higher number than all before.
+        if stream > self.highest_ended {
+            return false;
+        }
         let (newer, older) = self.ended.as_slices();
         newer.contains(&stream) || older.contains(&stream)
     }
@@ -286,6 +269,7 @@ impl Frames {
             }
             self.ended.truncate(ENDED_STREAMS - 1);
             self.ended.push_front(head.stream);
+            self.highest_ended = self.highest_ended.max(head.stream);
         }
     }
 
@@ -319,6 +303,7 @@ impl Frames {
         if !self.blocks.is_interim {
             self.note_head(head.stream);
         }
+        self.heads.fetch_add(1, Ordering::Relaxed);
         match verdict {
             Ok(Verdict::Sound) if !is_refused => {
                 self.note_end(head);
@@ -344,41 +329,6 @@ enum BlockState {
     Sound(usize),
     Malformed(Replacement),
     Unreadable,
-}
-
-/// The part of a block in a HEADERS frame, and whether its stream depends on itself; `None` when the padding or the priority is longer
-/// than the frame (RFC 9113 §6.2: an error of the connection).
-fn first_fragment(head: Head, mut payload: &[u8]) -> Option<(&[u8], bool)> {
-    let mut padding = 0;
-    if head.flags & PADDED != 0 {
-        let (length, rest) = payload.split_first()?;
-        (padding, payload) = (usize::from(*length), rest);
-    }
-    let mut depends_on_itself = false;
-    if head.flags & WITH_PRIORITY != 0 {
-        let (priority, rest) = payload.split_first_chunk::<5>()?;
-        let [a, b, c, d, _weight] = *priority;
-        depends_on_itself = u32::from_be_bytes([a & 0x7f, b, c, d]) == head.stream;
-        payload = rest;
-    }
-    let fragment = payload.get(..payload.len().checked_sub(padding)?)?;
-    Some((fragment, depends_on_itself))
-}
-
-/// A block of fields in frames of its own, without padding and priority.
-fn frames_of_block(head: Head, block: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(block.len() + HEAD_LENGTH);
-    let mut fragments = block.chunks(MAX_PAYLOAD).peekable();
-    let (mut kind, mut flags) = (HEADERS, head.flags & END_STREAM);
-    while let Some(fragment) = fragments.next() {
-        if fragments.peek().is_none() {
-            flags |= END_HEADERS;
-        }
-        Head { length: fragment.len(), kind, flags, stream: head.stream }.write(&mut out);
-        out.extend_from_slice(fragment);
-        (kind, flags) = (CONTINUATION, 0);
-    }
-    out.into()
 }
 
 /// A frame with another payload in place of the first frame of `bytes`.

@@ -15,10 +15,15 @@ const CODE_LENGTHS: [u8; 256] = [
 const MIN_LENGTH: usize = 5;
 const MAX_LENGTH: usize = 30;
 
+/// Codes of so many bits, which is most of them in texts, are found by one look.
+const SHORT: usize = 8;
+
 /// The bytes in the order of their codes, and for each length where its codes end.
 struct Code {
     bytes: [u8; 256],
     ends: [End; MAX_LENGTH + 1],
+    /// By the next bits: the byte, and the length of its code; 0 if that is longer.
+    short: [(u8, u8); 1 << SHORT],
 }
 
 /// The end of the codes of one length.
@@ -33,7 +38,8 @@ struct End {
 static CODE: Code = build();
 
 const fn build() -> Code {
-    let mut code = Code { bytes: [0; 256], ends: [End { limit: 0, offset: 0 }; MAX_LENGTH + 1] };
+    let ends = [End { limit: 0, offset: 0 }; MAX_LENGTH + 1];
+    let mut code = Code { bytes: [0; 256], ends, short: [(0, 0); 1 << SHORT] };
     let (mut length, mut next, mut place) = (MIN_LENGTH, 0_u32, 0);
     while length <= MAX_LENGTH {
         let offset = place as i64 - next as i64;
@@ -41,6 +47,11 @@ const fn build() -> Code {
         while byte < 256 {
             if CODE_LENGTHS[byte] as usize == length {
                 code.bytes[place] = byte as u8;
+                let mut spare = 0;
+                while length <= SHORT && spare < 1 << (SHORT - length) {
+                    code.short[(next as usize) << (SHORT - length) | spare] = (byte as u8, length as u8);
+                    spare += 1;
+                }
                 place += 1;
                 next += 1;
             }
@@ -56,27 +67,48 @@ const fn build() -> Code {
 /// Decodes a string to the end of `out`; `false` when it is not a code of bytes, or not padded as the code asks (RFC 7541 §5.2).
 pub(super) fn decode(coded: &[u8], out: &mut Vec<u8>) -> bool {
     let (mut bits, mut count) = (0_u64, 0);
-    let mut rest = coded.iter();
+    let mut rest = coded;
     loop {
+        if count <= 32
+            && let Some((four, behind)) = rest.split_first_chunk()
+        {
+            bits |= u64::from(u32::from_be_bytes(*four)) << (32 - count);
+            (rest, count) = (behind, count + 32);
+        }
         while count <= 32
-            && let Some(byte) = rest.next()
+            && let Some((byte, behind)) = rest.split_first()
         {
             bits |= u64::from(*byte) << (56 - count);
-            count += 8;
+            (rest, count) = (behind, count + 8);
         }
         let window = (bits >> 32) as u32;
-        let Some(length) = (MIN_LENGTH..=MAX_LENGTH).find(|length| window < CODE.ends[*length].limit) else {
-            // All ones: padding.
-            return count < 8 && bits.leading_ones() >= count;
+        let (byte, length) = match CODE.short[(window >> (32 - SHORT)) as usize] {
+            (_, 0) => match long(window) {
+                Some(found) => found,
+                // All ones: padding.
+                None => return is_padding(bits, count),
+            },
+            (byte, length) => (byte, u32::from(length)),
         };
-        if length > count as usize {
-            return count < 8 && bits.leading_ones() >= count;
+        if length > count {
+            return is_padding(bits, count);
         }
-        let place = i64::from(window >> (32 - length)) + CODE.ends[length].offset;
-        out.push(CODE.bytes[usize::try_from(place).unwrap_or_default() & 0xff]);
+        out.push(byte);
         bits <<= length;
-        count -= length as u32;
+        count -= length;
     }
+}
+
+/// The byte of a code of more than [`SHORT`] bits, and how many these are; `None` for what begins no code.
+fn long(window: u32) -> Option<(u8, u32)> {
+    let length = (SHORT + 1..=MAX_LENGTH).find(|length| window < CODE.ends[*length].limit)?;
+    let place = i64::from(window >> (32 - length)) + CODE.ends[length].offset;
+    Some((CODE.bytes[usize::try_from(place).unwrap_or_default() & 0xff], length as u32))
+}
+
+/// Whether the last bits are padding: fewer than a byte, and all ones.
+fn is_padding(bits: u64, count: u32) -> bool {
+    count < 8 && bits.leading_ones() >= count
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod answers;
 mod field_block;
+mod frame;
 mod frame_guard;
 mod huffman;
 #[cfg(test)]

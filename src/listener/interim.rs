@@ -1,5 +1,5 @@
 //! Interim answers (1xx) on their way to a client, and how the drain reaches a request on HTTP/2. What carries the request (the
-//! connection on HTTP/1.1, the stream's task on HTTP/2) sends them before the answer.
+//! connection on HTTP/1.1, the stream on HTTP/2) sends them before the answer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -3,6 +3,7 @@
 mod accept;
 mod authority;
 mod bind;
+mod client_stream;
 mod connection;
 mod date;
 mod forwarded;
@@ -11,14 +12,18 @@ mod head;
 mod http1;
 mod http2;
 mod interim;
+mod liveness;
+mod open_streams;
 mod peer;
 mod proxy_protocol;
+mod room;
 mod service;
 mod slot;
 mod stream;
 mod tickets;
 mod tls;
 mod validity_watch;
+mod wakeups;
 
 pub(crate) use crate::tls::TlsError;
 pub(crate) use authority::is_authority;

@@ -2,8 +2,8 @@
 //! reset when its client takes nothing of the answer for too long, whatever moves on the others: a closed window stalls an answer
 //! without stalling the socket.
 
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -20,9 +20,8 @@ use crate::body::{AskForBody, BodyError, CallHalves, IncomingBody, StreamBody};
 use crate::deadline::Deadline;
 
 use super::date;
-use super::handler::Handler;
 use super::interim::{Interim, InterimQueue};
-use super::peer::Peer;
+use super::room::Room;
 
 /// Headers of HTTP/1.1 connections, which a stream must not have (RFC 9113 §8.2.2).
 const CONNECTION_HEADERS: [HeaderName; 6] = [
@@ -37,30 +36,96 @@ const CONNECTION_HEADERS: [HeaderName; 6] = [
 /// Receives the client's end of a call when the call begins.
 type CallStart = oneshot::Sender<SendStream<Bytes>>;
 
-/// Carries a stream to its end; `interims` reaches it. `write_timeout`: how long the client may leave a piece of the answer where it is.
-pub(super) async fn carry<H: Handler>(
-    handler: Arc<H>,
-    peer: Arc<Peer>,
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
+/// One stream, from the head of its request on. `A` and `B` are those of its [`Room`].
+pub(super) struct Stream<A, B> {
+    respond: SendResponse<Bytes>,
     interims: Arc<InterimQueue>,
-    write_timeout: Duration,
-) {
-    let Some((request, call)) = accept(request, &interims) else {
-        respond.send_reset(Reason::PROTOCOL_ERROR);
-        return;
-    };
-    let answer = {
-        let interims_of_request = interims.clone();
-        // Boxed: it is large, and the task lasts as long as the answer. Made inside of the box, it is never copied. And a long answer
-        // doesn't keep what a past configuration was served with.
-        let mut handled =
-            Box::pin(
-                async move { handler.handle(Box::new(request), &peer, Some(Interim::on(&interims_of_request))).await },
-            );
-        await_answer(handled.as_mut(), &interims, &mut respond).await
-    };
-    let Some(answer) = answer else { return };
+    stage: Stage<A, B>,
+}
+
+enum Stage<A, B> {
+    /// The request is being answered.
+    Asked {
+        room: Room<A, B>,
+        call: Option<CallStart>,
+    },
+    /// The body of the answer leaves.
+    Answered(Sending<B>),
+    Over,
+}
+
+/// A body on its way.
+struct Sending<B> {
+    body: B,
+    send: SendStream<Bytes>,
+    stall: Deadline,
+    /// The client has no room for it.
+    piece: Option<Bytes>,
+    /// Why it breaks off.
+    broken: Option<Reason>,
+}
+
+impl<A, B> Stream<A, B>
+where
+    A: Future<Output = ()>,
+    B: Body<Data = Bytes, Error = BodyError> + Unpin,
+{
+    /// Begins to answer a request; `None` for a CONNECT that has a body, whose stream is reset.
+    pub(super) fn begin(
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+        interims: Arc<InterimQueue>,
+        room: impl FnOnce() -> Room<A, B>,
+    ) -> Option<Self> {
+        let Some((request, call)) = accept(request, &interims) else {
+            respond.send_reset(Reason::PROTOCOL_ERROR);
+            return None;
+        };
+        let room = room();
+        room.ask(request, Interim::on(&interims));
+        Some(Self { respond, interims, stage: Stage::Asked { room, call } })
+    }
+
+    /// Cuts the request, unless it is a call.
+    pub(super) fn cut(&self) {
+        self.interims.cut();
+    }
+
+    /// Ready when the stream is over. `write_timeout`: how long the client may leave a piece of the answer where it is; `rooms` gets the
+    /// room of an answered request, so that a long answer has none.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        write_timeout: Duration,
+        rooms: &mut Vec<Room<A, B>>,
+    ) -> Poll<()> {
+        let is_new = if let Stage::Asked { room, call } = &mut self.stage {
+            let polled = ready!(poll_answer(room, &self.interims, &mut self.respond, cx));
+            let Some(answer) = polled else { return Poll::Ready(()) };
+            let sending = send_head(answer, call.take(), &mut self.respond);
+            let next = sending.map_or(Stage::Over, Stage::Answered);
+            if let Stage::Asked { room, .. } = std::mem::replace(&mut self.stage, next) {
+                rooms.push(room);
+            }
+            true
+        } else {
+            false
+        };
+        let Stage::Answered(sending) = &mut self.stage else { return Poll::Ready(()) };
+        if sending.poll(is_new, write_timeout, cx).is_ready() {
+            return Poll::Ready(());
+        }
+        // Dropped unfinished, the stream is reset.
+        self.interims.watch(cx);
+        if self.interims.is_cut() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// Sends the head of an answer, and all of it where that is all; returns the rest.
+fn send_head<B>(answer: Response<B>, call: Option<CallStart>, respond: &mut SendResponse<Bytes>) -> Option<Sending<B>>
+where
+    B: Body<Data = Bytes, Error = BodyError> + Unpin,
+{
     let (parts, body) = answer.into_parts();
     let mut head = Response::from_parts(parts, ());
     clean_headers(head.headers_mut());
@@ -72,18 +137,18 @@ pub(super) async fn carry<H: Handler>(
                 // The task of the call may be gone; then the stream is reset.
                 let _ = call.send(send);
             }
+            None
         }
         Some(_) | None if body.is_end_stream() => {
             let _ = respond.send_response(head, true);
+            None
         }
         Some(_) | None => {
             if let Some(length) = body.size_hint().exact() {
                 head.headers_mut().entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
             }
-            if let Ok(send) = respond.send_response(head, false) {
-                let body = pin!(body);
-                unless_cut(pin!(send_body(body, send, write_timeout)), &interims).await;
-            }
+            let send = respond.send_response(head, false).ok()?;
+            Some(Sending::new(body, send))
         }
     }
 }
@@ -114,47 +179,32 @@ fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(header::EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// Waits for the answer and sends interim answers in the meantime; `None` when the client has cancelled the request, or the drain
-/// has cut it.
-async fn await_answer<F: Future>(
-    mut handled: Pin<&mut F>,
+/// Ready with the answer; meanwhile sends interim answers. `None` when the client has cancelled the request, or the drain has cut it.
+fn poll_answer<A: Future<Output = ()>, B>(
+    room: &mut Room<A, B>,
     interims: &InterimQueue,
     respond: &mut SendResponse<Bytes>,
-) -> Option<F::Output> {
-    poll_fn(|cx| {
-        interims.watch(cx);
-        let answer = handled.as_mut().poll(cx);
-        if answer.is_ready() {
-            interims.over();
+    cx: &mut Context<'_>,
+) -> Poll<Option<Response<B>>> {
+    interims.watch(cx);
+    let polled = room.poll(cx);
+    if polled.is_ready() {
+        interims.over();
+    }
+    let waiting = interims.take();
+    if (polled.is_pending() || !waiting.is_empty()) && respond.poll_reset(cx).is_ready() {
+        return Poll::Ready(None);
+    }
+    if polled.is_pending() && interims.is_cut() {
+        respond.send_reset(Reason::CANCEL);
+        return Poll::Ready(None);
+    }
+    for interim in waiting {
+        if let Err(error) = respond.send_informational(interim) {
+            tracing::debug!(%error, "an interim answer was not sent");
         }
-        let waiting = interims.take();
-        if (answer.is_pending() || !waiting.is_empty()) && respond.poll_reset(cx).is_ready() {
-            return Poll::Ready(None);
-        }
-        if answer.is_pending() && interims.is_cut() {
-            respond.send_reset(Reason::CANCEL);
-            return Poll::Ready(None);
-        }
-        for interim in waiting {
-            if let Err(error) = respond.send_informational(interim) {
-                tracing::debug!(%error, "an interim answer was not sent");
-            }
-        }
-        answer.map(Some)
-    })
-    .await
-}
-
-/// Sends a body to its end, or until the drain cuts it: dropped unfinished, the stream is reset.
-async fn unless_cut(mut sent: Pin<&mut impl Future<Output = ()>>, stream: &InterimQueue) {
-    poll_fn(|cx| {
-        if sent.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        stream.watch(cx);
-        if stream.is_cut() { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
+    }
+    polled.map(Some)
 }
 
 /// Makes the headers of an answer fit for HTTP/2.
@@ -168,79 +218,88 @@ fn clean_headers(headers: &mut HeaderMap) {
     headers.entry(header::DATE).or_insert_with(date::now);
 }
 
-/// Sends a body, piece by piece as the client has room for them.
-async fn send_body<B>(mut body: Pin<&mut B>, mut send: SendStream<Bytes>, write_timeout: Duration)
-where
-    B: Body<Data = Bytes, Error = BodyError>,
-{
-    let mut stall = Deadline::default();
-    loop {
-        let polled = poll_fn(|cx| match send.poll_reset(cx) {
-            Poll::Ready(_) => Poll::Ready(None),
-            Poll::Pending => body.as_mut().poll_frame(cx).map(Some),
-        });
-        // A stream that its client has reset is dropped, and so is the body.
-        let Some(frame) = polled.await else { return };
-        let frame = match frame {
-            Some(Ok(frame)) => frame,
-            Some(Err(error)) => {
-                // A reset takes back what is not sent yet: what came before the error leaves first.
-                tokio::task::yield_now().await;
-                return send.send_reset(reason(&error));
-            }
-            None => {
-                let _ = send.send_data(Bytes::new(), true);
-                return;
-            }
-        };
-        match frame.into_data() {
-            Ok(data) => {
-                let is_last = body.is_end_stream();
-                if !data.is_empty() && !poll_fn(|cx| poll_room(&mut send, &mut stall, write_timeout, cx)).await {
-                    return;
-                }
-                if send.send_data(data, is_last).is_err() || is_last {
-                    return;
-                }
-            }
-            Err(frame) => {
-                if let Ok(trailers) = frame.into_trailers() {
-                    let _ = send.send_trailers(trailers);
-                    return;
-                }
-            }
-        }
+impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Sending<B> {
+    fn new(body: B, send: SendStream<Bytes>) -> Self {
+        Self { body, send, stall: Deadline::default(), piece: None, broken: None }
     }
-}
 
-/// Ready when the client takes more, or with `false` when it does not any more, or for too long.
-fn poll_room(
-    send: &mut SendStream<Bytes>,
-    stall: &mut Deadline,
-    write_timeout: Duration,
-    cx: &mut Context<'_>,
-) -> Poll<bool> {
-    if send.poll_reset(cx).is_ready() {
-        return Poll::Ready(false);
-    }
-    if send.capacity() == 0 {
-        // For one byte only: whatever is reserved of the connection's window is missing for the other streams. h2 asks for the rest when
-        // it has the whole piece.
-        send.reserve_capacity(1);
-    }
-    while send.capacity() == 0 {
-        match send.poll_capacity(cx) {
-            Poll::Ready(Some(Ok(_))) => {}
-            Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(false),
-            Poll::Pending => {
-                ready!(stall.poll(cx, write_timeout));
-                tracing::debug!("a client takes nothing of its answer: resetting the stream");
-                return Poll::Ready(false);
+    /// Sends piece by piece as the client has room for them; ready when that is over. `is_new`: the head was sent just now, and as h2 is
+    /// polled in the same task, the client can't have reset the stream since.
+    fn poll(&mut self, is_new: bool, write_timeout: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        // A stream that its client has reset is dropped, and so is the body.
+        if !is_new && self.send.poll_reset(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if let Some(reason) = self.broken {
+            self.send.send_reset(reason);
+            return Poll::Ready(());
+        }
+        loop {
+            let piece = match self.piece.take() {
+                Some(piece) => piece,
+                None => match Pin::new(&mut self.body).poll_frame(cx) {
+                    Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                        Ok(piece) => piece,
+                        Err(frame) => {
+                            let Ok(trailers) = frame.into_trailers() else { continue };
+                            let _ = self.send.send_trailers(trailers);
+                            return Poll::Ready(());
+                        }
+                    },
+                    Poll::Ready(Some(Err(error))) => {
+                        // A reset takes back what is not sent yet: what came before the error leaves first.
+                        self.broken = Some(reason(&error));
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(None) => {
+                        let _ = self.send.send_data(Bytes::new(), true);
+                        return Poll::Ready(());
+                    }
+                    Poll::Pending if is_new => return self.send.poll_reset(cx).map(drop),
+                    Poll::Pending => return Poll::Pending,
+                },
+            };
+            match self.poll_room(piece.len(), write_timeout, cx) {
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => return Poll::Ready(()),
+                Poll::Pending => {
+                    self.piece = Some(piece);
+                    return Poll::Pending;
+                }
+            }
+            let is_last = self.body.is_end_stream();
+            if self.send.send_data(piece, is_last).is_err() || is_last {
+                return Poll::Ready(());
             }
         }
     }
-    stall.disarm();
-    Poll::Ready(true)
+
+    /// Ready when the client takes some of a piece, or with `false` when it does not any more, or for too long.
+    fn poll_room(&mut self, length: usize, write_timeout: Duration, cx: &mut Context<'_>) -> Poll<bool> {
+        if length == 0 {
+            return Poll::Ready(true);
+        }
+        // It is sent at once if there is room for any of it: h2 asks for the rest.
+        self.send.reserve_capacity(length);
+        if self.send.capacity() == 0 {
+            // For one byte only: whatever is reserved of the connection's window while this waits is missing for the other streams.
+            self.send.reserve_capacity(1);
+        }
+        while self.send.capacity() == 0 {
+            match self.send.poll_capacity(cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(false),
+                Poll::Pending => {
+                    ready!(self.stall.poll(cx, write_timeout));
+                    tracing::debug!("a client takes nothing of its answer: resetting the stream");
+                    return Poll::Ready(false);
+                }
+            }
+        }
+        self.stall.disarm();
+        Poll::Ready(true)
+    }
 }
 
 /// Why a stream is reset whose answer broke off: what the upstream said, if it spoke HTTP/2.

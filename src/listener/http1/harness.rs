@@ -21,6 +21,13 @@ pub(super) fn connect<H: Handler, S: AsyncRead + AsyncWrite + Send + Unpin + 'st
     limits: HeadLimits,
     io: S,
 ) -> Http1<impl Fn() -> Arc<H> + use<H, S>, H, S> {
+    let (peer, settings) = client(limits);
+    let handler = handler.clone();
+    Http1::new(move || handler.clone(), peer, io, &settings)
+}
+
+/// A client, and how it is served.
+pub(in crate::listener) fn client(limits: HeadLimits) -> (Arc<Peer>, ListenSettings) {
     let metrics = METRICS.listener("https");
     let slot = Arc::<ConnectionSlots>::default().take(1, &metrics).expect("the first slot");
     let address = ([127, 0, 0, 1], 1).into();
@@ -43,6 +50,5 @@ pub(super) fn connect<H: Handler, S: AsyncRead + AsyncWrite + Send + Unpin + 'st
         max_target_bytes: limits.target,
         max_concurrent_streams: 10,
     };
-    let handler = handler.clone();
-    Http1::new(move || handler.clone(), peer, io, &settings)
+    (peer, settings)
 }

@@ -5,7 +5,7 @@ mod chunks;
 #[cfg(feature = "fuzz")]
 pub mod fuzzing;
 #[cfg(any(test, feature = "fuzz"))]
-mod harness;
+pub(super) mod harness;
 mod output;
 mod part;
 mod reader;
