@@ -8,6 +8,7 @@ use super::reload::{LastReload, ReloadRequests};
 use crate::auth::FileStore;
 use crate::config::Config;
 use crate::forward::Upstreams;
+use crate::instances::Instances;
 use crate::shutdown::Shutdown;
 use crate::store::StoreHealth;
 use crate::telemetry::{LogControl, Metrics};
@@ -35,8 +36,8 @@ pub(crate) struct AdminBackend {
     pub(crate) reload: ReloadRequests,
     /// What came of the last time.
     pub(crate) last_reload: LastReload,
-    /// When the process was started.
-    pub(crate) started_at: SystemTime,
+    /// This instance and the others.
+    pub(crate) instances: Arc<Instances>,
     /// When this configuration came into force.
     pub(crate) in_force_since: SystemTime,
     /// What is logged.

@@ -48,7 +48,7 @@ pub(super) async fn status(request: ApiRequest<'_>) -> Result<AdminResponse, Api
     });
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "started_at": Date::new(backend.started_at),
+        "started_at": Date::new(backend.instances.started_at()),
         "draining": backend.shutdown.is_announced(),
         "configuration": {
             "file": backend.config.source.display().to_string(),

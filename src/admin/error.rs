@@ -8,6 +8,7 @@ use super::access::AccessDenied;
 use super::invalid::{InvalidFields, sentence};
 use super::response::{AdminResponse, etag, json_response, set_header};
 use crate::config::{Problem, Role};
+use crate::store::StoreError;
 use crate::tokens::RegistryError;
 
 /// Seconds until a store that gives no answer may be asked again.
@@ -133,6 +134,13 @@ impl ApiError {
 impl From<InvalidFields> for ApiError {
     fn from(invalid: InvalidFields) -> Self {
         Self::Invalid(invalid)
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        tracing::warn!(%error, "a request to the admin API needs Redis");
+        Self::Unavailable("Redis does not answer, so the other instances can't be asked.".to_owned())
     }
 }
 

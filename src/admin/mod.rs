@@ -4,6 +4,7 @@ mod access;
 mod audit;
 mod backend;
 mod body;
+mod calls;
 mod configuration;
 mod error;
 mod fields;

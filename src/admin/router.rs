@@ -9,7 +9,7 @@ use super::error::ApiError;
 use super::request::ApiRequest;
 use super::response::AdminResponse;
 use super::token_actions::operate;
-use super::{audit, configuration, health, import, limits, openapi, token_actions, tokens, upstreams};
+use super::{audit, calls, configuration, health, import, limits, openapi, token_actions, tokens, upstreams};
 use crate::config::Role;
 use crate::tokens::Operation;
 
@@ -61,7 +61,7 @@ const JSON: BodyKind = BodyKind::Json(64 << 10);
 const OPTIONAL_JSON: BodyKind = BodyKind::OptionalJson(64 << 10);
 
 /// HEAD comes with GET.
-pub(super) static ROUTES: [ApiRoute; 21] = [
+pub(super) static ROUTES: [ApiRoute; 23] = [
     ApiRoute::get("/livez", RequiredAccess::Public, |request| Box::pin(health::live(request))),
     ApiRoute::get("/readyz", RequiredAccess::Public, |request| Box::pin(health::ready(request))),
     ApiRoute::get("/metrics", RequiredAccess::Metrics, |request| Box::pin(health::metrics(request))),
@@ -87,6 +87,10 @@ pub(super) static ROUTES: [ApiRoute; 21] = [
     ApiRoute::get("/api/audit", READ, |request| Box::pin(audit::list(request)))
         .with_query(&["token", "account", "by", "action", "since", "before", "limit"]),
     ApiRoute::get("/api/upstreams", READ, |request| Box::pin(upstreams::list(request))),
+    ApiRoute::get("/api/calls", READ, |request| Box::pin(calls::list(request)))
+        .with_query(&["token", "account", "route", "upstream", "all", "after", "limit"]),
+    ApiRoute::change(Method::DELETE, "/api/calls/{id}", BodyKind::Nothing, |request| Box::pin(calls::end(request)))
+        .with_query(&["reason"]),
     ApiRoute::get("/status", READ, |request| Box::pin(configuration::status(request))),
     ApiRoute::post("/api/reload", BodyKind::Nothing, |request| Box::pin(configuration::reload(request))),
     ApiRoute::change(Method::PUT, "/api/log-level", JSON, |request| Box::pin(configuration::set_log_level(request))),

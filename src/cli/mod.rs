@@ -2,10 +2,12 @@
 
 mod admin_client;
 mod admin_token;
+mod calls;
 pub mod check;
 mod confirm;
 mod healthcheck;
 mod limits;
+mod quantities;
 mod reload;
 mod serve;
 mod table;
@@ -74,6 +76,9 @@ enum Command {
     /// Show how far a token's limits are used up, or clear its log
     #[command(subcommand)]
     Limits(limits::LimitsCommand),
+    /// List the open calls of a running instance or of all, or close one
+    #[command(subcommand)]
+    Calls(calls::CallsCommand),
     /// Let a running instance read its configuration again, without a restart
     Reload(reload::ReloadArgs),
     /// Ask a running instance whether it is ready, for container probes
@@ -110,6 +115,7 @@ pub fn main() -> ExitCode {
         Command::Token(command) => on_runtime(token::run(command)),
         Command::AdminToken(command) => admin_token::run(command),
         Command::Limits(command) => on_runtime(limits::run(command)),
+        Command::Calls(command) => calls::run(command),
         Command::Reload(args) => reload::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Selftest(args) => match on_runtime(async { Ok(selftest::run(args).await) }) {

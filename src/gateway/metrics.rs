@@ -8,12 +8,14 @@ use prometheus::{Histogram, IntCounter};
 use crate::auth::{self, OpenCalls, Refusal};
 use crate::forward::EndedBy;
 use crate::limits::{Decision, Source};
+use crate::live_calls::LiveCalls;
 use crate::telemetry::{AccessLog, Metrics, RouteMetrics};
 
 /// Where requests are counted, logged and looked up while they last.
 pub(crate) struct RequestMetrics {
     pub(super) log: AccessLog,
     pub(super) open_calls: Arc<OpenCalls>,
+    pub(super) live_calls: Arc<LiveCalls>,
     pub(super) shadow_denials: IntCounter,
     /// The cells of requests for which no route was found.
     pub(super) no_route: Arc<RouteMetrics>,
@@ -28,11 +30,17 @@ const ENDED_BY: [EndedBy; 3] = [EndedBy::Client, EndedBy::Upstream, EndedBy::Gat
 
 impl RequestMetrics {
     /// Resolves every cell.
-    pub(crate) fn new(metrics: &Metrics, log: AccessLog, open_calls: Arc<OpenCalls>) -> Self {
+    pub(crate) fn new(
+        metrics: &Metrics,
+        log: AccessLog,
+        open_calls: Arc<OpenCalls>,
+        live_calls: Arc<LiveCalls>,
+    ) -> Self {
         let decisions = |outcome| Source::ALL.map(|source| metrics.decisions(outcome, source.as_str()));
         Self {
             log,
             open_calls,
+            live_calls,
             shadow_denials: metrics.shadow_denials.clone(),
             no_route: metrics.route("none", &[]),
             auth: auth::OUTCOMES.iter().map(|outcome| (*outcome, metrics.auth(outcome))).collect(),

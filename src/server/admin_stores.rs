@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use crate::admin::{AdminBackend, LastReload, LimitService, ReloadRequests};
 use crate::config::{OnFailure, RedisStore};
 use crate::gateway::Snapshot;
+use crate::instances::Instances;
 use crate::limits::Limiter;
 use crate::store::Redis;
 use crate::telemetry::LogControl;
@@ -21,10 +22,10 @@ pub(super) struct AdminStores {
     /// Its own connection; `None`: tokens are in a file.
     redis: Option<Redis>,
     limiter: Arc<Limiter>,
+    pub(super) instances: Arc<Instances>,
     reload: ReloadRequests,
     last_reload: LastReload,
     log: LogControl,
-    started_at: SystemTime,
 }
 
 impl AdminStores {
@@ -42,8 +43,9 @@ impl AdminStores {
                 (Some(redis.clone()), Limiter::Redis(state.redis_limiter(redis, OnFailure::Deny)))
             }
         };
-        let (limiter, started_at) = (Arc::new(limiter), SystemTime::now());
-        Ok(Self { redis, limiter, reload, last_reload, log, started_at })
+        let instances = Instances::new(redis.clone(), state.live_calls.clone(), state.shutdown.clone());
+        let (limiter, instances) = (Arc::new(limiter), Arc::new(instances));
+        Ok(Self { redis, limiter, instances, reload, last_reload, log })
     }
 
     /// The records of the store, by the rules of a configuration.
@@ -77,7 +79,7 @@ impl AdminStores {
             reload: self.reload.clone(),
             last_reload: self.last_reload.clone(),
             log: self.log.clone(),
-            started_at: self.started_at,
+            instances: self.instances.clone(),
             in_force_since: SystemTime::now(),
         }
     }

@@ -3,8 +3,10 @@
 //! It does without `tracing`, whose JSON layer takes ten times as long as [`json_line`].
 
 mod line;
+mod opened;
 mod record;
 
+use std::fmt::Display;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +17,7 @@ use crate::config::LogFormat;
 use super::text::visible_line;
 
 use line::human_line;
+use opened::{human_opened, json_opened};
 
 pub use line::json_line;
 pub use record::{AccessRecord, Phase, WindowUse};
@@ -35,13 +38,23 @@ impl AccessLog {
 
     /// Drops the line when the queue is full.
     pub fn write(&self, record: &AccessRecord) {
+        self.write_line(|| json_line(record), || human_line(record));
+    }
+
+    /// Writes that a request has become a call of this name and kind.
+    pub(crate) fn write_opened(&self, record: &AccessRecord, call: &dyn Display, kind: &str, account: Option<&str>) {
+        let human = || human_opened(record, call, kind, account);
+        self.write_line(|| json_opened(record, call, kind, account), human);
+    }
+
+    fn write_line(&self, json: impl FnOnce() -> String, human: impl FnOnce() -> String) {
         if !self.is_on.load(Ordering::Relaxed) {
             return;
         }
         // The queue takes whole lines or none, and counts those that it drops.
         let _ = match self.format {
-            LogFormat::Json => self.writer.clone().write_all(json_line(record).as_bytes()),
-            LogFormat::Human => self.writer.clone().write_all(visible_line(&human_line(record)).as_bytes()),
+            LogFormat::Json => self.writer.clone().write_all(json().as_bytes()),
+            LogFormat::Human => self.writer.clone().write_all(visible_line(&human()).as_bytes()),
         };
     }
 }

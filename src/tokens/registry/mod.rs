@@ -277,7 +277,19 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`]
     pub async fn note_reset(&self, record: &Record, by: &ActionContext) -> Result<()> {
-        let entry = Entry::of(Action::Reset, by, None, record);
+        self.note(Entry::of(Action::Reset, by, None, record), by).await
+    }
+
+    /// Enters into the audit trail that an open call of a token was closed.
+    ///
+    /// # Errors
+    /// [`RegistryError`]
+    pub(crate) async fn note_call_end(&self, id: &str, call: &str, reason: &str, by: &ActionContext) -> Result<()> {
+        let found = self.find(id).await?;
+        self.note(Entry::of_call_end(&found.record, call, reason, by), by).await
+    }
+
+    async fn note(&self, entry: Entry, by: &ActionContext) -> Result<()> {
         match &self.store {
             TokenStore::File(file) => {
                 let now = by.now;
