@@ -65,6 +65,8 @@ async function run(signal: AbortSignal) {
   while (!signal.aborted) {
     try {
       await listen(signal, () => (failures = 0));
+      // It asked for a new connection: perhaps a process that drains, whose successor takes a moment.
+      await sleep(500, signal);
       continue;
     } catch (error) {
       if (signal.aborted) return;
