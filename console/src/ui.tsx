@@ -34,26 +34,20 @@ export interface ButtonProps {
   icon?: IconName;
   type?: "button" | "submit";
   disabled?: boolean;
-  /** Why the button can't be used; it stays in reach of the keyboard, so that the reason can be read. */
-  refusal?: string | null;
   busy?: boolean;
 }
 
 export function Button(props: ButtonProps) {
-  const refused = Boolean(props.refusal);
   return (
     <button
       type={props.type ?? "button"}
       class={`button ${props.kind ?? ""}`}
       disabled={props.disabled || props.busy}
-      aria-disabled={refused || undefined}
       aria-busy={props.busy || undefined}
-      title={props.refusal ?? undefined}
-      onClick={refused ? undefined : props.onClick}
+      onClick={props.onClick}
     >
       {props.icon && <Icon name={props.icon} />}
       {props.children}
-      {refused && <span class="visually-hidden"> – {props.refusal}</span>}
     </button>
   );
 }
