@@ -1,10 +1,11 @@
 // The frame of all pages: navigation, the state of the connection, and the page that the address names.
-import type { ComponentChildren, FunctionComponent } from "preact";
+import type { FunctionComponent } from "preact";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { Icon, Logo, type IconName } from "./icons";
 import { retryNow, useLive } from "./live";
 import { Login } from "./login";
 import { News } from "./news";
+import { PageHead, type PageProps } from "./page";
 import { AuditPage } from "./pages/audit";
 import { CallsPage } from "./pages/calls";
 import { ConfigurationPage } from "./pages/configuration";
@@ -13,12 +14,10 @@ import { TokenPage } from "./pages/token";
 import { TokensPage } from "./pages/tokens";
 import { TrafficPage } from "./pages/traffic";
 import { useNow } from "./resource";
-import { href, useLocation, type Location } from "./router";
+import { href, useLocation } from "./router";
 import { SessionContext, useMe, useSession } from "./session";
 import { ThemeSwitch } from "./theme";
 import { Badge, Button, Empty, Failure } from "./ui";
-
-export interface PageProps { location: Location }
 
 const pages: { path: string; name: string; icon: IconName; page: FunctionComponent<PageProps> }[] = [
   { path: "overview", name: "Overview", icon: "overview", page: OverviewPage },
@@ -146,19 +145,5 @@ function Away() {
         </>
       )}
     </div>
-  );
-}
-
-export function PageHead(props: { title: string; children?: ComponentChildren; above?: ComponentChildren }) {
-  const { connection } = useLive();
-  return (
-    <header class="page-head">
-      <div class="page-title">
-        {props.above}
-        <h1 tabIndex={-1}>{props.title}</h1>
-      </div>
-      {connection === "live" && <span class="live">Live</span>}
-      <div class="actions">{props.children}</div>
-    </header>
   );
 }
