@@ -1,8 +1,8 @@
 // Dialogs that make and change tokens.
 import { useMemo, useState } from "preact/hooks";
-import { get, idPath, patch, post } from "../api";
+import { idPath, patch, post } from "../api";
 import { Dialog, Field, FormDialog } from "../dialog";
-import { duration, fromLocalInput, localInput, minute } from "../format";
+import { fromLocalInput, localInput, minute } from "../format";
 import { announce } from "../news";
 import { go } from "../router";
 import type { IssuedToken, RotatedToken, Token } from "../types";
@@ -229,9 +229,3 @@ function SecretDialog(props: { title: string; token: Token; text: string | null;
     </Dialog>
   );
 }
-
-export async function currentToken(id: string, signal?: AbortSignal): Promise<Token> {
-  return get<Token>(idPath("/api/tokens", id), {}, signal);
-}
-
-export const windowName = (seconds: number) => duration(seconds);
