@@ -55,7 +55,7 @@ function UsageChart({ usage, by }: { usage: Usage; by: "day" | "hour" }) {
   const busy = buckets.filter((bucket) => bucket.admitted + bucket.refused > 0);
   const share = (value: number) => (value / peak) * 100;
   return (
-    <>
+    <div class="usage">
       <ul class="legend">
         <li><Swatch color="2xx" /><span>Admitted</span><b>{count(sum("admitted"))}</b></li>
         <li><Swatch color="4xx" /><span>Refused</span><b>{count(sum("refused"))}</b></li>
@@ -93,7 +93,7 @@ function UsageChart({ usage, by }: { usage: Usage; by: "day" | "hour" }) {
           ]}
         />
       </details>
-    </>
+    </div>
   );
 }
 
