@@ -19,12 +19,12 @@ import { SessionContext, useMe, useSession } from "./session";
 import { ThemeSwitch } from "./theme";
 import { Badge, Button, Empty, Failure } from "./ui";
 
-const pages: { path: string; name: string; icon: IconName; page: FunctionComponent<PageProps> }[] = [
+const pages: { path: string; name: string; short?: string; icon: IconName; page: FunctionComponent<PageProps> }[] = [
   { path: "overview", name: "Overview", icon: "overview", page: OverviewPage },
   { path: "tokens", name: "Tokens", icon: "tokens", page: TokensPage },
   { path: "calls", name: "Calls", icon: "calls", page: CallsPage },
   { path: "traffic", name: "Traffic", icon: "traffic", page: TrafficPage },
-  { path: "configuration", name: "Configuration", icon: "configuration", page: ConfigurationPage },
+  { path: "configuration", name: "Configuration", short: "Config", icon: "configuration", page: ConfigurationPage },
   { path: "audit", name: "Audit", icon: "audit", page: AuditPage },
 ];
 
@@ -88,7 +88,8 @@ function Shell({ logOut }: { logOut: () => void }) {
             {pages.map((page) => (
               <li key={page.path}>
                 <a href={href([page.path])} aria-current={page.path === name ? "page" : undefined}>
-                  <Icon name={page.icon} /><span>{page.name}</span>
+                  <Icon name={page.icon} /><span class={page.short && "on-desktop"}>{page.name}</span>
+                  {page.short && <span class="on-phone">{page.short}</span>}
                 </a>
               </li>
             ))}

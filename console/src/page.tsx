@@ -12,8 +12,8 @@ export function PageHead(props: { title: string; children?: ComponentChildren; a
       <div class="page-title">
         {props.above}
         <h1 tabIndex={-1}>{props.title}</h1>
+        {connection === "live" && <span class="live">Live</span>}
       </div>
-      {connection === "live" && <span class="live">Live</span>}
       <div class="actions">{props.children}</div>
     </header>
   );

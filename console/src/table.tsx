@@ -8,6 +8,8 @@ export interface Column<T> {
   /** Hidden on screens narrower than: a tablet, or a wide desktop. */
   from?: "tablet" | "wide";
   class?: string;
+  /** The head is for screen readers alone. */
+  quietHead?: boolean;
 }
 
 export function Table<T>(props: {
@@ -28,7 +30,7 @@ export function Table<T>(props: {
         <caption class="visually-hidden">{props.caption}</caption>
         <thead>
           <tr>
-            {props.columns.map((column) => <th scope="col" class={classes(column)} key={column.head}>{column.head}</th>)}
+            {props.columns.map((column) => <th scope="col" class={classes(column)} key={column.head}>{column.quietHead ? <span class="visually-hidden">{column.head}</span> : column.head}</th>)}
           </tr>
         </thead>
         <tbody>

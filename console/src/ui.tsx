@@ -89,7 +89,7 @@ function copyBySelection(text: string): boolean {
 export function Time({ at, relative = false }: { at: string | null | undefined; relative?: boolean }) {
   if (!at) return <>–</>;
   return (
-    <time dateTime={at} title={relative ? time(at) : at}>
+    <time dateTime={at} title={relative ? time(at) : at} class={relative ? "nowrap" : undefined}>
       {relative ? <Ago at={at} /> : time(at)}
     </time>
   );

@@ -100,7 +100,7 @@ export function CallTable(props: { page: Page; onEnded: () => void; withoutToken
           { head: "Open for", numeric: true, cell: open },
           { head: "In", numeric: true, from: "tablet", cell: (call) => <Amount bytes={call.bytes_in} messages={call.messages_in} /> },
           { head: "Out", numeric: true, from: "tablet", cell: (call) => <Amount bytes={call.bytes_out} messages={call.messages_out} /> },
-          ...(mayWrite ? [{ head: "End", class: "end-cell", cell: (call: Call) => (
+          ...(mayWrite ? [{ head: "End", quietHead: true, class: "end-cell", cell: (call: Call) => (
             <button type="button" class="button quiet small" onClick={() => setEnding(call)} aria-label={`End the call of ${call.token_name ?? call.client}`}>End</button>
           ) }] : []),
         ]}

@@ -74,7 +74,7 @@ function Pages(props: { filters: Filters; isFiltered: boolean; onCreate?: () => 
       </Empty>
     );
   return (
-    <Panel title="Found" note={page.data ? `page ${count(cursors.length)}` : undefined}>
+    <Panel title={props.isFiltered ? "Found" : "All tokens"} note={page.data ? `page ${count(cursors.length)}` : undefined}>
       <Loaded resource={page} lines={10}>
         {({ tokens, next }) => (
           <>
