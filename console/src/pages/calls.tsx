@@ -95,7 +95,7 @@ export function CallTable(props: { page: Page; onEnded: () => void; withoutToken
           }]),
           { head: "Kind", cell: (call) => <Badge tone="neutral">{kinds[call.kind] ?? call.kind}</Badge> },
           { head: "Route", class: "main-cell", cell: (call) => <><span class="cut">{call.route}</span><span class="muted cut" title={call.endpoint ?? undefined}>{call.endpoint ?? `${call.upstream}: not yet connected`}</span></> },
-          { head: "Client", from: "tablet", cell: (call) => <span class="code">{call.client}</span> },
+          { head: "Client", from: "tablet", cell: (call) => <span class="code cut client" title={call.client}>{call.client}</span> },
           { head: "Instance", from: "wide", cell: (call) => <span class="code">{call.instance}</span> },
           { head: "Open for", numeric: true, cell: open },
           { head: "In", numeric: true, from: "tablet", cell: (call) => <Amount bytes={call.bytes_in} messages={call.messages_in} /> },

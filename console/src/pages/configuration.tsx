@@ -1,7 +1,7 @@
 // The configuration in force, what its last reload changed, and the certificates.
 import { useState } from "preact/hooks";
 import { ApiError, get, post } from "../api";
-import { count } from "../format";
+import { count, date, time } from "../format";
 import { useLive } from "../live";
 import { announce } from "../news";
 import { PageHead, type PageProps } from "../page";
@@ -120,13 +120,13 @@ function Certificates({ certificates }: { certificates: Certificate[] }) {
       columns={[
         { head: "Names", class: "main-cell", cell: (one) => <><span class="break">{one.names.join(", ") || "no names"}</span><span class="code muted cut" title={one.file}>{one.file}</span></> },
         { head: "Left", cell: (one) => <Badge tone={tone(one.days_left)}>{name(one.days_left)}</Badge> },
-        { head: "Expires", cell: (one) => <Time at={one.expires_at} /> },
+        { head: "Expires", cell: (one) => <time class="nowrap" dateTime={one.expires_at} title={time(one.expires_at)}>{date(one.expires_at)}</time> },
       ]}
     />
   );
 }
 
-/** YAML with numbered lines; comments are paler. */
+/** YAML with numbered lines; keys are coloured, comments paler. */
 function Yaml({ text }: { text: string }) {
   const lines = text.replace(/\n$/, "").split("\n");
   return (
@@ -134,9 +134,13 @@ function Yaml({ text }: { text: string }) {
       <ol>
         {lines.map((line, index) => {
           const comment = line.search(/(^|\s)#/);
+          const code = comment < 0 ? line : line.slice(0, comment);
+          const [, before, key, rest] = /^(\s*(?:- )?(?:\{ )?)([^\s:#"'-][^:"']*(?=:))?(.*)$/.exec(code)!;
           return (
             <li key={index}>
-              <code>{comment < 0 ? line : <>{line.slice(0, comment)}<i>{line.slice(comment)}</i></>}{"\n"}</code>
+              <code>
+                {before}{key && <b>{key}</b>}{rest}{comment >= 0 && <i>{line.slice(comment)}</i>}{"\n"}
+              </code>
             </li>
           );
         })}

@@ -136,8 +136,8 @@ function events(response) {
 
 async function file(path, response) {
   const name = join(dist, normalize(path === "/" ? "/index.html" : path));
-  const body = await readFile(name).catch(() => refuse(404, "not_found", "Nothing has this path."));
-  response.writeHead(200, { "content-type": types[extname(name)] ?? "application/octet-stream", "content-security-policy": policy }).end(body);
+  const body = await readFile(`${name}.gz`).catch(() => refuse(404, "not_found", "Nothing has this path."));
+  response.writeHead(200, { "content-type": types[extname(name)] ?? "application/octet-stream", "content-encoding": "gzip", "content-security-policy": policy }).end(body);
 }
 
 createServer(async (request, response) => {
