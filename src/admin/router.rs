@@ -9,7 +9,10 @@ use super::error::ApiError;
 use super::request::ApiRequest;
 use super::response::AdminResponse;
 use super::token_actions::operate;
-use super::{audit, calls, configuration, health, import, limits, openapi, token_actions, tokens, upstreams};
+use super::{
+    audit, calls, configuration, events, health, import, limits, me, openapi, routes, status, token_actions, tokens,
+    upstreams,
+};
 use crate::config::Role;
 use crate::tokens::Operation;
 
@@ -61,7 +64,7 @@ const JSON: BodyKind = BodyKind::Json(64 << 10);
 const OPTIONAL_JSON: BodyKind = BodyKind::OptionalJson(64 << 10);
 
 /// HEAD comes with GET.
-pub(super) static ROUTES: [ApiRoute; 23] = [
+pub(super) static ROUTES: [ApiRoute; 27] = [
     ApiRoute::get("/livez", RequiredAccess::Public, |request| Box::pin(health::live(request))),
     ApiRoute::get("/readyz", RequiredAccess::Public, |request| Box::pin(health::ready(request))),
     ApiRoute::get("/metrics", RequiredAccess::Metrics, |request| Box::pin(health::metrics(request))),
@@ -91,7 +94,11 @@ pub(super) static ROUTES: [ApiRoute; 23] = [
         .with_query(&["token", "account", "route", "upstream", "all", "after", "limit"]),
     ApiRoute::change(Method::DELETE, "/api/calls/{id}", BodyKind::Nothing, |request| Box::pin(calls::end(request)))
         .with_query(&["reason"]),
-    ApiRoute::get("/status", READ, |request| Box::pin(configuration::status(request))),
+    ApiRoute::get("/status", READ, |request| Box::pin(status::show(request))),
+    ApiRoute::get("/api/events", READ, |request| Box::pin(events::listen(request))),
+    ApiRoute::get("/api/routes", READ, |request| Box::pin(routes::list(request))),
+    ApiRoute::get("/api/configuration", READ, |request| Box::pin(configuration::show(request))),
+    ApiRoute::get("/api/me", READ, |request| Box::pin(me::show(request))),
     ApiRoute::post("/api/reload", BodyKind::Nothing, |request| Box::pin(configuration::reload(request))),
     ApiRoute::change(Method::PUT, "/api/log-level", JSON, |request| Box::pin(configuration::set_log_level(request))),
     ApiRoute::get("/api/limits/{id}", READ, |request| Box::pin(limits::show(request))),

@@ -10,6 +10,7 @@ mod limits;
 mod quantities;
 mod reload;
 mod serve;
+mod status;
 mod table;
 pub mod token;
 
@@ -76,6 +77,8 @@ enum Command {
     /// Show how far a token's limits are used up, or clear its log
     #[command(subcommand)]
     Limits(limits::LimitsCommand),
+    /// Show whether a running instance is well: traffic, store, upstreams, certificates. Exit code 1: something is wrong
+    Status(status::StatusArgs),
     /// List the open calls of a running instance or of all, or close one
     #[command(subcommand)]
     Calls(calls::CallsCommand),
@@ -115,6 +118,10 @@ pub fn main() -> ExitCode {
         Command::Token(command) => on_runtime(token::run(command)),
         Command::AdminToken(command) => admin_token::run(command),
         Command::Limits(command) => on_runtime(limits::run(command)),
+        Command::Status(args) => match status::run(&args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::Calls(command) => calls::run(command),
         Command::Reload(args) => reload::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),

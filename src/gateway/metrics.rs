@@ -9,7 +9,7 @@ use crate::auth::{self, OpenCalls, Refusal};
 use crate::forward::EndedBy;
 use crate::limits::{Decision, Source};
 use crate::live_calls::LiveCalls;
-use crate::telemetry::{AccessLog, Metrics, RouteMetrics};
+use crate::telemetry::{AccessLog, DecisionCell, Metrics, RouteMetrics};
 
 /// Where requests are counted, logged and looked up while they last.
 pub(crate) struct RequestMetrics {
@@ -48,6 +48,25 @@ impl RequestMetrics {
             decision_seconds: metrics.decision_seconds.clone(),
             calls_ended: ENDED_BY.map(|by| metrics.calls_ended(by.as_str())),
         }
+    }
+
+    /// The cells of requests for which no route was found.
+    pub(crate) fn no_route(&self) -> &Arc<RouteMetrics> {
+        &self.no_route
+    }
+
+    /// The cells of decisions, by outcome and source.
+    pub(crate) fn decision_cells(&self) -> Vec<DecisionCell> {
+        let mut all = Vec::new();
+        for (outcome, cells) in ["denied", "admitted"].into_iter().zip(&self.decisions) {
+            let of_outcome = Source::ALL.into_iter().zip(cells);
+            all.extend(of_outcome.map(|(source, cell)| DecisionCell {
+                outcome,
+                source: source.as_str(),
+                cell: cell.clone(),
+            }));
+        }
+        all
     }
 
     /// Counts an authentication by its outcome.

@@ -1,12 +1,12 @@
 //! This instance among those that share its Redis.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
-use super::pings::{PingTimes, Pings};
+use super::pings::Pings;
 use super::report::{InstanceReport, rfc3339};
 use super::scripts::{ANSWER, BEAT};
 use crate::live_calls::{CallFilter, CallId, CallReport, LiveCalls};
@@ -87,8 +87,8 @@ impl Instances {
         all
     }
 
-    /// How long Redis takes to answer; `None` without Redis.
-    pub(crate) fn ping_times(&self) -> Option<PingTimes> {
+    /// How long Redis takes to answer: as [`Pings::times`]; `None` without Redis.
+    pub(crate) fn ping_times(&self) -> Option<[Option<Duration>; 3]> {
         Some(self.shared.as_ref()?.pings.lock().unwrap_or_else(PoisonError::into_inner).times())
     }
 

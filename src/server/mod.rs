@@ -24,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::admin::{Admin, LastReload};
+use crate::admin::{Admin, LastReload, OBSERVE_INTERVAL};
 use crate::auth::RecordWatch;
 use crate::config::Config;
 use crate::instances::Instances;
@@ -141,7 +141,8 @@ impl Server {
                 }
             }
         }
-        let (usage_writer, instances) = spawn_background(&state, &workers, admin, log_control, files).await?;
+        let (usage_writer, instances) =
+            spawn_background(&state, &workers, admin, log_control, files, takeover.clone()).await?;
         let predecessor = match takeover {
             Some(path) => match take_over(&state, path, held, sockets.inheritance).await {
                 Ok(predecessor) => Some(predecessor),
@@ -276,11 +277,12 @@ async fn spawn_background(
     sockets: Vec<std::net::TcpListener>,
     log: LogControl,
     files: WatchedFiles,
+    takeover: Option<PathBuf>,
 ) -> Result<(Arc<UsageWriter>, Arc<Instances>), StartError> {
     let snapshot = state.snapshot.load_full();
     let (requests, requested) = mpsc::channel(MAX_WAITING_RELOADS);
     let last = LastReload::default();
-    let stores = AdminStores::open(state, requests, last.clone(), log.clone()).await?;
+    let stores = AdminStores::open(state, requests, last.clone(), log.clone(), takeover).await?;
     let usage_writer = Arc::new(UsageWriter::new(stores.registry(state, &snapshot), state.usage.clone()));
     let admin = Arc::new(Admin::new(stores.backend(state, &snapshot)));
     for socket in sockets {
@@ -291,6 +293,7 @@ async fn spawn_background(
             admin.run(socket).await;
         });
     }
+    tokio::spawn(observe(admin.clone()));
     let (validity, served) = (Arc::<ValidityWatch>::default(), state.clone());
     tokio::spawn(validity.clone().run(move || served.snapshot.load().tls.certificates.clone()));
     let calls = state.open_calls.clone();
@@ -336,6 +339,16 @@ async fn spawn_background(
     let hangups = signal(SignalKind::hangup()).map_err(StartError::Worker)?;
     tokio::spawn(reloader.run(hangups, requested));
     Ok((usage_writer, instances))
+}
+
+/// Lets the admin listener look at traffic and warnings.
+async fn observe(admin: Arc<Admin>) {
+    let mut tick = tokio::time::interval(OBSERVE_INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        admin.observe();
+    }
 }
 
 /// Removes expired logs from memory and updates the gauges of its size.

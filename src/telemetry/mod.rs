@@ -10,6 +10,7 @@ mod process;
 mod request_id;
 mod route;
 mod text;
+mod traffic;
 mod upstream;
 mod visible_writer;
 
@@ -22,7 +23,9 @@ pub use log::{LogControl, LogError, LogGuard, init};
 pub use metrics::{
     CertificateMetrics, DrainMetrics, ListenerMetrics, MergeMetrics, Metrics, MirrorMetrics, NameMetrics,
 };
+pub(crate) use process::ProcessUsage;
 pub use request_id::request_id;
 pub use route::{CallMetrics, RouteMetrics};
 pub(crate) use text::push_ip;
+pub(crate) use traffic::{DecisionCell, LatencyReport, Traffic};
 pub use upstream::UpstreamMetrics;
