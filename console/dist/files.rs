@@ -1,8 +1,24 @@
-//! The files of the console, written by console/build: path, type and gzipped content.
+//! The files of the console, written by console/build.
 
-#[rustfmt::skip]
-pub(super) static FILES: [(&str, &str, &[u8]); 3] = [
-    ("/", "text/html; charset=utf-8", include_bytes!("index.html.gz")),
-    ("/assets/index-Cdl-4wNr.js", "text/javascript; charset=utf-8", include_bytes!("assets/index-Cdl-4wNr.js.gz")),
-    ("/assets/style-DooPBfQ3.css", "text/css; charset=utf-8", include_bytes!("assets/style-DooPBfQ3.css.gz")),
+use super::ConsoleFile;
+
+pub(super) static FILES: [ConsoleFile; 3] = [
+    ConsoleFile {
+        path: "/",
+        content_type: "text/html; charset=utf-8",
+        etag: "\"5c2a7b812c46d724\"",
+        gzipped: include_bytes!("index.html.gz"),
+    },
+    ConsoleFile {
+        path: "/assets/index-Cdl-4wNr.js",
+        content_type: "text/javascript; charset=utf-8",
+        etag: "\"cd0abe5e139bfb61\"",
+        gzipped: include_bytes!("assets/index-Cdl-4wNr.js.gz"),
+    },
+    ConsoleFile {
+        path: "/assets/style-DooPBfQ3.css",
+        content_type: "text/css; charset=utf-8",
+        etag: "\"b8d154a523240aaa\"",
+        gzipped: include_bytes!("assets/style-DooPBfQ3.css.gz"),
+    },
 ];

@@ -1,4 +1,5 @@
 // Gzips what Vite has built, and writes the list of the files as Rust: node scripts/embed.mjs FOLDER
+import { createHash } from "node:crypto";
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
@@ -17,16 +18,23 @@ const entries = names.map((name) => {
   const type = types[name.split(".").at(-1)];
   if (!type) throw new Error(`${name} has a type that scripts/embed.mjs does not know`);
   const path = name === "index.html" ? "/" : `/${name}`;
-  return `    (${JSON.stringify(path)}, ${JSON.stringify(type)}, include_bytes!(${JSON.stringify(`${name}.gz`)})),\n`;
+  const etag = createHash("sha256").update(content).digest("hex").slice(0, 16);
+  return `    ConsoleFile {
+        path: "${path}",
+        content_type: "${type}",
+        etag: "\\"${etag}\\"",
+        gzipped: include_bytes!("${name}.gz"),
+    },\n`;
 });
 if (size > MAX_BYTES) throw new Error(`the console has ${size} bytes; more than ${MAX_BYTES}`);
 
 writeFileSync(
   join(folder, "files.rs"),
-  `//! The files of the console, written by console/build: path, type and gzipped content.
+  `//! The files of the console, written by console/build.
 
-#[rustfmt::skip]
-pub(super) static FILES: [(&str, &str, &[u8]); ${names.length}] = [
+use super::ConsoleFile;
+
+pub(super) static FILES: [ConsoleFile; ${names.length}] = [
 ${entries.join("")}];
 `,
 );

@@ -6,6 +6,7 @@ mod backend;
 mod body;
 mod calls;
 mod configuration;
+mod console;
 mod error;
 mod events;
 mod fields;
@@ -188,11 +189,13 @@ impl AdminServing {
         let lookup = router::find(request.method(), &path);
         let access = match &lookup {
             RouteLookup::Found(route, _) => route.access,
+            RouteLookup::Console(_) => RequiredAccess::Public,
             RouteLookup::OtherMethod(_) | RouteLookup::UnknownPath => RequiredAccess::Role(Role::Read),
         };
         let caller = self.authorize(&request, client, access)?;
         let (route, id) = match lookup {
             RouteLookup::Found(route, id) => (route, id),
+            RouteLookup::Console(file) => return console::serve(file, request.method(), request.headers()),
             RouteLookup::OtherMethod(allow) => return Err(ApiError::Method(allow)),
             RouteLookup::UnknownPath => {
                 return Err(ApiError::NotFound("Nothing has this path; /api/openapi.json lists all paths.".to_owned()));

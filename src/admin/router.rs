@@ -5,13 +5,14 @@ use std::pin::Pin;
 use http::Method;
 
 use super::body::BodyKind;
+use super::console::ConsoleFile;
 use super::error::ApiError;
 use super::request::ApiRequest;
 use super::response::AdminResponse;
 use super::token_actions::operate;
 use super::{
-    audit, calls, configuration, events, health, import, limits, me, openapi, routes, status, token_actions, tokens,
-    upstreams,
+    audit, calls, configuration, console, events, health, import, limits, me, openapi, routes, status, token_actions,
+    tokens, upstreams,
 };
 use crate::config::Role;
 use crate::tokens::Operation;
@@ -109,6 +110,8 @@ pub(super) static ROUTES: [ApiRoute; 27] = [
 pub(super) enum RouteLookup<'p> {
     /// A route, and the `{id}` in the path (else empty).
     Found(&'static ApiRoute, &'p str),
+    /// The console's page or one of its assets.
+    Console(&'static ConsoleFile),
     /// The path takes these methods.
     OtherMethod(String),
     UnknownPath,
@@ -121,7 +124,7 @@ pub(super) fn find<'p>(method: &Method, path: &'p str) -> RouteLookup<'p> {
         return RouteLookup::Found(route, id);
     }
     if here.is_empty() {
-        return RouteLookup::UnknownPath;
+        return console::find(path).map_or(RouteLookup::UnknownPath, RouteLookup::Console);
     }
     let mut methods: Vec<&str> = here.iter().map(|(route, _)| route.method.as_str()).collect();
     if methods.contains(&"GET") {
@@ -148,6 +151,7 @@ mod tests {
     fn paths_and_methods_lead_to_their_route() {
         let found = |method: Method, path: &str| match find(&method, path) {
             RouteLookup::Found(route, id) => format!("{} {} {id}", route.method, route.path),
+            RouteLookup::Console(_) => "console".to_owned(),
             RouteLookup::OtherMethod(allow) => allow,
             RouteLookup::UnknownPath => "-".to_owned(),
         };
@@ -156,9 +160,17 @@ mod tests {
         assert_eq!(found(Method::POST, "/metrics"), "GET, HEAD");
         assert_eq!(found(Method::DELETE, "/api/limits/a.b-c_d"), "DELETE /api/limits/{id} a.b-c_d");
         assert_eq!(found(Method::PUT, "/api/limits/x"), "DELETE, GET, HEAD");
-        for nothing in
-            ["", "/", "/metrics/", "//metrics", "/api/limits", "/api/limits/", "/api/limits/a/b", "/API/limits/a"]
-        {
+        assert_eq!(found(Method::GET, "/"), "console");
+        for nothing in [
+            "",
+            "/assets/",
+            "/metrics/",
+            "//metrics",
+            "/api/limits",
+            "/api/limits/",
+            "/api/limits/a/b",
+            "/API/limits/a",
+        ] {
             assert_eq!(found(Method::GET, nothing), "-", "{nothing}");
         }
     }
