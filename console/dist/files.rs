@@ -6,19 +6,19 @@ pub(super) static FILES: [ConsoleFile; 3] = [
     ConsoleFile {
         path: "/",
         content_type: "text/html; charset=utf-8",
-        etag: "\"5c2a7b812c46d724\"",
+        etag: "\"4a3cebd6e3e758a1\"",
         gzipped: include_bytes!("index.html.gz"),
     },
     ConsoleFile {
-        path: "/assets/index-Cdl-4wNr.js",
+        path: "/assets/index-BPFjFr-j.js",
         content_type: "text/javascript; charset=utf-8",
-        etag: "\"cd0abe5e139bfb61\"",
-        gzipped: include_bytes!("assets/index-Cdl-4wNr.js.gz"),
+        etag: "\"355bda00e7922d42\"",
+        gzipped: include_bytes!("assets/index-BPFjFr-j.js.gz"),
     },
     ConsoleFile {
-        path: "/assets/style-DooPBfQ3.css",
+        path: "/assets/style-Db8v_AGy.css",
         content_type: "text/css; charset=utf-8",
-        etag: "\"b8d154a523240aaa\"",
-        gzipped: include_bytes!("assets/style-DooPBfQ3.css.gz"),
+        etag: "\"100b8e38ff2802d2\"",
+        gzipped: include_bytes!("assets/style-Db8v_AGy.css.gz"),
     },
 ];

@@ -142,7 +142,9 @@ export function Failure({ error, what, onRetry }: { error: unknown; what?: strin
   if (what && isNotBuilt(error)) return <NotAvailable what={what} />;
   const title = error instanceof Unreachable ? "The gateway does not answer"
     : error instanceof ApiError && error.status === 503 ? "The store can't be reached"
-    : error instanceof ApiError && error.status === 403 ? "Your role does not allow this"
+    : error instanceof ApiError && error.code === "insufficient_role" ? "Your role does not allow this"
+    : error instanceof ApiError && error.status === 403 ? "The gateway refuses this"
+    : error instanceof ApiError && error.status === 404 ? "There is nothing here"
     : "This could not be loaded";
   return (
     <div role="alert">

@@ -18,7 +18,7 @@ for (const colorScheme of ["light", "dark"]) {
     }
     for (const name of ["overview", "tokens", "token", "calls", "traffic", "configuration", "audit"]) {
       if (name === "token") await page.locator("tbody th a").first().click();
-      else await page.getByRole("navigation", { name: "Pages" }).getByRole("link", { name: new RegExp(name, "i") }).click();
+      else await page.getByRole("navigation", { name: "Pages" }).getByRole("link", { name: new RegExp(name.slice(0, 6), "i") }).click();
       await page.locator("h1").waitFor();
       await page.waitForTimeout(450);
       const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);

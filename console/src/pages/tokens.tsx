@@ -107,10 +107,11 @@ function TokenTable({ tokens, empty }: { tokens: Token[]; empty: preact.Componen
             <>
               <a class="cut" href={href(["tokens", token.id])} title={token.name}>{token.name}</a>
               <span class="code muted cut">{token.id}</span>
+              <span class="muted cut on-phone">{token.account}</span>
             </>
           ),
         },
-        { head: "Account", class: "main-cell", cell: (token) => <a class="cut quiet" href={href(["tokens"], { account: token.account })} title={token.account}>{token.account}</a> },
+        { head: "Account", from: "tablet", class: "main-cell", cell: (token) => <a class="cut quiet" href={href(["tokens"], { account: token.account })} title={token.account}>{token.account}</a> },
         { head: "State", cell: (token) => <Badge tone={stateTones[token.state]}>{token.state}</Badge> },
         { head: "Plan", from: "tablet", cell: (token) => token.plan ?? <span class="muted">default</span> },
         { head: "Permissions", from: "wide", cell: (token) => <Permissions all={token.permissions} max={3} /> },
