@@ -6,14 +6,14 @@ pub(super) static FILES: [ConsoleFile; 3] = [
     ConsoleFile {
         path: "/",
         content_type: "text/html; charset=utf-8",
-        etag: "\"4a3cebd6e3e758a1\"",
+        etag: "\"189125660ef295d0\"",
         gzipped: include_bytes!("index.html.gz"),
     },
     ConsoleFile {
-        path: "/assets/index-BPFjFr-j.js",
+        path: "/assets/index-CJ-3I9E1.js",
         content_type: "text/javascript; charset=utf-8",
-        etag: "\"355bda00e7922d42\"",
-        gzipped: include_bytes!("assets/index-BPFjFr-j.js.gz"),
+        etag: "\"d636c89595a09b5d\"",
+        gzipped: include_bytes!("assets/index-CJ-3I9E1.js.gz"),
     },
     ConsoleFile {
         path: "/assets/style-Db8v_AGy.css",

@@ -25,7 +25,7 @@ export function Table<T>(props: {
     [column.numeric && "numeric", column.from && `from-${column.from}`, column.class].filter(Boolean).join(" ") || undefined;
   if (props.rows.length === 0 && props.empty) return <>{props.empty}</>;
   return (
-    <div class="table" role="region" aria-label={props.caption} tabIndex={0}>
+    <div class="table" role="region" aria-label={`Table: ${props.caption}`} tabIndex={0}>
       <table>
         <caption class="visually-hidden">{props.caption}</caption>
         <thead>

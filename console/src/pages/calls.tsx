@@ -93,8 +93,8 @@ export function CallTable(props: { page: Page; onEnded: () => void; withoutToken
               ? <><TokenLink id={call.token}><span class="cut narrow">{call.token_name ?? call.token}</span></TokenLink><span class="muted cut narrow">{call.account}</span></>
               : <span class="muted">public route</span>,
           }]),
-          { head: "Kind", cell: (call) => <Badge tone="neutral">{kinds[call.kind] ?? call.kind}</Badge> },
-          { head: "Route", class: "main-cell", cell: (call) => <><span class="cut">{call.route}</span><span class="muted cut on-desktop" title={call.endpoint ?? undefined}>{call.endpoint ?? `${call.upstream}: not yet connected`}</span></> },
+          { head: "Kind", from: "tablet", cell: (call) => <Badge tone="neutral">{kinds[call.kind] ?? call.kind}</Badge> },
+          { head: "Route", class: "main-cell", cell: (call) => <><span class="cut">{call.route}</span><span class="muted cut on-phone">{kinds[call.kind] ?? call.kind}</span><span class="muted cut on-desktop" title={call.endpoint ?? undefined}>{call.endpoint ?? `${call.upstream}: not yet connected`}</span></> },
           { head: "Client", from: "tablet", cell: (call) => <span class="code cut client" title={call.client}>{call.client}</span> },
           { head: "Instance", from: "wide", cell: (call) => <span class="code">{call.instance}</span> },
           { head: "Open for", numeric: true, cell: open },
