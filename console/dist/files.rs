@@ -6,14 +6,14 @@ pub(super) static FILES: [ConsoleFile; 3] = [
     ConsoleFile {
         path: "/",
         content_type: "text/html; charset=utf-8",
-        etag: "\"189125660ef295d0\"",
+        etag: "\"56ebdb95464d67f6\"",
         gzipped: include_bytes!("index.html.gz"),
     },
     ConsoleFile {
-        path: "/assets/index-CJ-3I9E1.js",
+        path: "/assets/index-COKrtwvm.js",
         content_type: "text/javascript; charset=utf-8",
-        etag: "\"d636c89595a09b5d\"",
-        gzipped: include_bytes!("assets/index-CJ-3I9E1.js.gz"),
+        etag: "\"c54788c505333f71\"",
+        gzipped: include_bytes!("assets/index-COKrtwvm.js.gz"),
     },
     ConsoleFile {
         path: "/assets/style-Db8v_AGy.css",

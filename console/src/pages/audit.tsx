@@ -78,7 +78,7 @@ export function AuditTable({ entries, withoutToken, isFiltered }: { entries: Aud
         ? <Empty title="No action fits" icon="search">Change the search, or clear it.</Empty>
         : <Empty title="Nothing was changed yet" icon="audit" />}
       columns={[
-        { head: "When", cell: (entry) => <span class="nowrap"><Time at={entry.at} /></span> },
+        { head: "When", cell: (entry) => <><span class="nowrap on-desktop"><Time at={entry.at} /></span><span class="on-phone"><Time at={entry.at} relative /></span></> },
         { head: "Action", cell: (entry) => <Badge tone={tones[entry.action] ?? "neutral"}>{entry.action.replaceAll("_", " ")}</Badge> },
         { head: "By", cell: (entry) => <span class="cut" title={entry.by}>{entry.by}</span> },
         ...(withoutToken ? [] : [{ head: "Token", class: "main-cell", cell: (entry: AuditEntry) => <Tokens entry={entry} /> }]),

@@ -1,7 +1,7 @@
 // All tokens: search, and make one.
 import { useEffect, useState } from "preact/hooks";
 import { get } from "../api";
-import { count } from "../format";
+import { count, date, time } from "../format";
 import { PageHead, type PageProps } from "../page";
 import { useResource, useSettled } from "../resource";
 import { href, replace } from "../router";
@@ -117,7 +117,7 @@ function TokenTable({ tokens, empty }: { tokens: Token[]; empty: preact.Componen
         { head: "Permissions", from: "wide", cell: (token) => <Permissions all={token.permissions} max={3} /> },
         { head: "Requests", numeric: true, from: "tablet", cell: (token) => count(token.usage?.requests) },
         { head: "Last used", from: "tablet", cell: (token) => token.usage?.last_used_at ? <Time at={token.usage.last_used_at} relative /> : <span class="muted">never</span> },
-        { head: "Expires", from: "wide", cell: (token) => token.expires_at ? <Time at={token.expires_at} relative /> : <span class="muted">never</span> },
+        { head: "Expires", from: "wide", cell: (token) => token.expires_at ? <time class="nowrap" dateTime={token.expires_at} title={time(token.expires_at)}>{date(token.expires_at)}</time> : <span class="muted">never</span> },
       ]}
     />
   );
