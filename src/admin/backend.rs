@@ -17,7 +17,7 @@ use crate::listener::Certificates;
 use crate::shutdown::Shutdown;
 use crate::store::StoreHealth;
 use crate::telemetry::{LogControl, Metrics, RouteMetrics};
-use crate::tokens::Registry;
+use crate::tokens::{Registry, UsageCounts};
 
 /// What requests to the admin listener read and change.
 pub(crate) struct AdminBackend {
@@ -29,6 +29,8 @@ pub(crate) struct AdminBackend {
     pub(crate) shutdown: Shutdown,
     /// The token records.
     pub(crate) registry: Arc<Registry>,
+    /// How tokens are used, as far as it is not saved yet.
+    pub(crate) usage: Arc<UsageCounts>,
     /// The limits.
     pub(crate) limits: LimitService,
     /// With the memory store, the token file as this process has read it.

@@ -53,6 +53,26 @@ pub(super) const AUDIT_CURSOR: FieldKind<u64> = FieldKind {
     read: |value| digits(value.as_str()?).filter(|before| *before < 1 << 53),
 };
 
+/// The length of the spans that use is counted in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ByTime {
+    Hour,
+    Day,
+}
+
+impl ByTime {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+        }
+    }
+}
+
+pub(super) const BY_TIME: FieldKind<ByTime> = FieldKind {
+    must: "be hour or day",
+    read: |value| [ByTime::Hour, ByTime::Day].into_iter().find(|by| value == by.as_str()),
+};
 /// True or false, in a query.
 pub(super) const FLAG: FieldKind<bool> = FieldKind {
     must: "be true or false",

@@ -30,6 +30,7 @@ mod status;
 mod token_actions;
 mod tokens;
 mod upstreams;
+mod usage;
 mod warning_log;
 
 use std::convert::Infallible;

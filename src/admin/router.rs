@@ -12,7 +12,7 @@ use super::response::AdminResponse;
 use super::token_actions::operate;
 use super::{
     audit, calls, configuration, console, events, health, import, limits, me, openapi, routes, status, token_actions,
-    tokens, upstreams,
+    tokens, upstreams, usage,
 };
 use crate::config::Role;
 use crate::tokens::Operation;
@@ -65,7 +65,7 @@ const JSON: BodyKind = BodyKind::Json(64 << 10);
 const OPTIONAL_JSON: BodyKind = BodyKind::OptionalJson(64 << 10);
 
 /// HEAD comes with GET.
-pub(super) static ROUTES: [ApiRoute; 27] = [
+pub(super) static ROUTES: [ApiRoute; 29] = [
     ApiRoute::get("/livez", RequiredAccess::Public, |request| Box::pin(health::live(request))),
     ApiRoute::get("/readyz", RequiredAccess::Public, |request| Box::pin(health::ready(request))),
     ApiRoute::get("/metrics", RequiredAccess::Metrics, |request| Box::pin(health::metrics(request))),
@@ -83,6 +83,8 @@ pub(super) static ROUTES: [ApiRoute; 27] = [
     ApiRoute::post("/api/import", BodyKind::Json(4 << 20), |request| Box::pin(import::import(request))),
     ApiRoute::get("/api/tokens/{id}", READ, |request| Box::pin(tokens::show(request))),
     ApiRoute::change(Method::PATCH, "/api/tokens/{id}", JSON, |request| Box::pin(tokens::change(request))),
+    ApiRoute::get("/api/tokens/{id}/usage", READ, |request| Box::pin(usage::show(request))).with_query(&["by"]),
+    ApiRoute::get("/api/most-limited", READ, |request| Box::pin(usage::most_limited(request))).with_query(&["limit"]),
     ApiRoute::post("/api/tokens/{id}/rotate", OPTIONAL_JSON, |request| Box::pin(token_actions::rotate(request))),
     ApiRoute::post("/api/tokens/{id}/revoke", OPTIONAL_JSON, |request| Box::pin(operate(request, Operation::Revoke))),
     ApiRoute::post("/api/tokens/{id}/enable", OPTIONAL_JSON, |request| Box::pin(operate(request, Operation::Enable))),

@@ -78,6 +78,7 @@ impl AdminStores {
             limits: LimitService::new(snapshot.config.clone(), registry.clone(), self.limiter.clone()),
             registry,
             config: snapshot.config.clone(),
+            usage: state.usage.clone(),
             metrics: state.metrics.clone(),
             shutdown: state.shutdown.clone(),
             file,

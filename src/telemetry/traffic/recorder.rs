@@ -87,7 +87,7 @@ impl Traffic {
                 RouteHistory { now, ..RouteHistory::default() }
             });
             history.totals.requests.add_difference(&totals, &of_route.now);
-            if of_route.moments.is_empty() || count % ROUTE_STRIDE == 0 {
+            if of_route.moments.is_empty() || count.is_multiple_of(ROUTE_STRIDE) {
                 let before = std::mem::take(&mut of_route.now);
                 of_route.moments.push_back((now, if of_route.moments.is_empty() { before } else { totals.clone() }));
             }
