@@ -32,18 +32,18 @@ export async function axe(page, where) {
   }
 }
 
-export async function screenshots(browser, gateway, token, folder) {
+export async function screenshots(browser, gateway, adminToken, id, folder) {
   for (const colorScheme of ["light", "dark"]) {
     for (const width of [390, 1280, 1920]) {
       const page = await openPage(browser, gateway.url);
       await page.setViewportSize({ width, height: width < 500 ? 844 : 900 });
       await page.emulateMedia({ colorScheme });
-      await page.getByLabel("Admin token").fill(token);
+      await page.getByLabel("Admin token").fill(adminToken);
       await page.getByRole("button", { name: "Log in" }).click();
-      for (const name of ["overview", "tokens", "calls", "traffic", "configuration", "audit"]) {
+      for (const name of ["overview", "tokens", `tokens/${id}`, "calls", "traffic", "configuration", "audit"]) {
         await page.evaluate((name) => (location.hash = `#/${name}`), name);
         await page.waitForTimeout(500);
-        await page.screenshot({ path: `${folder}/${name}-${width}-${colorScheme}.png`, fullPage: true });
+        await page.screenshot({ path: `${folder}/${name.replace(`/${id}`, "-one")}-${width}-${colorScheme}.png`, fullPage: true });
       }
       await page.context().close();
     }

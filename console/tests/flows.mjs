@@ -95,6 +95,9 @@ const flows = {
     await panel("Limits").getByText("of 10,000").waitFor();
     await panel("Token").getByText("gold").waitFor();
     await panel("Changes of this token").getByText("create", { exact: true }).waitFor();
+    await panel("Use over time").getByText("Admitted", { exact: true }).waitFor();
+    await panel("Use over time").getByText("Hours").click();
+    await panel("Use over time").getByText("three days, by the hour").waitFor();
     await button("Clear the log").click();
     await dialog().getByRole("button", { name: "Clear the log" }).click();
     await panel("Limits").locator("b", { hasText: /^0$/ }).first().waitFor();
@@ -157,6 +160,7 @@ const flows = {
     await goTo("Traffic");
     await row(/everything/).waitFor();
     await row(new RegExp(target)).getByText("up", { exact: true }).first().waitFor();
+    await panel("Most limited tokens").getByText(/No token was limited|Refused/).first().waitFor();
     await page.getByText("Busiest first").click();
     await page.getByRole("radio", { name: "Busiest first" }).and(page.locator(":checked")).waitFor();
   },
@@ -300,7 +304,7 @@ for (const [name, flow] of Object.entries(flows)) {
     break;
   }
 }
-if (folder && !failure) await screenshots(browser, gateway, ops.text, folder);
+if (folder && !failure) await screenshots(browser, gateway, ops.text, made.id, folder);
 await browser.close();
 await stopAll();
 gateway.remove();
