@@ -1,17 +1,22 @@
 //! What the admin listener shows and changes: this process, and the stores of tokens and limits.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+
 use super::limit_service::LimitService;
+use super::observer::Observer;
 use super::reload::{LastReload, ReloadRequests};
 use crate::auth::FileStore;
-use crate::config::Config;
+use crate::config::{Config, Route};
 use crate::forward::Upstreams;
+use crate::instances::Instances;
+use crate::listener::Certificates;
 use crate::shutdown::Shutdown;
 use crate::store::StoreHealth;
-use crate::telemetry::{LogControl, Metrics};
-use crate::tokens::Registry;
+use crate::telemetry::{LogControl, Metrics, RouteMetrics, UpDownCounter};
+use crate::tokens::{Registry, UsageCounts};
 
 /// What requests to the admin listener read and change.
 pub(crate) struct AdminBackend {
@@ -23,20 +28,32 @@ pub(crate) struct AdminBackend {
     pub(crate) shutdown: Shutdown,
     /// The token records.
     pub(crate) registry: Arc<Registry>,
+    /// How tokens are used, as far as it is not saved yet.
+    pub(crate) usage: Arc<UsageCounts>,
     /// The limits.
     pub(crate) limits: LimitService,
     /// With the memory store, the token file as this process has read it.
     pub(crate) file: Option<Arc<FileStore>>,
     /// The upstreams and their health.
     pub(crate) upstreams: Arc<Upstreams>,
+    /// Each route and what is counted on it.
+    pub(crate) routes: Vec<(Arc<Route>, Arc<RouteMetrics>)>,
+    /// The certificates of the HTTPS listener.
+    pub(crate) certificates: Arc<Certificates>,
+    /// The open connections of the HTTPS listener, and of the plain one.
+    pub(crate) connections: [UpDownCounter; 2],
+    /// What is watched for people.
+    pub(crate) observer: Arc<Observer>,
+    /// Where this process can be taken over.
+    pub(crate) takeover: Option<PathBuf>,
     /// With Redis, its health; readiness depends on it.
     pub(crate) store: Option<Arc<StoreHealth>>,
     /// Asks for the configuration to be read again.
     pub(crate) reload: ReloadRequests,
     /// What came of the last time.
     pub(crate) last_reload: LastReload,
-    /// When the process was started.
-    pub(crate) started_at: SystemTime,
+    /// This instance and the others.
+    pub(crate) instances: Arc<Instances>,
     /// When this configuration came into force.
     pub(crate) in_force_since: SystemTime,
     /// What is logged.

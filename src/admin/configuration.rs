@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::backend::AdminBackend;
 use super::error::ApiError;
 use super::reload::ReloadReport;
 use super::request::ApiRequest;
@@ -33,30 +34,30 @@ pub(super) async fn set_log_level(mut request: ApiRequest<'_>) -> Result<AdminRe
     Ok(json_response(StatusCode::OK, &json!({ "level": level })))
 }
 
-/// `GET /status`
-pub(super) async fn status(request: ApiRequest<'_>) -> Result<AdminResponse, ApiError> {
-    let backend = request.backend;
-    let last = backend.last_reload.load();
-    let last = last.as_deref().map(|(at, result)| {
-        let mut last = match result {
-            Ok(report) => report_json(report),
-            Err(failure) => json!({ "errors": problems_json(&failure.problems) }),
-        };
-        last["at"] = json!(Date::new(*at));
-        last["successful"] = result.is_ok().into();
-        last
-    });
+/// `GET /api/configuration`
+pub(super) async fn show(mut request: ApiRequest<'_>) -> Result<AdminResponse, ApiError> {
+    request.query.finish()?;
+    let AdminBackend { config, in_force_since, .. } = request.backend;
     let body = json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "started_at": Date::new(backend.started_at),
-        "draining": backend.shutdown.is_announced(),
-        "configuration": {
-            "file": backend.config.source.display().to_string(),
-            "in_force_since": Date::new(backend.in_force_since),
-            "last_reload": last,
-        },
+        "file": config.source.display().to_string(),
+        "in_force_since": Date::new(*in_force_since),
+        "text": &*config.text,
+        "warnings": problems_json(&config.warnings),
     });
     Ok(json_response(StatusCode::OK, &body))
+}
+
+/// What came of the last reload; null before the first.
+pub(super) fn last_reload_json(backend: &AdminBackend) -> Option<Value> {
+    let last = backend.last_reload.load();
+    let (at, result) = last.as_deref()?;
+    let mut last = match result {
+        Ok(report) => report_json(report),
+        Err(failure) => json!({ "errors": problems_json(&failure.problems) }),
+    };
+    last["at"] = json!(Date::new(*at));
+    last["successful"] = result.is_ok().into();
+    Some(last)
 }
 
 fn report_json(report: &ReloadReport) -> Value {

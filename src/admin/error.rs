@@ -8,6 +8,7 @@ use super::access::AccessDenied;
 use super::invalid::{InvalidFields, sentence};
 use super::response::{AdminResponse, etag, json_response, set_header};
 use crate::config::{Problem, Role};
+use crate::store::StoreError;
 use crate::tokens::RegistryError;
 
 /// Seconds until a store that gives no answer may be asked again.
@@ -57,6 +58,9 @@ pub(super) enum ApiError {
     /// The token has this version now, if it is known, and not the one of `If-Match`.
     #[error("The token does not have the version in If-Match: read it again.")]
     Stale(Option<u64>),
+    /// As many listen to events as may.
+    #[error("Too many listen to events already: close another page, or try again.")]
+    TooManyListeners,
     /// The store gives no answer.
     #[error("{0}")]
     Unavailable(String),
@@ -101,6 +105,7 @@ impl ApiError {
             Self::KeyReused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
             Self::Unconditional => (StatusCode::PRECONDITION_REQUIRED, "precondition_required"),
             Self::Stale(_) => (StatusCode::PRECONDITION_FAILED, "version_mismatch"),
+            Self::TooManyListeners => (StatusCode::SERVICE_UNAVAILABLE, "too_many_listeners"),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         }
     }
@@ -113,7 +118,7 @@ impl ApiError {
                 (header::WWW_AUTHENTICATE, format!(r#"{CHALLENGE}, error="{code}""#))
             }
             Self::Denied(AccessDenied::TooManyFailures(seconds)) => (header::RETRY_AFTER, seconds.to_string()),
-            Self::Unavailable(_) => (header::RETRY_AFTER, RETRY_AFTER_S.to_string()),
+            Self::Unavailable(_) | Self::TooManyListeners => (header::RETRY_AFTER, RETRY_AFTER_S.to_string()),
             Self::Method(allow) => (header::ALLOW, allow.clone()),
             Self::BodyTimeout => (header::CONNECTION, "close".to_owned()),
             Self::MediaType => (header::ACCEPT, "application/json".to_owned()),
@@ -133,6 +138,13 @@ impl ApiError {
 impl From<InvalidFields> for ApiError {
     fn from(invalid: InvalidFields) -> Self {
         Self::Invalid(invalid)
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        tracing::warn!(%error, "a request to the admin API needs Redis");
+        Self::Unavailable("Redis does not answer, so the other instances can't be asked.".to_owned())
     }
 }
 

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::invalid::InvalidFields;
+use crate::live_calls::CallId;
 use crate::tokens::{Action, Date, State};
 
 /// Items on a page, unless a request says how many, and at most.
@@ -38,7 +39,7 @@ pub(super) const STATE: FieldKind<State> = FieldKind {
     read: |value| State::ALL.into_iter().find(|state| value == state.as_str()),
 };
 pub(super) const ACTION: FieldKind<Action> = FieldKind {
-    must: "be create, import, update, rotate, revoke, enable or disable",
+    must: "be create, import, update, rotate, revoke, enable, disable, reset or end_call",
     read: |value| Action::ALL.into_iter().find(|action| value == action.as_str()),
 };
 /// Items on a page, in a query.
@@ -50,6 +51,47 @@ pub(super) const PAGE_SIZE: FieldKind<usize> = FieldKind {
 pub(super) const AUDIT_CURSOR: FieldKind<u64> = FieldKind {
     must: "be the cursor of the page before",
     read: |value| digits(value.as_str()?).filter(|before| *before < 1 << 53),
+};
+
+/// The length of the spans that use is counted in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ByTime {
+    Hour,
+    Day,
+}
+
+impl ByTime {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+        }
+    }
+}
+
+pub(super) const BY_TIME: FieldKind<ByTime> = FieldKind {
+    must: "be hour or day",
+    read: |value| [ByTime::Hour, ByTime::Day].into_iter().find(|by| value == by.as_str()),
+};
+/// True or false, in a query.
+pub(super) const FLAG: FieldKind<bool> = FieldKind {
+    must: "be true or false",
+    read: |value| match value.as_str()? {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    },
+};
+/// Where a page of calls begins, in a query.
+pub(super) const CALL_CURSOR: FieldKind<CallId> =
+    FieldKind { must: "be the cursor of the page before", read: |value| value.as_str()?.parse().ok() };
+/// Why a call is closed: it must fit into a Close frame (RFC 6455 §5.5).
+pub(super) const REASON: FieldKind<String> = FieldKind {
+    must: "be 1 to 100 characters of printable ASCII",
+    read: |value| {
+        let reason = value.as_str().filter(|reason| (1..=100).contains(&reason.len()))?;
+        reason.bytes().all(|byte| (0x20..0x7f).contains(&byte)).then(|| reason.to_owned())
+    },
 };
 
 fn parsed<T: DeserializeOwned>(value: Value) -> Option<T> {

@@ -4,8 +4,11 @@ mod access;
 mod audit;
 mod backend;
 mod body;
+mod calls;
 mod configuration;
+mod console;
 mod error;
+mod events;
 mod fields;
 mod guard;
 mod health;
@@ -14,15 +17,21 @@ mod import;
 mod invalid;
 mod limit_service;
 mod limits;
+mod me;
+mod observer;
 mod openapi;
 mod query;
 mod reload;
 mod request;
 mod response;
 mod router;
+mod routes;
+mod status;
 mod token_actions;
 mod tokens;
 mod upstreams;
+mod usage;
+mod warning_log;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -45,15 +54,17 @@ use crate::config::{REQUEST_ID, Role};
 use crate::deadline::WriteTimeout;
 use crate::telemetry::request_id;
 use crate::tokens::{ActionContext, Actor};
-use access::Access;
+use access::{Access, Caller};
 use error::ApiError;
 use request::ApiRequest;
 use response::{AdminResponse, set_header};
 use router::{RequiredAccess, RouteLookup};
 
 pub(crate) use backend::AdminBackend;
+pub(crate) use events::INTERVAL as OBSERVE_INTERVAL;
 pub(crate) use guard::CONFIRMATION;
 pub(crate) use limit_service::LimitService;
+pub(crate) use observer::Observer;
 pub(crate) use reload::{LastReload, ReloadFailure, ReloadReport, ReloadRequests, ReloadResult};
 
 /// How long a connection may wait for its next request, and take nothing of an answer.
@@ -91,7 +102,18 @@ impl Admin {
             true => before.access.clone(),
             false => Arc::new(Access::new(&backend.config.admin)),
         };
+        let access_changed = !Arc::ptr_eq(&before.access, &access);
+        let observer = backend.observer.clone();
         self.serving.store(Arc::new(AdminServing { access, backend }));
+        if access_changed {
+            observer.access_changes.send_replace(());
+        }
+    }
+
+    /// Looks at the traffic and at what is wrong, for those who will ask and those who listen. To be called every
+    /// [`OBSERVE_INTERVAL`].
+    pub(crate) fn observe(&self) {
+        events::observe(&self.serving.load_full().backend);
     }
 
     /// Serves for as long as the process lives (during a drain, health matters most), or until another process serves on this socket.
@@ -168,11 +190,13 @@ impl AdminServing {
         let lookup = router::find(request.method(), &path);
         let access = match &lookup {
             RouteLookup::Found(route, _) => route.access,
+            RouteLookup::Console(_) => RequiredAccess::Public,
             RouteLookup::OtherMethod(_) | RouteLookup::UnknownPath => RequiredAccess::Role(Role::Read),
         };
-        let actor = self.authorize(&request, client, access)?;
+        let caller = self.authorize(&request, client, access)?;
         let (route, id) = match lookup {
             RouteLookup::Found(route, id) => (route, id),
+            RouteLookup::Console(file) => return console::serve(file, request.method(), request.headers()),
             RouteLookup::OtherMethod(allow) => return Err(ApiError::Method(allow)),
             RouteLookup::UnknownPath => {
                 return Err(ApiError::NotFound("Nothing has this path; /api/openapi.json lists all paths.".to_owned()));
@@ -181,8 +205,9 @@ impl AdminServing {
         let (head, body) = request.into_parts();
         let query = query::parse(head.uri.query(), route.query)?;
         let body = body::read(route.body, &head.headers, body).await?;
+        let actor = caller.token.as_ref().map_or_else(Actor::loopback, |name| Actor::admin(name));
         let (backend, by) = (&self.backend, ActionContext { actor, now: SystemTime::now() });
-        (route.handler)(ApiRequest { backend, by, id, headers: &head.headers, query, body }).await
+        (route.handler)(ApiRequest { backend, caller, by, id, headers: &head.headers, query, body }).await
     }
 
     /// Refuses requests of foreign web pages and of callers that lack the needed role.
@@ -191,27 +216,24 @@ impl AdminServing {
         request: &Request<Incoming>,
         client: SocketAddr,
         access: RequiredAccess,
-    ) -> Result<Actor, ApiError> {
+    ) -> Result<Caller, ApiError> {
         let config = &self.backend.config;
         let role = match access {
-            RequiredAccess::Public => return Ok(Actor::loopback()),
+            RequiredAccess::Public => return Ok(Caller { token: None, role: Role::Read }),
             RequiredAccess::Metrics => Role::Read,
             RequiredAccess::Role(role) => role,
         };
         guard::check_origin(request, config.listen.admin.ip().is_loopback()).map_err(ApiError::Foreign)?;
         if access == RequiredAccess::Metrics && config.admin.public_metrics {
-            return Ok(Actor::loopback());
+            return Ok(Caller { token: None, role: Role::Read });
         }
         let caller = self.access.caller(request.headers(), client.ip(), Instant::now()).map_err(ApiError::Denied)?;
         if caller.role < role {
             return Err(ApiError::Role(role));
         }
-        let Some(name) = caller.token else {
-            if role > Role::Read {
-                guard::check_intent(request).map_err(ApiError::Foreign)?;
-            }
-            return Ok(Actor::loopback());
-        };
-        Ok(Actor::admin(&name))
+        if caller.token.is_none() && role > Role::Read {
+            guard::check_intent(request).map_err(ApiError::Foreign)?;
+        }
+        Ok(caller)
     }
 }

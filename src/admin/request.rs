@@ -2,6 +2,7 @@
 
 use http::HeaderMap;
 
+use super::access::Caller;
 use super::backend::AdminBackend;
 use super::error::ApiError;
 use super::fields::Fields;
@@ -10,7 +11,9 @@ use crate::tokens::ActionContext;
 
 pub(super) struct ApiRequest<'a> {
     pub(super) backend: &'a AdminBackend,
-    /// The caller and the time, for the audit trail.
+    /// The sender.
+    pub(super) caller: Caller,
+    /// The same with the time, for the audit trail.
     pub(super) by: ActionContext,
     /// The `{id}` in the path; empty if it has none.
     pub(super) id: &'a str,

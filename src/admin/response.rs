@@ -1,15 +1,61 @@
 //! Responses of the admin listener: text and JSON that no cache keeps.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use crate::tokens::TokenView;
 
-pub(super) type AdminResponse = Response<Full<Bytes>>;
+pub(super) type AdminResponse = Response<AdminBody>;
+
+/// The body of a response.
+pub(super) enum AdminBody {
+    Whole(Full<Bytes>),
+    /// It lasts for as long as somebody sends.
+    Events(mpsc::Receiver<Bytes>),
+}
+
+impl Body for AdminBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(cx),
+            Self::Events(events) => events.poll_recv(cx).map(|event| event.map(|event| Ok(Frame::data(event)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Events(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Events(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// Server-sent events, as they are received.
+pub(super) fn event_stream(events: mpsc::Receiver<Bytes>) -> AdminResponse {
+    let mut response = response(StatusCode::OK, "text/event-stream", "");
+    *response.body_mut() = AdminBody::Events(events);
+    response
+}
 
 pub(super) fn json_response(status: StatusCode, body: &impl Serialize) -> AdminResponse {
     // Bodies have text keys and no numbers that JSON lacks.
@@ -29,7 +75,7 @@ pub(super) fn token_response(status: StatusCode, token: &TokenView<'_>, more: Va
 }
 
 pub(super) fn response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> AdminResponse {
-    let mut response = Response::new(Full::new(body.into()));
+    let mut response = Response::new(AdminBody::Whole(Full::new(body.into())));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -5,11 +5,15 @@ use std::pin::Pin;
 use http::Method;
 
 use super::body::BodyKind;
+use super::console::ConsoleFile;
 use super::error::ApiError;
 use super::request::ApiRequest;
 use super::response::AdminResponse;
 use super::token_actions::operate;
-use super::{audit, configuration, health, import, limits, openapi, token_actions, tokens, upstreams};
+use super::{
+    audit, calls, configuration, console, events, health, import, limits, me, openapi, routes, status, token_actions,
+    tokens, upstreams, usage,
+};
 use crate::config::Role;
 use crate::tokens::Operation;
 
@@ -61,7 +65,7 @@ const JSON: BodyKind = BodyKind::Json(64 << 10);
 const OPTIONAL_JSON: BodyKind = BodyKind::OptionalJson(64 << 10);
 
 /// HEAD comes with GET.
-pub(super) static ROUTES: [ApiRoute; 21] = [
+pub(super) static ROUTES: [ApiRoute; 29] = [
     ApiRoute::get("/livez", RequiredAccess::Public, |request| Box::pin(health::live(request))),
     ApiRoute::get("/readyz", RequiredAccess::Public, |request| Box::pin(health::ready(request))),
     ApiRoute::get("/metrics", RequiredAccess::Metrics, |request| Box::pin(health::metrics(request))),
@@ -79,6 +83,8 @@ pub(super) static ROUTES: [ApiRoute; 21] = [
     ApiRoute::post("/api/import", BodyKind::Json(4 << 20), |request| Box::pin(import::import(request))),
     ApiRoute::get("/api/tokens/{id}", READ, |request| Box::pin(tokens::show(request))),
     ApiRoute::change(Method::PATCH, "/api/tokens/{id}", JSON, |request| Box::pin(tokens::change(request))),
+    ApiRoute::get("/api/tokens/{id}/usage", READ, |request| Box::pin(usage::show(request))).with_query(&["by"]),
+    ApiRoute::get("/api/most-limited", READ, |request| Box::pin(usage::most_limited(request))).with_query(&["limit"]),
     ApiRoute::post("/api/tokens/{id}/rotate", OPTIONAL_JSON, |request| Box::pin(token_actions::rotate(request))),
     ApiRoute::post("/api/tokens/{id}/revoke", OPTIONAL_JSON, |request| Box::pin(operate(request, Operation::Revoke))),
     ApiRoute::post("/api/tokens/{id}/enable", OPTIONAL_JSON, |request| Box::pin(operate(request, Operation::Enable))),
@@ -87,7 +93,15 @@ pub(super) static ROUTES: [ApiRoute; 21] = [
     ApiRoute::get("/api/audit", READ, |request| Box::pin(audit::list(request)))
         .with_query(&["token", "account", "by", "action", "since", "before", "limit"]),
     ApiRoute::get("/api/upstreams", READ, |request| Box::pin(upstreams::list(request))),
-    ApiRoute::get("/status", READ, |request| Box::pin(configuration::status(request))),
+    ApiRoute::get("/api/calls", READ, |request| Box::pin(calls::list(request)))
+        .with_query(&["token", "account", "route", "upstream", "all", "after", "limit"]),
+    ApiRoute::change(Method::DELETE, "/api/calls/{id}", BodyKind::Nothing, |request| Box::pin(calls::end(request)))
+        .with_query(&["reason"]),
+    ApiRoute::get("/status", READ, |request| Box::pin(status::show(request))),
+    ApiRoute::get("/api/events", READ, |request| Box::pin(events::listen(request))),
+    ApiRoute::get("/api/routes", READ, |request| Box::pin(routes::list(request))),
+    ApiRoute::get("/api/configuration", READ, |request| Box::pin(configuration::show(request))),
+    ApiRoute::get("/api/me", READ, |request| Box::pin(me::show(request))),
     ApiRoute::post("/api/reload", BodyKind::Nothing, |request| Box::pin(configuration::reload(request))),
     ApiRoute::change(Method::PUT, "/api/log-level", JSON, |request| Box::pin(configuration::set_log_level(request))),
     ApiRoute::get("/api/limits/{id}", READ, |request| Box::pin(limits::show(request))),
@@ -98,6 +112,8 @@ pub(super) static ROUTES: [ApiRoute; 21] = [
 pub(super) enum RouteLookup<'p> {
     /// A route, and the `{id}` in the path (else empty).
     Found(&'static ApiRoute, &'p str),
+    /// The console's page or one of its assets.
+    Console(&'static ConsoleFile),
     /// The path takes these methods.
     OtherMethod(String),
     UnknownPath,
@@ -110,7 +126,7 @@ pub(super) fn find<'p>(method: &Method, path: &'p str) -> RouteLookup<'p> {
         return RouteLookup::Found(route, id);
     }
     if here.is_empty() {
-        return RouteLookup::UnknownPath;
+        return console::find(path).map_or(RouteLookup::UnknownPath, RouteLookup::Console);
     }
     let mut methods: Vec<&str> = here.iter().map(|(route, _)| route.method.as_str()).collect();
     if methods.contains(&"GET") {
@@ -137,6 +153,7 @@ mod tests {
     fn paths_and_methods_lead_to_their_route() {
         let found = |method: Method, path: &str| match find(&method, path) {
             RouteLookup::Found(route, id) => format!("{} {} {id}", route.method, route.path),
+            RouteLookup::Console(_) => "console".to_owned(),
             RouteLookup::OtherMethod(allow) => allow,
             RouteLookup::UnknownPath => "-".to_owned(),
         };
@@ -145,9 +162,17 @@ mod tests {
         assert_eq!(found(Method::POST, "/metrics"), "GET, HEAD");
         assert_eq!(found(Method::DELETE, "/api/limits/a.b-c_d"), "DELETE /api/limits/{id} a.b-c_d");
         assert_eq!(found(Method::PUT, "/api/limits/x"), "DELETE, GET, HEAD");
-        for nothing in
-            ["", "/", "/metrics/", "//metrics", "/api/limits", "/api/limits/", "/api/limits/a/b", "/API/limits/a"]
-        {
+        assert_eq!(found(Method::GET, "/"), "console");
+        for nothing in [
+            "",
+            "/assets/",
+            "/metrics/",
+            "//metrics",
+            "/api/limits",
+            "/api/limits/",
+            "/api/limits/a/b",
+            "/API/limits/a",
+        ] {
             assert_eq!(found(Method::GET, nothing), "-", "{nothing}");
         }
     }

@@ -28,19 +28,19 @@ pub struct RecordWatch {
     cache: Arc<TokenCache>,
     plans: Arc<ArcSwap<Plans>>,
     calls: Arc<OpenCalls>,
-    announced: Box<dyn Fn(&str) + Send + Sync>,
+    announced: Box<dyn Fn(&str) -> bool + Send + Sync>,
     sweep_now: Notify,
 }
 
 impl RecordWatch {
     /// Watches over `calls`. `plans` are those of the configuration in force; `announced` is told all that is
-    /// announced: the id of a token whose record has changed, or what others announce there.
+    /// announced: the id of a token whose record has changed, or what others announce there. It returns whether that is about a token.
     pub(crate) fn new(
         redis: Redis,
         cache: Arc<TokenCache>,
         plans: Arc<ArcSwap<Plans>>,
         calls: Arc<OpenCalls>,
-        announced: impl Fn(&str) + Send + Sync + 'static,
+        announced: impl Fn(&str) -> bool + Send + Sync + 'static,
     ) -> Self {
         let tokens = RedisTokens::new(redis.clone());
         Self { redis, tokens, cache, plans, calls, announced: Box::new(announced), sweep_now: Notify::new() }
@@ -72,9 +72,10 @@ impl RecordWatch {
             }
             ChannelEvent::Messages(messages) => {
                 for id in messages.iter().filter_map(|message| std::str::from_utf8(message).ok()) {
-                    (self.announced)(id);
-                    // The record is read elsewhere, so that the next announcement need not wait.
-                    self.calls.announce(id);
+                    if (self.announced)(id) {
+                        // The record is read elsewhere, so that the next announcement need not wait.
+                        self.calls.announce(id);
+                    }
                 }
             }
             ChannelEvent::Lost => {

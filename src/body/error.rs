@@ -20,6 +20,9 @@ pub enum BodyError {
     /// The client's token no longer permits it: why, for the log alone.
     #[error("{0}")]
     Revoked(&'static str),
+    /// An operator closed the call that it is.
+    #[error("an operator closed it: {0}")]
+    Closed(Box<str>),
     /// The instance that it passes through ends.
     #[error("the instance ended")]
     Ended,
@@ -66,6 +69,7 @@ impl BodyError {
             | Self::Unfinished
             | Self::Reset(_)
             | Self::Revoked(_)
+            | Self::Closed(_)
             | Self::Ended
             | Self::Late(_) => BodyFault::Broken,
         }

@@ -2,18 +2,44 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use clap::Args;
 use serde_json::Value;
 
 use crate::admin::CONFIRMATION;
 use crate::bearer::is_bearer_token;
+use crate::config;
 
 /// The environment variable that may hold an admin token: an argument would be visible to every user of the machine.
 const ADMIN_TOKEN: &str = "CALLGATE_ADMIN_TOKEN";
 /// Bytes of a response.
-const MAX_RESPONSE: u64 = 1 << 20;
+const MAX_RESPONSE: u64 = 8 << 20;
+
+/// Which running instance to ask.
+#[derive(Debug, Args)]
+pub(super) struct AdminAddress {
+    /// The configuration file, which names the admin listener
+    #[arg(long, value_name = "FILE", required_unless_present = "admin")]
+    config: Option<PathBuf>,
+    /// Address of the admin listener. Put an admin token, if it needs one, into the environment variable CALLGATE_ADMIN_TOKEN
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
+    admin: Option<SocketAddr>,
+}
+
+impl AdminAddress {
+    /// # Errors
+    /// All that is wrong with the configuration: a file with mistakes names no listener for certain.
+    pub(super) fn address(&self) -> anyhow::Result<SocketAddr> {
+        match (self.admin, &self.config) {
+            (Some(admin), _) => Ok(admin),
+            (None, Some(file)) => Ok(config::load(file)?.config.listen.admin),
+            (None, None) => bail!("--config FILE or --admin ADDRESS is needed"),
+        }
+    }
+}
 
 /// Returns whether the status is 200, and the body. `headers` are lines with their ends; `timeout` bounds each step.
 pub(super) fn send(

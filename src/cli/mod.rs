@@ -2,12 +2,15 @@
 
 mod admin_client;
 mod admin_token;
+mod calls;
 pub mod check;
 mod confirm;
 mod healthcheck;
 mod limits;
+mod quantities;
 mod reload;
 mod serve;
+mod status;
 mod table;
 pub mod token;
 
@@ -74,6 +77,11 @@ enum Command {
     /// Show how far a token's limits are used up, or clear its log
     #[command(subcommand)]
     Limits(limits::LimitsCommand),
+    /// Show whether a running instance is well: traffic, store, upstreams, certificates. Exit code 1: something is wrong
+    Status(status::StatusArgs),
+    /// List the open calls of a running instance or of all, or close one
+    #[command(subcommand)]
+    Calls(calls::CallsCommand),
     /// Let a running instance read its configuration again, without a restart
     Reload(reload::ReloadArgs),
     /// Ask a running instance whether it is ready, for container probes
@@ -110,6 +118,11 @@ pub fn main() -> ExitCode {
         Command::Token(command) => on_runtime(token::run(command)),
         Command::AdminToken(command) => admin_token::run(command),
         Command::Limits(command) => on_runtime(limits::run(command)),
+        Command::Status(args) => match status::run(&args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        Command::Calls(command) => calls::run(command),
         Command::Reload(args) => reload::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Selftest(args) => match on_runtime(async { Ok(selftest::run(args).await) }) {

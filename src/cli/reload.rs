@@ -1,38 +1,26 @@
 //! `callgate reload`: lets a running instance read its configuration again, and tells what came of it.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::Value;
 
-use super::admin_client;
-use crate::config;
+use super::admin_client::{self, AdminAddress};
 
 /// A running instance must answer within this time: it may have long files to read.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 pub(super) struct ReloadArgs {
-    /// The configuration file, which names the admin listener
-    #[arg(long, value_name = "FILE", required_unless_present = "admin")]
-    config: Option<PathBuf>,
-    /// Address of the admin listener. Put an admin token, if it needs one, into the environment variable CALLGATE_ADMIN_TOKEN
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
-    admin: Option<SocketAddr>,
+    #[command(flatten)]
+    admin: AdminAddress,
 }
 
 /// # Errors
 /// All that is wrong with the configuration, for `exit 1`.
 pub(super) fn run(args: &ReloadArgs) -> anyhow::Result<()> {
-    let admin = match (args.admin, &args.config) {
-        (Some(admin), _) => admin,
-        // A file with mistakes names no listener for certain; they are told here as well as there.
-        (None, Some(file)) => config::load(file)?.config.listen.admin,
-        (None, None) => bail!("--config FILE or --admin ADDRESS is needed"),
-    };
+    let admin = args.admin.address()?;
     let (is_ok, answer) = admin_client::ask(admin, "POST", "/api/reload", TIMEOUT)?;
     if !is_ok {
         let message = answer["message"].as_str().context("the answer has no message")?;

@@ -10,6 +10,7 @@ mod nearest;
 mod plan;
 mod problem;
 mod reader;
+mod redact;
 mod redis;
 mod route;
 mod scalars;
@@ -114,7 +115,7 @@ fn finish(reader: YamlReader<'_>, config: Option<Config>) -> Result<Loaded, Prob
     let problems = reader.into_problems();
     let has_errors = problems.iter().any(|problem| problem.severity == Severity::Error);
     match config.filter(|_| !has_errors) {
-        Some(config) => Ok(Loaded { config, warnings: problems }),
+        Some(config) => Ok(Loaded { config: Config { warnings: problems.clone(), ..config }, warnings: problems }),
         None => Err(Problems(problems)),
     }
 }

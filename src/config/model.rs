@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::{Plan, PlansByName, RedisStore, Route, TlsSettings, Upstream};
+use super::{Plan, PlansByName, Problem, RedisStore, Route, TlsSettings, Upstream};
 use crate::hash::TokenHash;
 
 /// One whole configuration, checked and with every name resolved.
@@ -45,6 +45,10 @@ pub struct Config {
     pub log: LogSettings,
     /// How an instance ends.
     pub drain: DrainSettings,
+    /// The text of the file, without the secrets in it.
+    pub text: Arc<str>,
+    /// What somebody should look at, in the order of the file.
+    pub warnings: Vec<Problem>,
 }
 
 /// Threads.

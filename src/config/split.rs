@@ -74,6 +74,12 @@ impl Split {
         Self { shares: shares.collect(), by: self.by }
     }
 
+    /// The upstreams and their weights, in order.
+    pub(crate) fn shares(&self) -> impl Iterator<Item = (usize, u32)> {
+        let before = std::iter::once(0).chain(self.shares.iter().map(|share| share.below));
+        self.shares.iter().zip(before).map(|(share, before)| (share.upstream, share.below - before))
+    }
+
     /// The upstreams, in order.
     pub fn upstreams(&self) -> impl Iterator<Item = usize> {
         self.shares.iter().map(|share| share.upstream)

@@ -92,6 +92,7 @@ impl ResponseGuard {
             | BodyError::TooSlow
             | BodyError::Late(_)
             | BodyError::Revoked(_)
+            | BodyError::Closed(_)
             | BodyError::Ended => false,
         };
         if is_endpoints_fault {

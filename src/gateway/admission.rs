@@ -49,8 +49,13 @@ impl Admission {
             Err(Rejection::Unauthenticated(refusal)) => Some(*refusal),
             Ok(_) | Err(_) => None,
         });
-        if let Ok(principal) = &admitted {
-            self.usage.note(&principal.id, life.record.received);
+        match (&admitted, &life.principal) {
+            (Ok(principal), _) => self.usage.note(&principal.id, life.record.received),
+            (
+                Err(Rejection::RateLimited { .. } | Rejection::TooManyCalls(_) | Rejection::TooManyInFlight(_)),
+                Some(principal),
+            ) => self.usage.note_refused(&principal.id, life.record.received),
+            (Err(_), _) => {}
         }
         admitted
     }

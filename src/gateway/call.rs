@@ -2,6 +2,7 @@
 
 use crate::forward::{CutReason, ResponseGuard, Tunnel};
 use crate::listener::PeerCall;
+use crate::live_calls::CallKind;
 
 use super::request::{RequestLife, Stage, error_chain};
 
@@ -12,6 +13,7 @@ pub(super) async fn run(mut life: Box<RequestLife>, tunnel: Box<Tunnel>) {
     if let Some(open_calls) = &open_calls {
         open_calls.inc();
     }
+    let state = life.live_call(CallKind::WebSocket).clone();
     let mut open = life.watch_token();
     let revoked = async {
         match &mut open {
@@ -30,9 +32,10 @@ pub(super) async fn run(mut life: Box<RequestLife>, tunnel: Box<Tunnel>) {
         tokio::select! {
             () = closes => CutReason::Ended,
             why = revoked => CutReason::Revoked(why.as_str()),
+            reason = state.ended() => CutReason::Closed(reason),
         }
     };
-    let end = tunnel.run(cut).await;
+    let end = tunnel.run(&state, cut).await;
     if let Some(open_calls) = open_calls {
         open_calls.dec();
     }

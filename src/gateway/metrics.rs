@@ -6,13 +6,15 @@ use std::time::Duration;
 use crate::auth::{self, OpenCalls, Refusal};
 use crate::forward::EndedBy;
 use crate::limits::{Decision, Source};
-use crate::telemetry::{AccessLog, Counter, Histogram, Metrics, RouteMetrics};
+use crate::live_calls::LiveCalls;
+use crate::telemetry::{AccessLog, Counter, DecisionCell, Histogram, Metrics, RouteMetrics};
 
 /// Where requests are counted, logged and looked up while they last.
 #[derive(Clone)]
 pub(crate) struct RequestMetrics {
     pub(super) log: AccessLog,
     pub(super) open_calls: Arc<OpenCalls>,
+    pub(super) live_calls: Arc<LiveCalls>,
     pub(super) shadow_denials: Counter,
     /// The cells of requests for which no route was found.
     pub(super) no_route: Arc<RouteMetrics>,
@@ -27,11 +29,17 @@ const ENDED_BY: [EndedBy; 3] = [EndedBy::Client, EndedBy::Upstream, EndedBy::Gat
 
 impl RequestMetrics {
     /// Resolves every cell.
-    pub(crate) fn new(metrics: &Metrics, log: AccessLog, open_calls: Arc<OpenCalls>) -> Self {
+    pub(crate) fn new(
+        metrics: &Metrics,
+        log: AccessLog,
+        open_calls: Arc<OpenCalls>,
+        live_calls: Arc<LiveCalls>,
+    ) -> Self {
         let decisions = |outcome| Source::ALL.map(|source| metrics.decisions(outcome, source.as_str()));
         Self {
             log,
             open_calls,
+            live_calls,
             shadow_denials: metrics.shadow_denials.clone(),
             no_route: metrics.route("none", &[]),
             auth: auth::OUTCOMES.iter().map(|outcome| (*outcome, metrics.auth(outcome))).collect(),
@@ -44,6 +52,25 @@ impl RequestMetrics {
     /// The same for one worker: its requests write their lines into a buffer of their own, and share no counter of references with others.
     pub(crate) fn for_worker(&self) -> Arc<Self> {
         Arc::new(Self { log: self.log.for_worker(), ..self.clone() })
+    }
+
+    /// The cells of requests for which no route was found.
+    pub(crate) fn no_route(&self) -> &Arc<RouteMetrics> {
+        &self.no_route
+    }
+
+    /// The cells of decisions, by outcome and source.
+    pub(crate) fn decision_cells(&self) -> Vec<DecisionCell> {
+        let mut all = Vec::new();
+        for (outcome, cells) in ["denied", "admitted"].into_iter().zip(&self.decisions) {
+            let of_outcome = Source::ALL.into_iter().zip(cells);
+            all.extend(of_outcome.map(|(source, cell)| DecisionCell {
+                outcome,
+                source: source.as_str(),
+                cell: cell.clone(),
+            }));
+        }
+        all
     }
 
     /// Counts an authentication by its outcome.

@@ -23,6 +23,7 @@ use crate::body::{Body, IncomingBody};
 use crate::config::{self, RouteAccess};
 use crate::forward::{self, ForwardContext, ForwardedResponse, Forwarder, Tunnel, is_grpc};
 use crate::listener::{Handler, Interim, Peer, RequestFault};
+use crate::live_calls::CallKind;
 use crate::response::{self, Rejection};
 use crate::route::RouteMatch;
 use crate::shutdown::Shutdown;
@@ -214,6 +215,7 @@ impl Gateway {
             Ok(forwarded) => forwarded.map_err(Rejection::Forward)?,
             Err(CallEnd::Revoked) => return Err(life.unauthenticated(Refusal::Invalid(Reason::Revoked).into())),
             Err(CallEnd::Drained) => return Err(Rejection::Ending),
+            Err(CallEnd::Closed) => return Err(Rejection::CallClosed),
         };
         if forwarded.is_stream && forwarded.tunnel.is_none() && life.drained_call.is_none() {
             life.drained_call = Some(peer.begin_call(interim.as_ref()));
@@ -284,6 +286,8 @@ enum CallEnd {
     Revoked,
     /// The drain closes it.
     Drained,
+    /// An operator closes it.
+    Closed,
 }
 
 /// Returns when a call must end, if it lasts long enough to be watched.
@@ -302,8 +306,10 @@ async fn ended(life: &RequestLife) -> CallEnd {
             None => pending().await,
         }
     };
+    let state = life.live_call(CallKind::Grpc);
     tokio::select! {
         () = revoked => CallEnd::Revoked,
+        _ = state.ended() => CallEnd::Closed,
         () = closes => CallEnd::Drained,
     }
 }

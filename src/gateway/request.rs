@@ -1,7 +1,7 @@
 //! The life of one request, from its head to the last byte of its answer: what is counted and logged when it is over.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,6 +15,7 @@ use crate::config::{Plan, Route};
 use crate::forward::{CutReason, EndedBy, ResponseGuard, client_address};
 use crate::limits::{CallLease, Decision};
 use crate::listener::{ActiveRequest, Peer, PeerCall};
+use crate::live_calls::{CallKind, CallOrigin, CallState, CallToken, LiveCall};
 use crate::occupancy::Occupied;
 use crate::response::Rejection;
 use crate::telemetry::{AccessRecord, Phase, RouteMetrics, WindowUse, request_id};
@@ -44,6 +45,8 @@ pub(super) struct RequestLife {
     /// Held until the request is over, where the number of a token's requests is limited.
     pub(super) in_flight: Option<Occupied<Arc<str>>>,
     pub(super) metrics: Arc<RequestMetrics>,
+    /// Where operators see it, once it is a call.
+    live_call: OnceLock<LiveCall>,
     /// When the principal was looked up, in announcements of changed tokens.
     era: u64,
     route: Option<Arc<ServedRoute>>,
@@ -59,6 +62,15 @@ pub(super) enum StreamKind {
     Events,
     /// gRPC.
     Grpc,
+}
+
+impl StreamKind {
+    fn kind(self) -> CallKind {
+        match self {
+            Self::Events => CallKind::Events,
+            Self::Grpc => CallKind::Grpc,
+        }
+    }
 }
 
 /// How far a request has come.
@@ -127,6 +139,7 @@ impl RequestLife {
             drained_call: None,
             in_flight: None,
             metrics: metrics.clone(),
+            live_call: OnceLock::new(),
             era: metrics.open_calls.era(),
             route: None,
             stage: Stage::Pending,
@@ -189,6 +202,9 @@ impl RequestLife {
     }
 
     pub(super) fn answered_by(&mut self, endpoint: Arc<str>, upstream: ResponseGuard) {
+        if let Some(call) = self.live_call.get() {
+            call.state().set_endpoint(&endpoint);
+        }
         self.record.endpoint = Some(endpoint);
         self.upstream = Some(upstream);
     }
@@ -209,6 +225,42 @@ impl RequestLife {
         self.upstream.take()
     }
 
+    /// Lists this among the calls that operators see, from its first use on, and logs that it was opened. Of a request of gRPC nobody
+    /// knows whether it is a long one: it is listed only.
+    pub(super) fn live_call(&self, kind: CallKind) -> &Arc<CallState> {
+        let open = || {
+            let record = &self.record;
+            let account = self.principal.as_ref().map(|principal| &*principal.account);
+            let live = self.metrics.live_calls.open(self.call_origin(kind), SystemTime::now());
+            if let Some(endpoint) = &record.endpoint {
+                live.state().set_endpoint(endpoint);
+            }
+            if kind != CallKind::Grpc {
+                self.metrics.log.write_opened(record, &live.state().id(), kind.as_str(), account);
+            }
+            live
+        };
+        self.live_call.get_or_init(open).state()
+    }
+
+    fn call_origin(&self, kind: CallKind) -> CallOrigin {
+        let record = &self.record;
+        let token = self.principal.as_ref().map(|principal| CallToken {
+            id: principal.id.clone(),
+            name: principal.name.clone(),
+            account: principal.account.clone(),
+        });
+        CallOrigin {
+            kind,
+            token,
+            client: record.client,
+            // A call has both: it was forwarded.
+            route: record.route.clone().unwrap_or_default(),
+            upstream: record.upstream.clone().unwrap_or_default(),
+            request_id: record.request_id.to_str().unwrap_or_default().into(),
+        }
+    }
+
     /// Watches the token: the handle resolves when the token no longer allows this. `None` on a public route.
     pub(super) fn watch_token(&self) -> Option<OpenCall> {
         let principal = self.principal.as_ref()?;
@@ -221,8 +273,17 @@ impl RequestLife {
             let drain = self.drained_call.as_ref().map(|call| Box::pin(call.closes()) as _);
             self.stage = Stage::Streaming(Watched { token: self.watch_token(), drain });
             detach(&mut self.record);
+            if let Some(stream) = self.stream {
+                self.live_call(stream.kind());
+            }
         }
         let Stage::Streaming(watched) = &mut self.stage else { return Poll::Pending };
+        if let Some(call) = self.live_call.get() {
+            call.state().note([0, self.record.bytes_out], [0; 2]);
+            if let Poll::Ready(reason) = call.state().poll_ended(cx) {
+                return Poll::Ready(BodyError::Closed(reason.into()));
+            }
+        }
         if let Some(Poll::Ready(why)) = watched.token.as_mut().map(|token| token.poll_revoked(cx)) {
             return Poll::Ready(BodyError::Revoked(why.as_str()));
         }
@@ -236,6 +297,7 @@ impl RequestLife {
     pub(super) fn body_ended(&mut self, result: Result<(), &BodyError>) {
         self.stage = Stage::Answered;
         (self.call_lease, self.drained_call) = (None, None);
+        self.live_call.take();
         match (self.upstream.take(), result) {
             (Some(upstream), Ok(())) => upstream.release(),
             (Some(upstream), Err(error)) => upstream.broke_off(error),
@@ -244,7 +306,7 @@ impl RequestLife {
         let Err(error) = result else { return };
         self.record.cut = true;
         let is_too_long = self.stream.is_some() && matches!(error, BodyError::Late(_));
-        if is_too_long || matches!(error, BodyError::Revoked(_) | BodyError::Ended) {
+        if is_too_long || matches!(error, BodyError::Revoked(_) | BodyError::Closed(_) | BodyError::Ended) {
             self.record.ended_by = Some(EndedBy::Gateway.as_str());
         }
         let error = if is_too_long { error_chain(&CutReason::TooLong) } else { error_chain(error) };

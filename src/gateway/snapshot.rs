@@ -102,6 +102,11 @@ impl Snapshot {
         self.routes.iter().map(of_worker).collect()
     }
 
+    /// Each route and what is counted on it, in the order of the configuration.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = (&Arc<config::Route>, &Arc<RouteMetrics>)> {
+        self.routes.iter().map(|served| (&served.route, &served.metrics))
+    }
+
     /// What has changed in files whose names are the same, in short texts.
     pub(crate) fn changed_files(&self, before: &Self) -> Vec<String> {
         let certificates = self.tls.certificates.changed(&before.tls.certificates);

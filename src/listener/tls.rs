@@ -23,6 +23,8 @@ pub(crate) struct Certificates {
     by_name: HashMap<String, usize>,
     addresses: Vec<IpAddr>,
     expiries: Vec<(PathBuf, i64)>,
+    /// The names and addresses of each, in the order of `expiries`.
+    names: Vec<Vec<String>>,
     /// In the order of `expiries`.
     validities: Vec<Validity>,
 }
@@ -38,12 +40,15 @@ impl Certificates {
             by_name: HashMap::new(),
             addresses: Vec::new(),
             expiries: Vec::new(),
+            names: Vec::new(),
             validities: Vec::new(),
         };
         for (index, pair) in files.iter().enumerate() {
             let chain = tls::certificates(&pair.cert)?;
             let key = tls::private_key(&pair.key)?;
             let facts = Facts::read(&chain[0]).map_err(|reason| TlsError::pem(&pair.cert, reason))?;
+            let addresses = facts.addresses.iter().map(ToString::to_string);
+            loaded.names.push(facts.names.iter().cloned().chain(addresses).collect());
             loaded.addresses.extend(facts.addresses);
             loaded.expiries.push((pair.cert.clone(), facts.validity.not_after));
             loaded.validities.push(facts.validity);
@@ -98,8 +103,13 @@ impl Certificates {
         &self.expiries
     }
 
+    /// Each certificate's file, its names, and the Unix second at which it expires.
+    pub(crate) fn with_names(&self) -> impl Iterator<Item = (&Path, &[String], i64)> {
+        self.expiries.iter().zip(&self.names).map(|((file, expiry), names)| (&**file, &names[..], *expiry))
+    }
+
     /// Each certificate's file, and when it is valid.
-    pub(super) fn validities(&self) -> impl Iterator<Item = (&Path, Validity)> {
+    pub(crate) fn validities(&self) -> impl Iterator<Item = (&Path, Validity)> {
         self.expiries.iter().map(|(file, _)| &**file).zip(self.validities.iter().copied())
     }
 }

@@ -6,7 +6,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::body::{Body, BodyError};
 
-use super::rejection::Rejection;
+use super::rejection::{CALL_CLOSED, Rejection};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -42,6 +42,7 @@ pub fn grpc_trailers(error: &BodyError) -> Option<HeaderMap> {
     let (status, message) = match error {
         BodyError::Late(_) => (StatusCode::GATEWAY_TIMEOUT, "The call reached its maximum duration."),
         BodyError::Revoked(_) => (StatusCode::UNAUTHORIZED, "The token no longer allows this call."),
+        BodyError::Closed(_) => (StatusCode::FORBIDDEN, CALL_CLOSED),
         BodyError::Ended => (StatusCode::SERVICE_UNAVAILABLE, "The gateway restarts."),
         BodyError::Stalled(_)
         | BodyError::TooLarge(_)

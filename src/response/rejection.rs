@@ -24,6 +24,8 @@ const INVALID_REQUEST: &str = "invalid_request";
 const RETRY_CALL: u64 = 2;
 /// Seconds after which a client may try again what failed for a reason of Callgate's own.
 const RETRY_SOON: u64 = 1;
+/// For gRPC clients.
+pub(super) const CALL_CLOSED: &str = "The operator of the gateway closed this call.";
 
 /// An answer that Callgate makes itself.
 #[derive(Debug)]
@@ -77,6 +79,8 @@ pub enum Rejection {
     Forward(ForwardError),
     /// The instance ends before there is an answer.
     Ending,
+    /// An operator closed the call before there was an answer.
+    CallClosed,
 }
 
 impl Rejection {
@@ -144,6 +148,7 @@ impl Rejection {
             Self::TooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", Fixed("The request body is too large.")),
             Self::Forward(error) => of_forward_error(error),
             Self::Ending => (S::SERVICE_UNAVAILABLE, "restarting", Fixed("The gateway restarts. Try again.")),
+            Self::CallClosed => (S::FORBIDDEN, "call_closed", Fixed(CALL_CLOSED)),
         }
     }
 
@@ -172,9 +177,12 @@ impl Rejection {
             | Self::TooManyInFlight(_)
             | Self::Ending
             | Self::Forward(ForwardError::Overloaded { .. }) => (header::RETRY_AFTER, RETRY_SOON.into()),
-            Self::HttpsRequired | Self::Misdirected | Self::NotFound | Self::TooLarge | Self::Forward(_) => {
-                return None;
-            }
+            Self::HttpsRequired
+            | Self::Misdirected
+            | Self::NotFound
+            | Self::TooLarge
+            | Self::CallClosed
+            | Self::Forward(_) => return None,
         })
     }
 }

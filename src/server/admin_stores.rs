@@ -1,14 +1,16 @@
 //! What the admin listener works with, whatever the configuration: its connection to the store, and ways to ask for a reload.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::admin::{AdminBackend, LastReload, LimitService, ReloadRequests};
+use crate::admin::{AdminBackend, LastReload, LimitService, Observer, ReloadRequests};
 use crate::config::{OnFailure, RedisStore};
 use crate::gateway::Snapshot;
+use crate::instances::Instances;
 use crate::limits::Limiter;
 use crate::store::Redis;
-use crate::telemetry::LogControl;
+use crate::telemetry::{LogControl, Traffic};
 use crate::tokens::Registry;
 
 use super::error::StartError;
@@ -21,10 +23,12 @@ pub(super) struct AdminStores {
     /// Its own connection; `None`: tokens are in a file.
     redis: Option<Redis>,
     limiter: Arc<Limiter>,
+    pub(super) instances: Arc<Instances>,
     reload: ReloadRequests,
     last_reload: LastReload,
     log: LogControl,
-    started_at: SystemTime,
+    observer: Arc<Observer>,
+    takeover: Option<PathBuf>,
 }
 
 impl AdminStores {
@@ -33,6 +37,7 @@ impl AdminStores {
         reload: ReloadRequests,
         last_reload: LastReload,
         log: LogControl,
+        takeover: Option<PathBuf>,
     ) -> Result<Self, StartError> {
         let (redis, limiter) = match &state.tokens {
             TokenSource::File { .. } => (None, Limiter::Memory(state.limiter.clone())),
@@ -42,8 +47,12 @@ impl AdminStores {
                 (Some(redis.clone()), Limiter::Redis(state.redis_limiter(redis, OnFailure::Deny)))
             }
         };
-        let (limiter, started_at) = (Arc::new(limiter), SystemTime::now());
-        Ok(Self { redis, limiter, reload, last_reload, log, started_at })
+        let instances = Instances::new(redis.clone(), state.live_calls.clone(), state.shutdown.clone());
+        let (limiter, instances) = (Arc::new(limiter), Arc::new(instances));
+        let counted = &state.request_metrics;
+        let traffic = Traffic::new(counted.decision_cells(), state.metrics.decision_seconds.clone());
+        let observer = Arc::new(Observer::new(traffic, counted.no_route().clone()));
+        Ok(Self { redis, limiter, instances, reload, last_reload, log, observer, takeover })
     }
 
     /// The records of the store, by the rules of a configuration.
@@ -69,15 +78,21 @@ impl AdminStores {
             limits: LimitService::new(snapshot.config.clone(), registry.clone(), self.limiter.clone()),
             registry,
             config: snapshot.config.clone(),
+            usage: state.usage.clone(),
             metrics: state.metrics.clone(),
             shutdown: state.shutdown.clone(),
             file,
             upstreams: snapshot.upstreams.clone(),
+            routes: snapshot.routes().map(|(route, metrics)| (route.clone(), metrics.clone())).collect(),
+            certificates: snapshot.tls.certificates.clone(),
+            connections: ["https", "http"].map(|name| state.metrics.listener(name).open),
+            observer: self.observer.clone(),
+            takeover: self.takeover.clone(),
             store,
             reload: self.reload.clone(),
             last_reload: self.last_reload.clone(),
             log: self.log.clone(),
-            started_at: self.started_at,
+            instances: self.instances.clone(),
             in_force_since: SystemTime::now(),
         }
     }

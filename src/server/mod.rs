@@ -25,9 +25,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::admin::{Admin, LastReload};
+use crate::admin::{Admin, LastReload, OBSERVE_INTERVAL};
 use crate::auth::RecordWatch;
 use crate::config::Config;
+use crate::instances::Instances;
 use crate::limits::Moment;
 use crate::listener::ValidityWatch;
 use crate::store::Redis;
@@ -64,6 +65,7 @@ pub(crate) struct Server {
     pub(crate) admin: SocketAddr,
     state: Arc<ProcessState>,
     usage_writer: Arc<UsageWriter>,
+    instances: Arc<Instances>,
     workers: Vec<Worker>,
     /// If it can be taken over.
     predecessor: Option<Arc<Predecessor>>,
@@ -145,7 +147,8 @@ impl Server {
                 }
             }
         }
-        let usage_writer = spawn_background(&state, &workers, admin, log_control, files).await?;
+        let (usage_writer, instances) =
+            spawn_background(&state, &workers, admin, log_control, files, takeover.clone()).await?;
         let predecessor = match takeover {
             Some(path) => match take_over(&state, path, held, sockets.inheritance).await {
                 Ok(predecessor) => Some(predecessor),
@@ -159,7 +162,7 @@ impl Server {
         };
         state.accepting.cancel();
         let (https, http) = (https_address, http_address.map(tracing::field::display));
-        let server = Self { https, admin: admin_address, state, usage_writer, workers, predecessor };
+        let server = Self { https, admin: admin_address, state, usage_writer, instances, workers, predecessor };
         tracing::info!(https = %server.https, http, admin = %server.admin, workers = count, "serving");
         systemd::ready();
         tokio::spawn(systemd::feed_watchdog());
@@ -191,6 +194,7 @@ impl Server {
             worker.join().await;
         }
         self.usage_writer.finish().await;
+        self.instances.leave().await;
         let pending = &self.state.pending_merges;
         if !pending.is_empty() {
             let (admissions, logs) = (pending.len(), pending.logs());
@@ -279,11 +283,12 @@ async fn spawn_background(
     sockets: Vec<std::net::TcpListener>,
     log: LogControl,
     files: WatchedFiles,
-) -> Result<Arc<UsageWriter>, StartError> {
+    takeover: Option<PathBuf>,
+) -> Result<(Arc<UsageWriter>, Arc<Instances>), StartError> {
     let snapshot = state.snapshot.load_full();
     let (requests, requested) = mpsc::channel(MAX_WAITING_RELOADS);
     let last = LastReload::default();
-    let stores = AdminStores::open(state, requests, last.clone(), log.clone()).await?;
+    let stores = AdminStores::open(state, requests, last.clone(), log.clone(), takeover).await?;
     let usage_writer = Arc::new(UsageWriter::new(stores.registry(state, &snapshot), state.usage.clone()));
     let admin = Arc::new(Admin::new(stores.backend(state, &snapshot)));
     for socket in sockets {
@@ -294,6 +299,7 @@ async fn spawn_background(
             admin.run(socket).await;
         });
     }
+    tokio::spawn(observe(admin.clone()));
     let (validity, served) = (Arc::<ValidityWatch>::default(), state.clone());
     tokio::spawn(validity.clone().run(move || served.snapshot.load().tls.certificates.clone()));
     let calls = state.open_calls.clone();
@@ -306,12 +312,22 @@ async fn spawn_background(
             let redis = Redis::open(store, state.store_health.clone()).await?;
             tokio::spawn(store_watch::run(redis.clone(), cache.clone(), state.store_health.clone()));
             let (cache, plans) = (cache.clone(), state.plans.clone());
-            let watch = RecordWatch::new(redis, cache, plans, calls, state.on_invalidation());
+            let (instances, on_invalidation) = (stores.instances.clone(), state.on_invalidation());
+            let announced = move |message: &str| {
+                let is_question = instances.hear(message);
+                if !is_question {
+                    on_invalidation(message);
+                }
+                !is_question
+            };
+            let watch = RecordWatch::new(redis, cache, plans, calls, announced);
             tokio::spawn(watch.start().await);
         }
     }
     let writer = usage_writer.clone();
     tokio::spawn(async move { writer.run().await });
+    let instances = stores.instances.clone();
+    tokio::spawn(instances.clone().run());
     tokio::spawn(sweep(state.clone()));
     state.metrics.reload_successful.set(1);
     state.metrics.reload_success_time.set(unix_seconds(SystemTime::now()));
@@ -328,7 +344,17 @@ async fn spawn_background(
     };
     let hangups = signal(SignalKind::hangup()).map_err(StartError::Worker)?;
     tokio::spawn(reloader.run(hangups, requested));
-    Ok(usage_writer)
+    Ok((usage_writer, instances))
+}
+
+/// Lets the admin listener look at traffic and warnings.
+async fn observe(admin: Arc<Admin>) {
+    let mut tick = tokio::time::interval(OBSERVE_INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        admin.observe();
+    }
 }
 
 /// Removes expired logs from memory and updates the gauges of its size.

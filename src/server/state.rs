@@ -11,6 +11,7 @@ use crate::config::{Config, OnFailure, RedisStore, Store};
 use crate::gateway::{RequestMetrics, Snapshot, TokensInFlight};
 use crate::limits::{self, ClockSkew, DenyCache, MemoryLimiter, PendingMerges, RedisLimiter};
 use crate::listener::{self, ConnectionSlots, Tickets};
+use crate::live_calls::LiveCalls;
 use crate::shutdown::Shutdown;
 use crate::store::{Redis, StoreHealth};
 use crate::telemetry::{AccessLog, Metrics};
@@ -33,6 +34,7 @@ pub(super) struct ProcessState {
     pub(super) limiter: Arc<MemoryLimiter>,
     pub(super) denials: Arc<DenyCache>,
     pub(super) open_calls: Arc<OpenCalls>,
+    pub(super) live_calls: Arc<LiveCalls>,
     pub(super) in_flight: Arc<TokensInFlight>,
     pub(super) usage: Arc<UsageCounts>,
     clock_skew: Arc<ClockSkew>,
@@ -73,10 +75,11 @@ impl ProcessState {
             }
             (Store::Memory, None) => unreachable!("the configuration demands tokens.file with the memory store"),
         };
-        let open_calls = Arc::<OpenCalls>::default();
+        let (open_calls, live_calls) = (Arc::<OpenCalls>::default(), Arc::<LiveCalls>::default());
         Ok(Self {
-            request_metrics: RequestMetrics::new(&metrics, log, open_calls.clone()),
+            request_metrics: RequestMetrics::new(&metrics, log, open_calls.clone(), live_calls.clone()),
             open_calls,
+            live_calls,
             in_flight: Arc::default(),
             usage: Arc::default(),
             tickets,

@@ -3,7 +3,7 @@
 use std::mem::{Discriminant, discriminant};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use prometheus::IntGauge;
 use tokio::sync::watch;
@@ -31,6 +31,18 @@ struct HealthState {
     logged: Option<LoggedState>,
     trouble: Option<String>,
     down_since: Option<Instant>,
+    /// When it began to answer, or ceased to.
+    changed_at: Option<SystemTime>,
+}
+
+/// Whether Redis answers at the moment.
+#[derive(Debug, Clone)]
+pub(crate) struct StoreState {
+    pub(crate) connected: bool,
+    /// When that began; `None` if nothing has been tried yet.
+    pub(crate) since: Option<SystemTime>,
+    /// Why not, for an operator. It names no password.
+    pub(crate) trouble: Option<String>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -73,6 +85,18 @@ impl StoreHealth {
     #[must_use]
     pub fn has_been_up(&self) -> bool {
         self.lock().has_been_up
+    }
+
+    /// Whether Redis answers, and since when.
+    pub(crate) fn state(&self) -> StoreState {
+        let state = self.lock();
+        let connected = state.has_been_up && state.trouble.is_none();
+        StoreState { connected, since: state.changed_at, trouble: state.trouble.clone() }
+    }
+
+    /// What decides while it does not.
+    pub(crate) fn policy(&self) -> Option<OnFailure> {
+        self.on_failure
     }
 
     /// Why Redis does not answer, for an operator; `None` while it does. It names no password.
@@ -118,6 +142,7 @@ impl StoreHealth {
             state.has_been_up = true;
             state.trouble = None;
             if state.logged.replace(LoggedState::Up) != Some(LoggedState::Up) {
+                state.changed_at = Some(SystemTime::now());
                 self.report_recovery(server, state.down_since.take());
             }
         } else if let Some(why) = why {
@@ -125,6 +150,7 @@ impl StoreHealth {
             state.trouble = Some(why.with_causes());
             if state.down_since.is_none() {
                 state.down_since = Some(Instant::now());
+                state.changed_at = Some(SystemTime::now());
                 self.decided.store(0, Ordering::Relaxed);
             }
             let now = LoggedState::Down(discriminant(why));

@@ -55,6 +55,10 @@ impl UpDownCounter {
     pub(crate) fn dec(&self) {
         self.0.add(0, 1_u64.wrapping_neg());
     }
+
+    pub(crate) fn get(&self) -> i64 {
+        self.0.sum(0).cast_signed()
+    }
 }
 
 impl Histogram {
@@ -63,6 +67,17 @@ impl Histogram {
         self.numbers.add(bucket, 1);
         // 64 bits of nanoseconds are centuries.
         self.numbers.add(self.bounds.len() + 1, took.as_nanos() as u64);
+    }
+
+    /// How many durations were at most each bound, and all of them as the last.
+    pub(crate) fn cumulative(&self) -> Vec<u64> {
+        let counts = (0..=self.bounds.len()).map(|bucket| self.numbers.sum(bucket));
+        counts
+            .scan(0, |all, count| {
+                *all += count;
+                Some(*all)
+            })
+            .collect()
     }
 }
 

@@ -12,7 +12,7 @@ use super::route::RouteMetrics;
 use super::upstream::UpstreamMetrics;
 
 /// Seconds; from the deny cache to Redis's deadline.
-const DECISION_BUCKETS: &[f64] =
+pub(super) const DECISION_BUCKETS: &[f64] =
     &[0.000_01, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1];
 
 /// All metrics of one process.

@@ -11,6 +11,7 @@ mod process;
 mod request_id;
 mod route;
 mod text;
+mod traffic;
 mod upstream;
 mod visible_writer;
 
@@ -26,7 +27,9 @@ pub use log_queue::LogGuard;
 pub use metrics::{
     CertificateMetrics, DrainMetrics, ListenerMetrics, MergeMetrics, Metrics, MirrorMetrics, NameMetrics,
 };
+pub(crate) use process::ProcessUsage;
 pub use request_id::request_id;
 pub use route::{CallMetrics, RouteMetrics};
 pub(crate) use text::push_ip;
+pub(crate) use traffic::{DecisionCell, LatencyReport, Traffic};
 pub use upstream::UpstreamMetrics;

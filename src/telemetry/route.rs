@@ -1,10 +1,12 @@
 //! The metrics of one route: requests by method and status, found by index instead of by label, and calls.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::cells::{CellVec, Counter, Histogram, Kind, UpDownCounter};
 use super::families::{Families, LATENCY_BUCKETS, SeriesGuard};
+use super::traffic::{HistogramTotals, RouteTotals};
 use http::{Method, StatusCode};
 
 const METHODS: [&str; 8] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "other"];
@@ -27,6 +29,8 @@ pub struct RouteMetrics {
     name: Box<str>,
     requests: CellVec,
     cells: Box<[OnceLock<Counter>]>,
+    /// Requests with statuses that have no cell, by their class.
+    others: [AtomicU64; 5],
     pub(crate) seconds: Histogram,
     /// `None`: no call can begin on the route.
     pub(crate) calls: Option<CallMetrics>,
@@ -41,6 +45,7 @@ impl RouteMetrics {
             name: name.into(),
             requests: families.cells("callgate_requests_total", Kind::Counter, &["route", "method", "status"]),
             cells: (0..METHODS.len() * STATUSES.len()).map(|_| OnceLock::new()).collect(),
+            others: Default::default(),
             seconds: families.histogram("callgate_request_duration_seconds", LATENCY_BUCKETS, &[("route", name)]),
             calls: methods.contains(&Method::GET).then(|| CallMetrics::new(families, name)),
         };
@@ -61,9 +66,32 @@ impl RouteMetrics {
         let by_label = || self.requests.with_label_values(&[&*self.name, METHODS[method], status.as_str()]).counter();
         match STATUSES.binary_search(&status.as_u16()) {
             Ok(index) => then(self.cells[method * STATUSES.len() + index].get_or_init(by_label)),
-            Err(_) => then(&by_label()),
+            Err(_) => {
+                self.others[class_of(status.as_u16())].fetch_add(1, Ordering::Relaxed);
+                then(&by_label());
+            }
         }
     }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// All that was counted so far.
+    pub(crate) fn totals(&self) -> RouteTotals {
+        let mut statuses = [0, 1, 2, 3, 4].map(|class: usize| self.others[class].load(Ordering::Relaxed));
+        for cells in self.cells.chunks(STATUSES.len()) {
+            for (status, cell) in STATUSES.iter().zip(cells) {
+                statuses[class_of(*status)] += cell.get().map_or(0, Counter::get);
+            }
+        }
+        RouteTotals { statuses, latency: HistogramTotals::of(&self.seconds) }
+    }
+}
+
+/// The class of a status, from 0 for 1xx to 4 for 5xx and what is above.
+fn class_of(status: u16) -> usize {
+    usize::from(status / 100).clamp(1, 5) - 1
 }
 
 fn method_index(method: &Method) -> usize {

@@ -44,6 +44,11 @@ impl Actor {
         Self::of("admin")
     }
 
+    /// As the trail has it.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     fn of(text: &str) -> Self {
         let printable = text.chars().map(|c| if c.is_control() { '?' } else { c });
         Self(printable.take(LONGEST_ACTOR).collect())
@@ -79,11 +84,14 @@ pub enum Action {
     Disable,
     /// The log of a token's limits was cleared.
     Reset,
+    /// An open call of a token was closed.
+    #[serde(rename = "end_call")]
+    EndCall,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Create,
         Self::Import,
         Self::Update,
@@ -92,6 +100,7 @@ impl Action {
         Self::Enable,
         Self::Disable,
         Self::Reset,
+        Self::EndCall,
     ];
 
     /// The action as a word.
@@ -105,6 +114,7 @@ impl Action {
             Self::Enable => "enable",
             Self::Disable => "disable",
             Self::Reset => "reset",
+            Self::EndCall => "end_call",
         }
     }
 }
@@ -135,6 +145,14 @@ impl Entry {
         let first = accounts.next().cloned();
         let account = first.filter(|first| accounts.all(|account| account == first));
         Self::new(Action::Import, by, records.map(|record| record.id.clone()).collect(), account)
+    }
+
+    /// A call of a record's token was closed for this reason.
+    pub(super) fn of_call_end(record: &Record, call: &str, reason: &str, by: &ActionContext) -> Self {
+        let mut entry = Self::new(Action::EndCall, by, vec![record.id.clone()], Some(record.account.clone()));
+        entry.changes =
+            Map::from_iter([("call".to_owned(), json!([call, null])), ("reason".to_owned(), json!([null, reason]))]);
+        entry
     }
 
     /// What turned one record (`None`: there was none) into another.

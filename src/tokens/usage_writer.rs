@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 
@@ -50,7 +50,7 @@ impl UsageWriter {
     /// Writes everything that has not been written. What the store does not take is kept for the next time; only of writes that Redis
     /// left without an answer nobody knows whether they counted, and they are not repeated.
     pub async fn write(&self) {
-        let usage = self.counts.take();
+        let usage = self.counts.take(SystemTime::now());
         match &self.registry.store {
             TokenStore::Redis(tokens) => self.write_to_redis(tokens, usage).await,
             TokenStore::File(_) if usage.is_empty() => {}
@@ -70,6 +70,10 @@ impl UsageWriter {
     }
 
     async fn write_to_redis(&self, tokens: &RedisTokens, usage: Vec<(Arc<str>, NewUsage)>) {
+        let refused = usage.iter().filter(|(_, new)| new.refused > 0).map(|(id, new)| (id.clone(), new.refused));
+        if let Err(error) = tokens.add_refused(refused.collect()).await {
+            tracing::debug!(%error, "can't save which tokens are limited the most");
+        }
         for (index, batch) in usage.chunks(BATCH).enumerate() {
             if index > 0 {
                 tokio::time::sleep(BATCH_PAUSE).await;

@@ -233,6 +233,8 @@ async fn a_flood_on_a_limited_token_does_not_reach_redis() {
     lanes.join_all().await;
     // A refusal is remembered for a second; when that is over, those under way at this moment ask together.
     let (asked, seconds) = (stage.redis.calls("evalsha") - before, started.elapsed().as_secs());
-    assert!(asked <= 4 * (seconds + 1), "Redis was asked {asked} times in {seconds} s");
+    // Each instance has a heartbeat every three seconds.
+    let heartbeats = stage.instances.len() as u64 * (seconds / 3 + 1);
+    assert!(asked <= 4 * (seconds + 1) + heartbeats, "Redis was asked {asked} times in {seconds} s");
     assert_eq!(stage.upstream.seen().len(), 60);
 }

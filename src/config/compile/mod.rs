@@ -23,6 +23,7 @@ pub(crate) use process::log_level;
 
 use super::model::{Config, ListenSettings};
 use super::reader::{Field, YamlReader};
+use super::redact::redacted;
 use super::{HeaderCase, Upstream};
 
 /// Compiles the text of the file at `path`. The configuration may be used only if the reader has no error.
@@ -32,7 +33,9 @@ pub(super) fn compile(reader: &YamlReader<'_>, path: &Path, text: &str) -> Optio
     if !root.is_map() && !root.is_null() {
         return root.refuse("a map of keys and values", "");
     }
-    assemble(&root, path)
+    let mut config = assemble(&root, path)?;
+    config.text = redacted(text, &config).into();
+    Some(config)
 }
 
 /// Reads every section, so that all of them can complain, before any of them is missed.
@@ -66,5 +69,7 @@ fn assemble(root: &Field<'_>, path: &Path) -> Option<Config> {
         plans,
         default_plan: default_plan?,
         upstreams: upstreams.compiled,
+        text: Arc::default(),
+        warnings: Vec::new(),
     })
 }

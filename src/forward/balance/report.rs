@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::telemetry::Counter;
+
 use super::upstream_state::UpstreamState;
 
 /// One upstream.
@@ -37,12 +39,14 @@ pub struct EndpointReport {
     pub in_flight: usize,
     /// Failed requests since the last success.
     pub failures: u32,
+    /// How often it was ejected so far.
+    pub ejections: u64,
 }
 
 impl UpstreamState {
     pub(crate) fn report(&self) -> UpstreamReport {
         let now = self.now();
-        let endpoints = self.endpoints.iter().map(|endpoint| EndpointReport {
+        let endpoints = self.endpoints.iter().enumerate().map(|(index, endpoint)| EndpointReport {
             url: endpoint.label.to_string(),
             state: match (endpoint.is_down(), endpoint.is_ejected(now)) {
                 (true, _) => "down",
@@ -55,6 +59,7 @@ impl UpstreamState {
             backup: endpoint.part.backup,
             in_flight: endpoint.in_flight(),
             failures: endpoint.live.failures.load(Ordering::Relaxed),
+            ejections: self.metrics.ejections.get(index).map_or(0, Counter::get),
         });
         UpstreamReport {
             name: self.name.to_string(),

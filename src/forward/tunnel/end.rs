@@ -1,5 +1,6 @@
 //! How a call ends: by which side, why, and with which Close frames.
 
+use std::borrow::Cow;
 use std::io;
 
 /// The side that ended a call: it closed first, or its connection broke.
@@ -59,6 +60,9 @@ pub enum CutReason {
     /// The token no longer allows it; why, for the log alone.
     #[error("{0}")]
     Revoked(&'static str),
+    /// An operator closed it; the reason is for both sides.
+    #[error("an operator closed it: {0}")]
+    Closed(Box<str>),
 }
 
 /// How a call ended.
@@ -79,12 +83,12 @@ pub struct TunnelEnd {
 pub(super) struct CloseFrames {
     pub(super) to_client: u16,
     pub(super) to_upstream: u16,
-    pub(super) reason: &'static str,
+    pub(super) reason: Cow<'static, str>,
 }
 
 impl CloseFrames {
     const fn new(to_client: u16, to_upstream: u16, reason: &'static str) -> Self {
-        Self { to_client, to_upstream, reason }
+        Self { to_client, to_upstream, reason: Cow::Borrowed(reason) }
     }
 
     /// For when this side's connection is gone. For a client 1014, "bad gateway", would be more exact than 1011, "unexpected condition",
@@ -111,6 +115,9 @@ impl CutReason {
             // Only servers may send 1012, "service restart"; both sides may send 1001, "going away".
             Self::Ended => CloseFrames::new(1012, 1001, "the gateway restarts"),
             Self::Revoked(_) => CloseFrames::new(1008, 1008, "the token no longer allows this call"),
+            Self::Closed(reason) => {
+                CloseFrames { to_client: 1008, to_upstream: 1008, reason: Cow::Owned(reason.to_string()) }
+            }
         })
     }
 }

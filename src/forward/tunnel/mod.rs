@@ -15,6 +15,7 @@ use std::future::poll_fn;
 use hyper::upgrade::OnUpgrade;
 
 use crate::config::CallLimits;
+use crate::live_calls::CallState;
 
 use client_end::upgraded;
 use relay::CallRelay;
@@ -30,8 +31,8 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// Joins the ends until the call is over, or `stop` returns why it must end.
-    pub async fn run(self, stop: impl Future<Output = CutReason>) -> TunnelEnd {
+    /// Joins the ends until the call is over, or `stop` returns why it must end. `state` shows meanwhile what has passed.
+    pub(crate) async fn run(self, state: &CallState, stop: impl Future<Output = CutReason>) -> TunnelEnd {
         let (client, upstream) = match tokio::try_join!(self.client.open(), upgraded(self.upstream)) {
             Ok(both) => both,
             Err(error) => {
@@ -41,7 +42,11 @@ impl Tunnel {
         };
         let mut relay = CallRelay::new(client, upstream, self.limits);
         let cut = tokio::select! {
-            cut = poll_fn(|cx| relay.poll(cx)) => cut,
+            cut = poll_fn(|cx| {
+                let polled = relay.poll(cx);
+                state.note(relay.bytes(), relay.messages());
+                polled
+            }) => cut,
             why = stop => Some(why),
         };
         let by = relay.ended_by;

@@ -61,10 +61,17 @@ impl CallRelay {
 
     /// How the call ended; `by` Callgate, if neither side has ended it.
     pub(super) fn end(&self, by: Option<EndedBy>, cut: Option<CutReason>) -> TunnelEnd {
-        let (client, upstream) = (&self.client, &self.upstream);
-        // Each side has received the frames of the other.
-        let messages = [upstream.received.messages, client.received.messages];
-        TunnelEnd { bytes: [client.bytes, upstream.bytes], messages, by: by.unwrap_or(EndedBy::Gateway), cut }
+        TunnelEnd { bytes: self.bytes(), messages: self.messages(), by: by.unwrap_or(EndedBy::Gateway), cut }
+    }
+
+    /// Bytes from the client and from the upstream.
+    pub(super) fn bytes(&self) -> [u64; 2] {
+        [self.client.bytes, self.upstream.bytes]
+    }
+
+    /// Messages from the client and from the upstream: each side has received the frames of the other.
+    pub(super) fn messages(&self) -> [u64; 2] {
+        [self.upstream.received.messages, self.client.received.messages]
     }
 
     /// Passes on what there is, in both directions; `Ready` when the call is over, with the reason if it did not end by itself.

@@ -214,7 +214,7 @@ impl Side {
 
     fn close_frame(&self, frames: &CloseFrames) -> Vec<u8> {
         let code = if self.is_masked() { frames.to_upstream } else { frames.to_client };
-        close_frame(code, frames.reason, self.is_masked())
+        close_frame(code, &frames.reason, self.is_masked())
     }
 
     /// To the upstream, Callgate is a client.

@@ -15,7 +15,7 @@ const MAX_PATH_BYTES: usize = 1_024;
 const MAX_METHOD_BYTES: usize = 32;
 
 /// The path without secrets of tokens, and cut when it is long; a hyphen where the target has no path.
-fn logged_path(uri: &Uri) -> Cow<'_, str> {
+pub(super) fn logged_path(uri: &Uri) -> Cow<'_, str> {
     match uri.path() {
         "" => "-".into(),
         path => match without_secrets(path) {

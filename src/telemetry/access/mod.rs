@@ -3,8 +3,10 @@
 //! It does without `tracing`, whose JSON layer takes ten times as long as [`push_json_line`].
 
 mod line;
+mod opened;
 mod record;
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,6 +17,7 @@ use crate::config::LogFormat;
 use super::text::make_visible;
 
 use line::push_human_line;
+use opened::{human_opened, json_opened};
 
 pub use line::push_json_line;
 pub use record::{AccessRecord, Phase, WindowUse};
@@ -51,6 +54,21 @@ impl AccessLog {
             LogFormat::Human => {
                 let begin = lines.len();
                 push_human_line(lines, record, windows, took);
+                make_visible(lines, begin);
+            }
+        });
+    }
+
+    /// Writes that a request has become a call of this name and kind.
+    pub(crate) fn write_opened(&self, record: &AccessRecord, call: &dyn Display, kind: &str, account: Option<&str>) {
+        if !self.is_on() {
+            return;
+        }
+        self.writer.write_line(|lines| match self.format {
+            LogFormat::Json => lines.push_str(&json_opened(record, call, kind, account)),
+            LogFormat::Human => {
+                let begin = lines.len();
+                lines.push_str(&human_opened(record, call, kind, account));
                 make_visible(lines, begin);
             }
         });

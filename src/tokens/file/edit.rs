@@ -16,6 +16,7 @@ use super::usage;
 use crate::tokens::audit::{Action, ActionContext, Entry};
 use crate::tokens::cursor::Cursor;
 use crate::tokens::error::{RegistryError, Result};
+use crate::tokens::hour::HourUsage;
 use crate::tokens::operation::Operation;
 use crate::tokens::outcome::{Edited, ImportOutcome};
 use crate::tokens::record::{Record, StoredRecord};
@@ -204,6 +205,11 @@ impl TokenFile {
         replaced?;
         entries.iter().for_each(Entry::log);
         Ok((decision, rewritten))
+    }
+
+    /// The use of a token in each of the last hours, the oldest first.
+    pub(in crate::tokens) fn usage_by_hour(&self, id: &str, now: SystemTime) -> Vec<HourUsage> {
+        usage::read_hours(&self.path, id, now)
     }
 
     /// Records with what is kept beside them.

@@ -20,11 +20,13 @@ pub(in crate::tokens) struct TokenFile {
     pub(in crate::tokens) plans: Arc<Plans>,
     /// Bytes of the file of usage when it was merged last.
     pub(super) merged_usage_len: AtomicU64,
+    /// The same of that by the hour.
+    pub(super) merged_hours_len: AtomicU64,
 }
 
 impl TokenFile {
     pub(in crate::tokens) fn new(path: &Path, plans: Arc<Plans>) -> Self {
-        Self { path: path.to_owned(), plans, merged_usage_len: AtomicU64::new(0) }
+        Self { path: path.to_owned(), plans, merged_usage_len: AtomicU64::new(0), merged_hours_len: AtomicU64::new(0) }
     }
 
     /// All records, in the order of the file.

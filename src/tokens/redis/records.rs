@@ -11,7 +11,6 @@ use crate::tokens::date::Date;
 use crate::tokens::error::RedisTokensError;
 use crate::tokens::record::{self, Record, StoredRecord, Usage};
 use crate::tokens::token;
-use crate::tokens::usage_counts::NewUsage;
 
 use super::scripts::Scripts;
 
@@ -115,16 +114,6 @@ impl RedisTokens {
             command.arg(created(record)).arg(&record.id);
         }
         self.redis.call(&command).await.map(drop)
-    }
-
-    /// Adds to the use of a token.
-    ///
-    /// # Errors
-    /// [`StoreError`]; at a deadline it may have been added all the same.
-    pub(in crate::tokens) async fn add_usage(&self, id: &str, new: NewUsage) -> Result<(), StoreError> {
-        let (mut requests, mut last) = (itoa::Buffer::new(), itoa::Buffer::new());
-        let args = [requests.format(new.requests).as_bytes(), last.format(new.last.unix()).as_bytes()];
-        self.redis.run(&self.scripts.add_usage, &[self.key(id).as_bytes()], &args).await.map(drop)
     }
 
     /// Whether a replica has a record as it was written last; `None`: there is no replica.

@@ -7,6 +7,7 @@ pub(super) struct Scripts {
     pub(super) settle: Script,
     pub(super) import: Script,
     pub(super) add_usage: Script,
+    pub(super) add_refused: Script,
     pub(super) page: Script,
     pub(super) add: Script,
 }
@@ -14,8 +15,8 @@ pub(super) struct Scripts {
 impl Scripts {
     pub(super) fn new() -> Self {
         let [write, settle, import] = [WRITE, SETTLE, IMPORT].map(Script::new);
-        let [add_usage, page, add] = [ADD_USAGE, READ_PAGE, ADD].map(Script::new);
-        Self { write, settle, import, add_usage, page, add }
+        let [add_usage, add_refused, page, add] = [ADD_USAGE, ADD_REFUSED, READ_PAGE, ADD].map(Script::new);
+        Self { write, settle, import, add_usage, add_refused, page, add }
     }
 }
 
@@ -60,12 +61,42 @@ return 1
 ";
 
 /// Adds to the use of a token, unless its record is gone. Its version stays as it is.
+/// ARGV: admitted requests, the second of the last one (empty: none), the hour, refused requests, hours that are kept.
 const ADD_USAGE: &str = r"
 if redis.call('HEXISTS', KEYS[1], 'version') == 0 then return 0 end
-redis.call('HINCRBY', KEYS[1], 'requests', ARGV[1])
-local used = redis.call('HGET', KEYS[1], 'used')
-if not used or tonumber(used) < tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], 'used', ARGV[2]) end
+local admitted, hour, refused, kept = tonumber(ARGV[1]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+if ARGV[2] ~= '' then
+  redis.call('HINCRBY', KEYS[1], 'requests', ARGV[1])
+  local used = redis.call('HGET', KEYS[1], 'used')
+  if not used or tonumber(used) < tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], 'used', ARGV[2]) end
+end
+local SIZE, MOST = 12, 4294967295
+local length = redis.call('STRLEN', KEYS[2])
+local function number(at) return (struct.unpack('>I4', redis.call('GETRANGE', KEYS[2], at, at + 3))) end
+local function entry(a, r) return struct.pack('>I4I4I4', hour, math.min(a, MOST), math.min(r, MOST)) end
+-- Almost always it is the last entry, or a new one behind it.
+local at = length
+while at > 0 and number(at - SIZE) > hour do at = at - SIZE end
+if at > 0 and number(at - SIZE) == hour then
+  redis.call('SETRANGE', KEYS[2], at - SIZE, entry(number(at - 8) + admitted, number(at - 4) + refused))
+elseif at == length then
+  redis.call('APPEND', KEYS[2], entry(admitted, refused))
+  local first = 0
+  while number(first) <= hour - kept do first = first + SIZE end
+  if first > 0 then redis.call('SET', KEYS[2], redis.call('GETRANGE', KEYS[2], first, -1)) end
+else
+  local before = at > 0 and redis.call('GETRANGE', KEYS[2], 0, at - 1) or ''
+  redis.call('SET', KEYS[2], before .. entry(admitted, refused) .. redis.call('GETRANGE', KEYS[2], at, -1))
+end
+redis.call('EXPIRE', KEYS[2], kept * 3600 + 86400)
 return 1
+";
+
+/// Adds to the refused requests of tokens. ARGV: a token and a number, again and again.
+const ADD_REFUSED: &str = r"
+for index = 1, #ARGV, 2 do redis.call('ZINCRBY', KEYS[1], ARGV[index + 1], ARGV[index]) end
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1001)
+redis.call('EXPIRE', KEYS[1], 7200)
 ";
 
 /// A page of the index behind a place in it (a score and an id; both empty: its beginning), by bisection if that id is gone.

@@ -15,12 +15,14 @@ use super::cursor::Cursor;
 use super::draft::{Change, Draft};
 use super::error::{Fault, RegistryError, Result};
 use super::file::TokenFile;
+use super::hour::HourUsage;
 use super::operation::{MAX_GRACE, Operation};
 use super::outcome::{Edited, Found, Issued, Origin, RevokedAccount, Rotated};
 use super::plans::Plans;
 use super::record::{Record, StoredRecord};
 use super::redis::RedisTokens;
 use super::token::{self, NewToken, TokenHash};
+use super::usage_counts::UsageCounts;
 use crate::config::Config;
 use crate::store::Redis;
 
@@ -272,12 +274,55 @@ impl Registry {
         all
     }
 
+    /// The use of a token in each of the last hours, the oldest first; about a minute late.
+    ///
+    /// # Errors
+    /// [`RegistryError`]
+    pub(crate) async fn usage_by_hour(&self, id: &str, now: SystemTime) -> Result<Vec<HourUsage>> {
+        self.find(id).await?;
+        match &self.store {
+            TokenStore::File(file) => {
+                let id = id.to_owned();
+                blocking(file, move |file| Ok(file.usage_by_hour(&id, now))).await
+            }
+            TokenStore::Redis(tokens) => Ok(tokens.usage(id, now).await?),
+        }
+    }
+
+    /// The tokens with the most refused requests of the last hour: with Redis over all instances, else by the counts of this process.
+    ///
+    /// # Errors
+    /// [`RegistryError`]
+    pub(crate) async fn most_refused(
+        &self,
+        counts: &UsageCounts,
+        limit: usize,
+        now: SystemTime,
+    ) -> Result<Vec<(Arc<str>, u64)>> {
+        match &self.store {
+            TokenStore::File(_) => Ok(counts.most_refused(limit, now)),
+            TokenStore::Redis(tokens) => Ok(tokens.most_refused(limit, now).await?),
+        }
+    }
+
     /// Enters into the audit trail that the log of a token's limits was cleared.
     ///
     /// # Errors
     /// [`RegistryError`]
     pub async fn note_reset(&self, record: &Record, by: &ActionContext) -> Result<()> {
-        let entry = Entry::of(Action::Reset, by, None, record);
+        self.note(Entry::of(Action::Reset, by, None, record), by).await
+    }
+
+    /// Enters into the audit trail that an open call of a token was closed.
+    ///
+    /// # Errors
+    /// [`RegistryError`]
+    pub(crate) async fn note_call_end(&self, id: &str, call: &str, reason: &str, by: &ActionContext) -> Result<()> {
+        let found = self.find(id).await?;
+        self.note(Entry::of_call_end(&found.record, call, reason, by), by).await
+    }
+
+    async fn note(&self, entry: Entry, by: &ActionContext) -> Result<()> {
         match &self.store {
             TokenStore::File(file) => {
                 let now = by.now;

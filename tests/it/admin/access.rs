@@ -4,6 +4,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::{AdminToken, admin_token, request, send, site};
+use crate::support::client::exchange;
 use crate::support::gateway::{Gateway, PROGRAM};
 
 /// Statuses of a read, a change, metrics and a probe, asked with these headers.
@@ -127,6 +128,25 @@ async fn foreign_origins_and_host_names_are_refused() {
     assert_eq!(statuses(&open, &[("host", "gateway.internal"), ("authorization", &token)]).await, [404, 404, 200, 200]);
     let foreign = [("origin", "https://evil.example"), ("authorization", token.as_str())];
     assert_eq!(statuses(&open, &foreign).await, [403, 403, 403, 200]);
+}
+
+#[tokio::test]
+async fn the_console_is_served_without_a_token_and_by_the_admin_listener_alone() {
+    let ops = AdminToken::new();
+    let gateway = site(&format!("admin: {{ tokens: [{}] }}", ops.line("ops", "read")), true).serve();
+    let (status, headers, _) = send(request(&gateway, Method::GET, "/")).await;
+    assert_eq!((status, headers["content-type"].to_str().unwrap()), (200, "text/html; charset=utf-8"));
+    assert!(headers["content-security-policy"].to_str().unwrap().contains("frame-ancestors 'none'"));
+    let (status, known, _) =
+        send(request(&gateway, Method::GET, "/").header("if-none-match", headers["etag"].clone())).await;
+    assert_eq!((status, &known["etag"]), (304, &headers["etag"]));
+    // A link from a page elsewhere may lead here; the page's own requests for data need the token.
+    assert_eq!(send(request(&gateway, Method::GET, "/").header("sec-fetch-site", "cross-site")).await.0, 200);
+    assert_eq!(send(request(&gateway, Method::POST, "/")).await.0, 405);
+    assert_eq!(send(request(&gateway, Method::GET, "/api/me")).await.0, 401);
+    assert_eq!(send(request(&gateway, Method::GET, "/assets/other.js")).await.0, 401);
+    let public = exchange(&gateway, b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
+    assert!(!public.starts_with("HTTP/1.1 200") && !public.contains("content-security-policy"), "{public}");
 }
 
 #[test]

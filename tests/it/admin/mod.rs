@@ -2,6 +2,7 @@
 
 mod access;
 mod description;
+mod status;
 mod tokens;
 
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! Open calls and streams end when their token no longer allows them, and both sides get the reason.
 
 mod calls;
+mod closing;
 mod outage;
 mod redis;
 mod stage;

@@ -80,6 +80,10 @@ impl Calls {
         Self { address, close_reasons, task }
     }
 
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The Close frames that calls got, once so many have ended; `None` for one that just broke off.
     pub(super) async fn close_reasons(&self, count: usize) -> Vec<Option<CloseReason>> {
         eventually(&format!("{count} calls to have ended upstream"), async || {

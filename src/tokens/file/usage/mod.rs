@@ -4,12 +4,14 @@
 //! appended, which costs as much as it is long. The lines are merged when the file has doubled since they were merged last, and when
 //! the token file has changed: tokens that are in it no more are forgotten then.
 
+mod append;
+mod hours;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, Metadata};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +23,10 @@ use crate::accounts::read_error;
 use crate::tokens::error::{FileError, Result};
 use crate::tokens::record::{Record, Usage};
 use crate::tokens::usage_counts::NewUsage;
+
+use append::append;
+
+pub(super) use hours::read as read_hours;
 
 /// What the file is called, behind the token file's name.
 const ENDING: &str = ".usage.log";
@@ -83,7 +89,8 @@ impl TokenFile {
         let locked = LockedFile::wait_for(&self.path)?;
         let path = beside(&locked.path, ENDING);
         let failed = |error| FileError::Io { path: path.clone(), error: read_error(&path, error) };
-        let new = uses.iter().map(|(id, new)| (&**id, Usage { requests: new.requests, last_used: Some(new.last) }));
+        let admitted = uses.iter().filter(|(_, new)| new.requests > 0);
+        let new = admitted.map(|(id, new)| (&**id, Usage { requests: new.requests, last_used: new.last }));
         let old = match fs::symlink_metadata(&path) {
             Ok(metadata) => Some(metadata),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -93,7 +100,9 @@ impl TokenFile {
         let max_len = MIN_MERGED_LEN.max(2 * self.merged_usage_len.load(Ordering::Relaxed));
         let must_merge = tokens_changed || old.is_some_and(|old| !old.is_file() || old.len() > max_len);
         if !must_merge {
-            return append(&locked, &path, new).map_err(|error| failed(error).into());
+            append(&locked, &path, |text| write_lines(text, new)).map_err(failed)?;
+            hours::add(self, &locked, uses);
+            return Ok(());
         }
         let mut usages = load(&path).map_err(failed)?;
         new.for_each(|(id, new)| add(&mut usages, id.to_owned(), new));
@@ -104,6 +113,7 @@ impl TokenFile {
         locked.replace_with(&path, |file| write_lines(file, usages.iter().map(|(id, usage)| (&**id, *usage))))?;
         let len = fs::metadata(&path).map_or(0, |merged| merged.len());
         self.merged_usage_len.store(len, Ordering::Relaxed);
+        hours::add(self, &locked, uses);
         Ok(())
     }
 
@@ -121,36 +131,4 @@ impl TokenFile {
 fn has_changed_since(token_file: &Path, usage: &Metadata) -> bool {
     let changed = fs::metadata(token_file).map(|tokens| (tokens.ctime(), tokens.ctime_nsec()));
     changed.is_ok_and(|changed| changed >= (usage.mtime(), usage.mtime_nsec()))
-}
-
-fn append<'a>(locked: &LockedFile, path: &Path, uses: impl Iterator<Item = (&'a str, Usage)>) -> io::Result<()> {
-    let mut text = Vec::new();
-    // A line that was cut off by a crash must not swallow this one.
-    if !ends_with_line(path)? {
-        text.push(b'\n');
-    }
-    write_lines(&mut text, uses)?;
-    let mut file = locked.append_to(path)?;
-    let len = file.metadata()?.len();
-    let written = file.write_all(&text).and_then(|()| file.sync_data());
-    if written.is_err() {
-        // The first error is the one to report. The use will be written again.
-        let _ = file.set_len(len);
-    }
-    written
-}
-
-/// Also a file that isn't there or is empty.
-fn ends_with_line(path: &Path) -> io::Result<bool> {
-    let mut file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-        opened => opened?,
-    };
-    if file.metadata()?.len() == 0 {
-        return Ok(true);
-    }
-    let mut last = [0];
-    file.seek(SeekFrom::End(-1))?;
-    file.read_exact(&mut last)?;
-    Ok(last == *b"\n")
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::tokens::date::Date;
+use crate::tokens::hour::Hour;
 use crate::tokens::plans::tests::plans;
 use crate::tokens::token::TokenHash;
 
@@ -22,8 +23,13 @@ fn tokens(count: usize) -> (tempfile::TempDir, TokenFile, PathBuf) {
     (folder, TokenFile::new(&path, Arc::new(plans())), usage)
 }
 
+fn new_usage() -> NewUsage {
+    let last = Date::parse("2026-11-24T10:00:00Z").unwrap();
+    NewUsage { hour: Hour::of(last.time()), requests: 2, refused: 1, last: Some(last) }
+}
+
 fn note(file: &TokenFile, ids: &[String]) {
-    let new = NewUsage { requests: 2, last: Date::parse("2026-11-24T10:00:00Z").unwrap() };
+    let new = new_usage();
     let uses: Vec<_> = ids.iter().map(|id| (Arc::from(id.as_str()), new)).collect();
     file.add_usage(&uses).unwrap();
 }
@@ -124,7 +130,31 @@ fn a_link_is_replaced_and_a_file_that_cannot_be_read_stays() {
     assert_eq!(requests(&file, "t0"), 2);
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
-    let new = NewUsage { requests: 2, last: Date::parse("2026-11-24T10:00:00Z").unwrap() };
+    let new = new_usage();
     let error = file.add_usage(&[("t0".into(), new)]).unwrap_err().to_string();
     assert!(error.starts_with(&path.display().to_string()), "{error}");
+}
+
+#[test]
+fn the_use_of_each_hour_is_kept_for_thirty_days() {
+    let (folder, file, _path) = tokens(300);
+    let all: Vec<String> = (0..300).map(|number| format!("t{number}")).collect();
+    let last = Date::parse("2026-11-24T10:00:00Z").unwrap().time();
+    let hours = folder.path().join("tokens.yaml.usage.hours.log");
+    let mut longest = 0;
+    for _ in 0..40 {
+        note(&file, &all);
+        longest = longest.max(fs::metadata(&hours).unwrap().len());
+    }
+    assert!(longest < 80_000, "{longest} bytes");
+    let of = |id: &str, now| {
+        let usage = file.usage_by_hour(id, now);
+        usage.into_iter().map(|it| (it.hour, it.admitted, it.refused)).collect::<Vec<_>>()
+    };
+    let day = std::time::Duration::from_secs(86_400);
+    assert_eq!(of("t299", last), [(Hour::of(last), 80, 40)]);
+    assert_eq!(of("t299", last + 29 * day), [(Hour::of(last), 80, 40)]);
+    assert_eq!(of("t299", last + 30 * day), []);
+    assert_eq!(of("t2", last), [(Hour::of(last), 80, 40)]);
+    assert_eq!(of("nobody", last), []);
 }

@@ -1,0 +1,48 @@
+//! `callgate status`: whether a running instance is well, on one screen.
+
+mod screen;
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::admin_client::{self, AdminAddress};
+use screen::{Style, screen};
+
+/// A running instance must answer within this time: a person waits.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    admin: AdminAddress,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Exit code 1: something is wrong with the instance.
+///
+/// # Errors
+/// It can't be asked.
+pub(super) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    let address = args.admin.address()?;
+    let (is_ok, status) = admin_client::ask(address, "GET", "/status", TIMEOUT)?;
+    if !is_ok {
+        bail!("{address}: {}", status["message"].as_str().unwrap_or("it gave no reason"));
+    }
+    let is_well = status["well"].as_bool().context("the answer is no status of this version")?;
+    let mut out = std::io::stdout();
+    let text = match args.json {
+        true => format!("{status}\n"),
+        false => {
+            let has_colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            screen(&status, &address.to_string(), if has_colours { Style::Coloured } else { Style::Plain })
+        }
+    };
+    out.write_all(text.as_bytes()).context("writing to stdout")?;
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
