@@ -99,7 +99,7 @@ fn main() {
 
 /// Measures what requests count in metrics, and nothing else: threads that count the same all the time meet as often as they can.
 fn measure_counting(rounds: usize) {
-    const TIMES: u32 = 20_000;
+    const TIMES: u32 = 1_000_000;
     let site = Site::new(&ROWS[0]);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
