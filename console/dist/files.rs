@@ -6,19 +6,19 @@ pub(super) static FILES: [ConsoleFile; 3] = [
     ConsoleFile {
         path: "/",
         content_type: "text/html; charset=utf-8",
-        etag: "\"56ebdb95464d67f6\"",
+        etag: "\"c30de89b25f5767e\"",
         gzipped: include_bytes!("index.html.gz"),
     },
     ConsoleFile {
-        path: "/assets/index-COKrtwvm.js",
+        path: "/assets/index-KJW8_SJc.js",
         content_type: "text/javascript; charset=utf-8",
-        etag: "\"c54788c505333f71\"",
-        gzipped: include_bytes!("assets/index-COKrtwvm.js.gz"),
+        etag: "\"6d6180b0f89b78bc\"",
+        gzipped: include_bytes!("assets/index-KJW8_SJc.js.gz"),
     },
     ConsoleFile {
-        path: "/assets/style-Db8v_AGy.css",
+        path: "/assets/style-D0SbzRWO.css",
         content_type: "text/css; charset=utf-8",
-        etag: "\"100b8e38ff2802d2\"",
-        gzipped: include_bytes!("assets/style-Db8v_AGy.css.gz"),
+        etag: "\"29f1874058bd8d1d\"",
+        gzipped: include_bytes!("assets/style-D0SbzRWO.css.gz"),
     },
 ];

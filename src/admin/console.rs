@@ -67,7 +67,8 @@ mod tests {
     fn asked(path: &str, method: Method, known: Option<&str>) -> AdminResponse {
         let known = known.map(|known| (header::IF_NONE_MATCH, HeaderValue::from_str(known).unwrap()));
         let file = find(path).unwrap();
-        serve(file, &method, &known.into_iter().collect()).unwrap_or_else(|error| error.into_response(&http::HeaderValue::from_static("1")))
+        let id = HeaderValue::from_static("1");
+        serve(file, &method, &known.into_iter().collect()).unwrap_or_else(|error| error.into_response(&id))
     }
 
     fn header<'r>(response: &'r AdminResponse, name: &str) -> &'r str {

@@ -142,7 +142,8 @@ function LatencyChart({ points, seconds }: { points: Point[]; seconds: number })
 
 function Decisions({ traffic }: { traffic: Status["traffic"] }) {
   if (!traffic) return <Panel title="Decisions of the limiter"><NotAvailable what="This panel" /></Panel>;
-  const { decisions, decision_latency_ms: latency, window_seconds } = traffic;
+  const { decision_latency_ms: latency, window_seconds } = traffic;
+  const decisions = traffic.decisions.filter((decision) => decision.per_second > 0);
   const most = Math.max(1e-9, ...decisions.map((decision) => decision.per_second));
   const tone = (outcome: string): Tone => (outcome === "admitted" ? "good" : outcome === "denied" ? "warning" : "bad");
   return (
@@ -159,7 +160,7 @@ function Decisions({ traffic }: { traffic: Status["traffic"] }) {
         ]}
         empty={<Empty title="No decisions in the last minute">Requests of routes with tokens appear here.</Empty>}
       />
-      {decisions.length > 0 && (
+      {decisions.length > 0 && latency.p50 != null && (
         <p class="foot">A decision took {milliseconds(latency.p50)} (50 %), {milliseconds(latency.p95)} (95 %), {milliseconds(latency.p99)} (99 %).</p>
       )}
     </Panel>
