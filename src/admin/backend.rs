@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-
 use super::limit_service::LimitService;
 use super::observer::Observer;
 use super::reload::{LastReload, ReloadRequests};
