@@ -6,14 +6,14 @@ pub(super) static FILES: [ConsoleFile; 3] = [
     ConsoleFile {
         path: "/",
         content_type: "text/html; charset=utf-8",
-        etag: "\"c30de89b25f5767e\"",
+        etag: "\"ac110461746a47c8\"",
         gzipped: include_bytes!("index.html.gz"),
     },
     ConsoleFile {
-        path: "/assets/index-KJW8_SJc.js",
+        path: "/assets/index-DEcSvSP5.js",
         content_type: "text/javascript; charset=utf-8",
-        etag: "\"6d6180b0f89b78bc\"",
-        gzipped: include_bytes!("assets/index-KJW8_SJc.js.gz"),
+        etag: "\"b761430dcd9189f7\"",
+        gzipped: include_bytes!("assets/index-DEcSvSP5.js.gz"),
     },
     ConsoleFile {
         path: "/assets/style-D0SbzRWO.css",

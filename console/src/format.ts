@@ -24,7 +24,7 @@ export function rate(value: number | null | undefined): string {
 
 export function milliseconds(value: number | null | undefined): string {
   if (value == null) return NOTHING;
-  if (value >= 10_000) return `${one.format(value / 1000)} s`;
+  if (value >= 1000) return `${one.format(value / 1000)} s`;
   return `${(value < 10 ? two : value < 100 ? one : whole).format(value)} ms`;
 }
 

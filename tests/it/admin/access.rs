@@ -51,8 +51,8 @@ async fn a_public_admin_address_requires_a_token_with_the_role() {
     assert_eq!(send(twice).await.0, 400);
     let refused = request(&gateway, Method::DELETE, "/api/limits/x").bearer_auth(&watch.secret);
     assert_eq!(send(refused).await.2["code"], "insufficient_role");
-    // Without a token nothing shows which paths exist.
-    for path in ["/", "/api/tokens", "/nowhere"] {
+    // Without a token nothing shows which paths the API has.
+    for path in ["/api", "/api/tokens", "/nowhere"] {
         assert_eq!(send(request(&gateway, Method::GET, path)).await.0, 401, "{path}");
     }
     assert_eq!(send(request(&gateway, Method::GET, "/nowhere").bearer_auth(&watch.secret)).await.0, 404);
