@@ -42,6 +42,7 @@ Callgate is serving a sample voice-call API.
   gateway        https://localhost:{port}   (certificate made just now, for this machine only)
   upstream       http://{upstream}   (sample API: calls, a WebSocket, a feed of events)
   configuration  {config}
+  console        http://{admin}/   (in the browser: traffic, tokens, calls)
   metrics        http://{admin}/metrics   (also /livez, /readyz)
 
 Paste this into another terminal first:
