@@ -20,7 +20,7 @@ use super::http1::Http1;
 use super::http2::Http2;
 use super::peer::Peer;
 use super::proxy_protocol::{self, ProxyError};
-use super::room;
+use super::reused_handler;
 use super::service::{Listener, Tls};
 use super::slot::ConnectionSlot;
 use super::tls::ShownCertificate;
@@ -144,8 +144,8 @@ async fn serve_http2<H: Handler, S>(listener: &Listener<H>, settings: &ListenSet
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let answers = |desk| room::answer_all(listener, peer.clone(), desk);
-    let connection = pin!(Http2::new(answers, peer.clone(), io, settings));
+    let handle = |slot| reused_handler::handle_all(listener, peer.clone(), slot);
+    let connection = pin!(Http2::new(handle, peer.clone(), io, settings));
     let idle = pin!(peer.idle(settings.idle_timeout));
     // The last piece of an answer can wait for a closed window even after its request is over.
     let lost = pin!(peer.idle(settings.idle_timeout + settings.body_idle_timeout));

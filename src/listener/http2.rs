@@ -23,7 +23,7 @@ use super::client_stream::{ClientStream, Reads};
 use super::liveness::Liveness;
 use super::open_streams::OpenStreams;
 use super::peer::Peer;
-use super::room::Desk;
+use super::reused_handler::HandlerSlot;
 use super::wakeups::Wakeups;
 
 /// Streams of a connection that Callgate may have to reset for errors of the client (CVE-2025-8671).
@@ -40,11 +40,11 @@ const RESET_STREAM_TIME: Duration = Duration::from_secs(30);
 /// How often in one turn streams and h2 are polled that wake each other, before other tasks have theirs.
 const MAX_ROUNDS: usize = 4;
 
-/// A connection of HTTP/2; as a future it ends when the connection does. `A` and `B` are those of its
-/// rooms.
-pub(super) struct Http2<F, S, A, B> {
-    /// Answers the requests that come to a desk.
-    answers: F,
+/// A connection of HTTP/2; as a future it ends when the connection does. `F` and `B` are those of its
+/// reused handlers.
+pub(super) struct Http2<H, S, F, B> {
+    /// Begins to handle the requests that come to a slot.
+    start: H,
     peer: Arc<Peer>,
     /// How long a client may leave a ping unanswered.
     ping_timeout: Duration,
@@ -53,7 +53,7 @@ pub(super) struct Http2<F, S, A, B> {
     heads: Arc<AtomicUsize>,
     accepted: usize,
     state: ConnectionState<S>,
-    streams: OpenStreams<A, B>,
+    streams: OpenStreams<F, B>,
     wakeups: Arc<Wakeups>,
     /// Wakes h2.
     waker: Waker,
@@ -66,21 +66,21 @@ enum ConnectionState<S> {
     Closed,
 }
 
-impl<F, S, A, B> Http2<F, S, A, B>
+impl<H, S, F, B> Http2<H, S, F, B>
 where
-    F: Fn(Arc<Desk<B>>) -> A,
+    H: Fn(Arc<HandlerSlot<B>>) -> F,
     S: AsyncRead + AsyncWrite + Unpin,
-    A: Future<Output = ()>,
+    F: Future<Output = ()>,
     B: Body<Data = Bytes, Error = BodyError> + Unpin,
 {
     /// Takes over a connection from its first byte.
-    pub(super) fn new(answers: F, peer: Arc<Peer>, io: S, settings: &ListenSettings) -> Self {
+    pub(super) fn new(start: H, peer: Arc<Peer>, io: S, settings: &ListenSettings) -> Self {
         let wakeups = Arc::<Wakeups>::default();
         let reads = Reads::new(wakeups.clone());
         let io = ClientStream::new(WriteTimeout::new(io, settings.body_idle_timeout), &reads);
         let guard = FrameGuard::of_client(io);
         Self {
-            answers,
+            start,
             peer,
             ping_timeout: settings.header_timeout,
             reads,
@@ -129,18 +129,17 @@ fn builder(settings: &ListenSettings) -> Builder {
     builder
 }
 
-impl<F, S, A, B> Future for Http2<F, S, A, B>
+impl<H, S, F, B> Future for Http2<H, S, F, B>
 where
-    F: Fn(Arc<Desk<B>>) -> A + Unpin,
+    H: Fn(Arc<HandlerSlot<B>>) -> F + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
-    A: Future<Output = ()>,
+    F: Future<Output = ()>,
     B: Body<Data = Bytes, Error = BodyError> + Unpin,
 {
     type Output = Result<(), h2::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { answers, peer, ping_timeout, reads, heads, accepted, state, streams, wakeups, waker } =
-            self.get_mut();
+        let Self { start, peer, ping_timeout, reads, heads, accepted, state, streams, wakeups, waker } = self.get_mut();
         wakeups.begin_turn();
         if let ConnectionState::Opening(handshake) = state {
             wakeups.take_h2();
@@ -176,7 +175,7 @@ where
                 while let Poll::Ready(next) = connection.poll_accept(&mut cx) {
                     let Some(next) = next else { return Poll::Ready(Ok(())) };
                     let (request, respond) = next?;
-                    streams.begin(request, respond, &*answers);
+                    streams.begin(request, respond, &*start);
                     *accepted += 1;
                     // h2 has no more, so that it need not be asked. It has waited for the client before it gave this one out.
                     if *accepted == heads.load(Ordering::Relaxed) {
@@ -196,7 +195,7 @@ where
     }
 }
 
-impl<F, S, A, B> Drop for Http2<F, S, A, B> {
+impl<H, S, F, B> Drop for Http2<H, S, F, B> {
     /// What still has a waker of a stream must not keep the memory of the task.
     fn drop(&mut self) {
         self.wakeups.begin_turn();
@@ -217,32 +216,32 @@ mod tests {
 
     const LIMITS: HeadLimits = HeadLimits { bytes: 4096, lines: 20, target: 1000 };
 
-    /// A client of a connection that answers at once, panics for `/panic`, and leaves `/slow` without an answer; and how many rooms
+    /// A client of a connection that answers at once, panics for `/panic`, and leaves `/slow` without an answer; and how many handlers
     /// there have been.
     async fn connect() -> (SendRequest<Bytes>, Arc<AtomicUsize>) {
         let (client, server) = tokio::io::duplex(1 << 16);
         let (peer, settings) = harness::client(LIMITS);
-        let rooms = Arc::<AtomicUsize>::default();
-        let answers = {
-            let rooms = rooms.clone();
-            move |desk: Arc<Desk<AnswerBody>>| {
-                rooms.fetch_add(1, Ordering::Relaxed);
+        let handlers = Arc::<AtomicUsize>::default();
+        let start = {
+            let handlers = handlers.clone();
+            move |slot: Arc<HandlerSlot<AnswerBody>>| {
+                handlers.fetch_add(1, Ordering::Relaxed);
                 async move {
                     loop {
-                        let (request, _interim) = desk.next().await;
+                        let (request, _interim) = slot.next().await;
                         match request.uri().path() {
                             "/panic" => panic!("as it was asked to"),
                             "/slow" => std::future::pending::<()>().await,
-                            _ => desk.answer(Response::new(AnswerBody::Full(Bytes::from("an answer")))),
+                            _ => slot.answer(Response::new(AnswerBody::Full(Bytes::from("an answer")))),
                         }
                     }
                 }
             }
         };
-        tokio::spawn(Http2::new(answers, peer, server, &settings));
+        tokio::spawn(Http2::new(start, peer, server, &settings));
         let (send, connection) = h2::client::handshake(client).await.unwrap();
         tokio::spawn(connection);
-        (send, rooms)
+        (send, handlers)
     }
 
     /// Sends a request; returns what comes of it.
@@ -275,16 +274,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_room_serves_one_request_after_the_other() {
-        let (send, rooms) = connect().await;
+    async fn a_handler_serves_one_request_after_the_other() {
+        let (send, handlers) = connect().await;
         for _ in 0..5 {
             assert_eq!(ask(&send, "/").await.unwrap(), 9);
         }
-        assert_eq!(rooms.load(Ordering::Relaxed), 1);
+        assert_eq!(handlers.load(Ordering::Relaxed), 1);
         let answers = [ask(&send, "/"), ask(&send, "/"), ask(&send, "/")];
         for length in futures_util::future::join_all(answers).await {
             assert_eq!(length.unwrap(), 9);
         }
-        assert!(rooms.load(Ordering::Relaxed) <= 3);
+        assert!(handlers.load(Ordering::Relaxed) <= 3);
     }
 }

@@ -16,7 +16,7 @@ mod liveness;
 mod open_streams;
 mod peer;
 mod proxy_protocol;
-mod room;
+mod reused_handler;
 mod service;
 mod slot;
 mod stream;

@@ -16,20 +16,20 @@ use tokio::task::coop::has_budget_remaining;
 use crate::body::BodyError;
 
 use super::interim::InterimQueue;
-use super::room::{Desk, Room};
+use super::reused_handler::{HandlerSlot, ReusedHandler};
 use super::stream::Stream;
 use super::wakeups::{StreamWaker, Wakeups};
 
-/// Rooms that are kept for further requests, until the client has been silent for a while.
+/// Handlers that are kept for further requests, until the client has been silent for a while.
 const MAX_KEPT: usize = 16;
 
-/// `A` and `B` are those of a [`Room`].
-pub(super) struct OpenStreams<A, B> {
-    places: Vec<Place<A, B>>,
+/// `F` and `B` are those of a [`ReusedHandler`].
+pub(super) struct OpenStreams<F, B> {
+    places: Vec<Place<F, B>>,
     /// Places without a stream.
     vacant: Vec<usize>,
     /// Those that are free.
-    rooms: Vec<Room<A, B>>,
+    handlers: Vec<ReusedHandler<F, B>>,
     wakeups: Arc<Wakeups>,
     /// Places to poll.
     woken: Vec<usize>,
@@ -38,28 +38,28 @@ pub(super) struct OpenStreams<A, B> {
     are_cut: bool,
 }
 
-struct Place<A, B> {
-    stream: Option<Stream<A, B>>,
+struct Place<F, B> {
+    stream: Option<Stream<F, B>>,
     interims: Arc<InterimQueue>,
     wakes: Arc<StreamWaker>,
     waker: Waker,
 }
 
-impl<A, B> Place<A, B> {
+impl<F, B> Place<F, B> {
     fn new(number: usize, wakeups: &Arc<Wakeups>) -> Self {
         let wakes = StreamWaker::new(number, wakeups);
         Self { stream: None, interims: Arc::default(), waker: wakes.clone().into(), wakes }
     }
 }
 
-impl<A, B> OpenStreams<A, B>
+impl<F, B> OpenStreams<F, B>
 where
-    A: Future<Output = ()>,
+    F: Future<Output = ()>,
     B: Body<Data = Bytes, Error = BodyError> + Unpin,
 {
     pub(super) fn new(wakeups: Arc<Wakeups>, write_timeout: Duration) -> Self {
-        let (places, vacant, rooms, woken) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { places, vacant, rooms, wakeups, woken, write_timeout, are_cut: false }
+        let (places, vacant, handlers, woken) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { places, vacant, handlers, wakeups, woken, write_timeout, are_cut: false }
     }
 
     /// One more stream begins, and is polled in this turn.
@@ -67,7 +67,7 @@ where
         &mut self,
         request: Request<RecvStream>,
         respond: SendResponse<Bytes>,
-        answers: impl FnOnce(Arc<Desk<B>>) -> A,
+        start: impl FnOnce(Arc<HandlerSlot<B>>) -> F,
     ) {
         let number = self.vacant.pop().unwrap_or_else(|| {
             self.places.push(Place::new(self.places.len(), &self.wakeups));
@@ -79,8 +79,8 @@ where
             // Something still has the last one.
             None => place.interims = Arc::default(),
         }
-        let room = || self.rooms.pop().unwrap_or_else(|| Room::new(answers));
-        place.stream = Stream::begin(request, respond, place.interims.clone(), room);
+        let handler = || self.handlers.pop().unwrap_or_else(|| ReusedHandler::new(start));
+        place.stream = Stream::begin(request, respond, place.interims.clone(), handler);
         match &place.stream {
             Some(stream) if self.are_cut => stream.cut(),
             Some(_) => {}
@@ -100,13 +100,13 @@ where
             let Some(stream) = &mut place.stream else { continue };
             let mut cx = Context::from_waker(&place.waker);
             // A panic costs one stream, as it would in a task of its own.
-            let ended = catch_unwind(AssertUnwindSafe(|| stream.poll(&mut cx, self.write_timeout, &mut self.rooms)));
+            let ended = catch_unwind(AssertUnwindSafe(|| stream.poll(&mut cx, self.write_timeout, &mut self.handlers)));
             if ended.is_err() || ended.is_ok_and(|ended| ended.is_ready()) {
                 place.stream = None;
                 self.vacant.push(number);
             }
         }
-        self.rooms.truncate(MAX_KEPT);
+        self.handlers.truncate(MAX_KEPT);
         self.woken.drain(..polled);
         self.woken.is_empty()
     }
@@ -124,7 +124,7 @@ where
     /// Frees what is kept for further streams.
     pub(super) fn shrink(&mut self) {
         if self.vacant.len() == self.places.len() {
-            (self.places, self.vacant, self.rooms, self.woken) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+            (self.places, self.vacant, self.handlers, self.woken) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         }
     }
 }

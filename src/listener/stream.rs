@@ -21,7 +21,7 @@ use crate::deadline::Deadline;
 
 use super::date;
 use super::interim::{Interim, InterimQueue};
-use super::room::Room;
+use super::reused_handler::ReusedHandler;
 
 /// Headers of HTTP/1.1 connections, which a stream must not have (RFC 9113 §8.2.2).
 const CONNECTION_HEADERS: [HeaderName; 6] = [
@@ -36,17 +36,17 @@ const CONNECTION_HEADERS: [HeaderName; 6] = [
 /// Receives the client's end of a call when the call begins.
 type CallStart = oneshot::Sender<SendStream<Bytes>>;
 
-/// One stream, from the head of its request on. `A` and `B` are those of its [`Room`].
-pub(super) struct Stream<A, B> {
+/// One stream, from the head of its request on. `F` and `B` are those of its [`ReusedHandler`].
+pub(super) struct Stream<F, B> {
     respond: SendResponse<Bytes>,
     interims: Arc<InterimQueue>,
-    stage: Stage<A, B>,
+    stage: Stage<F, B>,
 }
 
-enum Stage<A, B> {
+enum Stage<F, B> {
     /// The request is being answered.
     Asked {
-        room: Room<A, B>,
+        handler: ReusedHandler<F, B>,
         call: Option<CallStart>,
     },
     /// The body of the answer leaves.
@@ -65,9 +65,9 @@ struct Sending<B> {
     broken: Option<Reason>,
 }
 
-impl<A, B> Stream<A, B>
+impl<F, B> Stream<F, B>
 where
-    A: Future<Output = ()>,
+    F: Future<Output = ()>,
     B: Body<Data = Bytes, Error = BodyError> + Unpin,
 {
     /// Begins to answer a request; `None` for a CONNECT that has a body, whose stream is reset.
@@ -75,15 +75,15 @@ where
         request: Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
         interims: Arc<InterimQueue>,
-        room: impl FnOnce() -> Room<A, B>,
+        handler: impl FnOnce() -> ReusedHandler<F, B>,
     ) -> Option<Self> {
         let Some((request, call)) = accept(request, &interims) else {
             respond.send_reset(Reason::PROTOCOL_ERROR);
             return None;
         };
-        let room = room();
-        room.ask(request, Interim::on(&interims));
-        Some(Self { respond, interims, stage: Stage::Asked { room, call } })
+        let handler = handler();
+        handler.begin(request, Interim::on(&interims));
+        Some(Self { respond, interims, stage: Stage::Asked { handler, call } })
     }
 
     /// Cuts the request, unless it is a call.
@@ -91,21 +91,21 @@ where
         self.interims.cut();
     }
 
-    /// Ready when the stream is over. `write_timeout`: how long the client may leave a piece of the answer where it is; `rooms` gets the
-    /// room of an answered request, so that a long answer has none.
+    /// Ready when the stream is over. `write_timeout`: how long the client may leave a piece of the answer where it is; `handlers` gets the
+    /// one of an answered request, so that a long answer has none.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         write_timeout: Duration,
-        rooms: &mut Vec<Room<A, B>>,
+        handlers: &mut Vec<ReusedHandler<F, B>>,
     ) -> Poll<()> {
-        let is_new = if let Stage::Asked { room, call } = &mut self.stage {
-            let polled = ready!(poll_answer(room, &self.interims, &mut self.respond, cx));
+        let is_new = if let Stage::Asked { handler, call } = &mut self.stage {
+            let polled = ready!(poll_answer(handler, &self.interims, &mut self.respond, cx));
             let Some(answer) = polled else { return Poll::Ready(()) };
             let sending = send_head(answer, call.take(), &mut self.respond);
             let next = sending.map_or(Stage::Over, Stage::Answered);
-            if let Stage::Asked { room, .. } = std::mem::replace(&mut self.stage, next) {
-                rooms.push(room);
+            if let Stage::Asked { handler, .. } = std::mem::replace(&mut self.stage, next) {
+                handlers.push(handler);
             }
             true
         } else {
@@ -180,14 +180,14 @@ fn expects_continue(headers: &HeaderMap) -> bool {
 }
 
 /// Ready with the answer; meanwhile sends interim answers. `None` when the client has cancelled the request, or the drain has cut it.
-fn poll_answer<A: Future<Output = ()>, B>(
-    room: &mut Room<A, B>,
+fn poll_answer<F: Future<Output = ()>, B>(
+    handler: &mut ReusedHandler<F, B>,
     interims: &InterimQueue,
     respond: &mut SendResponse<Bytes>,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Response<B>>> {
     interims.watch(cx);
-    let polled = room.poll(cx);
+    let polled = handler.poll(cx);
     if polled.is_ready() {
         interims.over();
     }
