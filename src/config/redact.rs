@@ -1,28 +1,47 @@
 //! The text of a configuration file without the secrets in it, for people who may look at a running instance.
 
-use super::{Config, RedisServers, Store};
+use super::yaml::{self, YamlNode, YamlValue};
 
 const REDACTED: &str = "[redacted]";
-/// A password that is shorter is also part of ordinary words; where it is written, its key is the only sign.
-const MIN_SECRET: usize = 8;
 /// Keys whose values are secrets, or as good as.
 const SECRET_KEYS: [&str; 2] = ["password", "sha256"];
+/// Shown instead, where a secret is written in a form that is not found.
+const HIDDEN: &str = "# Not shown: a secret in it is written in several lines, or with a default.\n";
 
-/// Replaces passwords and hashes, wherever they are written. References such as `${NAME}` stay.
-pub(super) fn redacted(text: &str, config: &Config) -> String {
-    let mut text: String = text.split_inclusive('\n').map(redacted_line).collect();
-    let mut secrets: Vec<&str> = Vec::new();
-    if let Store::Redis(store) = &config.store {
-        let sentinel = match &store.servers {
-            RedisServers::Sentinel(sentinel) => sentinel.login.as_ref(),
-            RedisServers::Single(_) | RedisServers::Cluster(_) => None,
-        };
-        secrets.extend(store.login.iter().chain(sentinel).map(|login| login.password.expose()));
+/// Replaces passwords and hashes where they are written. References such as `${NAME}` stay. The result is read once more: if it still
+/// holds a secret, nothing of it is shown.
+pub(super) fn redacted(text: &str) -> String {
+    let text: String = text.split_inclusive('\n').map(redacted_line).collect();
+    match yaml::parse(&text, usize::MAX) {
+        Ok(root) if !holds_secret(&root) => text,
+        Ok(_) | Err(_) => HIDDEN.to_owned(),
     }
-    for secret in secrets.into_iter().filter(|secret| secret.len() >= MIN_SECRET) {
-        text = text.replace(secret, REDACTED);
+}
+
+/// Whether a secret is left under its key, or in a URL.
+fn holds_secret(node: &YamlNode) -> bool {
+    match &node.value {
+        YamlValue::Map(entries) => entries.iter().any(|entry| {
+            let is_secret = SECRET_KEYS.contains(&&*entry.key) && !is_harmless(&entry.node);
+            is_secret || holds_secret(&entry.node)
+        }),
+        YamlValue::List(items) => items.iter().any(holds_secret),
+        value => value.as_text().is_some_and(|text| redacted_line(text) != text),
     }
-    text
+}
+
+/// Whether a value is redacted, or says only where the secret is.
+fn is_harmless(node: &YamlNode) -> bool {
+    match &node.value {
+        YamlValue::List(items) => matches!(&items[..], [item] if item.value.is_text("redacted")),
+        value => value.as_text().is_some_and(|text| text.is_empty() || is_reference(text)),
+    }
+}
+
+/// Whether a text is `${NAME}` and nothing else: a default is a secret in the file.
+fn is_reference(text: &str) -> bool {
+    let name = text.strip_prefix("${").and_then(|text| text.strip_suffix('}'));
+    name.is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
 }
 
 /// By its keys, and by the form of URLs with a login.
@@ -32,14 +51,17 @@ fn redacted_line(line: &str) -> String {
         let mut from = 0;
         while let Some(at) = line[from..].find(key).map(|at| from + at) {
             from = at + key.len();
+            let in_flow = line[..at].contains('{');
             let rest = &line[from..];
             // The key may be quoted itself.
             let value = rest.trim_start_matches(['"', '\'']).trim_start().strip_prefix(':').map(str::trim_start);
-            let Some(value) = value.filter(|value| !value.is_empty() && !value.starts_with('$')) else { continue };
+            let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
             let start = line.len() - value.len();
-            let end = start + value_len(value);
-            line.replace_range(start..end, REDACTED);
-            from = start + REDACTED.len();
+            let end = start + value_len(value, in_flow);
+            if !is_reference(line[start..end].trim_matches(['"', '\''])) {
+                line.replace_range(start..end, REDACTED);
+                from = start + REDACTED.len();
+            }
         }
     }
     let mut from = 0;
@@ -53,7 +75,7 @@ fn redacted_line(line: &str) -> String {
             continue;
         };
         if let Some(colon) = line[at..end].find(':').map(|colon| at + colon + 1)
-            && !line[colon..end].starts_with('$')
+            && !is_reference(&line[colon..end])
             && !line[colon..end].contains(' ')
         {
             line.replace_range(colon..end, REDACTED);
@@ -62,12 +84,32 @@ fn redacted_line(line: &str) -> String {
     line
 }
 
-/// Bytes of a scalar: to its closing quote, or to what ends it in a flow.
-fn value_len(value: &str) -> usize {
-    match value.chars().next() {
-        Some(quote @ ('"' | '\'')) => value[1..].find(quote).map_or(value.trim_end().len(), |end| end + 2),
-        _ => value.find([',', '}', '\n', '\r']).map_or(value.len(), |end| value[..end].trim_end().len()),
+/// Bytes of a scalar: to its closing quote; else, in a flow, to what ends it there, and otherwise to the end of its line.
+fn value_len(value: &str, in_flow: bool) -> usize {
+    let line = value.trim_end().len();
+    let bytes = value.as_bytes();
+    match bytes.first() {
+        Some(b'"') => (1..line).find(|at| bytes[*at] == b'"' && !is_escaped(bytes, *at)).map_or(line, |end| end + 1),
+        Some(b'\'') => {
+            let mut at = 1;
+            while at < line && (bytes[at] != b'\'' || bytes.get(at + 1) == Some(&b'\'')) {
+                at += if bytes[at] == b'\'' { 2 } else { 1 };
+            }
+            (at + 1).min(line)
+        }
+        // What follows a reference is part of the value.
+        Some(b'$') if in_flow && value.starts_with("${") => value.find('}').map_or(line, |close| {
+            let end = value[close + 1..].find([',', '}']).map_or(line, |more| close + 1 + more);
+            value[..end].trim_end().len()
+        }),
+        _ if in_flow => value.find([',', '}']).map_or(line, |end| value[..end].trim_end().len()),
+        _ => line,
     }
+}
+
+/// Whether an odd number of backslashes stands before a byte.
+fn is_escaped(bytes: &[u8], at: usize) -> bool {
+    bytes[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
 
 #[cfg(test)]
@@ -93,14 +135,37 @@ mod tests {
                 "endpoints: [\"http://10.0.0.11:3000\", \"http://a:1\"] # mail@x",
             ),
             ("# the password is in a file\n", "# the password is in a file\n"),
+            ("password: hunter2,sword}fish\n", "password: [redacted]\n"),
+            (r#"password: "ab\"cdefghij""#, "password: [redacted]"),
+            ("{ password: 'it''s-secret', tls: true }", "{ password: [redacted], tls: true }"),
+            ("password: $hunter", "password: [redacted]"),
+            ("url: redis://u:$p%40ss@h", "url: redis://u:[redacted]@h"),
+            ("url: redis://:${P:-hunter2}@h", "url: redis://:[redacted]@h"),
         ] {
             assert_eq!(redacted_line(line), shown);
         }
     }
 
     #[test]
+    fn a_text_whose_secrets_are_not_found_is_not_shown() {
+        for text in [
+            "admin: { tokens: [{ name: a,\n  sha256:\n    abcdef }] }\n",
+            "sha256: >-\n  abcdef\n",
+            "password:\n  hunter2\n",
+            "password: \"one\n  two\"\n",
+        ] {
+            assert!(!["abcdef", "hunter2", "two"].iter().any(|secret| redacted(text).contains(secret)), "{text}");
+        }
+        for text in ["password: ${P}\n", "{ password: \"${P}\", sha256: [redacted] }\n"] {
+            assert_eq!(redacted(text), text);
+        }
+        assert!(!redacted("a: { password: ${P:-hunter2} }\n").contains("hunter2"));
+        assert!(!redacted("password: ${P}hunter2\n").contains("hunter2"));
+    }
+
+    #[test]
     fn the_text_of_a_configuration_is_kept_without_its_password() {
-        let text = "store: { redis: { url: \"redis://gate:hunter2x@127.0.0.1:6379\" } }\n# hunter2x\n\
+        let text = "store: { redis: { url: \"redis://gate:hunter2x@127.0.0.1:6379\" } }\n\
                     tls: { certificates: [{ cert: a, key: a }] }\nroutes: [{ path: /, upstream: a }]\n\
                     upstreams: { a: { endpoints: [\"http://a\"] } }\n";
         let config = super::super::parse("a.yaml".as_ref(), text, &|_| None).unwrap().config;

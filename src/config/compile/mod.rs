@@ -34,7 +34,7 @@ pub(super) fn compile(reader: &YamlReader<'_>, path: &Path, text: &str) -> Optio
         return root.refuse("a map of keys and values", "");
     }
     let mut config = assemble(&root, path)?;
-    config.text = redacted(text, &config).into();
+    config.text = redacted(text).into();
     Some(config)
 }
 
