@@ -81,10 +81,11 @@ impl Driver {
 
 impl Driven {
     fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Some(connection) = &mut self.connection
-            && connection.as_mut().poll(cx).is_ready()
+        // Taken out, so that one that panics is not polled again.
+        if let Some(mut connection) = self.connection.take()
+            && connection.as_mut().poll(cx).is_pending()
         {
-            self.connection = None;
+            self.connection = Some(connection);
         }
     }
 

@@ -100,9 +100,10 @@ where
             let Some(stream) = &mut place.stream else { continue };
             let mut cx = Context::from_waker(&place.waker);
             // A panic costs one stream, as it would in a task of its own.
-            let ended = catch_unwind(AssertUnwindSafe(|| stream.poll(&mut cx, self.write_timeout, &mut self.handlers)));
-            if ended.is_err() || ended.is_ok_and(|ended| ended.is_ready()) {
-                place.stream = None;
+            let polled =
+                catch_unwind(AssertUnwindSafe(|| stream.poll(&mut cx, self.write_timeout, &mut self.handlers)));
+            if polled.map_or(true, |polled| polled.is_ready()) {
+                let _ = catch_unwind(AssertUnwindSafe(|| place.stream = None));
                 self.vacant.push(number);
             }
         }

@@ -21,7 +21,7 @@ pub struct UpDownCounter(Arc<Numbers>);
 /// How often durations were below each bound, and their sum.
 #[derive(Debug, Clone)]
 pub struct Histogram {
-    /// A number for each bound, one for what is above the last, and the sum in nanoseconds.
+    /// A number for each bound, one for what is above the last, and the sum in [`unit`]s.
     numbers: Arc<Numbers>,
     bounds: Arc<[Duration]>,
 }
@@ -65,8 +65,7 @@ impl Histogram {
     pub(crate) fn observe(&self, took: Duration) {
         let bucket = self.bounds.iter().position(|bound| took <= *bound).unwrap_or(self.bounds.len());
         self.numbers.add(bucket, 1);
-        // 64 bits of nanoseconds are centuries.
-        self.numbers.add(self.bounds.len() + 1, took.as_nanos() as u64);
+        self.numbers.add(self.bounds.len() + 1, (took.as_nanos() / unit(&self.bounds)) as u64);
     }
 
     /// How many durations were at most each bound, and all of them as the last.
@@ -79,6 +78,12 @@ impl Histogram {
             })
             .collect()
     }
+}
+
+/// Nanoseconds of one unit of a sum. Nanoseconds of 100,000 calls at a time would need more than 64 bits after two days, microseconds
+/// after six years. Only what is short is summed more finely.
+fn unit(bounds: &[Duration]) -> u128 {
+    if bounds.first().is_some_and(|bound| *bound < Duration::from_micros(100)) { 1 } else { 1_000 }
 }
 
 /// The cell of one series, of any kind.
@@ -189,7 +194,7 @@ fn histogram(numbers: &Numbers, bounds: &[Duration]) -> proto::Histogram {
     });
     histogram.set_bucket(buckets.collect());
     histogram.set_sample_count(count + numbers.sum(bounds.len()));
-    histogram.set_sample_sum(Duration::from_nanos(numbers.sum(bounds.len() + 1)).as_secs_f64());
+    histogram.set_sample_sum(numbers.sum(bounds.len() + 1) as f64 * unit(bounds) as f64 / 1e9);
     histogram
 }
 

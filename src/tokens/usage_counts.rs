@@ -98,8 +98,8 @@ impl UsageCounts {
         takes
     }
 
-    /// All that is to be written. What was refused is remembered for an hour.
-    pub(super) fn take(&self, now: SystemTime) -> Vec<(Arc<str>, NewUsage)> {
+    /// All that is to be written.
+    pub(super) fn take(&self) -> Vec<(Arc<str>, NewUsage)> {
         let mut taken = Vec::new();
         for mut shard in self.shards.iter() {
             // The lock is held for an exchange, not for a walk.
@@ -109,9 +109,13 @@ impl UsageCounts {
             taken.extend(earlier);
             taken.extend(uses);
         }
-        let refused = taken.iter().map(|(id, new)| (id.clone(), new.refused));
-        self.recent.add(refused.filter(|(_, refused)| *refused > 0), now);
         taken
+    }
+
+    /// Remembers for an hour what was refused, once it is written.
+    pub(super) fn remember_refused(&self, written: &[(Arc<str>, NewUsage)], now: SystemTime) {
+        let refused = written.iter().map(|(id, new)| (id.clone(), new.refused));
+        self.recent.add(refused.filter(|(_, refused)| *refused > 0), now);
     }
 
     /// The tokens of this process with the most refused requests of the last hour.
@@ -140,12 +144,12 @@ mod tests {
         for second in [7, 9, 8] {
             book.note(&id, at(second));
         }
-        assert_eq!(book.take(at(60)), [(id.clone(), admitted(3, 9))]);
-        assert!(book.take(at(60)).is_empty());
+        assert_eq!(book.take(), [(id.clone(), admitted(3, 9))]);
+        assert!(book.take().is_empty());
         book.add(&id, admitted(3, 9));
         book.note(&id, at(8));
         book.note_refused(&id, at(10));
-        assert_eq!(book.take(at(60)), [(id, NewUsage { refused: 1, ..admitted(4, 9) })]);
+        assert_eq!(book.take(), [(id, NewUsage { refused: 1, ..admitted(4, 9) })]);
     }
 
     #[test]
@@ -155,11 +159,11 @@ mod tests {
         book.note(&id, at(3_600));
         // It could not be saved then.
         book.add(&id, admitted(5, 100));
-        let mut taken = book.take(at(3_600));
+        let mut taken = book.take();
         taken.sort_by_key(|(_, new)| (new.hour, new.requests));
         let taken: Vec<NewUsage> = taken.into_iter().map(|(_, new)| new).collect();
         assert_eq!(taken, [admitted(1, 3_599), admitted(5, 100), admitted(1, 3_600)]);
-        assert!(book.take(at(3_600)).is_empty());
+        assert!(book.take().is_empty());
     }
 
     #[test]
@@ -168,11 +172,11 @@ mod tests {
         for id in ["a", "b", "c", "a", "c"] {
             book.note(&Arc::from(id), at(1));
         }
-        let mut taken: Vec<_> = book.take(at(2)).into_iter().map(|(id, new)| (id.to_string(), new.requests)).collect();
+        let mut taken: Vec<_> = book.take().into_iter().map(|(id, new)| (id.to_string(), new.requests)).collect();
         taken.sort();
         assert_eq!(taken, [("a".to_owned(), 2), ("b".to_owned(), 1)]);
         book.note(&Arc::from("c"), at(1));
-        assert_eq!(book.take(at(2)).len(), 1);
+        assert_eq!(book.take().len(), 1);
     }
 
     #[test]
@@ -182,9 +186,9 @@ mod tests {
             |id: &str, count: u64, second: u64| (0..count).for_each(|_| book.note_refused(&Arc::from(id), at(second)));
         refuse("a", 3, 1);
         refuse("b", 5, 1);
-        book.take(at(60));
+        book.remember_refused(&book.take(), at(60));
         refuse("a", 3, 100);
-        book.take(at(120));
+        book.remember_refused(&book.take(), at(120));
         let most = |limit, second| {
             let most = book.most_refused(limit, at(second));
             most.into_iter().map(|(id, refused)| format!("{id} {refused}")).collect::<Vec<_>>()

@@ -50,14 +50,17 @@ impl UsageWriter {
     /// Writes everything that has not been written. What the store does not take is kept for the next time; only of writes that Redis
     /// left without an answer nobody knows whether they counted, and they are not repeated.
     pub async fn write(&self) {
-        let usage = self.counts.take(SystemTime::now());
+        let usage = self.counts.take();
         match &self.registry.store {
             TokenStore::Redis(tokens) => self.write_to_redis(tokens, usage).await,
             TokenStore::File(_) if usage.is_empty() => {}
             TokenStore::File(file) => {
                 let new = usage.clone();
                 match blocking(file, move |file| file.add_usage(&new)).await {
-                    Ok(()) => self.warned.store(false, Ordering::Relaxed),
+                    Ok(()) => {
+                        self.warned.store(false, Ordering::Relaxed);
+                        self.counts.remember_refused(&usage, SystemTime::now());
+                    }
                     Err(error) => {
                         usage.iter().for_each(|(id, new)| self.counts.add(id, *new));
                         if !self.warned.swap(true, Ordering::Relaxed) {
@@ -70,20 +73,23 @@ impl UsageWriter {
     }
 
     async fn write_to_redis(&self, tokens: &RedisTokens, usage: Vec<(Arc<str>, NewUsage)>) {
-        let refused = usage.iter().filter(|(_, new)| new.refused > 0).map(|(id, new)| (id.clone(), new.refused));
-        if let Err(error) = tokens.add_refused(refused.collect()).await {
-            tracing::debug!(%error, "can't save which tokens are limited the most");
-        }
+        // Those whose use is kept for the next time are counted then.
+        let mut refused = Vec::new();
         for (index, batch) in usage.chunks(BATCH).enumerate() {
             if index > 0 {
                 tokio::time::sleep(BATCH_PAUSE).await;
             }
             let written = join_all(batch.iter().map(|(id, new)| tokens.add_usage(id, *new))).await;
             for ((id, new), written) in batch.iter().zip(written) {
-                if let Err(StoreError::Down | StoreError::Refused(_)) = written {
-                    self.counts.add(id, *new);
+                match written {
+                    Err(StoreError::Down | StoreError::Refused(_)) => self.counts.add(id, *new),
+                    _ if new.refused > 0 => refused.push((id.clone(), new.refused)),
+                    _ => {}
                 }
             }
+        }
+        if let Err(error) = tokens.add_refused(refused).await {
+            tracing::debug!(%error, "can't save which tokens are limited the most");
         }
     }
 }
