@@ -48,6 +48,15 @@ pub(super) async fn end(mut request: ApiRequest<'_>) -> Result<AdminResponse, Ap
         EndOutcome::Unknown => return Err(unknown()),
         EndOutcome::Silent(silent) => {
             let silent = silent.join(", ");
+            // One of them may yet close it.
+            let by = request.by.actor.as_str();
+            tracing::warn!(
+                call = request.id,
+                reason,
+                by,
+                silent,
+                "a call may have been closed by an instance that did not answer"
+            );
             let message =
                 format!("No instance that answered has this call; these did not answer: {silent}. Try again.");
             return Err(ApiError::Unavailable(message));

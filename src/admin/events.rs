@@ -31,15 +31,13 @@ pub(super) async fn listen(mut request: ApiRequest<'_>) -> Result<AdminResponse,
     let observer = &backend.observer;
     let permit = observer.listeners.clone().try_acquire_owned().map_err(|_| ApiError::TooManyListeners)?;
     let (events, received) = mpsc::channel(MAX_WAITING);
-    let mut feed = Feed {
+    let feed = Feed {
         events,
         newest: observer.newest.subscribe(),
         access_changes: observer.access_changes.subscribe(),
         shutdown: backend.shutdown.clone(),
         _permit: permit,
     };
-    feed.newest.mark_unchanged();
-    feed.access_changes.mark_unchanged();
     let history = json!({ "interval_seconds": INTERVAL.as_secs(), "points": observer.traffic.points() });
     let first = Bytes::from([event("history", &history), status_event(backend)].concat());
     tokio::spawn(feed.run(first));

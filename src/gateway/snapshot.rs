@@ -77,7 +77,9 @@ impl Snapshot {
             metrics
         });
         let routes = config.routes.iter().map(|route| {
-            let metrics = metrics.route(&route.name, initial_methods(route));
+            let known = before.and_then(|before| before.routes.iter().find(|served| served.name == route.name));
+            let known = known.map(|served| &*served.metrics);
+            let metrics = metrics.route_after(&route.name, initial_methods(route), known);
             ServedRoute { name: route.name.clone(), route: route.clone(), metrics }
         });
         let same_plans = before

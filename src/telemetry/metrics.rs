@@ -119,7 +119,17 @@ impl Metrics {
 
     /// The cells of a route, with those for what requests of these methods can lead to.
     pub fn route(&self, name: &str, methods: &[Method]) -> Arc<RouteMetrics> {
-        Arc::new(RouteMetrics::new(&self.families, name, methods))
+        self.route_after(name, methods, None)
+    }
+
+    /// The cells of a route that another configuration had, too.
+    pub(crate) fn route_after(
+        &self,
+        name: &str,
+        methods: &[Method],
+        before: Option<&RouteMetrics>,
+    ) -> Arc<RouteMetrics> {
+        Arc::new(RouteMetrics::new(&self.families, name, methods, before))
     }
 
     /// The cells of an upstream, with those of its endpoints.

@@ -24,13 +24,19 @@ const INITIAL_STATUSES: [StatusCode; 4] =
 const CALL_BUCKETS: &[f64] = &[1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1_800.0, 3_600.0, 7_200.0, 14_400.0];
 const SENDERS: [&str; 2] = ["client", "upstream"];
 
+/// What requests of one route were answered with. It outlives a configuration, as the counters do.
+struct SeenStatuses {
+    /// For each method and status, once that was the answer.
+    cells: Box<[OnceLock<Counter>]>,
+    /// Requests with statuses that have no cell, by their class.
+    others: [AtomicU64; 5],
+}
+
 /// The cells of one route.
 pub struct RouteMetrics {
     name: Box<str>,
     requests: CellVec,
-    cells: Box<[OnceLock<Counter>]>,
-    /// Requests with statuses that have no cell, by their class.
-    others: [AtomicU64; 5],
+    seen: Arc<SeenStatuses>,
     pub(crate) seconds: Histogram,
     /// `None`: no call can begin on the route.
     pub(crate) calls: Option<CallMetrics>,
@@ -38,14 +44,17 @@ pub struct RouteMetrics {
 }
 
 impl RouteMetrics {
-    /// With the cells for what requests of these methods can lead to.
-    pub(super) fn new(families: &Arc<Families>, name: &str, methods: &[Method]) -> Self {
+    /// With the cells for what requests of these methods can lead to. `before`: the same route by another configuration.
+    pub(super) fn new(families: &Arc<Families>, name: &str, methods: &[Method], before: Option<&Self>) -> Self {
+        let none_seen = || SeenStatuses {
+            cells: (0..METHODS.len() * STATUSES.len()).map(|_| OnceLock::new()).collect(),
+            others: Default::default(),
+        };
         let route = Self {
             _series: families.keep(&[("route", name)]),
             name: name.into(),
             requests: families.cells("callgate_requests_total", Kind::Counter, &["route", "method", "status"]),
-            cells: (0..METHODS.len() * STATUSES.len()).map(|_| OnceLock::new()).collect(),
-            others: Default::default(),
+            seen: before.map_or_else(|| Arc::new(none_seen()), |before| before.seen.clone()),
             seconds: families.histogram("callgate_request_duration_seconds", LATENCY_BUCKETS, &[("route", name)]),
             calls: methods.contains(&Method::GET).then(|| CallMetrics::new(families, name)),
         };
@@ -65,9 +74,9 @@ impl RouteMetrics {
         let method = method_index(method);
         let by_label = || self.requests.with_label_values(&[&*self.name, METHODS[method], status.as_str()]).counter();
         match STATUSES.binary_search(&status.as_u16()) {
-            Ok(index) => then(self.cells[method * STATUSES.len() + index].get_or_init(by_label)),
+            Ok(index) => then(self.seen.cells[method * STATUSES.len() + index].get_or_init(by_label)),
             Err(_) => {
-                self.others[class_of(status.as_u16())].fetch_add(1, Ordering::Relaxed);
+                self.seen.others[class_of(status.as_u16())].fetch_add(1, Ordering::Relaxed);
                 then(&by_label());
             }
         }
@@ -79,8 +88,8 @@ impl RouteMetrics {
 
     /// All that was counted so far.
     pub(crate) fn totals(&self) -> RouteTotals {
-        let mut statuses = [0, 1, 2, 3, 4].map(|class: usize| self.others[class].load(Ordering::Relaxed));
-        for cells in self.cells.chunks(STATUSES.len()) {
+        let mut statuses = [0, 1, 2, 3, 4].map(|class: usize| self.seen.others[class].load(Ordering::Relaxed));
+        for cells in self.seen.cells.chunks(STATUSES.len()) {
             for (status, cell) in STATUSES.iter().zip(cells) {
                 statuses[class_of(*status)] += cell.get().map_or(0, Counter::get);
             }

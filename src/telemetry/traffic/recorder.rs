@@ -251,4 +251,29 @@ mod tests {
         assert!(report["statuses"]["5xx"].as_f64().unwrap() > 0.4, "{report}");
         assert_eq!(serde_json::to_value(traffic.route("b", now)).unwrap()["requests_per_second"], 0.0);
     }
+
+    /// What a route was answered with before is not new because of a reload.
+    #[test]
+    fn a_reload_brings_no_burst() {
+        let metrics = Metrics::new().unwrap();
+        let traffic = Traffic::new(Vec::new(), metrics.decision_seconds.clone());
+        let (began, before) = (Instant::now(), metrics.route("a", &[Method::GET]));
+        let sample = |route: &RouteMetrics, second: u64| {
+            let now = began + Duration::from_secs(second);
+            traffic.sample([route].into_iter(), now, SystemTime::UNIX_EPOCH, [0, 0]);
+        };
+        let statuses = || serde_json::to_value(traffic.report()).unwrap()["statuses"]["4xx"].as_f64().unwrap();
+        sample(&before, 0);
+        for _ in 0..100 {
+            before.count(&Method::GET, StatusCode::NOT_FOUND);
+            before.count(&Method::GET, StatusCode::IM_A_TEAPOT);
+        }
+        sample(&before, 10);
+        let rate = statuses();
+        let after = metrics.route_after("a", &[Method::GET], Some(&before));
+        sample(&after, 12);
+        after.count(&Method::GET, StatusCode::NOT_FOUND);
+        sample(&after, 14);
+        assert!(rate > 19.0 && statuses() * 14.0 < 201.5, "{rate} {}", statuses());
+    }
 }
