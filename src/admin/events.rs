@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::backend::AdminBackend;
 use super::error::ApiError;
@@ -36,12 +36,11 @@ pub(super) async fn listen(mut request: ApiRequest<'_>) -> Result<AdminResponse,
         newest: observer.newest.subscribe(),
         access_changes: observer.access_changes.subscribe(),
         shutdown: backend.shutdown.clone(),
-        _permit: permit,
     };
     let history = json!({ "interval_seconds": INTERVAL.as_secs(), "points": observer.traffic.points() });
     let first = Bytes::from([event("history", &history), status_event(backend)].concat());
     tokio::spawn(feed.run(first));
-    Ok(event_stream(received))
+    Ok(event_stream(received, permit))
 }
 
 /// Looks at everything, and tells those who listen. To be called every [`INTERVAL`].
@@ -56,7 +55,7 @@ pub(super) fn observe(backend: &AdminBackend) {
         observer.newest.send_replace(status_event(backend));
     } else {
         // So that each is dated.
-        warnings(backend, &ProcessUsage::read(), now);
+        warnings(backend, &backend.upstreams.report(), &ProcessUsage::read(), now);
     }
 }
 
@@ -78,7 +77,6 @@ struct Feed {
     newest: watch::Receiver<Bytes>,
     access_changes: watch::Receiver<()>,
     shutdown: Shutdown,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Feed {
@@ -88,7 +86,7 @@ impl Feed {
         let age = tokio::time::sleep(MAX_AGE);
         tokio::pin!(age);
         let reason = loop {
-            // Whoever takes nothing is cut with the connection.
+            // A listener that takes nothing is cut with its connection.
             if self.events.send(next).await.is_err() {
                 return;
             }

@@ -1,6 +1,7 @@
 //! What is watched for people whether or not anybody looks: traffic, warnings, and who listens to events.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
@@ -10,6 +11,8 @@ use crate::telemetry::{RouteMetrics, Traffic};
 
 /// Listeners to events at one time.
 const MAX_LISTENERS: usize = 32;
+/// How long they may take at the end.
+const LAST_EVENT_TIME: Duration = Duration::from_secs(1);
 
 /// It outlives a configuration.
 pub(crate) struct Observer {
@@ -35,5 +38,12 @@ impl Observer {
             listeners: Arc::new(Semaphore::new(MAX_LISTENERS)),
             no_route,
         }
+    }
+
+    /// Waits for a moment until all listeners have had their last event.
+    pub(crate) async fn listeners_gone(&self) {
+        let all = self.listeners.acquire_many(MAX_LISTENERS as u32);
+        // A listener that takes nothing must not hold up the end.
+        let _ = tokio::time::timeout(LAST_EVENT_TIME, all).await;
     }
 }

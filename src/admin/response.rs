@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::tokens::TokenView;
 
@@ -21,7 +21,11 @@ pub(super) type AdminResponse = Response<AdminBody>;
 pub(super) enum AdminBody {
     Whole(Full<Bytes>),
     /// It lasts for as long as somebody sends.
-    Events(mpsc::Receiver<Bytes>),
+    Events {
+        events: mpsc::Receiver<Bytes>,
+        /// For one listener, until it has had the last event.
+        _permit: OwnedSemaphorePermit,
+    },
 }
 
 impl Body for AdminBody {
@@ -31,29 +35,29 @@ impl Body for AdminBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Self::Whole(body) => Pin::new(body).poll_frame(cx),
-            Self::Events(events) => events.poll_recv(cx).map(|event| event.map(|event| Ok(Frame::data(event)))),
+            Self::Events { events, .. } => events.poll_recv(cx).map(|event| event.map(|event| Ok(Frame::data(event)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(body) => body.is_end_stream(),
-            Self::Events(_) => false,
+            Self::Events { .. } => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(body) => body.size_hint(),
-            Self::Events(_) => SizeHint::default(),
+            Self::Events { .. } => SizeHint::default(),
         }
     }
 }
 
 /// Server-sent events, as they are received.
-pub(super) fn event_stream(events: mpsc::Receiver<Bytes>) -> AdminResponse {
+pub(super) fn event_stream(events: mpsc::Receiver<Bytes>, permit: OwnedSemaphorePermit) -> AdminResponse {
     let mut response = response(StatusCode::OK, "text/event-stream", "");
-    *response.body_mut() = AdminBody::Events(events);
+    *response.body_mut() = AdminBody::Events { events, _permit: permit };
     response
 }
 

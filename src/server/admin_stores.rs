@@ -27,7 +27,7 @@ pub(super) struct AdminStores {
     reload: ReloadRequests,
     last_reload: LastReload,
     log: LogControl,
-    observer: Arc<Observer>,
+    pub(super) observer: Arc<Observer>,
     takeover: Option<PathBuf>,
 }
 

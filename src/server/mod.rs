@@ -24,8 +24,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::admin::{Admin, LastReload, OBSERVE_INTERVAL};
+use crate::admin::{Admin, LastReload, OBSERVE_INTERVAL, Observer};
 use crate::auth::RecordWatch;
 use crate::config::Config;
 use crate::instances::Instances;
@@ -64,11 +65,19 @@ pub(crate) struct Server {
     pub(crate) https: SocketAddr,
     pub(crate) admin: SocketAddr,
     state: Arc<ProcessState>,
-    usage_writer: Arc<UsageWriter>,
-    instances: Arc<Instances>,
+    background: Background,
     workers: Vec<Worker>,
     /// If it can be taken over.
     predecessor: Option<Arc<Predecessor>>,
+}
+
+/// What runs in the background and ends in order.
+struct Background {
+    usage_writer: Arc<UsageWriter>,
+    instances: Arc<Instances>,
+    /// Tells the other instances of this one.
+    heartbeat: AbortOnDropHandle<()>,
+    observer: Arc<Observer>,
 }
 
 /// What a start may find.
@@ -147,8 +156,7 @@ impl Server {
                 }
             }
         }
-        let (usage_writer, instances) =
-            spawn_background(&state, &workers, admin, log_control, files, takeover.clone()).await?;
+        let background = spawn_background(&state, &workers, admin, log_control, files, takeover.clone()).await?;
         let predecessor = match takeover {
             Some(path) => match take_over(&state, path, held, sockets.inheritance).await {
                 Ok(predecessor) => Some(predecessor),
@@ -162,7 +170,7 @@ impl Server {
         };
         state.accepting.cancel();
         let (https, http) = (https_address, http_address.map(tracing::field::display));
-        let server = Self { https, admin: admin_address, state, usage_writer, instances, workers, predecessor };
+        let server = Self { https, admin: admin_address, state, background, workers, predecessor };
         tracing::info!(https = %server.https, http, admin = %server.admin, workers = count, "serving");
         systemd::ready();
         tokio::spawn(systemd::feed_watchdog());
@@ -193,8 +201,11 @@ impl Server {
         for worker in self.workers {
             worker.join().await;
         }
-        self.usage_writer.finish().await;
-        self.instances.leave().await;
+        let Background { usage_writer, instances, heartbeat, observer } = self.background;
+        usage_writer.finish().await;
+        drop(heartbeat);
+        instances.leave().await;
+        observer.listeners_gone().await;
         let pending = &self.state.pending_merges;
         if !pending.is_empty() {
             let (admissions, logs) = (pending.len(), pending.logs());
@@ -284,7 +295,7 @@ async fn spawn_background(
     log: LogControl,
     files: WatchedFiles,
     takeover: Option<PathBuf>,
-) -> Result<(Arc<UsageWriter>, Arc<Instances>), StartError> {
+) -> Result<Background, StartError> {
     let snapshot = state.snapshot.load_full();
     let (requests, requested) = mpsc::channel(MAX_WAITING_RELOADS);
     let last = LastReload::default();
@@ -326,8 +337,8 @@ async fn spawn_background(
     }
     let writer = usage_writer.clone();
     tokio::spawn(async move { writer.run().await });
-    let instances = stores.instances.clone();
-    tokio::spawn(instances.clone().run());
+    let (instances, observer) = (stores.instances.clone(), stores.observer.clone());
+    let heartbeat = AbortOnDropHandle::new(tokio::spawn(instances.clone().run()));
     tokio::spawn(sweep(state.clone()));
     state.metrics.reload_successful.set(1);
     state.metrics.reload_success_time.set(unix_seconds(SystemTime::now()));
@@ -344,7 +355,7 @@ async fn spawn_background(
     };
     let hangups = signal(SignalKind::hangup()).map_err(StartError::Worker)?;
     tokio::spawn(reloader.run(hangups, requested));
-    Ok((usage_writer, instances))
+    Ok(Background { usage_writer, instances, heartbeat, observer })
 }
 
 /// Lets the admin listener look at traffic and warnings.

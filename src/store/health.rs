@@ -94,11 +94,6 @@ impl StoreHealth {
         StoreState { connected, since: state.changed_at, trouble: state.trouble.clone() }
     }
 
-    /// What decides while it does not.
-    pub(crate) fn policy(&self) -> Option<OnFailure> {
-        self.on_failure
-    }
-
     /// Why Redis does not answer, for an operator; `None` while it does. It names no password.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {

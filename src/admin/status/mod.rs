@@ -14,6 +14,7 @@ use super::request::ApiRequest;
 use super::response::{AdminResponse, json_response};
 use super::warning_log::Warning;
 use crate::config::{RedisServers, RedisStore, Store};
+use crate::forward::UpstreamReport;
 use crate::telemetry::{LatencyReport, ProcessUsage};
 use crate::tokens::Date;
 
@@ -29,7 +30,8 @@ pub(super) async fn show(mut request: ApiRequest<'_>) -> Result<AdminResponse, A
 pub(super) fn status(backend: &AdminBackend) -> Value {
     let now = SystemTime::now();
     let usage = ProcessUsage::read();
-    let warnings = warnings(backend, &usage, now);
+    let upstreams = backend.upstreams.report();
+    let warnings = warnings(backend, &upstreams, &usage, now);
     let (instances, shutdown) = (&backend.instances, &backend.shutdown);
     let uptime = now.duration_since(instances.started_at()).unwrap_or_default();
     let left = shutdown.progress();
@@ -61,7 +63,7 @@ pub(super) fn status(backend: &AdminBackend) -> Value {
         "certificates": certificates(backend, now),
         "store": store(backend),
         "instances": instances.all(),
-        "upstreams": backend.upstreams.report(),
+        "upstreams": upstreams,
         "connections": {
             "open": https.get() + http.get(),
             "max": backend.config.listen.max_connections,
@@ -77,8 +79,13 @@ pub(super) fn status(backend: &AdminBackend) -> Value {
 }
 
 /// What is wrong at the moment, and since when.
-pub(super) fn warnings(backend: &AdminBackend, usage: &ProcessUsage, now: SystemTime) -> Vec<Warning> {
-    let findings = warnings::findings(backend, usage, now);
+pub(super) fn warnings(
+    backend: &AdminBackend,
+    upstreams: &[UpstreamReport],
+    usage: &ProcessUsage,
+    now: SystemTime,
+) -> Vec<Warning> {
+    let findings = warnings::findings(backend, upstreams, usage, now);
     backend.observer.warnings.date(findings, backend.metrics.log_dropped.get(), now)
 }
 

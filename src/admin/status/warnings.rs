@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use super::super::backend::AdminBackend;
 use super::super::warning_log::Finding;
 use crate::certificates::ValidityFault;
-use crate::config::OnFailure;
+use crate::config::{OnFailure, Store};
+use crate::forward::UpstreamReport;
 use crate::telemetry::{ProcessUsage, UpDownCounter};
 
 /// Endpoints that are named one by one.
@@ -16,14 +17,19 @@ const MAX_SKEW_S: i64 = 2;
 const FULL_PERCENT: u64 = 90;
 
 /// All that is wrong at the moment.
-pub(super) fn findings(backend: &AdminBackend, usage: &ProcessUsage, now: SystemTime) -> Vec<Finding> {
+pub(super) fn findings(
+    backend: &AdminBackend,
+    upstreams: &[UpstreamReport],
+    usage: &ProcessUsage,
+    now: SystemTime,
+) -> Vec<Finding> {
     let mut all = Vec::new();
     if backend.shutdown.is_announced() {
         let text = "This instance ends: it takes no new connections, and waits for what is open.".to_owned();
         all.push(Finding::new("draining", "", text));
     }
     all.extend(of_store(backend));
-    all.extend(of_endpoints(backend));
+    all.extend(of_endpoints(upstreams));
     all.extend(of_certificates(backend, now));
     if let Some((at, Err(failure))) = backend.last_reload.load().as_deref() {
         let first = failure.problems.first().map(ToString::to_string).unwrap_or_default();
@@ -49,10 +55,14 @@ fn of_store(backend: &AdminBackend) -> Vec<Finding> {
         let text = format!("Redis has not answered since the start, so no token is known: {trouble}.");
         all.push(Finding::new("store_never_answered", "", text).since(Some(backend.instances.started_at())));
     } else if !state.connected {
-        let decides = match health.policy() {
-            Some(OnFailure::Deny) => "every request gets 503",
-            Some(OnFailure::Allow) => "limits are not applied",
-            Some(OnFailure::Local) | None => "this instance applies limits by itself",
+        let on_failure = match &backend.config.store {
+            Store::Redis(store) => store.on_failure,
+            Store::Memory => OnFailure::Local,
+        };
+        let decides = match on_failure {
+            OnFailure::Deny => "every request gets 503",
+            OnFailure::Allow => "limits are not applied",
+            OnFailure::Local => "this instance applies limits by itself",
         };
         let text = format!("Redis does not answer: {trouble}. Meanwhile {decides}.");
         all.push(Finding::new("store_unreachable", "", text).since(state.since));
@@ -71,10 +81,10 @@ fn of_store(backend: &AdminBackend) -> Vec<Finding> {
     all
 }
 
-fn of_endpoints(backend: &AdminBackend) -> Vec<Finding> {
+fn of_endpoints(upstreams: &[UpstreamReport]) -> Vec<Finding> {
     let (mut all, mut unnamed) = (Vec::new(), 0);
-    for upstream in backend.upstreams.report() {
-        for endpoint in upstream.endpoints {
+    for upstream in upstreams {
+        for endpoint in &upstream.endpoints {
             let why = match endpoint.state {
                 "down" => "its health checks fail",
                 "ejected" => "its requests failed, so it gets none for a while",

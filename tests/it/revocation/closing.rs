@@ -143,7 +143,7 @@ async fn streams_of_events_are_calls_and_the_command_line_closes_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_instance_shows_and_closes_the_calls_of_all() {
-    let (redis, stage) = (RedisServer::start(), Stage::start().await);
+    let (mut redis, stage) = (RedisServer::start(), Stage::start().await);
     let site = stage.site(&format!("store: {{ redis: {{ url: \"{}\", deadline: 5s }} }}", redis.url()), "", "");
     let token = site.token(&["calls:stream"]);
     let (first, mut second) = (site.serve(), site.serve());
@@ -176,5 +176,10 @@ async fn any_instance_shows_and_closes_the_calls_of_all() {
     assert_eq!(left["silent_instances"][0], two[1]["instance"]);
     let (status, answer) = close(&first, two[1]["id"].as_str().unwrap(), "").await;
     assert_eq!((status, &answer["code"]), (503, &"unavailable".into()), "{answer}");
+
+    // Its own calls are shown while Redis is away, too.
+    redis.kill();
+    let own = page(&first, "all=true").await;
+    assert_eq!(own["calls"][0]["route"], "/call", "{own}");
     drop((here, lost));
 }
