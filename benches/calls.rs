@@ -206,7 +206,7 @@ fn serve(cores: Cores, folder: &Path, upstream: u16, calls: usize) -> (Program, 
              tls: {{ certificates: [{{ cert: cert.pem, key: key.pem }}] }}\ntokens: {{ file: tokens.yaml }}\n\
              plans: {{ standard: {{ limits: {{ minute: 1000000/1m }} }} }}\n\
              routes: [{{ path: /call, permission: \"calls:read\", upstream: media }}]\n\
-             upstreams: {{ media: {{ endpoints: [\"http://127.0.0.1:{upstream}\"], max_connections: {room} }} }}\n\
+             upstreams: {{ media: {{ endpoints: [\"http://127.0.0.1:{upstream}\"], max_connections: {room}, max_calls: {room} }} }}\n\
              drain: {{ timeout: 1s, calls: 1s, spread: 0s }}\nruntime: {{ workers: 1 }}\n"
         ),
     );

@@ -118,7 +118,9 @@ where
 {
     let io = WriteTimeout::new(AnswerFirst::new(io), upstream.idle_timeout);
     if protocol == Protocol::Http2 {
-        return SharedConnection::handshake(io, upstream.ping, slot).await.map(Connected::Http2);
+        // Boxed: otherwise each new connection over HTTP/1.1 reserves the 8 KB of this future, too.
+        let handshake = Box::pin(SharedConnection::handshake(io, upstream.ping, slot));
+        return handshake.await.map(Connected::Http2);
     }
     let mut builder = http1::Builder::new();
     builder

@@ -1,5 +1,7 @@
 //! A call: what a request becomes when its connection is upgraded.
 
+use std::pin::pin;
+
 use crate::forward::{CutReason, ResponseGuard, Tunnel};
 use crate::listener::PeerCall;
 use crate::live_calls::CallKind;
@@ -15,26 +17,27 @@ pub(super) async fn run(mut life: Box<RequestLife>, tunnel: Box<Tunnel>) {
     }
     let state = life.live_call(CallKind::WebSocket).clone();
     let mut open = life.watch_token();
-    let revoked = async {
+    // Pinned here, all of them: a future that is passed on by value takes its room at each place that it passes, for as long as the call.
+    let revoked = pin!(async {
         match &mut open {
             Some(open) => open.revoked().await,
             None => std::future::pending().await,
         }
-    };
+    });
     let closes = life.drained_call.as_ref().map(PeerCall::closes);
-    let closes = async {
+    let closes = pin!(async {
         match closes {
             Some(closes) => closes.await,
             None => std::future::pending().await,
         }
-    };
-    let cut = async {
+    });
+    let cut = pin!(async {
         tokio::select! {
             () = closes => CutReason::Ended,
             why = revoked => CutReason::Revoked(why.as_str()),
             reason = state.ended() => CutReason::Closed(reason),
         }
-    };
+    });
     let end = tunnel.run(&state, cut).await;
     if let Some(open_calls) = open_calls {
         open_calls.dec();

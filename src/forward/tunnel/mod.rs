@@ -51,7 +51,8 @@ impl Tunnel {
         };
         let by = relay.ended_by;
         if let Some(frames) = cut.as_ref().and_then(CutReason::close_frames) {
-            relay.close(&frames).await;
+            // Boxed: it is the last moment of a call, and would take room in it from the first.
+            Box::pin(relay.close(&frames)).await;
         }
         relay.end(by, cut)
     }
