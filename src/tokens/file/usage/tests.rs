@@ -140,7 +140,7 @@ fn the_use_of_each_hour_is_kept_for_thirty_days() {
     let (folder, file, _path) = tokens(300);
     let all: Vec<String> = (0..300).map(|number| format!("t{number}")).collect();
     let last = Date::parse("2026-11-24T10:00:00Z").unwrap().time();
-    let hours = folder.path().join("tokens.yaml.usage.hours.log");
+    let hours = folder.path().join("tokens.yaml.usage.2026-11-24.log");
     let mut longest = 0;
     for _ in 0..40 {
         note(&file, &all);
