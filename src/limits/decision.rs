@@ -166,11 +166,12 @@ impl Decision {
         is_sure.then(|| Self { admitted: false, ..self.clone() })
     }
 
-    /// How long a denial holds: in so many ms the last of the windows that deny frees a slot, or it may change before.
+    /// How long a denial holds at least: in so many ms the last of the windows that deny frees a slot, or it may change before.
     pub(super) fn lasts_ms(&self) -> u64 {
         let denying = self.windows.iter().filter(|window| self.is_denied_by(window));
         let frees_ms = denying.map(|window| window.frees_ms).max().unwrap_or(0);
-        frees_ms.min(self.final_until_ms).saturating_sub(self.now_ms)
+        // The clock may have been at the very end of its millisecond, and a window frees its slot at the beginning of one.
+        frees_ms.min(self.final_until_ms).saturating_sub(self.now_ms + 1)
     }
 
     /// How many more requests of this cost all windows have room for.

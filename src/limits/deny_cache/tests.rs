@@ -65,8 +65,9 @@ fn answers_the_same_query_until_a_slot_is_free() {
     let again = repeated(&cache, &query, after(505)).unwrap();
     assert_eq!(again.source, Source::DenyCache);
     assert_eq!(again.windows(), denial(100_700).windows());
-    assert!(repeated(&cache, &query, after(699)).is_some());
-    assert!(repeated(&cache, &query, after(700)).is_none());
+    assert!(repeated(&cache, &query, after(698)).is_some());
+    // Redis may have read its clock just before the next millisecond: then the slot is free.
+    assert!(repeated(&cache, &query, after(699)).is_none());
 }
 
 #[test]
@@ -78,10 +79,10 @@ fn after_a_second_one_request_rechecks_and_the_others_are_answered() {
     let late = repeated(&cache, &query, after(999)).unwrap().reported().unwrap();
     assert_eq!((late.reset_s, late.retry_after_s), (105, 4));
     assert!(matches!(cache.look_up(&query, after(1_000)), Lookup::Ask(Some(_))));
-    let late = repeated(&cache, &query, after(4_299)).unwrap().reported().unwrap();
+    let late = repeated(&cache, &query, after(4_298)).unwrap().reported().unwrap();
     assert_eq!((late.reset_s, late.retry_after_s), (105, 1));
     // Not beyond its end.
-    assert!(matches!(cache.look_up(&query, after(4_300)), Lookup::Wait(_)));
+    assert!(matches!(cache.look_up(&query, after(4_299)), Lookup::Wait(_)));
 }
 
 #[test]
@@ -132,7 +133,7 @@ fn a_repeated_denial_moves_past_times_to_the_present() {
         frees_ms,
     });
     let denial = Decision::new(false, Source::Redis, 1, 100_000, windows);
-    assert_eq!(denial.lasts_ms(), 2_000);
+    assert_eq!(denial.lasts_ms(), 1_999);
     let again = denial.repeated(Source::DenyCache, 800);
     assert_eq!(again.windows().iter().map(|window| window.frees_ms).collect::<Vec<_>>(), [102_000, 100_800]);
 }
@@ -170,9 +171,9 @@ async fn a_dear_denial_is_remembered_only_while_nothing_can_change_it() {
     let now = Instant::now();
     cache.remember(&dear, denial(6).next_denial().unwrap(), now, now);
     let after = |ms| now + Duration::from_millis(ms);
-    assert_eq!(repeated(&cache, &dear, after(799)).unwrap().windows(), denial(6).windows());
+    assert_eq!(repeated(&cache, &dear, after(798)).unwrap().windows(), denial(6).windows());
     // The oldest request has left.
-    assert!(matches!(cache.look_up(&dear, after(800)), Lookup::Ask(Some(_))));
+    assert!(matches!(cache.look_up(&dear, after(799)), Lookup::Ask(Some(_))));
 }
 
 #[test]
