@@ -45,10 +45,7 @@ impl<H: Handler> Listener<H> {
         let Some(slot) = self.slots.take(config.listen.max_connections, &self.metrics) else { return };
         // Answers are small and urgent. A socket without this option still works.
         let _ = stream.set_nodelay(true);
-        let listener = self.clone();
-        self.shutdown.tasks().spawn(async move {
-            connection::serve(&listener, &config, stream, address, slot).await;
-        });
+        self.shutdown.tasks().spawn(connection::serve(self.clone(), config, stream, address, slot));
     }
 }
 

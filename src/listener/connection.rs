@@ -25,54 +25,59 @@ use super::service::{Listener, Tls};
 use super::slot::ConnectionSlot;
 use super::tls::ShownCertificate;
 
-/// Serves one accepted connection to its end.
-pub(super) async fn serve<H: Handler>(
-    listener: &Listener<H>,
-    config: &Config,
+/// Serves one accepted connection to its end. No `async fn`: that would keep room for its arguments twice, as long as the connection.
+pub(super) fn serve<H: Handler>(
+    listener: Arc<Listener<H>>,
+    config: Arc<Config>,
     mut socket: TcpStream,
-    address: SocketAddr,
+    mut address: SocketAddr,
     mut slot: ConnectionSlot,
-) {
-    let settings = &config.listen;
-    let client = tokio::select! {
-        client = client_address(listener, settings, &mut socket, address) => client,
-        () = listener.shutdown.gives_up_handshakes() => return,
-    };
-    let Some(address) = client else { return };
-    if !slot.assign(address.ip(), config) {
-        listener.metrics.refused_to_client.inc();
-        tracing::debug!(client = %address, "the client has as many connections as allowed (listen.max_connections_per_client)");
-        return;
-    }
-    let peer = |certificate| Peer::new(address, certificate, HeadLimits::of(settings), slot, &listener.shutdown);
-    let Some(tls) = listener.serving.load().tls.clone() else {
-        return serve_http1(listener, settings, socket, peer(None)).await;
-    };
-    let started = Instant::now();
-    // Boxed: a task is as large as the largest of its steps, and the handshake is soon over.
-    let handshake = tokio::time::timeout(settings.handshake_timeout, Box::pin(handshake(&tls, socket)));
-    let shaken = tokio::select! {
-        shaken = handshake => shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
-        () = listener.shutdown.gives_up_handshakes() => return,
-    };
-    let stream = match shaken {
-        Ok(stream) => stream,
-        Err(error) => {
-            listener.metrics.handshake_failures.inc();
-            tracing::debug!(client = %address, %error, "TLS handshake failed");
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let settings = &config.listen;
+        let client = tokio::select! {
+            client = client_address(&listener, settings, &mut socket, address) => client,
+            () = listener.shutdown.gives_up_handshakes() => return,
+        };
+        match client {
+            Some(client) => address = client,
+            None => return,
+        }
+        if !slot.assign(address.ip(), &config) {
+            listener.metrics.refused_to_client.inc();
+            tracing::debug!(client = %address, "the client has as many connections as allowed (listen.max_connections_per_client)");
             return;
         }
-    };
-    listener.metrics.handshake_seconds.observe(started.elapsed());
-    let session = stream.get_ref().1;
-    let is_http2 = session.alpn_protocol() == Some(b"h2");
-    let certificate = ShownCertificate::new(&tls.certificates, session.server_name());
-    drop(tls);
-    if is_http2 {
-        // Boxed: it is the larger of the two, and would size every connection's task.
-        Box::pin(serve_http2(listener, settings, stream, peer(Some(certificate)))).await;
-    } else {
-        serve_http1(listener, settings, stream, peer(Some(certificate))).await;
+        let peer = |certificate| Peer::new(address, certificate, HeadLimits::of(settings), slot, &listener.shutdown);
+        let Some(tls) = listener.serving.load().tls.clone() else {
+            return serve_http1(&listener, settings, socket, peer(None)).await;
+        };
+        let started = Instant::now();
+        // Boxed: a task is as large as the largest of its steps, and the handshake is soon over.
+        let handshake = tokio::time::timeout(settings.handshake_timeout, Box::pin(handshake(&tls, socket)));
+        let shaken = tokio::select! {
+            shaken = handshake => shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+            () = listener.shutdown.gives_up_handshakes() => return,
+        };
+        let stream = match shaken {
+            Ok(stream) => stream,
+            Err(error) => {
+                listener.metrics.handshake_failures.inc();
+                tracing::debug!(client = %address, %error, "TLS handshake failed");
+                return;
+            }
+        };
+        listener.metrics.handshake_seconds.observe(started.elapsed());
+        let session = stream.get_ref().1;
+        let is_http2 = session.alpn_protocol() == Some(b"h2");
+        let certificate = ShownCertificate::new(&tls.certificates, session.server_name());
+        drop(tls);
+        if is_http2 {
+            // Boxed: it is the larger of the two, and would size every connection's task.
+            Box::pin(serve_http2(&listener, settings, stream, peer(Some(certificate)))).await;
+        } else {
+            serve_http1(&listener, settings, stream, peer(Some(certificate))).await;
+        }
     }
 }
 
@@ -87,7 +92,8 @@ async fn client_address<H>(
     if !settings.proxy_protocol.iter().any(|network| network.contains(&ip)) {
         return Some(address);
     }
-    let header = tokio::time::timeout(settings.handshake_timeout, proxy_protocol::read(socket)).await;
+    // Boxed: few listeners have it.
+    let header = tokio::time::timeout(settings.handshake_timeout, Box::pin(proxy_protocol::read(socket))).await;
     match header.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into())) {
         Ok(client) => Some(client.unwrap_or(address)),
         Err(ProxyError::Closed) => None,
@@ -165,47 +171,57 @@ where
 /// `lost`, keeps cancelling, or is cut by the drain: with the requests if no call is open on it, and otherwise at the very end. The drain's
 /// signal is polled once, to be woken by it, and then read as a flag: a connection wakes up for every packet, and all connections share
 /// that one signal.
-async fn drive<C, E>(
-    mut connection: Pin<&mut C>,
-    peer: &Peer,
-    mut idle: Pin<&mut impl Future<Output = ()>>,
-    mut lost: Pin<&mut impl Future<Output = ()>>,
+fn drive<'a, C, E>(
+    mut connection: Pin<&'a mut C>,
+    peer: &'a Peer,
+    mut idle: Pin<&'a mut impl Future<Output = ()>>,
+    mut lost: Pin<&'a mut impl Future<Output = ()>>,
     close: impl Fn(Pin<&mut C>, bool) -> bool,
-) -> Result<(), E>
+) -> impl Future<Output = Result<(), E>>
 where
     C: Future<Output = Result<(), E>>,
 {
     let shutdown = &peer.shutdown;
-    let cut = async {
-        shutdown.requests_cut().await;
-        if peer.has_calls() {
-            shutdown.ended().await;
-        }
-    };
-    let mut draining = pin!(shutdown.draining());
-    let mut cut = pin!(cut);
-    let (mut listens, mut closing) = (false, false);
-    poll_fn(|cx: &mut Context<'_>| {
-        if !listens {
-            listens = true;
-            let _ = draining.as_mut().poll(cx);
-        }
-        if !closing {
-            let ends = peer.cancels_too_much(1) || idle.as_mut().poll(cx).is_ready();
-            if ends || shutdown.is_draining() {
-                closing = close(connection.as_mut(), !ends);
+    async move {
+        let mut draining = pin!(shutdown.draining());
+        let mut cut = None;
+        let (mut listens, mut closing) = (false, false);
+        poll_fn(|cx: &mut Context<'_>| {
+            if !listens {
+                listens = true;
+                let _ = draining.as_mut().poll(cx);
             }
-        }
-        if peer.cancels_too_much(2) {
-            tracing::debug!(client = %peer.client.address, "the client makes requests only to cancel them");
-            return Poll::Ready(Ok(()));
-        }
-        if lost.as_mut().poll(cx).is_ready() || (shutdown.is_draining() && cut.as_mut().poll(cx).is_ready()) {
-            return Poll::Ready(Ok(()));
-        }
-        connection.as_mut().poll(cx)
-    })
-    .await
+            if !closing {
+                let ends = peer.cancels_too_much(1) || idle.as_mut().poll(cx).is_ready();
+                if ends || shutdown.is_draining() {
+                    closing = close(connection.as_mut(), !ends);
+                }
+            }
+            if peer.cancels_too_much(2) {
+                tracing::debug!(client = %peer.client.address, "the client makes requests only to cancel them");
+                return Poll::Ready(Ok(()));
+            }
+            if lost.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            // Boxed when it is needed: an idle connection keeps no room for it.
+            if shutdown.is_draining()
+                && cut.get_or_insert_with(|| Box::pin(cut_by_drain(peer))).as_mut().poll(cx).is_ready()
+            {
+                return Poll::Ready(Ok(()));
+            }
+            connection.as_mut().poll(cx)
+        })
+        .await
+    }
+}
+
+/// Resolves when a drain cuts the connection.
+async fn cut_by_drain(peer: &Peer) {
+    peer.shutdown.requests_cut().await;
+    if peer.has_calls() {
+        peer.shutdown.ended().await;
+    }
 }
 
 fn log_end(address: SocketAddr, ended: Result<(), impl std::error::Error>) {

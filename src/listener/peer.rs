@@ -183,13 +183,15 @@ impl Peer {
     }
 
     /// Resolves when nothing has been in flight for so long.
-    pub(super) async fn idle(&self, timeout: Duration) {
-        loop {
-            let is_idle = self.active.load(Ordering::Relaxed) == 0;
-            let silence = if is_idle { self.moved.silence() } else { Duration::ZERO };
-            match timeout.checked_sub(silence) {
-                None | Some(Duration::ZERO) => return,
-                Some(left) => tokio::time::sleep(left).await,
+    pub(super) fn idle(&self, timeout: Duration) -> impl Future<Output = ()> {
+        async move {
+            loop {
+                let is_idle = self.active.load(Ordering::Relaxed) == 0;
+                let silence = if is_idle { self.moved.silence() } else { Duration::ZERO };
+                match timeout.checked_sub(silence) {
+                    None | Some(Duration::ZERO) => return,
+                    Some(left) => tokio::time::sleep(left).await,
+                }
             }
         }
     }
