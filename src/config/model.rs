@@ -65,8 +65,10 @@ pub struct Runtime {
 pub struct ListenSettings {
     /// The HTTPS listener.
     pub https: SocketAddr,
-    /// The plain listener, which only rejects or redirects.
+    /// The plain listener. It rejects or redirects what did not come over HTTPS to a proxy in `https_from`.
     pub http: Option<SocketAddr>,
+    /// Networks of proxies that end TLS, and say of each request on the plain listener whether it came over HTTPS.
+    pub https_from: Vec<IpNet>,
     /// Answer requests without a credential on the plain listener with a redirect to HTTPS instead of 403.
     pub redirect: bool,
     /// The admin listener.

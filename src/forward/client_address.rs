@@ -1,4 +1,5 @@
-//! The address of the client. Forwarding headers count only from trusted proxies (RFC 7239 §8.1).
+//! What proxies say of a request: the client's address, and whether it came over HTTPS. Forwarding headers count only from trusted
+//! proxies (RFC 7239 §8.1).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,6 +9,7 @@ use ipnet::IpNet;
 use smallvec::SmallVec;
 
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The address that a request comes from: the socket's, or, behind trusted proxies, the nearest address in
 /// `X-Forwarded-For` that is not a trusted proxy's. Proxies that send no such header are asked by `Forwarded`.
@@ -39,11 +41,27 @@ pub(super) fn forwarded_hops(headers: &HeaderMap) -> SmallVec<[Option<IpAddr>; 4
     lines.flat_map(|line| split_unquoted(line, ',')).map(hop_of_element).collect()
 }
 
+/// Whether the proxy that sent this request says that it came over HTTPS: in `X-Forwarded-Proto` or `Forwarded`. The proxy's own word is
+/// the last one. Where both headers say something, one of them may be the client's, so both must say it.
+pub fn came_over_https(headers: &HeaderMap) -> bool {
+    let last_line = |name| headers.get_all(name).iter().next_back().map(|line| line.to_str().unwrap_or_default());
+    let is_https = |proto: &str| proto.trim().eq_ignore_ascii_case("https");
+    let plain = last_line(X_FORWARDED_PROTO).map(|line| is_https(line.rsplit(',').next().unwrap_or_default()));
+    let element = last_line(FORWARDED).and_then(|line| split_unquoted(line, ',').last());
+    let standard = element.and_then(|element| parameter(element, "proto")).map(is_https);
+    plain.or(standard).is_some() && plain.unwrap_or(true) && standard.unwrap_or(true)
+}
+
+/// The value of a parameter of one element of `Forwarded`, without its quotes.
+fn parameter<'a>(element: &'a str, name: &str) -> Option<&'a str> {
+    let mut pairs = split_unquoted(element, ';').filter_map(|pair| pair.trim().split_once('='));
+    let (_, value) = pairs.find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+    Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
+}
+
 /// The address in `for=…` of one element.
 fn hop_of_element(element: &str) -> Option<IpAddr> {
-    let mut pairs = split_unquoted(element, ';').filter_map(|pair| pair.trim().split_once('='));
-    let (_, node) = pairs.find(|(name, _)| name.eq_ignore_ascii_case("for"))?;
-    let node = node.strip_prefix('"').and_then(|node| node.strip_suffix('"')).unwrap_or(node);
+    let node = parameter(element, "for")?;
     let bare = node.strip_prefix('[').and_then(|node| node.strip_suffix(']'));
     parse_hop(bare.unwrap_or(node))
 }
@@ -134,6 +152,47 @@ mod tests {
         headers.append(FORWARDED, "for=6.6.6.6".parse().unwrap());
         let address = client_address(&headers, "10.0.0.1:4000".parse().unwrap(), &["10.0.0.0/8".parse().unwrap()]);
         assert_eq!(address.to_string(), "1.2.3.4");
+    }
+
+    #[test]
+    fn the_last_proxy_says_whether_it_was_https() {
+        let https = |lines: &[(&str, &str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+            }
+            came_over_https(&headers)
+        };
+        let (plain, standard) = ("x-forwarded-proto", "forwarded");
+        for lines in [
+            &[(plain, "https")][..],
+            &[(plain, "HTTPS ")],
+            &[(plain, "http, https")],
+            &[(plain, "http"), (plain, "https")],
+            &[(standard, "for=1.2.3.4;proto=https")],
+            &[(standard, "proto=http, for=\"[2001:db8::1]\"; Proto=\"https\"")],
+            &[(plain, "https"), (standard, "for=1.2.3.4")],
+            &[(plain, "https"), (standard, "proto=https")],
+        ] {
+            assert!(https(lines), "{lines:?}");
+        }
+        for lines in [
+            &[][..],
+            &[(plain, "http")],
+            &[(plain, "")],
+            &[(plain, "httpss")],
+            &[(plain, "https, http")],
+            &[(plain, "https"), (plain, "http")],
+            &[(standard, "for=1.2.3.4")],
+            &[(standard, "proto=https, proto=http")],
+            &[(standard, "for=\"a;proto=https\"")],
+            // One of them is the client's.
+            &[(plain, "http"), (standard, "proto=https")],
+            &[(plain, "https"), (standard, "proto=http")],
+            &[("x-forwarded-scheme", "https"), ("x-forwarded-ssl", "on")],
+        ] {
+            assert!(!https(lines), "{lines:?}");
+        }
     }
 
     #[test]

@@ -57,7 +57,7 @@ use upstream_pools::UpstreamPools;
 
 pub use answer::ForwardedResponse;
 pub use balance::{EndpointReport, UpstreamReport};
-pub use client_address::client_address;
+pub use client_address::{came_over_https, client_address};
 pub use context::ForwardContext;
 pub use error::ForwardError;
 pub use extended_connect::extended_connect_to_upgrade;

@@ -6,7 +6,8 @@ use http::{Method, Request, Version};
 
 use crate::body::IncomingBody;
 use crate::config::{self, Config, Cors, RouteAccess};
-use crate::listener::{Peer, is_authority};
+use crate::forward::came_over_https;
+use crate::listener::{Peer, Transport, is_authority};
 use crate::response::Rejection;
 use crate::route::{self, HostRoutes, PathFault, RouteMatch, RouteTable};
 
@@ -47,14 +48,18 @@ impl<'a> Target<'a> {
     ) -> Result<Self, Rejection> {
         let Snapshot { config, table, tls, .. } = snapshot;
         let authority = authority(request)?;
-        let Some(certificate) = &peer.certificate else {
-            let is_known = table.names(host_of(authority)) || tls.certificates.are_for(host_of(authority));
-            return Err(refuse_plain(config, request, authority, is_known));
+        let shown = match &peer.transport {
+            Transport::Tls(certificate) => Some(certificate),
+            Transport::ClearFromProxy if came_over_https(request.headers()) => None,
+            Transport::Clear | Transport::ClearFromProxy => {
+                let is_known = table.names(host_of(authority)) || tls.certificates.are_for(host_of(authority));
+                return Err(refuse_plain(config, request, authority, is_known));
+            }
         };
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
             return Err(Rejection::Method);
         }
-        if !certificate.serves(|| host_of(authority)) {
+        if shown.is_some_and(|certificate| !certificate.serves(|| host_of(authority))) {
             return Err(Rejection::Misdirected);
         }
         let path = request.uri().path();

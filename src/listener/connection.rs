@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -18,7 +18,7 @@ use super::handler::Handler;
 use super::head::HeadLimits;
 use super::http1::Http1;
 use super::http2::Http2;
-use super::peer::Peer;
+use super::peer::{Peer, Transport};
 use super::proxy_protocol::{self, ProxyError};
 use super::reused_handler;
 use super::service::{Listener, Tls};
@@ -35,6 +35,7 @@ pub(super) fn serve<H: Handler>(
 ) -> impl Future<Output = ()> + Send {
     async move {
         let settings = &config.listen;
+        let from_proxy = settings.https_from.iter().any(|network| network.contains(&address.ip().to_canonical()));
         let client = tokio::select! {
             client = client_address(&listener, settings, &mut socket, address) => client,
             () = listener.shutdown.gives_up_handshakes() => return,
@@ -48,9 +49,21 @@ pub(super) fn serve<H: Handler>(
             tracing::debug!(client = %address, "the client has as many connections as allowed (listen.max_connections_per_client)");
             return;
         }
-        let peer = |certificate| Peer::new(address, certificate, HeadLimits::of(settings), slot, &listener.shutdown);
+        let peer = |transport| Peer::new(address, transport, HeadLimits::of(settings), slot, &listener.shutdown);
         let Some(tls) = listener.serving.load().tls.clone() else {
-            return serve_http1(&listener, settings, socket, peer(None)).await;
+            if !from_proxy {
+                return serve_http1(&listener, settings, socket, peer(Transport::Clear)).await;
+            }
+            let is_http2 = tokio::select! {
+                is_http2 = speaks_http2(&socket, settings) => is_http2,
+                () = listener.shutdown.gives_up_handshakes() => return,
+            };
+            let peer = peer(Transport::ClearFromProxy);
+            return match is_http2 {
+                Some(true) => Box::pin(serve_http2(&listener, settings, socket, peer)).await,
+                Some(false) => serve_http1(&listener, settings, socket, peer).await,
+                None => {}
+            };
         };
         let started = Instant::now();
         // Boxed: a task is as large as the largest of its steps, and the handshake is soon over.
@@ -74,9 +87,9 @@ pub(super) fn serve<H: Handler>(
         drop(tls);
         if is_http2 {
             // Boxed: it is the larger of the two, and would size every connection's task.
-            Box::pin(serve_http2(&listener, settings, stream, peer(Some(certificate)))).await;
+            Box::pin(serve_http2(&listener, settings, stream, peer(Transport::Tls(certificate)))).await;
         } else {
-            serve_http1(&listener, settings, stream, peer(Some(certificate))).await;
+            serve_http1(&listener, settings, stream, peer(Transport::Tls(certificate))).await;
         }
     }
 }
@@ -103,6 +116,27 @@ async fn client_address<H>(
             None
         }
     }
+}
+
+/// Whether a connection in clear begins as HTTP/2 does (RFC 9113 §3.4), whose first word is no method of HTTP/1.1. `None`: nothing has
+/// come, or the client is gone.
+async fn speaks_http2(socket: &TcpStream, settings: &ListenSettings) -> Option<bool> {
+    const BEGINNING: &[u8] = b"PRI ";
+    /// A beginning in several pieces is looked at again after this time: what is only looked at wakes nobody anew.
+    const PAUSE: Duration = Duration::from_millis(2);
+    let judged = async {
+        let mut first = [0; BEGINNING.len()];
+        loop {
+            match socket.peek(&mut first).await {
+                Ok(0) | Err(_) => return None,
+                Ok(count) if first[..count] != BEGINNING[..count] => return Some(false),
+                Ok(count) if count == BEGINNING.len() => return Some(true),
+                Ok(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    };
+    // As an idle connection, or one whose client never says more.
+    tokio::time::timeout(settings.idle_timeout, judged).await.ok().flatten()
 }
 
 /// Makes a TLS session. A client that speaks plain HTTP gets an answer in plain HTTP. The session is boxed: it is passed on several times,

@@ -1,4 +1,5 @@
-//! What services are told of a client (RFC 7239): the same for all requests on a connection, as long as they are for one host.
+//! What services are told of a client (RFC 7239): the same for all requests on a connection, as long as they are for one host. Only what
+//! came over HTTPS is forwarded, to Callgate itself or to a proxy that ended TLS.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -13,8 +14,6 @@ use crate::telemetry::push_ip;
 pub struct ForwardedClient {
     /// The address at the other end of the connection.
     pub address: SocketAddr,
-    /// Whether the connection uses TLS.
-    https: bool,
     first: OnceLock<ForwardedValues>,
 }
 
@@ -24,8 +23,6 @@ pub struct ForwardedValues {
     authority: Box<str>,
     /// Of `X-Forwarded-For`: the client's address.
     pub address: HeaderValue,
-    /// Of `X-Forwarded-Proto`.
-    pub proto: HeaderValue,
     /// Of `Forwarded`: `for=…;proto=…;host=…`.
     pub element: HeaderValue,
 }
@@ -33,8 +30,8 @@ pub struct ForwardedValues {
 impl ForwardedClient {
     /// A connection from this address.
     #[must_use]
-    pub fn new(address: SocketAddr, https: bool) -> Self {
-        Self { address, https, first: OnceLock::new() }
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, first: OnceLock::new() }
     }
 
     /// The values for a request that asked for this host (and port).
@@ -49,17 +46,11 @@ impl ForwardedClient {
         let mut text = String::with_capacity("255.255.255.255".len());
         push_ip(&mut text, address);
         let (open, close) = if address.is_ipv6() { ("for=\"[", "]\"") } else { ("for=", "") };
-        let proto = if self.https { "https" } else { "http" };
         let host = if authority.is_empty() { ["", "", ""] } else { [";host=\"", authority, "\""] };
-        let element = [open, &text, close, ";proto=", proto, host[0], host[1], host[2]].concat();
+        let element = [open, &text, close, ";proto=https", host[0], host[1], host[2]].concat();
         // An address and an authority consist of characters that a header can hold.
         let value = |text: &str| HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        ForwardedValues {
-            authority: authority.into(),
-            address: value(&text),
-            proto: HeaderValue::from_static(proto),
-            element: value(&element),
-        }
+        ForwardedValues { authority: authority.into(), address: value(&text), element: value(&element) }
     }
 }
 
@@ -69,14 +60,14 @@ mod tests {
 
     #[test]
     fn values_are_those_of_the_host_that_was_asked_for() {
-        let client = ForwardedClient::new("[2001:db8::1]:7".parse().unwrap(), true);
+        let client = ForwardedClient::new("[2001:db8::1]:7".parse().unwrap());
         let element = |authority| client.values(authority).element.clone();
         assert_eq!(element("a:8443"), r#"for="[2001:db8::1]";proto=https;host="a:8443""#);
         assert_eq!(element(""), r#"for="[2001:db8::1]";proto=https"#);
         assert_eq!(element("b"), r#"for="[2001:db8::1]";proto=https;host="b""#);
         assert_eq!(element("a:8443"), r#"for="[2001:db8::1]";proto=https;host="a:8443""#);
-        let mapped = ForwardedClient::new("[::ffff:192.0.2.1]:7".parse().unwrap(), false);
-        assert_eq!(mapped.values("").element, "for=192.0.2.1;proto=http");
+        let mapped = ForwardedClient::new("[::ffff:192.0.2.1]:7".parse().unwrap());
+        assert_eq!(mapped.values("").element, "for=192.0.2.1;proto=https");
         assert_eq!(mapped.values("").address, "192.0.2.1");
     }
 }

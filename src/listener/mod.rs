@@ -34,7 +34,7 @@ pub(crate) use head::RequestFault;
 #[cfg(feature = "fuzz")]
 pub use http1::fuzzing;
 pub(crate) use interim::Interim;
-pub(crate) use peer::{ActiveRequest, Peer, PeerCall};
+pub(crate) use peer::{ActiveRequest, Peer, PeerCall, Transport};
 pub(crate) use service::{Listener, Serving, Tls};
 pub(crate) use slot::ConnectionSlots;
 pub(crate) use tls::{Certificates, Tickets, random_tickets, server_config};

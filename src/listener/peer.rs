@@ -22,13 +22,23 @@ const MAX_CANCELLED: usize = 100;
 /// As soon as they are made: within this time.
 const CANCELLED_AT_ONCE: Duration = Duration::from_secs(1);
 
+/// How the bytes of a connection travel.
+#[derive(Debug)]
+pub(crate) enum Transport {
+    /// Over TLS; the client was shown this certificate.
+    Tls(ShownCertificate),
+    /// In clear.
+    Clear,
+    /// In clear, from a proxy that ends TLS and says of each request whether it came over HTTPS.
+    ClearFromProxy,
+}
+
 /// The other end of a connection.
 #[derive(Debug)]
 pub(crate) struct Peer {
     /// The client's address, as the socket says, or a proxy that speaks the PROXY protocol, and what services are told of it.
     pub client: ForwardedClient,
-    /// The certificate that it was shown; `None` on the plain listener.
-    pub certificate: Option<ShownCertificate>,
+    pub transport: Transport,
     /// Why what it sent behind a request for another protocol was refused.
     refusal: OnceLock<RequestFault>,
     limits: HeadLimits,
@@ -46,17 +56,17 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// A connection that has its slot; `certificate`: the one that it was shown.
+    /// A connection that has its slot.
     pub(super) fn new(
         address: SocketAddr,
-        certificate: Option<ShownCertificate>,
+        transport: Transport,
         limits: HeadLimits,
         slot: ConnectionSlot,
         shutdown: &Shutdown,
     ) -> Arc<Self> {
         Arc::new(Self {
-            client: ForwardedClient::new(address, certificate.is_some()),
-            certificate,
+            client: ForwardedClient::new(address),
+            transport,
             refusal: OnceLock::new(),
             limits,
             active: AtomicUsize::new(0),

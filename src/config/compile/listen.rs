@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::process::networks;
 use crate::certificates::Purpose;
 use crate::config::units::{HOUR, MINUTE, SECOND};
-use crate::config::{CertificateFiles, Expected, Field, ListenSettings, TlsSettings};
+use crate::config::{CertificateFiles, Expected, Field, ListenSettings, Section, TlsSettings};
 
 /// Shorter deadlines than this would cut honest clients off on any network.
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
@@ -21,9 +21,11 @@ pub(super) fn listen(field: &Field<'_>) -> ListenSettings {
     let max_connections: usize = s.or("max_connections", 10_000, |f| f.number(1..=1_000_000));
     // One client alone can't shut out the others.
     let half = u32::try_from(max_connections.div_ceil(2)).unwrap_or(u32::MAX);
+    let (http, https_from) = s.get("http").map(|field| http(&field)).unwrap_or_default();
     let listen = ListenSettings {
         https: s.or("https", SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8443)), address),
-        http: s.optional("http", address),
+        http,
+        https_from,
         redirect: s.or("redirect", false, Field::flag),
         admin: s.or("admin", SocketAddr::from((Ipv4Addr::LOCALHOST, 9901)), address),
         proxy_protocol: s.get("proxy_protocol").map(|f| proxy_protocol(&f)).unwrap_or_default(),
@@ -56,6 +58,27 @@ pub(super) fn listen(field: &Field<'_>) -> ListenSettings {
         }
     }
     listen
+}
+
+/// An address alone, or in a map with the proxies that end TLS.
+fn http(field: &Field<'_>) -> (Option<SocketAddr>, Vec<IpNet>) {
+    if !field.is_map() {
+        return (address(field), Vec::new());
+    }
+    let s = field.section();
+    let address = s.require("address", "for example \"0.0.0.0:8080\"").and_then(|field| address(&field));
+    let remedy = "the networks of the proxies that end TLS, for example [10.0.0.0/8]";
+    (address, s.get("https_from").map(|field| networks(&field.one_or_more(remedy))).unwrap_or_default())
+}
+
+/// Warns of proxies that end TLS but are not asked who the client is.
+pub(super) fn warn_of_nameless_clients(file: &Section<'_>, https_from: &[IpNet], trusted: &[IpNet]) {
+    for network in https_from.iter().filter(|network| !trusted.iter().any(|trusted| trusted.contains(*network))) {
+        let http = file.field_of("listen").section().field_of("http");
+        http.warn(format!(
+            "trusted_proxies does not have {network}, so that all clients of these proxies count as one address (add it there)"
+        ));
+    }
 }
 
 fn proxy_protocol(field: &Field<'_>) -> Vec<IpNet> {

@@ -52,6 +52,8 @@ fn assemble(root: &Field<'_>, path: &Path) -> Option<Config> {
     let upstreams = upstreams::upstreams(&file);
     let routes = routes::routes(&file, default_plan.as_ref().map(|_| &plans), &upstreams);
     let preserves = |upstream: &Arc<Upstream>| upstream.header_case == HeaderCase::Preserve;
+    let trusted_proxies = process::networks(&file.field_of("trusted_proxies").one_or_many());
+    listen::warn_of_nameless_clients(&file, &listen.https_from, &trusted_proxies);
     let listen = ListenSettings { remembers_header_case: upstreams.compiled.iter().any(preserves), ..listen };
     Some(Config {
         source: path.to_owned(),
@@ -61,7 +63,7 @@ fn assemble(root: &Field<'_>, path: &Path) -> Option<Config> {
         tokens,
         limits,
         routes,
-        trusted_proxies: process::networks(&file.field_of("trusted_proxies").one_or_many()),
+        trusted_proxies,
         log: process::log(&file.field_of("log")),
         drain: process::drain(&file.field_of("drain")),
         runtime: process::runtime(&file.field_of("runtime")),

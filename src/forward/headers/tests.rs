@@ -29,7 +29,7 @@ fn sent(lines: &[(&str, &str)], version: Version, trusted: &[&str], websocket: b
     let context = ForwardContext {
         route: &route(false),
         upstream: 0,
-        client: &ForwardedClient::new("[2001:db8::7]:5000".parse().unwrap(), true),
+        client: &ForwardedClient::new("[2001:db8::7]:5000".parse().unwrap()),
         authority: "api.test:8443",
         request_id: &HeaderValue::from_static("id-1"),
         identity: &[(HeaderName::from_static("x-callgate-token-id"), HeaderValue::from_static("t1"))],

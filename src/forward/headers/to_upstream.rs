@@ -6,13 +6,12 @@ use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::{HostHeader, REQUEST_ID};
-use crate::forward::client_address::{X_FORWARDED_FOR, forwarded_hops, is_trusted};
+use crate::forward::client_address::{X_FORWARDED_FOR, X_FORWARDED_PROTO, forwarded_hops, is_trusted};
 use crate::forward::context::ForwardContext;
 
 use super::edits::{edit, remove_respelled};
 use super::kinds::{HeaderKind, strip, write_length_plainly};
 
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Turns a client's headers into those of a request to the upstream.
@@ -37,7 +36,7 @@ pub fn onto_upstream(headers: &mut HeaderMap, version: Version, context: &Forwar
 
     let client = context.client.values(context.authority);
     put(headers, X_FORWARDED_FOR, forwarded_for, &client.address);
-    headers.insert(X_FORWARDED_PROTO, proto.unwrap_or_else(|| client.proto.clone()));
+    headers.insert(X_FORWARDED_PROTO, proto.unwrap_or(HeaderValue::from_static("https")));
     if let Some(host) = host.filter(|host| !host.is_empty()).or_else(|| authority(headers, context)) {
         headers.insert(X_FORWARDED_HOST, host);
     }

@@ -9,7 +9,7 @@ use super::Http1;
 use crate::config::ListenSettings;
 use crate::listener::head::HeadLimits;
 use crate::listener::slot::ConnectionSlots;
-use crate::listener::{Handler, Peer};
+use crate::listener::{Handler, Peer, Transport};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
@@ -31,10 +31,11 @@ pub(in crate::listener) fn client(limits: HeadLimits) -> (Arc<Peer>, ListenSetti
     let metrics = METRICS.listener("https");
     let slot = Arc::<ConnectionSlots>::default().take(1, &metrics).expect("the first slot");
     let address = ([127, 0, 0, 1], 1).into();
-    let peer = Peer::new(address, None, limits, slot, &Shutdown::default());
+    let peer = Peer::new(address, Transport::Clear, limits, slot, &Shutdown::default());
     let settings = ListenSettings {
         https: address,
         http: None,
+        https_from: Vec::new(),
         redirect: false,
         admin: address,
         proxy_protocol: Vec::new(),

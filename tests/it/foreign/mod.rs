@@ -26,7 +26,7 @@ const PYTHON: &str = "/usr/bin/python3";
 const UPLOAD: usize = 50 << 20;
 
 /// A process that ends with the value.
-struct Process(Child);
+pub(crate) struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -99,7 +99,7 @@ fn nginx() -> (Process, TempDir, SocketAddr) {
 }
 
 /// nginx with these settings of `http` and of its one server.
-fn nginx_with(http: &str, server: &str) -> (Process, TempDir, SocketAddr) {
+pub(crate) fn nginx_with(http: &str, server: &str) -> (Process, TempDir, SocketAddr) {
     for _ in 0..5 {
         let folder = TempDir::new().unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

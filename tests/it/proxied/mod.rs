@@ -1,5 +1,7 @@
 //! Behind load balancers on TCP that speak the PROXY protocol: raw bytes, and haproxy.
 
+mod ended_tls;
+
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -179,26 +181,21 @@ async fn failed_authentications_count_for_the_client_address() {
 /// haproxy in front of a gateway; dropped, it ends.
 struct Haproxy {
     child: Child,
-    /// Speaks version 1, and version 2.
     ports: [u16; 2],
     _folder: TempDir,
 }
 
 impl Haproxy {
-    fn before(gateway: &Gateway) -> Self {
+    /// `sections`: behind the defaults, on these two ports.
+    fn start(sections: impl Fn([u16; 2]) -> String) -> Self {
         for _ in 0..5 {
             let folder = TempDir::new().unwrap();
             let sockets = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
             let ports = sockets.each_ref().map(|socket| socket.local_addr().unwrap().port());
             drop(sockets);
-            let [one, two] = ports;
-            let check = "check check-ssl verify none check-send-proxy inter 200ms";
             let config = format!(
-                "defaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n\
-                 listen one\n bind 127.0.0.1:{one}\n server gate {gate} send-proxy\n\
-                 listen two\n bind 127.0.0.1:{two}\n option httpchk GET /check\n http-check expect status 401\n \
-                 server gate {gate} send-proxy-v2 proxy-v2-options crc32c,unique-id {check}\n",
-                gate = gateway.https
+                "defaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n{}",
+                sections(ports)
             );
             std::fs::write(folder.path().join("haproxy.cfg"), config).unwrap();
             let mut command = Command::new("haproxy");
@@ -218,6 +215,19 @@ impl Haproxy {
             }
         }
         panic!("haproxy did not start");
+    }
+
+    /// Passes connections on with headers of version 1, and of version 2.
+    fn before(gateway: &Gateway) -> Self {
+        let check = "check check-ssl verify none check-send-proxy inter 200ms";
+        let gate = gateway.https;
+        Self::start(|[one, two]| {
+            format!(
+                "listen one\n bind 127.0.0.1:{one}\n server gate {gate} send-proxy\n\
+                 listen two\n bind 127.0.0.1:{two}\n option httpchk GET /check\n http-check expect status 401\n \
+                 server gate {gate} send-proxy-v2 proxy-v2-options crc32c,unique-id {check}\n"
+            )
+        })
     }
 }
 
