@@ -101,7 +101,7 @@ fn headers(criterion: &mut Criterion) {
     let onward = ForwardContext {
         route: &route,
         upstream: 0,
-        client: &ForwardedClient::new("192.0.2.17:40000".parse().expect("an address"), true),
+        client: &ForwardedClient::new("192.0.2.17:40000".parse().expect("an address")),
         authority: "api.example.com",
         request_id: &REQUEST,
         identity: &identity,

@@ -25,7 +25,11 @@ use super::service::{Listener, Tls};
 use super::slot::ConnectionSlot;
 use super::tls::ShownCertificate;
 
-/// Serves one accepted connection to its end. No `async fn`: that would keep room for its arguments twice, as long as the connection.
+/// Serves one accepted connection to its end.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` keeps room for its arguments twice, as long as the connection"
+)]
 pub(super) fn serve<H: Handler>(
     listener: Arc<Listener<H>>,
     config: Arc<Config>,

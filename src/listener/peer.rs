@@ -193,6 +193,10 @@ impl Peer {
     }
 
     /// Resolves when nothing has been in flight for so long.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` keeps room for its arguments twice, as long as the connection"
+    )]
     pub(super) fn idle(&self, timeout: Duration) -> impl Future<Output = ()> {
         async move {
             loop {

