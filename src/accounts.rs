@@ -53,6 +53,11 @@ fn group(gid: u32) -> String {
     named.map_or_else(|| gid.to_string(), |group| group.name)
 }
 
+/// The number of a group, by its name.
+pub(crate) fn group_id(name: &str) -> Option<u32> {
+    entries("/etc/group").into_iter().find(|group| group.name == name).map(|group| group.id)
+}
+
 fn this_user() -> String {
     user(geteuid().as_raw())
 }

@@ -73,6 +73,18 @@ pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsErro
     certificates::private_key(path).map_err(|reason| TlsError::pem(path, reason))
 }
 
+/// Certificates that may sign others.
+///
+/// # Errors
+/// [`TlsError::Pem`] when one can't be parsed.
+pub(crate) fn roots(path: &Path, certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        roots.add(certificate.clone()).map_err(|error| TlsError::pem(path, error))?;
+    }
+    Ok(roots)
+}
+
 /// TLS as a client. `ca`: the trusted certificates in place of the system's. `client`: certificate and key for servers that ask for one.
 pub(crate) fn client_config(
     ca: Option<&Path>,
@@ -80,18 +92,16 @@ pub(crate) fn client_config(
     only_tls13: bool,
 ) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(provider());
-    let mut roots = RootCertStore::empty();
-    let mut pinned = Vec::new();
-    match ca {
-        Some(path) => {
-            pinned = certificates(path)?;
-            for certificate in &pinned {
-                roots.add(certificate.clone()).map_err(|error| TlsError::pem(path, error))?;
-            }
+    let pinned = ca.map(certificates).transpose()?.unwrap_or_default();
+    let roots = match ca {
+        Some(path) => roots(path, &pinned)?,
+        None => {
+            let mut roots = RootCertStore::empty();
+            // A system certificate that can't be parsed is skipped: no server presents one.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            roots
         }
-        // A system certificate that can't be parsed is skipped: no server presents one.
-        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
-    }
+    };
     let config = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions(only_tls13))
         .map_err(TlsError::Settings)?;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tokio_rustls::TlsAcceptor;
+
 use super::limit_service::LimitService;
 use super::observer::Observer;
 use super::reload::{LastReload, ReloadRequests};
@@ -37,8 +39,10 @@ pub(crate) struct AdminBackend {
     pub(crate) upstreams: Arc<Upstreams>,
     /// Each route and what is counted on it.
     pub(crate) routes: Vec<(Arc<Route>, Arc<RouteMetrics>)>,
-    /// The certificates of the HTTPS listener.
-    pub(crate) certificates: Arc<Certificates>,
+    /// The certificates of the HTTPS listener, and of the admin listener if it has one.
+    pub(crate) certificates: Vec<Arc<Certificates>>,
+    /// TLS of the admin listener.
+    pub(crate) tls: Option<TlsAcceptor>,
     /// The open connections of the HTTPS listener, and of the plain one.
     pub(crate) connections: [UpDownCounter; 2],
     /// What is watched for people.

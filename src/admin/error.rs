@@ -24,7 +24,7 @@ pub(super) enum ApiError {
     /// A page of another origin, or a host name that is not this machine's.
     #[error("{0}")]
     Foreign(&'static str),
-    #[error("This request needs an admin token with the role {}.", .0.as_str())]
+    #[error("This request needs the role {}: use an admin token that has it, or set admin.anonymous.", .0.as_str())]
     Role(Role),
     /// Nothing has this path, or no token this id.
     #[error("{0}")]
@@ -87,7 +87,9 @@ impl ApiError {
     /// The status, and the code for programs.
     fn status(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::Denied(AccessDenied::Missing) => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Self::Denied(AccessDenied::Missing | AccessDenied::UnknownCertificate) => {
+                (StatusCode::UNAUTHORIZED, "unauthenticated")
+            }
             Self::Denied(AccessDenied::Invalid) => (StatusCode::UNAUTHORIZED, "invalid_token"),
             Self::Denied(AccessDenied::Repeated) => (StatusCode::BAD_REQUEST, "invalid_request"),
             Self::Denied(AccessDenied::TooManyFailures(_)) => (StatusCode::TOO_MANY_REQUESTS, "too_many_failures"),
@@ -113,7 +115,9 @@ impl ApiError {
     /// The header that the status calls for.
     fn header(&self, code: &str) -> Option<(HeaderName, String)> {
         Some(match self {
-            Self::Denied(AccessDenied::Missing) => (header::WWW_AUTHENTICATE, CHALLENGE.to_owned()),
+            Self::Denied(AccessDenied::Missing | AccessDenied::UnknownCertificate) => {
+                (header::WWW_AUTHENTICATE, CHALLENGE.to_owned())
+            }
             Self::Denied(AccessDenied::Invalid | AccessDenied::Repeated) => {
                 (header::WWW_AUTHENTICATE, format!(r#"{CHALLENGE}, error="{code}""#))
             }

@@ -10,5 +10,5 @@ use super::response::{AdminResponse, json_response};
 pub(super) async fn show(mut request: ApiRequest<'_>) -> Result<AdminResponse, ApiError> {
     request.query.finish()?;
     let caller = &request.caller;
-    Ok(json_response(StatusCode::OK, &json!({ "name": caller.token.as_deref(), "role": caller.role.as_str() })))
+    Ok(json_response(StatusCode::OK, &json!({ "name": caller.identity.name(), "role": caller.role.as_str() })))
 }

@@ -6,6 +6,7 @@ mod backend;
 mod body;
 mod calls;
 mod configuration;
+mod connection;
 mod console;
 mod error;
 mod events;
@@ -34,7 +35,6 @@ mod usage;
 mod warning_log;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -46,21 +46,22 @@ use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::config::{REQUEST_ID, Role};
+use crate::config::{AdminAddress, REQUEST_ID, Role};
 use crate::deadline::WriteTimeout;
 use crate::telemetry::request_id;
-use crate::tokens::{ActionContext, Actor};
+use crate::tokens::ActionContext;
 use access::{Access, Caller};
+use connection::{Accepted, AdminPeer};
 use error::ApiError;
 use request::ApiRequest;
 use response::{AdminResponse, set_header};
 use router::{RequiredAccess, RouteLookup};
 
 pub(crate) use backend::AdminBackend;
+pub(crate) use connection::AdminSocket;
 pub(crate) use events::INTERVAL as OBSERVE_INTERVAL;
 pub(crate) use guard::CONFIRMATION;
 pub(crate) use limit_service::LimitService;
@@ -74,8 +75,17 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_AGE: Duration = Duration::from_secs(300);
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Connections at one time; one more waits to be accepted.
+/// Connections of a listener at one time; one more waits to be accepted.
 const MAX_CONNECTIONS: usize = 1_024;
+
+/// What a socket serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Everything, to callers who may.
+    All,
+    /// Health and metrics alone, to everybody and in clear.
+    Health,
+}
 
 /// The server behind the admin listener.
 pub(crate) struct Admin {
@@ -116,8 +126,8 @@ impl Admin {
         events::observe(&self.serving.load_full().backend);
     }
 
-    /// Serves for as long as the process lives (during a drain, health matters most), or until another process serves on this socket.
-    pub(crate) async fn run(self: Arc<Self>, socket: TcpListener) {
+    /// Serves for as long as the process lives (during a drain, health matters most), or until another process serves in its place.
+    pub(crate) async fn run(self: Arc<Self>, socket: AdminSocket, scope: Scope) {
         let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let shutdown = self.serving.load().backend.shutdown.clone();
         loop {
@@ -128,10 +138,10 @@ impl Admin {
                 () = shutdown.handed_over() => return,
             };
             match accepted {
-                Ok((stream, client)) => {
+                Ok(connection) => {
                     let admin = self.clone();
                     tokio::spawn(async move {
-                        admin.serve(stream, client).await;
+                        admin.serve(connection, scope).await;
                         drop(permit);
                     });
                 }
@@ -143,10 +153,19 @@ impl Admin {
         }
     }
 
-    async fn serve(self: Arc<Self>, stream: TcpStream, client: SocketAddr) {
+    async fn serve(self: Arc<Self>, connection: Accepted, scope: Scope) {
+        let serving = self.serving.load_full();
+        let tls = serving.backend.tls.clone().filter(|_| scope == Scope::All);
+        let opened = timeout(serving.backend.config.listen.handshake_timeout, connection.open(tls)).await;
+        drop(serving);
+        let (stream, peer) = match opened {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake with the admin listener failed"),
+            Err(_) => return tracing::debug!("a TLS handshake with the admin listener took too long"),
+        };
         let service = service_fn(|request| {
-            let admin = &self;
-            async move { Ok::<_, Infallible>(admin.respond(request, client).await) }
+            let (admin, peer) = (&self, &peer);
+            async move { Ok::<_, Infallible>(admin.respond(request, peer, scope).await) }
         });
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT);
@@ -162,16 +181,16 @@ impl Admin {
         match served {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "an admin connection broke off"),
-            Err(_) => tracing::debug!(%client, "an admin connection took too long"),
+            Err(_) => tracing::debug!(?peer, "an admin connection took too long"),
         }
     }
 
-    async fn respond(&self, request: Request<Incoming>, client: SocketAddr) -> AdminResponse {
+    async fn respond(&self, request: Request<Incoming>, peer: &AdminPeer, scope: Scope) -> AdminResponse {
         let id = request_id(&request, SystemTime::now());
         let has_body = !request.body().is_end_stream();
         let serving = self.serving.load_full();
         let shutdown = serving.backend.shutdown.clone();
-        let handled = serving.handle(request, client).await;
+        let handled = serving.handle(request, peer, scope).await;
         let mut response = handled.unwrap_or_else(|error| error.into_response(&id));
         if (has_body && !response.status().is_success()) || shutdown.is_handed_over() {
             // The rest of the body may not have come, and nobody reads it; or the next request is the successor's.
@@ -185,15 +204,25 @@ impl Admin {
 impl AdminServing {
     /// The order is the policy: requests of foreign web pages are refused first, then unknown callers; only then does the
     /// response show what exists.
-    async fn handle(&self, request: Request<Incoming>, client: SocketAddr) -> Result<AdminResponse, ApiError> {
+    async fn handle(
+        &self,
+        request: Request<Incoming>,
+        peer: &AdminPeer,
+        scope: Scope,
+    ) -> Result<AdminResponse, ApiError> {
         let path = request.uri().path().to_owned();
         let lookup = router::find(request.method(), &path);
         let access = match &lookup {
             RouteLookup::Found(route, _) => route.access,
-            RouteLookup::Console(_) => RequiredAccess::Public,
-            RouteLookup::OtherMethod(_) | RouteLookup::UnknownPath => RequiredAccess::Role(Role::Read),
+            RouteLookup::Console(_) if scope == Scope::All => RequiredAccess::Public,
+            RouteLookup::Console(_) | RouteLookup::OtherMethod(_) | RouteLookup::UnknownPath => {
+                RequiredAccess::Role(Role::Read)
+            }
         };
-        let caller = self.authorize(&request, client, access)?;
+        let caller = match scope {
+            Scope::All => self.authorize(&request, peer, access)?,
+            Scope::Health => anybody(access)?,
+        };
         let (route, id) = match lookup {
             RouteLookup::Found(route, id) => (route, id),
             RouteLookup::Console(file) => return console::serve(file, request.method(), request.headers()),
@@ -205,8 +234,8 @@ impl AdminServing {
         let (head, body) = request.into_parts();
         let query = query::parse(head.uri.query(), route.query)?;
         let body = body::read(route.body, &head.headers, body).await?;
-        let actor = caller.token.as_ref().map_or_else(Actor::loopback, |name| Actor::admin(name));
-        let (backend, by) = (&self.backend, ActionContext { actor, now: SystemTime::now() });
+        let by = ActionContext { actor: caller.identity.actor(), now: SystemTime::now() };
+        let backend = &self.backend;
         (route.handler)(ApiRequest { backend, caller, by, id, headers: &head.headers, query, body }).await
     }
 
@@ -214,26 +243,41 @@ impl AdminServing {
     fn authorize(
         &self,
         request: &Request<Incoming>,
-        client: SocketAddr,
+        peer: &AdminPeer,
         access: RequiredAccess,
     ) -> Result<Caller, ApiError> {
         let config = &self.backend.config;
         let role = match access {
-            RequiredAccess::Public => return Ok(Caller { token: None, role: Role::Read }),
+            RequiredAccess::Public => return Ok(Caller::ANYBODY),
             RequiredAccess::Metrics => Role::Read,
             RequiredAccess::Role(role) => role,
         };
-        guard::check_origin(request, config.listen.admin.ip().is_loopback()).map_err(ApiError::Foreign)?;
+        // No browser comes by a Unix socket, and behind TLS it has checked the name.
+        let is_rebindable = match &config.listen.admin {
+            AdminAddress::Tcp(address) => address.ip().is_loopback() && config.admin.tls.is_none(),
+            AdminAddress::Unix(_) => false,
+        };
+        guard::check_origin(request, is_rebindable).map_err(ApiError::Foreign)?;
         if access == RequiredAccess::Metrics && config.admin.public_metrics {
-            return Ok(Caller { token: None, role: Role::Read });
+            return Ok(Caller::ANYBODY);
         }
-        let caller = self.access.caller(request.headers(), client.ip(), Instant::now()).map_err(ApiError::Denied)?;
+        let caller = self.access.caller(request.headers(), peer, Instant::now()).map_err(ApiError::Denied)?;
         if caller.role < role {
             return Err(ApiError::Role(role));
         }
-        if caller.token.is_none() && role > Role::Read {
+        if !caller.identity.is_token() && role > Role::Read {
             guard::check_intent(request).map_err(ApiError::Foreign)?;
         }
         Ok(caller)
+    }
+}
+
+/// Admits everybody to health and metrics, and nobody to anything else.
+fn anybody(access: RequiredAccess) -> Result<Caller, ApiError> {
+    match access {
+        RequiredAccess::Public | RequiredAccess::Metrics => Ok(Caller::ANYBODY),
+        RequiredAccess::Role(_) => {
+            Err(ApiError::NotFound("This listener has /livez, /readyz and /metrics, for GET and HEAD.".to_owned()))
+        }
     }
 }

@@ -29,6 +29,8 @@ pub(crate) enum Finding {
 pub(crate) enum Purpose {
     /// Clients check its names.
     Server,
+    /// The same on the admin listener, where it may have the names of another listener's.
+    Admin,
     /// A server checks who signed it.
     Client,
 }
@@ -169,7 +171,7 @@ fn doubts(chain: &[Facts], cert: &Path, key: &Path, purpose: Purpose, now: Syste
             ));
         }
     }
-    if purpose == Purpose::Server && !own.names_hosts() {
+    if purpose != Purpose::Client && !own.names_hosts() {
         doubts.push(format!(
             "holds a certificate that names no host, which most clients refuse (ask for one with names by this request: {})",
             command()

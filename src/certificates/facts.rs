@@ -55,6 +55,12 @@ impl Facts {
         })
     }
 
+    /// The DNS names and the common name, in lower case.
+    pub(crate) fn all_names(self) -> Vec<String> {
+        let common_name = self.common_name.map(|name| name.to_ascii_lowercase());
+        self.names.into_iter().chain(common_name).collect()
+    }
+
     /// Whether a client could check that it talks to the right host.
     pub(super) fn names_hosts(&self) -> bool {
         !self.names.is_empty() || !self.addresses.is_empty()

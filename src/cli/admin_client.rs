@@ -35,7 +35,10 @@ impl AdminAddress {
     pub(super) fn address(&self) -> anyhow::Result<SocketAddr> {
         match (self.admin, &self.config) {
             (Some(admin), _) => Ok(admin),
-            (None, Some(file)) => Ok(config::load(file)?.config.listen.admin),
+            (None, Some(file)) => match config::load(file)?.config.listen.admin {
+                config::AdminAddress::Tcp(address) => Ok(address),
+                config::AdminAddress::Unix(socket) => bail!("can't use a Unix socket yet: {}", socket.path.display()),
+            },
             (None, None) => bail!("--config FILE or --admin ADDRESS is needed"),
         }
     }

@@ -93,7 +93,7 @@ async fn limit_service(args: &LimitsArgs) -> anyhow::Result<LimitService> {
     let config = Arc::new(config::load(path)?.config);
     match &config.store {
         Store::Memory => {
-            let admin = config.listen.admin;
+            let admin = &config.listen.admin;
             bail!(
                 "with `store: memory` the log is inside the running instance: use `--admin {admin}` instead of --config"
             );

@@ -43,6 +43,7 @@ pub(crate) fn restart_needed(old: &Config, new: &Config) -> Vec<Problem> {
         ("listen.https", listen.https != now.https),
         ("listen.http", listen.http != now.http),
         ("listen.admin", listen.admin != now.admin),
+        ("listen.health", listen.health != now.health),
         ("runtime.workers", new.runtime.is_given && old.runtime.workers != new.runtime.workers),
         ("store", !same_store(&old.store, &new.store)),
         ("tokens.file", old.tokens.file != new.tokens.file),

@@ -1,5 +1,6 @@
 //! Configuration: one YAML file, compiled into a validated form, or into all that is wrong with it.
 
+mod admin;
 mod changes;
 mod compile;
 mod expand;
@@ -38,9 +39,10 @@ use section::Section;
 pub use self::redis::{
     LoginSource, OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls,
 };
+pub use admin::{AdminAccess, AdminAddress, AdminClient, AdminTls, AdminToken, Role, UnixSocket};
 pub use model::{
-    AdminAccess, AdminToken, Config, DrainSettings, FailureLimits, LimitSettings, ListenSettings, LogFormat,
-    LogSettings, REQUEST_ID, Role, Runtime, Store, TokenSettings,
+    Config, DrainSettings, FailureLimits, LimitSettings, ListenSettings, LogFormat, LogSettings, REQUEST_ID, Runtime,
+    Store, TokenSettings,
 };
 pub(crate) use nearest::did_you_mean;
 pub use plan::{CONCURRENT_CALLS, IN_FLIGHT, Limit, Plan, PlansByName, RouteLimits};

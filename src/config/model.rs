@@ -9,8 +9,7 @@ use std::time::Duration;
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::{Plan, PlansByName, Problem, RedisStore, Route, TlsSettings, Upstream};
-use crate::hash::TokenHash;
+use super::{AdminAccess, AdminAddress, Plan, PlansByName, Problem, RedisStore, Route, TlsSettings, Upstream};
 
 /// One whole configuration, checked and with every name resolved.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,7 +71,9 @@ pub struct ListenSettings {
     /// Answer requests without a credential on the plain listener with a redirect to HTTPS instead of 403.
     pub redirect: bool,
     /// The admin listener.
-    pub admin: SocketAddr,
+    pub admin: AdminAddress,
+    /// A listener for health and metrics alone.
+    pub health: Option<SocketAddr>,
     /// Networks of proxies that must begin each connection to the listeners for clients with a PROXY protocol header.
     pub proxy_protocol: Vec<IpNet>,
     /// Connections of clients at one time, over all listeners but admin.
@@ -97,52 +98,6 @@ pub struct ListenSettings {
     pub max_target_bytes: usize,
     /// HTTP/2 streams at one time on one connection.
     pub max_concurrent_streams: u32,
-}
-
-/// Access to the admin listener. Liveness and readiness need none.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AdminAccess {
-    /// What requests without a token may do; `None`: nothing. On an address that others can reach it is always `None`.
-    pub anonymous: Option<Role>,
-    /// Valid tokens.
-    pub tokens: Vec<AdminToken>,
-    /// Whether the metrics need no token.
-    pub public_metrics: bool,
-    /// Wrong tokens from one address in a minute.
-    pub max_failures: u32,
-}
-
-/// A token of the admin listener.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AdminToken {
-    /// Its name in the audit trail.
-    pub name: Arc<str>,
-    /// What it may do.
-    pub role: Role,
-    /// The SHA-256 of its text.
-    pub sha256: TokenHash,
-}
-
-/// What a request may do on the admin listener; a later role includes the earlier ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// Look.
-    Read,
-    /// Change.
-    Write,
-}
-
-impl Role {
-    /// Every role and its name in the configuration.
-    pub const NAMES: [(&'static str, Role); 2] = [("read", Role::Read), ("write", Role::Write)];
-
-    /// Its name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-        }
-    }
 }
 
 /// Where tokens and limits live.

@@ -332,6 +332,11 @@ impl<'a> Field<'a> {
         Some(CertificateFiles { cert: chain, key: secret })
     }
 
+    /// A path of the file, which is relative to the file's folder.
+    pub(crate) fn resolve(&self, path: &str) -> PathBuf {
+        self.reader.resolve(path)
+    }
+
     fn path_of_file(&self) -> Option<PathBuf> {
         let text = self.text()?;
         if text.is_empty() {

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::config::AdminAddress;
+
 /// The folder of one demo. Dropping the value removes it.
 pub(super) struct DemoFiles {
     folder: PathBuf,
@@ -33,7 +35,13 @@ impl DemoFiles {
     }
 
     /// What is running, and commands to try it.
-    pub(super) fn instructions(&self, [https, admin, upstream]: [SocketAddr; 3], [token, reader]: [&str; 2]) -> String {
+    pub(super) fn instructions(
+        &self,
+        https: SocketAddr,
+        admin: &AdminAddress,
+        upstream: SocketAddr,
+        [token, reader]: [&str; 2],
+    ) -> String {
         let (folder, config, port) = (self.folder.display(), self.config.display(), https.port());
         format!(
             r#"
@@ -102,6 +110,7 @@ fn configuration(https: SocketAddr, admin: SocketAddr, upstream: SocketAddr) -> 
     format!(
         r#"# Created by `callgate demo`.
 listen: {{ https: "{https}", admin: "{admin}", max_connections: 1000 }}
+admin: {{ anonymous: write }} # so that the console can change tokens
 tls: {{ certificates: [{{ cert: cert.pem, key: key.pem }}] }}
 store: memory
 tokens: {{ file: tokens.yaml }}

@@ -41,7 +41,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let voice = tokio::spawn(voice::serve(listener, stop.clone()));
     let server = Server::launch(loaded.config, watched, LaunchOptions::default()).await?;
-    print!("{}", files.instructions([server.https, server.admin, upstream], [&full, &read_only]));
+    print!("{}", files.instructions(server.https, &server.admin, upstream, [&full, &read_only]));
     signals.next().await;
     server.stop(End::Signal, signals).await;
     stop.cancel();

@@ -24,6 +24,8 @@ pub(crate) struct Snapshot {
     pub upstreams: Arc<Upstreams>,
     /// TLS of the HTTPS listener.
     pub tls: Tls,
+    /// TLS of the admin listener; `None`: it serves in clear.
+    pub admin_tls: Option<Tls>,
     /// Failed authentications; of the last configuration, if their bounds are the same.
     pub failures: Arc<Failures>,
     pub(super) table: RouteTable,
@@ -46,6 +48,9 @@ pub(crate) enum SnapshotError {
     /// The certificates of the HTTPS listener.
     #[error("tls.certificates: {0}")]
     Tls(#[source] TlsError),
+    /// The certificate of the admin listener.
+    #[error("admin.tls: {0}")]
+    AdminTls(#[source] TlsError),
     /// Two routes that can't be told apart, for example.
     #[error(transparent)]
     Routes(#[from] RouteError),
@@ -69,9 +74,11 @@ impl Snapshot {
         let table = RouteTable::new(&config.routes)?;
         let certificates = Arc::new(Certificates::load(&config.tls.certificates).map_err(SnapshotError::Tls)?);
         let settings = server_config(&config.tls, certificates.clone(), tickets.clone()).map_err(SnapshotError::Tls)?;
+        let admin_tls = config.admin.tls.as_ref().map(Tls::of_admin).transpose().map_err(SnapshotError::AdminTls)?;
         let upstreams = Upstreams::new(&config, metrics, before.map(|before| &*before.upstreams));
         let upstreams = upstreams.map_err(SnapshotError::Upstream)?;
-        let expiries = certificates.expiries().iter().map(|(file, expiry)| {
+        let of_admin = admin_tls.iter().flat_map(|tls| tls.certificates.expiries());
+        let expiries = certificates.expiries().iter().chain(of_admin).map(|(file, expiry)| {
             let metrics = metrics.certificate(&file.display().to_string());
             metrics.expiry.set(*expiry);
             metrics
@@ -93,9 +100,16 @@ impl Snapshot {
             table,
             routes: routes.collect(),
             _certificates: expiries.collect(),
+            admin_tls,
             tls: Tls { acceptor: TlsAcceptor::from(Arc::new(settings)), certificates },
             config: Arc::new(config),
         })
+    }
+
+    /// The certificates of every listener.
+    pub(crate) fn certificates(&self) -> Vec<Arc<Certificates>> {
+        let listeners = std::iter::once(&self.tls).chain(&self.admin_tls);
+        listeners.map(|tls| tls.certificates.clone()).collect()
     }
 
     /// The routes for one worker. Its requests hold them, and so change no counter of references that others change.
@@ -111,8 +125,10 @@ impl Snapshot {
 
     /// What has changed in files whose names are the same, in short texts.
     pub(crate) fn changed_files(&self, before: &Self) -> Vec<String> {
-        let certificates = self.tls.certificates.changed(&before.tls.certificates);
-        let certificates = certificates.into_iter().map(|file| format!("certificate {} exchanged", file.display()));
+        let of_admin = self.admin_tls.as_ref().zip(before.admin_tls.as_ref());
+        let of_admin = of_admin.map(|(now, before)| now.certificates.changed(&before.certificates)).unwrap_or_default();
+        let certificates = self.tls.certificates.changed(&before.tls.certificates).into_iter().chain(of_admin);
+        let certificates = certificates.map(|file| format!("certificate {} exchanged", file.display()));
         let upstreams = self.upstreams.with_changed_files(&before.upstreams);
         certificates.chain(upstreams.into_iter().map(|name| format!("files of upstream {name} changed"))).collect()
     }

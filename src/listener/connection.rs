@@ -21,9 +21,9 @@ use super::http2::Http2;
 use super::peer::{Peer, Transport};
 use super::proxy_protocol::{self, ProxyError};
 use super::reused_handler;
-use super::service::{Listener, Tls};
+use super::service::Listener;
 use super::slot::ConnectionSlot;
-use super::tls::ShownCertificate;
+use super::tls::{ShownCertificate, Tls};
 
 /// Serves one accepted connection to its end.
 #[expect(

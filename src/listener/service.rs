@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio_rustls::TlsAcceptor;
 
 use crate::config::{Config, ListenSettings};
 use crate::shutdown::Shutdown;
@@ -11,7 +10,7 @@ use crate::telemetry::ListenerMetrics;
 
 use super::head::HeadLimits;
 use super::slot::ConnectionSlots;
-use super::tls::Certificates;
+use super::tls::Tls;
 
 /// A listener of one worker.
 pub(crate) struct Listener<H> {
@@ -33,15 +32,6 @@ pub(crate) struct Serving<H> {
     pub tls: Option<Tls>,
     /// The configuration, with the bounds on what a client may do.
     pub config: Arc<Config>,
-}
-
-/// TLS on a listener.
-#[derive(Clone)]
-pub(crate) struct Tls {
-    /// Makes handshakes.
-    pub acceptor: TlsAcceptor,
-    /// Which certificate belongs to which name.
-    pub certificates: Arc<Certificates>,
 }
 
 impl<H> Listener<H> {

@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
-use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert};
+use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
+use tokio_rustls::TlsAcceptor;
 
 use crate::certificates::{Facts, Validity};
 use crate::config;
@@ -114,6 +115,15 @@ impl Certificates {
     }
 }
 
+/// TLS on a listener.
+#[derive(Clone)]
+pub(crate) struct Tls {
+    /// Makes handshakes.
+    pub acceptor: TlsAcceptor,
+    /// Which certificate belongs to which name.
+    pub certificates: Arc<Certificates>,
+}
+
 /// The certificate that a client was shown, among those of the configuration of that time.
 #[derive(Debug)]
 pub(crate) struct ShownCertificate {
@@ -169,12 +179,36 @@ pub(crate) fn server_config(
     certificates: Arc<Certificates>,
     tickets: Tickets,
 ) -> Result<ServerConfig, TlsError> {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(tls::provider()))
-        .with_protocol_versions(tls::versions(settings.only_tls13))
-        .map_err(TlsError::Settings)?
-        .with_no_client_auth()
-        .with_cert_resolver(certificates);
+    let mut config = versions(settings.only_tls13)?.with_no_client_auth().with_cert_resolver(certificates);
     config.alpn_protocols = [&b"h2"[..], b"http/1.1", b"http/1.0"].map(<[u8]>::to_vec).into();
     config.ticketer = tickets::shared(settings)?.unwrap_or(tickets);
     Ok(config)
+}
+
+fn versions(only_tls13: bool) -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, TlsError> {
+    ServerConfig::builder_with_provider(Arc::new(tls::provider()))
+        .with_protocol_versions(tls::versions(only_tls13))
+        .map_err(TlsError::Settings)
+}
+
+impl Tls {
+    /// TLS of the admin listener: HTTP/1.1 alone; clients may show a certificate if there is one to verify it by.
+    ///
+    /// # Errors
+    /// [`TlsError`] when a file does not hold what it should.
+    pub(crate) fn of_admin(settings: &config::AdminTls) -> Result<Self, TlsError> {
+        let certificates = Arc::new(Certificates::load(std::slice::from_ref(&settings.certificate))?);
+        let config = match &settings.client_ca {
+            None => versions(false)?.with_no_client_auth(),
+            Some(path) => {
+                let roots = Arc::new(tls::roots(path, &tls::certificates(path)?)?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::new(tls::provider()));
+                let verifier = verifier.allow_unauthenticated().build().map_err(|error| TlsError::pem(path, error))?;
+                versions(false)?.with_client_cert_verifier(verifier)
+            }
+        };
+        let mut config = config.with_cert_resolver(certificates.clone());
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), certificates })
+    }
 }

@@ -21,7 +21,7 @@ pub(crate) struct ValidityWatch {
 
 impl ValidityWatch {
     /// Looks at whatever certificates are current, at once and then every hour. Never returns.
-    pub(crate) async fn run(self: Arc<Self>, current: impl Fn() -> Arc<Certificates>) {
+    pub(crate) async fn run(self: Arc<Self>, current: impl Fn() -> Vec<Arc<Certificates>>) {
         let mut tick = tokio::time::interval(INTERVAL);
         loop {
             tick.tick().await;
@@ -30,7 +30,7 @@ impl ValidityWatch {
     }
 
     /// Reports the faults of these certificates that were not reported yet.
-    pub(crate) fn report(&self, certificates: &Certificates, now: SystemTime) {
+    pub(crate) fn report(&self, certificates: &[Arc<Certificates>], now: SystemTime) {
         for (file, fault) in self.news(certificates, now) {
             let certificate = file.display();
             match fault {
@@ -47,9 +47,9 @@ impl ValidityWatch {
         }
     }
 
-    fn news(&self, certificates: &Certificates, now: SystemTime) -> Vec<(PathBuf, ValidityFault)> {
-        let faults =
-            certificates.validities().filter_map(|(file, validity)| Some((file.to_owned(), validity.fault(now)?)));
+    fn news(&self, certificates: &[Arc<Certificates>], now: SystemTime) -> Vec<(PathBuf, ValidityFault)> {
+        let validities = certificates.iter().flat_map(|certificates| certificates.validities());
+        let faults = validities.filter_map(|(file, validity)| Some((file.to_owned(), validity.fault(now)?)));
         let faults: HashSet<_> = faults.collect();
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         let mut news: Vec<_> = faults.difference(&reported).cloned().collect();
@@ -79,11 +79,11 @@ mod tests {
             (params.not_before, params.not_after) = (time(from), time(to));
             std::fs::write(&files.cert, params.self_signed(&key).unwrap().pem()).unwrap();
             std::fs::write(&files.key, key.serialize_pem()).unwrap();
-            Certificates::load(std::slice::from_ref(&files)).unwrap()
+            [Arc::new(Certificates::load(std::slice::from_ref(&files)).unwrap())]
         };
         let (watch, certificates) = (ValidityWatch::default(), issue(10, 100));
         let at = |hours: u64| UNIX_EPOCH + Duration::from_secs(hours * 3600);
-        let news = |certificates: &Certificates, hours: u64| {
+        let news = |certificates: &[Arc<Certificates>], hours: u64| {
             let news = watch.news(certificates, at(hours));
             news.into_iter().map(|(_, fault)| fault.to_string()).collect::<Vec<_>>().join("\n")
         };

@@ -22,6 +22,14 @@ pub(crate) enum StartError {
         #[source]
         source: io::Error,
     },
+    #[error("can't listen on unix:{} ({key})", path.display())]
+    BindUnix {
+        /// The key of the configuration.
+        key: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("the socket that systemd passes as {key} listens on {address}, but the configuration says {configured}")]
     Activated { key: &'static str, address: SocketAddr, configured: SocketAddr },
     #[error("can't take over by {}", path.display())]

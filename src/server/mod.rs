@@ -1,10 +1,12 @@
 //! Assembly: one configuration becomes sockets, workers and an admin listener, and ends as a drain.
 
+mod admin_sockets;
 mod admin_stores;
 mod drain;
 mod error;
 mod in_process;
 mod open_files;
+mod path_socket;
 mod reload;
 mod signals;
 mod sockets;
@@ -20,7 +22,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -28,7 +29,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin::{Admin, LastReload, OBSERVE_INTERVAL, Observer};
 use crate::auth::RecordWatch;
-use crate::config::Config;
+use crate::config::{AdminAddress, Config};
 use crate::instances::Instances;
 use crate::limits::Moment;
 use crate::listener::ValidityWatch;
@@ -36,13 +37,15 @@ use crate::store::Redis;
 use crate::telemetry::{self, LogControl, Metrics};
 use crate::tokens::UsageWriter;
 
+use admin_sockets::AdminSockets;
 use admin_stores::AdminStores;
 use drain::Drain;
 use error::StartError;
+use path_socket::PathSocket;
 use reload::{Reloader, UpstreamTasks, unix_seconds};
 use sockets::Sockets;
 use state::{ProcessState, TokenSource};
-use takeover::{HeldSocket, Holders, Inheritance, PathSocket, Predecessor, TakeoverError};
+use takeover::{HeldSocket, Holders, Inheritance, Predecessor, TakeoverError};
 use watched_files::WatchedFiles;
 use worker::Worker;
 
@@ -63,7 +66,7 @@ const MAX_WAITING_RELOADS: usize = 16;
 pub(crate) struct Server {
     /// The bound address: port 0 of the configuration is replaced by the actual port.
     pub(crate) https: SocketAddr,
-    pub(crate) admin: SocketAddr,
+    pub(crate) admin: AdminAddress,
     state: Arc<ProcessState>,
     background: Background,
     workers: Vec<Worker>,
@@ -129,19 +132,20 @@ impl Server {
             Some(address) => Some(sockets.take("listen.http", address, count).await?),
             None => None,
         };
-        let admin = sockets.take("listen.admin", config.listen.admin, 1).await?;
+        let admin = AdminSockets::take(&mut sockets, &config.listen).await?;
         sockets.warn_of_unused();
         let state = Arc::new(ProcessState::new(config, metrics, log)?);
         let address = |sockets: &[std::net::TcpListener]| sockets[0].local_addr().map_err(StartError::Worker);
-        let (https_address, admin_address) = (address(&https)?, address(&admin)?);
-        let http_address = http.as_deref().map(address).transpose()?;
+        let (https_address, http_address) = (address(&https)?, http.as_deref().map(address).transpose()?);
+        let admin_address = admin.address().map_err(StartError::Worker)?;
+        let health_address = admin.health_address().map_err(StartError::Worker)?;
 
         let hold = |key, listeners: &[std::net::TcpListener]| sockets::hold(key, listeners).map_err(StartError::Worker);
         let mut held = Vec::new();
         if takeover.is_some() {
             held.extend(hold("listen.https", &https)?);
             held.extend(hold("listen.http", http.as_deref().unwrap_or_default())?);
-            held.extend(hold("listen.admin", &admin)?);
+            held.extend(admin.hold().map_err(StartError::Worker)?);
         }
         let share = |listeners| sockets::share(listeners, count).map_err(StartError::Worker);
         let shares = share(https)?.into_iter().zip(share(http.unwrap_or_default())?);
@@ -169,9 +173,9 @@ impl Server {
             None => None,
         };
         state.accepting.cancel();
-        let (https, http) = (https_address, http_address.map(tracing::field::display));
-        let server = Self { https, admin: admin_address, state, background, workers, predecessor };
-        tracing::info!(https = %server.https, http, admin = %server.admin, workers = count, "serving");
+        let (http, health) = (http_address.map(tracing::field::display), health_address.map(tracing::field::display));
+        tracing::info!(https = %https_address, http, admin = %admin_address, health, workers = count, "serving");
+        let server = Self { https: https_address, admin: admin_address, state, background, workers, predecessor };
         systemd::ready();
         tokio::spawn(systemd::feed_watchdog());
         Ok(server)
@@ -247,7 +251,7 @@ async fn take_over(
     let (predecessor, accepting) = (Arc::new(predecessor), state.accepting.clone());
     let process = predecessor.clone();
     in_background(path, move |path| {
-        let socket = PathSocket::bind(path)?;
+        let socket = PathSocket::bind(path, 0o600, None)?;
         if let Some(mut inheritance) = inheritance {
             inheritance.take_state(memory.as_ref())?;
             accepting.cancel();
@@ -291,7 +295,7 @@ async fn in_background<T: Send + 'static>(
 async fn spawn_background(
     state: &Arc<ProcessState>,
     workers: &[Worker],
-    sockets: Vec<std::net::TcpListener>,
+    sockets: AdminSockets,
     log: LogControl,
     files: WatchedFiles,
     takeover: Option<PathBuf>,
@@ -302,17 +306,10 @@ async fn spawn_background(
     let stores = AdminStores::open(state, requests, last.clone(), log.clone(), takeover).await?;
     let usage_writer = Arc::new(UsageWriter::new(stores.registry(state, &snapshot), state.usage.clone()));
     let admin = Arc::new(Admin::new(stores.backend(state, &snapshot)));
-    for socket in sockets {
-        let socket = TcpListener::from_std(socket).map_err(StartError::Worker)?;
-        let (admin, accepting) = (admin.clone(), state.accepting.clone());
-        tokio::spawn(async move {
-            accepting.cancelled().await;
-            admin.run(socket).await;
-        });
-    }
+    sockets.serve(&admin, &state.accepting).map_err(StartError::Worker)?;
     tokio::spawn(observe(admin.clone()));
     let (validity, served) = (Arc::<ValidityWatch>::default(), state.clone());
-    tokio::spawn(validity.clone().run(move || served.snapshot.load().tls.certificates.clone()));
+    tokio::spawn(validity.clone().run(move || served.snapshot.load().certificates()));
     let calls = state.open_calls.clone();
     match &state.tokens {
         TokenSource::File { records, .. } => {

@@ -166,7 +166,7 @@ impl Reloader {
         }
         self.tasks = UpstreamTasks::start(state, &now.upstreams, Some(&self.tasks));
         self.admin.exchange(self.stores.backend(state, now));
-        self.validity.report(&now.tls.certificates, SystemTime::now());
+        self.validity.report(&now.certificates(), SystemTime::now());
     }
 }
 

@@ -12,9 +12,9 @@ use super::takeover::{HeldSocket, Inheritance, fits};
 use crate::listener;
 
 /// A process that was killed can be seen to be gone before its listening sockets are closed: they are for so long, at most.
-const MAX_CLOSING: Duration = Duration::from_secs(2);
+pub(super) const MAX_CLOSING: Duration = Duration::from_secs(2);
 /// How often an address is tried meanwhile.
-const BIND_INTERVAL: Duration = Duration::from_millis(10);
+pub(super) const BIND_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Sockets that exist before this process binds any.
 #[derive(Default)]
@@ -85,7 +85,7 @@ impl Sockets {
         let mut taken = Vec::new();
         for one in std::mem::take(&mut self.activated) {
             let address = one.socket.local_addr().map_err(StartError::Worker)?;
-            let is_named = ["https", "http", "admin"].contains(&&*one.name);
+            let is_named = ["https", "http", "admin", "health"].contains(&&*one.name);
             if one.name == name && !fits(address, configured) {
                 return Err(StartError::Activated { key, address, configured });
             }

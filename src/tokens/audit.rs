@@ -44,6 +44,11 @@ impl Actor {
         Self::of("admin")
     }
 
+    /// A user of this machine, by a Unix socket: `local:USER`.
+    pub(crate) fn local_user(uid: u32) -> Self {
+        Self::of(&format!("local:{}", user_name(uid).unwrap_or_else(|| format!("uid{uid}"))))
+    }
+
     /// As the trail has it.
     pub(crate) fn as_str(&self) -> &str {
         &self.0

@@ -91,7 +91,8 @@ pub(super) fn warnings(
 
 fn certificates(backend: &AdminBackend, now: SystemTime) -> Value {
     let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
-    let certificates = backend.certificates.with_names().map(|(file, names, expires_at)| {
+    let named = backend.certificates.iter().flat_map(|certificates| certificates.with_names());
+    let certificates = named.map(|(file, names, expires_at)| {
         let time = UNIX_EPOCH + std::time::Duration::from_secs(expires_at.try_into().unwrap_or(0));
         json!({
             "file": file.display().to_string(),

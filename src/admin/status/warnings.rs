@@ -106,7 +106,11 @@ fn of_endpoints(upstreams: &[UpstreamReport]) -> Vec<Finding> {
 }
 
 fn of_certificates(backend: &AdminBackend, now: SystemTime) -> Vec<Finding> {
-    let faults = backend.certificates.validities().filter_map(|(file, validity)| Some((file, validity.fault(now)?)));
+    let faults = backend
+        .certificates
+        .iter()
+        .flat_map(|of| of.validities())
+        .filter_map(|(file, validity)| Some((file, validity.fault(now)?)));
     let findings = faults.map(|(file, fault)| {
         let code = match fault {
             ValidityFault::EndsSoon { .. } => "certificate_expiring",

@@ -1,15 +1,17 @@
 //! `listen` and `tls`: sockets, what a client may do there, certificates.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::process::networks;
+use super::sockets::{self, address};
+use super::tls::certificate_files;
 use crate::certificates::Purpose;
 use crate::config::units::{HOUR, MINUTE, SECOND};
-use crate::config::{CertificateFiles, Expected, Field, ListenSettings, Section, TlsSettings};
+use crate::config::{AdminAddress, Expected, Field, ListenSettings, Section, TlsSettings};
 
 /// Shorter deadlines than this would cut honest clients off on any network.
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
@@ -27,7 +29,8 @@ pub(super) fn listen(field: &Field<'_>) -> ListenSettings {
         http,
         https_from,
         redirect: s.or("redirect", false, Field::flag),
-        admin: s.or("admin", SocketAddr::from((Ipv4Addr::LOCALHOST, 9901)), address),
+        admin: s.or("admin", AdminAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 9901))), sockets::admin),
+        health: s.optional("health", address),
         proxy_protocol: s.get("proxy_protocol").map(|f| proxy_protocol(&f)).unwrap_or_default(),
         max_connections,
         max_connections_per_client: s.or("max_connections_per_client", half, |f| f.number(1..=1_000_000)),
@@ -50,7 +53,11 @@ pub(super) fn listen(field: &Field<'_>) -> ListenSettings {
         s.field_of("max_target_bytes")
             .error(format!("must not be more than listen.max_head_bytes ({head} bytes), which includes it"));
     }
-    let sockets = [("https", Some(listen.https)), ("http", listen.http), ("admin", Some(listen.admin))];
+    let admin = match listen.admin {
+        AdminAddress::Tcp(address) => Some(address),
+        AdminAddress::Unix(_) => None,
+    };
+    let sockets = [("https", Some(listen.https)), ("http", listen.http), ("admin", admin), ("health", listen.health)];
     for (index, (key, socket)) in sockets.iter().enumerate() {
         let clash = sockets[..index].iter().find(|(_, other)| other.zip(*socket).is_some_and(|(a, b)| overlap(a, b)));
         if let Some((other, _)) = clash {
@@ -93,36 +100,13 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() != 0 && a.port() == b.port() && (any || a.ip() == b.ip())
 }
 
-fn address(field: &Field<'_>) -> Option<SocketAddr> {
-    let text = field.word()?;
-    let wrong = || {
-        let port = text.strip_prefix(':').unwrap_or(&text);
-        let remedy = if port.parse::<u16>().is_ok() {
-            format!("write \"0.0.0.0:{port}\"")
-        } else if text.parse::<IpAddr>().is_ok() {
-            "add the port".to_owned()
-        } else {
-            "for example \"0.0.0.0:8443\" or \"[::]:8443\"".to_owned()
-        };
-        format!("must be an IP address and a port, not {} ({remedy})", field.shown())
-    };
-    field.accept(text.parse().map_err(|_| wrong()))
-}
-
 pub(super) fn tls(field: &Field<'_>) -> TlsSettings {
     let s = field.section();
     let remedy = "name at least one: [{ cert: tls/fullchain.pem, key: tls/privkey.pem }]";
     let certificates = s.require("certificates", remedy).map(|list| list.some_items(remedy)).unwrap_or_default();
     TlsSettings {
-        certificates: certificates.iter().filter_map(certificate).collect(),
+        certificates: certificates.iter().filter_map(|f| certificate_files(&f.section(), Purpose::Server)).collect(),
         only_tls13: s.or("min_version", false, |f| f.choice(&[("1.2", false), ("1.3", true)])),
         ticket_keys: s.optional("ticket_keys", |f| f.file(Expected::TicketKeys)),
     }
-}
-
-fn certificate(field: &Field<'_>) -> Option<CertificateFiles> {
-    let s = field.section();
-    let cert = s.require("cert", "the PEM file of the chain, leaf first");
-    let key = s.require("key", "the PEM file of the private key");
-    Field::certificate_files(&cert?, &key?, Purpose::Server)
 }

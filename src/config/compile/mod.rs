@@ -4,7 +4,6 @@ mod address;
 mod admin;
 mod answers;
 mod balancing;
-mod client_tls;
 mod destinations;
 mod listen;
 mod matching;
@@ -13,7 +12,9 @@ mod plans;
 mod process;
 mod redis;
 mod routes;
+mod sockets;
 mod store;
+mod tls;
 mod upstreams;
 
 use std::path::Path;
@@ -42,7 +43,7 @@ pub(super) fn compile(reader: &YamlReader<'_>, path: &Path, text: &str) -> Optio
 fn assemble(root: &Field<'_>, path: &Path) -> Option<Config> {
     let file = root.section();
     let listen = listen::listen(&file.field_of("listen"));
-    let admin = admin::admin(&file.field_of("admin"), listen.admin);
+    let admin = admin::admin(&file.field_of("admin"), &listen.admin);
     let tls = listen::tls(&file.field_of("tls"));
     let store = store::store(&file);
     let tokens = store::tokens(&file.field_of("tokens"), store.as_ref());

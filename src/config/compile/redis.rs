@@ -1,6 +1,6 @@
 //! `store.redis`: the servers, how to log in to them, and which settings don't go together.
 
-use super::client_tls::client_tls;
+use super::tls::client_tls;
 use crate::config::units::{MILLISECOND, MINUTE, SECOND};
 use crate::config::{
     Field, LoginSource, MAX_DATABASE, OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::address::parse_endpoint;
 use super::balancing::balancing;
-use super::client_tls::{client_tls, server_name};
+use super::tls::{client_tls, server_name};
 use crate::config::units::{DAY, HOUR, MILLISECOND, MINUTE, SECOND};
 use crate::config::{
     Endpoint, EndpointShare, Field, HeaderCase, HostHeader, Protocol, Section, Upstream, UpstreamTlsSettings, is_name,

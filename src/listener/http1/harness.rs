@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Http1;
-use crate::config::ListenSettings;
+use crate::config::{AdminAddress, ListenSettings};
 use crate::listener::head::HeadLimits;
 use crate::listener::slot::ConnectionSlots;
 use crate::listener::{Handler, Peer, Transport};
@@ -37,7 +37,8 @@ pub(in crate::listener) fn client(limits: HeadLimits) -> (Arc<Peer>, ListenSetti
         http: None,
         https_from: Vec::new(),
         redirect: false,
-        admin: address,
+        admin: AdminAddress::Tcp(address),
+        health: None,
         proxy_protocol: Vec::new(),
         max_connections: 10,
         max_connections_per_client: 10,

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError, mpsc};
 use std::thread;
@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use super::holders::Holders;
 use super::link;
-use super::message::{Hello, Imported, PROTOCOL, Ready, Role, Serving, State, Verdict, Welcome};
-use super::path::{PathSocket, process_name};
-use super::wire::Connection;
+use super::message::{Hello, Imported, PROTOCOL, Ready, Role, Serving, State, Verdict, Welcome, process_name};
+use super::wire::{Connection, is_trusted};
 use crate::limits::{ClockOrigin, MemoryLimiter, SuccessorRequest};
+use crate::server::path_socket::PathSocket;
 use crate::shutdown::Shutdown;
 
 /// How long a new process may take from the sockets on until it is ready, and for each later step.
@@ -53,7 +53,7 @@ impl Predecessor {
         }
         thread::Builder::new().name("takeover".into()).spawn(move || {
             loop {
-                match socket.accept() {
+                match accept(socket.listener()) {
                     Ok(stream) => {
                         let process = self.clone();
                         let serve = move || process.serve(stream);
@@ -186,6 +186,16 @@ enum Outcome {
     Ending,
     /// With the memory store: what the limiter has to ask the new process.
     HandedOver(Option<mpsc::Receiver<SuccessorRequest>>),
+}
+
+/// Waits for a process of the same user, or of root.
+fn accept(listener: &UnixListener) -> io::Result<UnixStream> {
+    loop {
+        let (stream, _) = listener.accept()?;
+        if is_trusted(&stream)? {
+            return Ok(stream);
+        }
+    }
 }
 
 fn send_state(connection: &mut Connection, memory: &MemoryLimiter) -> io::Result<()> {

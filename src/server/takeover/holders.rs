@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::message::{HolderReply, HolderRequest, Welcome};
-use super::path::process_name;
+use super::message::{HolderReply, HolderRequest, Welcome, process_name};
 use super::wire::Connection;
 use crate::limits::{MemoryLimiter, Moment};
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -93,9 +94,16 @@ pub(super) enum HolderReply {
     Moved,
 }
 
+/// The name of this process among those that hand over to each other.
+pub(super) fn process_name() -> u64 {
+    static NAME: OnceLock<u64> = OnceLock::new();
+    // JSON has no larger integers that every reader keeps.
+    *NAME.get_or_init(|| fastrand::u64(1..1 << 53))
+}
+
 impl Hello {
     pub(super) fn new(role: Role) -> Self {
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        Self { protocol: PROTOCOL, version, process: super::path::process_name(), pid: std::process::id(), role }
+        Self { protocol: PROTOCOL, version, process: process_name(), pid: std::process::id(), role }
     }
 }

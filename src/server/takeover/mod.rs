@@ -17,12 +17,10 @@ mod holders;
 mod inheritance;
 mod link;
 mod message;
-mod path;
 mod wire;
 
 pub(super) use error::TakeoverError;
 pub(super) use handover::{HeldSocket, Predecessor};
 pub(super) use holders::Holders;
 pub(super) use inheritance::{Inheritance, connect};
-pub(super) use path::PathSocket;
 pub(super) use wire::fits;

@@ -64,9 +64,15 @@ async fn a_public_admin_address_requires_a_token_with_the_role() {
 async fn a_loopback_address_requires_tokens_once_some_are_configured() {
     let ops = AdminToken::new();
     let confirmed = ("x-callgate-admin", "1");
-    let open = site("", false).serve();
+    let open = site("admin: { anonymous: write }", false).serve();
     assert_eq!(statuses(&open, &[confirmed]).await, [404, 404, 200, 200]);
     assert_eq!(statuses(&open, &[]).await, [404, 403, 200, 200], "a change must be meant");
+    let untouched = site("admin: { max_failures: 10 }", false).serve();
+    assert_eq!(
+        statuses(&untouched, &[confirmed]).await,
+        [404, 403, 200, 200],
+        "others may share the network namespace"
+    );
     let listed = ops.line("ops", "write");
     let closed = site(&format!("admin: {{ tokens: [{listed}] }}"), false).serve();
     assert_eq!(statuses(&closed, &[confirmed]).await, [401, 401, 401, 200]);

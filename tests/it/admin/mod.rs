@@ -2,6 +2,8 @@
 
 mod access;
 mod description;
+mod health;
+mod sockets;
 mod status;
 mod tokens;
 

@@ -26,6 +26,7 @@ pub struct Gateway {
     pub https: SocketAddr,
     pub http: Option<SocketAddr>,
     pub admin: SocketAddr,
+    pub health: Option<SocketAddr>,
     pub site: Arc<Site>,
     child: Child,
     log: PathBuf,
@@ -61,9 +62,11 @@ impl Site {
         let site = Self { folder };
         site.write_secret("key.pem", &pair.signing_key.serialize_pem());
         let tls = "tls: { certificates: [{ cert: cert.pem, key: key.pem }] }\nruntime: { workers: 2 }\n";
-        let listen =
-            format!("listen: {{ https: \"127.0.0.1:0\", admin: \"127.0.0.1:0\", max_connections: 2000{listen} }}\n");
-        std::fs::write(site.config(), format!("{listen}{tls}{rest}\n")).unwrap();
+        let address = if listen.contains("admin:") { "" } else { ", admin: \"127.0.0.1:0\"" };
+        let listen = format!("listen: {{ https: \"127.0.0.1:0\"{address}, max_connections: 2000{listen} }}\n");
+        let is_given = rest.lines().any(|line| line.starts_with("admin:"));
+        let admin = if is_given { "" } else { "admin: { anonymous: write }\n" };
+        std::fs::write(site.config(), format!("{listen}{admin}{tls}{rest}\n")).unwrap();
         Arc::new(site)
     }
 
@@ -173,11 +176,13 @@ impl Site {
             }
             lines(&log).into_iter().find(|line| line["message"] == "serving").map(Ok)
         })?;
-        let address = |key: &str| serving[key].as_str().map(|text| text.parse().unwrap());
+        let address = |key: &str| serving[key].as_str().and_then(|text| text.parse().ok());
         Ok(Gateway {
             https: address("https").unwrap(),
             http: address("http"),
-            admin: address("admin").unwrap(),
+            // Not of a Unix socket.
+            admin: address("admin").unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))),
+            health: address("health"),
             site: self.clone(),
             child,
             log,

@@ -1,4 +1,5 @@
-//! TLS towards upstreams and Redis: which certificates to trust, which one to present, which name to expect.
+//! The files of certificates: those that listeners show, and TLS towards upstreams and Redis (which certificates to trust, which one
+//! to present, which name to expect).
 
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
@@ -7,6 +8,13 @@ use std::sync::Arc;
 use super::address::is_host;
 use crate::certificates::Purpose;
 use crate::config::{CertificateFiles, Expected, Field, Section};
+
+/// The certificate that a listener shows, by `cert` and `key`.
+pub(super) fn certificate_files(s: &Section<'_>, purpose: Purpose) -> Option<CertificateFiles> {
+    let cert = s.require("cert", "the PEM file of the chain, leaf first");
+    let key = s.require("key", "the PEM file of the private key");
+    Field::certificate_files(&cert?, &key?, purpose)
+}
 
 /// `ca`, and `cert` with `key`, which must be given both or not at all.
 pub(super) fn client_tls(s: &Section<'_>) -> (Option<PathBuf>, Option<CertificateFiles>) {
