@@ -40,7 +40,10 @@ async fn whoever_may_open_the_unix_socket_may_change_things_and_is_named_in_the_
     assert_eq!(status_over(&socket, Method::GET, "/readyz").await, 200);
     assert_eq!(status_over(&socket, Method::GET, "/status").await, 200);
     let create = over(&socket).post("http://any.name/api/tokens").header("x-callgate-admin", "1");
-    assert_eq!(send(create.json(&json!({ "name": "a", "account": "acme", "permissions": ["calls:read"] }))).await.0, 201);
+    assert_eq!(
+        send(create.json(&json!({ "name": "a", "account": "acme", "permissions": ["calls:read"] }))).await.0,
+        201
+    );
     let (_, _, trail) = send(over(&socket).get("http://localhost/api/audit")).await;
     assert_eq!(trail["entries"][0]["by"], "local:root", "{trail}");
     // Without its header a change is refused here too.
@@ -170,7 +173,12 @@ async fn over_tls_a_certificate_gives_the_role_of_its_name() {
     assert_eq!(send(client.post(&reload).header("x-callgate-admin", "1")).await.0, 200);
     let made = client.post(format!("https://localhost:{}/api/tokens", gateway.admin.port()));
     assert_eq!(
-        send(made.header("x-callgate-admin", "1").json(&json!({ "name": "a", "account": "acme", "permissions": ["calls:read"] }))).await.0,
+        send(
+            made.header("x-callgate-admin", "1")
+                .json(&json!({ "name": "a", "account": "acme", "permissions": ["calls:read"] }))
+        )
+        .await
+        .0,
         201
     );
     let (_, _, trail) = send(client.get(format!("https://localhost:{}/api/audit", gateway.admin.port()))).await;

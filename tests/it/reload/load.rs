@@ -32,7 +32,7 @@ fn configuration(generation: u32, services: &[SocketAddr; 2], calls: SocketAddr)
     let odd = if generation.is_multiple_of(2) { "" } else { "\n  - { path: /odd, upstream: up, auth: none }" };
     format!(
         "listen: {{ https: \"127.0.0.1:0\", admin: \"127.0.0.1:0\", max_connections: 2000, max_connections_per_client: 2000 }}\n\
-         tls: {{ certificates: [{{ cert: cert.pem, key: key.pem }}] }}\nruntime: {{ workers: 2 }}\n\
+         tls: {{ certificates: [{{ cert: cert.pem, key: key.pem }}] }}\nruntime: {{ workers: 2 }}\nadmin: {{ anonymous: write }}\n\
          store: memory\ntokens: {{ file: tokens.yaml }}\n\
          plans:\n  standard: {{ limits: {{ minute: {limit}/1m }} }}\n  tight: {{ limits: {{ hour: {TIGHT_LIMIT}/1h }} }}\n\
          default_plan: standard\nroutes:\n  \

@@ -66,7 +66,7 @@ impl Site {
         let listen = format!("listen: {{ https: \"127.0.0.1:0\"{address}, max_connections: 2000{listen} }}\n");
         let is_given = rest.lines().any(|line| line.starts_with("admin:"));
         let admin = if is_given { "" } else { "admin: { anonymous: write }\n" };
-        std::fs::write(site.config(), format!("{listen}{admin}{tls}{rest}\n")).unwrap();
+        std::fs::write(site.config(), format!("{listen}{tls}{admin}{rest}\n")).unwrap();
         Arc::new(site)
     }
 
