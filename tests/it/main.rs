@@ -32,6 +32,7 @@ mod owners;
 mod persistence;
 mod proof;
 mod proxied;
+mod reference;
 mod reload;
 mod revocation;
 mod routing;
