@@ -43,6 +43,11 @@ pub(crate) fn user_name(uid: u32) -> Option<String> {
     users().into_iter().find(|user| user.id == uid).map(|user| user.name)
 }
 
+/// The name of this machine.
+pub(crate) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// A user as `chown` takes one: the name, or the number of one that has none.
 fn user(uid: u32) -> String {
     user_name(uid).unwrap_or_else(|| uid.to_string())

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::pings::Pings;
 use super::report::{InstanceReport, rfc3339};
 use super::scripts::{ANSWER, BEAT};
+use crate::accounts::host_name;
 use crate::live_calls::{CallFilter, CallId, CallReport, LiveCalls};
 use crate::shutdown::Shutdown;
 use crate::store::{Redis, Script};
@@ -46,7 +47,6 @@ pub(super) struct EndedCall {
 impl Instances {
     /// This instance. `redis`: the one that it shares with others.
     pub(crate) fn new(redis: Option<Redis>, calls: Arc<LiveCalls>, shutdown: Shutdown) -> Self {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
         let shared = redis.map(|redis| Shared {
             redis,
             beat: Script::new(BEAT),
@@ -55,7 +55,7 @@ impl Instances {
             pings: Mutex::default(),
         });
         let id = std::iter::repeat_with(fastrand::alphanumeric).take(ID_LENGTH).collect();
-        Self { id, host, started_at: SystemTime::now(), calls, shutdown, shared }
+        Self { id, host: host_name(), started_at: SystemTime::now(), calls, shutdown, shared }
     }
 
     /// The id of this instance.

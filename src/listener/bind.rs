@@ -8,7 +8,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Connections that the kernel queues while all workers are busy.
 const BACKLOG: i32 = 4096;
 
-/// Binds `workers` sockets to one address, among which the kernel spreads connections. With port 0 all get the same free one.
+/// Binds `workers` sockets to one address, among which Linux spreads connections. With port 0 all get the same free one. Other
+/// systems pass all connections to one of several sockets, so that there is one there.
 ///
 /// # Errors
 /// The operating system's, for example when another process listens there.
@@ -21,7 +22,8 @@ pub(crate) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::n
         bound
     };
     let address = SocketAddr::new(address.ip(), port);
-    (0..workers)
+    let sockets = if cfg!(target_os = "linux") { workers } else { 1 };
+    (0..sockets)
         .map(|_| {
             let socket = socket(address, true)?;
             socket.listen(BACKLOG)?;

@@ -1,6 +1,6 @@
 //! What systemd is told of a service (`Type=notify-reload`): that it serves, reloads, stops and lives; sd_notify(3).
 
-use std::os::linux::net::SocketAddrExt;
+use std::io;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ fn notify(state: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
     let sent = (|| {
         let address = match path.as_encoded_bytes().strip_prefix(b"@") {
-            Some(name) => SocketAddr::from_abstract_name(name)?,
+            Some(name) => abstract_address(name)?,
             None => SocketAddr::from_pathname(&path)?,
         };
         UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address)
@@ -47,4 +47,14 @@ fn notify(state: &str) {
     if let Err(error) = sent {
         tracing::warn!(%error, "can't tell the service manager {state:?}");
     }
+}
+
+#[cfg(target_os = "linux")]
+fn abstract_address(name: &[u8]) -> io::Result<SocketAddr> {
+    <SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn abstract_address(_: &[u8]) -> io::Result<SocketAddr> {
+    Err(io::ErrorKind::Unsupported.into())
 }

@@ -22,6 +22,7 @@ use crate::tls::{self, TlsError};
 
 /// A silent peer is probed after this time, and given up when it has not confirmed for the second one.
 const KEEPALIVE: Duration = Duration::from_secs(10);
+#[cfg(target_os = "linux")]
 const USER_TIMEOUT: Duration = Duration::from_secs(3);
 /// What CLIENT LIST shows of a connection: name and version.
 const LIBRARY: (&str, &str) = ("callgate", env!("CARGO_PKG_VERSION"));
@@ -188,6 +189,8 @@ async fn tcp(node: &RedisNode) -> io::Result<TcpStream> {
     socket.set_nodelay(true)?;
     let options = SockRef::from(&socket);
     options.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    // Elsewhere only the deadlines of calls, and keep-alive, notice a dead connection.
+    #[cfg(target_os = "linux")]
     options.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     Ok(socket)
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::date::Date;
 use super::limit_text::limit_text;
 use super::record::Record;
-use crate::accounts::user_name;
+use crate::accounts::{host_name, user_name};
 
 /// Entries that a store keeps; older ones are forgotten.
 pub const TRAIL_LENGTH: usize = 10_000;
@@ -30,8 +30,7 @@ impl Actor {
         let uid = rustix::process::getuid().as_raw();
         let behind_sudo = std::env::var("SUDO_USER").ok().filter(|user| uid == 0 && !user.is_empty());
         let user = behind_sudo.or_else(|| user_name(uid)).unwrap_or_else(|| format!("uid{uid}"));
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        Self::person(&user, host.trim())
+        Self::person(&user, &host_name())
     }
 
     /// A holder of an admin token, by the token's id: `admin:ID`.

@@ -8,12 +8,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
 };
-use rustix::process::getuid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -21,6 +19,16 @@ use serde::de::DeserializeOwned;
 const MAX_MESSAGE: usize = 1 << 30;
 /// Sockets in one message; the kernel takes 253.
 const BATCH: usize = 64;
+
+// Other systems lack these flags. There Rust ignores SIGPIPE for the whole process, and no program is executed.
+#[cfg(target_os = "linux")]
+const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(not(target_os = "linux"))]
+const NO_SIGNAL: SendFlags = SendFlags::empty();
+#[cfg(target_os = "linux")]
+const CLOSE_ON_EXEC: RecvFlags = RecvFlags::CMSG_CLOEXEC;
+#[cfg(not(target_os = "linux"))]
+const CLOSE_ON_EXEC: RecvFlags = RecvFlags::empty();
 
 /// A connection to another Callgate.
 pub(super) struct Connection {
@@ -92,7 +100,7 @@ impl Connection {
             if !control.push(SendAncillaryMessage::ScmRights(batch)) {
                 return Err(io::Error::other("too many sockets for one message"));
             }
-            sendmsg(self.stream.as_fd(), &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL)?;
+            sendmsg(self.stream.as_fd(), &[IoSlice::new(&[0])], &mut control, NO_SIGNAL)?;
         }
         Ok(())
     }
@@ -103,8 +111,7 @@ impl Connection {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
             let mut control = RecvAncillaryBuffer::new(&mut space);
             let mut byte = [0];
-            let flags = RecvFlags::CMSG_CLOEXEC;
-            let got = recvmsg(self.stream.as_fd(), &mut [IoSliceMut::new(&mut byte)], &mut control, flags)?;
+            let got = recvmsg(self.stream.as_fd(), &mut [IoSliceMut::new(&mut byte)], &mut control, CLOSE_ON_EXEC)?;
             let before = sockets.len();
             for message in control.drain() {
                 if let RecvAncillaryMessage::ScmRights(received) = message {
@@ -120,9 +127,16 @@ impl Connection {
 }
 
 /// Whether the process at the other end belongs to the same user, or to root.
+#[cfg(target_os = "linux")]
 pub(super) fn is_trusted(stream: &UnixStream) -> io::Result<bool> {
-    let uid = socket_peercred(stream)?.uid;
-    Ok(uid == getuid() || uid.is_root())
+    let uid = rustix::net::sockopt::socket_peercred(stream)?.uid;
+    Ok(uid == rustix::process::getuid() || uid.is_root())
+}
+
+/// The mode of the socket's file, 0600, is the only guard elsewhere.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn is_trusted(_: &UnixStream) -> io::Result<bool> {
+    Ok(true)
 }
 
 /// Whether sockets bound there serve a configuration that says `configured`: port 0 means any.
