@@ -108,6 +108,7 @@ fn headers(criterion: &mut Criterion) {
         trusted_proxies: &[],
         interim: None,
         attempts: std::sync::atomic::AtomicU32::new(0),
+        trace: None,
         hold: &|| Box::new(()),
         target: None,
     };

@@ -6,6 +6,7 @@ mod calls;
 pub mod check;
 mod confirm;
 mod healthcheck;
+mod init;
 mod limits;
 mod quantities;
 mod reload;
@@ -47,6 +48,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         _arguments: Vec<std::ffi::OsString>,
     },
+    /// Write a configuration, a certificate for trial and a first token, by a few questions or flags
+    Init(init::InitArgs),
     /// Run the gateway
     Serve {
         /// The configuration file
@@ -108,6 +111,7 @@ pub fn main() -> ExitCode {
             "this build has no demo: it was built without the default feature `demo`, as images and packages are. \
              From a checkout, `cargo run --release -- demo` runs it"
         )),
+        Command::Init(args) => on_runtime(init::run(args)),
         Command::Serve { config, takeover } => on_runtime(serve::run(config, takeover)),
         Command::Check { file, json, online } => {
             match on_runtime(async { Ok(check::check(&file, json, online).await) }) {

@@ -16,6 +16,7 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
         ("default_plan", old.default_plan.name != new.default_plan.name),
         ("trusted_proxies", old.trusted_proxies != new.trusted_proxies),
         ("log", old.log != new.log),
+        ("telemetry.otlp", old.otlp != new.otlp),
         ("drain", old.drain != new.drain),
         ("runtime", new.runtime.is_given && old.runtime != new.runtime),
     ];
@@ -47,6 +48,7 @@ pub(crate) fn restart_needed(old: &Config, new: &Config) -> Vec<Problem> {
         ("runtime.workers", new.runtime.is_given && old.runtime.workers != new.runtime.workers),
         ("store", !same_store(&old.store, &new.store)),
         ("tokens.file", old.tokens.file != new.tokens.file),
+        ("telemetry.otlp", old.otlp != new.otlp),
         ("log.format", old.log.format != new.log.format),
     ];
     let problem = |path: &str| Problem {

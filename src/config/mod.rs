@@ -19,6 +19,7 @@ mod secret;
 mod section;
 mod simple_yaml;
 mod split;
+mod telemetry;
 mod tls;
 mod units;
 mod upstream;
@@ -57,6 +58,7 @@ pub(crate) use scalars::is_name;
 pub use secret::Secret;
 pub(crate) use simple_yaml::{OtherLayout, SimpleEntry, SimpleList, SimpleValue};
 pub use split::{Split, SplitBy};
+pub use telemetry::{OtlpProtocol, OtlpSettings};
 pub use tls::{CertificateFiles, TlsSettings};
 pub(crate) use units::parse_limit;
 pub use upstream::{

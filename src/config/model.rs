@@ -9,7 +9,9 @@ use std::time::Duration;
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::{AdminAccess, AdminAddress, Plan, PlansByName, Problem, RedisStore, Route, TlsSettings, Upstream};
+use super::{
+    AdminAccess, AdminAddress, OtlpSettings, Plan, PlansByName, Problem, RedisStore, Route, TlsSettings, Upstream,
+};
 
 /// One whole configuration, checked and with every name resolved.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +44,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Access log and diagnostics.
     pub log: LogSettings,
+    /// Traces; `None`: there are none.
+    pub otlp: Option<OtlpSettings>,
     /// How an instance ends.
     pub drain: DrainSettings,
     /// The text of the file, without the secrets in it.

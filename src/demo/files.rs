@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::certificates::TrialCertificate;
 use crate::config::AdminAddress;
 
 /// The folder of one demo. Dropping the value removes it.
@@ -23,12 +24,10 @@ impl DemoFiles {
         DirBuilder::new().mode(0o700).create(&folder).with_context(|| format!("can't create {}", folder.display()))?;
         let files = Self { config: folder.join("callgate.yaml"), folder };
         let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-        let pair = rcgen::generate_simple_self_signed(names).context("can't create a certificate")?;
-        for (name, text) in [
-            ("cert.pem", pair.cert.pem()),
-            ("key.pem", pair.signing_key.serialize_pem()),
-            ("callgate.yaml", configuration(https, admin, upstream)),
-        ] {
+        let trial = TrialCertificate::new(names.into()).context("can't create a certificate")?;
+        for (name, text) in
+            [("cert.pem", trial.cert), ("key.pem", trial.key), ("callgate.yaml", configuration(https, admin, upstream))]
+        {
             write_private(&files.folder.join(name), &text)?;
         }
         Ok(files)

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use crate::body::{Body, BodyCopy, Progress, ServiceBody};
 use crate::config::{HeaderCase, RetryOn};
+use crate::telemetry::AttemptTrace;
 
 use super::acquire::Reserved;
 use super::balance::{InFlight, NoPermit};
@@ -99,7 +100,13 @@ impl UpstreamPools {
             {
                 interim::pass_on(&mut request, interim, context.forward.route, context.keeps_limits);
             }
-            let failed = match self.attempt(index, request, &context, &mut retry).await {
+            let trace = context.forward.trace;
+            let trace = trace.map(|trace| trace.begin_attempt(request.headers_mut(), &self.endpoints[index].label));
+            let attempted = self.attempt(index, request, &context, &mut retry).await;
+            if let Some(trace) = trace {
+                end_trace(trace, &attempted);
+            }
+            let failed = match attempted {
                 Ok(answered) => break Ok(answered),
                 Err(failed) => failed,
             };
@@ -358,6 +365,18 @@ impl UpstreamPools {
 
     fn overloaded(&self, what: &'static str, why: NoPermit) -> ForwardError {
         ForwardError::Overloaded { upstream: self.config.name.clone(), what, why }
+    }
+}
+
+/// An attempt for which there was no room is none.
+fn end_trace(trace: AttemptTrace<'_>, attempted: &Result<Answered, Box<FailedAttempt>>) {
+    match attempted {
+        Ok((_, _, response)) => trace.end(Some(response.status())),
+        Err(failed) => match (failed.kind, &failed.outcome) {
+            (FailureKind::Full, _) => trace.discard(),
+            (_, Ok((_, _, response))) => trace.end(Some(response.status())),
+            (_, Err(_)) => trace.end(None),
+        },
     }
 }
 

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use crate::body::BodyGuard;
 use crate::config::Route;
 use crate::listener::{ForwardedClient, Interim};
+use crate::telemetry::RequestTrace;
 
 /// What is settled about a request when it is forwarded.
 pub struct ForwardContext<'a> {
@@ -34,4 +35,6 @@ pub struct ForwardContext<'a> {
     pub hold: &'a (dyn Fn() -> BodyGuard + Sync),
     /// Attempts by now.
     pub attempts: AtomicU32,
+    /// Where requests are traced.
+    pub trace: Option<&'a RequestTrace>,
 }

@@ -70,7 +70,7 @@ impl Admission {
         let (now, client) = (life.record.received, life.record.client);
         let started = Instant::now();
         let found = self.authenticator.authenticate(request.headers(), client, now).await;
-        life.record.phase(Phase::Auth, started.elapsed());
+        life.phase(Phase::Auth, started.elapsed());
         let mut principal = found.map_err(|refused| life.unauthenticated(refused))?;
         life.set_principal(&principal);
         self.hold_in_flight(&principal, life)?;
@@ -82,7 +82,7 @@ impl Admission {
             let asked = self.authenticator.epoch();
             let is_current = || self.authenticator.is_current(&principal, asked);
             let outcome = self.limiter.decide(&subject, plan, charge, Moment::now(), &is_current).await;
-            life.record.phase(Phase::Decision, started.elapsed());
+            life.phase(Phase::Decision, started.elapsed());
             let refusal = match outcome {
                 Ok(LimitOutcome::Decided(decision, lease)) => {
                     life.call_lease = lease;

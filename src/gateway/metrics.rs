@@ -7,12 +7,13 @@ use crate::auth::{self, OpenCalls, Refusal};
 use crate::forward::EndedBy;
 use crate::limits::{Decision, Source};
 use crate::live_calls::LiveCalls;
-use crate::telemetry::{AccessLog, Counter, DecisionCell, Histogram, Metrics, RouteMetrics};
+use crate::telemetry::{AccessLog, Counter, DecisionCell, Histogram, Metrics, RouteMetrics, Traces};
 
 /// Where requests are counted, logged and looked up while they last.
 #[derive(Clone)]
 pub(crate) struct RequestMetrics {
     pub(super) log: AccessLog,
+    pub(super) traces: Option<Traces>,
     pub(super) open_calls: Arc<OpenCalls>,
     pub(super) live_calls: Arc<LiveCalls>,
     pub(super) shadow_denials: Counter,
@@ -32,12 +33,14 @@ impl RequestMetrics {
     pub(crate) fn new(
         metrics: &Metrics,
         log: AccessLog,
+        traces: Option<Traces>,
         open_calls: Arc<OpenCalls>,
         live_calls: Arc<LiveCalls>,
     ) -> Self {
         let decisions = |outcome| Source::ALL.map(|source| metrics.decisions(outcome, source.as_str()));
         Self {
             log,
+            traces,
             open_calls,
             live_calls,
             shadow_denials: metrics.shadow_denials.clone(),

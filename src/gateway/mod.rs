@@ -192,6 +192,7 @@ impl Gateway {
             interim,
             hold: &|| Box::new(peer.begin_activity()),
             attempts: AtomicU32::new(0),
+            trace: life.trace.as_deref(),
         };
         let started = Instant::now();
         let forwarded = {
@@ -210,7 +211,7 @@ impl Gateway {
         };
         let ForwardContext { attempts, interim, .. } = context;
         life.record.attempts = attempts.into_inner();
-        life.record.phase(Phase::Upstream, started.elapsed());
+        life.phase(Phase::Upstream, started.elapsed());
         let forwarded = match forwarded {
             Ok(forwarded) => forwarded.map_err(Rejection::Forward)?,
             Err(CallEnd::Revoked) => return Err(life.unauthenticated(Refusal::Invalid(Reason::Revoked).into())),

@@ -18,7 +18,7 @@ use crate::listener::{ActiveRequest, Peer, PeerCall};
 use crate::live_calls::{CallKind, CallOrigin, CallState, CallToken, LiveCall};
 use crate::occupancy::Occupied;
 use crate::response::Rejection;
-use crate::telemetry::{AccessRecord, Phase, RouteMetrics, WindowUse, request_id};
+use crate::telemetry::{AccessRecord, Phase, RequestTrace, RouteMetrics, WindowUse, request_id};
 
 use super::metrics::RequestMetrics;
 use super::snapshot::ServedRoute;
@@ -50,6 +50,8 @@ pub(super) struct RequestLife {
     /// When the principal was looked up, in announcements of changed tokens.
     era: u64,
     route: Option<Arc<ServedRoute>>,
+    /// Where requests are traced.
+    pub(super) trace: Option<Box<RequestTrace>>,
     pub(super) stage: Stage,
     upstream: Option<ResponseGuard>,
     active: ActiveRequest,
@@ -142,9 +144,18 @@ impl RequestLife {
             live_call: OnceLock::new(),
             era: metrics.open_calls.era(),
             route: None,
+            trace: metrics.traces.as_ref().map(|traces| Box::new(traces.begin(request.headers()))),
             stage: Stage::Pending,
             upstream: None,
             active: peer.begin_request(),
+        }
+    }
+
+    /// A phase is over.
+    pub(super) fn phase(&mut self, phase: Phase, took: Duration) {
+        self.record.phase(phase, took);
+        if let Some(trace) = &mut self.trace {
+            trace.phase(phase, took);
         }
     }
 
@@ -344,6 +355,9 @@ impl Drop for RequestLife {
         metrics.count(&self.record.method, self.record.status);
         if !is_call {
             metrics.seconds.observe(took);
+        }
+        if let (Some(traces), Some(trace)) = (&self.metrics.traces, &self.trace) {
+            traces.finish(trace, &self.record, took);
         }
         if self.metrics.log.is_on() {
             self.metrics.log.write(&self.record, &self.windows(), took);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::gateway::SnapshotError;
 use crate::listener::TlsError;
 use crate::store::OpenError;
-use crate::telemetry::LogError;
+use crate::telemetry::{LogError, TraceError};
 use crate::tokens::FileError;
 
 use super::takeover::TakeoverError;
@@ -48,6 +48,8 @@ pub(crate) enum StartError {
     Store(#[from] OpenError),
     #[error("can't set up metrics")]
     Metrics(#[from] prometheus::Error),
+    #[error("telemetry.otlp: {0}")]
+    Traces(#[from] TraceError),
     #[error("can't set up the log")]
     Log(#[from] LogError),
     /// A thread, its event loop or its sockets.

@@ -30,7 +30,7 @@ impl InProcess {
     pub fn new(config: Config, log: impl Write + Send + 'static) -> Result<Self, Box<dyn std::error::Error>> {
         let (access, guard) = telemetry::access_log(log, &config.log)?;
         let metrics = Arc::new(Metrics::new()?);
-        let state = Arc::new(ProcessState::new(config, metrics, access)?);
+        let state = Arc::new(ProcessState::new(config, metrics, access, None)?);
         state.accepting.cancel();
         Ok(Self { state, _log: guard })
     }

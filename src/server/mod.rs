@@ -34,7 +34,7 @@ use crate::instances::Instances;
 use crate::limits::Moment;
 use crate::listener::ValidityWatch;
 use crate::store::Redis;
-use crate::telemetry::{self, LogControl, Metrics};
+use crate::telemetry::{self, LogControl, Metrics, TraceExport, Traces};
 use crate::tokens::UsageWriter;
 
 use admin_sockets::AdminSockets;
@@ -81,6 +81,8 @@ struct Background {
     /// Tells the other instances of this one.
     heartbeat: AbortOnDropHandle<()>,
     observer: Arc<Observer>,
+    /// If requests are traced.
+    trace_export: Option<TraceExport>,
 }
 
 /// What a start may find.
@@ -134,7 +136,10 @@ impl Server {
         };
         let admin = AdminSockets::take(&mut sockets, &config.listen).await?;
         sockets.warn_of_unused();
-        let state = Arc::new(ProcessState::new(config, metrics, log)?);
+        let traces =
+            config.otlp.as_ref().map(|settings| Traces::start(settings, metrics.traces.clone())).transpose()?;
+        let (traces, trace_export) = traces.unzip();
+        let state = Arc::new(ProcessState::new(config, metrics, log, traces)?);
         let address = |sockets: &[std::net::TcpListener]| sockets[0].local_addr().map_err(StartError::Worker);
         let (https_address, http_address) = (address(&https)?, http.as_deref().map(address).transpose()?);
         let admin_address = admin.address().map_err(StartError::Worker)?;
@@ -160,7 +165,8 @@ impl Server {
                 }
             }
         }
-        let background = spawn_background(&state, &workers, admin, log_control, files, takeover.clone()).await?;
+        let mut background = spawn_background(&state, &workers, admin, log_control, files, takeover.clone()).await?;
+        background.trace_export = trace_export;
         let predecessor = match takeover {
             Some(path) => match take_over(&state, path, held, sockets.inheritance).await {
                 Ok(predecessor) => Some(predecessor),
@@ -173,9 +179,9 @@ impl Server {
             None => None,
         };
         state.accepting.cancel();
-        let (http, health) = (http_address.map(tracing::field::display), health_address.map(tracing::field::display));
-        tracing::info!(https = %https_address, http, admin = %admin_address, health, workers = count, "serving");
         let server = Self { https: https_address, admin: admin_address, state, background, workers, predecessor };
+        let (http, health) = (http_address.map(tracing::field::display), health_address.map(tracing::field::display));
+        tracing::info!(https = %server.https, http, admin = %server.admin, health, workers = count, "serving");
         systemd::ready();
         tokio::spawn(systemd::feed_watchdog());
         Ok(server)
@@ -205,8 +211,11 @@ impl Server {
         for worker in self.workers {
             worker.join().await;
         }
-        let Background { usage_writer, instances, heartbeat, observer } = self.background;
+        let Background { usage_writer, instances, heartbeat, observer, trace_export } = self.background;
         usage_writer.finish().await;
+        if let Some(traces) = trace_export {
+            traces.finish().await;
+        }
         drop(heartbeat);
         instances.leave().await;
         observer.listeners_gone().await;
@@ -352,7 +361,7 @@ async fn spawn_background(
     };
     let hangups = signal(SignalKind::hangup()).map_err(StartError::Worker)?;
     tokio::spawn(reloader.run(hangups, requested));
-    Ok(Background { usage_writer, instances, heartbeat, observer })
+    Ok(Background { usage_writer, instances, heartbeat, observer, trace_export: None })
 }
 
 /// Lets the admin listener look at traffic and warnings.

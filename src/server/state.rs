@@ -14,7 +14,7 @@ use crate::listener::{self, ConnectionSlots, Tickets};
 use crate::live_calls::LiveCalls;
 use crate::shutdown::Shutdown;
 use crate::store::{Redis, StoreHealth};
-use crate::telemetry::{AccessLog, Metrics};
+use crate::telemetry::{AccessLog, Metrics, Traces};
 use crate::tokens::{Plans, UsageCounts};
 
 use super::error::StartError;
@@ -54,7 +54,12 @@ pub(super) enum TokenSource {
 
 impl ProcessState {
     /// Must be called on the runtime of the background tasks.
-    pub(super) fn new(config: Config, metrics: Arc<Metrics>, log: AccessLog) -> Result<Self, StartError> {
+    pub(super) fn new(
+        config: Config,
+        metrics: Arc<Metrics>,
+        log: AccessLog,
+        traces: Option<Traces>,
+    ) -> Result<Self, StartError> {
         let tickets = listener::random_tickets().map_err(StartError::Tickets)?;
         let snapshot = Snapshot::new(config, &metrics, &tickets, None)?;
         let config = &snapshot.config;
@@ -77,7 +82,7 @@ impl ProcessState {
         };
         let (open_calls, live_calls) = (Arc::<OpenCalls>::default(), Arc::<LiveCalls>::default());
         Ok(Self {
-            request_metrics: RequestMetrics::new(&metrics, log, open_calls.clone(), live_calls.clone()),
+            request_metrics: RequestMetrics::new(&metrics, log, traces, open_calls.clone(), live_calls.clone()),
             open_calls,
             live_calls,
             in_flight: Arc::default(),

@@ -1,6 +1,6 @@
 //! The HELP text of every metric. Units and labels are in the names.
 
-pub(super) const HELP: [(&str, &str); 45] = [
+pub(super) const HELP: [(&str, &str); 46] = [
     ("callgate_auth_total", "Authentications, by outcome."),
     ("callgate_build_info", "1, with the version as a label."),
     ("callgate_call_bytes_total", "Bytes of calls that have ended, by sender: client, upstream."),
@@ -45,6 +45,10 @@ pub(super) const HELP: [(&str, &str); 45] = [
     ("callgate_tls_handshake_failures_total", "TLS handshakes that failed or timed out."),
     ("callgate_token_file_last_read_successful", "1 if the tokens of the file as it is are in force, else 0."),
     ("callgate_token_records_cached", "Token records in the memory of this process."),
+    (
+        "callgate_trace_spans_total",
+        "Spans, by outcome: exported, failed (the collector took none), dropped (the queue was full).",
+    ),
     ("callgate_unmerged_admissions", "Requests admitted while Redis did not answer and not merged into it yet."),
     ("callgate_upstream_duration_seconds", "From sending a request to the head of its response, by attempt."),
     ("callgate_upstream_ejections_total", "Ejections of an endpoint because its requests failed."),

@@ -26,6 +26,7 @@ pub struct Metrics {
     pub(crate) merging: MergeMetrics,
     pub(crate) drain: DrainMetrics,
     pub(crate) log_dropped: Counter,
+    pub(crate) traces: TraceMetrics,
     /// Whether the last attempt to read the configuration again was successful.
     pub(crate) reload_successful: IntGauge,
     /// The Unix second of the last successful one, or of the start.
@@ -51,6 +52,14 @@ pub struct ListenerMetrics {
 pub struct MergeMetrics {
     pub(crate) waiting: IntGauge,
     pub(crate) merged: Counter,
+    pub(crate) dropped: Counter,
+}
+
+/// The cells of spans, by what became of them.
+#[derive(Clone)]
+pub(crate) struct TraceMetrics {
+    pub(crate) exported: Counter,
+    pub(crate) failed: Counter,
     pub(crate) dropped: Counter,
 }
 
@@ -88,6 +97,7 @@ impl Metrics {
     /// When a name is malformed: a mistake in this folder.
     pub fn new() -> prometheus::Result<Self> {
         let families = Arc::<Families>::default();
+        let spans = |outcome| families.counter("callgate_trace_spans_total", &[("outcome", outcome)]);
         let left = |kind| families.gauge("callgate_drain_left", &[("kind", kind)]);
         families.gauge("callgate_build_info", &[("version", env!("CARGO_PKG_VERSION"))]).set(1);
         Ok(Self {
@@ -110,6 +120,7 @@ impl Metrics {
                 calls: left("calls"),
             },
             log_dropped: families.counter("callgate_log_lines_dropped_total", &[]),
+            traces: TraceMetrics { exported: spans("exported"), failed: spans("failed"), dropped: spans("dropped") },
             tokens_cached: families.gauge("callgate_token_records_cached", &[]),
             tokens_limited: families.gauge("callgate_limited_tokens", &[]),
             tokens_forgotten: families.counter("callgate_forgotten_tokens_total", &[]),

@@ -63,6 +63,6 @@ pub(super) fn mirror(s: &Section<'_>, split: Option<&Split>, upstreams: &Upstrea
 }
 
 /// `percent` is from 0 to 100.
-fn parts_per_million(percent: f64) -> u32 {
+pub(super) fn parts_per_million(percent: f64) -> u32 {
     (percent * f64::from(FULL_SHARE) / 100.0).round() as u32
 }

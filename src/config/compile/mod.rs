@@ -14,6 +14,7 @@ mod redis;
 mod routes;
 mod sockets;
 mod store;
+mod telemetry;
 mod tls;
 mod upstreams;
 
@@ -65,6 +66,7 @@ fn assemble(root: &Field<'_>, path: &Path) -> Option<Config> {
         limits,
         routes,
         trusted_proxies,
+        otlp: telemetry::telemetry(&file.field_of("telemetry")),
         log: process::log(&file.field_of("log")),
         drain: process::drain(&file.field_of("drain")),
         runtime: process::runtime(&file.field_of("runtime")),

@@ -27,6 +27,7 @@ fn sent(lines: &[(&str, &str)], version: Version, trusted: &[&str], websocket: b
     let mut headers = headers(lines);
     let trusted: Vec<ipnet::IpNet> = trusted.iter().map(|net| net.parse().unwrap()).collect();
     let context = ForwardContext {
+        trace: None,
         route: &route(false),
         upstream: 0,
         client: &ForwardedClient::new("[2001:db8::7]:5000".parse().unwrap()),

@@ -14,6 +14,7 @@ async fn health_and_metrics_have_a_listener_of_their_own_and_nothing_else_is_the
     );
     let gateway = Site::with_listen(", health: \"127.0.0.1:0\"", &rest).serve();
     let health = gateway.health.unwrap();
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let ask = async |method, path: &str| {
         let request = client.request(method, format!("http://{health}{path}")).header("host", "probe.internal");

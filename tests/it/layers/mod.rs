@@ -1,6 +1,7 @@
 //! House rules that no lint knows: imports point downward and never in circles, and files look the way the house wants them.
 
 mod imports;
+mod quick;
 mod source;
 
 use imports::{Crate, Use, circles};
