@@ -369,6 +369,7 @@ impl UpstreamPools {
 }
 
 /// An attempt for which there was no room is none.
+#[cold]
 fn end_trace(trace: AttemptTrace<'_>, attempted: &Result<Answered, Box<FailedAttempt>>) {
     match attempted {
         Ok((_, _, response)) => trace.end(Some(response.status())),

@@ -11,6 +11,7 @@ mod config;
 mod contract;
 mod crowding;
 mod deploy;
+mod docs;
 mod drain;
 mod extended;
 mod footprint;

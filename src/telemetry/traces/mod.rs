@@ -46,11 +46,14 @@ impl Traces {
     }
 
     /// Begins the trace of a request, or goes on with that of its client.
+    // Cold, as the other steps of a trace are: out of the way of requests that are not traced.
+    #[cold]
     pub(crate) fn begin(&self, headers: &HeaderMap) -> RequestTrace {
         RequestTrace::begin(context::parent(headers), self.sample)
     }
 
     /// The request is over: its spans are sent if it was sampled.
+    #[cold]
     pub(crate) fn finish(&self, trace: &RequestTrace, record: &AccessRecord, took: Duration) {
         if !trace.is_sampled() {
             return;

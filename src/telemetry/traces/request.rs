@@ -64,11 +64,13 @@ impl RequestTrace {
     }
 
     /// A phase is over.
+    #[cold]
     pub(crate) fn phase(&mut self, phase: Phase, took: Duration) {
         self.phases[phase as usize] = Some((Instant::now(), took));
     }
 
     /// An attempt begins: the upstream belongs to it.
+    #[cold]
     pub(crate) fn begin_attempt(&self, headers: &mut HeaderMap, endpoint: &Arc<str>) -> AttemptTrace<'_> {
         let span = new_span();
         headers.insert(TRACEPARENT, traceparent(self.trace, span, self.is_sampled));
@@ -109,6 +111,7 @@ impl AttemptTrace<'_> {
 }
 
 impl Drop for AttemptTrace<'_> {
+    #[cold]
     fn drop(&mut self) {
         let Some(outcome) = self.outcome.filter(|_| self.request.is_sampled) else { return };
         let attempt = AttemptSpan {
