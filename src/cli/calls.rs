@@ -9,7 +9,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::admin_client::{self, AdminAddress};
+use super::admin_client::{AdminArgs, AdminClient};
 use super::confirm::confirm;
 use super::quantities;
 use super::table::{short, table};
@@ -33,7 +33,7 @@ pub(super) enum CallsCommand {
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
     #[command(flatten)]
-    admin: AdminAddress,
+    admin: AdminArgs,
     /// The calls of all instances that share the Redis, not only of the one that is asked
     #[arg(long)]
     all: bool,
@@ -60,7 +60,7 @@ pub(super) struct ListArgs {
 #[derive(Debug, Args)]
 pub(super) struct EndArgs {
     #[command(flatten)]
-    admin: AdminAddress,
+    admin: AdminArgs,
     /// The call's id, as `calls list` shows it
     #[arg(value_name = "CALL-ID")]
     id: String,
@@ -82,7 +82,7 @@ pub(super) fn run(command: CallsCommand) -> anyhow::Result<()> {
 }
 
 fn list(args: &ListArgs) -> anyhow::Result<()> {
-    let address = args.admin.address()?;
+    let admin = args.admin.client()?;
     let mut filter = format!("all={}", args.all);
     let filters =
         [("token", &args.token), ("account", &args.account), ("route", &args.route), ("upstream", &args.upstream)];
@@ -94,7 +94,7 @@ fn list(args: &ListArgs) -> anyhow::Result<()> {
     let (mut calls, mut next) = (Vec::<CallReport>::new(), String::new());
     let (has_more, silent) = loop {
         let limit = (args.limit - calls.len()).clamp(1, PAGE);
-        let page = ask(address, "GET", &format!("/api/calls?{filter}&limit={limit}{next}"))?;
+        let page = ask(&admin, "GET", &format!("/api/calls?{filter}&limit={limit}{next}"))?;
         calls.extend(Vec::<CallReport>::deserialize(&page["calls"]).context("the answer is not a list of calls")?);
         let silent = page["silent_instances"].clone();
         let Some(cursor) = page["next"].as_str() else { break (false, silent) };
@@ -124,16 +124,16 @@ fn list(args: &ListArgs) -> anyhow::Result<()> {
 fn end(args: &EndArgs) -> anyhow::Result<()> {
     confirm("Closing a call", args.yes)?;
     let reason = args.reason.as_ref().map(|reason| format!("?reason={}", encode(reason))).unwrap_or_default();
-    ask(args.admin.address()?, "DELETE", &format!("/api/calls/{}{reason}", encode(&args.id)))?;
+    ask(&args.admin.client()?, "DELETE", &format!("/api/calls/{}{reason}", encode(&args.id)))?;
     println!("The call {} is closed.", args.id);
     Ok(())
 }
 
 /// Makes a request whose answer must be 200.
-fn ask(address: std::net::SocketAddr, method: &str, path: &str) -> anyhow::Result<Value> {
-    let (is_ok, answer) = admin_client::ask(address, method, path, TIMEOUT)?;
+fn ask(admin: &AdminClient, method: &str, path: &str) -> anyhow::Result<Value> {
+    let (is_ok, answer) = admin.ask(method, path, TIMEOUT)?;
     if !is_ok {
-        bail!("{address}: {}", answer["message"].as_str().unwrap_or("it gave no reason"));
+        bail!("{admin}: {}", answer["message"].as_str().unwrap_or("it gave no reason"));
     }
     Ok(answer)
 }

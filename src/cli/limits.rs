@@ -1,8 +1,6 @@
 //! `callgate limits …`: shows how far a token's limits are used up, and clears its log.
 
 use std::io::Write;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +8,8 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::admin_client;
+use super::admin_client::{AdminClient, AdminListenerArgs};
+use super::config_file::ConfigFile;
 use super::confirm::confirm;
 use super::table::table;
 use crate::admin::LimitService;
@@ -32,13 +31,10 @@ pub(super) enum LimitsCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct LimitsArgs {
-    /// The configuration file, which names the Redis to ask
-    #[arg(long, value_name = "FILE", required_unless_present = "admin")]
-    config: Option<PathBuf>,
-    /// Ask a running instance instead, at the address of its admin listener. With the memory store this is the only way. Put an
-    /// admin token, if it needs one, into the environment variable CALLGATE_ADMIN_TOKEN
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
-    admin: Option<SocketAddr>,
+    #[command(flatten)]
+    config: ConfigFile,
+    #[command(flatten)]
+    listener: AdminListenerArgs,
     /// The token's id, as `token list` shows it
     #[arg(value_name = "TOKEN-ID")]
     id: String,
@@ -61,20 +57,20 @@ pub(super) struct ResetArgs {
 pub(super) async fn run(command: LimitsCommand) -> anyhow::Result<()> {
     let text = match command {
         LimitsCommand::Peek(args) => {
-            let report = match args.admin {
-                Some(admin) => serde_json::from_value(ask(admin, "GET", &args.id)?)
+            let report = match Place::of(&args).await? {
+                Place::Instance(admin) => serde_json::from_value(ask(&admin, "GET", &args.id)?)
                     .with_context(|| format!("{admin} gave no answer of Callgate"))?,
-                None => limit_service(&args).await?.peek(&args.id).await?,
+                Place::Redis(limits) => limits.peek(&args.id).await?,
             };
             if args.json { serde_json::to_string(&report)? + "\n" } else { sheet(&report) }
         }
         LimitsCommand::Reset(ResetArgs { limits: args, yes }) => {
             confirm("Clearing a log", yes)?;
-            match args.admin {
-                Some(admin) => drop(ask(admin, "DELETE", &args.id)?),
-                None => {
+            match Place::of(&args).await? {
+                Place::Instance(admin) => drop(ask(&admin, "DELETE", &args.id)?),
+                Place::Redis(limits) => {
                     let by = ActionContext { actor: Actor::of_this_process(), now: SystemTime::now() };
-                    limit_service(&args).await?.reset(&args.id, &by).await?;
+                    limits.reset(&args.id, &by).await?;
                 }
             }
             if args.json {
@@ -87,35 +83,41 @@ pub(super) async fn run(command: LimitsCommand) -> anyhow::Result<()> {
     std::io::stdout().write_all(text.as_bytes()).context("writing to stdout")
 }
 
-/// The limits in the store that the configuration names, if other processes can reach it.
-async fn limit_service(args: &LimitsArgs) -> anyhow::Result<LimitService> {
-    let path = args.config.as_ref().context("--config FILE or --admin ADDRESS is needed")?;
-    let config = Arc::new(config::load(path)?.config);
-    match &config.store {
-        Store::Memory => {
-            let admin = &config.listen.admin;
-            bail!(
-                "with `store: memory` the log is inside the running instance: use `--admin {admin}` instead of --config"
-            );
+/// Where the logs of tokens are.
+enum Place {
+    /// In a running instance: the one that is named, or with the memory store that of the configuration.
+    Instance(AdminClient),
+    Redis(Box<LimitService>),
+}
+
+impl Place {
+    async fn of(args: &LimitsArgs) -> anyhow::Result<Self> {
+        if let Some(admin) = args.listener.client()? {
+            return Ok(Self::Instance(admin));
         }
-        Store::Redis(store) => {
-            let redis = Redis::open_for_command(store).await?;
-            let (local, denials) = (Arc::new(MemoryLimiter::new(1)), Arc::new(DenyCache::new(1)));
-            let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials, Arc::default());
-            let registry = Arc::new(Registry::with_redis(&config, redis));
-            Ok(LimitService::new(config, registry, Arc::new(Limiter::Redis(limiter))))
+        let config = Arc::new(config::load(&args.config.path()?)?.config);
+        match &config.store {
+            Store::Memory => Ok(Self::Instance(AdminClient::of(&config, &args.listener)?)),
+            Store::Redis(store) => {
+                let redis = Redis::open_for_command(store).await?;
+                let (local, denials) = (Arc::new(MemoryLimiter::new(1)), Arc::new(DenyCache::new(1)));
+                let limiter = RedisLimiter::new(redis.clone(), OnFailure::Deny, local, denials, Arc::default());
+                let registry = Arc::new(Registry::with_redis(&config, redis));
+                let limits = LimitService::new(config, registry, Arc::new(Limiter::Redis(limiter)));
+                Ok(Self::Redis(Box::new(limits)))
+            }
         }
     }
 }
 
 /// Sends a request about a token's limits to a running instance.
-fn ask(admin: SocketAddr, method: &str, id: &str) -> anyhow::Result<Value> {
+fn ask(admin: &AdminClient, method: &str, id: &str) -> anyhow::Result<Value> {
     // Characters that no id has must not get into the request.
     if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
         // The text is not repeated: it may be a token.
         bail!("no token has such an id: ids are 1 to 64 letters, digits, \".\", \"_\" and \"-\"");
     }
-    let (is_ok, answer) = admin_client::ask(admin, method, &format!("/api/limits/{id}"), TIMEOUT)?;
+    let (is_ok, answer) = admin.ask(method, &format!("/api/limits/{id}"), TIMEOUT)?;
     if !is_ok {
         bail!("{admin}: {}", answer["message"].as_str().unwrap_or("it gave no reason"));
     }

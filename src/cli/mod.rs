@@ -4,6 +4,7 @@ mod admin_client;
 mod admin_token;
 mod calls;
 pub mod check;
+mod config_file;
 mod confirm;
 mod healthcheck;
 mod init;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 use crate::demo;
 use crate::selftest;
 use clap::{CommandFactory, Parser, Subcommand};
+use config_file::ConfigFile;
 use confirm::Unconfirmed;
 use rustls::crypto::aws_lc_rs;
 
@@ -52,18 +54,19 @@ enum Command {
     Init(init::InitArgs),
     /// Run the gateway
     Serve {
-        /// The configuration file
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
+        #[command(flatten)]
+        config: ConfigFile,
         /// Take over from the process that answers at this Unix socket, if there is one, and answer there from then on
         #[arg(long, value_name = "SOCKET")]
         takeover: Option<PathBuf>,
     },
     /// Check a configuration file
     Check {
-        /// The configuration file
+        /// The configuration file, as --config names it
         #[arg(value_name = "FILE")]
-        file: PathBuf,
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        config: ConfigFile,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -112,9 +115,13 @@ pub fn main() -> ExitCode {
              From a checkout, `cargo run --release -- demo` runs it"
         )),
         Command::Init(args) => on_runtime(init::run(args)),
-        Command::Serve { config, takeover } => on_runtime(serve::run(config, takeover)),
-        Command::Check { file, json, online } => {
-            match on_runtime(async { Ok(check::check(&file, json, online).await) }) {
+        Command::Serve { config, takeover } => {
+            config.path().and_then(|config| on_runtime(serve::run(config, takeover)))
+        }
+        Command::Check { file, config, json, online } => {
+            let checked =
+                config.path_or(file).and_then(|file| on_runtime(async { Ok(check::check(&file, json, online).await) }));
+            match checked {
                 Ok(code) => return code,
                 Err(error) => Err(error),
             }

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::Value;
 
-use super::admin_client::{self, AdminAddress};
+use super::admin_client::AdminArgs;
 
 /// A running instance must answer within this time: it may have long files to read.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -14,14 +14,13 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Args)]
 pub(super) struct ReloadArgs {
     #[command(flatten)]
-    admin: AdminAddress,
+    admin: AdminArgs,
 }
 
 /// # Errors
 /// All that is wrong with the configuration, for `exit 1`.
 pub(super) fn run(args: &ReloadArgs) -> anyhow::Result<()> {
-    let admin = args.admin.address()?;
-    let (is_ok, answer) = admin_client::ask(admin, "POST", "/api/reload", TIMEOUT)?;
+    let (is_ok, answer) = args.admin.client()?.ask("POST", "/api/reload", TIMEOUT)?;
     if !is_ok {
         let message = answer["message"].as_str().context("the answer has no message")?;
         let errors: String = answer["errors"].as_array().into_iter().flatten().map(|it| line(it) + "\n").collect();

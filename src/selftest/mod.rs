@@ -53,7 +53,7 @@ pub(crate) struct SelftestArgs {
     redis: Option<String>,
     /// Test the Redis of this configuration: a server, a cluster or a Sentinel service. All keys begin with its namespace, so that
     /// its user may write them
-    #[arg(long, value_name = "FILE", conflicts_with = "redis")]
+    #[arg(short, long, value_name = "FILE", conflicts_with = "redis")]
     config: Option<PathBuf>,
     /// Seconds for measuring the speed
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]

@@ -74,7 +74,8 @@ fn print_next(path: &Path, answers: &Answers, config: &Config, secret: anyhow::R
     };
     let secret = secret.with_context(remedy)?;
     eprintln!("The first token is below. Save it: it is not shown again. Next:\n");
-    eprintln!("  callgate serve --config {shown}");
+    let is_found = path == Path::new("./callgate.yaml");
+    eprintln!("  callgate serve{}", if is_found { String::new() } else { format!(" --config {shown}") });
     eprintln!(
         "  curl --cacert {} -H \"Authorization: Bearer $TOKEN\" https://{host}:{port}{}/\n",
         cert.display(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::admin_client::{self, AdminAddress};
+use super::admin_client::AdminArgs;
 use screen::{Style, screen};
 
 /// A running instance must answer within this time: a person waits.
@@ -18,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
     #[command(flatten)]
-    admin: AdminAddress,
+    admin: AdminArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -29,10 +29,10 @@ pub(super) struct StatusArgs {
 /// # Errors
 /// It can't be asked.
 pub(super) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    let address = args.admin.address()?;
-    let (is_ok, status) = admin_client::ask(address, "GET", "/status", TIMEOUT)?;
+    let admin = args.admin.client()?;
+    let (is_ok, status) = admin.ask("GET", "/status", TIMEOUT)?;
     if !is_ok {
-        bail!("{address}: {}", status["message"].as_str().unwrap_or("it gave no reason"));
+        bail!("{admin}: {}", status["message"].as_str().unwrap_or("it gave no reason"));
     }
     let is_well = status["well"].as_bool().context("the answer is no status of this version")?;
     let mut out = std::io::stdout();
@@ -40,7 +40,7 @@ pub(super) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
         true => format!("{status}\n"),
         false => {
             let has_colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-            screen(&status, &address.to_string(), if has_colours { Style::Coloured } else { Style::Plain })
+            screen(&status, &admin.to_string(), if has_colours { Style::Coloured } else { Style::Plain })
         }
     };
     out.write_all(text.as_bytes()).context("writing to stdout")?;

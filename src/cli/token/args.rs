@@ -9,6 +9,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, Args, Command, Subcommand};
 
+use crate::cli::config_file::ConfigFile;
 use crate::tokens::{Action, Date, State, TokenHash};
 
 /// Manages tokens.
@@ -47,9 +48,8 @@ pub struct TokenArgs<A: Args> {
 
 #[derive(Debug, Args)]
 pub(super) struct CommonArgs {
-    /// The configuration file, which names the store of the tokens
-    #[arg(long, value_name = "FILE")]
-    pub(super) config: PathBuf,
+    #[command(flatten)]
+    pub(super) config: ConfigFile,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -200,7 +200,7 @@ pub struct ShowArgs {
 /// Arguments of `token update`.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "callgate token update [OPTIONS] --config <FILE> <ID> <CHANGES>",
+    override_usage = "callgate token update [OPTIONS] <ID> <CHANGES>",
     group(clap::ArgGroup::new("changes").multiple(true).required(true).args([
         "name", "permissions", "no_permissions", "plan", "default_plan", "limits", "no_limits", "concurrent_calls",
         "no_concurrent_calls", "in_flight", "no_in_flight", "expires", "never_expires",

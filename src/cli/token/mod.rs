@@ -34,7 +34,7 @@ pub(super) async fn run(command: TokenCommand) -> anyhow::Result<()> {
         confirm(deed, yes)?;
     }
     // `callgate check` reports warnings about the configuration.
-    let config = config::load(&command.common().config)?.config;
+    let config = config::load(&command.common().config.path()?)?.config;
     let CommandOutput { result, out, remarks } = run_with(&config, command, SystemTime::now()).await;
     // A new token must be printed even if a remark can't be.
     io::stdout().write_all(out.as_bytes()).context("writing to stdout")?;

@@ -116,6 +116,55 @@ async fn a_process_that_takes_over_takes_the_unix_socket_too() {
     assert_eq!(version().await, Some(u64::from(second.pid())), "the end of the first does not remove it");
 }
 
+/// Runs a command on this site; what it printed, if its exit code is 0.
+fn command(site: &Site, arguments: &[&str]) -> Result<String, String> {
+    let mut command = std::process::Command::new(crate::support::gateway::PROGRAM);
+    let output = command.args(arguments).current_dir(site.folder.path()).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+#[tokio::test]
+async fn commands_find_the_unix_socket_by_the_configuration_or_by_its_name() {
+    let site = unix_site("admin: \"unix:admin.sock\"", "");
+    let token = site.token(&[]);
+    let _gateway = site.serve();
+    assert_eq!(command(&site, &["reload"]).as_deref(), Ok("Nothing has changed.\n"));
+    assert!(command(&site, &["status", "--json"]).unwrap().contains("\"well\":true"));
+    // With the memory store the log is in the running instance.
+    assert!(command(&site, &["limits", "peek", &token.id]).unwrap().contains("minute"));
+    assert!(command(&site, &["limits", "reset", &token.id, "--yes"]).unwrap().contains("is cleared"));
+    let named = format!("unix:{}", site.path("admin.sock").display());
+    assert!(command(&site, &["healthcheck", "--admin", &named]).unwrap().contains("ready"));
+    assert!(command(&site, &["calls", "list", "--admin", &named]).is_ok());
+    let nobody = command(&site, &["status", "--admin", "unix:nobody.sock"]).unwrap_err();
+    assert!(nobody.contains("no admin listener at unix:nobody.sock"), "{nobody}");
+}
+
+#[tokio::test]
+async fn commands_reach_a_listener_over_tls_with_a_token_or_a_certificate() {
+    let (authority, ops) = (Authority::new("operators"), AdminToken::new());
+    let tls = "tls: { cert: cert.pem, key: key.pem, client_ca: ca.pem, clients: [{ name: ops.example, role: write }] }";
+    let admin = format!("admin: {{ tokens: [{}], {tls} }}", ops.line("ops", "read"));
+    let site = Site::with_listen("", &format!("{FILE}\n{admin}\n{ROUTE}"));
+    std::fs::write(site.path("ca.pem"), &authority.1).unwrap();
+    std::fs::write(site.path("client.pem"), authority.client_pem("ops.example")).unwrap();
+    let gateway = site.serve();
+    // The port is not in the configuration.
+    let url = format!("https://localhost:{}", gateway.admin.port());
+    let trusted = ["--admin", &url, "--admin-ca", "cert.pem"];
+    let with = |words: &[&str]| command(&site, &[words, &trusted].concat());
+    assert!(with(&["status"]).unwrap_err().contains("needs an admin token"));
+    assert!(with(&["reload", "--admin-cert", "client.pem"]).unwrap().contains("Nothing has changed"));
+    let untrusted = command(&site, &["status", "--admin", &url]).unwrap_err();
+    assert!(untrusted.contains("no answer from https://localhost"), "{untrusted}");
+    site.replace("admin: \"127.0.0.1:0\"", &format!("admin: \"{}\"", gateway.admin));
+    let mut command = std::process::Command::new(crate::support::gateway::PROGRAM);
+    command.args(["status", "-c"]).arg(site.config()).env("CALLGATE_ADMIN_TOKEN", &ops.secret);
+    let output = command.output().unwrap();
+    assert!(output.status.code().is_some() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// A certificate and its key in one text, signed by an authority.
 struct Authority(rcgen::Issuer<'static, rcgen::KeyPair>, String);
 
@@ -130,11 +179,15 @@ impl Authority {
     }
 
     fn client(&self, name: &str) -> Identity {
+        Identity::from_pem(self.client_pem(name).as_bytes()).unwrap()
+    }
+
+    fn client_pem(&self, name: &str) -> String {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
         let pem = params.signed_by(&key, &self.0).unwrap().pem();
-        Identity::from_pem(format!("{pem}{}", key.serialize_pem()).as_bytes()).unwrap()
+        format!("{pem}{}", key.serialize_pem())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The configuration compiler against files: shipped ones, bad ones, mutated ones.
 
+mod found;
 mod hostile;
 mod reports;
 mod shipped;
