@@ -209,9 +209,13 @@ fn access_line(criterion: &mut Criterion) {
         method: Method::GET,
         uri: "/api/v1/calls/0192f0c4-7d5e?limit=20".parse().expect("a target"),
         version: Version::HTTP_2,
+        host: "api.example.com".into(),
+        user_agent: Some(HeaderValue::from_static("curl/8.5.0")),
+        trace_id: Some(1),
         request_id: REQUEST.clone(),
         route: Some("GET /api/v1/calls/{id}".into()),
         token: Some(("0123456789ab".into(), "the dashboard".into())),
+        account: Some("acme".into()),
         status: StatusCode::OK,
         rejection: None,
         reason: None,
@@ -232,7 +236,7 @@ fn access_line(criterion: &mut Criterion) {
     criterion.bench_function("access line, JSON", |bench| {
         bench.iter(|| {
             line.clear();
-            push_json_line(&mut line, black_box(&record), &windows, Duration::from_millis(7));
+            push_json_line(&mut line, black_box(&record), &windows, Duration::from_millis(7), 1_024);
         });
     });
 }

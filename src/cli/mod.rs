@@ -59,6 +59,9 @@ enum Command {
         /// Take over from the process that answers at this Unix socket, if there is one, and answer there from then on
         #[arg(long, value_name = "SOCKET")]
         takeover: Option<PathBuf>,
+        /// The form of log lines, in place of log.format
+        #[arg(long, value_name = "FORMAT")]
+        log_format: Option<crate::config::LogFormat>,
     },
     /// Check a configuration file
     Check {
@@ -115,8 +118,8 @@ pub fn main() -> ExitCode {
              From a checkout, `cargo run --release -- demo` runs it"
         )),
         Command::Init(args) => on_runtime(init::run(args)),
-        Command::Serve { config, takeover } => {
-            config.path().and_then(|config| on_runtime(serve::run(config, takeover)))
+        Command::Serve { config, takeover, log_format } => {
+            config.path().and_then(|config| on_runtime(serve::run(config, takeover, log_format)))
         }
         Command::Check { file, config, json, online } => {
             let checked =

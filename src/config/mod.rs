@@ -6,6 +6,7 @@ mod compile;
 mod expand;
 mod files;
 mod key_path;
+mod log;
 mod model;
 mod nearest;
 mod plan;
@@ -41,9 +42,9 @@ pub use self::redis::{
     LoginSource, OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls,
 };
 pub use admin::{AdminAccess, AdminAddress, AdminClient, AdminTls, AdminToken, Role, UnixSocket};
+pub use log::{LogFormat, LogSettings, LogShare};
 pub use model::{
-    Config, DrainSettings, FailureLimits, LimitSettings, ListenSettings, LogFormat, LogSettings, REQUEST_ID, Runtime,
-    Store, TokenSettings,
+    Config, DrainSettings, FailureLimits, LimitSettings, ListenSettings, REQUEST_ID, Runtime, Store, TokenSettings,
 };
 pub(crate) use nearest::did_you_mean;
 pub use plan::{CONCURRENT_CALLS, IN_FLIGHT, Limit, Plan, PlansByName, RouteLimits};

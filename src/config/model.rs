@@ -10,7 +10,8 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::{
-    AdminAccess, AdminAddress, OtlpSettings, Plan, PlansByName, Problem, RedisStore, Route, TlsSettings, Upstream,
+    AdminAccess, AdminAddress, LogSettings, OtlpSettings, Plan, PlansByName, Problem, RedisStore, Route, TlsSettings,
+    Upstream,
 };
 
 /// One whole configuration, checked and with every name resolved.
@@ -153,26 +154,6 @@ pub struct LimitSettings {
     pub ietf: bool,
     /// Tokens whose logs are kept in memory per process.
     pub max_tokens: usize,
-}
-
-/// Access log and diagnostics.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LogSettings {
-    /// The form of the lines.
-    pub format: LogFormat,
-    /// A filter as of `tracing_subscriber::filter::Targets`, for example `info` or `callgate=debug`.
-    pub level: Arc<str>,
-    /// One line per request.
-    pub access: bool,
-}
-
-/// The form of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For a terminal.
-    Human,
-    /// One JSON object a line.
-    Json,
 }
 
 /// The end of an instance.

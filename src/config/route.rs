@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 
-use super::{RouteLimits, Split};
+use super::{LogShare, RouteLimits, Split};
 
 /// What a route requires of a request's token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +65,8 @@ pub struct Route {
     pub cors: Option<Cors>,
     /// Long-lived streams through this route.
     pub call: CallLimits,
+    /// Which of its successful requests have a line in the access log.
+    pub log_success: LogShare,
 }
 
 /// How slowly a body may come.
@@ -332,6 +334,7 @@ impl Default for Route {
                 ping: None,
                 ping_timeout: Duration::from_secs(20),
             },
+            log_success: LogShare::ALL,
         }
     }
 }

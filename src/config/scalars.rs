@@ -32,6 +32,15 @@ impl Field<'_> {
         })
     }
 
+    /// A number from 0 to 1.
+    pub(crate) fn fraction(&self) -> Option<f64> {
+        let number = match self.scalar()?.as_ref() {
+            YamlValue::Number(text) => text.parse().ok().filter(|number| (0.0..=1.0).contains(number)),
+            _ => None,
+        };
+        self.must_be("a number from 0 to 1 (for example 0.1 for one of ten)", number)
+    }
+
     /// A value as `read` understands it, or `none` (the inner `None`).
     pub(crate) fn or_none<T>(&self, read: impl FnOnce(&Self) -> Option<T>) -> Option<Option<T>> {
         if self.scalar()?.is_text("none") { Some(None) } else { read(self).map(Some) }

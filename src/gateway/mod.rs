@@ -144,7 +144,9 @@ impl Gateway {
         }
         let snapshot = &*self.snapshot;
         let config = &snapshot.config;
-        let mut target = Target::judge(snapshot, &request, peer)?;
+        let mut target = Target::judge(snapshot, &request, peer)
+            .inspect_err(|_| life.record.host = target::authority(&request).unwrap_or_default().into())?;
+        life.record.host = std::mem::take(&mut target.authority);
         // Browsers send a preflight without a token.
         if let Some(Preflight { route, cors, method }) = &target.preflight {
             if let Some(index) = route {
@@ -184,7 +186,7 @@ impl Gateway {
             route,
             upstream,
             client: &peer.client,
-            authority: &target.authority,
+            authority: &life.record.host,
             target: target.rewritten.as_ref(),
             request_id: &life.record.request_id,
             identity: principal.as_deref().map_or(&[], |principal| &principal.identity_headers[..]),

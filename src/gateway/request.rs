@@ -5,20 +5,20 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{HeaderValue, Request, StatusCode, Uri};
+use http::{HeaderValue, Request, StatusCode, Uri, header};
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use crate::auth::{OpenCall, Principal, Refused};
 use crate::body::BodyError;
-use crate::config::{Plan, Route};
+use crate::config::{LogShare, Plan, Route};
 use crate::forward::{CutReason, EndedBy, ResponseGuard, client_address};
 use crate::limits::{CallLease, Decision};
 use crate::listener::{ActiveRequest, Peer, PeerCall};
 use crate::live_calls::{CallKind, CallOrigin, CallState, CallToken, LiveCall};
 use crate::occupancy::Occupied;
 use crate::response::Rejection;
-use crate::telemetry::{AccessRecord, Phase, RequestTrace, RouteMetrics, WindowUse, request_id};
+use crate::telemetry::{AccessRecord, Phase, RequestTrace, RouteMetrics, WindowUse, request_id, trace_id};
 
 use super::metrics::RequestMetrics;
 use super::snapshot::ServedRoute;
@@ -105,6 +105,8 @@ impl RequestLife {
         trusted: &[IpNet],
     ) -> Self {
         let received = SystemTime::now();
+        let trace = metrics.traces.as_ref().map(|traces| Box::new(traces.begin(request.headers())));
+        let logged = metrics.log.is_on().then(|| request.headers());
         let record = AccessRecord {
             started: Instant::now(),
             received,
@@ -112,9 +114,16 @@ impl RequestLife {
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
+            host: Box::default(),
+            user_agent: logged.and_then(|headers| headers.get(header::USER_AGENT)).cloned(),
             request_id: request_id(request, received),
+            trace_id: match &trace {
+                Some(trace) => Some(trace.id()),
+                None => logged.and_then(trace_id),
+            },
             route: None,
             token: None,
+            account: None,
             status: StatusCode::from_u16(CLIENT_CLOSED_REQUEST).unwrap_or(StatusCode::BAD_REQUEST),
             rejection: None,
             reason: None,
@@ -144,7 +153,7 @@ impl RequestLife {
             live_call: OnceLock::new(),
             era: metrics.open_calls.era(),
             route: None,
-            trace: metrics.traces.as_ref().map(|traces| Box::new(traces.begin(request.headers()))),
+            trace,
             stage: Stage::Pending,
             upstream: None,
             active: peer.begin_request(),
@@ -174,6 +183,7 @@ impl RequestLife {
 
     pub(super) fn set_principal(&mut self, principal: &Arc<Principal>) {
         self.record.token = Some((principal.id.clone(), principal.name.clone()));
+        self.record.account = Some(principal.account.clone());
         self.principal = Some(principal.clone());
     }
 
@@ -241,13 +251,12 @@ impl RequestLife {
     pub(super) fn live_call(&self, kind: CallKind) -> &Arc<CallState> {
         let open = || {
             let record = &self.record;
-            let account = self.principal.as_ref().map(|principal| &*principal.account);
             let live = self.metrics.live_calls.open(self.call_origin(kind), SystemTime::now());
             if let Some(endpoint) = &record.endpoint {
                 live.state().set_endpoint(endpoint);
             }
             if kind != CallKind::Grpc {
-                self.metrics.log.write_opened(record, &live.state().id(), kind.as_str(), account);
+                self.metrics.log.write_opened(record, &live.state().id(), kind.as_str());
             }
             live
         };
@@ -332,8 +341,10 @@ fn detach(record: &mut AccessRecord) {
     if let Ok(path) = Uri::try_from(record.uri.path()) {
         record.uri = path;
     }
-    if let Ok(id) = HeaderValue::from_bytes(record.request_id.as_bytes()) {
-        record.request_id = id;
+    for value in record.user_agent.iter_mut().chain([&mut record.request_id]) {
+        if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
+            *value = copy;
+        }
     }
 }
 
@@ -359,7 +370,9 @@ impl Drop for RequestLife {
         if let (Some(traces), Some(trace)) = (&self.metrics.traces, &self.trace) {
             traces.finish(trace, &self.record, took);
         }
-        if self.metrics.log.is_on() {
+        let share = self.route().map_or(LogShare::ALL, |route| route.log_success);
+        let is_left_out = || !is_call && self.stream.is_none() && self.metrics.log.leaves_out(&self.record, share);
+        if self.metrics.log.is_on() && !is_left_out() {
             self.metrics.log.write(&self.record, &self.windows(), took);
         }
     }

@@ -141,7 +141,7 @@ fn onward_target(path: &str, query: Option<&str>, allowed: config::PathForms) ->
 }
 
 /// The one host of a request: the target's if it names one, else `Host` (RFC 9112 §3.2.2, RFC 9113 §8.3.1).
-fn authority(request: &Request<IncomingBody>) -> Result<&str, Rejection> {
+pub(super) fn authority(request: &Request<IncomingBody>) -> Result<&str, Rejection> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = hosts.next().map(|value| value.to_str().map_err(|_| Rejection::Authority)).transpose()?;
     if hosts.next().is_some() {

@@ -5,6 +5,7 @@ mod admin_stores;
 mod drain;
 mod error;
 mod in_process;
+mod launch_options;
 mod open_files;
 mod path_socket;
 mod reload;
@@ -51,6 +52,7 @@ use worker::Worker;
 
 // For the benchmarks alone.
 pub use in_process::InProcess;
+pub(crate) use launch_options::LaunchOptions;
 pub(crate) use signals::ExitSignals;
 pub(crate) use sockets::ActivatedSocket;
 
@@ -85,14 +87,6 @@ struct Background {
     trace_export: Option<TraceExport>,
 }
 
-/// What a start may find.
-#[derive(Default)]
-pub(crate) struct LaunchOptions {
-    /// The path of the Unix socket by which processes take over from each other.
-    pub(crate) takeover: Option<PathBuf>,
-    pub(crate) activated: Vec<ActivatedSocket>,
-}
-
 /// How a process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -115,7 +109,7 @@ impl Server {
         // Looked at before they are read.
         let files = WatchedFiles::new(files);
         let metrics = Arc::new(Metrics::new()?);
-        let (log, log_control, guard) = telemetry::init(&config.log, &metrics)?;
+        let (log, log_control, guard) = telemetry::init(&config.log, options.log_format, &metrics)?;
         // Dropped with the runtime, after the last line.
         tokio::spawn(async move {
             let _guard = guard;
@@ -123,7 +117,7 @@ impl Server {
         });
         open_files::raise_limit(config.listen.max_connections);
         let count = config.runtime.workers.get();
-        let LaunchOptions { takeover, activated } = options;
+        let LaunchOptions { takeover, activated, .. } = options;
         let inheritance = match takeover.clone() {
             Some(path) => in_background(path, takeover::connect).await?,
             None => None,

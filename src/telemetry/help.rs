@@ -1,6 +1,6 @@
 //! The HELP text of every metric. Units and labels are in the names.
 
-pub(super) const HELP: [(&str, &str); 46] = [
+pub(super) const HELP: [(&str, &str); 47] = [
     ("callgate_auth_total", "Authentications, by outcome."),
     ("callgate_build_info", "1, with the version as a label."),
     ("callgate_call_bytes_total", "Bytes of calls that have ended, by sender: client, upstream."),
@@ -31,6 +31,7 @@ pub(super) const HELP: [(&str, &str); 46] = [
         "callgate_log_lines_dropped_total",
         "Log lines that standard output did not take: its reader is too slow, or it can't be written.",
     ),
+    ("callgate_log_lines_sampled_out_total", "Successful requests without a line in the log, because of log.sample."),
     ("callgate_merged_admissions_total", "Requests admitted while Redis did not answer and merged into it later."),
     ("callgate_mirrored_total", "Requests chosen for a copy to their route's mirror, by the outcome of the copy."),
     ("callgate_name_addresses", "Addresses of an upstream's host name, by the last successful DNS look-up."),

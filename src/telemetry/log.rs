@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tracing_subscriber::filter::{ParseError, Targets};
@@ -14,8 +13,9 @@ use tracing_subscriber::{Registry, reload};
 use crate::config::{LogFormat, LogSettings};
 
 use super::Metrics;
-use super::access::AccessLog;
+use super::access::{AccessLog, AccessSettings};
 use super::cells::Counter;
+use super::line_format::LineFormat;
 use super::log_queue::{LogGuard, LogQueue, LogWriter};
 use super::visible_writer::VisibleWriter;
 
@@ -40,7 +40,7 @@ pub enum LogError {
 #[derive(Clone)]
 pub struct LogControl {
     filter: reload::Handle<Targets, Registry>,
-    access: Arc<AtomicBool>,
+    access: Arc<AccessSettings>,
 }
 
 impl LogControl {
@@ -50,7 +50,7 @@ impl LogControl {
     /// When `log.level` is not a filter; nothing has changed then.
     pub fn follow(&self, log: &LogSettings) -> Result<(), LogError> {
         self.set_level(&log.level)?;
-        self.access.store(log.access, Ordering::Relaxed);
+        self.access.follow(log);
         Ok(())
     }
 
@@ -71,30 +71,36 @@ fn filter(level: &str) -> Result<Targets, ParseError> {
     format!("hyper=info,h2=warn,rustls=warn,redis=warn,{level}").parse()
 }
 
-/// Sets up the diagnostics of the process and the access log; both go to standard output.
+/// Sets up the diagnostics of the process and the access log; both go to standard output. `format`: in place of that of the settings.
 ///
 /// # Errors
 /// [`LogError`].
-pub fn init(log: &LogSettings, metrics: &Metrics) -> Result<(AccessLog, LogControl, LogGuard), LogError> {
+pub fn init(
+    log: &LogSettings,
+    format: Option<LogFormat>,
+    metrics: &Metrics,
+) -> Result<(AccessLog, LogControl, LogGuard), LogError> {
+    let format = LineFormat::new(format.unwrap_or(log.format), io::stdout().is_terminal());
     // A file of its own has no buffer that an error could leave half written.
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    let (writer, guard) = LogWriter::start(output, log.format, metrics.log_dropped.clone())?;
+    let (writer, guard) = LogWriter::start(output, format, metrics.log_dropped.clone())?;
     let (filter, handle) = reload::Layer::new(filter(&log.level)?);
-    let has_colours = log.format == LogFormat::Human && io::stdout().is_terminal();
+    let has_colours = format == LineFormat::Human { has_colours: true };
     let visible = {
         let writer = writer.clone();
         move || VisibleWriter::new(writer.clone(), has_colours)
     };
     let lines = tracing_subscriber::fmt::layer().with_writer(visible);
     let registry = tracing_subscriber::registry().with(filter);
-    match log.format {
-        LogFormat::Json => registry.with(lines.json().flatten_event(true).with_current_span(false)).try_init()?,
-        LogFormat::Human => registry.with(lines.with_target(false).with_ansi(has_colours)).try_init()?,
+    match format {
+        LineFormat::Json => registry.with(lines.json().flatten_event(true).with_current_span(false)).try_init()?,
+        LineFormat::Human { .. } => registry.with(lines.with_target(false).with_ansi(has_colours)).try_init()?,
     }
     // A second one can't come here.
     let _ = QUEUE.set(guard.0.clone());
-    let access = Arc::new(AtomicBool::new(log.access));
-    Ok((AccessLog::new(writer, log.format, access.clone()), LogControl { filter: handle, access }, guard))
+    let access = Arc::new(AccessSettings::new(log));
+    let sampled_out = metrics.log_sampled_out.clone();
+    Ok((AccessLog::new(writer, format, access.clone(), sampled_out), LogControl { filter: handle, access }, guard))
 }
 
 /// Writes what is queued, in a process that exits before its [`LogGuard`] is dropped.
@@ -104,6 +110,7 @@ pub(crate) fn write_last_lines() {
 
 /// An access log alone.
 pub(crate) fn access_log(output: impl Write + Send + 'static, log: &LogSettings) -> io::Result<(AccessLog, LogGuard)> {
-    let (writer, guard) = LogWriter::start(output, log.format, Counter::default())?;
-    Ok((AccessLog::new(writer, log.format, Arc::new(log.access.into())), guard))
+    let format = LineFormat::new(log.format, false);
+    let (writer, guard) = LogWriter::start(output, format, Counter::default())?;
+    Ok((AccessLog::new(writer, format, Arc::new(AccessSettings::new(log)), Counter::default()), guard))
 }

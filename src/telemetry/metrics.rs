@@ -27,6 +27,7 @@ pub struct Metrics {
     pub(crate) drain: DrainMetrics,
     pub(crate) log_dropped: Counter,
     pub(crate) traces: TraceMetrics,
+    pub(super) log_sampled_out: Counter,
     /// Whether the last attempt to read the configuration again was successful.
     pub(crate) reload_successful: IntGauge,
     /// The Unix second of the last successful one, or of the start.
@@ -121,6 +122,7 @@ impl Metrics {
             },
             log_dropped: families.counter("callgate_log_lines_dropped_total", &[]),
             traces: TraceMetrics { exported: spans("exported"), failed: spans("failed"), dropped: spans("dropped") },
+            log_sampled_out: families.counter("callgate_log_lines_sampled_out_total", &[]),
             tokens_cached: families.gauge("callgate_token_records_cached", &[]),
             tokens_limited: families.gauge("callgate_limited_tokens", &[]),
             tokens_forgotten: families.counter("callgate_forgotten_tokens_total", &[]),

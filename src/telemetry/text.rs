@@ -36,7 +36,9 @@ pub(super) fn push_millis(line: &mut String, before: &str, took: Duration) {
 /// A JSON string.
 pub(super) fn push_json_string(line: &mut String, text: &str) {
     line.push('"');
-    if text.bytes().all(|byte| matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\')) {
+    // Without a way out in the middle, so that many bytes are compared at a time.
+    let is_plain = |byte: u8| (0x20..=0x7e).contains(&byte) & (byte != b'"') & (byte != b'\\');
+    if text.bytes().fold(true, |so_far, byte| so_far & is_plain(byte)) {
         line.push_str(text);
     } else {
         push_visible(line, &text.replace('\\', "\\\\").replace('"', "\\\""));

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, so that they are linked once and run side by side.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod access_log;
 mod admin;
 mod attack;
 mod auth;

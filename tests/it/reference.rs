@@ -102,9 +102,13 @@ fn full_record() -> AccessRecord {
         method: Method::GET,
         uri: "/a".parse().unwrap(),
         version: Version::HTTP_2,
+        host: "api.example.com".into(),
+        user_agent: Some(HeaderValue::from_static("curl/8.5.0")),
+        trace_id: Some(1),
         request_id: HeaderValue::from_static("id"),
         route: Some("a".into()),
         token: Some(("a".into(), "a".into())),
+        account: Some("acme".into()),
         status: StatusCode::OK,
         rejection: Some("a"),
         reason: Some("a"),
@@ -131,7 +135,7 @@ fn keys(line: &Value) -> BTreeSet<&str> {
 async fn the_page_of_log_fields_has_each_of_both_lines() {
     let mut line = String::new();
     let windows = [WindowUse { name: "minute", used: 1, limit: 2 }];
-    push_json_line(&mut line, &full_record(), &windows, Duration::from_millis(1));
+    push_json_line(&mut line, &full_record(), &windows, Duration::from_millis(1), 1_024);
     assert_eq!(keys(&serde_json::from_str(&line).unwrap()), names(&rows("log-fields", "The line of a request")));
 
     let site = Site::in_memory(switchboard().await, "  - { path: /call, upstream: up }");

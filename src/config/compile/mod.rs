@@ -6,6 +6,7 @@ mod answers;
 mod balancing;
 mod destinations;
 mod listen;
+mod log;
 mod matching;
 mod paths;
 mod plans;
@@ -21,7 +22,7 @@ mod upstreams;
 use std::path::Path;
 use std::sync::Arc;
 
-pub(crate) use process::log_level;
+pub(crate) use log::log_level;
 
 use super::model::{Config, ListenSettings};
 use super::reader::{Field, YamlReader};
@@ -52,7 +53,8 @@ fn assemble(root: &Field<'_>, path: &Path) -> Option<Config> {
     let plans = plans::plans(&file);
     let default_plan = plans::default_plan(&file, &plans);
     let upstreams = upstreams::upstreams(&file);
-    let routes = routes::routes(&file, default_plan.as_ref().map(|_| &plans), &upstreams);
+    let log = log::log(&file.field_of("log"));
+    let routes = routes::routes(&file, default_plan.as_ref().map(|_| &plans), &upstreams, log.success);
     let preserves = |upstream: &Arc<Upstream>| upstream.header_case == HeaderCase::Preserve;
     let trusted_proxies = process::networks(&file.field_of("trusted_proxies").one_or_many());
     listen::warn_of_nameless_clients(&file, &listen.https_from, &trusted_proxies);
@@ -67,7 +69,7 @@ fn assemble(root: &Field<'_>, path: &Path) -> Option<Config> {
         routes,
         trusted_proxies,
         otlp: telemetry::telemetry(&file.field_of("telemetry")),
-        log: process::log(&file.field_of("log")),
+        log,
         drain: process::drain(&file.field_of("drain")),
         runtime: process::runtime(&file.field_of("runtime")),
         store: store?,

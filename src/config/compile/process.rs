@@ -1,17 +1,13 @@
-//! `trusted_proxies`, `log`, `drain` and `runtime`: the process and its surroundings.
+//! `trusted_proxies`, `drain` and `runtime`: the process and its surroundings.
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tracing_subscriber::filter::Targets;
 
 use crate::config::units::{DAY, HOUR, MINUTE, SECOND};
-use crate::config::{DrainSettings, Field, LogFormat, LogSettings, Runtime, hint};
-
-const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+use crate::config::{DrainSettings, Field, Runtime};
 
 /// Networks of proxies that are believed.
 pub(super) fn networks(fields: &[Field<'_>]) -> Vec<IpNet> {
@@ -27,35 +23,6 @@ fn network(field: &Field<'_>) -> Option<IpNet> {
         field.warn("trusts everybody: any client can claim any address (name the networks of your proxies)");
     }
     Some(network.trunc())
-}
-
-pub(super) fn log(field: &Field<'_>) -> LogSettings {
-    let s = field.section();
-    let formats = [("json", LogFormat::Json), ("human", LogFormat::Human)];
-    LogSettings {
-        format: s.or("format", LogFormat::Json, |f| f.choice(&formats)),
-        level: Arc::from(s.or("level", "info".to_owned(), level)),
-        access: s.or("access", true, Field::flag),
-    }
-}
-
-fn level(field: &Field<'_>) -> Option<String> {
-    let text = field.text()?;
-    field.accept(log_level(&text).map_err(|what| what.replace("TEXT", &field.shown())))
-}
-
-/// A filter as `log.level` has it; else what it must be, with `TEXT` in the place of the text. A lone word must be a level: `Targets`
-/// would take a misspelt one for the name of a module, and log all of it.
-pub(crate) fn log_level(text: &str) -> Result<String, String> {
-    let text = text.split(',').map(str::trim).collect::<Vec<_>>().join(",");
-    let unknown = text.split(',').find(|part| {
-        let is_word = !part.contains('=');
-        is_word && !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(part))
-    });
-    let levels = unknown.map_or_else(String::new, |word| hint(word, LEVELS.into_iter()));
-    let is_filter = unknown.is_none() && !text.contains('[') && text.parse::<Targets>().is_ok();
-    let what = "must be a level or a filter such as \"info,callgate=debug\"";
-    is_filter.then_some(text).ok_or_else(|| format!("{what}, not TEXT{levels}"))
 }
 
 pub(super) fn drain(field: &Field<'_>) -> DrainSettings {

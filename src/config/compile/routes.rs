@@ -9,13 +9,14 @@ use http::{HeaderName, Method};
 
 use super::answers::{EditedMessage, cors, edits};
 use super::destinations::{mirror, split};
+use super::log::success;
 use super::matching;
 use super::paths::{Conditions, Patterns, check, foreign};
 use super::plans::{check_cost, route_limits};
 use super::upstreams::UpstreamTable;
 use crate::config::units::{DAY, HOUR, MILLISECOND, SECOND};
 use crate::config::{
-    CallLimits, Field, HostPattern, PathForms, PlansByName, Route, RouteAccess, RouteLimits, Section, Split,
+    CallLimits, Field, HostPattern, LogShare, PathForms, PlansByName, Route, RouteAccess, RouteLimits, Section, Split,
     UploadBounds, nearest,
 };
 
@@ -33,11 +34,12 @@ pub(super) fn routes(
     file: &Section<'_>,
     plans: Option<&PlansByName>,
     upstreams: &UpstreamTable<'_>,
+    log_success: LogShare,
 ) -> Vec<Arc<Route>> {
     let remedy = "for example `routes: [{ path: \"/api/v1/{*rest}\", upstream: api }]`";
     let Some(list) = file.require("routes", remedy) else { return Vec::new() };
     let items = list.some_items(remedy);
-    let mut compiler = RouteCompiler { plans, upstreams, patterns: HashMap::new(), names: HashMap::new() };
+    let mut compiler = RouteCompiler { plans, upstreams, log_success, patterns: HashMap::new(), names: HashMap::new() };
     let mut routes: Vec<_> =
         items.iter().enumerate().filter_map(|(index, field)| compiler.route(index, field)).collect();
     add_matched_headers(&mut routes);
@@ -67,6 +69,8 @@ fn add_matched_headers(routes: &mut [Route]) {
 struct RouteCompiler<'u> {
     plans: Option<&'u PlansByName>,
     upstreams: &'u UpstreamTable<'u>,
+    /// For routes without one of their own.
+    log_success: LogShare,
     /// Per host; under `None`, for all hosts that no route names.
     patterns: HashMap<Option<HostPattern>, Patterns>,
     /// Per name, the route that has it.
@@ -130,6 +134,7 @@ impl RouteCompiler<'_> {
             response_headers: edits(&s.field_of("response_headers"), EditedMessage::Response).into(),
             cors: cors(&s),
             call: call_limits(&s.field_of("call")),
+            log_success: success(&s.field_of("log").section()).unwrap_or(self.log_success),
         };
         (path.is_some() && upstream.is_some()).then_some(route)
     }

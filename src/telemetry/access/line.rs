@@ -1,52 +1,41 @@
-//! The line of one request, as JSON and for people.
+//! The line of one request as JSON.
 
-use std::borrow::Cow;
-use std::fmt::Display;
 use std::time::Duration;
 
-use http::{Method, Uri, Version};
+use http::Version;
 
 use super::super::text::{push, push_ip, push_json_string, push_millis, push_number, push_text};
+use super::client_text::{logged, logged_method, logged_path};
 use super::record::{AccessRecord, WindowUse};
-
-/// Bytes of a path that are logged. Clients choose paths, and lines must not fill the log.
-const MAX_PATH_BYTES: usize = 1_024;
-/// The same for a method.
-const MAX_METHOD_BYTES: usize = 32;
-
-/// The path without secrets of tokens, and cut when it is long; a hyphen where the target has no path.
-pub(super) fn logged_path(uri: &Uri) -> Cow<'_, str> {
-    match uri.path() {
-        "" => "-".into(),
-        path => match without_secrets(path) {
-            long if long.len() > MAX_PATH_BYTES => {
-                (long[..long.floor_char_boundary(MAX_PATH_BYTES)].to_owned() + "…").into()
-            }
-            short => short,
-        },
-    }
-}
-
-fn logged_method(method: &Method) -> &str {
-    // Methods are ASCII.
-    &method.as_str()[..method.as_str().len().min(MAX_METHOD_BYTES)]
-}
 
 /// Adds the JSON form of a request that took so long, with its line end. It is made for every request, so it avoids `format!` where that
 /// is easy.
-pub fn push_json_line(line: &mut String, record: &AccessRecord, windows: &[WindowUse<'_>], took: Duration) {
+/// Texts of the client's have at most `max_text` bytes.
+pub fn push_json_line(
+    line: &mut String,
+    record: &AccessRecord,
+    windows: &[WindowUse<'_>],
+    took: Duration,
+    max_text: usize,
+) {
     line.push_str(r#"{"timestamp":""#);
     push(line, format_args!("{}", humantime::format_rfc3339_millis(record.received)));
-    line.push_str(r#"","level":"INFO","message":"request""#);
+    let is_failure = record.status.is_server_error();
+    line.push_str(if is_failure { r#"","level":"WARN""# } else { r#"","level":"INFO""# });
+    line.push_str(r#","message":"request""#);
     push_text(line, "request_id", record.request_id.to_str().unwrap_or_default());
     push_text(line, "method", logged_method(&record.method));
-    push_text(line, "path", &logged_path(&record.uri));
+    if !record.host.is_empty() {
+        push_text(line, "host", &record.host);
+    }
+    push_text(line, "path", &logged_path(&record.uri, max_text));
     push_text(line, "protocol", protocol(record.version));
     let (id, name) = record.token.as_ref().map(|(id, name)| (&**id, &**name)).unzip();
     for (key, value) in [
         ("route", record.route.as_deref()),
         ("token_id", id),
         ("token_name", name),
+        ("account", record.account.as_deref()),
         ("code", record.rejection),
         ("reason", record.reason),
         ("error", record.error.as_deref()),
@@ -59,9 +48,15 @@ pub fn push_json_line(line: &mut String, record: &AccessRecord, windows: &[Windo
             push_text(line, key, value);
         }
     }
+    if let Some(id) = record.trace_id {
+        push(line, format_args!(r#","trace_id":"{id:032x}""#));
+    }
     line.push_str(r#","client":""#);
     push_ip(line, record.client);
     line.push('"');
+    if let Some(agent) = &record.user_agent {
+        push_text(line, "user_agent", &logged(&String::from_utf8_lossy(agent.as_bytes()), max_text));
+    }
     push_number(line, r#","status":"#, record.status.as_u16().into());
     for (at, window) in windows.iter().enumerate() {
         line.push_str(if at == 0 { r#","limits":{"# } else { "," });
@@ -99,41 +94,6 @@ pub fn push_json_line(line: &mut String, record: &AccessRecord, windows: &[Windo
     line.push_str("}\n");
 }
 
-pub(super) fn push_human_line(line: &mut String, record: &AccessRecord, windows: &[WindowUse<'_>], took: Duration) {
-    let (received, path) = (humantime::format_rfc3339_millis(record.received), logged_path(&record.uri));
-    let (status, method, millis) = (record.status.as_u16(), logged_method(&record.method), took.as_secs_f64() * 1e3);
-    push(line, format_args!("{received} {status} {method} {path} {millis:.1}ms"));
-    for window in windows {
-        push(line, format_args!(" {}={}/{}", window.name, window.used, window.limit));
-    }
-    push_some(line, " by=", record.decided_by);
-    if record.shadow_denied {
-        line.push_str(" shadow=denied");
-    }
-    push_some(line, " token=", record.token.as_ref().map(|(id, _)| id));
-    push_some(line, " ", record.rejection);
-    push_some(line, " reason=", record.reason);
-    if let Some(error) = &record.error {
-        line.push(' ');
-        push_json_string(line, error);
-    }
-    if let Some([from_client, from_upstream]) = record.messages {
-        push(line, format_args!(" messages={from_client}/{from_upstream}"));
-    }
-    push_some(line, " ended_by=", record.ended_by);
-    push_some(line, " attempts=", Some(record.attempts).filter(|attempts| *attempts > 1));
-    if record.cut {
-        line.push_str(" cut");
-    }
-    push(line, format_args!(" client={} id={}\n", record.client, record.request_id.to_str().unwrap_or_default()));
-}
-
-fn push_some(line: &mut String, before: &str, value: Option<impl Display>) {
-    if let Some(value) = value {
-        push(line, format_args!("{before}{value}"));
-    }
-}
-
 fn protocol(version: Version) -> &'static str {
     match version {
         Version::HTTP_2 => "h2",
@@ -142,54 +102,34 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-/// The text with each of Callgate's tokens cut after its id. After its prefix and an underscore (which may be escaped), a
-/// token has 45 letters and digits, of which the first 12 are the id. Its checksum is not verified.
-fn without_secrets(text: &str) -> Cow<'_, str> {
-    const ID: usize = 12;
-    const BODY: usize = 45;
-    let bytes = text.as_bytes();
-    let mut logged = String::new();
-    let mut from = 0;
-    for (at, _) in bytes.iter().enumerate().filter(|(_, byte)| matches!(**byte, b'_' | b'F' | b'f')) {
-        let escaped = bytes[at] != b'_';
-        if at < from || (escaped && !bytes[..at].ends_with(b"%5")) {
-            continue;
-        }
-        let run = bytes[at + 1..].iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
-        if run == BODY {
-            logged.push_str(&text[from..=at + ID]);
-            logged.push('…');
-            from = at + 1 + BODY;
-        }
-    }
-    if from == 0 {
-        return text.into();
-    }
-    logged.push_str(&text[from..]);
-    logged.into()
-}
-
 #[cfg(test)]
 pub(super) mod tests {
-    use std::time::{Duration, Instant, SystemTime};
+    use std::time::{Instant, SystemTime};
 
-    use http::{HeaderValue, StatusCode};
+    use http::{HeaderValue, Method, StatusCode};
 
+    use super::super::human::push_human_line;
     use super::*;
 
-    const WINDOWS: [WindowUse<'_>; 1] = [WindowUse { name: "minute", used: 60, limit: 60 }];
+    const MAX_TEXT: usize = 1_024;
+
+    pub(crate) const WINDOWS: [WindowUse<'_>; 1] = [WindowUse { name: "minute", used: 60, limit: 60 }];
 
     pub(crate) fn record() -> AccessRecord {
         AccessRecord {
             started: Instant::now(),
             received: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
             client: [127, 0, 0, 1].into(),
+            host: "api.example.com".into(),
+            user_agent: Some(HeaderValue::from_static("probe/1.0 \"x\"")),
+            trace_id: Some(0x0bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736),
             method: Method::GET,
             uri: "/api/v1/calls?access_token=hidden".parse().unwrap(),
             version: Version::HTTP_2,
             request_id: HeaderValue::from_static("abc"),
             route: Some("calls".into()),
             token: Some(("id1".into(), "my \"token\"\u{1b}[31m".into())),
+            account: Some("acme".into()),
             status: StatusCode::TOO_MANY_REQUESTS,
             rejection: Some("rate_limited"),
             reason: None,
@@ -210,13 +150,13 @@ pub(super) mod tests {
 
     fn json_line(record: &AccessRecord) -> String {
         let mut line = String::new();
-        push_json_line(&mut line, record, &WINDOWS, Duration::from_millis(7));
+        push_json_line(&mut line, record, &WINDOWS, Duration::from_millis(7), MAX_TEXT);
         line
     }
 
     fn human_line(record: &AccessRecord) -> String {
         let mut line = String::new();
-        push_human_line(&mut line, record, &WINDOWS, Duration::from_millis(7));
+        push_human_line(&mut line, record, &WINDOWS, Duration::from_millis(7), MAX_TEXT, false);
         line
     }
 
@@ -232,8 +172,25 @@ pub(super) mod tests {
         assert_eq!(value["auth_ms"], 1.5);
         assert!(line.contains(r#""auth_ms":1.500,"decision_ms":0.007,"upstream_ms":12.034,"duration_ms":"#), "{line}");
         assert_eq!(value["token_name"], "my \"token\"\u{1b}[31m");
+        for (key, wanted) in [
+            ("account", "acme"),
+            ("host", "api.example.com"),
+            ("user_agent", "probe/1.0 \"x\""),
+            ("trace_id", "0bf92f3577b34da6a3ce929d0e0e4736"),
+            ("level", "INFO"),
+        ] {
+            assert_eq!(value[key], wanted);
+        }
         assert!(!line.contains("hidden"));
         assert!(!line.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_failure_of_the_gateway_or_of_its_upstream_is_a_warning() {
+        for (status, level) in [(200, "INFO"), (499, "INFO"), (500, "WARN"), (503, "WARN")] {
+            let failed = AccessRecord { status: StatusCode::from_u16(status).unwrap(), ..record() };
+            assert!(json_line(&failed).contains(&format!("\"level\":\"{level}\"")), "{status}");
+        }
     }
 
     #[test]
@@ -265,11 +222,12 @@ pub(super) mod tests {
     #[test]
     fn long_paths_and_methods_are_cut() {
         let token = "kal_live_0123456789AB0123456789ABCDEFGHIJKLMNOPQ1eHJcq";
-        let path = format!("/{}/{token}/{}", "a".repeat(MAX_PATH_BYTES - 30), "b".repeat(8_000));
+        let path = format!("/{}/{token}/{}", "a".repeat(MAX_TEXT - 30), "b".repeat(8_000));
         let method = Method::from_bytes(&[b'M'; 5_000]).unwrap();
-        let long = AccessRecord { uri: path.parse().unwrap(), method, ..record() };
+        let user_agent = Some(format!("{token} {}", "u".repeat(5_000)).parse().unwrap());
+        let long = AccessRecord { uri: path.parse().unwrap(), method, user_agent, ..record() };
         for line in [json_line(&long), human_line(&long)] {
-            assert!(line.len() < 2_000, "{}", line.len());
+            assert!(line.len() < 3_000, "{}", line.len());
             assert!(
                 line.contains("a/kal_live_0123456789AB…/bb") && line.contains("b…") && !line.contains("PQ1eHJcq"),
                 "{line}"
@@ -281,14 +239,6 @@ pub(super) mod tests {
     fn the_reason_of_a_401_is_logged() {
         let refused = AccessRecord { rejection: Some("invalid_token"), reason: Some("revoked"), ..record() };
         assert!(json_line(&refused).contains(r#""code":"invalid_token","reason":"revoked""#));
-        assert!(human_line(&refused).contains(" token=id1 invalid_token reason=revoked "));
-    }
-
-    #[test]
-    fn the_human_line_is_one_line() {
-        let line = human_line(&record());
-        assert_eq!(line.matches('\n').count(), 1);
-        assert!(line.starts_with("2023-11-14T22:13:20.000Z 429 GET /api/v1/calls "), "{line}");
-        assert!(line.contains(" minute=60/60 by=redis shadow=denied token=id1 rate_limited"), "{line}");
+        assert!(human_line(&refused).contains(" token=id1 account=acme invalid_token reason=revoked "));
     }
 }

@@ -3,11 +3,11 @@
 use std::fmt::Display;
 
 use super::super::text::{push, push_ip, push_text};
-use super::line::logged_path;
+use super::client_text::logged_path;
 use super::record::AccessRecord;
 
 /// The JSON form, with its line end.
-pub(super) fn json_opened(record: &AccessRecord, call: &dyn Display, kind: &str, account: Option<&str>) -> String {
+pub(super) fn json_opened(record: &AccessRecord, call: &dyn Display, kind: &str, max_text: usize) -> String {
     let mut line = String::with_capacity(480);
     line.push_str(r#"{"timestamp":""#);
     push(&mut line, format_args!("{}", humantime::format_rfc3339_millis(std::time::SystemTime::now())));
@@ -15,13 +15,13 @@ pub(super) fn json_opened(record: &AccessRecord, call: &dyn Display, kind: &str,
     push(&mut line, format_args!(r#","call_id":"{call}""#));
     push_text(&mut line, "kind", kind);
     push_text(&mut line, "request_id", record.request_id.to_str().unwrap_or_default());
-    push_text(&mut line, "path", &logged_path(&record.uri));
+    push_text(&mut line, "path", &logged_path(&record.uri, max_text));
     let (id, name) = record.token.as_ref().map(|(id, name)| (&**id, &**name)).unzip();
     for (key, value) in [
         ("route", record.route.as_deref()),
         ("token_id", id),
         ("token_name", name),
-        ("account", account),
+        ("account", record.account.as_deref()),
         ("upstream", record.upstream.as_deref()),
         ("endpoint", record.endpoint.as_deref()),
     ] {
@@ -36,13 +36,13 @@ pub(super) fn json_opened(record: &AccessRecord, call: &dyn Display, kind: &str,
 }
 
 /// The form for people.
-pub(super) fn human_opened(record: &AccessRecord, call: &dyn Display, kind: &str, account: Option<&str>) -> String {
+pub(super) fn human_opened(record: &AccessRecord, call: &dyn Display, kind: &str, max_text: usize) -> String {
     let mut line = String::with_capacity(256);
     let now = humantime::format_rfc3339_millis(std::time::SystemTime::now());
-    push(&mut line, format_args!("{now} call opened {} {kind}", logged_path(&record.uri)));
+    push(&mut line, format_args!("{now} call opened {} {kind}", logged_path(&record.uri, max_text)));
     for (key, value) in [
         ("token", record.token.as_ref().map(|(id, _)| &**id)),
-        ("account", account),
+        ("account", record.account.as_deref()),
         ("upstream", record.upstream.as_deref()),
         ("endpoint", record.endpoint.as_deref()),
     ] {
@@ -64,7 +64,7 @@ mod tests {
     fn both_lines_say_which_call_it_is_and_whose() {
         let record =
             AccessRecord { upstream: Some("media".into()), endpoint: Some("http://10.0.0.1:1".into()), ..record() };
-        let line = json_opened(&record, &"0193", "websocket", Some("acme"));
+        let line = json_opened(&record, &"0193", "websocket", 64);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         for (key, wanted) in [
             ("message", "call opened"),
@@ -82,9 +82,9 @@ mod tests {
             assert_eq!(value[key], wanted, "{key}");
         }
         assert!(!line.contains("hidden"), "{line}");
-        let line = human_opened(&record, &"0193", "events", None);
+        let line = human_opened(&record, &"0193", "events", 64);
         assert_eq!(line.matches('\n').count(), 1);
-        let end = "call opened /api/v1/calls events token=id1 upstream=media endpoint=http://10.0.0.1:1 client=127.0.0.1 call=0193 id=abc\n";
+        let end = "call opened /api/v1/calls events token=id1 account=acme upstream=media endpoint=http://10.0.0.1:1 client=127.0.0.1 call=0193 id=abc\n";
         assert!(line.ends_with(end), "{line}");
     }
 }

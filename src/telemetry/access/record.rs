@@ -45,10 +45,18 @@ pub struct AccessRecord {
     pub version: Version,
     /// Also sent in the response and to the upstream.
     pub request_id: HeaderValue,
+    /// The id of its trace: the client's, or a new one where requests are traced.
+    pub trace_id: Option<u128>,
+    /// Host and port as the client gave them; empty if it gave none.
+    pub host: Box<str>,
+    /// The client's `User-Agent`.
+    pub user_agent: Option<HeaderValue>,
     /// The name of the route.
     pub route: Option<Arc<str>>,
     /// Id and name of the token.
     pub token: Option<(Arc<str>, Arc<str>)>,
+    /// The account of the token.
+    pub account: Option<Arc<str>>,
     /// 499 when the client disconnected before the response.
     pub status: StatusCode,
     /// The code of a rejection.
@@ -82,6 +90,17 @@ pub struct AccessRecord {
 }
 
 impl AccessRecord {
+    /// Whether nothing went wrong, and it was no call.
+    pub(super) fn is_unremarkable(&self) -> bool {
+        self.status.as_u16() < 400
+            && self.status != StatusCode::SWITCHING_PROTOCOLS
+            && !self.cut
+            && !self.shadow_denied
+            && self.error.is_none()
+            && self.ended_by.is_none()
+            && self.rejection.is_none()
+    }
+
     pub(crate) fn phase(&mut self, phase: Phase, took: Duration) {
         self.phases[phase as usize] = Some(took);
     }

@@ -16,9 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use crate::config::LogFormat;
-
 use super::cells::Counter;
+use super::line_format::LineFormat;
 
 use output::{LogOutput, MAX_BATCH_BYTES};
 
@@ -71,7 +70,7 @@ impl LogWriter {
     /// A queue to `output`, and its first writer. Lines that are lost are counted.
     pub(super) fn start(
         output: impl Write + Send + 'static,
-        format: LogFormat,
+        format: LineFormat,
         lost: Counter,
     ) -> io::Result<(Self, LogGuard)> {
         let buffer = Arc::<LineBuffer>::default();

@@ -5,9 +5,8 @@ use std::io::{self, Write};
 use std::mem;
 use std::time::{Duration, Instant};
 
-use crate::config::LogFormat;
-
 use super::super::cells::Counter;
+use super::super::line_format::LineFormat;
 
 /// Bytes that one write may have.
 pub(super) const MAX_BATCH_BYTES: usize = 128 * 1024;
@@ -19,7 +18,7 @@ const FULL_PAUSE: Duration = Duration::from_millis(10);
 /// The end of the queue, on a thread of its own, which alone may wait for standard output.
 pub(super) struct LogOutput<W> {
     output: W,
-    format: LogFormat,
+    format: LineFormat,
     lost: Counter,
     batch: Vec<u8>,
     /// Bytes of the batch that were written.
@@ -33,7 +32,7 @@ pub(super) struct LogOutput<W> {
 }
 
 impl<W: Write> LogOutput<W> {
-    pub(super) fn new(output: W, format: LogFormat, lost: Counter) -> Self {
+    pub(super) fn new(output: W, format: LineFormat, lost: Counter) -> Self {
         Self {
             output,
             format,
@@ -101,10 +100,10 @@ impl<W: Write> LogOutput<W> {
         let (new, time) = (lost - self.told, humantime::format_rfc3339_micros(std::time::SystemTime::now()));
         let message = format!("{new} log lines were lost, because standard output did not take them");
         let line = match self.format {
-            LogFormat::Json => {
+            LineFormat::Json => {
                 format!("{{\"timestamp\":\"{time}\",\"level\":\"WARN\",\"message\":\"{message}\",\"lost\":{new}}}\n")
             }
-            LogFormat::Human => format!("{time}  WARN {message}\n"),
+            LineFormat::Human { .. } => format!("{time}  WARN {message}\n"),
         };
         self.told = lost;
         self.batch.extend_from_slice(line.as_bytes());

@@ -54,7 +54,7 @@ impl Queue {
         let (word, words) = channel();
         let (written, writes) = (Arc::<Mutex<Vec<u8>>>::default(), Arc::<AtomicUsize>::default());
         let output = Output { words, next: Word::Take, written: written.clone(), writes: writes.clone() };
-        let (writer, guard) = LogWriter::start(output, LogFormat::Json, Counter::default()).unwrap();
+        let (writer, guard) = LogWriter::start(output, LineFormat::Json, Counter::default()).unwrap();
         Self { writer, guard: Some(guard), word: Some(word), written, writes }
     }
 

@@ -24,6 +24,11 @@ pub(super) fn parent(headers: &HeaderMap) -> Option<ParentSpan> {
     parse(text)
 }
 
+/// The id of the trace that a request belongs to, if its sender names it.
+pub(crate) fn trace_id(headers: &HeaderMap) -> Option<u128> {
+    parent(headers).map(|parent| u128::from_be_bytes(parent.trace.to_bytes()))
+}
+
 fn parse(text: &[u8]) -> Option<ParentSpan> {
     let (known, rest) = text.split_at_checked(LENGTH)?;
     let [version, trace, span, flags] = [&known[..2], &known[3..35], &known[36..52], &known[53..]];

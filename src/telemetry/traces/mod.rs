@@ -18,6 +18,7 @@ use super::metrics::TraceMetrics;
 use crate::config::OtlpSettings;
 use opentelemetry_sdk::trace::SpanData;
 
+pub(crate) use context::trace_id;
 pub(crate) use export::{TraceError, TraceExport};
 
 pub(crate) use request::AttemptTrace;

@@ -59,6 +59,10 @@ impl RequestTrace {
         }
     }
 
+    pub(crate) fn id(&self) -> u128 {
+        u128::from_be_bytes(self.trace.to_bytes())
+    }
+
     pub(super) fn is_sampled(&self) -> bool {
         self.is_sampled
     }

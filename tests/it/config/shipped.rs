@@ -48,7 +48,7 @@ fn the_minimal_file_means_the_defaults() {
     assert_eq!(route.access, RouteAccess::Token(Vec::new()));
     assert_eq!(route.max_body, 1 << 30);
     assert_eq!(config.upstreams[route.upstream.choose(None)].endpoints[0].to_string(), "http://127.0.0.1:3000");
-    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.log.format, LogFormat::Auto);
 }
 
 /// Lines of the shipped file with a key, a value and no `Example:` claim to be the default: so nothing may change when such a

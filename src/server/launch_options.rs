@@ -1,0 +1,16 @@
+//! What the command line and the process's surroundings say beside the configuration.
+
+use std::path::PathBuf;
+
+use super::sockets::ActivatedSocket;
+use crate::config::LogFormat;
+
+/// What a start may find.
+#[derive(Default)]
+pub(crate) struct LaunchOptions {
+    /// The path of the Unix socket by which processes take over from each other.
+    pub(crate) takeover: Option<PathBuf>,
+    pub(crate) activated: Vec<ActivatedSocket>,
+    /// In place of `log.format`.
+    pub(crate) log_format: Option<LogFormat>,
+}
