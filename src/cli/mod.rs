@@ -6,6 +6,7 @@ mod calls;
 pub mod check;
 mod config_file;
 mod confirm;
+mod examples;
 mod healthcheck;
 mod init;
 mod limits;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 #[cfg(feature = "demo")]
 use crate::demo;
 use crate::selftest;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use config_file::ConfigFile;
 use confirm::Unconfirmed;
 use rustls::crypto::aws_lc_rs;
@@ -97,6 +98,8 @@ enum Command {
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Test a Redis: whether limits are exact, how fast it is, and what happens when its connections break
     Selftest(selftest::SelftestArgs),
+    /// Print the manual page, in roff
+    Man,
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -106,7 +109,7 @@ enum Command {
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::from_arg_matches(&program().get_matches()).unwrap_or_else(|error| error.exit());
     // This can only fail if a provider is installed already; nothing else installs one.
     let _ = aws_lc_rs::default_provider().install_default();
     let done = match arguments.command {
@@ -143,8 +146,9 @@ pub fn main() -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
+        Command::Man => manual(&mut std::io::stdout()),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "callgate", &mut std::io::stdout());
+            clap_complete::generate(shell, &mut program(), "callgate", &mut std::io::stdout());
             Ok(())
         }
     };
@@ -155,6 +159,51 @@ pub fn main() -> ExitCode {
             if error.is::<Unconfirmed>() { ExitCode::from(WRONG_USAGE) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// The command line, with examples.
+fn program() -> clap::Command {
+    examples::with_examples(Arguments::command())
+}
+
+/// One page of all commands.
+fn manual(out: &mut dyn std::io::Write) -> anyhow::Result<()> {
+    let mut program = program();
+    program.build();
+    let page = clap_mangen::Man::new(program.clone());
+    page.render_title(out)?;
+    page.render_name_section(out)?;
+    page.render_synopsis_section(out)?;
+    page.render_description_section(out)?;
+    write_commands(&program, "callgate", out)?;
+    writeln!(
+        out,
+        ".SH ENVIRONMENT\n.TP\nCALLGATE_CONFIG\nThe configuration file, where --config is not given.\n\
+         .TP\nCALLGATE_ADMIN\nThe admin listener, where --admin is not given.\n\
+         .TP\nCALLGATE_ADMIN_TOKEN\nAn admin token for commands that ask a running instance.\n\
+         .SH EXIT STATUS\n0: success, 1: failure, 2: wrong usage.\n\
+         .SH FILES\n./callgate.yaml, /etc/callgate/callgate.yaml"
+    )?;
+    Ok(())
+}
+
+/// A section for each command that can be run, with its options.
+fn write_commands(command: &clap::Command, path: &str, out: &mut dyn std::io::Write) -> anyhow::Result<()> {
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set() && below.get_name() != "help") {
+        let path = format!("{path} {}", below.get_name());
+        if below.has_subcommands() {
+            write_commands(below, &path, out)?;
+            continue;
+        }
+        let page = clap_mangen::Man::new(below.clone());
+        writeln!(out, ".SH {}", path.to_uppercase())?;
+        writeln!(out, "{}", below.get_about().map(ToString::to_string).unwrap_or_default())?;
+        let mut options = Vec::new();
+        page.render_options_section(&mut options)?;
+        // They belong to the command's own section.
+        out.write_all(String::from_utf8_lossy(&options).replacen(".SH OPTIONS\n", "", 1).as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Runs a command on the main thread's event loop; workers have their own.

@@ -8,6 +8,7 @@ mod auth;
 mod balancing;
 mod call_sides;
 mod certificates;
+mod command_line;
 mod config;
 mod contract;
 mod crowding;

@@ -77,7 +77,7 @@ impl TokenCommand {
     pub(super) fn irreversible(&self) -> Option<(&'static str, bool)> {
         match self {
             Self::Revoke(TokenArgs { args, .. }) if args.account.is_some() => {
-                Some(("Revoking all tokens of an account", args.yes))
+                Some(("Revoking all tokens of an account", args.yes || args.dry_run))
             }
             Self::Revoke(TokenArgs { args, .. }) => Some(("Revoking a token", args.yes)),
             Self::Rotate(TokenArgs { args, .. }) if args.grace.is_zero() => {
@@ -260,6 +260,9 @@ pub struct RevokeArgs {
     /// Fail unless the token still has this version, as `token show` prints it
     #[arg(long, value_name = "VERSION", conflicts_with = "account")]
     pub(super) if_version: Option<u64>,
+    /// With --account: change nothing, and list the tokens that would be revoked
+    #[arg(long, requires = "account")]
+    pub(super) dry_run: bool,
     /// Don't ask: a revocation can't be undone
     #[arg(long)]
     pub(super) yes: bool,

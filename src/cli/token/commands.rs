@@ -21,6 +21,12 @@ impl Session<'_> {
         let issued = self.registry.issue(draft, origin, None, &self.by).await?;
         let (record, secret) = (&issued.edited.record, issued.secret.as_ref().map(Secret::expose));
         self.warn_of_permissions(&record.permissions);
+        if record.permissions.is_empty() {
+            self.remark(
+                "warning: the token has no permission, so it can use only routes that ask for none \
+                 (`callgate token update ID --permission …` gives it one)",
+            );
+        }
         self.remark_on_rewrite(issued.edited.rewritten);
         let json = serde_json::to_string(&CreatedToken::new(record, secret, self.default_plan()))?;
         let (id, account) = (&record.id, &record.account);
@@ -33,6 +39,23 @@ impl Session<'_> {
             }
             None => self.print(json, format_args!("Token {id} is registered for account {account}.")),
         }
+        Ok(())
+    }
+
+    /// Lists what `revoke --account` would revoke.
+    async fn would_revoke(&mut self, account: &str) -> anyhow::Result<()> {
+        let filter = Filter { account: Some(account.to_owned()), ..Filter::default() };
+        let page = self.registry.list(&filter, None, usize::MAX, self.by.now).await?;
+        let tokens: Vec<_> = page.tokens.iter().filter(|token| token.record.revoked_at.is_none()).collect();
+        let ids: Vec<&str> = tokens.iter().map(|token| token.record.id.as_str()).collect();
+        let json = json!({ "account": account, "would_revoke": ids });
+        let lines =
+            tokens.iter().map(|token| format!("Token {} ({}) would be revoked.", token.record.id, token.record.name));
+        let text = match &lines.collect::<Vec<_>>()[..] {
+            [] => format!("The account {account:?} has no token that is not revoked."),
+            lines => lines.join("\n"),
+        };
+        self.print(json, text);
         Ok(())
     }
 
@@ -112,6 +135,9 @@ impl Session<'_> {
             self.report(&edited, &text).await;
             return Ok(());
         };
+        if args.dry_run {
+            return self.would_revoke(account).await;
+        }
         let RevokedAccount { tokens: revoked, lost } = self.registry.revoke_account(account, &self.by).await?;
         self.remark_on_rewrite(revoked.first().is_some_and(|first| first.rewritten));
         self.remark_on_replicas(revoked.iter().map(|edited| &*edited.record.id)).await;
