@@ -9,8 +9,6 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -160,13 +158,14 @@ fn the_compose_file_is_complete() {
     let redis = services["redis"]["command"].to_string();
     assert!(redis.contains(r#""--appendonly","yes","--appendfsync","everysec""#), "{redis}");
 
-    // Every target of Prometheus is a gateway with a companion on the port that metrics.conf listens on.
+    // Every target of Prometheus is a gateway, at its listener for metrics, whose port is published nowhere.
+    let health = yaml("deploy/compose/callgate.yaml")["listen"]["health"].as_str().unwrap().to_owned();
     let prometheus = yaml("deploy/prometheus/prometheus.yml");
     let targets = prometheus["scrape_configs"][0]["static_configs"][0]["targets"].as_array().unwrap();
-    for (target, companion) in targets.iter().zip(["metrics-a", "metrics-b"]) {
+    assert_eq!(targets.len(), 2);
+    for target in targets {
         let (gateway, port) = target.as_str().unwrap().split_once(':').unwrap();
-        assert_eq!(services[companion]["network_mode"], format!("service:{gateway}"));
-        assert!(read("deploy/compose/metrics.conf").contains(&format!("listen {port};")));
+        assert!(health.ends_with(&format!(":{port}")) && !services[gateway]["ports"].to_string().contains(port));
     }
 }
 
@@ -261,39 +260,6 @@ impl Nginx {
         let answer = request.header("x-callgate-token-id", "abc").send().await.unwrap();
         (answer.status(), answer.text().await.unwrap())
     }
-}
-
-#[tokio::test]
-async fn the_companion_exposes_only_the_metrics() {
-    let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let admin_address = admin.local_addr().unwrap().to_string();
-    let mut asked_for = serve_anything(admin);
-    let nginx = Nginx::start("deploy/compose/metrics.conf", 9902, &[("127.0.0.1:9901", &admin_address)]);
-
-    assert_eq!(nginx.ask(Method::GET, "/metrics").await, (StatusCode::OK, "ok".to_owned()));
-    assert_eq!(asked_for.recv().await.unwrap(), "GET /metrics HTTP/1.0");
-    for path in ["/", "/api/tokens", "/metrics/%2e%2e/api/tokens", "/metrics/x", "/metricsx", "/status"] {
-        assert_eq!(nginx.ask(Method::GET, path).await.0, StatusCode::NOT_FOUND, "{path}");
-    }
-    assert_eq!(nginx.ask(Method::POST, "/metrics").await.0, StatusCode::FORBIDDEN);
-    assert!(asked_for.try_recv().is_err(), "nothing else reaches the admin listener");
-}
-
-/// Answers every request with 200 and tells its first line.
-fn serve_anything(listener: TcpListener) -> tokio::sync::mpsc::UnboundedReceiver<String> {
-    let (tell, reported) = tokio::sync::mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        while let Ok((mut socket, _)) = listener.accept().await {
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                head.push(socket.read_u8().await.unwrap());
-            }
-            let line = String::from_utf8(head).unwrap().lines().next().unwrap().to_owned();
-            tell.send(line).unwrap();
-            socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
-        }
-    });
-    reported
 }
 
 #[tokio::test]
