@@ -20,6 +20,7 @@ pub mod token;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::config;
 #[cfg(feature = "demo")]
 use crate::demo;
 use crate::selftest;
@@ -78,6 +79,12 @@ enum Command {
         #[arg(long)]
         online: bool,
     },
+    /// Print the JSON Schema of the configuration file, by which editors complete and check its keys
+    Schema {
+        /// Print the reference in Markdown
+        #[arg(long, hide = true)]
+        markdown: bool,
+    },
     /// Make, list, show, change, rotate, revoke and import tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -131,6 +138,10 @@ pub fn main() -> ExitCode {
                 Ok(code) => return code,
                 Err(error) => Err(error),
             }
+        }
+        Command::Schema { markdown } => {
+            print!("{}", if markdown { config::reference() } else { config::schema() });
+            Ok(())
         }
         Command::Token(command) => on_runtime(token::run(command)),
         Command::AdminToken(command) => admin_token::run(command),

@@ -37,20 +37,24 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
     sections.chain(plans).chain(upstreams).chain(routes).collect()
 }
 
+/// Whether two configurations differ in a setting.
+type Differ = fn(&Config, &Config) -> bool;
+
+/// What can't be put into force in a running process.
+pub(super) const NEEDS_RESTART: [(&str, Differ); 9] = [
+    ("listen.https", |old, new| old.listen.https != new.listen.https),
+    ("listen.http", |old, new| old.listen.http != new.listen.http),
+    ("listen.admin", |old, new| old.listen.admin != new.listen.admin),
+    ("listen.health", |old, new| old.listen.health != new.listen.health),
+    ("runtime.workers", |old, new| new.runtime.is_given && old.runtime.workers != new.runtime.workers),
+    ("store", |old, new| !same_store(&old.store, &new.store)),
+    ("tokens.file", |old, new| old.tokens.file != new.tokens.file),
+    ("telemetry.otlp", |old, new| old.otlp != new.otlp),
+    ("log.format", |old, new| old.log.format != new.log.format),
+];
+
 /// What of a new configuration can't be put into force in a running process.
 pub(crate) fn restart_needed(old: &Config, new: &Config) -> Vec<Problem> {
-    let (listen, now) = (&old.listen, &new.listen);
-    let fixed = [
-        ("listen.https", listen.https != now.https),
-        ("listen.http", listen.http != now.http),
-        ("listen.admin", listen.admin != now.admin),
-        ("listen.health", listen.health != now.health),
-        ("runtime.workers", new.runtime.is_given && old.runtime.workers != new.runtime.workers),
-        ("store", !same_store(&old.store, &new.store)),
-        ("tokens.file", old.tokens.file != new.tokens.file),
-        ("telemetry.otlp", old.otlp != new.otlp),
-        ("log.format", old.log.format != new.log.format),
-    ];
     let problem = |path: &str| Problem {
         file: new.source.as_path().into(),
         line: 0,
@@ -59,7 +63,8 @@ pub(crate) fn restart_needed(old: &Config, new: &Config) -> Vec<Problem> {
         message: "has changed, which needs a restart (restart, or undo this change)".to_owned(),
         severity: Severity::Error,
     };
-    fixed.into_iter().filter(|(_, changed)| *changed).map(|(path, _)| problem(path)).collect()
+    let changed = NEEDS_RESTART.iter().filter(|(_, differ)| differ(old, new));
+    changed.map(|(path, _)| problem(path)).collect()
 }
 
 /// Whether both are the same store. A login that is in files is read again when Redis refuses it.

@@ -16,6 +16,7 @@ mod redact;
 mod redis;
 mod route;
 mod scalars;
+mod schema;
 mod secret;
 mod section;
 mod simple_yaml;
@@ -56,6 +57,7 @@ pub use route::{
     Route, RouteAccess, UploadBounds,
 };
 pub(crate) use scalars::is_name;
+pub use schema::{reference, schema};
 pub use secret::Secret;
 pub(crate) use simple_yaml::{OtherLayout, SimpleEntry, SimpleList, SimpleValue};
 pub use split::{Split, SplitBy};

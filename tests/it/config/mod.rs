@@ -3,9 +3,11 @@
 mod found;
 mod hostile;
 mod reports;
+mod schema;
 mod shipped;
 mod values;
 
+use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

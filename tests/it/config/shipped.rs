@@ -1,7 +1,5 @@
 //! The shipped configuration files load, and show the true defaults and every key.
 
-use std::collections::BTreeSet;
-
 use super::*;
 
 #[test]
@@ -73,17 +71,20 @@ fn the_shipped_file_shows_the_true_defaults() {
     assert!(claims >= 35, "only {claims} lines were found");
 }
 
-/// Every line that starts with `#` and a key can be switched on, and those in the way of Redis switched off.
-#[test]
-fn the_shipped_file_loads_with_everything_switched_on() {
+/// The shipped file with every line that starts with `#` and a key switched on, and those in the way of Redis switched off.
+pub(super) fn switched_on() -> String {
     let on =
         SHIPPED.lines().filter(|line| *line != "store: memory" && !line.contains("file: tokens.yaml")).map(|line| {
             let code = line.trim_start();
             let key = code.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()));
             key.map_or_else(|| line.to_owned(), |rest| format!("{}{rest}", &line[..line.len() - code.len()]))
         });
-    let text = on.collect::<Vec<_>>().join("\n").replace("http://10.0.0.11:3000", "https://10.0.0.11:3000");
-    let config = good(&text);
+    on.collect::<Vec<_>>().join("\n").replace("http://10.0.0.11:3000", "https://10.0.0.11:3000")
+}
+
+#[test]
+fn the_shipped_file_loads_with_everything_switched_on() {
+    let config = good(&switched_on());
     assert_eq!(config.listen.http.unwrap().port(), 8080);
     let Store::Redis(redis) = &config.store else { panic!("not Redis") };
     assert!(matches!(&redis.servers, RedisServers::Single(node) if node.to_string() == "127.0.0.1:6379"));
@@ -100,7 +101,7 @@ fn the_shipped_file_loads_with_everything_switched_on() {
 
 /// Every key that a configuration may have, with `[]` for an index and `*` for a name of the operator's choice. A key is one
 /// that the compiler's sources name, and that the section does not call unknown.
-fn known_keys() -> BTreeSet<String> {
+pub(super) fn known_keys() -> BTreeSet<String> {
     let sources = fs::read_dir("src/config/compile").unwrap();
     let sources: String = sources.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect();
     let is_key =
