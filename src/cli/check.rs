@@ -5,24 +5,49 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use clap::Args;
 use serde_json::{Value, json};
 
 use crate::config::{self, Config, Loaded, Problem, Problems, Severity, Store};
 use crate::store::Redis;
 use crate::tokens::check_tokens;
 
+/// How to check.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct CheckOptions {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Ask Redis, too, whether it can be used and keeps what it is given
+    #[arg(long)]
+    online: bool,
+    /// Take warnings for errors: exit code 1
+    #[arg(long)]
+    strict: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Good,
+    /// There are warnings.
+    Doubtful,
+    Bad,
+}
+
 /// Checks the file at `path`. For people: problems go to stderr, one line each, and one line on what the file defines to
-/// stdout. As `json`: one object on stdout. The exit code is 0 unless there is an error; warnings are none.
-pub async fn check(path: &Path, json: bool, online: bool) -> ExitCode {
+/// stdout. As `json`: one object on stdout. The exit code is 0 unless there is an error or, if `strict`, a warning.
+pub(super) async fn check(path: &Path, CheckOptions { json, online, strict }: CheckOptions) -> ExitCode {
     let loaded = config::load(path);
     let found = match &loaded {
         Ok(loaded) if online => online_problems(path, &loaded.config).await,
         Ok(_) | Err(_) => Vec::new(),
     };
     match report_with(path, json, loaded, found, &mut io::stdout().lock(), &mut io::stderr().lock()) {
-        Ok(true) => ExitCode::SUCCESS,
+        Ok(Verdict::Good) => ExitCode::SUCCESS,
+        Ok(Verdict::Doubtful) if !strict => ExitCode::SUCCESS,
         // A closed pipe is a failure as well.
-        Ok(false) | Err(_) => ExitCode::FAILURE,
+        Ok(Verdict::Doubtful | Verdict::Bad) | Err(_) => ExitCode::FAILURE,
     }
 }
 
@@ -51,7 +76,7 @@ async fn online_problems(path: &Path, config: &Config) -> Vec<Problem> {
 /// # Errors
 /// Those of the writers.
 pub fn report(path: &Path, json: bool, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
-    report_with(path, json, config::load(path), Vec::new(), out, err)
+    Ok(report_with(path, json, config::load(path), Vec::new(), out, err)? != Verdict::Bad)
 }
 
 fn report_with(
@@ -61,7 +86,7 @@ fn report_with(
     found: Vec<Problem>,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> io::Result<bool> {
+) -> io::Result<Verdict> {
     let (config, mut problems) = match loaded {
         Ok(loaded) => (Some(loaded.config), loaded.warnings),
         Err(problems) => (None, problems.iter().cloned().collect()),
@@ -87,7 +112,11 @@ fn report_with(
     }
     err.flush()?;
     out.flush()?;
-    Ok(config.is_some())
+    Ok(match (config, warnings.is_empty()) {
+        (None, _) => Verdict::Bad,
+        (Some(_), false) => Verdict::Doubtful,
+        (Some(_), true) => Verdict::Good,
+    })
 }
 
 fn summary(config: &Config) -> String {

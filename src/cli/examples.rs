@@ -17,7 +17,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         "serve",
         &["callgate serve", "callgate serve -c /etc/callgate/callgate.yaml --takeover /run/callgate/takeover.sock"],
     ),
-    ("check", &["callgate check", "callgate check new.yaml --online", "callgate check --json"]),
+    ("check", &["callgate check", "callgate check new.yaml --online", "callgate check --strict --json"]),
     ("schema", &["callgate schema > callgate.schema.json"]),
     ("token", &["callgate token create --name dialler --account acme --permission 'calls:*'", "callgate token list"]),
     (

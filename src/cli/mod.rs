@@ -72,12 +72,8 @@ enum Command {
         file: Option<PathBuf>,
         #[command(flatten)]
         config: ConfigFile,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-        /// Ask Redis, too, whether it can be used and keeps what it is given
-        #[arg(long)]
-        online: bool,
+        #[command(flatten)]
+        options: check::CheckOptions,
     },
     /// Print the JSON Schema of the configuration file, by which editors complete and check its keys
     Schema {
@@ -131,9 +127,9 @@ pub fn main() -> ExitCode {
         Command::Serve { config, takeover, log_format } => {
             config.path().and_then(|config| on_runtime(serve::run(config, takeover, log_format)))
         }
-        Command::Check { file, config, json, online } => {
+        Command::Check { file, config, options } => {
             let checked =
-                config.path_or(file).and_then(|file| on_runtime(async { Ok(check::check(&file, json, online).await) }));
+                config.path_or(file).and_then(|file| on_runtime(async { Ok(check::check(&file, options).await) }));
             match checked {
                 Ok(code) => return code,
                 Err(error) => Err(error),

@@ -1,7 +1,8 @@
 //! `listen` and `tls`: sockets, what a client may do there, certificates.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -11,7 +12,7 @@ use super::sockets::{self, address};
 use super::tls::certificate_files;
 use crate::certificates::Purpose;
 use crate::config::units::{HOUR, MINUTE, SECOND};
-use crate::config::{AdminAddress, Expected, Field, ListenSettings, Section, TlsSettings};
+use crate::config::{AdminAddress, EndpointAddress, Expected, Field, ListenSettings, Section, TlsSettings, Upstream};
 
 /// Shorter deadlines than this would cut honest clients off on any network.
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
@@ -76,6 +77,29 @@ fn http(field: &Field<'_>) -> (Option<SocketAddr>, Vec<IpNet>) {
     let address = s.require("address", "for example \"0.0.0.0:8080\"").and_then(|field| address(&field));
     let remedy = "the networks of the proxies that end TLS, for example [10.0.0.0/8]";
     (address, s.get("https_from").map(|field| networks(&field.one_or_more(remedy))).unwrap_or_default())
+}
+
+/// Warns of upstreams that are this process itself.
+pub(super) fn warn_of_circles(file: &Section<'_>, listen: &ListenSettings, upstreams: &[Arc<Upstream>]) {
+    let listeners = [("https", Some(listen.https)), ("http", listen.http), ("health", listen.health)];
+    for upstream in upstreams {
+        for endpoint in &upstream.endpoints {
+            let EndpointAddress::Tcp { host, port } = &endpoint.address else { continue };
+            let ip =
+                host.parse::<IpAddr>().ok().or_else(|| (&**host == "localhost").then_some(Ipv4Addr::LOCALHOST.into()));
+            let is_here = |socket: SocketAddr| {
+                socket.port() == *port
+                    && ip.is_some_and(|ip| ip == socket.ip() || (ip.is_loopback() && socket.ip().is_unspecified()))
+            };
+            if let Some((key, _)) = listeners.iter().find(|(_, socket)| socket.is_some_and(is_here)) {
+                file.field_of("upstreams").warn(format!(
+                    "{}: {host}:{port} is listen.{key} of this process, so its requests would go in circles (name the \
+                     address of the service)",
+                    upstream.name
+                ));
+            }
+        }
+    }
 }
 
 /// Warns of proxies that end TLS but are not asked who the client is.

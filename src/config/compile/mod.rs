@@ -55,6 +55,7 @@ fn assemble(root: &Field<'_>, path: &Path) -> Option<Config> {
     let upstreams = upstreams::upstreams(&file);
     let log = log::log(&file.field_of("log"));
     let routes = routes::routes(&file, default_plan.as_ref().map(|_| &plans), &upstreams, log.success);
+    listen::warn_of_circles(&file, &listen, &upstreams.compiled);
     let preserves = |upstream: &Arc<Upstream>| upstream.header_case == HeaderCase::Preserve;
     let trusted_proxies = process::networks(&file.field_of("trusted_proxies").one_or_many());
     listen::warn_of_nameless_clients(&file, &listen.https_from, &trusted_proxies);

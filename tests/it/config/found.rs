@@ -30,6 +30,11 @@ fn the_file_is_named_or_found_in_this_folder() {
     takes(&["-c", "other.yaml"], Some("broken.yaml"), "other.yaml");
     takes(&["--config", "broken.yaml"], None, "broken.yaml");
     takes(&["other.yaml"], Some("broken.yaml"), "other.yaml");
+    // Without a token file there is a warning.
+    assert_eq!(check(&site, &[], None).status.code(), Some(0));
+    assert_eq!(check(&site, &["--strict"], None).status.code(), Some(1));
+    site.token(&["*"]);
+    assert_eq!(check(&site, &["--strict"], None).status.code(), Some(0));
     std::fs::remove_file(site.config()).unwrap();
     if !std::path::Path::new("/etc/callgate/callgate.yaml").exists() {
         let none = check(&site, &[], None);
