@@ -108,6 +108,25 @@ fn every_link_leads_to_a_file_and_a_heading() {
     assert!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
 }
 
+#[test]
+fn every_alert_leads_to_a_heading_and_uses_metrics_that_are_listed() {
+    let alerts: serde_json::Value =
+        serde_yaml::from_str(&fs::read_to_string("deploy/prometheus/alerts.yml").unwrap()).unwrap();
+    let listed = fs::read_to_string("docs/reference/metrics.md").unwrap();
+    let rules = alerts["groups"][0]["rules"].as_array().unwrap();
+    assert!(rules.len() > 10, "{} alerts", rules.len());
+    for rule in rules {
+        let link = rule["annotations"]["runbook"].as_str().unwrap_or_else(|| panic!("no runbook: {rule}"));
+        let (file, anchor) = link.split_once('#').unwrap_or_else(|| panic!("no heading: {link}"));
+        let headings = anchors(&split(Path::new(file)).1);
+        assert!(headings.iter().any(|heading| heading == anchor), "{link} leads nowhere");
+        let words = rule["expr"].as_str().unwrap().split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        for metric in words.filter(|word| word.starts_with("callgate_") || word.starts_with("process_")) {
+            assert!(listed.contains(&format!("| `{metric}` |")), "{metric} of {} is not listed", rule["alert"]);
+        }
+    }
+}
+
 /// The path without `..`.
 fn normal(path: &Path) -> PathBuf {
     path.iter().fold(PathBuf::new(), |mut normal, part| {
