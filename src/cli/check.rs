@@ -71,7 +71,7 @@ async fn online_problems(path: &Path, config: &Config) -> Vec<Problem> {
     }
 }
 
-/// As [`check`] without Redis, to any two writers; true unless there is an error.
+/// As `callgate check` without Redis, to any two writers; true unless there is an error.
 ///
 /// # Errors
 /// Those of the writers.
