@@ -10,6 +10,7 @@ mod bearer;
 mod body;
 mod certificates;
 pub mod cli;
+mod color;
 pub mod config;
 mod deadline;
 #[cfg(feature = "demo")]
@@ -25,6 +26,7 @@ mod listener;
 mod live_calls;
 mod occupancy;
 mod per_worker;
+mod progress;
 pub mod response;
 pub mod route;
 mod selftest;

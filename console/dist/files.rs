@@ -6,14 +6,14 @@ pub(super) static FILES: [ConsoleFile; 3] = [
     ConsoleFile {
         path: "/",
         content_type: "text/html; charset=utf-8",
-        etag: "\"ac110461746a47c8\"",
+        etag: "\"e2cc98cf9193336f\"",
         gzipped: include_bytes!("index.html.gz"),
     },
     ConsoleFile {
-        path: "/assets/index-DEcSvSP5.js",
+        path: "/assets/index-C_7vTW-L.js",
         content_type: "text/javascript; charset=utf-8",
-        etag: "\"b761430dcd9189f7\"",
-        gzipped: include_bytes!("assets/index-DEcSvSP5.js.gz"),
+        etag: "\"5aa2370d530e53c8\"",
+        gzipped: include_bytes!("assets/index-C_7vTW-L.js.gz"),
     },
     ConsoleFile {
         path: "/assets/style-D0SbzRWO.css",

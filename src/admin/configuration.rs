@@ -53,7 +53,10 @@ pub(super) fn last_reload_json(backend: &AdminBackend) -> Option<Value> {
     let (at, result) = last.as_deref()?;
     let mut last = match result {
         Ok(report) => report_json(report),
-        Err(failure) => json!({ "errors": problems_json(&failure.problems) }),
+        Err(failure) => {
+            let [errors, warnings] = config::parted_json(&failure.problems);
+            json!({ "errors": errors, "warnings": warnings })
+        }
     };
     last["at"] = json!(Date::new(*at));
     last["successful"] = result.is_ok().into();

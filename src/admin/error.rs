@@ -7,7 +7,7 @@ use serde_json::json;
 use super::access::AccessDenied;
 use super::invalid::{InvalidFields, sentence};
 use super::response::{AdminResponse, etag, json_response, set_header};
-use crate::config::{Problem, Role};
+use crate::config::{self, Problem, Role};
 use crate::store::StoreError;
 use crate::tokens::RegistryError;
 
@@ -75,7 +75,7 @@ impl ApiError {
             body["errors"] = json!(invalid);
         }
         if let Self::Configuration(problems) = &self {
-            body["errors"] = problems.iter().map(Problem::to_json).collect();
+            [body["errors"], body["warnings"]] = config::parted_json(problems);
         }
         let mut response = json_response(status, &body);
         if let Some((name, value)) = self.header(code) {

@@ -26,7 +26,7 @@ pub(super) async fn import(mut request: ApiRequest<'_>) -> Result<AdminResponse,
     let dry_run = body.get("dry_run", &BOOL).unwrap_or(false);
     body.finish()?;
     let (backend, export) = (request.backend, Export::of(list));
-    let imported = backend.registry.import(&backend.config, &export, &defaults, dry_run, &request.by).await;
+    let imported = backend.registry.import(&backend.config, &export, &defaults, dry_run, &request.by, |_, _| {}).await;
     backend.refresh().await;
     let Imported { tokens, present, ended, refused, warnings, broken, .. } = imported;
     if let Some(error) = broken {

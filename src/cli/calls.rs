@@ -13,6 +13,7 @@ use super::admin_client::{AdminArgs, AdminClient};
 use super::confirm::confirm;
 use super::quantities;
 use super::table::{short, table};
+use crate::color::label;
 use crate::live_calls::CallReport;
 
 /// A running instance must answer within this time: a person waits.
@@ -116,7 +117,11 @@ fn list(args: &ListArgs) -> anyhow::Result<()> {
     }
     let silent: Vec<&str> = silent.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     if !silent.is_empty() {
-        eprintln!("warning: these instances did not answer, so their calls are missing: {}", silent.join(", "));
+        eprintln!(
+            "{} these instances did not answer, so their calls are missing: {}",
+            label("warning"),
+            silent.join(", ")
+        );
     }
     Ok(())
 }

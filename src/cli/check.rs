@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::color::{Color, has_colors};
 use crate::config::{self, Config, Loaded, Problem, Problems, Severity, Store};
 use crate::store::Redis;
 use crate::tokens::check_tokens;
@@ -43,7 +44,15 @@ pub(super) async fn check(path: &Path, CheckOptions { json, online, strict }: Ch
         Ok(loaded) if online => online_problems(path, &loaded.config).await,
         Ok(_) | Err(_) => Vec::new(),
     };
-    match report_with(path, json, loaded, found, &mut io::stdout().lock(), &mut io::stderr().lock()) {
+    match report_with(
+        path,
+        json,
+        has_colors(&io::stderr()),
+        loaded,
+        found,
+        &mut io::stdout().lock(),
+        &mut io::stderr().lock(),
+    ) {
         Ok(Verdict::Good) => ExitCode::SUCCESS,
         Ok(Verdict::Doubtful) if !strict => ExitCode::SUCCESS,
         // A closed pipe is a failure as well.
@@ -76,12 +85,13 @@ async fn online_problems(path: &Path, config: &Config) -> Vec<Problem> {
 /// # Errors
 /// Those of the writers.
 pub fn report(path: &Path, json: bool, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
-    Ok(report_with(path, json, config::load(path), Vec::new(), out, err)? != Verdict::Bad)
+    Ok(report_with(path, json, false, config::load(path), Vec::new(), out, err)? != Verdict::Bad)
 }
 
 fn report_with(
     path: &Path,
     json: bool,
+    has_colors: bool,
     loaded: Result<Loaded, Problems>,
     found: Vec<Problem>,
     out: &mut dyn Write,
@@ -103,7 +113,7 @@ fn report_with(
     if json {
         writeln!(out, "{}", as_json(path, config.as_ref(), &errors, &warnings))?;
     } else {
-        problems.iter().try_for_each(|problem| writeln!(err, "{problem}"))?;
+        problems.iter().try_for_each(|problem| writeln!(err, "{}", shown(problem, has_colors)))?;
         match &config {
             Some(config) => writeln!(out, "{}: good: {}", path.display(), summary(config))?,
             None if warnings.is_empty() => writeln!(err, "{}", counted(errors.len(), "error"))?,
@@ -117,6 +127,15 @@ fn report_with(
         (Some(_), false) => Verdict::Doubtful,
         (Some(_), true) => Verdict::Good,
     })
+}
+
+/// A line for people.
+fn shown(problem: &Problem, has_colors: bool) -> String {
+    let severity = match problem.severity {
+        Severity::Error => Color::BoldRed.paint(has_colors, if has_colors { " error:" } else { "" }),
+        Severity::Warning => Color::BoldYellow.paint(has_colors, " warning:"),
+    };
+    format!("{}{severity} {}", Color::Bold.paint(has_colors, problem.place()), problem.text())
 }
 
 fn summary(config: &Config) -> String {

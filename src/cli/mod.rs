@@ -20,11 +20,12 @@ pub mod token;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::color::{self, label};
 use crate::config;
 #[cfg(feature = "demo")]
 use crate::demo;
 use crate::selftest;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use config_file::ConfigFile;
 use confirm::Unconfirmed;
 use rustls::crypto::aws_lc_rs;
@@ -36,6 +37,9 @@ const WRONG_USAGE: u8 = 2;
 #[derive(Parser)]
 #[command(name = "callgate", version, arg_required_else_help = true)]
 struct Arguments {
+    /// When texts have colours. `auto`: on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = ColorChoice::Auto, hide_possible_values = true)]
+    color: ColorChoice,
     #[command(subcommand)]
     command: Command,
 }
@@ -113,6 +117,7 @@ enum Command {
 /// Runs the command line.
 pub fn main() -> ExitCode {
     let arguments = Arguments::from_arg_matches(&program().get_matches()).unwrap_or_else(|error| error.exit());
+    color::choose(arguments.color);
     // This can only fail if a provider is installed already; nothing else installs one.
     let _ = aws_lc_rs::default_provider().install_default();
     let done = match arguments.command {
@@ -125,7 +130,13 @@ pub fn main() -> ExitCode {
         )),
         Command::Init(args) => on_runtime(init::run(args)),
         Command::Serve { config, takeover, log_format } => {
-            config.path().and_then(|config| on_runtime(serve::run(config, takeover, log_format)))
+            let served = config
+                .path()
+                .and_then(|config| on_runtime(async { Ok(serve::run(&config, takeover, log_format).await) }));
+            match served {
+                Ok(code) => return code,
+                Err(error) => Err(error),
+            }
         }
         Command::Check { file, config, options } => {
             let checked =
@@ -162,7 +173,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("callgate: {error:#}");
+            eprintln!("{} {error:#}", label("error"));
             if error.is::<Unconfirmed>() { ExitCode::from(WRONG_USAGE) } else { ExitCode::FAILURE }
         }
     }

@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::admin_client::AdminArgs;
+use crate::color::label;
 
 /// A running instance must answer within this time: it may have long files to read.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -23,18 +24,23 @@ pub(super) fn run(args: &ReloadArgs) -> anyhow::Result<()> {
     let (is_ok, answer) = args.admin.client()?.ask("POST", "/api/reload", TIMEOUT)?;
     if !is_ok {
         let message = answer["message"].as_str().context("the answer has no message")?;
+        warn_of(&answer);
         let errors: String = answer["errors"].as_array().into_iter().flatten().map(|it| line(it) + "\n").collect();
         bail!("{message}\n{}", errors.trim_end());
     }
-    for warning in answer["warnings"].as_array().into_iter().flatten() {
-        eprintln!("warning: {}", line(warning));
-    }
+    warn_of(&answer);
     let changes: Vec<&str> = answer["changes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     match &changes[..] {
         [] => println!("Nothing has changed."),
         changes => println!("In force: {}.", changes.join(", ")),
     }
     Ok(())
+}
+
+fn warn_of(answer: &Value) {
+    for warning in answer["warnings"].as_array().into_iter().flatten() {
+        eprintln!("{} {}", label("warning"), line(warning));
+    }
 }
 
 /// A problem as `callgate check` shows it.

@@ -41,7 +41,7 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
 type Differ = fn(&Config, &Config) -> bool;
 
 /// What can't be put into force in a running process.
-pub(super) const NEEDS_RESTART: [(&str, Differ); 9] = [
+pub(super) const NEEDS_RESTART: [(&str, Differ); 10] = [
     ("listen.https", |old, new| old.listen.https != new.listen.https),
     ("listen.http", |old, new| old.listen.http != new.listen.http),
     ("listen.admin", |old, new| old.listen.admin != new.listen.admin),
@@ -50,6 +50,7 @@ pub(super) const NEEDS_RESTART: [(&str, Differ); 9] = [
     ("store", |old, new| !same_store(&old.store, &new.store)),
     ("tokens.file", |old, new| old.tokens.file != new.tokens.file),
     ("telemetry.otlp", |old, new| old.otlp != new.otlp),
+    ("log.file", |old, new| old.log.file != new.log.file),
     ("log.format", |old, new| old.log.format != new.log.format),
 ];
 

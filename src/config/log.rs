@@ -1,5 +1,6 @@
 //! `log`, validated: what is logged, and in which form.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Access log and diagnostics.
@@ -7,6 +8,8 @@ use std::sync::Arc;
 pub struct LogSettings {
     /// The form of the lines.
     pub format: LogFormat,
+    /// Where the lines go in place of standard output.
+    pub file: Option<LogFile>,
     /// A filter as of `tracing_subscriber::filter::Targets`, for example `info` or `callgate=debug`.
     pub level: Arc<str>,
     /// One line per request.
@@ -26,6 +29,17 @@ pub enum LogFormat {
     Human,
     /// One JSON object a line.
     Json,
+}
+
+/// A file of log lines, opened again at each reload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFile {
+    /// The file; the older ones are beside it, with `.1` and so on added.
+    pub path: PathBuf,
+    /// Bytes after which it becomes an older one; `None`: something else rotates it.
+    pub max_size: Option<u64>,
+    /// Older files that are kept.
+    pub keep: u32,
 }
 
 /// A share of requests, in parts of 2³².

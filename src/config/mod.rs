@@ -35,7 +35,7 @@ pub(crate) use changes::{changes, restart_needed};
 use compile::compile;
 pub(crate) use compile::log_level;
 use files::Expected;
-use nearest::{hint, nearest};
+use nearest::nearest;
 use problem::quoted;
 use section::Section;
 
@@ -43,13 +43,14 @@ pub use self::redis::{
     LoginSource, OnFailure, RedisLogin, RedisNode, RedisSentinel, RedisServers, RedisStore, RedisTls,
 };
 pub use admin::{AdminAccess, AdminAddress, AdminClient, AdminTls, AdminToken, Role, UnixSocket};
-pub use log::{LogFormat, LogSettings, LogShare};
+pub use log::{LogFile, LogFormat, LogSettings, LogShare};
 pub use model::{
     Config, DrainSettings, FailureLimits, LimitSettings, ListenSettings, REQUEST_ID, Runtime, Store, TokenSettings,
 };
-pub(crate) use nearest::did_you_mean;
+pub(crate) use nearest::{did_you_mean, hint};
 pub use plan::{CONCURRENT_CALLS, IN_FLIGHT, Limit, Plan, PlansByName, RouteLimits};
 use plan::{MAX_COUNT, WINDOW_MS};
+pub(crate) use problem::parted_json;
 pub use problem::{Problem, Problems, Severity};
 pub(crate) use reader::{Field, FileKind, YamlReader};
 pub use route::{

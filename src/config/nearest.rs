@@ -31,7 +31,7 @@ pub(crate) fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a s
 }
 
 /// ` (did you mean "calls"?)`, or else the known names.
-pub(super) fn hint<'k>(name: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
+pub(crate) fn hint<'k>(name: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
     let near = did_you_mean(name, known.clone().take(MAX_COMPARED));
     if !near.is_empty() {
         return near;

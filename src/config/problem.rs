@@ -33,6 +33,23 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// `file:line:column:`, or `file:` where the problem is the file itself.
+    pub(crate) fn place(&self) -> String {
+        let file = self.file.display();
+        if self.line > 0 { format!("{file}:{}:{}:", self.line, self.column) } else { format!("{file}:") }
+    }
+
+    /// What follows the place, without the severity.
+    pub(crate) fn text(&self) -> String {
+        let path = if self.path.is_empty() { String::new() } else { format!("{}: ", self.path) };
+        path + &self.message
+    }
+
+    /// Where and what, for a line that has a level of its own.
+    pub(crate) fn line(&self) -> String {
+        format!("{} {}", self.place(), self.text())
+    }
+
     /// For programs; errors and warnings are told apart by where they stand.
     pub(crate) fn to_json(&self) -> Value {
         let file = self.file.display().to_string();
@@ -40,19 +57,16 @@ impl Problem {
     }
 }
 
+/// Errors and warnings, parted, for programs.
+pub(crate) fn parted_json(problems: &[Problem]) -> [Value; 2] {
+    let of = |severity| problems.iter().filter(|it| it.severity == severity).map(Problem::to_json).collect();
+    [of(Severity::Error), of(Severity::Warning)]
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.file.display())?;
-        if self.line > 0 {
-            write!(f, "{}:{}:", self.line, self.column)?;
-        }
-        if self.severity == Severity::Warning {
-            f.write_str(" warning:")?;
-        }
-        if !self.path.is_empty() {
-            write!(f, " {}:", self.path)?;
-        }
-        write!(f, " {}", self.message)
+        let severity = if self.severity == Severity::Warning { " warning:" } else { "" };
+        write!(f, "{}{severity} {}", self.place(), self.text())
     }
 }
 

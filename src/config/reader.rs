@@ -337,7 +337,8 @@ impl<'a> Field<'a> {
         self.reader.resolve(path)
     }
 
-    fn path_of_file(&self) -> Option<PathBuf> {
+    /// The path of a file, resolved against the configuration's folder.
+    pub(crate) fn path_of_file(&self) -> Option<PathBuf> {
         let text = self.text()?;
         if text.is_empty() {
             return self.accept(Err("must be the path of a file, not an empty text"));

@@ -12,7 +12,7 @@ mod setup;
 mod speed;
 mod tested_redis;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,7 +23,9 @@ use anyhow::bail;
 use clap::Args;
 use futures_util::future;
 
+use crate::color::label;
 use crate::config::PlansByName;
+use crate::progress::Progress;
 use crate::server::ExitSignals;
 use contention::{DECIDERS, TokenGroup, contend};
 use instance::{INSTANCES, TestInstance};
@@ -85,7 +87,7 @@ pub(crate) async fn run(args: SelftestArgs) -> ExitCode {
             if args.json {
                 println!("{}", serde_json::json!({ "good": false, "problems": [format!("{error:#}")] }));
             }
-            eprintln!("callgate: {error:#}");
+            eprintln!("{} {error:#}", label("error"));
             if error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
@@ -105,13 +107,14 @@ async fn test(args: &SelftestArgs, TestSetup { address, store, plans }: TestSetu
         signals.exit_at_next().await;
     });
     let target = TestedRedis::open(address, store).await?;
-    if io::stderr().is_terminal() {
-        eprintln!("Testing {} for about {} seconds …", target.address, args.seconds + OTHER_SECONDS);
-    }
+    let progress = Progress::on_terminal();
+    progress.step(&format!("Testing {} for about {} seconds", target.address, args.seconds + OTHER_SECONDS));
     let groups = TestTokens::new(&plans);
     let time = Duration::from_secs(args.seconds);
-    let tested = groups.test(&target, time, &stop).await;
+    let tested = groups.test(&target, time, &stop, &progress).await;
+    progress.step("Deleting the keys of the test");
     let deleted = target.delete(&groups.tokens()).await;
+    drop(progress);
     if stop.load(Ordering::Relaxed) {
         let keys = deleted?;
         bail!("interrupted before the end; the {keys} keys of the test were deleted");
@@ -156,13 +159,18 @@ impl TestTokens {
         target: &TestedRedis,
         time: Duration,
         stop: &Arc<AtomicBool>,
+        progress: &Progress,
     ) -> anyhow::Result<SelftestReport> {
         let facts = target.facts().await?;
         target.create(&self.tokens()).await?;
+        progress.step("1 of 4: whether limits are exact");
         let exact = contend(&target.store, &self.contended, stop.clone()).await?;
+        progress.step("2 of 4: how fast decisions are");
         let measure = |crowd, time| speed::measure(&target.store, self.busy.clone(), crowd, time, stop.clone());
         let speed = [measure((1, 1), time / 4).await?, measure((INSTANCES, DECIDERS), time * 3 / 4).await?];
+        progress.step("3 of 4: how much memory logs take");
         let bytes = self.measure_logs(target).await;
+        progress.step("4 of 4: what happens when connections break");
         let cut = disconnection::cut_connections(target, self.busy.clone(), stop.clone()).await;
         Ok(SelftestReport::new(target, facts, exact, speed, OptionalResult::of(bytes), OptionalResult::of(cut)))
     }

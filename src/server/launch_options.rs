@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::sockets::ActivatedSocket;
-use crate::config::LogFormat;
+use crate::config::{LogFormat, Problem};
 
 /// What a start may find.
 #[derive(Default)]
@@ -13,4 +13,6 @@ pub(crate) struct LaunchOptions {
     pub(crate) activated: Vec<ActivatedSocket>,
     /// In place of `log.format`.
     pub(crate) log_format: Option<LogFormat>,
+    /// What somebody should look at in the configuration; it is logged.
+    pub(crate) warnings: Vec<Problem>,
 }

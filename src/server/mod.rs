@@ -117,7 +117,8 @@ impl Server {
         });
         open_files::raise_limit(config.listen.max_connections);
         let count = config.runtime.workers.get();
-        let LaunchOptions { takeover, activated, .. } = options;
+        let LaunchOptions { takeover, activated, warnings, .. } = options;
+        warnings.iter().for_each(|warning| tracing::warn!("{}", warning.line()));
         let inheritance = match takeover.clone() {
             Some(path) => in_background(path, takeover::connect).await?,
             None => None,

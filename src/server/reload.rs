@@ -98,6 +98,8 @@ impl Reloader {
     }
 
     async fn reload(&mut self) -> ReloadResult {
+        // At SIGHUP after a rotation, even if the configuration is bad.
+        self.log.reopen();
         let result = self.exchange().await;
         let now = SystemTime::now();
         let metrics = &self.state.metrics;
@@ -105,7 +107,7 @@ impl Reloader {
         match &result {
             Ok(report) => {
                 metrics.reload_success_time.set(unix_seconds(now));
-                report.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                report.warnings.iter().for_each(|warning| tracing::warn!("{}", warning.line()));
                 let changes = match &report.changes[..] {
                     [] => "nothing has changed".to_owned(),
                     changes => changes.join(", "),
@@ -115,8 +117,8 @@ impl Reloader {
             Err(failure) => {
                 for problem in &failure.problems {
                     match problem.severity {
-                        Severity::Error => tracing::error!("{problem}"),
-                        Severity::Warning => tracing::warn!("{problem}"),
+                        Severity::Error => tracing::error!("{}", problem.line()),
+                        Severity::Warning => tracing::warn!("{}", problem.line()),
                     }
                 }
                 tracing::error!("the configuration was refused; the one before stays in force");

@@ -29,7 +29,7 @@ pub(super) const HELP: [(&str, &str); 47] = [
     ("callgate_limited_tokens", "Tokens whose admissions are in the memory of this process."),
     (
         "callgate_log_lines_dropped_total",
-        "Log lines that standard output did not take: its reader is too slow, or it can't be written.",
+        "Log lines that standard output or log.file did not take: too slow, or it can't be written.",
     ),
     ("callgate_log_lines_sampled_out_total", "Successful requests without a line in the log, because of log.sample."),
     ("callgate_merged_admissions_total", "Requests admitted while Redis did not answer and merged into it later."),

@@ -1,5 +1,6 @@
 //! The form of this process's log lines: `log.format`, once it is known where the lines go.
 
+use crate::color::has_colors;
 use crate::config::LogFormat;
 
 /// The form of log lines.
@@ -14,10 +15,11 @@ pub(super) enum LineFormat {
 impl LineFormat {
     /// For lines that go to a terminal or not.
     pub(super) fn new(format: LogFormat, is_terminal: bool) -> Self {
-        let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         match (format, is_terminal) {
             (LogFormat::Json, _) | (LogFormat::Auto, false) => Self::Json,
-            (LogFormat::Human, _) | (LogFormat::Auto, true) => Self::Human { has_colours: is_terminal && !is_plain },
+            (LogFormat::Human, _) | (LogFormat::Auto, true) => {
+                Self::Human { has_colours: is_terminal && has_colors(&std::io::stdout()) }
+            }
         }
     }
 }

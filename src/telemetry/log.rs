@@ -1,8 +1,10 @@
-//! The log: a bounded queue to standard output that never makes a worker wait.
+//! The log: a bounded queue to standard output or a file that never makes a worker wait.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tracing_subscriber::filter::{ParseError, Targets};
@@ -16,6 +18,7 @@ use super::Metrics;
 use super::access::{AccessLog, AccessSettings};
 use super::cells::Counter;
 use super::line_format::LineFormat;
+use super::log_file::LogFileWriter;
 use super::log_queue::{LogGuard, LogQueue, LogWriter};
 use super::visible_writer::VisibleWriter;
 
@@ -31,6 +34,15 @@ pub enum LogError {
     /// Standard output can't be used.
     #[error("standard output")]
     Output(#[from] io::Error),
+    /// The file can't be opened.
+    #[error("log.file: {path}")]
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The process has a logger already.
     #[error("the process has a logger already")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
@@ -41,6 +53,8 @@ pub enum LogError {
 pub struct LogControl {
     filter: reload::Handle<Targets, Registry>,
     access: Arc<AccessSettings>,
+    /// Set to open the file again, if there is one.
+    reopen: Option<Arc<AtomicBool>>,
 }
 
 impl LogControl {
@@ -52,6 +66,11 @@ impl LogControl {
         self.set_level(&log.level)?;
         self.access.follow(log);
         Ok(())
+    }
+
+    /// Opens the file of the log again before the next line, if there is one: it may have been moved.
+    pub fn reopen(&self) {
+        self.reopen.iter().for_each(|reopen| reopen.store(true, Ordering::Relaxed));
     }
 
     /// Filters diagnostics by another `log.level`.
@@ -71,7 +90,8 @@ fn filter(level: &str) -> Result<Targets, ParseError> {
     format!("hyper=info,h2=warn,rustls=warn,redis=warn,{level}").parse()
 }
 
-/// Sets up the diagnostics of the process and the access log; both go to standard output. `format`: in place of that of the settings.
+/// Sets up the diagnostics of the process and the access log; both go to standard output or
+/// the file of the settings. `format`: in place of that of the settings.
 ///
 /// # Errors
 /// [`LogError`].
@@ -80,9 +100,16 @@ pub fn init(
     format: Option<LogFormat>,
     metrics: &Metrics,
 ) -> Result<(AccessLog, LogControl, LogGuard), LogError> {
-    let format = LineFormat::new(format.unwrap_or(log.format), io::stdout().is_terminal());
-    // A file of its own has no buffer that an error could leave half written.
-    let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let format = LineFormat::new(format.unwrap_or(log.format), log.file.is_none() && io::stdout().is_terminal());
+    let (output, reopen): (Box<dyn Write + Send>, _) = match &log.file {
+        Some(file) => {
+            let failed = |source| LogError::File { path: file.path.clone(), source };
+            let (output, reopen) = LogFileWriter::open(file.clone()).map_err(failed)?;
+            (Box::new(output), Some(reopen))
+        }
+        // A file of its own has no buffer that an error could leave half written.
+        None => (Box::new(File::from(io::stdout().as_fd().try_clone_to_owned()?)), None),
+    };
     let (writer, guard) = LogWriter::start(output, format, metrics.log_dropped.clone())?;
     let (filter, handle) = reload::Layer::new(filter(&log.level)?);
     let has_colours = format == LineFormat::Human { has_colours: true };
@@ -100,7 +127,11 @@ pub fn init(
     let _ = QUEUE.set(guard.0.clone());
     let access = Arc::new(AccessSettings::new(log));
     let sampled_out = metrics.log_sampled_out.clone();
-    Ok((AccessLog::new(writer, format, access.clone(), sampled_out), LogControl { filter: handle, access }, guard))
+    Ok((
+        AccessLog::new(writer, format, access.clone(), sampled_out),
+        LogControl { filter: handle, access, reopen },
+        guard,
+    ))
 }
 
 /// Writes what is queued, in a process that exits before its [`LogGuard`] is dropped.

@@ -12,7 +12,7 @@ use super::permission::is_permission;
 use super::plans::{self, Plans};
 use super::record::{self, MAX_PERMISSIONS, Others, Record, StoredHash};
 use super::token::{self, TokenHash};
-use crate::config::{CONCURRENT_CALLS, IN_FLIGHT, Limit, did_you_mean};
+use crate::config::{CONCURRENT_CALLS, IN_FLIGHT, Limit, hint};
 
 /// A token that is asked for, not yet checked.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -192,8 +192,8 @@ impl Check<'_> {
     fn plan(&mut self, name: Option<&str>, limits: &[Limit]) {
         let Some(plan) = self.plans.get(name) else {
             let name = name.unwrap_or_default();
-            let hint = did_you_mean(name, self.plans.names());
-            return self.fault("plan", format!("no plan is called {}{hint}", quoted(name)));
+            let known = hint(name, self.plans.names());
+            return self.fault("plan", format!("no plan is called {}{known}", quoted(name)));
         };
         if let Err(why) = plans::check_overrides(plan, limits) {
             self.fault("limits", format!("limit {why}"));

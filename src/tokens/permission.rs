@@ -1,7 +1,8 @@
 //! Permissions: texts such as `calls:write`, held by tokens and asked by routes.
 
-use crate::config::did_you_mean;
-use crate::config::{Config, RouteAccess};
+use std::collections::BTreeSet;
+
+use crate::config::{Config, RouteAccess, hint};
 
 /// Characters of a permission.
 const MAX_LEN: usize = 100;
@@ -30,9 +31,9 @@ pub(crate) fn strange_permissions(config: &Config, held: &[String]) -> Vec<Strin
         RouteAccess::Token(permissions) => &permissions[..],
         RouteAccess::Public => &[],
     });
-    let asked: Vec<&str> = asked.map(|permission| &**permission).collect();
+    let asked: BTreeSet<&str> = asked.map(|permission| &**permission).collect();
     let is_strange = |held: &&String| *held != "*" && !asked.iter().any(|asked| covers(held, asked));
-    let remark = |held: &String| format!("no route asks for \"{held}\"{}", did_you_mean(held, asked.iter().copied()));
+    let remark = |held: &String| format!("no route asks for \"{held}\"{}", hint(held, asked.iter().copied()));
     held.iter().filter(is_strange).map(remark).collect()
 }
 

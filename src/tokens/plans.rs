@@ -35,7 +35,7 @@ impl Plans {
         self.id
     }
 
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> + Clone {
         self.by_name.keys().map(|name| &**name)
     }
 

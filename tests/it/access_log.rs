@@ -1,4 +1,4 @@
-//! The access log: which requests have a line, in which form, and what it has of the client.
+//! The log: which requests have a line, in which form, what it has of the client, and where the lines go.
 
 use std::fs::File;
 use std::process::Stdio;
@@ -124,4 +124,88 @@ async fn the_command_line_chooses_the_form_and_a_file_has_no_colours() {
     let line = line.await;
     assert!(line.contains("Z 401 GET   ") && line.contains(" unauthenticated reason=missing "), "{line}");
     assert!(!read().contains('\u{1b}'));
+}
+
+#[tokio::test]
+async fn a_file_gets_the_lines_and_is_opened_again_even_by_a_reload_that_fails() {
+    let upstream = Upstream::start().await;
+    let site = site(&upstream, "{ file: callgate.log }");
+    let token = site.token(&[]);
+    let (path, moved) = (site.path("callgate.log"), site.path("callgate.log.1"));
+    let mut command = tokio::process::Command::new(PROGRAM);
+    command.args(["serve", "--config"]).arg(site.config()).kill_on_drop(true).stdin(Stdio::null());
+    command.stdout(File::create(site.path("stdout")).unwrap());
+    let serving = command.spawn().unwrap();
+    let read = |path: &std::path::Path| std::fs::read_to_string(path).unwrap_or_default();
+    let lines = |path: &std::path::Path| -> Vec<Value> {
+        read(path).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let address = eventually("the gateway to serve", async || {
+        lines(&path).iter().find(|line| line["message"] == "serving")?["https"].as_str().map(str::to_owned)
+    });
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let (client, address) =
+        (reqwest::Client::builder().danger_accept_invalid_certs(true).build().unwrap(), address.await);
+    let logged = async |path: &std::path::Path, target: &str| {
+        let request = client.get(format!("https://{address}{target}")).bearer_auth(&token.secret);
+        request.send().await.unwrap();
+        eventually("the line", async || lines(path).iter().any(|line| line["path"] == target).then_some(())).await;
+    };
+    logged(&path, "/echo").await;
+    assert_eq!(std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&path).unwrap()) & 0o777, 0o640);
+
+    std::fs::rename(&path, &moved).unwrap();
+    logged(&moved, "/status/404").await;
+    site.replace("upstream: up", "upstream: down");
+    let pid = rustix::process::Pid::from_raw(serving.id().unwrap().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, Signal::HUP).unwrap();
+    eventually("the new file", async || read(&path).contains("no upstream is called").then_some(())).await;
+    logged(&path, "/nowhere").await;
+    assert!(!read(&moved).contains("/nowhere"));
+    assert_eq!(read(&site.path("stdout")), "");
+}
+
+#[tokio::test]
+async fn what_prevents_a_start_is_a_line_of_the_log() {
+    let upstream = Upstream::start().await;
+    let site = site(&upstream, "{ level: warn }");
+    let bound = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let admin = format!("admin: \"{}\"", bound.local_addr().unwrap());
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    assert!(text.contains("admin: \"127.0.0.1:0\""), "{text}");
+    let serve = |more: &[&str]| {
+        let output = site.run(&[&["serve"], more].concat());
+        assert_eq!(output.status.code(), Some(1));
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (text(output.stdout), text(output.stderr))
+    };
+    let levels = |out: &str| -> Vec<(String, String)> {
+        let line = |line| serde_json::from_str::<Value>(line).unwrap();
+        let word = |line: &Value, key: &str| line[key].as_str().unwrap().to_owned();
+        out.lines().map(line).map(|line| (word(&line, "level"), word(&line, "message"))).collect()
+    };
+
+    std::fs::write(site.config(), text.replace("admin: \"127.0.0.1:0\"", &admin)).unwrap();
+    let (out, err) = serve(&[]);
+    let (level, message) = levels(&out).pop().unwrap();
+    assert_eq!((&*level, &*err), ("ERROR", ""));
+    assert!(message.contains("can't listen on") && message.contains("(listen.admin)"), "{message}");
+
+    std::fs::write(site.config(), text.replace("level: warn", "level: loud, max_txt: 1").replace("/echo", "/:echo"))
+        .unwrap();
+    let (out, err) = serve(&[]);
+    let found = levels(&out);
+    assert_eq!(
+        found.iter().map(|(level, _)| &**level).collect::<Vec<_>>(),
+        ["WARN", "ERROR", "ERROR", "WARN", "ERROR"],
+        "{out}"
+    );
+    assert!(!out.contains("warning"), "{out}");
+    assert!(found[1].1.contains(" log.level: must be a level"), "{out}");
+    assert_eq!(err, "");
+    let (out, err) = serve(&["--log-format", "human"]);
+    assert_eq!((&*out, err.lines().count()), ("", 5), "{err}");
+    assert!(err.starts_with("warning: ") && err.contains("\nerror: "), "{err}");
+    let (_, err) = serve(&["--log-format", "human", "--color", "always"]);
+    assert!(err.contains("\n\u{1b}[1;31merror:\u{1b}[0m "), "{err}");
 }

@@ -142,10 +142,8 @@ fn root_follows_no_link_of_the_service() {
     symlink(&outside, machine.path("state/tokens.yaml.audit")).unwrap();
     good(&machine.create(ROOT));
     assert!(!outside.exists(), "a file was made where the link leads");
-    let expected = format!(
-        "callgate: {}/tokens.yaml.audit: is a symbolic link: put the file itself in its place",
-        state(&machine)
-    );
+    let expected =
+        format!("error: {}/tokens.yaml.audit: is a symbolic link: put the file itself in its place", state(&machine));
     assert_eq!(failed(&machine.create(ROOT)), expected);
     assert!(!outside.exists());
 }
@@ -164,9 +162,9 @@ fn a_file_that_this_user_may_not_read_is_reported_with_a_remedy() {
 
     let config = format!("etc/callgate.yaml: {denied} it belongs to root:daemon (mode 0640); {as_service}");
     assert_eq!(failed(&machine.check(NOBODY)), config);
-    let serve = said(&machine.run(NOBODY, &["serve", "--config", "etc/callgate.yaml"]));
-    assert!(serve.contains(&format!("\n{config}\n")), "{serve}");
-    assert_eq!(failed(&machine.create(NOBODY)), format!("callgate: {config}"));
+    let serve = said(&machine.run(NOBODY, &["serve", "--log-format", "human", "--config", "etc/callgate.yaml"]));
+    assert!(serve.contains(&format!("error: {config}\n")), "{serve}");
+    assert_eq!(failed(&machine.create(NOBODY)), format!("error: {config}"));
 
     machine.own("etc/callgate.yaml", ROOT, SERVICE, 0o644);
     let key = said(&machine.check(NOBODY));
@@ -226,14 +224,14 @@ fn a_file_that_this_user_may_not_write_is_reported_with_a_remedy() {
     let folder = "the folder etc/../state belongs to daemon:daemon (mode 0755)";
     let why = "tokens.yaml.audit.pending: can't be written by this user (nobody):";
     let as_service = "run this as daemon (`sudo -u daemon callgate …`)";
-    assert_eq!(failed(&machine.create(NOBODY)), format!("callgate: etc/../state/{why} {folder}; {as_service}"));
+    assert_eq!(failed(&machine.create(NOBODY)), format!("error: etc/../state/{why} {folder}; {as_service}"));
 
     // The file would lose its owner.
     open("state", NOBODY, 0o755);
     machine.write("state/tokens.yaml", "tokens: []\n", SERVICE, SERVICE, 0o644);
     let file = format!("{}/tokens.yaml belongs to daemon:daemon (mode 0644)", state(&machine));
     let why = format!("tokens.yaml: can't be written, for {file}, and this user (nobody) can't make such a file;");
-    assert_eq!(failed(&machine.create(NOBODY)), format!("callgate: {}/{why} {as_service}", state(&machine)));
+    assert_eq!(failed(&machine.create(NOBODY)), format!("error: {}/{why} {as_service}", state(&machine)));
     assert_eq!(machine.state(), [("tokens.yaml".to_owned(), SERVICE, SERVICE, 0o644)], "nothing is left behind");
 }
 

@@ -51,7 +51,7 @@ export function ConfigurationPage(_: PageProps) {
         </Panel>
       </div>
       {Boolean(configuration.data?.warnings.length) && (
-        <Panel title="Warnings" note="legal, but perhaps not meant"><Problems problems={configuration.data!.warnings} /></Panel>
+        <Panel title="Warnings" note="legal, but perhaps not meant"><Problems kind="warning" problems={configuration.data!.warnings} /></Panel>
       )}
       <Panel
         title="Text"
@@ -89,19 +89,19 @@ function LastReload({ reload }: { reload: Reload | null }) {
       {reload.changes && (reload.changes.length > 0
         ? <ul class="changes">{reload.changes.map((change) => <li key={change}>{change}</li>)}</ul>
         : <p class="muted">Nothing was different.</p>)}
-      {reload.errors && <Problems problems={reload.errors} />}
-      {reload.warnings && reload.warnings.length > 0 && <Problems problems={reload.warnings} />}
+      {reload.errors && <Problems kind="error" problems={reload.errors} />}
+      {reload.warnings && reload.warnings.length > 0 && <Problems kind="warning" problems={reload.warnings} />}
     </div>
   );
 }
 
-function Problems({ problems }: { problems: Problem[] }) {
+function Problems({ kind, problems }: { kind: "error" | "warning"; problems: Problem[] }) {
   return (
     <ul class="problems">
       {problems.map((problem) => (
         <li key={`${problem.line} ${problem.column} ${problem.message}`}>
           <span class="code muted break">{problem.file}{problem.line > 0 && `:${problem.line}:${problem.column}`} {problem.path}</span>
-          <span>{problem.message}</span>
+          <span><Badge tone={kind === "error" ? "bad" : "warning"}>{kind}</Badge> {problem.message}</span>
         </li>
       ))}
     </ul>

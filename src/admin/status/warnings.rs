@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::super::backend::AdminBackend;
 use super::super::warning_log::Finding;
 use crate::certificates::ValidityFault;
-use crate::config::{OnFailure, Store};
+use crate::config::{OnFailure, Severity, Store};
 use crate::forward::UpstreamReport;
 use crate::telemetry::{ProcessUsage, UpDownCounter};
 
@@ -32,7 +32,8 @@ pub(super) fn findings(
     all.extend(of_endpoints(upstreams));
     all.extend(of_certificates(backend, now));
     if let Some((at, Err(failure))) = backend.last_reload.load().as_deref() {
-        let first = failure.problems.first().map(ToString::to_string).unwrap_or_default();
+        let mut errors = failure.problems.iter().filter(|problem| problem.severity == Severity::Error);
+        let first = errors.next().map(ToString::to_string).unwrap_or_default();
         let text = format!("The last reload was refused, and the configuration before stays in force: {first}");
         all.push(Finding::new("reload_failed", "", text).since(Some(*at)));
     }

@@ -2,7 +2,7 @@
 
 mod screen;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::admin_client::AdminArgs;
+use crate::color::has_colors;
 use screen::{Style, screen};
 
 /// A running instance must answer within this time: a person waits.
@@ -39,8 +40,8 @@ pub(super) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let text = match args.json {
         true => format!("{status}\n"),
         false => {
-            let has_colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-            screen(&status, &admin.to_string(), if has_colours { Style::Coloured } else { Style::Plain })
+            let style = if has_colors(&out) { Style::Coloured } else { Style::Plain };
+            screen(&status, &admin.to_string(), style)
         }
     };
     out.write_all(text.as_bytes()).context("writing to stdout")?;

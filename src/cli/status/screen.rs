@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use super::super::quantities::{bytes, duration};
+use crate::color::Color;
 
 /// Characters of the column of headings.
 const HEADING: usize = 15;
@@ -17,30 +18,16 @@ pub(super) enum Style {
     Coloured,
 }
 
-#[derive(Clone, Copy)]
-enum Paint {
-    Bold,
-    Green,
-    Yellow,
-    Red,
-}
-
 impl Style {
-    fn paint(self, paint: Paint, text: &str) -> String {
-        let code = match paint {
-            Paint::Bold => 1,
-            Paint::Green => 32,
-            Paint::Yellow => 33,
-            Paint::Red => 31,
-        };
-        if self == Self::Coloured { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    fn paint(self, color: Color, text: &str) -> String {
+        color.paint(self == Self::Coloured, text)
     }
 }
 
 /// What people read of a status.
 pub(super) fn screen(status: &Value, address: &str, style: Style) -> String {
     let now = time(&status["time"]);
-    let (word, paint) = if status["well"] == true { ("well", Paint::Green) } else { ("not well", Paint::Red) };
+    let (word, paint) = if status["well"] == true { ("well", Color::Green) } else { ("not well", Color::Red) };
     let up = duration(number(&status["uptime_seconds"]));
     let mut text = format!(
         "callgate {} at {address} is {}: up {up}, pid {} on {}\n",
@@ -51,13 +38,13 @@ pub(super) fn screen(status: &Value, address: &str, style: Style) -> String {
     );
     for warning in list(&status["warnings"]) {
         let ago = ago(now, &warning["since"]);
-        text += &format!("  {} {} (for {ago})\n", style.paint(Paint::Yellow, "!"), plain(&warning["text"]));
+        text += &format!("  {} {} (for {ago})\n", style.paint(Color::Yellow, "!"), plain(&warning["text"]));
     }
     text.push('\n');
     let mut add = |heading: &str, lines: Vec<String>| {
         for (index, line) in lines.iter().enumerate() {
             let heading = if index == 0 { heading } else { "" };
-            text += &format!("{}{line}\n", style.paint(Paint::Bold, &format!("{heading:HEADING$}")));
+            text += &format!("{}{line}\n", style.paint(Color::Bold, &format!("{heading:HEADING$}")));
         }
     };
     add("Requests", traffic(&status["traffic"]));
@@ -185,7 +172,7 @@ fn of_upstream(upstream: &Value, style: Style) -> Vec<String> {
     )];
     lines.extend(list(&upstream["endpoints"]).map(|endpoint| {
         let state = plain(&endpoint["state"]);
-        let paint = if state == "up" { Paint::Green } else { Paint::Red };
+        let paint = if state == "up" { Color::Green } else { Color::Red };
         let ejected = match number(&endpoint["ejected_for_seconds"]) {
             0.0 => String::new(),
             seconds => format!(" for {}", duration(seconds)),

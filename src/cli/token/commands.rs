@@ -22,8 +22,8 @@ impl Session<'_> {
         let (record, secret) = (&issued.edited.record, issued.secret.as_ref().map(Secret::expose));
         self.warn_of_permissions(&record.permissions);
         if record.permissions.is_empty() {
-            self.remark(
-                "warning: the token has no permission, so it can use only routes that ask for none \
+            self.warn(
+                "the token has no permission, so it can use only routes that ask for none \
                  (`callgate token update ID --permission …` gives it one)",
             );
         }
@@ -152,8 +152,8 @@ impl Session<'_> {
         let mut json = json!({ "account": account, "revoked": ids });
         if lost > 0 {
             json["lost"] = lost.into();
-            self.remark(format_args!(
-                "warning: Redis has lost the records of {lost} listed tokens, of this or other accounts; they do not work"
+            self.warn(format_args!(
+                "Redis has lost the records of {lost} listed tokens, of this or other accounts; they do not work"
             ));
         }
         self.print(json, text);

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 use super::args::ImportArgs;
 use super::session::Session;
+use crate::color::label;
+use crate::progress::Progress;
 use crate::tokens::{Defaults, Export, Imported, LONGEST_EXPORT};
 
 impl Session<'_> {
@@ -23,7 +25,11 @@ impl Session<'_> {
         for column in &export.ignored {
             self.remark(format_args!("note: the column {column:?} is ignored"));
         }
-        let imported = self.registry.import(self.config, &export, &defaults, dry_run, &self.by).await;
+        let progress = Progress::on_terminal();
+        progress.step("Importing");
+        let count = |done, all| progress.count("Importing", done, all);
+        let imported = self.registry.import(self.config, &export, &defaults, dry_run, &self.by, count).await;
+        drop(progress);
         let wrong = imported.refused.iter().map(|refused| refused.line).collect::<BTreeSet<u64>>().len();
         self.report_import(&name, &imported, wrong, dry_run);
         if let Some(error) = imported.broken {
@@ -39,7 +45,7 @@ impl Session<'_> {
         let Imported { tokens, present, ended, refused, warnings, broken, rewritten } = imported;
         self.remark_on_rewrite(*rewritten);
         for warning in warnings {
-            self.remark_for_people(format_args!("warning: {warning}"));
+            self.remark_for_people(format_args!("{} {warning}", label("warning")));
         }
         for row in refused {
             self.remark_for_people(format_args!("{name}:{}: {}", row.line, row.message));

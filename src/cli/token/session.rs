@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 
+use crate::color::label;
 use crate::config::{Config, Store};
 use crate::store::Redis;
 use crate::tokens::{ActionContext, Actor, Registry, strange_permissions};
@@ -47,6 +48,11 @@ impl<'a> Session<'a> {
         self.remarks += &format!("{text}\n");
     }
 
+    /// Adds a warning on stderr.
+    pub(super) fn warn(&mut self, text: impl Display) {
+        self.remark(format_args!("{} {text}", label("warning")));
+    }
+
     /// Adds a line on stderr that programs don't need.
     pub(super) fn remark_for_people(&mut self, text: impl Display) {
         if !self.json {
@@ -56,15 +62,15 @@ impl<'a> Session<'a> {
 
     pub(super) fn warn_of_permissions(&mut self, permissions: &[String]) {
         for warning in strange_permissions(self.config, permissions) {
-            self.remark(format_args!("warning: {warning}"));
+            self.warn(warning);
         }
     }
 
     /// Says if a failover of Redis would lose what was written.
     pub(super) async fn remark_on_replicas(&mut self, ids: impl IntoIterator<Item = &str>) {
         if self.registry.have_replicated(ids).await == Some(false) {
-            self.remark(
-                "warning: no replica of Redis has this change yet, so a failover now would undo it: run the command again",
+            self.warn(
+                "no replica of Redis has this change yet, so a failover now would undo it: run the command again",
             );
         }
     }

@@ -19,13 +19,19 @@ pub(super) fn balancing(s: &Section<'_>, shares: Vec<EndpointShare>, protocol: P
         shares,
         balance: s.or("balance", Balance::LeastRequests, balance),
         slow_start: s.or("slow_start", None, |f| f.or_none(|f| f.duration(SECOND..=HOUR))),
-        health: s.optional("health", |f| health(f, protocol)),
+        health: s.or("health", None, |f| health_or_none(f, protocol)),
         ejection: ejection(&s.field_of("ejection")),
         retry: retry(&s.field_of("retry")),
         max_requests: s.or("max_requests", None, |f| f.or_none(|f| f.number(1..=1_000_000))),
         max_waiting: s.or("max_waiting", 100, |f| f.number(0..=100_000)),
         max_wait: s.or("max_wait", SECOND, |f| f.duration(10 * MILLISECOND..=MINUTE)),
     };
+    if balancing.shares.len() > 1 && s.get("health").is_none() {
+        s.field_of("health").warn(
+            "is not set, so an endpoint that is down gets requests until they fail (for example \
+             `health: { path: /healthz }`, or `health: none` if that is meant)",
+        );
+    }
     if balancing.slow_start.is_some() && matches!(balancing.balance, Balance::Hash(_)) {
         s.field_of("slow_start").warn("is not used: `balance: { hash: … }` chooses by the key alone (remove it)");
     }
@@ -96,6 +102,14 @@ fn retry(field: &Field<'_>) -> Retry {
         budget: s.or("budget", 20, |f| f.percent("20%")),
         min_per_second: s.or("min_per_second", 10, |f| f.number(0..=10_000)),
     }
+}
+
+fn health_or_none(field: &Field<'_>, protocol: Protocol) -> Option<Option<Health>> {
+    if !field.is_map() && !field.is_null() {
+        let is_none = field.scalar()?.is_text("none");
+        return if is_none { Some(None) } else { field.refuse("a map (for example { path: /healthz }) or none", "") };
+    }
+    health(field, protocol).map(Some)
 }
 
 fn health(field: &Field<'_>, protocol: Protocol) -> Option<Health> {

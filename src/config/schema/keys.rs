@@ -162,8 +162,17 @@ static PLAN: Form = Section(&[
     key("shadow", &Flag),
 ]);
 
+static LOG_FILE: Form = Section(&[
+    key("path", &FILE).required().says("The file of log lines."),
+    key("max_size", &Either(&[&Size("64KiB", "1TiB"), &NONE])).says(
+        "The size at which the file becomes an older one, with `.1` after its name. Off: another program rotates it.",
+    ),
+    key("keep", &Number(0, 1_000)).says("Older files that are kept, with `max_size`. Off: 5."),
+]);
+
 static LOG: Form = Section(&[
     key("format", &Words(&["auto", "human", "json"])),
+    key("file", &Either(&[&FILE, &LOG_FILE])),
     key("level", &LEVEL),
     key("access", &Flag),
     key("max_text", &Size("64", "16KiB")),

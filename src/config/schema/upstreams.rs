@@ -30,7 +30,7 @@ static UPSTREAM: Form = Section(&[
     key("min_version", &TLS_VERSION),
     key("balance", &Either(&[&Words(&["least_requests", "round_robin"]), &BALANCE])),
     key("slow_start", &Either(&[&Duration("1s", "1h"), &NONE])),
-    key("health", &HEALTH),
+    key("health", &Either(&[&HEALTH, &NONE])),
     key("ejection", &Either(&[&EJECTION, &NONE])),
     key("retry", &RETRY),
     key("max_requests", &Either(&[&Number(1, 1_000_000), &NONE])),

@@ -76,7 +76,7 @@ impl<W: Write> LogOutput<W> {
                         // Nobody else can be told. Standard error may be gone, too.
                         let _ = writeln!(
                             io::stderr(),
-                            "callgate: log lines are lost, because they can't be written to standard output: {error}"
+                            "callgate: log lines are lost, because they can't be written: {error}"
                         );
                     }
                     break;
@@ -98,7 +98,7 @@ impl<W: Write> LogOutput<W> {
             return;
         }
         let (new, time) = (lost - self.told, humantime::format_rfc3339_micros(std::time::SystemTime::now()));
-        let message = format!("{new} log lines were lost, because standard output did not take them");
+        let message = format!("{new} log lines were lost, because standard output or log.file did not take them");
         let line = match self.format {
             LineFormat::Json => {
                 format!("{{\"timestamp\":\"{time}\",\"level\":\"WARN\",\"message\":\"{message}\",\"lost\":{new}}}\n")

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use foldhash::fast::RandomState;
 
-use crate::config::did_you_mean;
+use crate::config::hint;
 use crate::config::{
     CONCURRENT_CALLS, Field, FileKind, IN_FLIGHT, Limit, OtherLayout, Position, Problem, SimpleList, YamlReader,
 };
@@ -150,7 +150,7 @@ impl<'a> TokenParser<'a> {
     fn plan(&self, field: &Field<'_>) -> Option<String> {
         let name = field.word()?;
         let is_known = self.plans.get(Some(&name)).is_some();
-        let unknown = || format!("no plan is called \"{name}\"{}", did_you_mean(&name, self.plans.names()));
+        let unknown = || format!("no plan is called \"{name}\"{}", hint(&name, self.plans.names()));
         field.accept(if is_known { Ok(()) } else { Err(unknown()) })?;
         Some(name)
     }

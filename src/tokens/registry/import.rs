@@ -50,6 +50,7 @@ pub struct Refused {
 
 impl Registry {
     /// Registers all tokens of an export that can be; with `dry_run` it only says what it would do. Done again, it does what is left.
+    /// `progress` is told how many of how many are done.
     pub async fn import(
         &self,
         config: &Config,
@@ -57,6 +58,7 @@ impl Registry {
         defaults: &Defaults,
         dry_run: bool,
         by: &ActionContext,
+        progress: impl Fn(usize, usize),
     ) -> Imported {
         let mut imported = Imported::default();
         let records = self.check(export, defaults, by.now, &mut imported);
@@ -75,7 +77,8 @@ impl Registry {
                 }
             }
             TokenStore::Redis(tokens) => {
-                for chunk in records.chunks(CHUNK) {
+                for (index, chunk) in records.chunks(CHUNK).enumerate() {
+                    progress(index * CHUNK, records.len());
                     let records: Vec<&Record> = chunk.iter().map(|(_, record)| record).collect();
                     match tokens.import(&records, dry_run, by).await {
                         Ok(outcomes) => {

@@ -219,6 +219,8 @@ async fn all_errors_of_the_input_are_reported_at_once() {
         "the end must lie in the future",
     ];
     assert_eq!(problems.lines().collect::<Vec<_>>(), expected);
+    let output = run(&config, &["create", "--name", "n", "--account", "a", "--plan", "partner"]).await;
+    assert_eq!(error(&output), "no plan is called \"partner\" (known here: enterprise, standard)");
     let own = "kal_live_0123456789AB0123456789ABCDEFGHIJKLMNOPQ1eHJcq";
     let hash = TokenHash::of("foreign").to_hex();
     let output = run(&config, &["create", "--name", "n", "--account", "a", "--sha256", &hash, "--id", own]).await;

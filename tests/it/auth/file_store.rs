@@ -78,18 +78,24 @@ fn check_validates_the_token_file_too() {
     let [config, tokens, certificate] = ["callgate.yaml", "tokens.yaml", "c.pem"].map(|name| folder.path().join(name));
     write_pair(&certificate);
     let text = "tls: { certificates: [{ cert: c.pem, key: c.pem }] }\ntokens: { file: tokens.yaml }\n\
+        plans: { standard: { limits: {} }, gold: { limits: {} } }\n\
         routes: [{ path: /a, permission: \"calls:read\", upstream: up }]\nupstreams: { up: { endpoints: [\"http://127.0.0.1:9\"] } }\n";
     std::fs::write(&config, text).unwrap();
     let hash = "0".repeat(64);
     let entry = format!("tokens:\n  - id: a\n    hash: \"{hash}\"\n    name: Dialler\n    account: acme\n");
     let place = |place: &str| format!("{}:{place}", tokens.display());
     for (text, good, reported) in [
-        (format!("{entry}    permissions: [\"calls:*\", \"*\"]\n"), true, String::new()),
+        (format!("{entry}    plan: gold\n    permissions: [\"calls:*\", \"*\"]\n"), true, String::new()),
         (
-            format!("{entry}    permissions: [\"calls:read\", \"cals:read\"]\n"),
+            entry.clone(),
+            true,
+            place(" warning: no token has the plan \"gold\" (remove it, or `callgate token update ID --plan gold`)\n"),
+        ),
+        (
+            format!("{entry}    plan: gold\n    permissions: [\"calls:read\", \"cals:read\"]\n"),
             true,
             place(
-                "6:5: warning: tokens[0].permissions: no route asks for \"cals:read\" (did you mean \"calls:read\"?)\n",
+                "7:5: warning: tokens[0].permissions: no route asks for \"cals:read\" (did you mean \"calls:read\"?)\n",
             ),
         ),
         (

@@ -20,7 +20,7 @@ routes:
   - { path: "/api/v1/calls/{id}/stream", permission: "calls:stream", upstream: media, call: { max_duration: 4h } }
   - { path: "/api/v1/{*rest}", upstream: api, auth: none }
 upstreams:
-  calls: { endpoints: ["http://10.0.0.11:3000", "http://10.0.0.12:3000"] }
+  calls: { endpoints: ["http://10.0.0.11:3000", "http://10.0.0.12:3000"], health: { path: /healthz } }
   media: { endpoints: ["https://[2001:db8::1]"], host: endpoint }
   api: { endpoints: ["http://127.0.0.1"] }
 "#,

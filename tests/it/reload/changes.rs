@@ -60,13 +60,21 @@ async fn a_bad_configuration_changes_nothing_and_is_told_everywhere() {
     let token = site.token(&[]);
     let gateway = site.serve();
     assert_eq!(gateway.metric("callgate_config_last_reload_successful").await, Some(1.0));
-    replace(&gateway, "upstream: up }", "upstream: upp }, { path: /b, upstream: up, colour: red }");
+    replace(&gateway, "upstream: up }", "upstream: upp }, { path: \"/:b\", upstream: up, colour: red }");
     let (code, answer) = reload(&gateway).await;
     assert_eq!((code, &answer["code"]), (422, &"invalid_configuration".into()), "{answer}");
     let messages: Vec<&str> =
         answer["errors"].as_array().unwrap().iter().map(|it| it["message"].as_str().unwrap()).collect();
     assert!(messages.iter().any(|message| message.contains("no upstream is called \"upp\"")), "{messages:?}");
     assert!(messages.iter().any(|message| message.contains("unknown key")), "{messages:?}");
+    // A warning is none of the errors.
+    assert!(!messages.iter().any(|message| message.contains("fixed text")), "{messages:?}");
+    let warned = |found: &serde_json::Value| {
+        found["warnings"].as_array().unwrap().iter().any(|it| it["path"] == "routes[1].path")
+    };
+    assert!(warned(&answer), "{answer}");
+    let last = &status(&gateway).await["configuration"]["last_reload"];
+    assert!(warned(last) && last["errors"].as_array().unwrap().len() == messages.len(), "{last}");
     // `callgate check` says the same.
     let check = std::process::Command::new(crate::support::gateway::PROGRAM).arg("check").arg(site.config()).output();
     let check = String::from_utf8(check.unwrap().stderr).unwrap();
@@ -76,7 +84,7 @@ async fn a_bad_configuration_changes_nothing_and_is_told_everywhere() {
     assert_eq!(gateway.metric("callgate_config_last_reload_successful").await, Some(0.0));
     assert_eq!(status(&gateway).await["configuration"]["last_reload"]["successful"], false);
     assert!(gateway.output().contains("the configuration was refused; the one before stays in force"));
-    reload_with(&gateway, "upstream: upp }, { path: /b, upstream: up, colour: red }", "upstream: up }").await;
+    reload_with(&gateway, "upstream: upp }, { path: \"/:b\", upstream: up, colour: red }", "upstream: up }").await;
     assert_eq!(gateway.metric("callgate_config_last_reload_successful").await, Some(1.0));
     assert_eq!(status(&gateway).await["configuration"]["last_reload"]["successful"], true);
 }

@@ -95,6 +95,7 @@ upstreams:
   a:
     endpoints: [{ url: "http://10.0.0.1", weight: 3 }, { url: "unix:/run/a.sock", backup: true }]
     balance: { hash: { header: x-call-id } }
+    health: none
     ejection: none
     max_requests: none
   b:
